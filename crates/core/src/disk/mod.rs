@@ -1,0 +1,45 @@
+//! The disk as this crate sees it: a flat directory of named files.
+//!
+//! Two implementations exist: files of the operating system (`ringfort-node`) and [`mem::MemDisk`], which the
+//! simulator crashes. Both pass [`conformance`].
+//!
+//! **What survives a crash.** Bytes written with [`Disk::write_at`] survive once a later [`Disk::sync`] of that file
+//! has returned; until then any 512-byte sector of them may or may not have reached the disk. A created, renamed or
+//! deleted name survives once the call has returned: those calls sync the directory themselves, being rare.
+
+use std::io;
+
+/// The unit in which a disk writes: a crash leaves each sector old or new, never a mixture.
+pub const SECTOR_BYTES: usize = 512;
+
+/// A flat directory of files. Methods take `&self`: a spare segment is prepared while the log is written.
+pub trait Disk: Send + Sync + 'static {
+    /// Makes a file of `size_bytes` zero bytes, really written, so that its space is secured; replaces an older one.
+    /// Synced, name included, when this returns. Errors with [`io::ErrorKind::StorageFull`] where there is no space,
+    /// leaving no file.
+    fn preallocate(&self, name: &str, size_bytes: u64) -> io::Result<()>;
+
+    /// Makes an empty file; replaces an older one.
+    fn create(&self, name: &str) -> io::Result<()>;
+
+    /// Writes `data` at `offset`, extending the file where it ends before that.
+    fn write_at(&self, name: &str, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Makes all earlier writes to this file durable. After an error nothing is known about them: never retry, abort.
+    fn sync(&self, name: &str) -> io::Result<()>;
+
+    /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
+    fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>>;
+
+    /// The size of a file in bytes, or `None` where there is no such file.
+    fn size(&self, name: &str) -> io::Result<Option<u64>>;
+
+    /// Renames a file over `to`, atomically, and makes the new name durable.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Deletes a file. A file that is not there is no error.
+    fn delete(&self, name: &str) -> io::Result<()>;
+
+    /// The names of all files, sorted.
+    fn list(&self) -> io::Result<Vec<String>>;
+}

@@ -1,0 +1,24 @@
+//! The whole distributed system of Ringfort, without I/O.
+//!
+//! Nothing in this crate opens a socket or a file, reads a clock, or draws a random number. It is driven:
+//! `handle_*` methods take an input together with the time, and what is to be done about it comes back as
+//! effects — messages to send, a batch to make durable, replies to give. The shell (`ringfort-node`) performs the
+//! effects on threads, files and sockets; the simulator performs the same effects on virtual time. Both run this code.
+//!
+//! | module | the idea in it |
+//! |---|---|
+//! | [`types`], [`time`], [`limits`] | the words: newtypes, points in time, every bound with what happens there |
+//! | [`command`], [`machine`] | what an entry says, and the deterministic map it changes |
+//! | [`disk`], [`log`], [`snapshot`] | bytes that survive a crash |
+//! | [`replica`] | one shard's copy on this node: raft-rs and what it needs around it |
+//! | [`worker`] | the loop that runs many replicas and turns their work into few effects |
+//! | [`system`], [`control`] | the cluster's own replicated state, and the controller that moves replicas |
+
+pub mod command;
+pub mod disk;
+pub mod limits;
+pub mod log;
+pub mod machine;
+pub mod snapshot;
+pub mod time;
+pub mod types;

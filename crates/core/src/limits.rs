@@ -1,0 +1,77 @@
+//! Every bound of the system, with what happens there and how it relates to the others.
+
+use std::time::Duration;
+
+/// Raft's tick and its heartbeat interval, on one phase for all shards of a node.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// The least number of ticks without a leader's message after which a voter may campaign or vote (E in the Raft paper).
+pub const ELECTION_TICKS: usize = 8;
+
+/// Election timeouts are below this many ticks.
+pub const MAX_ELECTION_TICKS: usize = 2 * ELECTION_TICKS;
+
+/// A lease is this many ticks shorter than the shortest election timeout: one because a tick count of n may span
+/// only n - 1 intervals of time, one for the tick that a stalled node makes up for.
+pub const LEASE_MARGIN_TICKS: usize = 2;
+
+/// The largest key. A longer one is refused with `InvalidArgument` before anything else happens.
+pub const MAX_KEY_BYTES: usize = 64 << 10;
+
+/// The largest value. A larger one is refused with `InvalidArgument`.
+pub const MAX_VALUE_BYTES: usize = 1 << 20;
+
+/// Commands of one drain share a Raft entry up to this size; a single larger command has an entry of its own.
+pub const MAX_ENTRY_BYTES: usize = 1 << 20;
+
+/// What a command adds to its key and value in an entry, at the most.
+pub const COMMAND_OVERHEAD_BYTES: usize = 64;
+
+/// The largest entry there can be: one command of the largest key and value.
+pub const LARGEST_ENTRY_BYTES: usize = MAX_KEY_BYTES + MAX_VALUE_BYTES + 2 * COMMAND_OVERHEAD_BYTES;
+
+/// Entries travel in append messages of about this size (one entry at least).
+pub const MAX_APPEND_BYTES: u64 = 1 << 20;
+
+/// Append messages in flight to one follower; the next ones wait for an answer.
+pub const MAX_INFLIGHT_APPENDS: usize = 256;
+
+/// Proposed and not yet committed bytes of one shard; beyond, proposals are refused with `Overloaded`.
+pub const MAX_UNCOMMITTED_BYTES: u64 = 16 << 20;
+
+/// Committed bytes that one `Ready` hands out for applying; the rest follows in the next one.
+pub const MAX_COMMITTED_BYTES_PER_READY: u64 = 4 << 20;
+
+/// Apply holds a shard's write lock for at most this many commands ...
+pub const APPLY_SLICE_COMMANDS: usize = 256;
+
+/// ... or this many bytes, then lets readers in.
+pub const APPLY_SLICE_BYTES: usize = 1 << 20;
+
+/// The largest message between nodes that is accepted; a larger one is a protocol error.
+pub const MAX_PEER_MESSAGE_BYTES: usize = 16 << 20;
+
+/// A snapshot travels and is stored in chunks of about this size (one entry at least).
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+
+/// Entries that a node keeps in memory, over all shards; beyond, the shard that holds the most takes a snapshot.
+pub const ENTRY_BUDGET_BYTES: usize = 64 << 20;
+
+/// Bytes in a node's log segments; beyond, the shard that pins the oldest one takes a snapshot or is appended again.
+pub const LOG_BUDGET_BYTES: u64 = 256 << 20;
+
+/// The size of a log segment unless set otherwise.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// A scan returns at most this many entries in one answer.
+pub const MAX_SCAN_ENTRIES: usize = 10_000;
+
+/// A scan's answer holds at most this many bytes of keys and values, and one entry at least.
+pub const MAX_SCAN_BYTES: usize = 2 << 20;
+
+const _: () = assert!(LEASE_MARGIN_TICKS < ELECTION_TICKS);
+const _: () = assert!(MAX_ENTRY_BYTES <= LARGEST_ENTRY_BYTES);
+const _: () = assert!(LARGEST_ENTRY_BYTES as u64 + MAX_APPEND_BYTES < MAX_PEER_MESSAGE_BYTES as u64);
+const _: () = assert!((MAX_UNCOMMITTED_BYTES as usize) > LARGEST_ENTRY_BYTES);
+const _: () = assert!(APPLY_SLICE_BYTES <= LARGEST_ENTRY_BYTES);
+const _: () = assert!(LOG_BUDGET_BYTES >= 2 * SEGMENT_BYTES);

@@ -1,0 +1,45 @@
+//! What the shards of a node ask the log to keep.
+
+use crate::types::{LogIndex, ReplicaId, ShardId, Term};
+use raft::eraftpb::{ConfState, Entry, HardState};
+
+/// One thing to be made durable for one shard. Items of one shard take effect in the order in which they are given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogItem {
+    pub shard: ShardId,
+    pub replica: ReplicaId,
+    pub change: Change,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The complete state of the replica, replacing whatever the log holds of this shard. Written when a replica is
+    /// created, when it has taken or installed a snapshot, and to release the segments that an idle shard pins.
+    State(Box<ReplicaState>),
+    /// New entries, contiguous; those of the log from the first one's index on are replaced.
+    Entries(Vec<Entry>),
+    /// Term, vote and commit index.
+    HardState(HardState),
+    /// The replica is gone. Kept for ever: no replica of this shard with this id or a lower one may come back here.
+    Removed,
+}
+
+/// All that a replica needs from the disk to start again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReplicaState {
+    pub hard_state: HardState,
+    pub base: Base,
+    /// Contiguous, the first with index `base.index + 1`.
+    pub entries: Vec<Entry>,
+}
+
+/// Where a replica's log begins: everything up to `index` is in the snapshot.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Base {
+    pub index: LogIndex,
+    pub term: Term,
+    /// The configuration at `index`. Empty where the replica waits for its first snapshot.
+    pub conf_state: ConfState,
+    /// The snapshot's file name; empty where the state at `index` is the empty one.
+    pub snapshot: String,
+}

@@ -1,0 +1,48 @@
+//! Points in time, as they come in from outside.
+//!
+//! Two clocks reach this crate. The monotonic one ([`Moment`]) measures: timeouts, leases, ticks. It must go on
+//! counting while the machine sleeps (CLOCK_BOOTTIME), or a lease would outlive its promise. The wall clock
+//! ([`Wall`]) only names: it feeds the hybrid logical clock that stamps entries. Nothing safe depends on it.
+
+use std::ops::Add;
+use std::time::Duration;
+
+/// A point on this node's monotonic clock: nanoseconds since an arbitrary start.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    pub fn saturating_since(self, earlier: Moment) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Moment;
+
+    fn add(self, duration: Duration) -> Moment {
+        Moment(self.0.saturating_add(duration.as_nanos() as u64))
+    }
+}
+
+/// A reading of this node's wall clock: microseconds since the Unix epoch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Wall(pub u64);
+
+/// A hybrid logical clock's reading: microseconds of the leader's wall clock, but always above the reading before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Stamp(pub u64);
+
+impl Stamp {
+    /// The stamp of the entry that follows one with this stamp, proposed at `wall`.
+    pub fn next(self, wall: Wall) -> Stamp {
+        Stamp(wall.0.max(self.0 + 1))
+    }
+}
+
+/// Both clocks, read together at the start of a drain.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Now {
+    pub moment: Moment,
+    pub wall: Wall,
+}
