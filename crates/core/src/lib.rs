@@ -8,12 +8,14 @@
 //! | module | the idea in it |
 //! |---|---|
 //! | [`types`], [`time`], [`limits`] | the words: newtypes, points in time, every bound with what happens there |
+//! | [`codec`] | the few encodings that everything of our own in entries and on disk is made of |
 //! | [`command`], [`machine`] | what an entry says, and the deterministic map it changes |
 //! | [`disk`], [`log`], [`snapshot`] | bytes that survive a crash |
 //! | [`replica`] | one shard's copy on this node: raft-rs and what it needs around it |
 //! | [`worker`] | the loop that runs many replicas and turns their work into few effects |
 //! | [`system`], [`control`] | the cluster's own replicated state, and the controller that moves replicas |
 
+pub mod codec;
 pub mod command;
 pub mod disk;
 pub mod limits;

@@ -1,0 +1,298 @@
+//! The state of one moment, handed out in chunks while commands go on being applied.
+//!
+//! A cut walks the map in key order behind a cursor. What was at or below the cursor has been handed out, and may
+//! change freely. A command that changes a key *ahead* of the cursor for the first time leaves its pre-image with the
+//! cut: the entry that it replaced, which costs no copy, or the word that there was none. The walk merges both, the
+//! pre-image taking the map's place; so the chunks together are the map as it was when the cut began.
+//!
+//! The cut costs memory for keys that change while it runs, nothing else: no copy of the map, no second version in it.
+//!
+//! A chunk is a version byte, then packed entries ([`super::entry`]), each behind a varint length.
+
+use super::Machine;
+use super::entry::Entry;
+use crate::codec::{CodecError, Reader, bytes_len, put_bytes, put_u64, put_varint};
+use crate::limits::SNAPSHOT_CHUNK_BYTES;
+use crate::time::Stamp;
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+/// Version of the chunks and of [`CutMeta`]'s encoding.
+pub(super) const VERSION: u8 = 1;
+
+/// What the chunks of a cut must add up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutMeta {
+    pub revision: u64,
+    pub stamp: Stamp,
+    /// [`Machine::hash`] when the cut began.
+    pub hash: u64,
+    /// The number of keys.
+    pub len: u64,
+}
+
+impl CutMeta {
+    pub fn encode(&self) -> Bytes {
+        let mut out = vec![VERSION];
+        put_u64(&mut out, self.hash);
+        put_varint(&mut out, self.revision);
+        put_varint(&mut out, self.stamp.0);
+        put_varint(&mut out, self.len);
+        out.into()
+    }
+
+    pub fn decode(input: &[u8]) -> Result<CutMeta, CutMetaError> {
+        let mut reader = Reader::new(input);
+        let version = reader.u8()?;
+        if version != VERSION {
+            return Err(CutMetaError::UnknownVersion(version));
+        }
+        let hash = reader.u64()?;
+        let (revision, stamp, len) = (reader.varint()?, Stamp(reader.varint()?), reader.varint()?);
+        reader.expect_end()?;
+        Ok(CutMeta { revision, stamp, hash, len })
+    }
+}
+
+/// Why bytes are no [`CutMeta`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CutMetaError {
+    #[error("a shard's state in version {0}, this build reads version {VERSION}: upgrade this node")]
+    UnknownVersion(u8),
+    #[error(transparent)]
+    Malformed(#[from] CodecError),
+}
+
+impl Machine {
+    /// Begins to hand out the state as it is now. There is one cut at a time.
+    pub fn begin_cut(&mut self) -> CutMeta {
+        assert!(self.cut.is_none(), "a cut began while another one is under way");
+        let len = self.entries.len() as u64;
+        self.cut = (len > 0).then(|| Cut::new(len));
+        CutMeta { revision: self.revision, stamp: self.last_stamp, hash: self.hash(), len }
+    }
+
+    /// The cut's next chunk, of about `max_bytes` and one entry at least; `None` when there was none left or no cut.
+    ///
+    /// What time the walk spends on keys created since counts like what it hands out, because writers wait
+    /// meanwhile: a chunk may therefore be smaller, even empty.
+    pub fn next_chunk(&mut self, max_bytes: usize) -> Option<Bytes> {
+        let cut = self.cut.as_mut()?;
+        let chunk = cut.next_chunk(&self.entries, max_bytes);
+        if cut.remaining == 0 {
+            self.cut = None;
+        }
+        Some(chunk)
+    }
+
+    /// Gives up the cut, if there is one, and what it keeps.
+    pub fn abandon_cut(&mut self) {
+        self.cut = None;
+    }
+}
+
+/// A cut under way.
+///
+/// Invariants: all of `pre_images` are above `cursor`; for a key above it, the state at the beginning is its
+/// pre-image if there is one (an absent entry where it did not exist), otherwise what the map holds.
+pub(super) struct Cut {
+    /// The last key passed, or `None` at the beginning.
+    cursor: Option<Vec<u8>>,
+    pre_images: BTreeSet<Entry>,
+    pre_image_bytes: usize,
+    /// Entries not yet handed out. At zero the cut is complete, whatever has been created ahead of the cursor.
+    remaining: u64,
+}
+
+impl Cut {
+    fn new(len: u64) -> Cut {
+        Cut { cursor: None, pre_images: BTreeSet::new(), pre_image_bytes: 0, remaining: len }
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        self.pre_image_bytes
+    }
+
+    /// Takes what a command replaced or removed under `key`, if the walk still needs it.
+    pub(super) fn keep(&mut self, key: &[u8], previous: Option<Entry>) {
+        let passed = self.cursor.as_deref().is_some_and(|cursor| key <= cursor);
+        if passed || self.pre_images.contains(key) {
+            return;
+        }
+        let pre_image = previous.unwrap_or_else(|| Entry::absent(key));
+        self.pre_image_bytes += pre_image.held_bytes();
+        self.pre_images.insert(pre_image);
+    }
+
+    fn next_chunk(&mut self, entries: &BTreeSet<Entry>, max_bytes: usize) -> Bytes {
+        let start = self.cursor.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut live = entries.range::<[u8], _>((start, Bound::Unbounded)).peekable();
+        let mut chunk = Vec::with_capacity(max_bytes.min(SNAPSHOT_CHUNK_BYTES));
+        chunk.push(VERSION);
+        let mut used_bytes = chunk.len();
+        let mut passed_entries = 0;
+        while self.remaining > 0 {
+            let kept = self.pre_images.first();
+            let is_kept = match (kept, live.peek()) {
+                (Some(kept), Some(live)) => kept <= *live,
+                (kept, _) => kept.is_some(),
+            };
+            let next = if is_kept { kept } else { live.peek().copied() };
+            let next = next.expect("a cut ran out of entries before all of them were handed out");
+            used_bytes += bytes_len(next.packed().len());
+            if used_bytes > max_bytes && passed_entries > 0 {
+                break;
+            }
+            passed_entries += 1;
+            if !next.is_absent() {
+                put_bytes(&mut chunk, next.packed());
+                self.remaining -= 1;
+            }
+            let cursor = self.cursor.get_or_insert_default();
+            cursor.clear();
+            cursor.extend_from_slice(next.key());
+            live.next_if(|live| *live == next);
+            if is_kept {
+                self.pre_image_bytes -= next.held_bytes();
+                self.pre_images.pop_first();
+            }
+        }
+        chunk.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::MachineBuilder;
+    use super::*;
+    use crate::command::Command;
+
+    fn put(machine: &mut Machine, key: &[u8], value: &[u8]) {
+        let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+        machine.apply(Stamp(5), &Command::Put { key, value });
+    }
+
+    fn delete(machine: &mut Machine, key: &[u8]) {
+        machine.apply(Stamp(6), &Command::Delete { key: Bytes::copy_from_slice(key) });
+    }
+
+    fn rebuild(meta: CutMeta, chunks: &[Bytes]) -> Machine {
+        let mut builder = MachineBuilder::new(meta);
+        for chunk in chunks {
+            builder.push_chunk(chunk).expect("a chunk of a cut");
+        }
+        builder.finish().expect("all chunks of a cut")
+    }
+
+    #[test]
+    fn encodings_are_pinned() {
+        let mut machine = Machine::new();
+        put(&mut machine, b"a", b"1");
+        put(&mut machine, b"b", b"2");
+        let meta = machine.begin_cut();
+        assert_eq!(
+            &machine.next_chunk(1000).expect("a chunk")[..],
+            b"\x01\x06\x01a\x01\x01\x001\x06\x01b\x01\x02\x002"
+        );
+        assert_eq!(machine.next_chunk(1000), None);
+        let meta = CutMeta { hash: 0x0102_0304_0506_0708, ..meta };
+        assert_eq!(&meta.encode()[..], b"\x01\x08\x07\x06\x05\x04\x03\x02\x01\x02\x05\x02");
+        assert_eq!(CutMeta::decode(&meta.encode()), Ok(meta));
+        assert_eq!(CutMeta::decode(b"\x07"), Err(CutMetaError::UnknownVersion(7)));
+    }
+
+    #[test]
+    fn chunks_are_of_the_size_asked_for_and_one_entry_at_least() {
+        let mut machine = Machine::new();
+        for key in 0..100u8 {
+            put(&mut machine, &[key], &[0; 50]);
+        }
+        let meta = machine.begin_cut();
+        let chunks: Vec<Bytes> = std::iter::from_fn(|| machine.next_chunk(200)).collect();
+        assert_eq!(chunks.len(), 34, "three entries of 56 bytes and their lengths in each");
+        assert!(chunks.iter().all(|chunk| chunk.len() <= 200));
+        assert_eq!(rebuild(meta, &chunks).hash(), machine.hash());
+
+        machine.begin_cut();
+        assert_eq!(std::iter::from_fn(|| machine.next_chunk(1)).count(), 100);
+    }
+
+    #[test]
+    fn changes_on_both_sides_of_the_cursor_do_not_show() {
+        let mut machine = Machine::new();
+        for key in [b"b", b"d", b"f", b"h"] {
+            put(&mut machine, key, b"before");
+        }
+        let meta = machine.begin_cut();
+        let expected = machine.hash();
+        let mut chunks = vec![machine.next_chunk(1).expect("b")];
+
+        put(&mut machine, b"b", b"behind");
+        put(&mut machine, b"a", b"behind");
+        assert_eq!(machine.cut.as_ref().map(Cut::held_bytes), Some(0), "nothing is kept of what is behind");
+        put(&mut machine, b"d", b"first change");
+        put(&mut machine, b"d", b"second change");
+        delete(&mut machine, b"f");
+        put(&mut machine, b"f", b"created again");
+        put(&mut machine, b"e", b"created");
+        delete(&mut machine, b"e");
+        put(&mut machine, b"g", b"created");
+        delete(&mut machine, b"h");
+
+        chunks.extend(std::iter::from_fn(|| machine.next_chunk(1)));
+        assert_eq!(rebuild(meta, &chunks).hash(), expected);
+        assert_eq!(machine.recomputed_hash(), machine.hash());
+    }
+
+    #[test]
+    fn a_cut_ends_although_keys_are_created_ahead_of_it_for_ever() {
+        let mut machine = Machine::new();
+        put(&mut machine, b"a", b"");
+        put(&mut machine, b"b", b"");
+        let meta = machine.begin_cut();
+        let mut chunks = Vec::new();
+        for n in 0..1000u64 {
+            put(&mut machine, &[b"c", &n.to_be_bytes()[..]].concat(), b"");
+            match machine.next_chunk(1) {
+                Some(chunk) => chunks.push(chunk),
+                None => break,
+            }
+        }
+        assert_eq!(chunks.len(), 2);
+        assert_eq!(rebuild(meta, &chunks).len(), 2);
+    }
+
+    #[test]
+    fn passing_over_new_keys_counts_against_a_chunk() {
+        let mut machine = Machine::new();
+        put(&mut machine, b"z", b"");
+        machine.begin_cut();
+        for key in 0..100u8 {
+            put(&mut machine, &[key], b"");
+        }
+        let chunks: Vec<Bytes> = std::iter::from_fn(|| machine.next_chunk(64)).collect();
+        assert!(chunks.len() > 5, "the walk over 100 new keys was not one step: {}", chunks.len());
+    }
+
+    #[test]
+    fn an_abandoned_cut_keeps_nothing() {
+        let mut machine = Machine::new();
+        put(&mut machine, b"a", b"1");
+        let bytes = machine.bytes();
+        machine.begin_cut();
+        put(&mut machine, b"a", b"2");
+        assert!(machine.bytes() > bytes);
+        machine.abandon_cut();
+        assert_eq!(machine.bytes(), bytes);
+        assert_eq!(machine.next_chunk(100), None);
+    }
+
+    #[test]
+    fn an_empty_map_has_no_chunks() {
+        let mut machine = Machine::new();
+        let meta = machine.begin_cut();
+        assert_eq!(machine.next_chunk(100), None);
+        assert_eq!(rebuild(meta, &[]).hash(), machine.hash());
+    }
+}

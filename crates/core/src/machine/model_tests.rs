@@ -1,0 +1,176 @@
+//! The machine against the simplest map that does the same, with a cut under way now and then.
+
+use super::builder::MachineBuilder;
+use super::cut::CutMeta;
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+#[derive(Clone, Default, PartialEq, Debug)]
+struct Model {
+    records: BTreeMap<Bytes, Record>,
+    revision: u64,
+}
+
+impl Model {
+    fn apply(&mut self, command: &Command) -> Applied {
+        match command {
+            Command::Put { key, value } => {
+                self.revision += 1;
+                let revision = self.revision;
+                let previous = self.records.get(key);
+                let version = previous.map_or(0, |record| record.version) + 1;
+                let create_revision = previous.map_or(revision, |record| record.create_revision);
+                let record = Record { value: value.clone(), version, create_revision, modify_revision: revision };
+                let existed = self.records.insert(key.clone(), record).is_some();
+                Applied::Put { version, revision, existed }
+            }
+            Command::Delete { key } => {
+                let existed = self.records.remove(key).is_some();
+                self.revision += u64::from(existed);
+                Applied::Deleted { existed, revision: self.revision }
+            }
+        }
+    }
+
+    fn scan(&self, prefix: &[u8], start_after: Option<&[u8]>, limit: usize, max_bytes: usize) -> ScanPage {
+        let matching: Vec<_> = self
+            .records
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix) && start_after.is_none_or(|after| key[..] > *after))
+            .map(|(key, record)| (key.clone(), record.clone()))
+            .collect();
+        let mut bytes = 0;
+        let fitting = matching.iter().take_while(|(key, record)| {
+            let first = bytes == 0;
+            bytes += key.len() + record.value.len();
+            first || bytes <= max_bytes
+        });
+        let taken = fitting.count().min(limit);
+        ScanPage { entries: matching[..taken].to_vec(), more: taken < matching.len() }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Apply(Command),
+    Scan { prefix: Bytes, start_after: Option<Bytes>, limit: usize, max_bytes: usize },
+    BeginCut,
+    NextChunk(usize),
+    AbandonCut,
+}
+
+/// Few keys, so that they meet: one or two letters, with a long shared prefix now and then.
+fn key() -> impl Strategy<Value = Bytes> {
+    prop_oneof![
+        prop::collection::vec(b'a'..=b'e', 1..3).prop_map(Bytes::from),
+        (b'a'..=b'c').prop_map(|last| Bytes::from([&[b'c'; 200][..], &[last]].concat())),
+    ]
+}
+
+fn value() -> impl Strategy<Value = Bytes> {
+    prop_oneof![9 => prop::collection::vec(any::<u8>(), 0..20), 1 => Just(vec![7; 300])].prop_map(Bytes::from)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let scan = (prop::collection::vec(b'a'..=b'e', 0..2), prop::option::of(key()), 0..6usize, 0..300usize);
+    prop_oneof![
+        10 => (key(), value()).prop_map(|(key, value)| Step::Apply(Command::Put { key, value })),
+        5 => key().prop_map(|key| Step::Apply(Command::Delete { key })),
+        2 => scan.prop_map(|(prefix, start_after, limit, max_bytes)| {
+            Step::Scan { prefix: prefix.into(), start_after, limit, max_bytes }
+        }),
+        2 => Just(Step::BeginCut),
+        4 => (0..200usize).prop_map(Step::NextChunk),
+        1 => (0..10u8).prop_map(|n| if n == 0 { Step::AbandonCut } else { Step::NextChunk(1) }),
+    ]
+}
+
+/// A cut under way: what it must come out as, and the builder of it.
+struct Expected {
+    model: Model,
+    meta: CutMeta,
+    builder: MachineBuilder,
+}
+
+impl Expected {
+    fn check(self) {
+        let rebuilt = self.builder.finish().expect("a complete cut");
+        check_equal(&rebuilt, &self.model);
+        assert_eq!(rebuilt.hash(), self.meta.hash);
+    }
+}
+
+fn check_equal(machine: &Machine, model: &Model) {
+    let everything = machine.scan(b"", None, usize::MAX, usize::MAX);
+    assert!(!everything.more);
+    assert_eq!(everything.entries.into_iter().collect::<BTreeMap<_, _>>(), model.records);
+    assert_eq!(machine.len(), model.records.len());
+    assert_eq!(machine.revision(), model.revision);
+    assert_eq!(machine.recomputed_hash(), machine.hash());
+    let held: usize = machine.entries.iter().map(Entry::held_bytes).sum();
+    assert_eq!(machine.entry_bytes, held);
+}
+
+proptest! {
+    #[test]
+    fn the_machine_does_what_the_model_does(steps in prop::collection::vec(step(), 1..120)) {
+        let mut machine = Machine::new();
+        let mut model = Model::default();
+        let mut cut: Option<Expected> = None;
+        for (stamp, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Apply(command) => {
+                    prop_assert_eq!(machine.apply(Stamp(stamp as u64), &command), model.apply(&command));
+                    prop_assert_eq!(machine.last_stamp(), Stamp(stamp as u64));
+                    let key = command.key();
+                    prop_assert_eq!(machine.get(key), model.records.get(key).cloned());
+                }
+                Step::Scan { prefix, start_after, limit, max_bytes } => prop_assert_eq!(
+                    machine.scan(&prefix, start_after.as_deref(), limit, max_bytes),
+                    model.scan(&prefix, start_after.as_deref(), limit, max_bytes)
+                ),
+                Step::BeginCut if cut.is_none() => {
+                    let meta = machine.begin_cut();
+                    cut = Some(Expected { model: model.clone(), meta, builder: MachineBuilder::new(meta) });
+                }
+                Step::BeginCut => {}
+                Step::NextChunk(max_bytes) => match (machine.next_chunk(max_bytes), &mut cut) {
+                    (Some(chunk), Some(expected)) => expected.builder.push_chunk(&chunk).expect("a valid chunk"),
+                    (Some(_), None) => prop_assert!(false, "a chunk without a cut"),
+                    (None, _) => cut.take().into_iter().for_each(Expected::check),
+                },
+                Step::AbandonCut => {
+                    machine.abandon_cut();
+                    cut = None;
+                }
+            }
+        }
+        if let Some(mut expected) = cut {
+            while let Some(chunk) = machine.next_chunk(50) {
+                expected.builder.push_chunk(&chunk).expect("a valid chunk");
+            }
+            expected.check();
+        }
+        check_equal(&machine, &model);
+    }
+
+    #[test]
+    fn equal_logs_make_equal_hashes_and_the_order_of_keys_does_not_matter(
+        commands in prop::collection::vec((key(), value()), 1..40),
+    ) {
+        let run = |commands: &[(Bytes, Bytes)]| {
+            let mut machine = Machine::new();
+            for (key, value) in commands {
+                machine.apply(Stamp(1), &Command::Put { key: key.clone(), value: value.clone() });
+            }
+            machine
+        };
+        let one = run(&commands);
+        prop_assert_eq!(run(&commands).hash(), one.hash());
+        let mut changed = commands.clone();
+        let last = changed.last_mut().expect("one at least");
+        last.1 = [&last.1[..], b"!"].concat().into();
+        prop_assert_ne!(run(&changed).hash(), one.hash());
+    }
+}
