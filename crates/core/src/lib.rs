@@ -12,15 +12,23 @@
 //! | [`command`], [`machine`] | what an entry says, and the deterministic map it changes |
 //! | [`disk`], [`log`], [`snapshot`] | bytes that survive a crash |
 //! | [`replica`] | one shard's copy on this node: raft-rs and what it needs around it |
+//! | [`message`], [`effects`] | what nodes say to each other, and what a drain leaves to be done |
 //! | [`worker`] | the loop that runs many replicas and turns their work into few effects |
 //! | [`system`], [`control`] | the cluster's own replicated state, and the controller that moves replicas |
 
 pub mod codec;
 pub mod command;
+pub mod control;
 pub mod disk;
+pub mod effects;
 pub mod limits;
 pub mod log;
 pub mod machine;
+pub mod message;
+pub mod mutation;
+pub mod replica;
 pub mod snapshot;
+pub mod system;
 pub mod time;
 pub mod types;
+pub mod worker;

@@ -63,6 +63,9 @@ pub const LOG_BUDGET_BYTES: u64 = 256 << 20;
 /// The size of a log segment unless set otherwise.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 
+/// Shards that receive a new replica at the same time, in the whole cluster; the next ones wait for their turn.
+pub const MAX_CONCURRENT_MOVES: usize = 8;
+
 /// A scan returns at most this many entries in one answer.
 pub const MAX_SCAN_ENTRIES: usize = 10_000;
 

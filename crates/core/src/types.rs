@@ -5,7 +5,9 @@ use std::fmt;
 
 /// A shard's copy, for all time: handed out by the system shard, never reused, not even on the same node.
 ///
-/// It is also the replica's id inside Raft. Zero is no replica.
+/// It is also the replica's id inside Raft, and it says which node holds the replica, so that no configuration ever
+/// needs a table of addresses beside it: the upper 32 bits are the node, the lower ones a number that grows with every
+/// replica the cluster creates. Zero is no replica.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ReplicaId(pub u64);
 
@@ -13,7 +15,7 @@ pub struct ReplicaId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Term(pub u64);
 
-/// An index in one shard's Raft log. The first entry has index [`LogIndex::FIRST`].
+/// An index in one shard's Raft log. It begins after [`LogIndex::BASE`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LogIndex(pub u64);
 
@@ -28,6 +30,27 @@ pub struct ClusterId(pub u64);
 /// A node's identity: random, synced to its directory before its first contact with a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Identity(pub u128);
+
+impl ReplicaId {
+    /// The replica with this number on `node`.
+    ///
+    /// # Panics
+    /// If the node's id does not fit into 32 bits, which the system shard does not hand out.
+    pub fn new(node: NodeId, number: u32) -> ReplicaId {
+        assert!(node.0 <= u64::from(u32::MAX), "node id {node} is beyond what the system shard hands out");
+        ReplicaId(node.0 << 32 | u64::from(number))
+    }
+
+    /// The node that holds this replica.
+    pub fn node(self) -> NodeId {
+        NodeId(self.0 >> 32)
+    }
+
+    /// Of two replicas of one shard on one node, the one with the larger number is the later.
+    pub fn number(self) -> u32 {
+        self.0 as u32
+    }
+}
 
 impl LogIndex {
     /// Every shard begins as an empty snapshot at this index and at [`Term::FIRST`], so that a replica that knows
@@ -58,7 +81,19 @@ macro_rules! shown {
         }
     )*};
 }
-shown!(ReplicaId "r", Term "t", LogIndex "i", Epoch "e");
+shown!(Term "t", LogIndex "i", Epoch "e");
+
+impl fmt::Debug for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r{self}")
+    }
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0 >> 32, self.number())
+    }
+}
 
 impl fmt::Debug for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,303 @@
+//! Each node's part in running the cluster: what it tells the others, what it knows of them, and, on the leader of the
+//! system shard, the controller.
+//!
+//! Every node beacons to every other one: the epoch it knows and the shards it leads. Whoever sees a lower epoch than
+//! its own answers with the topology, so that the latest one reaches all nodes that can be reached, at the latest a
+//! beacon after they can be. What is known of others is soft: any message here may be lost or come late.
+//!
+//! Leaders of shards report how their membership stands to the leader of the system shard. Its controller compares
+//! that with what the topology wants and answers with one step at a time ([`plan`]). It keeps nothing that it could
+//! not learn again, so that a new system leader goes on where the old one stopped: reports of shards that are not
+//! settled are repeated.
+
+pub mod codec;
+pub mod plan;
+
+use crate::limits::{MAX_CONCURRENT_MOVES, TICK};
+use crate::message::{Beacon, ControlMessage, ShardReport, StepRequest};
+use crate::system::{SystemCommand, Topology};
+use crate::time::Moment;
+use crate::types::{Epoch, NodeId, ReplicaId, ShardId, Term};
+use plan::Action;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Beacons go out this often, and at once when what they say has changed.
+pub const BEACON_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A node that has not been heard of for this long counts as silent in `status`.
+pub const SILENT_AFTER: Duration = Duration::from_secs(2);
+
+/// A step or a proposal whose effect has not been seen for this long is decided anew.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a [`Control`] wants done.
+#[derive(Default)]
+pub struct ControlEffects {
+    pub messages: Vec<(NodeId, ControlMessage)>,
+    /// Commands for the system shard, wherever its leader is. Their outcome shows in the topology.
+    pub proposals: Vec<SystemCommand>,
+    /// Steps for shards that this node leads itself.
+    pub steps: Vec<StepRequest>,
+    /// A newer topology than before: to be written to disk, given to the workers and to the routing.
+    pub topology: Option<Arc<Topology>>,
+    /// Who leads which shard, where that has changed.
+    pub leaders: Vec<(ShardId, NodeId)>,
+}
+
+/// One node's controller and its knowledge of the others.
+pub struct Control {
+    node: NodeId,
+    topology: Arc<Topology>,
+    /// The shards that this node leads.
+    led: BTreeMap<ShardId, Term>,
+    leaders: BTreeMap<ShardId, (Term, NodeId)>,
+    heard: BTreeMap<NodeId, Moment>,
+    reports: BTreeMap<ShardId, Reported>,
+    /// Replicas of this node whose log can't be trusted, to be replaced by new ones.
+    lost: BTreeSet<(ShardId, ReplicaId)>,
+    placed: Option<(Epoch, Moment)>,
+    renewed: Option<Moment>,
+    next_beacon: Moment,
+    beacon_due: bool,
+    out: ControlEffects,
+}
+
+/// A shard's latest report, and when it was last acted upon.
+struct Reported {
+    report: ShardReport,
+    acted: Option<Moment>,
+    action: Option<Action>,
+}
+
+impl Control {
+    pub fn new(node: NodeId, topology: Arc<Topology>, now: Moment) -> Control {
+        let mut control = Control {
+            node,
+            topology: topology.clone(),
+            led: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            placed: None,
+            renewed: None,
+            next_beacon: now,
+            beacon_due: true,
+            out: ControlEffects::default(),
+        };
+        control.out.topology = Some(topology);
+        control
+    }
+
+    pub fn topology(&self) -> &Arc<Topology> {
+        &self.topology
+    }
+
+    /// Who leads `shard`, as far as this node knows.
+    pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
+        self.leaders.get(&shard).map(|(_, node)| *node)
+    }
+
+    /// When `node` was last heard of.
+    pub fn heard_at(&self, node: NodeId) -> Option<Moment> {
+        self.heard.get(&node).copied()
+    }
+
+    /// The latest report of each shard. Complete only on the leader of the system shard.
+    pub fn reports(&self) -> impl Iterator<Item = &ShardReport> {
+        self.reports.values().map(|reported| &reported.report)
+    }
+
+    /// When [`handle_tick`](Control::handle_tick) is due.
+    pub fn next_tick(&self, now: Moment) -> Moment {
+        now + TICK * 2
+    }
+
+    /// Says what is due to be said, and on the system shard's leader decides what is to be done.
+    pub fn handle_tick(&mut self, now: Moment) {
+        if self.beacon_due || now >= self.next_beacon {
+            self.beacon(now);
+        }
+        self.ask_for_new_replicas(now);
+        if self.led.contains_key(&ShardId::SYSTEM) {
+            self.place(now);
+            self.act(now);
+        }
+    }
+
+    /// Takes a topology: applied by the system shard's replica here, or pushed by another node.
+    pub fn handle_topology(&mut self, topology: Arc<Topology>) {
+        if topology.epoch <= self.topology.epoch || topology.cluster != self.topology.cluster {
+            return;
+        }
+        self.topology = topology.clone();
+        self.out.topology = Some(topology);
+        self.beacon_due = true;
+        let nodes = &self.topology.nodes;
+        self.heard.retain(|node, _| nodes.contains_key(node));
+    }
+
+    /// A replica on this node has become its shard's leader, or ceased to be.
+    pub fn handle_leadership(&mut self, shard: ShardId, term: Term, leads: bool) {
+        if leads {
+            self.led.insert(shard, term);
+            self.learn_leader(shard, term, self.node);
+        } else {
+            self.led.remove(&shard);
+            if shard == ShardId::SYSTEM {
+                self.reports.clear();
+            }
+        }
+        self.beacon_due = true;
+    }
+
+    /// A replica on this node can't be run: its log is damaged or lost.
+    pub fn handle_lost_replica(&mut self, shard: ShardId, replica: ReplicaId) {
+        self.lost.insert((shard, replica));
+    }
+
+    /// The replicas on this node that can't be run.
+    pub fn lost_replicas(&self) -> impl Iterator<Item = (ShardId, ReplicaId)> + '_ {
+        self.lost.iter().copied()
+    }
+
+    /// A shard that this node leads reports.
+    pub fn handle_local_report(&mut self, report: ShardReport) {
+        if self.led.contains_key(&ShardId::SYSTEM) {
+            self.handle_report(report);
+        } else if let Some(leader) = self.leader(ShardId::SYSTEM) {
+            self.out.messages.push((leader, ControlMessage::Report(report)));
+        }
+    }
+
+    /// Takes a message of another node.
+    pub fn handle_message(&mut self, now: Moment, from: NodeId, message: ControlMessage) {
+        if !self.topology.nodes.contains_key(&from) && !matches!(message, ControlMessage::Topology(_)) {
+            return;
+        }
+        self.heard.insert(from, now);
+        match message {
+            ControlMessage::Beacon(beacon) => self.handle_beacon(from, beacon),
+            ControlMessage::Topology(topology) => self.handle_topology(topology),
+            ControlMessage::Report(report) => self.handle_report(report),
+            ControlMessage::Step(step) => self.out.steps.push(step),
+        }
+    }
+
+    /// What is to be done since the last call.
+    pub fn take_effects(&mut self) -> ControlEffects {
+        std::mem::take(&mut self.out)
+    }
+
+    fn handle_beacon(&mut self, from: NodeId, beacon: Beacon) {
+        for (shard, term) in beacon.leads {
+            self.learn_leader(shard, term, from);
+        }
+        if beacon.epoch < self.topology.epoch {
+            self.out.messages.push((from, ControlMessage::Topology(self.topology.clone())));
+        }
+    }
+
+    fn learn_leader(&mut self, shard: ShardId, term: Term, node: NodeId) {
+        let known = self.leaders.get(&shard).copied();
+        if known.is_none_or(|(known, _)| term >= known) {
+            self.leaders.insert(shard, (term, node));
+            if known.is_none_or(|(_, known)| known != node) {
+                self.out.leaders.push((shard, node));
+            }
+        }
+    }
+
+    fn handle_report(&mut self, report: ShardReport) {
+        let known = self.reports.get(&report.shard);
+        let is_old = known.is_some_and(|known| {
+            let version = |report: &ShardReport| (report.term, report.configuration);
+            version(&report) < version(&known.report)
+        });
+        if is_old || !self.led.contains_key(&ShardId::SYSTEM) {
+            return;
+        }
+        // The same report again means that what was decided on it is under way, or was lost.
+        let same = known.filter(|known| known.report == report);
+        let (acted, action) = same.map_or((None, None), |known| (known.acted, known.action.clone()));
+        self.reports.insert(report.shard, Reported { report, acted, action });
+    }
+
+    fn beacon(&mut self, now: Moment) {
+        self.beacon_due = false;
+        self.next_beacon = now + BEACON_INTERVAL;
+        let leads: Vec<(ShardId, Term)> = self.led.iter().map(|(&shard, &term)| (shard, term)).collect();
+        for &node in self.topology.nodes.keys().filter(|&&node| node != self.node) {
+            let beacon = Beacon { epoch: self.topology.epoch, leads: leads.clone() };
+            self.out.messages.push((node, ControlMessage::Beacon(beacon)));
+        }
+    }
+
+    fn ask_for_new_replicas(&mut self, now: Moment) {
+        let topology = &self.topology;
+        self.lost.retain(|(shard, replica)| topology.replica(*shard, replica.node()) == Some(*replica));
+        if self.lost.is_empty() || self.renewed.is_some_and(|at| now < at + PATIENCE) {
+            return;
+        }
+        self.renewed = Some(now);
+        let renew = self.lost.iter().map(|&(shard, replica)| SystemCommand::Renew { shard, replica });
+        self.out.proposals.extend(renew);
+    }
+
+    /// Wants the shards where the ring puts them.
+    fn place(&mut self, now: Moment) {
+        let epoch = self.topology.epoch;
+        if self.placed.is_some_and(|(at_epoch, at)| at_epoch == epoch && now < at + PATIENCE) {
+            return;
+        }
+        self.placed = Some((epoch, now));
+        let groups = plan::wanted(&self.topology);
+        if !groups.is_empty() {
+            self.out.proposals.push(SystemCommand::Place { based_on: epoch, groups });
+        }
+    }
+
+    /// Takes the next step of every shard that is not as it should be.
+    fn act(&mut self, now: Moment) {
+        let adding = |reported: &Reported| matches!(reported.action, Some(Action::AddLearner(_)));
+        let moving = |reported: &Reported| !reported.report.learners.is_empty() || adding(reported);
+        let mut moves = self.reports.values().filter(|reported| moving(reported)).count();
+        for (shard, reported) in &mut self.reports {
+            let Some(group) = self.topology.groups.get(shard) else { continue };
+            if reported.acted.is_some_and(|at| now < at + PATIENCE) {
+                continue;
+            }
+            let was_moving = moving(reported);
+            reported.action = plan::next_action(group, &reported.report);
+            let Some(action) = reported.action.clone() else { continue };
+            if matches!(action, Action::AddLearner(_)) && !was_moving {
+                if moves >= MAX_CONCURRENT_MOVES {
+                    reported.action = None;
+                    continue;
+                }
+                moves += 1;
+            }
+            reported.acted = Some(now);
+            let report = &reported.report;
+            match action.into_step() {
+                Ok(step) => {
+                    let request = StepRequest {
+                        shard: *shard,
+                        leader: report.leader,
+                        term: report.term,
+                        configuration: report.configuration,
+                        step,
+                    };
+                    if report.leader.node() == self.node {
+                        self.out.steps.push(request);
+                    } else {
+                        self.out.messages.push((report.leader.node(), ControlMessage::Step(request)));
+                    }
+                }
+                Err(replica) => self.out.proposals.push(SystemCommand::Retire { shard: *shard, replica }),
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What the controller decides, as pure functions of the topology and the shards' reports.
+//!
+//! A shard moves by these steps, one at a time, each decided on the configuration that the one before it left:
+//!
+//! 1. add the wanted replicas as learners; the leader sends them a snapshot and the log after it;
+//! 2. promote the learners that have caught up, and in the same joint change remove members that are not wanted any
+//!    more, never so many that fewer voters remain than there were or than are wanted;
+//! 3. the leader is never removed: it hands over first, to the preferred leader if that is ready;
+//! 4. replicas that have left the configuration are retired, which is how their nodes learn that they may delete them.
+//!
+//! So at every point a quorum of voters is caught up, and a crash of anybody leaves a configuration from which the
+//! same rules go on.
+
+use crate::message::{ShardReport, Step};
+use crate::system::{Group, Topology};
+use crate::types::{NodeId, ReplicaId, ShardId};
+use ringfort_ring::{Placement, Token, place, place_one};
+
+/// Replicas of a shard, where there are enough nodes.
+pub const REPLICATION: usize = 3;
+
+/// Replicas of the system shard from this many nodes on.
+pub const LARGE_SYSTEM: usize = 5;
+
+/// The next thing to do for a shard.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    AddLearner(ReplicaId),
+    Change { promote: Vec<ReplicaId>, remove: Vec<ReplicaId> },
+    Transfer(ReplicaId),
+    Retire(ReplicaId),
+}
+
+impl Action {
+    /// The step for the shard's leader; or the replica to retire, which is the system shard's to do.
+    pub fn into_step(self) -> Result<Step, ReplicaId> {
+        match self {
+            Action::AddLearner(replica) => Ok(Step::AddLearner(replica)),
+            Action::Change { promote, remove } => Ok(Step::Change { promote, remove }),
+            Action::Transfer(to) => Ok(Step::TransferLeadership(to)),
+            Action::Retire(replica) => Err(replica),
+        }
+    }
+}
+
+/// The groups whose wanted nodes are not the ones that the ring gives, with those that it gives.
+pub fn wanted(topology: &Topology) -> Vec<(ShardId, Vec<NodeId>)> {
+    let nodes: Vec<NodeId> = topology.nodes.keys().copied().collect();
+    let wanted_now = |shard: ShardId| topology.groups.get(&shard).map(|group| group.wanted.clone()).unwrap_or_default();
+    let previous = Placement::new(topology.shards.ids().map(wanted_now).collect());
+    let placement = place(&nodes, topology.shards, REPLICATION, &previous);
+    let system_replicas = if nodes.len() >= LARGE_SYSTEM { LARGE_SYSTEM } else { REPLICATION };
+    let system_now = wanted_now(ShardId::SYSTEM);
+    let system = place_one(Token::of_shard(ShardId::SYSTEM), &nodes, system_replicas, &system_now);
+    let shards = placement.iter().map(|(shard, nodes)| (shard, nodes.to_vec()));
+    shards.chain([(ShardId::SYSTEM, system)]).filter(|(shard, nodes)| *nodes != wanted_now(*shard)).collect()
+}
+
+/// The next thing to do for a shard that stands as reported, if any.
+pub fn next_action(group: &Group, report: &ShardReport) -> Option<Action> {
+    if !report.outgoing.is_empty() {
+        return None; // The leader leaves a joint configuration by itself.
+    }
+    let wanted = group.wanted_replicas();
+    let is_voter = |replica: &ReplicaId| report.voters.contains(replica);
+    let is_learner = |replica: &ReplicaId| report.learners.contains(replica);
+    let caught_up = |replica: &ReplicaId| report.caught_up.contains(replica);
+
+    if let Some(missing) = wanted.iter().find(|replica| !is_voter(replica) && !is_learner(replica)) {
+        return Some(Action::AddLearner(*missing));
+    }
+    let promote: Vec<ReplicaId> =
+        wanted.iter().filter(|replica| is_learner(replica) && caught_up(replica)).copied().collect();
+    let mut unwanted_voters: Vec<ReplicaId> = report
+        .voters
+        .iter()
+        .filter(|replica| !wanted.contains(replica) && **replica != report.leader)
+        .copied()
+        .collect();
+    unwanted_voters.sort_by_key(|replica| caught_up(replica));
+    let spare = (report.voters.len() + promote.len()).saturating_sub(wanted.len().max(1));
+    let remove: Vec<ReplicaId> = unwanted_voters
+        .into_iter()
+        .take(spare)
+        .chain(report.learners.iter().filter(|replica| !wanted.contains(replica)).copied())
+        .collect();
+    if !promote.is_empty() || !remove.is_empty() {
+        return Some(Action::Change { promote, remove });
+    }
+
+    let ready: Vec<ReplicaId> =
+        wanted.iter().filter(|replica| is_voter(replica) && caught_up(replica)).copied().collect();
+    let settled = wanted.iter().all(is_voter);
+    let preferred = wanted.first().copied();
+    if !wanted.contains(&report.leader) {
+        if let Some(to) = ready.first() {
+            return Some(Action::Transfer(*to));
+        }
+    } else if settled && preferred != Some(report.leader) && ready.first() == preferred.as_ref() {
+        return preferred.map(Action::Transfer);
+    }
+    let gone = |replica: &&ReplicaId| !wanted.contains(replica) && !is_voter(replica) && !is_learner(replica);
+    group.replicas.iter().find(gone).map(|replica| Action::Retire(*replica))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Term;
+
+    fn replica(node: u64) -> ReplicaId {
+        ReplicaId::new(NodeId(node), node as u32)
+    }
+
+    fn replicas(nodes: &[u64]) -> Vec<ReplicaId> {
+        nodes.iter().map(|&node| replica(node)).collect()
+    }
+
+    fn group(wanted: &[u64], held: &[u64]) -> Group {
+        Group { wanted: wanted.iter().map(|&node| NodeId(node)).collect(), replicas: replicas(held) }
+    }
+
+    fn report(leader: u64, voters: &[u64], learners: &[u64], caught_up: &[u64]) -> ShardReport {
+        ShardReport {
+            shard: ShardId(0),
+            leader: replica(leader),
+            term: Term(2),
+            configuration: 9,
+            voters: replicas(voters),
+            outgoing: vec![],
+            learners: replicas(learners),
+            caught_up: replicas(caught_up),
+        }
+    }
+
+    fn change(promote: &[u64], remove: &[u64]) -> Option<Action> {
+        Some(Action::Change { promote: replicas(promote), remove: replicas(remove) })
+    }
+
+    #[test]
+    fn a_shard_grows_from_one_to_three() {
+        let group = group(&[1, 2, 3], &[1, 2, 3]);
+        assert_eq!(next_action(&group, &report(1, &[1], &[], &[1])), Some(Action::AddLearner(replica(2))));
+        assert_eq!(next_action(&group, &report(1, &[1], &[2], &[1])), Some(Action::AddLearner(replica(3))));
+        assert_eq!(next_action(&group, &report(1, &[1], &[2, 3], &[1])), None, "nobody has caught up");
+        assert_eq!(next_action(&group, &report(1, &[1], &[2, 3], &[1, 2, 3])), change(&[2, 3], &[]));
+        assert_eq!(next_action(&group, &report(1, &[1, 2, 3], &[], &[1, 2, 3])), None);
+    }
+
+    #[test]
+    fn a_replica_is_replaced_in_one_joint_change_and_then_retired() {
+        let group = group(&[1, 2, 4], &[1, 2, 3, 4]);
+        assert_eq!(next_action(&group, &report(1, &[1, 2, 3], &[4], &[1, 2, 3])), None);
+        assert_eq!(next_action(&group, &report(1, &[1, 2, 3], &[4], &[1, 2, 3, 4])), change(&[4], &[3]));
+        assert_eq!(next_action(&group, &report(1, &[1, 2, 4], &[], &[1, 2, 4])), Some(Action::Retire(replica(3))));
+    }
+
+    #[test]
+    fn the_leader_hands_over_before_it_leaves() {
+        let group = group(&[2, 3, 4], &[1, 2, 3, 4]);
+        let step = next_action(&group, &report(1, &[1, 2, 3], &[4], &[1, 2, 3, 4]));
+        assert_eq!(step, change(&[4], &[]), "the new voter comes in, the leader stays");
+        let step = next_action(&group, &report(1, &[1, 2, 3, 4], &[], &[1, 3, 4]));
+        assert_eq!(step, Some(Action::Transfer(replica(3))), "to one that has caught up");
+        let step = next_action(&group, &report(3, &[1, 2, 3, 4], &[], &[1, 2, 3, 4]));
+        assert_eq!(step, change(&[], &[1]));
+        let step = next_action(&group, &report(3, &[2, 3, 4], &[], &[2, 3, 4]));
+        assert_eq!(step, Some(Action::Transfer(replica(2))), "the preferred leader");
+    }
+
+    #[test]
+    fn voters_are_never_fewer_than_they_were_or_than_are_wanted() {
+        let group = group(&[4, 5, 6], &[1, 2, 3, 4, 5, 6]);
+        let step = next_action(&group, &report(1, &[1, 2, 3], &[4, 5, 6], &[1, 2, 3, 4]));
+        assert_eq!(step, change(&[4], &[2]));
+        let step = next_action(&group, &report(1, &[1, 3, 4], &[5, 6], &[1, 3, 4]));
+        assert_eq!(step, Some(Action::Transfer(replica(4))));
+    }
+
+    #[test]
+    fn nothing_is_decided_while_joint() {
+        let mut joint = report(1, &[1, 2, 4], &[], &[1, 2, 4]);
+        joint.outgoing = replicas(&[1, 2, 3]);
+        assert_eq!(next_action(&group(&[1, 2, 4], &[1, 2, 3, 4]), &joint), None);
+    }
+
+    #[test]
+    fn a_renewed_replica_takes_the_old_ones_place() {
+        let renewed = ReplicaId::new(NodeId(3), 9);
+        let group = Group {
+            wanted: vec![NodeId(1), NodeId(2), NodeId(3)],
+            replicas: vec![replica(1), replica(2), replica(3), renewed],
+        };
+        let mut standing = report(1, &[1, 2, 3], &[], &[1, 2]);
+        assert_eq!(next_action(&group, &standing), Some(Action::AddLearner(renewed)));
+        standing.learners = vec![renewed];
+        standing.caught_up.push(renewed);
+        let step = next_action(&group, &standing);
+        assert_eq!(step, Some(Action::Change { promote: vec![renewed], remove: vec![replica(3)] }));
+    }
+}

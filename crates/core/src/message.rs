@@ -1,0 +1,82 @@
+//! What nodes say to each other, as values; the shell turns them into bytes on a wire.
+
+use crate::system::Topology;
+use crate::types::{Epoch, NodeId, ReplicaId, ShardId, Term};
+use raft::eraftpb::Message;
+use std::sync::Arc;
+
+/// A message of one Raft group. The replicas' ids name the nodes too. A receiver that does not hold exactly the
+/// replica `to` drops it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RaftMessage {
+    pub shard: ShardId,
+    pub from: ReplicaId,
+    pub to: ReplicaId,
+    pub message: Message,
+}
+
+/// A message between the nodes' [`Control`](crate::control::Control)s. All of them may be lost, and come again.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ControlMessage {
+    Beacon(Beacon),
+    /// A newer topology than the receiver has shown to know.
+    Topology(Arc<Topology>),
+    /// From a shard's leader to the system shard's.
+    Report(ShardReport),
+    /// From the system shard's leader to a shard's.
+    Step(StepRequest),
+}
+
+/// What each node tells every other one from time to time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beacon {
+    /// The epoch of the latest topology that the sender has.
+    pub epoch: Epoch,
+    /// The shards that it leads, and in which term.
+    pub leads: Vec<(ShardId, Term)>,
+}
+
+/// How a shard's membership stands, as its leader has applied it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardReport {
+    pub shard: ShardId,
+    pub leader: ReplicaId,
+    pub term: Term,
+    /// Names the configuration: the index of the last configuration change that the leader has applied.
+    pub configuration: u64,
+    pub voters: Vec<ReplicaId>,
+    /// The voters of the configuration that is being left; empty unless joint.
+    pub outgoing: Vec<ReplicaId>,
+    pub learners: Vec<ReplicaId>,
+    /// Those that have the log almost to its end and answer.
+    pub caught_up: Vec<ReplicaId>,
+}
+
+/// What the controller asks of a shard's leader.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepRequest {
+    pub shard: ShardId,
+    pub leader: ReplicaId,
+    pub term: Term,
+    /// The configuration that the step was decided on; refused if there has been another one since.
+    pub configuration: u64,
+    pub step: Step,
+}
+
+/// One step of a move.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    AddLearner(ReplicaId),
+    /// Promotes learners and removes members, in one joint change where there is more than one.
+    Change {
+        promote: Vec<ReplicaId>,
+        remove: Vec<ReplicaId>,
+    },
+    TransferLeadership(ReplicaId),
+}
+
+impl RaftMessage {
+    pub fn to_node(&self) -> NodeId {
+        self.to.node()
+    }
+}

@@ -1,0 +1,87 @@
+//! Committed entries into the state machine, in order.
+
+use super::*;
+use crate::command;
+use parking_lot::RwLockWriteGuard;
+use raft::eraftpb::{Entry, EntryType};
+
+impl<T> Replica<T> {
+    pub(super) fn apply(&mut self, entries: Vec<Entry>, out: &mut Effects<T>) {
+        let view = self.view.clone();
+        let mut writer = Writer::new(&view);
+        for entry in entries {
+            assert_eq!(entry.index, self.applied + 1, "entries are applied in order, without gaps");
+            let settled = self.proposals.settle(entry.index, entry.term);
+            out.replies.extend(settled.not_applied.into_iter().map(|ticket| (ticket, Err(Failure::NotApplied))));
+            match entry.get_entry_type() {
+                EntryType::EntryNormal if entry.data.is_empty() => {}
+                EntryType::EntryNormal => self.apply_commands(&entry, settled.applied, &mut writer, out),
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                    self.apply_configuration(&entry);
+                }
+            }
+            (self.applied, self.applied_term) = (entry.index, entry.term);
+        }
+        drop(writer);
+        self.raft.advance_apply_to(self.applied);
+    }
+
+    /// # Panics
+    /// If the entry can't be read: it was committed, so it is of a newer version, and to leave it out would make this
+    /// replica differ from the others. The process stops; the operator runs the newer version.
+    fn apply_commands(&mut self, entry: &Entry, tickets: Vec<T>, writer: &mut Writer, out: &mut Effects<T>) {
+        let unreadable = |error: &dyn std::fmt::Display| -> ! {
+            panic!("entry {} of shard {} can't be applied: {error}", entry.index, self.shard)
+        };
+        let mut tickets = tickets.into_iter();
+        match &mut self.machine {
+            StateMachine::Kv => {
+                let decoded = command::decode(entry.data.clone()).unwrap_or_else(|error| unreadable(&error));
+                for command in decoded.commands {
+                    let applied = writer.machine(command.encoded_len()).apply(decoded.stamp, &command);
+                    if let Some(ticket) = tickets.next() {
+                        out.replies.push((ticket, Ok(Reply::Applied(applied))));
+                    }
+                }
+                self.last_stamp = self.last_stamp.max(decoded.stamp);
+            }
+            StateMachine::System(system) => {
+                let (stamp, command) = SystemCommand::decode(&entry.data).unwrap_or_else(|error| unreadable(&error));
+                let before = system.topology().epoch;
+                let reply = system.apply(stamp, command);
+                if system.topology().epoch != before {
+                    out.topology = Some(system.topology().clone());
+                }
+                if let Some(ticket) = tickets.next() {
+                    out.replies.push((ticket, Ok(Reply::System(reply))));
+                }
+                self.last_stamp = self.last_stamp.max(stamp);
+            }
+        }
+    }
+}
+
+/// The write side of a map, let go of after [`APPLY_SLICE_COMMANDS`] or [`APPLY_SLICE_BYTES`] so that readers get in.
+struct Writer<'a> {
+    view: &'a ShardView,
+    guard: Option<RwLockWriteGuard<'a, Machine>>,
+    commands: usize,
+    bytes: usize,
+}
+
+impl<'a> Writer<'a> {
+    fn new(view: &'a ShardView) -> Writer<'a> {
+        Writer { view, guard: None, commands: 0, bytes: 0 }
+    }
+
+    /// The map, for one command of this size.
+    fn machine(&mut self, command_bytes: usize) -> &mut Machine {
+        self.commands += 1;
+        self.bytes += command_bytes;
+        if self.commands > APPLY_SLICE_COMMANDS || self.bytes > APPLY_SLICE_BYTES {
+            self.guard = None;
+            (self.commands, self.bytes) = (1, command_bytes);
+        }
+        self.guard.get_or_insert_with(|| self.view.machine_mut())
+    }
+}

@@ -1,0 +1,79 @@
+//! When a replica campaigns, and when it may vote.
+//!
+//! raft-rs draws election timeouts from a thread's random source, which would make runs unrepeatable and lets two
+//! survivors draw the same tick. Here the timeout is a function of what everybody knows: the voters that could
+//! campaign are ranked by a permutation that depends on shard and term, and the range of timeouts is divided among the
+//! ranks. Two survivors then never share a part of the range, and no node is first for all shards.
+//!
+//! The range begins one tick above [`ELECTION_TICKS`]: voters ignore candidates until they have themselves missed
+//! [`ELECTION_TICKS`] heartbeats, and their count may lag the candidate's by one.
+
+use crate::limits::{ELECTION_TICKS, MAX_ELECTION_TICKS};
+use crate::types::{ReplicaId, ShardId, Term};
+
+/// The election timeout of `own` in ticks, within `ELECTION_TICKS + 1 .. MAX_ELECTION_TICKS`.
+///
+/// `voters` are all voters but the leader of `term`, if there is one: it is the one that does not answer.
+pub fn election_timeout_ticks(seed: u64, shard: ShardId, term: Term, own: ReplicaId, voters: &[ReplicaId]) -> usize {
+    const FIRST: usize = ELECTION_TICKS + 1;
+    const WIDTH: usize = MAX_ELECTION_TICKS - FIRST;
+    let group = mix(seed ^ mix(u64::from(shard.0)) ^ mix(term.0.wrapping_add(0x5151)));
+    let key = |replica: ReplicaId| (mix(group ^ mix(replica.0)), replica);
+    let rank = voters.iter().filter(|&&other| other != own && key(other) < key(own)).count();
+    let within = (key(own).0 >> 32) as usize % WIDTH;
+    let ranks = voters.len().max(rank + 1);
+    FIRST + (rank * WIDTH + within) / ranks
+}
+
+/// A bijection that spreads its input over all 64 bits (the finaliser of SplitMix64).
+fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::NodeId;
+
+    fn voters(count: u64) -> Vec<ReplicaId> {
+        (1..=count).map(|n| ReplicaId::new(NodeId(n), n as u32)).collect()
+    }
+
+    #[test]
+    fn timeouts_of_survivors_never_meet_and_stay_in_range() {
+        for survivors in 1..=4 {
+            for shard in 0..64 {
+                for term in 1..50 {
+                    let voters = voters(survivors);
+                    let mut ticks: Vec<usize> = voters
+                        .iter()
+                        .map(|&own| election_timeout_ticks(7, ShardId(shard), Term(term), own, &voters))
+                        .collect();
+                    assert!(ticks.iter().all(|t| (ELECTION_TICKS + 1..MAX_ELECTION_TICKS).contains(t)), "{ticks:?}");
+                    ticks.sort();
+                    // With four survivors a part of the range is narrower than two ticks, so neighbours may touch.
+                    let least = if survivors <= 3 { 1 } else { 0 };
+                    assert!(ticks.windows(2).all(|pair| pair[1] - pair[0] >= least), "{ticks:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_replica_is_first_for_some_shards_and_terms() {
+        let voters = voters(3);
+        let mut first = [0; 3];
+        for shard in 0..64 {
+            for term in 1..10 {
+                let ticks: Vec<usize> = voters
+                    .iter()
+                    .map(|&own| election_timeout_ticks(7, ShardId(shard), Term(term), own, &voters))
+                    .collect();
+                first[(0..3).min_by_key(|&i| ticks[i]).unwrap()] += 1;
+            }
+        }
+        assert!(first.iter().all(|&count| count > 64 * 9 / 5), "{first:?}");
+    }
+}

@@ -1,0 +1,129 @@
+//! Which messages are let in, and what happens at a tick.
+
+use super::*;
+use raft::CAMPAIGN_TRANSFER;
+use raft::eraftpb::{Message, MessageType};
+
+/// A round's number at the end of every heartbeat's context.
+const ROUND_BYTES: usize = 8;
+
+/// Why a replica can't go on.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The leader has proof of entries that this replica acknowledged and does not have any more.
+    #[error(
+        "the leader knows entries up to {committed} of this replica, its log ends at {last}: the log was lost or \
+         replaced by an older one"
+    )]
+    LostLog { committed: u64, last: u64 },
+}
+
+impl<T> Replica<T> {
+    /// One tick of the Raft clock. `now` is when it happens, not when it was due.
+    pub fn tick(&mut self, now: Moment) {
+        self.ticks += 1;
+        self.set_election_timeout();
+        self.raft.tick();
+        if self.is_leader() {
+            self.view.publish_heard(now);
+            self.reads.retry(self.ticks);
+            self.leave_joint_if_stuck();
+        }
+    }
+
+    /// Takes a message from another replica of this shard.
+    pub fn step(&mut self, now: Moment, from: ReplicaId, mut message: Message) -> Result<(), Fault> {
+        if message.from != from.0 || message.to != self.id.0 || !is_well_formed(&message) {
+            return Ok(());
+        }
+        match message.get_msg_type() {
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
+                // A transfer's candidate is exempt: its leader gave up the lease before asking for the election.
+                if now < self.vote_embargo_until && message.get_context() != CAMPAIGN_TRANSFER {
+                    return Ok(());
+                }
+            }
+            MessageType::MsgHeartbeat => {
+                let last = self.raft.raft.raft_log.last_index();
+                if message.term >= self.raft.raft.term && message.commit > last {
+                    return Err(Fault::LostLog { committed: message.commit, last });
+                }
+            }
+            MessageType::MsgHeartbeatResponse => {
+                let context = message.take_context();
+                let Some(split) = context.len().checked_sub(ROUND_BYTES) else { return Ok(()) };
+                let mut round = [0; ROUND_BYTES];
+                round.copy_from_slice(&context[split..]);
+                if self.is_leader() && message.term == self.raft.raft.term {
+                    self.lease.echo(from, u64::from_le_bytes(round));
+                }
+                message.set_context(context.slice(..split));
+            }
+            MessageType::MsgAppend
+            | MessageType::MsgAppendResponse
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVoteResponse
+            | MessageType::MsgTimeoutNow => {}
+            // Snapshots come with their data, by `install`. Proposals and reads are never forwarded by Raft: both
+            // would be executed without the sender's knowing (and raft-rs has no switch against it).
+            _ => return Ok(()),
+        }
+        self.heard.insert(from, self.ticks);
+        let from_leader = matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgHeartbeat);
+        let term = message.term;
+        // An unknown peer's answer is an error to raft-rs; to us it is a late message of a member that has left.
+        let _ = self.raft.step(message);
+        if from_leader && term == self.raft.raft.term {
+            self.view.publish_heard(now);
+        }
+        Ok(())
+    }
+
+    /// The node of `to` could not be reached: Raft probes before it sends on.
+    pub fn report_unreachable(&mut self, to: ReplicaId) {
+        if self.is_leader() {
+            self.raft.report_unreachable(to.0);
+        }
+    }
+
+    /// Appends the current round to the context of heartbeats that are about to leave.
+    pub(super) fn stamp_heartbeat(&mut self, now: Moment, message: &mut Message) {
+        if message.get_msg_type() == MessageType::MsgHeartbeat {
+            let mut context = message.take_context().to_vec();
+            context.extend_from_slice(&self.lease.round_at(now).to_le_bytes());
+            message.set_context(context.into());
+        }
+    }
+
+    /// A lone voter need not wait for anybody.
+    pub(super) fn campaign_if_alone(&mut self) {
+        let alone = self.raft.raft.prs().conf().voters().ids().iter().eq([self.id.0]);
+        if alone && self.raft.raft.promotable() && !self.is_leader() {
+            // Refused only while configuration changes wait to be applied; the election timeout tries again.
+            let _ = self.raft.campaign();
+        }
+    }
+
+    /// raft-rs has drawn a timeout from a thread's random source at its last reset. It is looked at only in a tick,
+    /// so it is enough to replace it before each one.
+    fn set_election_timeout(&mut self) {
+        let raft = &self.raft.raft;
+        let leader = raft.leader_id;
+        let voters = raft.prs().conf().voters().ids();
+        let mut others: Vec<ReplicaId> = voters.iter().filter(|id| *id != leader).map(ReplicaId).collect();
+        others.sort_unstable();
+        let term = Term(raft.term);
+        let ticks = election::election_timeout_ticks(self.config.seed, self.shard, term, self.id, &others);
+        debug_assert!(ticks >= ELECTION_TICKS);
+        self.raft.raft.set_randomized_election_timeout(ticks);
+    }
+}
+
+/// What raft-rs takes for granted of a message and would panic on: entries without gaps, after the index they follow.
+fn is_well_formed(message: &Message) -> bool {
+    let mut index = message.index;
+    message.entries.iter().all(|entry| {
+        index = index.wrapping_add(1);
+        entry.index == index && entry.term <= message.term
+    })
+}

@@ -1,0 +1,275 @@
+//! Reports to the controller, and its steps.
+//!
+//! The controller decides on what a leader reports; the leader carries a step out only if the configuration is still
+//! the reported one, in the same term, and checks again what would be unsafe if it had changed meanwhile: a learner is
+//! promoted only when it has the log, a leader never removes itself, and leadership goes only to a voter that is ready.
+//!
+//! A change is encoded twice in its entry. raft-rs reads its own protobuf encoding when the leader proposes; what
+//! replicas apply is our encoding beside it, so that no byte from another node meets the protobuf parser.
+//!
+//! raft-rs leaves a joint configuration by itself, but forgets to when the leader changes in between: a leader that
+//! finds itself joint with nothing pending proposes to leave, again if need be.
+
+use super::*;
+use crate::codec::{CodecError, Reader, put_varint};
+use crate::message::{Step, StepRequest};
+use raft::ProgressState;
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry};
+use std::collections::BTreeSet;
+
+/// A replica has caught up when it lacks no more than this many entries.
+const CAUGHT_UP_ENTRIES: u64 = 64;
+
+/// Why a step was not carried out. The controller decides anew on the next report.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StepRefused {
+    #[error("not the leader in that term, or another configuration meanwhile")]
+    Stale,
+    #[error("another configuration change is pending")]
+    Pending,
+    #[error("replica {0} has not caught up")]
+    Behind(ReplicaId),
+    #[error("the step would remove the leader or a quorum, or does not fit the configuration")]
+    Unsafe,
+}
+
+impl<T> Replica<T> {
+    /// How this shard's membership stands. Only a leader's report says anything.
+    pub fn report(&self) -> ShardReport {
+        let conf_state = self.raft.raft.prs().conf().to_conf_state();
+        let replicas = |ids: &[u64]| {
+            let mut replicas: Vec<ReplicaId> = ids.iter().map(|&id| ReplicaId(id)).collect();
+            replicas.sort_unstable();
+            replicas
+        };
+        let (voters, outgoing) = (replicas(&conf_state.voters), replicas(&conf_state.voters_outgoing));
+        let learners: BTreeSet<u64> =
+            conf_state.learners.iter().chain(conf_state.learners_next.iter()).copied().collect();
+        let learners: Vec<ReplicaId> = learners.into_iter().map(ReplicaId).collect();
+        let members: BTreeSet<ReplicaId> = voters.iter().chain(&outgoing).chain(&learners).copied().collect();
+        let caught_up = members.into_iter().filter(|&replica| self.has_caught_up(replica)).collect();
+        ShardReport {
+            shard: self.shard,
+            leader: self.id,
+            term: Term(self.raft.raft.term),
+            configuration: self.configuration,
+            voters,
+            outgoing,
+            learners,
+            caught_up,
+        }
+    }
+
+    /// The report, when there is one that the controller should see: it differs from the last one, or the shard is not
+    /// as it should be and some time has passed.
+    pub fn due_report(&mut self) -> Option<ShardReport> {
+        const REPEAT_TICKS: u64 = 10;
+        if !self.is_leader() || !self.raft.raft.apply_to_current_term() {
+            return None;
+        }
+        let report = self.report();
+        let due = match &self.last_report {
+            None => true,
+            Some((_, last)) if *last != report => true,
+            Some((at, _)) => !self.is_settled(&report) && self.ticks >= at + REPEAT_TICKS,
+        };
+        due.then(|| {
+            self.last_report = Some((self.ticks, report.clone()));
+            report
+        })
+    }
+
+    /// Whether the shard is as the topology wants it.
+    fn is_settled(&self, report: &ShardReport) -> bool {
+        let preferred = self.group.wanted_replicas();
+        let mut wanted = preferred.clone();
+        wanted.sort_unstable();
+        report.voters == wanted
+            && report.outgoing.is_empty()
+            && report.learners.is_empty()
+            && report.caught_up.len() == wanted.len()
+            && preferred.first() == Some(&self.id)
+            && self.group.replicas.len() == wanted.len()
+    }
+
+    /// Carries out a step of the controller.
+    pub fn step_membership(&mut self, request: &StepRequest) -> Result<(), StepRefused> {
+        let raft = &self.raft.raft;
+        let current = (self.id, raft.term, self.configuration);
+        if !self.is_leader() || current != (request.leader, request.term.0, request.configuration) {
+            return Err(StepRefused::Stale);
+        }
+        if raft.has_pending_conf() || raft.lead_transferee.is_some() {
+            return Err(StepRefused::Pending);
+        }
+        match &request.step {
+            Step::AddLearner(replica) => {
+                if raft.prs().get(replica.0).is_some() {
+                    return Err(StepRefused::Unsafe);
+                }
+                self.propose_change(&[(ConfChangeType::AddLearnerNode, *replica)])
+            }
+            Step::Change { promote, remove } => {
+                if let Some(behind) = promote.iter().find(|replica| !self.has_caught_up(**replica)) {
+                    return Err(StepRefused::Behind(*behind));
+                }
+                let known = promote.iter().chain(remove).all(|replica| raft.prs().get(replica.0).is_some());
+                if !known || remove.contains(&self.id) || self.quorum_after(promote, remove).is_none() {
+                    return Err(StepRefused::Unsafe);
+                }
+                let promote = promote.iter().map(|&replica| (ConfChangeType::AddNode, replica));
+                let remove = remove.iter().map(|&replica| (ConfChangeType::RemoveNode, replica));
+                self.propose_change(&promote.chain(remove).collect::<Vec<_>>())
+            }
+            Step::TransferLeadership(to) => self.transfer_leadership(*to),
+        }
+    }
+
+    /// Hands leadership to `to`, which must be a voter that has the log.
+    pub fn transfer_leadership(&mut self, to: ReplicaId) -> Result<(), StepRefused> {
+        let raft = &self.raft.raft;
+        if !self.is_leader() {
+            return Err(StepRefused::Stale);
+        }
+        if raft.has_pending_conf() || raft.lead_transferee.is_some() {
+            return Err(StepRefused::Pending);
+        }
+        if to == self.id || !raft.prs().conf().voters().contains(to.0) {
+            return Err(StepRefused::Unsafe);
+        }
+        if !self.has_caught_up(to) {
+            return Err(StepRefused::Behind(to));
+        }
+        self.lease.give_up();
+        self.view.publish_lease(Moment::default());
+        self.raft.transfer_leader(to.0);
+        Ok(())
+    }
+
+    /// Hands leadership to whichever voter is most ready: this node is about to stop. False where nobody is, or this
+    /// replica does not lead.
+    pub fn hand_over(&mut self) -> bool {
+        let voters = self.raft.raft.prs().conf().voters().ids();
+        let mut candidates: Vec<ReplicaId> = voters.iter().map(ReplicaId).filter(|&other| other != self.id).collect();
+        candidates.sort_unstable();
+        let matched = |replica: &ReplicaId| self.raft.raft.prs().get(replica.0).map_or(0, |progress| progress.matched);
+        candidates.sort_by_key(|replica| std::cmp::Reverse(matched(replica)));
+        candidates.into_iter().any(|candidate| self.transfer_leadership(candidate).is_ok())
+    }
+
+    /// Whether `replica` has the log almost to its end, and answers.
+    fn has_caught_up(&self, replica: ReplicaId) -> bool {
+        if replica == self.id {
+            return true;
+        }
+        let raft = &self.raft.raft;
+        raft.prs().get(replica.0).is_some_and(|progress| {
+            let answers = self.heard.get(&replica).is_some_and(|at| self.ticks <= at + ELECTION_TICKS as u64);
+            answers
+                && progress.state == ProgressState::Replicate
+                && progress.matched + CAUGHT_UP_ENTRIES >= raft.raft_log.last_index()
+        })
+    }
+
+    /// The voters after a change, if a quorum of them has caught up.
+    fn quorum_after(&self, promote: &[ReplicaId], remove: &[ReplicaId]) -> Option<BTreeSet<ReplicaId>> {
+        let voters: BTreeSet<ReplicaId> = self.raft.raft.prs().conf().voters().ids().iter().map(ReplicaId).collect();
+        let after: BTreeSet<ReplicaId> =
+            voters.iter().chain(promote).filter(|replica| !remove.contains(replica)).copied().collect();
+        let caught_up = after.iter().filter(|&&replica| self.has_caught_up(replica)).count();
+        (caught_up > after.len() / 2).then_some(after)
+    }
+
+    fn propose_change(&mut self, changes: &[(ConfChangeType, ReplicaId)]) -> Result<(), StepRefused> {
+        let mut change = ConfChangeV2::default();
+        for &(kind, replica) in changes {
+            let mut single = ConfChangeSingle::default();
+            single.set_change_type(kind);
+            single.node_id = replica.0;
+            change.mut_changes().push(single);
+        }
+        self.raft.propose_conf_change(encode_change(changes), change).map_err(|_| StepRefused::Pending)
+    }
+
+    /// Called at every tick of a leader.
+    pub(super) fn leave_joint_if_stuck(&mut self) {
+        let raft = &self.raft.raft;
+        let joint = !raft.prs().conf().to_conf_state().voters_outgoing.is_empty();
+        if joint && !raft.has_pending_conf() && raft.apply_to_current_term() {
+            // Dropped while a transfer is under way; the next tick tries again.
+            let _ = self.raft.propose_conf_change(Vec::new(), ConfChangeV2::default());
+        }
+    }
+
+    pub(super) fn apply_configuration(&mut self, entry: &Entry) {
+        let changes = decode_change(&entry.context).unwrap_or_else(|error| {
+            panic!("configuration change {} of shard {} can't be applied: {error}", entry.index, self.shard)
+        });
+        let mut change = ConfChangeV2::default();
+        for (kind, replica) in changes {
+            let mut single = ConfChangeSingle::default();
+            single.set_change_type(kind);
+            single.node_id = replica.0;
+            change.mut_changes().push(single);
+        }
+        // A change that does not fit is refused by every replica alike, and leaves the configuration as it is.
+        let _ = self.raft.apply_conf_change(&change);
+        self.configuration = entry.index;
+    }
+}
+
+fn encode_change(changes: &[(ConfChangeType, ReplicaId)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (kind, replica) in changes {
+        out.push(match kind {
+            ConfChangeType::AddNode => 1,
+            ConfChangeType::RemoveNode => 2,
+            ConfChangeType::AddLearnerNode => 3,
+        });
+        put_varint(&mut out, replica.0);
+    }
+    out
+}
+
+fn decode_change(bytes: &[u8]) -> Result<Vec<(ConfChangeType, ReplicaId)>, ChangeError> {
+    let mut reader = Reader::new(bytes);
+    let mut changes = Vec::new();
+    while !reader.is_empty() {
+        let kind = match reader.u8()? {
+            1 => ConfChangeType::AddNode,
+            2 => ConfChangeType::RemoveNode,
+            3 => ConfChangeType::AddLearnerNode,
+            other => return Err(ChangeError::Unknown(other)),
+        };
+        changes.push((kind, ReplicaId(reader.varint()?)));
+    }
+    Ok(changes)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ChangeError {
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    #[error("a change of kind {0} is not known here; a newer Ringfort wrote this")]
+    Unknown(u8),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_survive_their_encoding_and_keep_their_bytes() {
+        let changes = [
+            (ConfChangeType::AddNode, ReplicaId::new(NodeId(2), 5)),
+            (ConfChangeType::RemoveNode, ReplicaId(7)),
+            (ConfChangeType::AddLearnerNode, ReplicaId(300)),
+        ];
+        let encoded = encode_change(&changes);
+        assert_eq!(decode_change(&encoded).unwrap(), changes);
+        assert_eq!(encoded, [1, 0x85, 0x80, 0x80, 0x80, 0x20, 2, 7, 3, 0xac, 2]);
+        assert!(decode_change(&encoded[..encoded.len() - 1]).is_err());
+        assert!(decode_change(&[9, 1]).is_err());
+        assert!(decode_change(&[]).unwrap().is_empty());
+    }
+}

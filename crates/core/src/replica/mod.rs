@@ -1,0 +1,401 @@
+//! One shard's copy on this node: a raft-rs group and everything that it needs around it.
+//!
+//! raft-rs gives the protocol. What it leaves open, or gets wrong for us, is here, an idea a file:
+//!
+//! | file | the idea |
+//! |---|---|
+//! | [`storage`] | the log as raft-rs reads it, in memory |
+//! | [`election`] | election timeouts that are repeatable and do not collide |
+//! | [`lease`] | until when the leader may serve reads by itself |
+//! | [`reads`] | reads by ReadIndex where it may not |
+//! | [`proposals`] | which answer belongs to which entry |
+//! | [`view`] | the map as readers on other threads see it |
+//! | `inbound` | which messages are let in, and what happens at a tick |
+//! | `serve` | commands into entries, queries into answers |
+//! | `ready` | Raft's outputs into effects, and the order between them |
+//! | `apply` | committed entries into the state machine |
+//! | `membership` | reports to the controller, and its steps |
+//! | `snapshots`, [`restore`] | cutting, writing, sending and installing the state |
+//!
+//! **How a write goes.** Commands collect until the drain ends, become one entry, and are proposed. `ready` sends the
+//! entry to the followers and puts it into the node's batch for the log at the same time. When the log reports the
+//! batch durable, the replica tells Raft, which commits once a quorum has done so; the entry is applied and the answers
+//! leave.
+//!
+//! **What is promised when.** Before its batch is durable, a replica says nothing that rests on it: answers to appends,
+//! votes, and requests for votes wait with the batch. Answers to heartbeats rest on the term alone and wait only
+//! where the term itself is not durable yet; behind a slow disk they would otherwise cost the leader its lease.
+
+mod apply;
+pub mod election;
+mod inbound;
+pub mod lease;
+mod membership;
+pub mod proposals;
+pub mod reads;
+mod ready;
+pub mod restore;
+mod serve;
+mod snapshots;
+pub mod storage;
+pub mod view;
+
+use crate::command::Command;
+use crate::effects::{Effects, SnapshotWork};
+use crate::limits::*;
+use crate::log::item::{Base, ReplicaState};
+use crate::machine::{Applied, Machine, Record, ScanPage};
+use crate::message::{RaftMessage, ShardReport};
+use crate::mutation::Mutation;
+use crate::system::{Group, SystemCommand, SystemMachine, SystemReply};
+use crate::time::{Moment, Stamp};
+use crate::types::{NodeId, ReplicaId, ShardId, Term};
+use bytes::Bytes;
+use lease::Lease;
+use proposals::Proposals;
+use raft::{RawNode, StateRole};
+use reads::Reads;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use storage::RaftStorage;
+pub use view::ShardView;
+
+/// A change, by the kind of shard it goes to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    Kv(Command),
+    System(SystemCommand),
+}
+
+/// A question to a shard's map.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Query {
+    Get {
+        key: Bytes,
+    },
+    /// Entries whose keys begin with `prefix`, in order, after `start_after` if given, `limit` at the most.
+    Scan {
+        prefix: Bytes,
+        start_after: Option<Bytes>,
+        limit: usize,
+    },
+}
+
+/// What a map says to a [`Query`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum QueryReply {
+    Get(Option<Record>),
+    Scan(ScanPage),
+}
+
+/// The answer to a request that was carried out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    Applied(Applied),
+    Query(QueryReply),
+    System(SystemReply),
+}
+
+/// Why a request has no answer. All but [`Failure::Unknown`] mean that nothing was changed and a retry is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Another node leads this shard (or none, as far as this one knows).
+    #[error("not the leader of this shard")]
+    NotLeader(Option<NodeId>),
+    /// Too much is waiting here: refused before the proposal.
+    #[error("too many requests are waiting for this shard; retry later")]
+    Overloaded,
+    /// The proposal was overwritten by another leader's entry and will never be applied.
+    #[error("the leader changed before the write was committed; it was not applied")]
+    NotApplied,
+    /// The write may or may not be applied. Never retried without asking whoever sent it.
+    #[error("it is not known whether the write was applied")]
+    Unknown,
+}
+
+impl Query {
+    /// The answer from `machine`, within the limits on scans.
+    pub fn answer(&self, machine: &Machine) -> QueryReply {
+        match self {
+            Query::Get { key } => QueryReply::Get(machine.get(key)),
+            Query::Scan { prefix, start_after, limit } => {
+                let limit = (*limit).min(MAX_SCAN_ENTRIES);
+                QueryReply::Scan(machine.scan(prefix, start_after.as_deref(), limit, MAX_SCAN_BYTES))
+            }
+        }
+    }
+}
+
+/// Whether leaders answer reads by lease, or ask a quorum each time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ReadMode {
+    #[default]
+    Lease,
+    Quorum,
+}
+
+/// What all replicas of a node have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplicaConfig {
+    /// Spreads election timeouts; the same on all nodes of a cluster, so that ranks agree.
+    pub seed: u64,
+    /// Different at every start of the process.
+    pub boot_nonce: u64,
+    pub read_mode: ReadMode,
+    pub mutation: Mutation,
+}
+
+/// How a replica comes to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// Created now: it has promised nothing to anybody.
+    Created,
+    /// Restarted: before it stopped, it may have promised a leader not to vote.
+    Restarted,
+}
+
+/// A replica's state machine.
+pub enum StateMachine {
+    /// A shard of the key space; readers see it through the view.
+    Kv,
+    System(SystemMachine),
+}
+
+/// The state a replica starts from or installs, as a snapshot gives it.
+pub enum Restored {
+    Kv(Machine),
+    System(SystemMachine),
+}
+
+/// One replica. See the module's header for which file does what.
+///
+/// Invariants:
+/// - `pending` is ordered by batch, and holds every `Ready` that Raft has not been told to be persisted.
+/// - `applied` never exceeds what Raft committed and this node's log holds durably.
+/// - the published lease is zero unless this replica leads and has applied an entry of its term.
+pub struct Replica<T> {
+    shard: ShardId,
+    id: ReplicaId,
+    config: ReplicaConfig,
+    raft: RawNode<RaftStorage>,
+    machine: StateMachine,
+    view: Arc<ShardView>,
+    /// Where the topology wants this shard's replicas.
+    group: Group,
+
+    applied: u64,
+    applied_term: u64,
+    last_stamp: Stamp,
+    /// Index of the last configuration change applied.
+    configuration: u64,
+
+    incoming: Vec<(Write, T)>,
+    proposals: Proposals<T>,
+    reads: Reads<(Query, T)>,
+    lease: Lease,
+
+    /// The role and term that the last drain ended in.
+    role: (StateRole, u64),
+    ticks: u64,
+    vote_embargo_until: Moment,
+    /// The batch that holds the latest change of term or vote.
+    vote_batch: u64,
+    persisted_batch: u64,
+    pending: VecDeque<Pending>,
+    installing: Option<snapshots::Installing>,
+    cutting: Option<snapshots::Cutting>,
+    last_report: Option<(u64, ShardReport)>,
+    /// The log asked for the whole state again, to release old segments.
+    restate: bool,
+    /// Snapshot files that nothing needs once the batch is durable.
+    retired_snapshots: Vec<(u64, String)>,
+    /// At which tick each of the other replicas was last heard of.
+    heard: BTreeMap<ReplicaId, u64>,
+}
+
+/// A `Ready` whose batch is not durable yet, and the messages that wait for it.
+struct Pending {
+    batch: u64,
+    ready: u64,
+    messages: Vec<RaftMessage>,
+}
+
+impl<T> Replica<T> {
+    /// Starts a replica from what the disk holds of it, with the state at its base.
+    ///
+    /// # Panics
+    /// If `state` is not one that a replica of ours has written: the log checks what it recovers.
+    pub fn new(
+        shard: ShardId,
+        id: ReplicaId,
+        config: ReplicaConfig,
+        state: ReplicaState,
+        restored: Restored,
+        origin: Origin,
+        now: Moment,
+    ) -> Replica<T> {
+        let base = state.base.clone();
+        let storage = RaftStorage::new(state.hard_state, state.base, state.entries);
+        let raft_config = raft::Config {
+            id: id.0,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: 1,
+            applied: base.index.0,
+            max_size_per_msg: MAX_APPEND_BYTES,
+            max_inflight_msgs: MAX_INFLIGHT_APPENDS,
+            check_quorum: true,
+            pre_vote: true,
+            read_only_option: raft::ReadOnlyOption::Safe,
+            max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
+            max_committed_size_per_ready: MAX_COMMITTED_BYTES_PER_READY,
+            ..raft::Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raft = RawNode::new(&raft_config, storage, &logger)
+            .unwrap_or_else(|error| panic!("replica {id} of shard {shard} can't start from its log: {error}"));
+        let (machine, map) = match restored {
+            Restored::Kv(map) => (StateMachine::Kv, map),
+            Restored::System(system) => (StateMachine::System(system), Machine::new()),
+        };
+        let last_stamp = match &machine {
+            StateMachine::Kv => map.last_stamp(),
+            StateMachine::System(system) => system.last_stamp(),
+        };
+        let vote_embargo_until = match origin {
+            Origin::Created => now,
+            Origin::Restarted if config.mutation.is(Mutation::VoteAtBoot) => now,
+            Origin::Restarted => now + TICK * MAX_ELECTION_TICKS as u32,
+        };
+        let mut replica = Replica {
+            shard,
+            id,
+            config,
+            machine,
+            view: Arc::new(ShardView::new(shard, id, map)),
+            group: Group::default(),
+            applied: base.index.0,
+            applied_term: base.term.0,
+            last_stamp,
+            configuration: base.index.0,
+            incoming: Vec::new(),
+            proposals: Proposals::default(),
+            reads: Reads::new(config.boot_nonce),
+            lease: Lease::default(),
+            role: (StateRole::Follower, raft.raft.term),
+            ticks: 0,
+            vote_embargo_until,
+            vote_batch: 0,
+            persisted_batch: 0,
+            pending: VecDeque::new(),
+            installing: None,
+            cutting: None,
+            last_report: None,
+            restate: false,
+            retired_snapshots: Vec::new(),
+            heard: BTreeMap::new(),
+            raft,
+        };
+        replica.campaign_if_alone();
+        replica
+    }
+
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    pub fn view(&self) -> &Arc<ShardView> {
+        &self.view
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.raft.raft.state == StateRole::Leader
+    }
+
+    /// The system shard's state, if this is its replica.
+    pub fn system(&self) -> Option<&SystemMachine> {
+        match &self.machine {
+            StateMachine::System(system) => Some(system),
+            StateMachine::Kv => None,
+        }
+    }
+
+    /// The node of the leader that this replica knows of.
+    pub fn leader(&self) -> Option<NodeId> {
+        let leader = self.raft.raft.leader_id;
+        (leader != raft::INVALID_ID).then(|| ReplicaId(leader).node())
+    }
+
+    pub fn set_group(&mut self, group: Group) {
+        self.group = group;
+    }
+
+    /// Bytes of entries held in memory.
+    pub fn log_bytes(&self) -> usize {
+        self.storage().bytes()
+    }
+
+    /// How this replica stands.
+    pub fn status(&self) -> ReplicaStatus {
+        let raft = &self.raft.raft;
+        let conf = raft.prs().conf();
+        ReplicaStatus {
+            shard: self.shard,
+            replica: self.id,
+            leader: self.leader(),
+            is_leader: self.is_leader(),
+            is_learner: !conf.voters().contains(self.id.0),
+            term: raft.term,
+            committed: raft.raft_log.committed,
+            applied: self.applied,
+            last: self.storage().last().max(raft.raft_log.last_index()),
+            base: self.storage().base().index.0,
+            report: self.is_leader().then(|| self.report()),
+        }
+    }
+
+    /// Ends a replica that is removed from this node. Returns the snapshot file that nothing needs any more.
+    pub fn retire(mut self, out: &mut Effects<T>) -> String {
+        self.refuse_reads(out);
+        let incoming = std::mem::take(&mut self.incoming);
+        out.replies.extend(incoming.into_iter().map(|(_, ticket)| (ticket, Err(Failure::NotLeader(None)))));
+        let proposed = self.proposals.drain();
+        out.replies.extend(proposed.into_iter().map(|ticket| (ticket, Err(Failure::Unknown))));
+        self.view.publish_lease(Moment::default());
+        if let Some(cutting) = self.cutting.take() {
+            out.snapshots.push(SnapshotWork::Abandon { name: cutting.name().to_owned() });
+        }
+        if self.is_leader() {
+            out.leadership.push((self.shard, Term(self.raft.raft.term), false));
+        }
+        self.base().snapshot.clone()
+    }
+
+    fn storage(&self) -> &RaftStorage {
+        self.raft.store()
+    }
+
+    fn base(&self) -> &Base {
+        self.storage().base()
+    }
+}
+
+/// How a replica stands, for people and for checks.
+#[derive(Clone, Debug)]
+pub struct ReplicaStatus {
+    pub shard: ShardId,
+    pub replica: ReplicaId,
+    pub leader: Option<NodeId>,
+    pub is_leader: bool,
+    pub is_learner: bool,
+    pub term: u64,
+    pub committed: u64,
+    pub applied: u64,
+    pub last: u64,
+    pub base: u64,
+    /// From the leader: how its shard's membership stands.
+    pub report: Option<ShardReport>,
+}

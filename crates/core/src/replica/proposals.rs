@@ -1,0 +1,121 @@
+//! Which answer belongs to which entry.
+//!
+//! A proposal is known by the index and the term at which the leader appended it. When an entry of the same term is
+//! applied at that index, it is the proposal, and its answers are the results. When an entry of another term is
+//! applied there, the proposal was overwritten and has not been applied and never will be: it is safe to retry. Until
+//! one of the two happens nothing can be said, whoever leads now.
+
+use std::collections::VecDeque;
+
+/// Proposals in the order of their indexes, each with the tickets of its commands.
+pub struct Proposals<T> {
+    waiting: VecDeque<Proposal<T>>,
+}
+
+struct Proposal<T> {
+    index: u64,
+    term: u64,
+    tickets: Vec<T>,
+}
+
+/// What applying an entry says about the proposals.
+#[derive(Debug, PartialEq)]
+pub struct Settled<T> {
+    /// Tickets of the commands in the applied entry, in their order; empty where it was not proposed here.
+    pub applied: Vec<T>,
+    /// Tickets of proposals that have been overwritten.
+    pub not_applied: Vec<T>,
+}
+
+impl<T> Default for Proposals<T> {
+    fn default() -> Self {
+        Proposals { waiting: VecDeque::new() }
+    }
+}
+
+impl<T> Proposals<T> {
+    /// The leader of `term` has appended an entry with these tickets at `index`.
+    pub fn insert(&mut self, index: u64, term: u64, tickets: Vec<T>) {
+        if let Some(last) = self.waiting.back() {
+            assert!((last.term, last.index) < (term, index), "proposals are appended in order within a term");
+        }
+        self.waiting.push_back(Proposal { index, term, tickets });
+    }
+
+    /// The entry of `term` has been applied at `index`.
+    pub fn settle(&mut self, index: u64, term: u64) -> Settled<T> {
+        let mut settled = Settled { applied: Vec::new(), not_applied: Vec::new() };
+        // A later term may have been proposed at lower indexes, so the queue is not sorted by index as a whole.
+        while let Some(first) = self.waiting.front() {
+            if first.index > index && first.term >= term {
+                break;
+            }
+            let Some(proposal) = self.waiting.pop_front() else { break };
+            if (proposal.index, proposal.term) == (index, term) {
+                settled.applied = proposal.tickets;
+                break;
+            }
+            // Either something else stands at its index, or an entry of a later term has been applied before it:
+            // terms never fall along the log, so it cannot follow.
+            settled.not_applied.extend(proposal.tickets);
+        }
+        settled
+    }
+
+    /// All tickets, when a snapshot has skipped their entries: whether they were applied can't be told.
+    pub fn drain(&mut self) -> Vec<T> {
+        self.waiting.drain(..).flat_map(|proposal| proposal.tickets).collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proposals(list: &[(u64, u64)]) -> Proposals<(u64, u64)> {
+        let mut proposals = Proposals::default();
+        for &(index, term) in list {
+            proposals.insert(index, term, vec![(index, term)]);
+        }
+        proposals
+    }
+
+    #[test]
+    fn an_entry_of_the_same_term_is_the_proposal() {
+        let mut waiting = proposals(&[(5, 2), (6, 2)]);
+        assert_eq!(waiting.settle(4, 2), Settled { applied: vec![], not_applied: vec![] });
+        assert_eq!(waiting.settle(5, 2).applied, [(5, 2)]);
+        assert_eq!(waiting.settle(6, 2).applied, [(6, 2)]);
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn an_entry_of_another_term_means_not_applied() {
+        let mut waiting = proposals(&[(5, 2), (6, 2), (7, 2)]);
+        assert_eq!(waiting.settle(5, 2).applied, [(5, 2)]);
+        let settled = waiting.settle(6, 3);
+        assert_eq!((settled.applied, settled.not_applied), (vec![], vec![(6, 2), (7, 2)]));
+    }
+
+    #[test]
+    fn a_leader_again_tells_its_terms_apart() {
+        // Leader in term 2 with entries to 9, deposed, leader again in term 4 with only 6 of them kept.
+        let mut waiting = proposals(&[(6, 2), (7, 2), (8, 2), (9, 2), (8, 4), (9, 4)]);
+        assert_eq!(waiting.settle(6, 2).applied, [(6, 2)]);
+        // The no-op of term 4 stands at 7.
+        assert_eq!(waiting.settle(7, 4).not_applied, [(7, 2), (8, 2), (9, 2)]);
+        assert_eq!(waiting.settle(8, 4).applied, [(8, 4)]);
+        assert_eq!(waiting.settle(9, 4).applied, [(9, 4)]);
+    }
+
+    #[test]
+    fn older_entries_settle_nothing_of_a_later_term() {
+        let mut waiting = proposals(&[(8, 4)]);
+        assert_eq!(waiting.settle(7, 2), Settled { applied: vec![], not_applied: vec![] });
+        assert_eq!(waiting.settle(8, 4).applied, [(8, 4)]);
+    }
+}

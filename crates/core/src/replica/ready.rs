@@ -1,0 +1,206 @@
+//! Raft's outputs into effects, and the order between them.
+//!
+//! A `Ready` of raft-rs is handled in this order (its module documents why):
+//!
+//! 1. messages that rest on nothing new leave at once;
+//! 2. a snapshot replaces the state, entries and hard state go into memory and into this drain's batch;
+//! 3. messages that rest on them wait with the batch;
+//! 4. committed entries are applied: Raft hands out only such as are durable here already;
+//! 5. when the log reports the batch durable, Raft is told and the waiting messages leave.
+//!
+//! A `Ready` with nothing to make durable never causes a sync: it is told persisted as soon as everything before it is.
+//! The commit index alone is not worth a record either; it goes along with the next one.
+
+use super::*;
+use crate::effects::LogBatch;
+use crate::log::item::{Change, LogItem};
+use crate::time::Now;
+use raft::SnapshotStatus;
+use raft::eraftpb::{Message, MessageType, Snapshot};
+
+/// `Ready`s that one drain takes from one shard before others get their turn.
+const READIES_PER_DRAIN: usize = 16;
+
+impl<T> Replica<T> {
+    /// Ends a drain: proposes what it brought and handles what Raft has to say. `batch` is the worker's batch for the
+    /// log. Returns whether there is more to do at once.
+    pub fn flush(&mut self, now: Now, batch: &mut LogBatch, out: &mut Effects<T>) -> bool {
+        self.propose(now.wall, out);
+        self.ask_for_reads();
+        let mut readies = 0;
+        while self.raft.has_ready() && readies < READIES_PER_DRAIN {
+            self.handle_ready(now.moment, batch, out);
+            self.ask_for_reads();
+            readies += 1;
+        }
+        self.drop_ignored_snapshot(out);
+        if self.raft.store().take_snapshot_wanted() {
+            self.begin_snapshot(out);
+        }
+        if std::mem::take(&mut self.restate) {
+            batch.items.push(self.state_item());
+            for (retired_in, _) in &mut self.retired_snapshots {
+                *retired_in = (*retired_in).min(batch.number);
+            }
+        }
+        self.answer_reads(out);
+        self.publish(now.moment);
+        self.raft.has_ready()
+    }
+
+    /// The log holds all batches up to `number`.
+    pub fn persisted(&mut self, number: u64, out: &mut Effects<T>) {
+        self.persisted_batch = number;
+        while self.pending.front().is_some_and(|pending| pending.batch <= number) {
+            let Some(pending) = self.pending.pop_front() else { break };
+            self.raft.on_persist_ready(pending.ready);
+            send(pending.messages, out);
+        }
+        for (_, name) in self.retired_snapshots.extract_if(.., |(batch, _)| *batch <= number) {
+            out.snapshots.push(SnapshotWork::Delete { name });
+        }
+    }
+
+    fn handle_ready(&mut self, now: Moment, batch: &mut LogBatch, out: &mut Effects<T>) {
+        let mut ready = self.raft.ready();
+        self.follow_role(out);
+
+        let immediate = self.outgoing(now, ready.take_messages(), out);
+        send(immediate, out);
+
+        if !ready.snapshot().is_empty() {
+            let snapshot: Snapshot = ready.snapshot().clone();
+            self.adopt_snapshot(&snapshot, batch.number, out);
+            batch.items.push(self.state_item());
+        }
+        if !ready.entries().is_empty() {
+            self.raft.mut_store().append(ready.entries());
+            batch.items.push(self.item(Change::Entries(ready.take_entries())));
+        }
+        if let Some(hard_state) = ready.hs() {
+            let stored = self.storage().hard_state();
+            if stored.term != hard_state.term || stored.vote != hard_state.vote {
+                self.vote_batch = batch.number;
+            }
+            self.raft.mut_store().set_hard_state(hard_state.clone());
+        }
+        if ready.must_sync() {
+            batch.items.push(self.item(Change::HardState(self.storage().hard_state().clone())));
+        }
+
+        let waiting = self.outgoing(now, ready.take_persisted_messages(), out);
+        let committed = ready.take_committed_entries();
+        let (number, must_sync) = (ready.number(), ready.must_sync());
+        for state in ready.take_read_states() {
+            self.reads.confirm(&state.request_ctx, state.index);
+        }
+        self.raft.advance_append_async(ready);
+        self.hold_back(number, must_sync, batch.number, waiting, out);
+        self.apply(committed, out);
+    }
+
+    /// Sends `messages` when everything before them is durable, and tells Raft so.
+    fn hold_back(
+        &mut self,
+        ready: u64,
+        must_sync: bool,
+        batch: u64,
+        mut messages: Vec<RaftMessage>,
+        out: &mut Effects<T>,
+    ) {
+        if self.vote_batch <= self.persisted_batch {
+            let answers =
+                messages.extract_if(.., |message| message.message.get_msg_type() == MessageType::MsgHeartbeatResponse);
+            send(answers.collect(), out);
+        }
+        let durable_already = !must_sync && self.pending.is_empty();
+        if durable_already || self.config.mutation.is(Mutation::AcknowledgeBeforeSync) {
+            self.raft.on_persist_ready(ready);
+            send(messages, out);
+        } else {
+            // Raft takes readies as persisted in order, so one without content waits for the batch before it.
+            let batch = if must_sync { batch } else { self.pending.back().map_or(batch, |last| last.batch) };
+            self.pending.push_back(Pending { batch, ready, messages });
+        }
+    }
+
+    /// What a change of role or term brings with it.
+    fn follow_role(&mut self, out: &mut Effects<T>) {
+        let role = (self.raft.raft.state, self.raft.raft.term);
+        let (was, is) = (self.role.0 == StateRole::Leader, role.0 == StateRole::Leader);
+        if (was || is) && role != self.role {
+            self.lease.reset();
+            self.last_report = None;
+            if is {
+                self.learn_last_stamp();
+            }
+            if !is {
+                self.refuse_reads(out);
+            }
+            if was != is {
+                out.leadership.push((self.shard, Term(role.1), is));
+            }
+        }
+        self.role = role;
+    }
+
+    /// Raft's messages as ours. A snapshot becomes work for the thread that streams files.
+    fn outgoing(&mut self, now: Moment, messages: Vec<Message>, out: &mut Effects<T>) -> Vec<RaftMessage> {
+        let mut outgoing = Vec::with_capacity(messages.len());
+        for mut message in messages {
+            self.stamp_heartbeat(now, &mut message);
+            let (shard, to) = (self.shard, message.to);
+            let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
+            let index = message.get_snapshot().get_metadata().index;
+            let message = RaftMessage { shard, from: self.id, to: ReplicaId(to), message };
+            if !is_snapshot {
+                outgoing.push(message);
+            } else if index == self.base().index.0 {
+                out.snapshots.push(SnapshotWork::Send { name: self.base().snapshot.clone(), message });
+            } else {
+                // The base has moved on since Raft made the message; it asks again.
+                self.raft.report_snapshot(to, SnapshotStatus::Failure);
+            }
+        }
+        outgoing
+    }
+
+    /// Tells the readers who leads and until when they may read here.
+    fn publish(&mut self, now: Moment) {
+        self.view.publish_leader(self.leader());
+        let serves =
+            self.is_leader() && self.config.read_mode == ReadMode::Lease && self.raft.raft.apply_to_current_term();
+        let until = if !serves {
+            Moment::default()
+        } else if self.config.mutation.is(Mutation::ServeAsDeposedLeader) {
+            Moment(u64::MAX)
+        } else {
+            let conf_state = self.raft.raft.prs().conf().to_conf_state();
+            let replicas = |ids: &[u64]| ids.iter().map(|&id| ReplicaId(id)).collect::<Vec<_>>();
+            let (incoming, outgoing) = (replicas(&conf_state.voters), replicas(&conf_state.voters_outgoing));
+            let configurations = [&incoming[..], &outgoing[..]].into_iter().filter(|voters| !voters.is_empty());
+            self.lease.until(now, self.id, configurations)
+        };
+        self.view.publish_lease(until);
+    }
+
+    /// The replica's complete state, for the log.
+    pub(super) fn state_item(&self) -> LogItem {
+        let storage = self.storage();
+        self.item(Change::State(Box::new(ReplicaState {
+            hard_state: storage.hard_state().clone(),
+            base: storage.base().clone(),
+            entries: storage.entries_after_base(),
+        })))
+    }
+
+    fn item(&self, change: Change) -> LogItem {
+        LogItem { shard: self.shard, replica: self.id, change }
+    }
+}
+
+fn send<T>(messages: Vec<RaftMessage>, out: &mut Effects<T>) {
+    for message in messages {
+        out.messages.entry(message.to_node()).or_default().push(message);
+    }
+}

@@ -1,0 +1,62 @@
+//! A replica's state, built from a snapshot's header and chunks.
+
+use super::Restored;
+use crate::limits::MAX_PEER_MESSAGE_BYTES;
+use crate::machine::builder::{BuildError, MachineBuilder};
+use crate::machine::cut::{CutMeta, CutMetaError};
+use crate::snapshot::SnapshotHeader;
+use crate::system::{DecodeError, SystemMachine, Topology};
+use crate::time::Stamp;
+use crate::types::ShardId;
+
+/// Why a snapshot's content is not a state. Nothing has been changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error("the snapshot's description is damaged: {0}")]
+    Meta(#[from] CutMetaError),
+    #[error("the snapshot's content is damaged: {0}")]
+    Build(#[from] BuildError),
+    #[error("the system shard's snapshot is damaged: {0}")]
+    System(#[from] DecodeError),
+    #[error("the system shard's snapshot is larger than {MAX_PEER_MESSAGE_BYTES} bytes")]
+    TooLarge,
+}
+
+/// A state being built, chunk by chunk, in their order.
+pub enum Restoring {
+    Kv(MachineBuilder),
+    System { stamp: Stamp, bytes: Vec<u8> },
+}
+
+impl Restoring {
+    pub fn begin(header: &SnapshotHeader) -> Result<Restoring, RestoreError> {
+        let meta = CutMeta::decode(&header.meta)?;
+        Ok(if header.shard == ShardId::SYSTEM {
+            Restoring::System { stamp: meta.stamp, bytes: Vec::new() }
+        } else {
+            Restoring::Kv(MachineBuilder::new(meta))
+        })
+    }
+
+    pub fn push_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
+        match self {
+            Restoring::Kv(builder) => builder.push_chunk(chunk)?,
+            Restoring::System { bytes, .. } => {
+                if bytes.len() + chunk.len() > MAX_PEER_MESSAGE_BYTES {
+                    return Err(RestoreError::TooLarge);
+                }
+                bytes.extend_from_slice(chunk);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn finish(self) -> Result<Restored, RestoreError> {
+        Ok(match self {
+            Restoring::Kv(builder) => Restored::Kv(builder.finish()?),
+            Restoring::System { stamp, bytes } => {
+                Restored::System(SystemMachine::new(Topology::decode(&bytes)?, stamp))
+            }
+        })
+    }
+}

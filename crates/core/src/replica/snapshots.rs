@@ -1,0 +1,236 @@
+//! Cutting, writing, sending and installing the state.
+//!
+//! **Cutting** does not stop writes: the map keeps what changes ahead of the cursor, and chunks go to the thread that
+//! writes files, [`CHUNKS_UNDER_WAY`] at a time. When the file is complete the base moves up to it, the complete state
+//! goes into the log once more, and the older file is deleted when that record is durable.
+//!
+//! **Sending** is reading a file and streaming it; raft-rs is told how it ended.
+//!
+//! **Installing** comes with the data: the receiving side has written the file and built the state before the replica
+//! sees the message. Raft may ignore the snapshot (it is older than what is there); then the file is deleted again. If
+//! it does not, the snapshot counts from the record in which the log says so.
+
+use super::*;
+use crate::machine::cut::CutMeta;
+use crate::snapshot::{SnapshotHeader, snapshot_name};
+use crate::types::LogIndex;
+use raft::SnapshotStatus;
+use raft::eraftpb::{Message, MessageType, Snapshot};
+
+/// Chunks of one cut that may wait to be written; the cut goes on when one has been.
+const CHUNKS_UNDER_WAY: usize = 2;
+
+/// A cut on its way to a file.
+pub(super) struct Cutting {
+    base: Base,
+    /// What is left of the system shard's only chunk; a map's chunks come from the map.
+    system_chunk: Option<Bytes>,
+    under_way: usize,
+    exhausted: bool,
+}
+
+impl Cutting {
+    pub(super) fn name(&self) -> &str {
+        &self.base.snapshot
+    }
+}
+
+/// A state from the leader that Raft has been told of.
+pub(super) struct Installing {
+    name: String,
+    restored: Restored,
+}
+
+impl<T> Replica<T> {
+    /// Begins a snapshot of what is applied now, unless one is on its way. Where the base is as new as that already,
+    /// what is kept in memory for laggards is let go.
+    pub fn begin_snapshot(&mut self, out: &mut Effects<T>) {
+        if self.cutting.is_some() || self.installing.is_some() {
+            return;
+        }
+        if self.applied == self.base().index.0 {
+            let base = self.base().clone();
+            let keep_after = base.index;
+            self.raft.mut_store().advance_base(base, keep_after);
+            return;
+        }
+        let (meta, system_chunk) = match &self.machine {
+            StateMachine::Kv => (self.view.machine_mut().begin_cut(), None),
+            StateMachine::System(system) => {
+                let chunk = system.topology().encode();
+                let meta = CutMeta { revision: 0, stamp: system.last_stamp(), hash: 0, len: chunk.len() as u64 };
+                (meta, Some(chunk))
+            }
+        };
+        let name = snapshot_name(self.shard, LogIndex(self.applied));
+        let base = Base {
+            index: LogIndex(self.applied),
+            term: Term(self.applied_term),
+            conf_state: self.raft.raft.prs().conf().to_conf_state(),
+            snapshot: name.clone(),
+        };
+        let header = SnapshotHeader {
+            shard: self.shard,
+            index: base.index,
+            term: base.term,
+            conf_state: base.conf_state.clone(),
+            meta: meta.encode(),
+        };
+        out.snapshots.push(SnapshotWork::Begin { shard: self.shard, name, header });
+        self.cutting = Some(Cutting { base, system_chunk, under_way: 0, exhausted: false });
+        self.cut_on(out);
+    }
+
+    /// A chunk of the cut has been written.
+    pub fn snapshot_chunk_written(&mut self, out: &mut Effects<T>) {
+        if let Some(cutting) = &mut self.cutting {
+            cutting.under_way = cutting.under_way.saturating_sub(1);
+            self.cut_on(out);
+        }
+    }
+
+    fn cut_on(&mut self, out: &mut Effects<T>) {
+        let Some(cutting) = &mut self.cutting else { return };
+        while cutting.under_way < CHUNKS_UNDER_WAY && !cutting.exhausted {
+            let chunk = match &self.machine {
+                StateMachine::Kv => self.view.machine_mut().next_chunk(SNAPSHOT_CHUNK_BYTES),
+                StateMachine::System(_) => cutting.system_chunk.take(),
+            };
+            let (shard, name) = (self.shard, cutting.base.snapshot.clone());
+            match chunk {
+                Some(payload) => {
+                    cutting.under_way += 1;
+                    out.snapshots.push(SnapshotWork::Chunk { shard, name, payload });
+                }
+                None => {
+                    cutting.exhausted = true;
+                    out.snapshots.push(SnapshotWork::Finish { shard, name });
+                }
+            }
+        }
+    }
+
+    /// The file `name` of this replica's cut is complete and durable, or could not be written.
+    pub fn snapshot_written(&mut self, name: &str, written: bool) {
+        let Some(cutting) = self.cutting.take_if(|cutting| cutting.base.snapshot == name) else { return };
+        if !written {
+            self.view.machine_mut().abandon_cut();
+            return;
+        }
+        let base = cutting.base;
+        let keep_after = self.least_matched().min(base.index);
+        self.retire_snapshot();
+        self.raft.mut_store().advance_base(base, keep_after);
+        self.restate = true;
+    }
+
+    /// The log asks for this replica's complete state, so that older segments can go.
+    pub fn release_log(&mut self, out: &mut Effects<T>) {
+        /// Where fewer bytes of entries are held, to write them again is cheaper than a snapshot.
+        const SMALL_BYTES: usize = 64 << 10;
+        if self.log_bytes() <= SMALL_BYTES {
+            self.restate = true;
+        } else {
+            self.begin_snapshot(out);
+        }
+    }
+
+    /// The last entry that all followers have that answer; entries after it are worth keeping in memory.
+    fn least_matched(&self) -> LogIndex {
+        let raft = &self.raft.raft;
+        if !self.is_leader() {
+            return LogIndex(u64::MAX);
+        }
+        let answering = raft.prs().iter().filter(|(id, progress)| **id != self.id.0 && progress.recent_active);
+        LogIndex(answering.map(|(_, progress)| progress.matched).min().unwrap_or(u64::MAX))
+    }
+
+    /// Takes a snapshot whose file and state are here: `message` is the leader's MsgSnapshot.
+    pub fn install(
+        &mut self,
+        from: ReplicaId,
+        message: Message,
+        name: String,
+        restored: Restored,
+        out: &mut Effects<T>,
+    ) {
+        let fits = message.get_msg_type() == MessageType::MsgSnapshot
+            && message.from == from.0
+            && message.to == self.id.0
+            && matches!(
+                (&restored, &self.machine),
+                (Restored::Kv(_), StateMachine::Kv) | (Restored::System(_), StateMachine::System(_))
+            );
+        if !fits || self.installing.is_some() {
+            self.delete_unless_in_use(name, out);
+            return;
+        }
+        self.installing = Some(Installing { name, restored });
+        // raft-rs refuses a snapshot by not bringing it up in the next Ready.
+        let _ = self.raft.step(message);
+    }
+
+    /// The transfer of a snapshot to `to` has ended.
+    pub fn snapshot_sent(&mut self, to: ReplicaId, arrived: bool) {
+        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        if self.is_leader() {
+            self.raft.report_snapshot(to.0, status);
+        }
+    }
+
+    /// Raft has taken the snapshot: it replaces the state.
+    pub(super) fn adopt_snapshot(&mut self, snapshot: &Snapshot, batch: u64, out: &mut Effects<T>) {
+        let Some(Installing { name, restored }) = self.installing.take() else {
+            panic!("Raft adopts a snapshot of shard {} that no message brought", self.shard)
+        };
+        if let Some(cutting) = self.cutting.take() {
+            self.view.machine_mut().abandon_cut();
+            out.snapshots.push(SnapshotWork::Abandon { name: cutting.base.snapshot });
+        }
+        let base = storage::base_of(snapshot, name);
+        (self.applied, self.applied_term) = (base.index.0, base.term.0);
+        self.configuration = base.index.0;
+        let old = self.base().snapshot.clone();
+        if !old.is_empty() && old != base.snapshot {
+            self.retired_snapshots.push((batch, old));
+        }
+        self.raft.mut_store().install(base);
+        match restored {
+            Restored::Kv(map) => {
+                self.last_stamp = map.last_stamp();
+                *self.view.machine_mut() = map;
+            }
+            Restored::System(system) => {
+                self.last_stamp = system.last_stamp();
+                out.topology = Some(system.topology().clone());
+                self.machine = StateMachine::System(system);
+            }
+        }
+        let skipped = self.proposals.drain();
+        out.replies.extend(skipped.into_iter().map(|ticket| (ticket, Err(Failure::Unknown))));
+    }
+
+    /// What Raft has not brought up by now, it has ignored.
+    pub(super) fn drop_ignored_snapshot(&mut self, out: &mut Effects<T>) {
+        if let Some(installing) = self.installing.take() {
+            self.delete_unless_in_use(installing.name, out);
+        }
+    }
+
+    fn delete_unless_in_use(&self, name: String, out: &mut Effects<T>) {
+        if name != self.base().snapshot && !name.is_empty() {
+            out.snapshots.push(SnapshotWork::Delete { name });
+        }
+    }
+
+    /// The current snapshot's file is replaced; it may go when the record that says so is durable.
+    fn retire_snapshot(&mut self) {
+        let old = self.base().snapshot.clone();
+        if !old.is_empty() {
+            self.retired_snapshots.push((RESTATED, old));
+        }
+    }
+}
+
+/// Stands for the number of the batch that will hold the restated state, until it is known.
+pub(super) const RESTATED: u64 = u64::MAX;

@@ -1,0 +1,287 @@
+//! What raft-rs reads of a replica's log, all of it in memory.
+//!
+//! The disk is read only at start. Until then a replica's entries are on the disk because the log has them, and in
+//! memory because Raft may need them: to answer a lagging follower, to apply.
+//!
+//! Two indexes say where the log begins. The **base** is the durable one: the state up to it is in a snapshot file,
+//! and a restart begins there. The **floor** is the lower one of the two: entries above it are still in memory, for
+//! followers that have not got them yet.
+
+use crate::log::item::Base;
+use crate::types::{LogIndex, ReplicaId, Term};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
+use std::cell::Cell;
+use std::collections::VecDeque;
+
+/// A replica's log in memory.
+///
+/// Invariants: `entries` are contiguous and begin at `floor.0 + 1`; `floor.0 <= base.index <= last index`, unless the
+/// replica waits for its first snapshot, when all are zero.
+pub struct RaftStorage {
+    hard_state: HardState,
+    base: Base,
+    floor: (u64, u64),
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    snapshot_wanted: Cell<bool>,
+}
+
+impl RaftStorage {
+    pub fn new(hard_state: HardState, base: Base, entries: Vec<Entry>) -> RaftStorage {
+        let floor = (base.index.0, base.term.0);
+        let bytes = entries.iter().map(entry_bytes).sum();
+        let storage =
+            RaftStorage { hard_state, base, floor, entries: entries.into(), bytes, snapshot_wanted: Cell::new(false) };
+        storage.check();
+        storage
+    }
+
+    pub fn hard_state(&self) -> &HardState {
+        &self.hard_state
+    }
+
+    pub fn set_hard_state(&mut self, hard_state: HardState) {
+        self.hard_state = hard_state;
+    }
+
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Bytes of entries held in memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn last(&self) -> u64 {
+        self.floor.0 + self.entries.len() as u64
+    }
+
+    /// All entries after the base: what a restart needs besides the snapshot.
+    pub fn entries_after_base(&self) -> Vec<Entry> {
+        let skipped = (self.base.index.0 - self.floor.0) as usize;
+        self.entries.iter().skip(skipped).cloned().collect()
+    }
+
+    /// Entries from `from` on, as far as there are any.
+    pub fn entries_from(&self, from: u64) -> impl Iterator<Item = &Entry> {
+        let skipped = from.saturating_sub(self.floor.0 + 1) as usize;
+        self.entries.iter().skip(skipped)
+    }
+
+    /// Appends `entries`, replacing what is there from the first one's index on.
+    pub fn append(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        assert!(
+            first.index > self.base.index.0 && first.index <= self.last() + 1,
+            "entries from {} do not continue a log from {:?} to {}",
+            first.index,
+            self.base.index,
+            self.last()
+        );
+        while self.last() >= first.index {
+            if let Some(replaced) = self.entries.pop_back() {
+                self.bytes -= entry_bytes(&replaced);
+            }
+        }
+        self.bytes += entries.iter().map(entry_bytes).sum::<usize>();
+        self.entries.extend(entries.iter().cloned());
+        self.check();
+    }
+
+    /// The log now begins at `base`, whose snapshot is written; entries up to `keep_after` leave memory.
+    pub fn advance_base(&mut self, base: Base, keep_after: LogIndex) {
+        assert!(base.index >= self.base.index, "the base may not go back from {:?}", self.base.index);
+        let floor = keep_after.0.min(base.index.0);
+        self.base = base;
+        while self.floor.0 < floor {
+            let Some(entry) = self.entries.pop_front() else { break };
+            self.bytes -= entry_bytes(&entry);
+            self.floor = (entry.index, entry.term);
+        }
+        self.check();
+    }
+
+    /// A snapshot from the leader replaces everything.
+    pub fn install(&mut self, base: Base) {
+        self.floor = (base.index.0, base.term.0);
+        self.base = base;
+        self.entries.clear();
+        self.bytes = 0;
+        self.hard_state.commit = self.hard_state.commit.max(self.floor.0);
+        self.check();
+    }
+
+    /// Whether Raft has asked for a snapshot that there is not; asking clears it.
+    pub fn take_snapshot_wanted(&self) -> bool {
+        self.snapshot_wanted.take()
+    }
+
+    fn check(&self) {
+        debug_assert!(self.floor.0 <= self.base.index.0 && self.base.index.0 <= self.last());
+        debug_assert!(self.entries.front().is_none_or(|entry| entry.index == self.floor.0 + 1));
+        debug_assert!(self.entries.back().is_none_or(|entry| entry.index == self.last()));
+    }
+}
+
+impl Storage for RaftStorage {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.base.conf_state.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.floor.0 {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        assert!(high <= self.last() + 1, "entries up to {high} asked of a log that ends at {}", self.last());
+        let mut room = max_size.into().unwrap_or(u64::MAX);
+        let mut taken = Vec::new();
+        for entry in self.entries.iter().skip((low - self.floor.0 - 1) as usize).take((high - low) as usize) {
+            let bytes = entry_bytes(entry) as u64;
+            if bytes > room && !taken.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(bytes);
+            taken.push(entry.clone());
+        }
+        Ok(taken)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.floor.0 {
+            return Ok(self.floor.1);
+        }
+        if index == self.base.index.0 {
+            return Ok(self.base.term.0);
+        }
+        if index < self.floor.0 {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        match self.entries.get((index - self.floor.0 - 1) as usize) {
+            Some(entry) => Ok(entry.term),
+            None => Err(Error::Store(StorageError::Unavailable)),
+        }
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.floor.0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    /// The snapshot at the base, if the replica `to` is part of its configuration (Raft refuses it otherwise) and it
+    /// reaches `request_index`; else one is asked for and Raft tries again later.
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        if self.base.index.0 < request_index || !contains(&self.base.conf_state, ReplicaId(to)) {
+            self.snapshot_wanted.set(true);
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
+        Ok(snapshot_message(&self.base))
+    }
+}
+
+/// Raft's message for the snapshot at `base`: where it stands, not what is in it, which travels on its own.
+pub fn snapshot_message(base: &Base) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let metadata = snapshot.mut_metadata();
+    metadata.index = base.index.0;
+    metadata.term = base.term.0;
+    metadata.set_conf_state(base.conf_state.clone());
+    snapshot
+}
+
+/// The position and configuration that a snapshot message names.
+pub fn base_of(snapshot: &Snapshot, name: String) -> Base {
+    let metadata = snapshot.get_metadata();
+    Base {
+        index: LogIndex(metadata.index),
+        term: Term(metadata.term),
+        conf_state: metadata.get_conf_state().clone(),
+        snapshot: name,
+    }
+}
+
+fn contains(conf_state: &ConfState, replica: ReplicaId) -> bool {
+    let lists = [&conf_state.voters, &conf_state.voters_outgoing, &conf_state.learners];
+    lists.iter().any(|list| list.contains(&replica.0))
+}
+
+fn entry_bytes(entry: &Entry) -> usize {
+    const FIXED: usize = std::mem::size_of::<Entry>();
+    FIXED + entry.data.len() + entry.context.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64, term: u64) -> Entry {
+        Entry { index, term, data: vec![7; 10].into(), ..Entry::default() }
+    }
+
+    fn base(index: u64, voters: &[u64]) -> Base {
+        let conf_state = ConfState { voters: voters.to_vec(), ..ConfState::default() };
+        Base { index: LogIndex(index), term: Term(1), conf_state, snapshot: String::new() }
+    }
+
+    fn storage(first: u64, last: u64) -> RaftStorage {
+        RaftStorage::new(HardState::default(), base(first - 1, &[1]), (first..=last).map(|i| entry(i, 1)).collect())
+    }
+
+    fn read(storage: &RaftStorage, low: u64, high: u64, max: u64) -> Vec<u64> {
+        let entries = storage.entries(low, high, max, GetEntriesContext::empty(false)).unwrap();
+        entries.iter().map(|entry| entry.index).collect()
+    }
+
+    #[test]
+    fn entries_are_replaced_from_the_first_new_one_on() {
+        let mut storage = storage(2, 6);
+        let before = storage.bytes();
+        storage.append(&[entry(4, 2)]);
+        assert_eq!(storage.last(), 4);
+        assert_eq!(storage.term(4).unwrap(), 2);
+        assert!(storage.bytes() < before);
+        assert_eq!(read(&storage, 2, 5, u64::MAX), [2, 3, 4]);
+        assert_eq!(read(&storage, 2, 5, 0), [2], "one at least");
+    }
+
+    #[test]
+    fn entries_below_the_base_stay_for_laggards_and_are_not_part_of_the_state() {
+        let mut storage = storage(2, 10);
+        storage.advance_base(base(8, &[1, 2]), LogIndex(5));
+        assert_eq!(storage.first_index().unwrap(), 6);
+        assert_eq!(read(&storage, 6, 11, u64::MAX), [6, 7, 8, 9, 10]);
+        assert_eq!(storage.entries_after_base().iter().map(|e| e.index).collect::<Vec<_>>(), [9, 10]);
+        assert_eq!(storage.term(5).unwrap(), 1);
+        assert_eq!(storage.term(4), Err(Error::Store(StorageError::Compacted)));
+    }
+
+    #[test]
+    fn a_snapshot_is_offered_only_to_replicas_in_its_configuration() {
+        let mut storage = storage(2, 3);
+        assert!(storage.snapshot(0, 9).is_err());
+        assert!(storage.take_snapshot_wanted());
+        assert!(!storage.take_snapshot_wanted());
+        storage.advance_base(base(3, &[1, 9]), LogIndex(3));
+        assert_eq!(storage.snapshot(0, 9).unwrap().get_metadata().index, 3);
+        assert!(storage.snapshot(4, 9).is_err());
+    }
+
+    #[test]
+    fn an_installed_snapshot_replaces_the_log() {
+        let mut storage = storage(2, 6);
+        storage.install(base(20, &[1]));
+        assert_eq!((storage.first_index().unwrap(), storage.last(), storage.bytes()), (21, 20, 0));
+        storage.append(&[entry(21, 3)]);
+        assert_eq!(read(&storage, 21, 22, u64::MAX), [21]);
+    }
+}

@@ -1,0 +1,93 @@
+//! A shard's map as the threads that answer reads see it.
+//!
+//! The worker is the only writer; readers share the lock. A reader takes the read guard, then looks at the clock and at
+//! the lease, then reads. That order makes the read linearizable: while the lease lasts no other leader exists, so
+//! every acknowledged write has been applied here; and while the guard is held the map only could have advanced
+//! further, never back.
+
+use super::{Query, QueryReply};
+use crate::machine::Machine;
+use crate::time::Moment;
+use crate::types::{NodeId, ReplicaId, ShardId};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// One shard's replica on this node, shared between its worker and the readers.
+pub struct ShardView {
+    pub shard: ShardId,
+    pub replica: ReplicaId,
+    machine: RwLock<Machine>,
+    /// Until when reads may be answered here without asking; zero where they may not.
+    lease_until: AtomicU64,
+    /// When the leader was last heard of (by the leader itself: now), for the bound on stale reads.
+    heard_at: AtomicU64,
+    leader: AtomicU64,
+}
+
+impl ShardView {
+    pub(super) fn new(shard: ShardId, replica: ReplicaId, machine: Machine) -> ShardView {
+        ShardView {
+            shard,
+            replica,
+            machine: RwLock::new(machine),
+            lease_until: AtomicU64::new(0),
+            heard_at: AtomicU64::new(0),
+            leader: AtomicU64::new(0),
+        }
+    }
+
+    /// Answers `query` linearizably, or nothing where this replica holds no lease: then it goes through the worker.
+    pub fn read_leased(&self, clock: impl FnOnce() -> Moment, query: &Query) -> Option<QueryReply> {
+        if self.lease_until.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let machine = self.machine.read();
+        (clock().0 < self.lease_until.load(Ordering::Acquire)).then(|| query.answer(&machine))
+    }
+
+    /// Answers `query` from a state that was the latest at most `bound` ago, or nothing where that can't be told.
+    pub fn read_stale(&self, clock: impl FnOnce() -> Moment, bound: Duration, query: &Query) -> Option<QueryReply> {
+        let machine = self.machine.read();
+        let heard_at = Moment(self.heard_at.load(Ordering::Acquire));
+        (heard_at > Moment::default() && clock().saturating_since(heard_at) <= bound).then(|| query.answer(&machine))
+    }
+
+    /// The node of the leader that this replica knows of.
+    pub fn leader(&self) -> Option<NodeId> {
+        let leader = self.leader.load(Ordering::Relaxed);
+        (leader != 0).then_some(NodeId(leader))
+    }
+
+    /// Keys and bytes of the map.
+    pub fn size(&self) -> (usize, usize) {
+        let machine = self.machine.read();
+        (machine.len(), machine.bytes())
+    }
+
+    /// The map, for the worker and for checks. Writers wait while it is held.
+    pub fn machine(&self) -> RwLockReadGuard<'_, Machine> {
+        self.machine.read()
+    }
+
+    pub(super) fn machine_mut(&self) -> RwLockWriteGuard<'_, Machine> {
+        self.machine.write()
+    }
+
+    pub(super) fn publish_lease(&self, until: Moment) {
+        self.lease_until.store(until.0, Ordering::Release);
+    }
+
+    pub(super) fn publish_heard(&self, at: Moment) {
+        self.heard_at.store(at.0, Ordering::Release);
+    }
+
+    pub(super) fn publish_leader(&self, leader: Option<NodeId>) {
+        self.leader.store(leader.map_or(0, |node| node.0), Ordering::Relaxed);
+    }
+
+    /// Until when this replica may serve reads by itself, for checks.
+    pub fn lease_until(&self) -> Moment {
+        Moment(self.lease_until.load(Ordering::Acquire))
+    }
+}

@@ -1,0 +1,361 @@
+//! The loop that runs many replicas and turns their work into few effects.
+//!
+//! A worker owns a disjoint set of a node's shards; nothing is locked between them. Whoever drives it repeats:
+//!
+//! 1. hand it everything that has come in (`handle_*`), with the time;
+//! 2. [`flush`](Worker::flush) once, and perform the [`Effects`] in their order;
+//! 3. wait for more input, or for [`next_tick`](Worker::next_tick).
+//!
+//! What one drain brings is batched by that alone: commands for one shard become one entry, items for the log of all
+//! shards one record, messages to one node one message. Nothing waits on purpose.
+//!
+//! **Ticks** happen on one phase for all shards, so that heartbeats to a node leave together. A worker that was stalled
+//! makes up for one tick only. Were it to catch up with all that it missed, a follower could count a leader's lease
+//! down in an instant, and vote while the lease lasts.
+
+use crate::effects::{Effects, LogBatch, SnapshotWork};
+use crate::limits::TICK;
+use crate::log::item::{Change, LogItem, ReplicaState};
+use crate::machine::Machine;
+use crate::message::{RaftMessage, StepRequest};
+use crate::mutation::Mutation;
+use crate::replica::{Failure, Origin, Query, Replica, ReplicaConfig, ReplicaStatus, Restored, Write};
+use crate::system::{SystemMachine, Topology};
+use crate::time::{Moment, Now, Stamp};
+use crate::types::{NodeId, ReplicaId, ShardId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// Which of a node's workers owns a shard.
+pub fn worker_of(shard: ShardId, workers: usize) -> usize {
+    if shard == ShardId::SYSTEM { 0 } else { shard.0 as usize % workers }
+}
+
+/// A worker's place and settings.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerConfig {
+    pub node: NodeId,
+    pub index: usize,
+    pub workers: usize,
+    pub replica: ReplicaConfig,
+    /// This worker's share of the node's budget for entries in memory.
+    pub entry_budget_bytes: usize,
+}
+
+/// What a request asks of a shard.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    Write(Write),
+    /// A read that found no lease on its way here.
+    Read(Query),
+}
+
+/// Many replicas, one at a time. `T` is the shell's ticket for a request, given back with the answer.
+pub struct Worker<T> {
+    config: WorkerConfig,
+    replicas: BTreeMap<ShardId, Replica<T>>,
+    /// The highest replica id that this node has ever held of a shard, running or not.
+    highest: BTreeMap<ShardId, ReplicaId>,
+    topology: Option<Arc<Topology>>,
+    dirty: BTreeSet<ShardId>,
+    next_tick: Moment,
+    batch: LogBatch,
+    /// Batches handed to the log, oldest first, each with the shards in it.
+    unsynced: VecDeque<(u64, Vec<ShardId>)>,
+    /// Files of removed replicas, which go when the removal is durable.
+    retired_snapshots: Vec<(u64, String)>,
+    out: Effects<T>,
+}
+
+impl<T> Worker<T> {
+    pub fn new(config: WorkerConfig, now: Moment) -> Worker<T> {
+        Worker {
+            config,
+            replicas: BTreeMap::new(),
+            highest: BTreeMap::new(),
+            topology: None,
+            dirty: BTreeSet::new(),
+            next_tick: next_phase(now),
+            batch: LogBatch { number: 1, items: Vec::new() },
+            unsynced: VecDeque::new(),
+            retired_snapshots: Vec::new(),
+            out: Effects::default(),
+        }
+    }
+
+    /// Starts a replica that the disk holds. Before the first `handle_topology`.
+    pub fn restart_replica(
+        &mut self,
+        shard: ShardId,
+        id: ReplicaId,
+        state: ReplicaState,
+        restored: Restored,
+        now: Moment,
+    ) {
+        self.start(Replica::new(shard, id, self.config.replica, state, restored, Origin::Restarted, now));
+    }
+
+    /// This node once held the replica and must not run it again: it was removed, or its log can't be trusted.
+    pub fn never_again(&mut self, shard: ShardId, id: ReplicaId) {
+        let highest = self.highest.entry(shard).or_default();
+        *highest = id.max(*highest);
+    }
+
+    fn start(&mut self, replica: Replica<T>) {
+        let shard = replica.shard();
+        assert_eq!(worker_of(shard, self.config.workers), self.config.index, "shard {shard} is another worker's");
+        self.never_again(shard, replica.id());
+        self.out.views.push((shard, Some(replica.view().clone())));
+        if let Some(system) = replica.system() {
+            self.out.topology = Some(system.topology().clone());
+        }
+        self.replicas.insert(shard, replica);
+        self.dirty.insert(shard);
+    }
+
+    /// When [`handle_tick`](Worker::handle_tick) is due.
+    pub fn next_tick(&self) -> Moment {
+        self.next_tick
+    }
+
+    /// Ticks all replicas if it is time to.
+    pub fn handle_tick(&mut self, now: Moment) {
+        if now < self.next_tick {
+            return;
+        }
+        let missed = now.saturating_since(self.next_tick).as_nanos() / TICK.as_nanos();
+        let ticks = if self.config.replica.mutation.is(Mutation::CatchUpTicks) { 1 + missed } else { 1 };
+        self.next_tick = next_phase(now);
+        for _ in 0..ticks {
+            self.replicas.values_mut().for_each(|replica| replica.tick(now));
+        }
+        self.dirty.extend(self.replicas.keys());
+        for replica in self.replicas.values_mut() {
+            self.out.reports.extend(replica.due_report());
+        }
+        self.keep_entry_budget();
+    }
+
+    /// Over its budget for entries in memory, the worker has the replica that holds the most take a snapshot.
+    fn keep_entry_budget(&mut self) {
+        let held: usize = self.replicas.values().map(Replica::log_bytes).sum();
+        if held > self.config.entry_budget_bytes
+            && let Some(replica) = self.replicas.values_mut().max_by_key(|replica| replica.log_bytes())
+        {
+            replica.begin_snapshot(&mut self.out);
+        }
+    }
+
+    /// Takes messages of other nodes' replicas. Those for a replica that is not here are dropped.
+    pub fn handle_raft(&mut self, now: Moment, messages: impl IntoIterator<Item = RaftMessage>) {
+        for RaftMessage { shard, from, to, message } in messages {
+            let Some(replica) = self.replicas.get_mut(&shard).filter(|replica| replica.id() == to) else { continue };
+            self.dirty.insert(shard);
+            if let Err(fault) = replica.step(now, from, message) {
+                tracing::error!(%shard, replica = %to, "replica stopped: {fault}");
+                self.stop(shard, to);
+            }
+        }
+    }
+
+    /// A replica that can't go on. It stays on the disk and counts as lost; its node asks for a new one.
+    fn stop(&mut self, shard: ShardId, id: ReplicaId) {
+        if let Some(replica) = self.replicas.remove(&shard) {
+            // Its snapshot stays, for an operator to look at; the next start of the node clears it away.
+            replica.retire(&mut self.out);
+        }
+        self.dirty.remove(&shard);
+        self.out.views.push((shard, None));
+        self.out.lost.push((shard, id));
+    }
+
+    /// The node could not be reached: what was sent to its replicas may be lost.
+    pub fn handle_unreachable(&mut self, node: NodeId) {
+        let Some(topology) = self.topology.clone() else { return };
+        for (shard, replica) in &mut self.replicas {
+            if let Some(to) = topology.replica(*shard, node) {
+                replica.report_unreachable(to);
+                self.dirty.insert(*shard);
+            }
+        }
+    }
+
+    /// Takes a request for a shard. It is answered in the effects of this drain or a later one.
+    pub fn handle_request(&mut self, now: Moment, shard: ShardId, request: Request, ticket: T) {
+        let Some(replica) = self.replicas.get_mut(&shard) else {
+            self.out.replies.push((ticket, Err(Failure::NotLeader(None))));
+            return;
+        };
+        match request {
+            Request::Write(write) => replica.write(write, ticket),
+            Request::Read(query) => replica.read(now, query, ticket, &mut self.out),
+        }
+        self.dirty.insert(shard);
+    }
+
+    /// The log holds all batches of this worker up to `number` durably.
+    pub fn handle_persisted(&mut self, number: u64) {
+        while self.unsynced.front().is_some_and(|(batch, _)| *batch <= number) {
+            let Some((_, shards)) = self.unsynced.pop_front() else { break };
+            for shard in shards {
+                if let Some(replica) = self.replicas.get_mut(&shard) {
+                    replica.persisted(number, &mut self.out);
+                    self.dirty.insert(shard);
+                }
+            }
+        }
+        for (_, name) in self.retired_snapshots.extract_if(.., |(batch, _)| *batch <= number) {
+            self.out.snapshots.push(SnapshotWork::Delete { name });
+        }
+    }
+
+    /// Follows a newer topology: creates the replicas that this node should hold, removes those that were retired.
+    pub fn handle_topology(&mut self, now: Moment, topology: Arc<Topology>) {
+        for (&shard, group) in &topology.groups {
+            if worker_of(shard, self.config.workers) != self.config.index {
+                continue;
+            }
+            let assigned = group.replica_on(self.config.node);
+            if let Some(held) = self.replicas.get(&shard).map(Replica::id)
+                && !group.replicas.contains(&held)
+            {
+                self.remove(shard);
+            }
+            let highest = self.highest.get(&shard).copied().unwrap_or_default();
+            if let Some(id) = assigned.filter(|&id| id > highest) {
+                if self.replicas.contains_key(&shard) {
+                    self.remove(shard);
+                }
+                self.create(now, shard, id, &topology);
+            }
+            if let Some(replica) = self.replicas.get_mut(&shard) {
+                replica.set_group(group.clone());
+            }
+        }
+        self.topology = Some(topology);
+    }
+
+    /// A replica that knows nothing: the leader sends it a snapshot.
+    fn create(&mut self, now: Moment, shard: ShardId, id: ReplicaId, topology: &Topology) {
+        let restored = if shard == ShardId::SYSTEM {
+            Restored::System(SystemMachine::new(topology.clone(), Stamp::default()))
+        } else {
+            Restored::Kv(Machine::new())
+        };
+        let state = ReplicaState::default();
+        let change = Change::State(Box::new(state.clone()));
+        self.batch.items.push(LogItem { shard, replica: id, change });
+        self.start(Replica::new(shard, id, self.config.replica, state, restored, Origin::Created, now));
+    }
+
+    fn remove(&mut self, shard: ShardId) {
+        let Some(replica) = self.replicas.remove(&shard) else { return };
+        self.batch.items.push(LogItem { shard, replica: replica.id(), change: Change::Removed });
+        self.out.views.push((shard, None));
+        self.dirty.remove(&shard);
+        let name = replica.retire(&mut self.out);
+        if !name.is_empty() {
+            self.retired_snapshots.push((self.batch.number, name));
+        }
+    }
+
+    /// Carries out a step of the controller, or leaves it: the controller decides anew on the next report.
+    pub fn handle_step(&mut self, request: &StepRequest) {
+        if let Some(replica) = self.replicas.get_mut(&request.shard) {
+            self.dirty.insert(request.shard);
+            if let Err(refused) = replica.step_membership(request) {
+                tracing::debug!(shard = %request.shard, step = ?request.step, "step not taken: {refused}");
+            }
+        }
+    }
+
+    /// Begins to hand all leadership over, because this node is about to stop. Called again until
+    /// [`leads`](Worker::leads) is zero or patience ends.
+    pub fn hand_over(&mut self) {
+        for (shard, replica) in &mut self.replicas {
+            if replica.hand_over() {
+                self.dirty.insert(*shard);
+            }
+        }
+    }
+
+    /// How many shards this worker leads.
+    pub fn leads(&self) -> usize {
+        self.replicas.values().filter(|replica| replica.is_leader()).count()
+    }
+
+    /// The snapshot thread has written a chunk of this shard's cut.
+    pub fn handle_snapshot_chunk_written(&mut self, shard: ShardId) {
+        self.with(shard, |replica, out| replica.snapshot_chunk_written(out));
+    }
+
+    /// The file `name` of this shard's cut is complete and durable, or could not be written.
+    pub fn handle_snapshot_written(&mut self, shard: ShardId, name: &str, written: bool) {
+        self.with(shard, |replica, _| replica.snapshot_written(name, written));
+    }
+
+    /// The transfer of a snapshot to the replica `to` has ended.
+    pub fn handle_snapshot_sent(&mut self, shard: ShardId, to: ReplicaId, arrived: bool) {
+        self.with(shard, |replica, _| replica.snapshot_sent(to, arrived));
+    }
+
+    /// A snapshot has come from another node: its file is durable under `name` (none where that is empty), its state
+    /// built, and `message` is the leader's MsgSnapshot.
+    pub fn handle_snapshot(&mut self, message: RaftMessage, name: String, restored: Restored) {
+        let RaftMessage { shard, from, to, message } = message;
+        if self.replicas.get(&shard).is_some_and(|replica| replica.id() == to) {
+            self.with(shard, |replica, out| replica.install(from, message, name, restored, out));
+        } else if !name.is_empty() {
+            self.out.snapshots.push(SnapshotWork::Delete { name });
+        }
+    }
+
+    /// The log is over its budget, and this shard pins its oldest segment.
+    pub fn handle_log_pressure(&mut self, shard: ShardId) {
+        self.with(shard, |replica, out| replica.release_log(out));
+    }
+
+    fn with(&mut self, shard: ShardId, act: impl FnOnce(&mut Replica<T>, &mut Effects<T>)) {
+        if let Some(replica) = self.replicas.get_mut(&shard) {
+            act(replica, &mut self.out);
+            self.dirty.insert(shard);
+        }
+    }
+
+    /// How this worker's replicas stand.
+    pub fn status(&self) -> Vec<ReplicaStatus> {
+        self.replicas.values().map(Replica::status).collect()
+    }
+
+    /// The replicas themselves, for checks.
+    pub fn replicas(&self) -> impl Iterator<Item = &Replica<T>> {
+        self.replicas.values()
+    }
+
+    /// Ends a drain. Returns what is to be done, and whether there is more to do at once: then the next drain may be
+    /// empty.
+    pub fn flush(&mut self, now: Now) -> (Effects<T>, bool) {
+        let mut more = false;
+        for shard in std::mem::take(&mut self.dirty) {
+            let Some(replica) = self.replicas.get_mut(&shard) else { continue };
+            if replica.flush(now, &mut self.batch, &mut self.out) {
+                more = true;
+                self.dirty.insert(shard);
+            }
+        }
+        if !self.batch.items.is_empty() {
+            let next = LogBatch { number: self.batch.number + 1, items: Vec::new() };
+            let batch = std::mem::replace(&mut self.batch, next);
+            let shards: BTreeSet<ShardId> = batch.items.iter().map(|item| item.shard).collect();
+            self.unsynced.push_back((batch.number, shards.into_iter().collect()));
+            self.out.log = Some(batch);
+        }
+        (std::mem::take(&mut self.out), more)
+    }
+}
+
+/// The next multiple of the tick: the same phase for all workers of a node.
+fn next_phase(now: Moment) -> Moment {
+    let tick = TICK.as_nanos() as u64;
+    Moment((now.0 / tick + 1) * tick)
+}
