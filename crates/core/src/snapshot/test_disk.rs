@@ -1,0 +1,77 @@
+//! A disk for this module's tests: a map. It tells durable from written only in that syncs can be made to fail.
+
+use crate::disk::Disk;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[derive(Default)]
+pub struct TestDisk {
+    files: Mutex<BTreeMap<String, Vec<u8>>>,
+    syncs_fail: AtomicBool,
+}
+
+impl TestDisk {
+    pub fn fail_syncs(&self) {
+        self.syncs_fail.store(true, Ordering::Relaxed);
+    }
+
+    fn with<T>(&self, action: impl FnOnce(&mut BTreeMap<String, Vec<u8>>) -> T) -> T {
+        action(&mut self.files.lock().expect("no test panics holding the lock"))
+    }
+}
+
+impl Disk for TestDisk {
+    fn preallocate(&self, _name: &str, _size_bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn create(&self, name: &str) -> io::Result<()> {
+        self.with(|files| files.insert(name.into(), Vec::new()));
+        Ok(())
+    }
+
+    fn write_at(&self, name: &str, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.with(|files| {
+            let file = files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
+            let end = offset as usize + data.len();
+            file.resize(file.len().max(end), 0);
+            file[offset as usize..end].copy_from_slice(data);
+            Ok(())
+        })
+    }
+
+    fn sync(&self, _name: &str) -> io::Result<()> {
+        if self.syncs_fail.load(Ordering::Relaxed) { Err(io::Error::other("a sync that fails")) } else { Ok(()) }
+    }
+
+    fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        self.with(|files| {
+            let file = files.get(name).ok_or(io::ErrorKind::NotFound)?;
+            let start = file.len().min(offset as usize);
+            Ok(file[start..file.len().min(start + len)].to_vec())
+        })
+    }
+
+    fn size(&self, name: &str) -> io::Result<Option<u64>> {
+        Ok(self.with(|files| files.get(name).map(|file| file.len() as u64)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.with(|files| {
+            let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+            files.insert(to.into(), file);
+            Ok(())
+        })
+    }
+
+    fn delete(&self, name: &str) -> io::Result<()> {
+        self.with(|files| files.remove(name));
+        Ok(())
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.with(|files| files.keys().cloned().collect()))
+    }
+}

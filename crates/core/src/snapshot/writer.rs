@@ -1,0 +1,80 @@
+//! Writes a snapshot, chunk by chunk or as its frames arrive from another node.
+
+use super::frame::{self, Kind, Place};
+use super::header::SnapshotHeader;
+use super::{SnapshotError, temporary_name};
+use crate::disk::Disk;
+use std::sync::Arc;
+
+/// A snapshot being written under a temporary name, which is left behind where the writer is dropped after an error: the
+/// next writer of this name replaces the file, or [`clean_up`](super::clean_up) deletes it.
+///
+/// Invariant: the file holds the header and `place.sequence - 1` chunks, and ends at `offset`.
+pub struct SnapshotWriter<D: Disk + ?Sized> {
+    disk: Arc<D>,
+    name: String,
+    offset: u64,
+    /// The next frame's.
+    place: Place,
+}
+
+/// What a frame was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    Chunk,
+    /// The footer, and nothing is missing: [`finish`](SnapshotWriter::finish) is what remains to be done.
+    End,
+}
+
+impl<D: Disk + ?Sized> SnapshotWriter<D> {
+    /// Begins the snapshot that will have this name once it is finished.
+    pub fn begin(disk: Arc<D>, name: &str, header: &SnapshotHeader) -> Result<SnapshotWriter<D>, SnapshotError> {
+        let first = frame::encode(Place { header_checksum: 0, sequence: 0 }, Kind::Header, &header.encode());
+        let place = Place { header_checksum: frame::checksum(&first)?, sequence: 1 };
+        disk.create(&temporary_name(name))?;
+        let mut writer = SnapshotWriter { disk, name: name.into(), offset: 0, place };
+        writer.append(&[frame::MAGIC, &first[..]].concat())?;
+        Ok(writer)
+    }
+
+    /// Appends a chunk of at most [`MAX_CHUNK_BYTES`](super::MAX_CHUNK_BYTES).
+    pub fn chunk(&mut self, payload: &[u8]) -> Result<(), SnapshotError> {
+        self.append(&frame::encode(self.place, Kind::Chunk, payload))?;
+        self.place.sequence += 1;
+        Ok(())
+    }
+
+    /// Checks and appends the next frame of a reader elsewhere that has the same header.
+    pub fn frame(&mut self, bytes: &[u8]) -> Result<Received, SnapshotError> {
+        match frame::decode(self.place, bytes)? {
+            (Kind::Chunk, _) => {
+                self.append(bytes)?;
+                self.place.sequence += 1;
+                Ok(Received::Chunk)
+            }
+            (Kind::Footer, _) => Ok(Received::End),
+            (Kind::Header, _) => Err(SnapshotError::Corrupt("a second header")),
+        }
+    }
+
+    /// Completes the file, makes it durable and gives it its name. Returns its size in bytes.
+    pub fn finish(mut self) -> Result<u64, SnapshotError> {
+        let footer = frame::encode(self.place, Kind::Footer, &[]);
+        self.append(&footer)?;
+        let temporary = temporary_name(&self.name);
+        self.disk.sync(&temporary)?;
+        self.disk.rename(&temporary, &self.name)?;
+        Ok(self.offset)
+    }
+
+    /// Gives up the snapshot and its file.
+    pub fn abandon(self) -> Result<(), SnapshotError> {
+        Ok(self.disk.delete(&temporary_name(&self.name))?)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        self.disk.write_at(&temporary_name(&self.name), self.offset, bytes)?;
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+}
