@@ -11,7 +11,7 @@
 //! whole entry, found before any of its commands is applied. [`decode`] checks everything once and hands out commands
 //! that share the entry's memory.
 
-use crate::codec::{self, CodecError, Reader, bytes_len, put_bytes, put_varint};
+use crate::codec::{CodecError, MAX_VARINT_BYTES, Reader, bytes_len, put_bytes, put_varint};
 use crate::limits::{COMMAND_OVERHEAD_BYTES, LARGEST_ENTRY_BYTES, MAX_ENTRY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use crate::time::Stamp;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ const OP_PUT: u8 = 1;
 const OP_DELETE: u8 = 2;
 
 const _: () = assert!(1 + bytes_len(MAX_KEY_BYTES) + bytes_len(MAX_VALUE_BYTES) <= COMMAND_LIMIT_BYTES);
-const _: () = assert!(1 + codec::MAX_VARINT_BYTES <= COMMAND_OVERHEAD_BYTES);
+const _: () = assert!(MAX_VARINT_BYTES < COMMAND_OVERHEAD_BYTES, "version byte and stamp do not fit");
 const COMMAND_LIMIT_BYTES: usize = MAX_KEY_BYTES + MAX_VALUE_BYTES + COMMAND_OVERHEAD_BYTES;
 
 /// A change of one key. Keys and values are within [`MAX_KEY_BYTES`] and [`MAX_VALUE_BYTES`].

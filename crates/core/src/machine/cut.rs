@@ -7,7 +7,7 @@
 //!
 //! The cut costs memory for keys that change while it runs, nothing else: no copy of the map, no second version in it.
 //!
-//! A chunk is a version byte, then packed entries ([`super::entry`]), each behind a varint length.
+//! A chunk is a version byte, then packed entries (`super::entry`), each behind a varint length.
 
 use super::Machine;
 use super::entry::Entry;
@@ -164,7 +164,7 @@ impl Cut {
 
 #[cfg(test)]
 mod tests {
-    use super::super::builder::MachineBuilder;
+    use super::super::MachineBuilder;
     use super::*;
     use crate::command::Command;
 

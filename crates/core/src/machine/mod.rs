@@ -6,23 +6,27 @@
 //! **Revisions**, as etcd has them: the shard's revision counts the commands that changed something; a key carries the
 //! revision that created it, the one that changed it last, and its version, the number of puts since its creation.
 //!
-//! **Memory.** A key costs one allocation ([`entry`]) and one place in a B-tree: for keys of 16 bytes and values of 128,
-//! 186 to 196 bytes of resident memory (`cargo run --release -p ringfort-core --example machine_load`).
+//! **Memory.** A key costs one allocation (`entry`) and one place in a B-tree: for keys of 16 bytes and values of 128,
+//! 180 to 197 bytes of resident memory (`cargo run --release -p ringfort-core --example machine_load`).
 //!
 //! **Hash.** [`Machine::hash`] is kept up in constant time by a change: the sum over all entries of a 64-bit hash
 //! of each ([`hash`](mod@hash)), mixed with revision, stamp and count. A sum does not depend on the order, and unlike
 //! exclusive-or it does not cancel what is there twice. What it cannot see is memory that changes by itself:
 //! [`Machine::recomputed_hash`] walks all entries for that.
 //!
-//! **Snapshots.** [`cut`] hands out the state of one moment in chunks while commands go on being applied, and
-//! [`builder`] makes a machine of them.
+//! **Snapshots.** `cut` hands out the state of one moment in chunks while commands go on being applied, and
+//! `builder` makes a machine of them.
 
-pub mod builder;
-pub mod cut;
-pub mod entry;
+mod builder;
+mod cut;
+mod entry;
 pub mod hash;
 #[cfg(test)]
 mod model_tests;
+
+pub use builder::{BuildError, MachineBuilder};
+pub use cut::{CutMeta, CutMetaError};
+pub use entry::EntryError;
 
 use crate::command::Command;
 use crate::time::Stamp;

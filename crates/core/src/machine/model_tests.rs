@@ -1,7 +1,5 @@
 //! The machine against the simplest map that does the same, with a cut under way now and then.
 
-use super::builder::MachineBuilder;
-use super::cut::CutMeta;
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;

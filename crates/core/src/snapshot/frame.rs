@@ -6,7 +6,9 @@
 //! | u32 | length of the payload |
 //! | u32 | sequence number: 0 for the header, then one more each |
 //! | u8 | kind: 1 header, 2 chunk, 3 footer |
-//! | payload | the header; opaque bytes; the number of chunks as a u32 |
+//! | payload | the header; opaque bytes; nothing |
+//!
+//! The footer's sequence number says how many chunks there are: one less.
 
 use super::{MAX_CHUNK_BYTES, SnapshotError};
 use crate::codec::{Reader, put_u32};
@@ -76,25 +78,12 @@ pub(super) fn decode(place: Place, frame: &[u8]) -> Result<(Kind, &[u8]), Snapsh
     let kind = match reader.u8()? {
         1 => Kind::Header,
         2 => Kind::Chunk,
-        3 => Kind::Footer,
+        3 if len == 0 => Kind::Footer,
         _ => return Err(SnapshotError::Corrupt("a frame is of no known kind")),
     };
     let payload = reader.take(len)?;
     reader.expect_end()?;
     Ok((kind, payload))
-}
-
-/// A footer's payload.
-pub(super) fn encode_count(chunks: u32) -> [u8; 4] {
-    chunks.to_le_bytes()
-}
-
-/// Checks that a footer counts what there was.
-pub(super) fn check_count(footer: &[u8], chunks: u32) -> Result<(), SnapshotError> {
-    let mut reader = Reader::new(footer);
-    let count = reader.u32()?;
-    reader.expect_end()?;
-    if count == chunks { Ok(()) } else { Err(SnapshotError::Corrupt("chunks are missing")) }
 }
 
 #[cfg(test)]
@@ -107,6 +96,13 @@ mod tests {
         let frame = encode(Place { header_checksum: 0, sequence: 5 }, Kind::Chunk, b"payload");
         assert_eq!(&frame[4..], b"\x07\0\0\0\x05\0\0\0\x02payload");
         assert_eq!(checksum(&frame).expect("long enough"), crc32c::crc32c(&frame[4..]));
+    }
+
+    #[test]
+    fn a_footer_says_nothing_else() {
+        let place = Place { header_checksum: 0, sequence: 1 };
+        assert!(decode(place, &encode(place, Kind::Footer, b"")).is_ok());
+        assert!(decode(place, &encode(place, Kind::Footer, b"x")).is_err());
     }
 
     proptest! {

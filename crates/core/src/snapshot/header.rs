@@ -27,7 +27,7 @@ pub struct SnapshotHeader {
     pub term: Term,
     /// The configuration at `index`.
     pub conf_state: ConfState,
-    /// What the state machine needs to read the chunks; for a map, its [`CutMeta`](crate::machine::cut::CutMeta).
+    /// What the state machine needs to read the chunks; for a map, its [`CutMeta`](crate::machine::CutMeta).
     pub meta: Bytes,
 }
 
@@ -91,10 +91,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    pub fn conf_state(
-        [voters, learners, voters_outgoing, learners_next]: [Vec<u64>; 4],
-        auto_leave: bool,
-    ) -> ConfState {
+    fn conf_state([voters, learners, voters_outgoing, learners_next]: [Vec<u64>; 4], auto_leave: bool) -> ConfState {
         ConfState { voters, learners, voters_outgoing, learners_next, auto_leave, ..ConfState::default() }
     }
 

@@ -1,9 +1,9 @@
 //! Snapshot files: a shard's whole state at one index of its log, on disk and on the way to another node.
 //!
-//! **Format.** Eight bytes that name it, then frames: the header ([`header`]), chunks whose contents are opaque here
-//! (a shard's map and the system shard's state are stored alike), a footer with their count. Each frame carries its
+//! **Format.** Eight bytes that name it, then frames: the header (`header`), chunks whose contents are opaque here
+//! (a shard's map and the system shard's state are stored alike), a footer. Each frame carries its
 //! sequence number under a CRC32C that continues from the header's: a frame that is damaged, missing, doubled, out of
-//! place or of another snapshot is found when it is read ([`frame`]).
+//! place or of another snapshot is found when it is read (`frame`).
 //!
 //! **A snapshot is there completely or not at all.** [`SnapshotWriter`] writes under a temporary name, syncs, then
 //! renames; what a crash leaves under a temporary name is deleted by [`clean_up`] at the next start, like snapshots
