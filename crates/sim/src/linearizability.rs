@@ -6,10 +6,13 @@
 //!
 //! **Which operations count.**
 //! - Gets without an answer constrain nothing and are dropped.
-//! - A put that *failed* never happened. A get that returns its value is a violation.
-//! - A put of *unknown* outcome that some get saw did happen; as nothing is known to come after it, it completes at
-//!   infinity. If no get saw it, it is dropped, and that loses nothing: the history may be explained without it, and
-//!   an explanation with it stays one when it is taken out, because no get stands between it and the next put.
+//! - A put that *failed* never happened. A get that returns its value is a violation; if there is none, the put is
+//!   like one of unknown outcome that no get saw.
+//! - A put of *unknown* outcome that some get saw did happen. Nothing is known to come after it, so it completes at
+//!   infinity; by when it has taken effect at the latest, the gets say.
+//! - One that no get saw may as well not have happened: taking it out of an explanation leaves one, because no get
+//!   stands between it and the next put. At infinity it constrains nothing (its cluster comes before no other), which is
+//!   the same as dropping it.
 //! - Absence is the value of a put that completed before everything else.
 //!
 //! **Clusters.** A cluster A is one put and the gets that saw it. Let f(A) be the first completion in A and s(A) the last
@@ -21,9 +24,10 @@
 //!
 //! *Only if* is plain. *If:* first, -> has no cycle. Take a shortest one, of at least three clusters, and in it the
 //! cluster A with the least f. Let P be the cluster before A in it, and O the one before P. Then f(A) <= f(O) < s(P), hence
-//! A -> P -> A, a shorter cycle. So put the clusters in an order that agrees with ->, and within each the put, then the
-//! gets by invocation. It is a legal register history. It agrees with time: if a (in A) completed before b (in B) began,
-//! then f(A) < s(B) and A comes first; within a cluster gets are by invocation, and by (1) none had to come before the put.
+//! A -> P -> A, which (2) excludes. So put the clusters in an order that agrees with ->, and within each the put, then
+//! the gets by invocation. It is a legal register history. It agrees with time: if a (in A) completed before b (in B)
+//! began, then f(A) < s(B) and A comes first; within a cluster gets are by invocation, and by (1) none had to come
+//! before the put.
 //!
 //! **Zones.** A cluster with f < s is a *forward* zone from f to s; otherwise all its operations overlap, and it is a
 //! *backward* zone from s to f. (2) fails for two forward zones if they intersect, for a forward and a backward one if the
@@ -84,7 +88,7 @@ pub fn check_register(operations: &[Operation]) -> Result<(), Violation> {
 
 /// Before every event: when the initial value was written.
 const BEGINNING: u64 = 0;
-/// After every event: when a put of unknown outcome completes.
+/// After every event: when a put that nobody acknowledged completes.
 const INFINITY: u64 = u64::MAX;
 
 /// A put and the gets that saw it.
@@ -140,11 +144,11 @@ impl Cluster {
 /// Groups what counts into clusters; fails at a get that no explanation can place.
 fn clusters(operations: &[Operation]) -> Result<Vec<Cluster>, Violation> {
     let mut absence = Cluster::of_absence();
-    let mut by_value: BTreeMap<Value, (Cluster, bool)> = BTreeMap::new();
+    let mut by_value: BTreeMap<Value, Cluster> = BTreeMap::new();
     for put in operations {
         let Action::Put(value) = put.action else { continue };
         match by_value.entry(value) {
-            Entry::Vacant(vacant) => vacant.insert((Cluster::of_put(value, *put), false)),
+            Entry::Vacant(vacant) => vacant.insert(Cluster::of_put(value, *put)),
             Entry::Occupied(_) => panic!("value {value} was put twice to key {}", put.key),
         };
     }
@@ -154,7 +158,7 @@ fn clusters(operations: &[Operation]) -> Result<Vec<Cluster>, Violation> {
             absence.add_get(*get, completed.order);
             continue;
         };
-        let Some((cluster, seen)) = by_value.get_mut(&value) else {
+        let Some(cluster) = by_value.get_mut(&value) else {
             return Err(Violation::new(Reason::NeverPut(value), [*get]));
         };
         let put = cluster.put.expect("a cluster by value has a put");
@@ -164,12 +168,9 @@ fn clusters(operations: &[Operation]) -> Result<Vec<Cluster>, Violation> {
         if completed < put.invoked {
             return Err(Violation::new(Reason::ReadBeforePut(value), [put, *get]));
         }
-        *seen = true;
         cluster.add_get(*get, completed.order);
     }
-    let happened = |cluster: &Cluster, seen| seen || cluster.put.is_some_and(|put| put.completed().is_some());
-    let put = by_value.into_values().filter(|(cluster, seen)| happened(cluster, *seen)).map(|(cluster, _)| cluster);
-    Ok(put.chain([absence]).collect())
+    Ok(by_value.into_values().chain([absence]).collect())
 }
 
 fn contradiction(one: &Cluster, other: &Cluster) -> Violation {
