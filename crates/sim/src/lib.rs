@@ -1,1 +1,26 @@
+//! A deterministic simulator of Ringfort, and the checkers that judge its runs.
+//!
+//! A run is decided by one number. The seed becomes [`options::Options`]; the options drive a cluster of simulated nodes
+//! on virtual time, which jumps from event to event on an [`agenda::Agenda`]; clients write down what they asked and were
+//! told in a [`history::History`]; [`linearizability::check`] says whether registers could have answered so. Nothing here
+//! reads a clock, a global random source or a hashed order (clippy.toml sees to that), so a seed that fails once fails
+//! always, and [`trace::Trace`] proves it.
+//!
+//! | module | the idea in it |
+//! |---|---|
+//! | [`random`], [`agenda`], [`clock`], [`trace`] | chance, time, clocks that lie, and the proof that nothing else decided |
+//! | [`network`] | messages that are late, lost, doubled and overtaken |
+//! | [`options`] | from a seed to a cluster, a workload and its faults |
+//! | [`history`], [`linearizability`] | what clients saw, and whether it may be |
+//! | [`seeds`], [`command_line`] | many runs, and what came of them |
 
+pub mod agenda;
+pub mod clock;
+pub mod command_line;
+pub mod history;
+pub mod linearizability;
+pub mod network;
+pub mod options;
+pub mod random;
+pub mod seeds;
+pub mod trace;

@@ -1,0 +1,278 @@
+//! Everything that a seed decides before its run begins.
+//!
+//! Sampling is swarm testing (Groce et al., "Swarm testing", 2012): each class of faults is on in about half of the
+//! runs and off in the others, because faults hide one another. A run without crashes leaves leaders in office for long
+//! enough to meet the bugs of long terms; a run without partitions reaches the bugs of a busy cluster.
+//!
+//! Each option draws from a stream of its own name, so that an option added later leaves the others of an old seed as
+//! they were.
+
+use crate::network::Link;
+use crate::random::Random;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadMode {
+    Lease,
+    Quorum,
+}
+
+/// When the nodes' ticks fall, relative to each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TickPhases {
+    /// All nodes tick at the same moment: the most elections that collide.
+    Aligned,
+    /// Each node has a phase of its own.
+    Spread,
+}
+
+/// A fault that comes and goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Episodes {
+    /// From the end of one to the start of the next.
+    pub gap: RangeInclusive<Duration>,
+    pub length: RangeInclusive<Duration>,
+}
+
+/// The faults of a run; `None` and `false` are a class that is off. What happens to single messages is in
+/// [`Options::link`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Faults {
+    /// The endpoints fall into two groups that do not hear each other.
+    pub partitions: Option<Episodes>,
+    /// Some links lose one of their directions.
+    pub one_way_cuts: Option<Episodes>,
+    /// A node loses what it has not synced and is down for a while.
+    pub crashes: Option<Episodes>,
+    /// All nodes crash together.
+    pub power_losses: Option<Episodes>,
+    /// A node stands still while the world goes on, then catches up.
+    pub stalls: Option<Episodes>,
+    /// A node's syncs take [`Options::slow_sync`].
+    pub slow_disks: Option<Episodes>,
+    /// Monotonic clocks run at different rates, within the declared bound.
+    pub clock_drift: bool,
+    /// A node's wall clock jumps, forwards or back, by the length of the episode.
+    pub wall_steps: Option<Episodes>,
+}
+
+/// A run's options. Printed before anything else: see the `Display` implementation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    pub seed: u64,
+    /// Nodes at the start, 1 to 5.
+    pub nodes: usize,
+    /// Nodes that join during the run.
+    pub joins: usize,
+    /// A power of two, 1 to 8.
+    pub shards: usize,
+    /// Workers of each node.
+    pub workers: usize,
+    pub clients: usize,
+    pub keys: usize,
+    /// Of 1,000 operations, this many are puts and the others gets.
+    pub put_permille: u32,
+    /// What a client waits from an answer to its next operation.
+    pub think_time: RangeInclusive<Duration>,
+    /// When a client gives up on an operation, whose outcome is then unknown.
+    pub request_timeout: Duration,
+    pub read_mode: ReadMode,
+    pub tick_phases: TickPhases,
+    pub segment_bytes: u64,
+    /// How long a disk takes to sync.
+    pub sync: RangeInclusive<Duration>,
+    /// How long it takes while it is slow.
+    pub slow_sync: RangeInclusive<Duration>,
+    pub link: Link,
+    pub faults: Faults,
+    /// Simulated time under faults. What the harness adds to let the cluster recover is not in it.
+    pub duration: Duration,
+}
+
+impl Options {
+    pub fn sample(seed: u64) -> Options {
+        let root = Random::new(seed).fork("options");
+        let between = |name: &str, range| root.fork(name).between(range);
+        Options {
+            seed,
+            nodes: *root.fork("nodes").pick_weighted(&[(1, 1), (1, 2), (6, 3), (1, 4), (3, 5)]),
+            joins: *root.fork("joins").pick_weighted(&[(5, 0), (3, 1), (2, 2)]),
+            shards: 1 << between("shards", 0..=3),
+            workers: between("workers", 1..=3) as usize,
+            clients: between("clients", 1..=10) as usize,
+            keys: *root.fork("keys").pick(&[1, 2, 5, 20, 100]),
+            put_permille: *root.fork("puts").pick(&[100, 300, 500, 900]),
+            think_time: Duration::ZERO..=milliseconds(*root.fork("think time").pick(&[1, 5, 20, 100])),
+            request_timeout: milliseconds(between("request timeout", 100..=3_000)),
+            read_mode: *root.fork("read mode").pick(&[ReadMode::Lease, ReadMode::Quorum]),
+            tick_phases: *root.fork("tick phases").pick(&[TickPhases::Aligned, TickPhases::Spread]),
+            segment_bytes: 1 << between("segment bytes", 16..=20),
+            sync: {
+                let least = between("sync", 50..=2_000);
+                Duration::from_micros(least)..=Duration::from_micros(4 * least)
+            },
+            slow_sync: milliseconds(20)..=milliseconds(500),
+            link: sample_link(&root),
+            faults: sample_faults(&root),
+            duration: Duration::from_secs(between("duration", 10..=60)),
+        }
+    }
+}
+
+fn milliseconds(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// The stream of an option, and whether its class is on.
+fn class(root: &Random, name: &str) -> (Random, bool) {
+    let mut random = root.fork(name);
+    let on = random.chance(500);
+    (random, on)
+}
+
+fn sample_link(root: &Random) -> Link {
+    let permille = |name, range| match class(root, name) {
+        (mut random, true) => random.between(range) as u32,
+        (_, false) => 0,
+    };
+    let least = root.fork("delay").between(50..=5_000);
+    let spread = root.fork("delay spread").between(1..=10);
+    Link {
+        delay: Duration::from_micros(least)..=Duration::from_micros(least * spread),
+        drop_permille: permille("drop", 1..=100),
+        duplicate_permille: permille("duplicate", 1..=100),
+        reorder_permille: permille("reorder", 1..=300),
+        straggle_permille: permille("straggle", 1..=20),
+        straggle: milliseconds(100)..=milliseconds(5_000),
+    }
+}
+
+fn sample_faults(root: &Random) -> Faults {
+    let episodes = |name, most_length: u64| {
+        let (mut random, on) = class(root, name);
+        let gap = random.between(500..=5_000);
+        let length = random.between(10..=most_length);
+        on.then(|| Episodes {
+            gap: milliseconds(gap)..=milliseconds(3 * gap),
+            length: milliseconds(length)..=milliseconds(3 * length),
+        })
+    };
+    Faults {
+        partitions: episodes("partitions", 2_000),
+        one_way_cuts: episodes("one-way cuts", 2_000),
+        crashes: episodes("crashes", 2_000),
+        power_losses: episodes("power losses", 500),
+        stalls: episodes("stalls", 1_000),
+        slow_disks: episodes("slow disks", 2_000),
+        clock_drift: class(root, "clock drift").1,
+        wall_steps: episodes("wall steps", 3_000),
+    }
+}
+
+impl fmt::Display for Episodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "for {:?}, {:?} apart", self.length, self.gap)
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Options { link, faults, .. } = self;
+        let mut line = |name: &str, value: fmt::Arguments<'_>| writeln!(f, "{name:<16} {value}");
+        line("seed", format_args!("{}", self.seed))?;
+        line("duration", format_args!("{:?} simulated", self.duration))?;
+        line("nodes", format_args!("{}, and {} joining", self.nodes, self.joins))?;
+        line("shards", format_args!("{}", self.shards))?;
+        line("workers", format_args!("{} a node", self.workers))?;
+        line("clients", format_args!("{}, thinking {:?}", self.clients, self.think_time))?;
+        line("operations", format_args!("{} puts in 1000, on {} keys", self.put_permille, self.keys))?;
+        line("request timeout", format_args!("{:?}", self.request_timeout))?;
+        line("read mode", format_args!("{:?}", self.read_mode))?;
+        line("tick phases", format_args!("{:?}", self.tick_phases))?;
+        line("segments", format_args!("{} bytes", self.segment_bytes))?;
+        line("sync", format_args!("{:?}", self.sync))?;
+        line("message delay", format_args!("{:?}", link.delay))?;
+        let rates = [
+            ("drop", link.drop_permille),
+            ("duplicate", link.duplicate_permille),
+            ("reorder", link.reorder_permille),
+            ("straggle", link.straggle_permille),
+        ];
+        for (name, permille) in rates {
+            line(name, format_args!("{permille} in 1000"))?;
+        }
+        let episodes = [
+            ("partitions", &faults.partitions),
+            ("one-way cuts", &faults.one_way_cuts),
+            ("crashes", &faults.crashes),
+            ("power losses", &faults.power_losses),
+            ("stalls", &faults.stalls),
+            ("slow disks", &faults.slow_disks),
+            ("wall steps", &faults.wall_steps),
+        ];
+        for (name, episodes) in episodes {
+            match episodes {
+                Some(episodes) => line(name, format_args!("{episodes}"))?,
+                None => line(name, format_args!("off"))?,
+            }
+        }
+        line("clock drift", format_args!("{}", if faults.clock_drift { "on" } else { "off" }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_seed_has_one_set_of_options() {
+        assert_eq!(Options::sample(5), Options::sample(5));
+        assert_ne!(Options::sample(5), Options { seed: 5, ..Options::sample(6) });
+    }
+
+    #[test]
+    fn every_class_of_faults_is_on_in_half_of_the_runs() {
+        let mut on = [0u32; 12];
+        for seed in 0..1000 {
+            let Options { link, faults, .. } = Options::sample(seed);
+            let classes = [
+                link.drop_permille > 0,
+                link.duplicate_permille > 0,
+                link.reorder_permille > 0,
+                link.straggle_permille > 0,
+                faults.partitions.is_some(),
+                faults.one_way_cuts.is_some(),
+                faults.crashes.is_some(),
+                faults.power_losses.is_some(),
+                faults.stalls.is_some(),
+                faults.slow_disks.is_some(),
+                faults.clock_drift,
+                faults.wall_steps.is_some(),
+            ];
+            for (count, class) in on.iter_mut().zip(classes) {
+                *count += u32::from(class);
+            }
+        }
+        assert!(on.iter().all(|count| (425..575).contains(count)), "{on:?}");
+    }
+
+    #[test]
+    fn options_reach_their_limits() {
+        let samples: Vec<Options> = (0..1000).map(Options::sample).collect();
+        let all = |option: fn(&Options) -> usize| samples.iter().map(option).collect::<BTreeSet<_>>();
+        assert_eq!(all(|options| options.nodes), BTreeSet::from([1, 2, 3, 4, 5]));
+        assert_eq!(all(|options| options.shards), BTreeSet::from([1, 2, 4, 8]));
+        assert_eq!(all(|options| options.joins), BTreeSet::from([0, 1, 2]));
+        assert_eq!(all(|options| options.workers), BTreeSet::from([1, 2, 3]));
+    }
+
+    #[test]
+    fn options_are_printed_one_a_line_seed_first() {
+        let printed = Options::sample(17).to_string();
+        assert!(printed.starts_with("seed             17\nduration "), "{printed}");
+        assert!(printed.lines().all(|line| line.len() > 17 && line.as_bytes()[16] == b' '), "{printed}");
+    }
+}
