@@ -5,14 +5,15 @@
 //! number. Handing over a shard whose leader is not the one before costs nothing: it changes hands in any case. So:
 //!
 //! 1. *Even out* along paths that cost nothing, until none leads to a node with at least two fewer.
-//! 2. *Settle* what is out of the band along the path with the fewest handovers that cost something.
+//! 2. *Settle*: while a node leads too many, along the path with the fewest handovers that cost something; while a node
+//!    leads too few, along any with at most one, since that only betters what is allowed already.
 //!
-//! Step 2 finds a path whenever it needs one. Say that X is over ceil(1.1 x S/n) =: h, and A is what can be reached from
-//! X. Then all shards led from A are held in A only, and if each node of A led at least h, these would be more than
-//! h x |A|. But with c replicas at most on a node and R a shard, at most |A| x c / R shards fit into A alone, and
-//! c <= ceil(1.1 x R x S/n) <= R x h. So A has a node that leads fewer than h, two fewer than X. For a node under
-//! floor(0.9 x S/n) the same argument runs backwards. Only up to its full share a newcomer may sometimes find no path,
-//! and then does without.
+//! Who leads too many can always be helped. Say that X leads more than h = ceil(1.1 x S/n), and A is what can be reached
+//! from X. All shards led from A are then held in A only. If every other node of A led h or more, these would be more
+//! than h x |A|. But with at most c replicas on a node and R of each shard, no more than c x |A| / R shards fit into A,
+//! and c <= ceil(1.1 x R x S/n) <= R x h. So some node of A leads fewer than h, at least two fewer than X.
+//!
+//! Each round makes the leads more even, so it ends. A round is one search over S x R edges.
 
 use super::band::Band;
 use std::collections::VecDeque;
@@ -65,7 +66,7 @@ impl Leaders<'_> {
         for &to in by_leaderships.iter().filter(|&&to| self.count(to) < band.least(newcomer[to])) {
             let sources: Vec<usize> =
                 by_leaderships.iter().rev().copied().filter(|&from| self.count(from) >= self.count(to) + 2).collect();
-            let paths = self.paths(&sources, None);
+            let paths = self.paths(&sources, Some(1));
             if paths.cost[to].is_some() {
                 self.hand_over(&paths, to);
                 return true;
@@ -112,8 +113,8 @@ impl Leaders<'_> {
                 continue; // a cheaper path was found since
             }
             for &shard in &self.led[from] {
-                let changes_hands = self.led_before[shard] == Some(from);
-                let cost = cost_so_far + usize::from(changes_hands);
+                let costs_a_handover = self.led_before[shard] == Some(from);
+                let cost = cost_so_far + usize::from(costs_a_handover);
                 if limit.is_some_and(|limit| cost > limit) {
                     continue;
                 }
@@ -121,7 +122,7 @@ impl Leaders<'_> {
                     if paths.cost[to].is_none_or(|known| cost < known) {
                         paths.cost[to] = Some(cost);
                         paths.last[to] = Some(shard);
-                        if changes_hands { queue.push_back((cost, to)) } else { queue.push_front((cost, to)) }
+                        if costs_a_handover { queue.push_back((cost, to)) } else { queue.push_front((cost, to)) }
                     }
                 }
             }

@@ -9,6 +9,7 @@
 
 use super::Preference;
 use super::band::Band;
+use std::cmp::Reverse;
 
 /// Completes `kept`, the nodes on which each shard already is, to `replicas` nodes a shard. Those kept come first.
 ///
@@ -104,40 +105,57 @@ impl Draft<'_> {
     }
 
     fn settle(&mut self, newcomer: &[bool]) {
-        while let Some(to) = self.wanting(newcomer) {
-            let (shard, position) = self.cheapest_from_the_fullest(to);
-            self.remove(shard, position);
-            self.add(shard, to);
+        while let Some((to, count)) = self.wanting(newcomer) {
+            self.bring(to, count);
         }
         let (most, band) = (self.load.iter().max(), self.band);
         assert!(most <= Some(&band.highest), "a node has {most:?} replicas, which is out of {band:?}");
     }
 
-    /// The node that should get a replica: the one with fewest of those that lack some, or if none does but another
-    /// node has too many, the one with fewest of all.
-    fn wanting(&self, newcomer: &[bool]) -> Option<usize> {
+    /// The node that should get replicas, and how many: the one with fewest of those that lack some; or if none does but
+    /// another node has too many, one for the node with fewest of all.
+    fn wanting(&self, newcomer: &[bool]) -> Option<(usize, usize)> {
         let nodes = 0..self.load.len();
-        let lacking = nodes.clone().filter(|&node| self.load[node] < self.band.least(newcomer[node]));
-        let too_many = self.load.iter().any(|&load| load > self.band.highest);
-        lacking
-            .min_by_key(|&node| self.load[node])
-            .or_else(|| nodes.min_by_key(|&node| self.load[node]).filter(|_| too_many))
+        let least = |node: usize| self.band.least(newcomer[node]);
+        let lacking = nodes.clone().filter(|&node| self.load[node] < least(node));
+        if let Some(node) = lacking.min_by_key(|&node| self.load[node]) {
+            return Some((node, least(node) - self.load[node]));
+        }
+        if self.load.iter().all(|&load| load <= self.band.highest) {
+            return None;
+        }
+        nodes.min_by_key(|&node| self.load[node]).map(|node| (node, 1))
     }
 
-    /// Of the replicas on the nodes that have most, and of shards that are not on `to`: one that has to be copied in any
-    /// case, else one that does not lead, and of those the one whose shard likes `to` best.
-    fn cheapest_from_the_fullest(&self, to: usize) -> (usize, usize) {
-        let most = self.load.iter().copied().max().expect("there are nodes");
-        assert!(most >= self.load[to] + 2, "a move from {most} to {} replicas would not even out", self.load[to]);
-        let elsewhere = self.shards.iter().enumerate().filter(|(_, on)| !on.contains(&to));
-        elsewhere
-            .flat_map(|(shard, on)| on.iter().enumerate().map(move |(position, &node)| (shard, position, node)))
-            .filter(|&(_, _, node)| self.load[node] == most)
-            .min_by_key(|&(shard, position, _)| {
-                (position < self.in_place[shard], position == 0, self.preferences[shard].rank[to])
-            })
-            .map(|(shard, position, _)| (shard, position))
-            .expect("a node with more shards than another has one that the other has not")
+    /// Moves `count` replicas to `to`, each from a node that has most then: one that has to be copied in any case, else
+    /// one that does not lead, and of those the one whose shard likes `to` best.
+    fn bring(&mut self, to: usize, count: usize) {
+        let mut offers = vec![Vec::new(); self.load.len()];
+        for (shard, on) in self.shards.iter().enumerate().filter(|(_, on)| !on.contains(&to)) {
+            for (position, &node) in on.iter().enumerate() {
+                let rank = self.preferences[shard].rank[to];
+                offers[node].push(Reverse((position < self.in_place[shard], position == 0, rank, shard)));
+            }
+        }
+        for offered in &mut offers {
+            offered.sort_unstable();
+        }
+        for _ in 0..count {
+            let most = self.load.iter().copied().max().expect("there are nodes");
+            assert!(most >= self.load[to] + 2, "a move from {most} to {} replicas would not even out", self.load[to]);
+            let fullest = (0..self.load.len()).filter(|&node| self.load[node] == most);
+            let mut best = None;
+            for from in fullest {
+                // Another replica of the same shard may have gone to `to` since the offers were made.
+                while offers[from].pop_if(|Reverse((_, _, _, shard))| self.shards[*shard].contains(&to)).is_some() {}
+                best = best.max(offers[from].last().map(|&offer| (offer, from)));
+            }
+            let (Reverse((_, _, _, shard)), from) =
+                best.expect("a node with more shards than another has one that the other has not");
+            let position = self.shards[shard].iter().position(|&node| node == from).expect("offered where it is");
+            self.remove(shard, position);
+            self.add(shard, to);
+        }
     }
 
     fn add(&mut self, shard: usize, node: usize) {
