@@ -2,8 +2,7 @@
 
 use super::Restored;
 use crate::limits::MAX_PEER_MESSAGE_BYTES;
-use crate::machine::builder::{BuildError, MachineBuilder};
-use crate::machine::cut::{CutMeta, CutMetaError};
+use crate::machine::{BuildError, CutMeta, CutMetaError, MachineBuilder};
 use crate::snapshot::SnapshotHeader;
 use crate::system::{DecodeError, SystemMachine, Topology};
 use crate::time::Stamp;

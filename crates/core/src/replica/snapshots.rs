@@ -11,7 +11,7 @@
 //! it does not, the snapshot counts from the record in which the log says so.
 
 use super::*;
-use crate::machine::cut::CutMeta;
+use crate::machine::CutMeta;
 use crate::snapshot::{SnapshotHeader, snapshot_name};
 use crate::types::LogIndex;
 use raft::SnapshotStatus;
