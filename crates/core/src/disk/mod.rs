@@ -7,6 +7,9 @@
 //! has returned; until then any 512-byte sector of them may or may not have reached the disk. A created, renamed or
 //! deleted name survives once the call has returned: those calls sync the directory themselves, being rare.
 
+pub mod conformance;
+pub mod mem;
+
 use std::io;
 
 /// The unit in which a disk writes: a crash leaves each sector old or new, never a mixture.

@@ -1,1 +1,317 @@
+//! The write-ahead log: one for all shards of a node, so that one sync serves them all.
+//!
+//! # What is in it
+//!
+//! A caller hands over a batch of [`LogItem`]s of any number of shards; [`Log::append`] writes it as one *record* and
+//! [`Log::sync`] makes it durable. Records fill *segments*, files that were filled with zeros beforehand
+//! (`log-00000000000000000001.seg`, ...). At start, [`Log::open`] gives back what each shard needs to go on.
+//!
+//! ```text
+//! segment  | record | record | record ...            | never written: zeros |
+//!
+//! record   | first sector          | later sector     | later sector ... |
+//!          | tag header payload    | tag payload      | tag payload, 0s  |
+//!
+//! tag      4 bytes   kind (first = 1, later = 2) << 30 | sequence mod 2^30
+//! header   48 bytes  checksum of tag and header, sequence (8), segment (8), sector in it (4), previous record's
+//!                    checksum (4), shards (4), body bytes (4), checksum of the shards (4), of the body (4), "RFL1"
+//! payload            the shards, each a ShardId (4) and its highest ReplicaId (8), then the body
+//! body               items, see `codec`; in the first record of a segment, a directory of all shards before them
+//! ```
+//!
+//! Numbers are little-endian, checksums CRC32C over the sectors as they are, tags and padding included. The body's
+//! checksum is in the header and the header's in the next record, so that each record can be checked alone and a
+//! missing one is noticed.
+//!
+//! # Torn or corrupt
+//!
+//! Both are records that do not check; the one was never acknowledged and must go, the other may hold a vote or an
+//! entry that others count on. They can be told apart because
+//!
+//! 1. a disk writes a sector as a whole or not at all;
+//! 2. segments are zeros, durably, before they are used, and no sector of a record is all zeros (its tag is not): so
+//!    a sector that a crash kept from being written is seen to be unwritten;
+//! 3. a record is written only when the one before is synced: so only the last one, in the last segment, can be torn.
+//!
+//! Hence: a record is **torn** if it is the last in the last segment and one of its sectors is unwritten. That may be
+//! its first one; then its later sectors are known by their tags. It is overwritten with zeros, and the log goes on in
+//! its place. Anything else that does not check is **corrupt**: the shards that the record names are suspect, and all
+//! of them where the names are lost. Records behind it are still found, by their own headers, and count: a
+//! complete state ([`Change::State`]) makes a shard trustworthy again, since it replaces all that was there before.
+//! Where the last thing found is damaged, nothing is overwritten, not even a torn record behind it, which proves that it
+//! was synced: the log goes on in a new segment. If it was a header that was lost, it leaves out a sequence number. So
+//! each start finds the same, until the shards have written new states.
+//!
+//! What cannot be told apart: a disk that loses, as zeros, a part of the last synced record, or all of it. A sector
+//! that the disk refuses to read is [`LogError::Unreadable`].
+//!
+//! # Giving segments back
+//!
+//! A shard needs the segment of its last complete state and those after it. Segments before the first needed one are
+//! deleted, oldest first, but never the last one with a directory that could be read. The directory makes what remains
+//! sufficient: it lists every live and every removed replica, so a removal needs no segment of its own, and a live shard
+//! whose state is nowhere is suspect rather than unknown.
+//! A shard that stays idle pins its segment until its owner appends its state again: [`Log::pinned_by`].
+//!
+//! # What it costs
+//!
+//! A batch: one `pwrite`, one `fdatasync`, no allocation once the buffers have grown. A record: 52 bytes, 12 for each
+//! shard, 4 in each sector, and half a sector of padding on average. A new segment: a rename with its directory sync,
+//! and 3 to 15 bytes for each known shard. A start reads everything once and holds one segment in memory.
+
+mod codec;
+mod index;
 pub mod item;
+mod record;
+mod recovery;
+mod replay;
+mod scan;
+mod segment;
+
+#[cfg(test)]
+mod tests;
+
+pub use segment::SpareRequest;
+
+use crate::disk::Disk;
+use crate::types::{ReplicaId, ShardId};
+use codec::{encode_directory, encode_item};
+use index::Index;
+use item::{LogItem, ReplicaState};
+use record::RecordBuffer;
+use recovery::Restart;
+use replay::Next;
+use segment::{Segment, SegmentMaker, SegmentNumber};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// The size of a segment: a multiple of the sector size. A record that is larger gets a segment of its own size.
+    pub segment_bytes: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> LogConfig {
+        LogConfig { segment_bytes: crate::limits::SEGMENT_BYTES }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// There is no segment for the record, most often because the disk is full. Nothing has changed: the same batch,
+    /// or another one, may be appended later.
+    #[error("no space for another log segment")]
+    NoSegment(#[source] io::Error),
+    /// What is on the disk is not known. The process must abort, since trying again could report as durable what is
+    /// not; the log is recovered at the next start.
+    #[error("could not {doing}: the log cannot go on, and this process must not")]
+    Failed { doing: &'static str, source: io::Error },
+    /// The log could not be read at start. Nothing has changed but, perhaps, that old spare segments are deleted.
+    #[error("the log cannot be read")]
+    Unreadable(#[source] io::Error),
+    /// The log was written by a later version of this program. Nothing has changed.
+    #[error("{file_name} is in a format that this version does not know")]
+    UnknownFormat { file_name: String },
+}
+
+/// What the log holds at start.
+#[derive(Debug, PartialEq)]
+pub struct Recovery {
+    pub shards: BTreeMap<ShardId, RecoveredShard>,
+    /// Records are lost of which nobody knows the shards: this node may have held replicas that are not in `shards`.
+    /// It must not start one under an id that it may have held, until [`Log::declare_complete`].
+    pub shards_unknown: bool,
+    /// What was found damaged or cut, for the operator. Empty after a crash that left nothing behind.
+    pub findings: Vec<String>,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum RecoveredShard {
+    /// All that was synced, ready to start Raft from.
+    Recovered { replica: ReplicaId, state: Box<ReplicaState> },
+    /// Some of what was synced may be lost: this replica must never vote or acknowledge again.
+    Suspect { replica: ReplicaId },
+    /// No replica with this id or a lower one may come back.
+    Removed(ReplicaId),
+}
+
+/// The log, open for writing.
+///
+/// - At most one record is unsynced, the last one.
+/// - `segments` are numbered without gaps, and none but the last is written to. `offset` is a multiple of the sector
+///   size, and from there on the last segment is zero, unless `offset` is its end.
+/// - A segment's first record has a directory of all shards before it.
+/// - `index` has every item of every record written, and no segment that it needs is deleted; the last never is.
+/// - After [`LogError::Failed`] nothing is called any more.
+pub struct Log<D> {
+    disk: D,
+    segments: VecDeque<Segment>,
+    offset: u64,
+    next: Next,
+    index: Index,
+    maker: SegmentMaker,
+    is_unsynced: bool,
+    has_failed: bool,
+    buffer: RecordBuffer,
+    named: Vec<(ShardId, ReplicaId)>,
+}
+
+impl<D: Disk> Log<D> {
+    /// Recovers what is on the disk, or starts a new log where there is none. Other files are left alone.
+    pub fn open(disk: D, config: LogConfig) -> Result<(Log<D>, Recovery), LogError> {
+        let maker = SegmentMaker::new(config.segment_bytes);
+        let (recovery, Restart { index, segments, offset, next }) = recovery::recover(&disk)?;
+        let mut log = Log {
+            disk,
+            segments: segments.into(),
+            offset,
+            next,
+            index,
+            maker,
+            is_unsynced: false,
+            has_failed: false,
+            buffer: RecordBuffer::default(),
+            named: Vec::new(),
+        };
+        log.delete_unneeded_segments();
+        Ok((log, recovery))
+    }
+
+    /// Writes a batch, in one record. It is durable once [`Log::sync`] has returned, which must come before the next
+    /// append. An empty batch does nothing.
+    ///
+    /// Panics where an item does not fit to what its shard has in the log: a state comes first, entries continue it,
+    /// and a replica that was suspect or removed does not come back.
+    pub fn append(&mut self, items: &[LogItem]) -> Result<(), LogError> {
+        assert!(!self.has_failed, "a log that has failed is not used again");
+        assert!(!self.is_unsynced, "one record is unsynced at a time");
+        if items.is_empty() {
+            return Ok(());
+        }
+        self.encode(items, self.offset == 0);
+        if !self.has_room() {
+            self.encode(items, true);
+            self.start_segment()?;
+        }
+        let segment = self.segments.back().expect("a record has a segment");
+        if self.offset == 0 {
+            self.index.directory_written(segment.number);
+        }
+        for item in items {
+            self.index.apply(item, segment.number);
+        }
+        let (bytes, checksum) = self.buffer.finish(segment.number, self.offset, self.next.previous);
+        let written = self.disk.write_at(&segment.file_name, self.offset, bytes);
+        self.offset += bytes.len() as u64;
+        self.next = Next { sequence: self.next.sequence.next(), previous: checksum };
+        self.is_unsynced = true;
+        written.map_err(|source| self.fail("write the log", source))
+    }
+
+    /// Makes the last batch durable, then deletes the segments that nobody needs any more.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        assert!(!self.has_failed, "a log that has failed is not used again");
+        if !self.is_unsynced {
+            return Ok(());
+        }
+        let segment = self.segments.back().expect("a record has a segment");
+        if let Err(source) = self.disk.sync(&segment.file_name) {
+            return Err(self.fail("sync the log", source));
+        }
+        self.is_unsynced = false;
+        self.delete_unneeded_segments();
+        Ok(())
+    }
+
+    /// A spare segment to make on another thread while this one goes on, given out once; then
+    /// [`Log::spare_ready`] is due. Without a spare, an append that needs a segment makes it itself, and waits.
+    pub fn wanted_spare(&mut self) -> Option<SpareRequest> {
+        self.maker.wanted_spare()
+    }
+
+    /// The outcome of the [`SpareRequest`]. After a failure, the next is not given out before a segment was needed.
+    pub fn spare_ready(&mut self, outcome: io::Result<()>) {
+        self.maker.spare_ready(outcome);
+    }
+
+    /// The size of all segments, without the spare.
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.size_bytes).sum()
+    }
+
+    /// The shards for which the oldest segment is kept. It is given back once each of them has appended its state
+    /// again, or its removal. None where the oldest segment is the one being written.
+    pub fn pinned_by(&self) -> impl Iterator<Item = ShardId> {
+        let oldest = self.segments.front().filter(|_| self.segments.len() > 1);
+        oldest.into_iter().flat_map(|segment| self.index.pinning(segment.number))
+    }
+
+    /// The caller has learned, from the system shard, of all replicas that this node has ever held, and appended the
+    /// removal of those that the log had lost ([`Recovery::shards_unknown`]). Takes effect with the next segment.
+    pub fn declare_complete(&mut self) {
+        self.index.set_complete();
+    }
+
+    /// Encodes a record up to its end, which depends on where it goes.
+    fn encode(&mut self, items: &[LogItem], starts_segment: bool) {
+        self.named.clear();
+        self.named.extend(items.iter().map(|item| (item.shard, item.replica)));
+        if starts_segment {
+            self.named.extend(self.index.removed());
+        }
+        self.named.sort_unstable();
+        // Of the replicas of one shard, sorted, the last is kept.
+        self.named.dedup_by(|later, kept| {
+            later.0 == kept.0 && {
+                kept.1 = later.1;
+                true
+            }
+        });
+        self.buffer.begin(self.next.sequence, &self.named);
+        if starts_segment {
+            encode_directory(&self.index.directory(), &mut self.buffer);
+        }
+        for item in items {
+            encode_item(item, &mut self.buffer);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.segments.back().is_some_and(|segment| self.offset + self.buffer.size_bytes() <= segment.size_bytes)
+    }
+
+    fn start_segment(&mut self) -> Result<(), LogError> {
+        let number = self.segments.back().map_or(SegmentNumber::FIRST, |segment| segment.number.next());
+        match self.maker.make(&self.disk, number, self.buffer.size_bytes()) {
+            Ok(segment) => {
+                self.segments.push_back(segment);
+                self.offset = 0;
+                Ok(())
+            }
+            Err(error) => {
+                self.has_failed = matches!(error, LogError::Failed { .. });
+                Err(error)
+            }
+        }
+    }
+
+    /// Must not come before the sync of what makes them unneeded.
+    fn delete_unneeded_segments(&mut self) {
+        assert!(!self.is_unsynced, "an unsynced record replaces nothing");
+        while let Some(oldest) = self.segments.front()
+            && oldest.number < self.index.first_needed()
+        {
+            if let Err(error) = self.disk.delete(&oldest.file_name) {
+                tracing::warn!(file_name = oldest.file_name, %error, "could not delete a log segment; trying again");
+                break;
+            }
+            self.segments.pop_front();
+        }
+    }
+
+    fn fail(&mut self, doing: &'static str, source: io::Error) -> LogError {
+        self.has_failed = true;
+        LogError::Failed { doing, source }
+    }
+}

@@ -1,0 +1,256 @@
+//! A disk in memory that can crash, fill up, fail to sync and rot: the simulator's, and the tests'.
+//!
+//! A file is its current bytes plus, for each sector written since the last sync, what the disk still has there. A
+//! sync forgets these; a crash puts any of them back. After a *failed* sync they stay for good while the bytes read
+//! back as written, as on Linux, where the page cache keeps what it could not write and calls it clean: a program
+//! that syncs again, or restarts and believes what it reads, loses it at the next crash. Only writing again helps.
+
+use super::{Disk, SECTOR_BYTES};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A handle; its clones are the same disk.
+#[derive(Clone, Default)]
+pub struct MemDisk {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    files: BTreeMap<String, File>,
+    /// The bytes that all files together may have; `None` is no limit.
+    capacity_bytes: Option<u64>,
+    syncs_to_fail: u32,
+}
+
+#[derive(Default)]
+struct File {
+    bytes: Vec<u8>,
+    /// The size that survives a crash.
+    durable_size: usize,
+    unsynced: BTreeMap<usize, Unsynced>,
+}
+
+struct Unsynced {
+    /// What the disk still has.
+    durable: [u8; SECTOR_BYTES],
+    /// A sync of this sector has failed, so that later ones pass it over.
+    given_up: bool,
+}
+
+impl MemDisk {
+    pub fn new() -> MemDisk {
+        MemDisk::default()
+    }
+
+    /// The power fails: each unsynced sector of each file keeps its new content or falls back to its old one, and so
+    /// does a file that grew. `choose(n)` is uniform in `0..n`; the outcome depends on nothing else.
+    pub fn crash(&self, choose: &mut dyn FnMut(u64) -> u64) {
+        for file in self.lock().files.values_mut() {
+            for (sector, unsynced) in std::mem::take(&mut file.unsynced) {
+                if choose(2) == 0 {
+                    let range = sector_range(sector, file.bytes.len());
+                    let len = range.len();
+                    file.bytes[range].copy_from_slice(&unsynced.durable[..len]);
+                }
+            }
+            if file.durable_size < file.bytes.len() && choose(2) == 0 {
+                file.bytes.truncate(file.durable_size);
+            }
+            file.durable_size = file.bytes.len();
+        }
+    }
+
+    /// Bounds the sum of all file sizes. Writes beyond fail with [`io::ErrorKind::StorageFull`].
+    pub fn set_capacity(&self, capacity_bytes: Option<u64>) {
+        self.lock().capacity_bytes = capacity_bytes;
+    }
+
+    /// Lets the next `count` syncs fail.
+    pub fn fail_sync(&self, count: u32) {
+        self.lock().syncs_to_fail = count;
+    }
+
+    /// Flips the bits of `mask` in one byte, on the disk itself. Panics where there is no such byte.
+    pub fn corrupt(&self, name: &str, offset: u64, mask: u8) {
+        let mut shared = self.lock();
+        let file = shared.files.get_mut(name).expect("the file to corrupt is there");
+        file.bytes[offset as usize] ^= mask;
+    }
+
+    /// Zeroes one sector, on the disk itself: a write that was acknowledged and lost. Panics where there is none.
+    pub fn erase_sector(&self, name: &str, sector: u64) {
+        let mut shared = self.lock();
+        let file = shared.files.get_mut(name).expect("the file to corrupt is there");
+        let range = sector_range(sector as usize, file.bytes.len());
+        file.bytes[range].fill(0);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        // A panic elsewhere leaves the bytes as they are: a test reads them afterwards.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn file(&mut self, name: &str) -> io::Result<&mut File> {
+        self.files.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn size(&self, name: &str) -> u64 {
+        self.files.get(name).map_or(0, |file| file.bytes.len() as u64)
+    }
+
+    fn check_space(&self, name: &str, size_bytes: u64) -> io::Result<()> {
+        let others: u64 = self.files.values().map(|file| file.bytes.len() as u64).sum::<u64>() - self.size(name);
+        match self.capacity_bytes {
+            Some(capacity) if others + size_bytes > capacity => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Disk for MemDisk {
+    fn preallocate(&self, name: &str, size_bytes: u64) -> io::Result<()> {
+        let mut shared = self.lock();
+        shared.files.remove(name);
+        shared.check_space(name, size_bytes)?;
+        let size = size_bytes as usize;
+        let file = File { bytes: vec![0; size], durable_size: size, unsynced: BTreeMap::new() };
+        shared.files.insert(name.to_owned(), file);
+        Ok(())
+    }
+
+    fn create(&self, name: &str) -> io::Result<()> {
+        self.lock().files.insert(name.to_owned(), File::default());
+        Ok(())
+    }
+
+    fn write_at(&self, name: &str, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut shared = self.lock();
+        let end = offset + data.len() as u64;
+        if end > shared.size(name) {
+            shared.check_space(name, end)?;
+        }
+        let file = shared.file(name)?;
+        let (start, end) = (offset as usize, end as usize);
+        if end > file.bytes.len() {
+            file.bytes.resize(end, 0);
+        }
+        for sector in start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {
+            let mut durable = [0; SECTOR_BYTES];
+            let range = sector_range(sector, file.bytes.len());
+            durable[..range.len()].copy_from_slice(&file.bytes[range]);
+            file.unsynced.entry(sector).or_insert(Unsynced { durable, given_up: false }).given_up = false;
+        }
+        file.bytes[start..end].copy_from_slice(data);
+        Ok(())
+    }
+
+    fn sync(&self, name: &str) -> io::Result<()> {
+        let mut shared = self.lock();
+        let fails = shared.syncs_to_fail > 0;
+        shared.syncs_to_fail = shared.syncs_to_fail.saturating_sub(1);
+        let file = shared.file(name)?;
+        if fails {
+            file.unsynced.values_mut().for_each(|unsynced| unsynced.given_up = true);
+            return Err(io::Error::other("injected: the sync failed"));
+        }
+        file.unsynced.retain(|_, unsynced| unsynced.given_up);
+        file.durable_size = file.bytes.len();
+        Ok(())
+    }
+
+    fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut shared = self.lock();
+        let bytes = &shared.file(name)?.bytes;
+        let start = (offset as usize).min(bytes.len());
+        let end = start.saturating_add(len).min(bytes.len());
+        Ok(bytes[start..end].to_vec())
+    }
+
+    fn size(&self, name: &str) -> io::Result<Option<u64>> {
+        Ok(self.lock().files.get(name).map(|file| file.bytes.len() as u64))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut shared = self.lock();
+        let file = shared.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        shared.files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn delete(&self, name: &str) -> io::Result<()> {
+        self.lock().files.remove(name);
+        Ok(())
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.lock().files.keys().cloned().collect())
+    }
+}
+
+/// The bytes of a sector in a file of `size` bytes, whose last sector may be short.
+fn sector_range(sector: usize, size: usize) -> std::ops::Range<usize> {
+    let start = sector * SECTOR_BYTES;
+    start.min(size)..(start + SECTOR_BYTES).min(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conforms() {
+        crate::disk::conformance::run(MemDisk::new);
+    }
+
+    #[test]
+    fn a_crash_loses_unsynced_sectors_one_by_one() {
+        let disk = MemDisk::new();
+        disk.preallocate("f", 4 * 512).unwrap();
+        disk.write_at("f", 0, &[1; 512]).unwrap();
+        disk.sync("f").unwrap();
+        disk.write_at("f", 0, &[2; 4 * 512]).unwrap();
+        let mut coins = [0, 1, 0, 1].into_iter();
+        disk.crash(&mut |_| coins.next().unwrap());
+        let bytes = disk.read_at("f", 0, 4 * 512).unwrap();
+        assert_eq!([bytes[0], bytes[512], bytes[1024], bytes[1536]], [1, 2, 0, 2]);
+    }
+
+    #[test]
+    fn a_crash_may_undo_an_unsynced_growth() {
+        let disk = MemDisk::new();
+        disk.create("f").unwrap();
+        disk.write_at("f", 0, b"old").unwrap();
+        disk.sync("f").unwrap();
+        disk.write_at("f", 3, b" and new").unwrap();
+        disk.crash(&mut |_| 0);
+        assert_eq!(disk.read_at("f", 0, 100).unwrap(), b"old");
+    }
+
+    #[test]
+    fn after_a_failed_sync_only_writing_again_helps() {
+        let disk = MemDisk::new();
+        disk.preallocate("f", 512).unwrap();
+        disk.write_at("f", 0, b"lost").unwrap();
+        disk.fail_sync(1);
+        assert!(disk.sync("f").is_err());
+        disk.sync("f").unwrap();
+        assert_eq!(disk.read_at("f", 0, 4).unwrap(), b"lost");
+        disk.crash(&mut |_| 0);
+        assert_eq!(disk.read_at("f", 0, 4).unwrap(), [0; 4]);
+    }
+
+    #[test]
+    fn a_full_disk_says_so() {
+        let disk = MemDisk::new();
+        disk.set_capacity(Some(1024));
+        disk.preallocate("f", 512).unwrap();
+        assert_eq!(disk.preallocate("g", 513).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(disk.size("g").unwrap(), None);
+        assert_eq!(disk.write_at("f", 1024, b"x").unwrap_err().kind(), io::ErrorKind::StorageFull);
+        disk.write_at("f", 1023, b"x").unwrap();
+    }
+}

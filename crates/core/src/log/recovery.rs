@@ -1,0 +1,167 @@
+//! Reading the log at start: the segments in order, then the decision about its end.
+
+use super::index::Index;
+use super::record::{Sequence, Tag};
+use super::replay::{Next, Replay, place};
+use super::scan::{Piece, scan};
+use super::segment::{Segment, SegmentNumber, is_spare};
+use super::{LogError, Recovery};
+use crate::disk::{Disk, SECTOR_BYTES};
+use std::ops::Range;
+
+/// Where the log goes on.
+pub(super) struct Restart {
+    pub index: Index,
+    /// In order, the last one being written to.
+    pub segments: Vec<Segment>,
+    /// Where the next record goes in the last segment; its size where that one is to be left as it is.
+    pub offset: u64,
+    pub next: Next,
+}
+
+/// What is at the end of the last segment.
+enum Tail {
+    /// The last record, these sectors, and nothing behind it; or no record at all.
+    Whole(Range<usize>),
+    /// The remains of a record that was being written: it begins at `start`, and there is something in `written`.
+    Torn { start: usize, written: Range<usize> },
+    /// Something that was synced and is no longer intact.
+    Damaged,
+}
+
+/// Reads all that is there, cuts a torn record, and makes sure that what was read stays.
+pub(super) fn recover(disk: &impl Disk) -> Result<(Recovery, Restart), LogError> {
+    let segments = find_segments(disk)?;
+    let lowest = segments.first().map_or(SegmentNumber::FIRST, |segment| segment.number);
+    let mut replay = Replay::new(lowest);
+    let mut offset = 0;
+    for (position, segment) in segments.iter().enumerate() {
+        if position > 0 && segments[position - 1].number.next() != segment.number {
+            replay.lose_all(format!("the segment before segment {} is missing", segment.number.0));
+        }
+        let bytes = read(disk, segment)?;
+        let pieces = scan(segment.number, &bytes)
+            .map_err(|_| LogError::UnknownFormat { file_name: segment.file_name.clone() })?;
+        if position + 1 < segments.len() {
+            replay_pieces(&mut replay, segment.number, &pieces);
+        } else {
+            let tail = replay_last(&mut replay, segment.number, &pieces);
+            offset = settle(disk, segment, &bytes, tail)?;
+        }
+    }
+    let next = replay.next().unwrap_or(Next { sequence: Sequence::FIRST, previous: 0 });
+    let (recovery, index) = replay.finish(lowest);
+    Ok((recovery, Restart { index, segments, offset, next }))
+}
+
+fn find_segments(disk: &impl Disk) -> Result<Vec<Segment>, LogError> {
+    let mut segments = Vec::new();
+    for file_name in disk.list().map_err(LogError::Unreadable)? {
+        if is_spare(&file_name) {
+            disk.delete(&file_name).map_err(|source| LogError::Failed { doing: "delete an old spare", source })?;
+        } else if let Some(number) = SegmentNumber::parse(&file_name) {
+            let size_bytes = disk.size(&file_name).map_err(LogError::Unreadable)?.unwrap_or(0);
+            segments.push(Segment { number, file_name, size_bytes });
+        }
+    }
+    segments.sort_by_key(|segment| segment.number);
+    Ok(segments)
+}
+
+fn read(disk: &impl Disk, segment: &Segment) -> Result<Vec<u8>, LogError> {
+    disk.read_at(&segment.file_name, 0, segment.size_bytes as usize).map_err(LogError::Unreadable)
+}
+
+fn replay_pieces(replay: &mut Replay, segment: SegmentNumber, pieces: &[Piece<'_>]) {
+    for piece in pieces {
+        match piece {
+            Piece::Stray { sector, .. } => replay.damaged(segment, *sector),
+            Piece::Record(record) => {
+                if replay.follow(&record.header) {
+                    replay.apply(record);
+                }
+            }
+        }
+    }
+}
+
+/// Replays the last segment, the only one that may end in a torn record: the next segment is made when the last
+/// record of the one before is synced.
+fn replay_last(replay: &mut Replay, segment: SegmentNumber, pieces: &[Piece<'_>]) -> Tail {
+    if let Some((Piece::Record(last), before)) = pieces.split_last()
+        && last.has_unwritten_sector()
+    {
+        replay_pieces(replay, segment, before);
+        if replay.is_sound_here() && replay.expects(&last.header) {
+            replay.find(format!("{} was being written and never acknowledged: cut", place(&last.header)));
+            let start = last.header.sector as usize;
+            return Tail::Torn { start, written: start..start + last.header.sectors() };
+        }
+        // Cutting it would destroy the proof that what is damaged before it was synced.
+        replay_pieces(replay, segment, &pieces[before.len()..]);
+        return Tail::Damaged;
+    }
+    let records_end = pieces.iter().rposition(|piece| matches!(piece, Piece::Record(_))).map_or(0, |last| last + 1);
+    let (records, strays) = pieces.split_at(records_end);
+    replay_pieces(replay, segment, records);
+    let end = records.last().map_or(0, Piece::end);
+    if replay.is_sound_here() {
+        let (Some(first), Some(last)) = (strays.first(), strays.last()) else {
+            return Tail::Whole(records.last().map_or(0, Piece::start)..end);
+        };
+        if is_torn(strays, end, replay.next()) {
+            let finding = "a record was being written and never acknowledged: cut";
+            replay.find(format!("at sector {end} of segment {}, {finding}", segment.0));
+            return Tail::Torn { start: end, written: first.start()..last.end() };
+        }
+    }
+    replay_pieces(replay, segment, strays);
+    if replay.report_damage() {
+        replay.lose_all("the last record has lost its header".to_owned());
+        if let Some(next) = replay.next() {
+            // The gap shows the loss at the next start.
+            replay.set_next(Next { sequence: next.sequence.next(), ..next });
+        }
+    }
+    Tail::Damaged
+}
+
+/// Whether sectors without a header, found at the end of the log, are of a record whose header was never written:
+/// the place of its header is unwritten, and all of them say that they are later sectors of the very next record.
+fn is_torn(strays: &[Piece<'_>], start: usize, next: Option<Next>) -> bool {
+    let Some(next) = next else { return false };
+    let is_of_next = |piece: &Piece<'_>| match piece {
+        Piece::Stray { sector, tag } => *sector > start && *tag == Tag::later(next.sequence),
+        Piece::Record(_) => false,
+    };
+    strays.iter().all(is_of_next)
+}
+
+/// Makes the disk agree with the decision. Returns where the next record goes.
+fn settle(disk: &impl Disk, segment: &Segment, bytes: &[u8], tail: Tail) -> Result<u64, LogError> {
+    let range = |sectors: Range<usize>| sectors.start * SECTOR_BYTES..sectors.end * SECTOR_BYTES;
+    let overwrite = |offset: usize, bytes: &[u8]| {
+        disk.write_at(&segment.file_name, offset as u64, bytes)
+            .and_then(|()| disk.sync(&segment.file_name))
+            .map_err(|source| LogError::Failed { doing: "settle the end of the log", source })
+    };
+    match tail {
+        Tail::Whole(last) => {
+            // It may have been read from a cache while its sync had failed before the restart. Syncing again would
+            // not help (Rebello et al., "Can Applications Recover from fsync Failures?"); writing again does.
+            let last = range(last);
+            if !last.is_empty() {
+                overwrite(last.start, &bytes[last.clone()])?;
+            }
+            Ok(last.end as u64)
+        }
+        Tail::Torn { start, written } => {
+            // Synced before anything is written there, or these sectors could be taken for parts of a later record.
+            // A crash meanwhile leaves the record torn: what is unwritten stays so.
+            let written = range(written);
+            overwrite(written.start, &vec![0; written.len()])?;
+            Ok((start * SECTOR_BYTES) as u64)
+        }
+        Tail::Damaged => Ok(segment.size_bytes),
+    }
+}

@@ -1,0 +1,263 @@
+//! From the pieces of the segments, in order, to the state of each shard.
+//!
+//! Everything starts out as unknown. A complete state makes a shard live, whatever was lost of it before; items that
+//! continue it keep it so; a loss that may have touched it makes it suspect. The directory at the start of a segment
+//! names every shard there is, so a shard whose state is in a lost place is suspect too, not forgotten.
+
+use super::codec::{Decoded, Directory, decode_body};
+use super::index::{Held, Index};
+use super::item::{Change, LogItem, ReplicaState};
+use super::record::{Header, Record, Sequence};
+use super::segment::SegmentNumber;
+use super::{RecoveredShard, Recovery};
+use crate::types::{LogIndex, ReplicaId, ShardId};
+use raft::eraftpb::Entry;
+use std::collections::BTreeMap;
+
+pub(super) struct Replay {
+    shards: BTreeMap<ShardId, Replayed>,
+    shards_unknown: bool,
+    findings: Vec<String>,
+    next: Option<Next>,
+    /// Whether the last record was intact.
+    last_is_intact: bool,
+    /// Damaged sectors met since the last record, as (segment, first sector, count).
+    damage: Option<(SegmentNumber, usize, usize)>,
+    /// The last segment with an intact directory.
+    directory: Option<SegmentNumber>,
+}
+
+/// What the record that follows says of itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Next {
+    pub sequence: Sequence,
+    pub previous: u32,
+}
+
+enum Replayed {
+    Live { replica: ReplicaId, state: Box<ReplicaState>, segment: SegmentNumber },
+    Suspect { replica: ReplicaId },
+    Removed { replica: ReplicaId },
+}
+
+impl Replayed {
+    fn replica(&self) -> ReplicaId {
+        match self {
+            Replayed::Live { replica, .. } | Replayed::Suspect { replica } | Replayed::Removed { replica } => *replica,
+        }
+    }
+}
+
+impl Replay {
+    /// Starts with the lowest segment there is. Only the first one of all begins with a record known beforehand.
+    pub(super) fn new(lowest: SegmentNumber) -> Replay {
+        let is_whole = lowest == SegmentNumber::FIRST;
+        let first = Next { sequence: Sequence::FIRST, previous: 0 };
+        Replay {
+            shards: BTreeMap::new(),
+            shards_unknown: !is_whole,
+            findings: Vec::new(),
+            next: is_whole.then_some(first),
+            last_is_intact: true,
+            damage: None,
+            directory: None,
+        }
+    }
+
+    /// The record that is expected next; `None` where no record was found yet.
+    pub(super) fn next(&self) -> Option<Next> {
+        self.next
+    }
+
+    pub(super) fn set_next(&mut self, next: Next) {
+        self.next = Some(next);
+    }
+
+    pub(super) fn find(&mut self, finding: String) {
+        self.findings.push(finding);
+    }
+
+    /// Whether nothing up to here is damaged since the last intact record, or since the start.
+    pub(super) fn is_sound_here(&self) -> bool {
+        self.last_is_intact && self.damage.is_none()
+    }
+
+    /// Whether this header is of the very next record.
+    pub(super) fn expects(&self, header: &Header) -> bool {
+        self.next == Some(Next { sequence: header.sequence, previous: header.previous })
+    }
+
+    /// A sector that is part of no record is met. Whether it was part of one shows in the record that follows.
+    pub(super) fn damaged(&mut self, segment: SegmentNumber, sector: usize) {
+        let (_, _, count) = self.damage.get_or_insert((segment, sector, 0));
+        *count += 1;
+    }
+
+    /// Reports the sectors that [`Replay::damaged`] has met since the last record. Returns whether there are any.
+    pub(super) fn report_damage(&mut self) -> bool {
+        let Some((segment, sector, count)) = self.damage.take() else { return false };
+        self.find(format!("{count} damaged sectors from sector {sector} of segment {} on", segment.0));
+        true
+    }
+
+    /// A record is lost, and nobody knows whose items it had.
+    pub(super) fn lose_all(&mut self, finding: String) {
+        self.find(format!("{finding}: every shard is suspect"));
+        self.shards_unknown = true;
+        for held in self.shards.values_mut() {
+            if let Replayed::Live { replica, .. } = held {
+                *held = Replayed::Suspect { replica: *replica };
+            }
+        }
+    }
+
+    /// Checks that no record is missing before this one. Returns whether the record is a later one than all before.
+    pub(super) fn follow(&mut self, header: &Header) -> bool {
+        self.report_damage();
+        let place = place(header);
+        match self.next {
+            _ if self.expects(header) => true,
+            Some(next) if next.sequence > header.sequence => {
+                self.lose_all(format!("{place} stands after record {}", next.sequence.0 - 1));
+                false
+            }
+            Some(next) => {
+                self.lose_all(format!("{place} does not follow record {}", next.sequence.0 - 1));
+                true
+            }
+            None if header.sector == 0 => true,
+            None => {
+                self.lose_all(format!("what was before {place} is lost"));
+                true
+            }
+        }
+    }
+
+    /// Takes over a record's items or, where they do not check, distrusts the shards it names.
+    pub(super) fn apply(&mut self, record: &Record<'_>) {
+        let header = &record.header;
+        self.next = Some(Next { sequence: header.sequence.next(), previous: header.checksum });
+        let place = place(header);
+        self.last_is_intact = false;
+        let Some(named) = record.named() else {
+            return self.lose_all(format!("{place} is corrupt where it names its shards"));
+        };
+        let Some(decoded) = record.body().and_then(|body| decode_body(&body).ok()) else {
+            self.find(format!("{place} is corrupt: the shards that it names are suspect: {named:?}"));
+            for (shard, replica) in named {
+                self.suspect(shard, replica);
+            }
+            return;
+        };
+        for decoded in decoded {
+            match decoded {
+                Decoded::Item(item) => self.apply_item(item, header.segment),
+                Decoded::Directory(directory) => self.apply_directory(directory, header.segment),
+            }
+        }
+        self.last_is_intact = true;
+    }
+
+    /// The outcome for the node and for the log that goes on, in which suspect shards pin the `lowest` segment.
+    pub(super) fn finish(mut self, lowest: SegmentNumber) -> (Recovery, Index) {
+        if self.next.is_none() {
+            self.find(format!("no record is left in the log, whose first segment is {}", lowest.0));
+        }
+        let mut index = Index::new(self.directory.unwrap_or(lowest), !self.shards_unknown);
+        let mut shards = BTreeMap::new();
+        for (shard, replayed) in self.shards {
+            let (held, recovered) = match replayed {
+                Replayed::Live { replica, state, segment } if is_sound(&state) => {
+                    let (base, last) = (state.base.index, last_index(&state));
+                    (Held::Live { replica, base, last, segment }, RecoveredShard::Recovered { replica, state })
+                }
+                Replayed::Live { replica, .. } | Replayed::Suspect { replica } => {
+                    self.findings.push(format!("shard {shard}: replica {replica} is suspect"));
+                    (Held::Suspect { replica, segment: lowest }, RecoveredShard::Suspect { replica })
+                }
+                Replayed::Removed { replica } => (Held::Removed { replica }, RecoveredShard::Removed(replica)),
+            };
+            index.insert(shard, held);
+            shards.insert(shard, recovered);
+        }
+        (Recovery { shards, shards_unknown: self.shards_unknown, findings: self.findings }, index)
+    }
+
+    fn apply_item(&mut self, item: LogItem, segment: SegmentNumber) {
+        let LogItem { shard, replica, change } = item;
+        let held = self.shards.get_mut(&shard);
+        let is_gone = held.as_ref().is_some_and(|held| match held {
+            Replayed::Removed { replica: removed } => replica <= *removed,
+            other => replica < other.replica(),
+        });
+        if is_gone {
+            return;
+        }
+        match (change, held) {
+            (Change::State(state), _) => {
+                self.shards.insert(shard, Replayed::Live { replica, state, segment });
+            }
+            (Change::Removed, _) => {
+                self.shards.insert(shard, Replayed::Removed { replica });
+            }
+            (Change::Entries(entries), Some(Replayed::Live { replica: live, state, .. })) if *live == replica => {
+                if !extend(state, entries) {
+                    self.find(format!("shard {shard}: entries in segment {} do not fit to its log", segment.0));
+                    self.suspect(shard, replica);
+                }
+            }
+            (Change::HardState(hard_state), Some(Replayed::Live { replica: live, state, .. })) if *live == replica => {
+                state.hard_state = hard_state;
+            }
+            (Change::Entries(_) | Change::HardState(_), _) => self.suspect(shard, replica),
+        }
+    }
+
+    fn apply_directory(&mut self, directory: Directory, segment: SegmentNumber) {
+        self.directory = Some(segment);
+        self.shards_unknown &= !directory.complete;
+        for listed in directory.shards {
+            let held = self.shards.get(&listed.shard).map(Replayed::replica);
+            if !listed.live && held <= Some(listed.replica) {
+                self.shards.insert(listed.shard, Replayed::Removed { replica: listed.replica });
+            } else if listed.live && held < Some(listed.replica) {
+                self.suspect(listed.shard, listed.replica);
+            }
+        }
+    }
+
+    /// Something of this replica is lost. Of a removed one there is nothing to lose.
+    fn suspect(&mut self, shard: ShardId, replica: ReplicaId) {
+        let replica = match self.shards.get(&shard) {
+            Some(Replayed::Removed { replica: removed }) if *removed >= replica => return,
+            Some(held) => held.replica().max(replica),
+            None => replica,
+        };
+        self.shards.insert(shard, Replayed::Suspect { replica });
+    }
+}
+
+pub(super) fn place(header: &Header) -> String {
+    format!("record {} at sector {} of segment {}", header.sequence.0, header.sector, header.segment.0)
+}
+
+fn last_index(state: &ReplicaState) -> LogIndex {
+    LogIndex(state.base.index.0 + state.entries.len() as u64)
+}
+
+/// Whether Raft can start from this state, which it asserts.
+fn is_sound(state: &ReplicaState) -> bool {
+    state.hard_state.commit <= last_index(state).0
+}
+
+/// Puts entries into a state's log, in place of those from the first one's index on. Returns whether they fit.
+fn extend(state: &mut ReplicaState, entries: Vec<Entry>) -> bool {
+    let Some(first) = entries.first() else { return true };
+    let Some(kept) = first.index.checked_sub(state.base.index.0 + 1) else { return false };
+    if kept > state.entries.len() as u64 {
+        return false;
+    }
+    state.entries.truncate(kept as usize);
+    state.entries.extend(entries);
+    true
+}

@@ -1,0 +1,190 @@
+//! A synced record is there after any crash, the unsynced one is there as a whole or not at all, and no crash makes a
+//! shard suspect.
+
+use super::model::*;
+use super::*;
+use crate::disk::mem::MemDisk;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Stops at the n-th call that changes something: that call fails before, in the middle of, or after its effect.
+#[derive(Clone)]
+struct StoppingDisk {
+    disk: MemDisk,
+    calls_left: Arc<AtomicU64>,
+}
+
+impl StoppingDisk {
+    fn change(&self, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        match self.calls_left.load(Ordering::Relaxed) {
+            0 => Err(io::Error::other("stopped")),
+            1 => {
+                self.calls_left.store(0, Ordering::Relaxed);
+                // Unsynced writes are lost sector by sector in the crash that follows, so this is the middle, too.
+                change()?;
+                Err(io::Error::other("stopped"))
+            }
+            left => {
+                self.calls_left.store(left - 1, Ordering::Relaxed);
+                change()
+            }
+        }
+    }
+}
+
+impl Disk for StoppingDisk {
+    fn preallocate(&self, name: &str, size_bytes: u64) -> io::Result<()> {
+        self.change(|| self.disk.preallocate(name, size_bytes))
+    }
+    fn create(&self, name: &str) -> io::Result<()> {
+        self.change(|| self.disk.create(name))
+    }
+    fn write_at(&self, name: &str, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.change(|| self.disk.write_at(name, offset, data))
+    }
+    fn sync(&self, name: &str) -> io::Result<()> {
+        self.change(|| self.disk.sync(name))
+    }
+    fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        self.disk.read_at(name, offset, len)
+    }
+    fn size(&self, name: &str) -> io::Result<Option<u64>> {
+        self.disk.size(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.change(|| self.disk.rename(from, to))
+    }
+    fn delete(&self, name: &str) -> io::Result<()> {
+        self.change(|| self.disk.delete(name))
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+}
+
+/// One life of a node: opens, checks, appends until the disk stops. Returns how many records were recovered twice.
+fn live(seed: u64, dice: &mut Dice, disk: StoppingDisk, synced: &mut Shards, unsynced: &mut Option<Shards>) {
+    let Ok((mut log, recovery)) = open(disk.clone(), 8192) else { return };
+    assert!(!recovery.shards_unknown, "seed {seed}: {:?}", recovery.findings);
+    let is_new = unsynced.as_ref() == Some(&recovery.shards);
+    assert!(
+        is_new || *synced == recovery.shards,
+        "seed {seed}: recovered {:#?}\nsynced {synced:#?}\nunsynced {unsynced:#?}\n{:?}",
+        recovery.shards,
+        recovery.findings
+    );
+    *synced = recovery.shards;
+    *unsynced = None;
+    loop {
+        if dice.below(3) == 0
+            && let Some(request) = log.wanted_spare()
+        {
+            log.spare_ready(disk.preallocate(&request.name, request.size_bytes));
+        }
+        let mut after = clone(synced);
+        let batch = random_batch(dice, &mut after);
+        *unsynced = Some(after);
+        if log.append(&batch).is_err() || log.sync().is_err() {
+            return;
+        }
+        *synced = unsynced.take().unwrap();
+    }
+}
+
+#[test]
+fn a_crash_at_any_point_loses_nothing_synced() {
+    for seed in 0..1500 {
+        let dice = &mut Dice(seed);
+        let disk = MemDisk::new();
+        let (mut synced, mut unsynced) = (Shards::new(), None);
+        for _ in 0..8 {
+            let calls = 1 + if dice.below(3) == 0 { dice.below(8) } else { dice.below(80) };
+            let stopping = StoppingDisk { disk: disk.clone(), calls_left: Arc::new(AtomicU64::new(calls)) };
+            live(seed, dice, stopping, &mut synced, &mut unsynced);
+            if dice.below(4) > 0 {
+                disk.crash(&mut |n| dice.below(n));
+            }
+        }
+    }
+}
+
+/// Every subset of a record's sectors may be what a crash leaves of it.
+#[test]
+fn any_part_of_the_unsynced_record_is_cut() {
+    for rotates in [false, true] {
+        for survivors in 0..1u32 << 6 {
+            let disk = MemDisk::new();
+            let (mut log, _) = open(disk.clone(), 4096).unwrap();
+            commit(&mut log, &[state(1, 1, 1), entries(1, 1, 2, &[1500 * usize::from(rotates)])]);
+            log.append(&[entries(1, 1, 3, &[2800])]).unwrap();
+            assert_eq!(log.segments.len(), 1 + usize::from(rotates));
+            let mut sector = 0;
+            disk.crash(&mut |_| {
+                sector += 1;
+                u64::from(survivors >> (sector - 1) & 1)
+            });
+            assert_eq!(sector, 6, "the record has six sectors");
+            let (mut log, recovery) = open(disk.clone(), 4096).unwrap();
+            assert_eq!(entry_count(&recovery, 1), Some(1 + usize::from(survivors == 63)), "survivors {survivors:06b}");
+            assert_eq!(recovery.findings.len(), usize::from(survivors != 63 && survivors != 0), "{recovery:?}");
+            let next = if survivors == 63 { 4 } else { 3 };
+            commit(&mut log, &[entries(1, 1, next, &[10])]);
+            let (_, recovery) = open(disk, 4096).unwrap();
+            assert_eq!(entry_count(&recovery, 1), Some(next as usize - 1), "survivors {survivors:06b}");
+            assert_eq!(recovery.findings, [""; 0]);
+        }
+    }
+}
+
+/// The page cache shows a record whose sync has failed; believing it would acknowledge what the next crash takes.
+#[test]
+fn what_is_recovered_stays_recovered_after_a_failed_sync() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open(disk.clone(), 4096).unwrap();
+    commit(&mut log, &[state(1, 1, 1)]);
+    log.append(&[entries(1, 1, 2, &[700])]).unwrap();
+    disk.fail_sync(1);
+    assert!(matches!(log.sync(), Err(LogError::Failed { .. })));
+    let (mut log, recovery) = open(disk.clone(), 4096).unwrap();
+    assert_eq!(entry_count(&recovery, 1), Some(1));
+    commit(&mut log, &[entries(1, 1, 3, &[700])]);
+    disk.crash(&mut |_| 0);
+    let (_, recovery) = open(disk, 4096).unwrap();
+    assert_eq!(entry_count(&recovery, 1), Some(2), "{:?}", recovery.findings);
+}
+
+#[test]
+#[should_panic(expected = "a log that has failed is not used again")]
+fn a_failed_sync_is_not_tried_again() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open(disk.clone(), 4096).unwrap();
+    log.append(&[state(1, 1, 1)]).unwrap();
+    disk.fail_sync(1);
+    assert!(log.sync().is_err());
+    let _ = log.sync();
+}
+
+#[test]
+#[should_panic(expected = "one record is unsynced at a time")]
+fn a_second_unsynced_record_is_refused() {
+    let (mut log, _) = open(MemDisk::new(), 4096).unwrap();
+    log.append(&[state(1, 1, 1)]).unwrap();
+    let _ = log.append(&[state(2, 1, 1)]);
+}
+
+#[test]
+#[should_panic(expected = "must not come back")]
+fn a_removed_replica_does_not_come_back() {
+    let (mut log, _) = open(MemDisk::new(), 4096).unwrap();
+    commit(&mut log, &[state(1, 7, 1), removed(1, 7)]);
+    let _ = log.append(&[state(1, 7, 1)]);
+}
+
+#[test]
+#[should_panic(expected = "do not fit")]
+fn entries_that_leave_a_gap_are_refused() {
+    let (mut log, _) = open(MemDisk::new(), 4096).unwrap();
+    commit(&mut log, &[state(1, 7, 1)]);
+    let _ = log.append(&[entries(1, 7, 3, &[1])]);
+}

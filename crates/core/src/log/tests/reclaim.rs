@@ -1,0 +1,144 @@
+//! Segments are given back, and the log outlives a full disk.
+
+use super::*;
+use crate::disk::mem::MemDisk;
+
+const SEGMENT: u64 = 4096;
+
+fn restated(log_end: u64, shard: u32) -> LogItem {
+    state(shard, 1, log_end)
+}
+
+#[test]
+fn the_size_stays_bounded_while_an_idle_shard_is_restated() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
+    commit(&mut log, &[state(1, 1, 1), state(2, 1, 1), state(3, 1, 1), removed(3, 1)]);
+    let mut last = 1;
+    for _ in 0..500 {
+        commit(&mut log, &[entries(1, 1, last + 1, &[300])]);
+        last += 1;
+        while log.size_bytes() > 4 * SEGMENT {
+            let shard = log.pinned_by().next().expect("somebody pins the oldest segment");
+            let end = if shard == ShardId(1) { last } else { 1 };
+            commit(&mut log, &[restated(end, shard.0)]);
+        }
+        assert_eq!(disk.list().unwrap().len() as u64 * SEGMENT, log.size_bytes());
+    }
+    let (_, recovery) = open(disk, SEGMENT).unwrap();
+    assert_eq!(recovery.findings, [""; 0]);
+    assert!(!recovery.shards_unknown);
+    assert_eq!(entry_count(&recovery, 2), Some(0));
+    assert!(entry_count(&recovery, 1).is_some());
+    assert_eq!(recovery.shards[&ShardId(3)], RecoveredShard::Removed(ReplicaId(1)), "although its record is long gone");
+}
+
+#[test]
+fn a_removal_is_kept_without_any_live_shard() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
+    commit(&mut log, &[state(1, 4, 1), removed(1, 4)]);
+    for round in 0..20 {
+        commit(&mut log, &[state(2, 5 + round, 1), entries(2, 5 + round, 2, &[2000]), removed(2, 5 + round)]);
+    }
+    assert_eq!(log.size_bytes(), SEGMENT, "nothing pins anything");
+    let (_, recovery) = open(disk, SEGMENT).unwrap();
+    assert_eq!(recovery.shards[&ShardId(1)], RecoveredShard::Removed(ReplicaId(4)));
+    assert_eq!(recovery.shards[&ShardId(2)], RecoveredShard::Removed(ReplicaId(24)));
+}
+
+/// The new segment's directory is not durable yet: the removal is only in the old segment.
+#[test]
+fn a_removal_survives_a_crash_at_the_turn_of_segments() {
+    for survives in [0, 1] {
+        let disk = MemDisk::new();
+        let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
+        commit(&mut log, &[state(1, 4, 1), removed(1, 4)]);
+        log.append(&[state(2, 1, 1), entries(2, 1, 2, &[3300])]).unwrap();
+        disk.crash(&mut |_| survives);
+        let (log, _) = open(disk.clone(), SEGMENT).unwrap();
+        drop(log);
+        let (_, recovery) = open(disk, SEGMENT).unwrap();
+        assert_eq!(recovery.shards[&ShardId(1)], RecoveredShard::Removed(ReplicaId(4)));
+        assert_eq!(recovery.shards.len(), 1 + survives as usize);
+    }
+}
+
+#[test]
+fn the_spare_is_used_and_asked_for_again() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
+    let spare = log.wanted_spare().unwrap();
+    assert_eq!(spare.size_bytes, SEGMENT);
+    assert_eq!(log.wanted_spare(), None);
+    commit(&mut log, &[state(1, 1, 1)]);
+    assert_eq!(log.wanted_spare(), None, "the first segment was made without it");
+    log.spare_ready(disk.preallocate(&spare.name, spare.size_bytes));
+    commit(&mut log, &[entries(1, 1, 2, &[5000])]);
+    assert_eq!(log.wanted_spare(), None, "the oversized one, too");
+    commit(&mut log, &[entries(1, 1, 3, &[3000])]);
+    assert_eq!(disk.size(&spare.name).unwrap(), None, "it has become a segment");
+    let second = log.wanted_spare().unwrap();
+    assert_ne!(second.name, spare.name);
+    disk.preallocate(&second.name, second.size_bytes).unwrap();
+    let (_, recovery) = open(disk.clone(), SEGMENT).unwrap();
+    assert_eq!(entry_count(&recovery, 1), Some(2));
+    assert_eq!(disk.size(&second.name).unwrap(), None, "a spare of an earlier start is not trusted");
+}
+
+#[test]
+fn a_full_disk_refuses_a_batch_and_takes_it_later() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
+    commit(&mut log, &[state(1, 1, 1), state(2, 1, 1)]);
+    disk.set_capacity(Some(2 * SEGMENT));
+    let mut last = 1;
+    let refused = loop {
+        match log.append(&[entries(1, 1, last + 1, &[1000])]) {
+            Ok(()) => log.sync().unwrap(),
+            Err(error) => break error,
+        }
+        last += 1;
+    };
+    assert!(matches!(&refused, LogError::NoSegment(source) if source.kind() == std::io::ErrorKind::StorageFull));
+    assert!(last > 3);
+    let spare = log.wanted_spare().unwrap();
+    log.spare_ready(disk.preallocate(&spare.name, spare.size_bytes));
+    assert_eq!(log.wanted_spare(), None, "not before a segment is needed");
+    assert!(log.append(&[entries(1, 1, last + 1, &[1000])]).is_err());
+    commit(&mut log, &[hard_state(2, 1, 7, 1)]);
+    assert!(log.wanted_spare().is_some());
+    disk.set_capacity(None);
+    commit(&mut log, &[entries(1, 1, last + 1, &[1000])]);
+    disk.crash(&mut |_| 0);
+    let (_, recovery) = open(disk, SEGMENT).unwrap();
+    assert_eq!(recovery.findings, [""; 0]);
+    assert_eq!(entry_count(&recovery, 1), Some(last as usize));
+}
+
+#[test]
+fn a_record_larger_than_a_segment_has_one_of_its_own() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
+    commit(&mut log, &[state(1, 1, 1)]);
+    commit(&mut log, &[entries(1, 1, 2, &[100_000, 50_000])]);
+    assert!(log.size_bytes() > 150_000 && log.size_bytes() < 160_000);
+    commit(&mut log, &[entries(1, 1, 4, &[10])]);
+    let (mut log, recovery) = open(disk, SEGMENT).unwrap();
+    assert_eq!(entry_count(&recovery, 1), Some(3));
+    assert_eq!(recovery.findings, [""; 0]);
+    commit(&mut log, &[restated(4, 1)]);
+    assert_eq!(log.size_bytes(), SEGMENT, "it is given back like any other");
+}
+
+#[test]
+fn other_files_are_left_alone() {
+    let disk = MemDisk::new();
+    for name in ["identity", "log-1.seg", "log-0000000000000000000x.seg", "snapshot-1"] {
+        disk.create(name).unwrap();
+    }
+    let (mut log, recovery) = open(disk.clone(), SEGMENT).unwrap();
+    assert_eq!(recovery, Recovery { shards: Default::default(), shards_unknown: false, findings: vec![] });
+    commit(&mut log, &[state(1, 1, 1)]);
+    assert_eq!(disk.list().unwrap().len(), 5);
+}

@@ -1,0 +1,216 @@
+//! [`Disk`] as the files of one directory.
+//!
+//! A write is one `pwrite`, a sync one `fdatasync` on a handle that stays open: opening costs as much again as a small
+//! write. Names are made durable by syncing the directory, so making, renaming and deleting a file are slow (a sync
+//! each) and meant to be rare.
+
+use ringfort_core::disk::Disk;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Zeros are written in pieces of this size.
+const ZEROS_BYTES: usize = 1 << 20;
+
+/// The files directly inside one directory.
+///
+/// - `open` has a handle for each file that was used since this disk was opened, under its present name: making,
+///   renaming and deleting a file replace, move and drop its handle while holding the lock.
+pub struct FileDisk {
+    path: PathBuf,
+    directory: File,
+    open: Mutex<BTreeMap<String, Arc<File>>>,
+}
+
+impl FileDisk {
+    /// Opens an existing directory.
+    pub fn open(path: impl Into<PathBuf>) -> io::Result<FileDisk> {
+        let path = path.into();
+        let directory = File::open(&path)?;
+        if !directory.metadata()?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(FileDisk { path, directory, open: Mutex::default() })
+    }
+
+    fn path_of(&self, name: &str) -> io::Result<PathBuf> {
+        let is_plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
+        if is_plain {
+            Ok(self.path.join(name))
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a plain file name")))
+        }
+    }
+
+    fn handles(&self) -> MutexGuard<'_, BTreeMap<String, Arc<File>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handle(&self, name: &str) -> io::Result<Arc<File>> {
+        let mut handles = self.handles();
+        if let Some(file) = handles.get(name) {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(OpenOptions::new().read(true).write(true).open(self.path_of(name)?)?);
+        handles.insert(name.to_owned(), file.clone());
+        Ok(file)
+    }
+
+    fn make(&self, name: &str) -> io::Result<Arc<File>> {
+        let path = self.path_of(name)?;
+        let mut handles = self.handles();
+        let file = Arc::new(OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?);
+        handles.insert(name.to_owned(), file.clone());
+        Ok(file)
+    }
+}
+
+impl Disk for FileDisk {
+    fn preallocate(&self, name: &str, size_bytes: u64) -> io::Result<()> {
+        let file = self.make(name)?;
+        let filled = write_zeros(&file, size_bytes).and_then(|()| file.sync_all());
+        if let Err(error) = filled {
+            // The first error is the one to report; a file that cannot be deleted either is replaced next time.
+            let _ = self.delete(name);
+            return Err(error);
+        }
+        self.directory.sync_all()
+    }
+
+    fn create(&self, name: &str) -> io::Result<()> {
+        self.make(name)?;
+        self.directory.sync_all()
+    }
+
+    fn write_at(&self, name: &str, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.handle(name)?.write_all_at(data, offset)
+    }
+
+    fn sync(&self, name: &str) -> io::Result<()> {
+        self.handle(name)?.sync_data()
+    }
+
+    fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let file = self.handle(name)?;
+        let left = file.metadata()?.len().saturating_sub(offset);
+        let mut bytes = vec![0; len.min(usize::try_from(left).unwrap_or(usize::MAX))];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    fn size(&self, name: &str) -> io::Result<Option<u64>> {
+        match fs::metadata(self.path_of(name)?) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from_path, to_path) = (self.path_of(from)?, self.path_of(to)?);
+        let mut handles = self.handles();
+        fs::rename(from_path, to_path)?;
+        handles.remove(to);
+        if let Some(file) = handles.remove(from) {
+            handles.insert(to.to_owned(), file);
+        }
+        drop(handles);
+        self.directory.sync_all()
+    }
+
+    fn delete(&self, name: &str) -> io::Result<()> {
+        let path = self.path_of(name)?;
+        let mut handles = self.handles();
+        handles.remove(name);
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        }
+        drop(handles);
+        self.directory.sync_all()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+fn write_zeros(file: &File, size_bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; ZEROS_BYTES.min(usize::try_from(size_bytes).unwrap_or(ZEROS_BYTES))];
+    let mut offset = 0;
+    while offset < size_bytes {
+        let len = zeros.len().min(usize::try_from(size_bytes - offset).unwrap_or(usize::MAX));
+        file.write_all_at(&zeros[..len], offset)?;
+        offset += len as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conforms() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut count = 0;
+        ringfort_core::disk::conformance::run(|| {
+            count += 1;
+            let path = parent.path().join(count.to_string());
+            fs::create_dir(&path).unwrap();
+            FileDisk::open(path).unwrap()
+        });
+    }
+
+    #[test]
+    fn keeps_files_over_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = FileDisk::open(directory.path()).unwrap();
+        disk.preallocate("a", 1024).unwrap();
+        disk.write_at("a", 10, b"hello").unwrap();
+        disk.sync("a").unwrap();
+        drop(disk);
+        let disk = FileDisk::open(directory.path()).unwrap();
+        assert_eq!(disk.list().unwrap(), ["a"]);
+        assert_eq!(disk.read_at("a", 10, 5).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn names_do_not_leave_the_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = FileDisk::open(directory.path()).unwrap();
+        for name in ["", ".", "..", "../a", "/tmp/a", "a/b", "a\0b"] {
+            assert_eq!(disk.create(name).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name:?}");
+            assert_eq!(disk.read_at(name, 0, 1).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_no_directory() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(FileDisk::open(file.path()).err().unwrap().kind(), io::ErrorKind::NotADirectory);
+        assert!(FileDisk::open("/nonexistent/directory").is_err());
+    }
+}
