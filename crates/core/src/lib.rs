@@ -14,8 +14,10 @@
 //! | [`replica`] | one shard's copy on this node: raft-rs and what it needs around it |
 //! | [`message`], [`effects`] | what nodes say to each other, and what a drain leaves to be done |
 //! | [`worker`] | the loop that runs many replicas and turns their work into few effects |
+//! | [`boot`] | what a node has on its disk when it starts, and how a cluster begins |
 //! | [`system`], [`control`] | the cluster's own replicated state, and the controller that moves replicas |
 
+pub mod boot;
 pub mod codec;
 pub mod command;
 pub mod control;

@@ -11,6 +11,7 @@ pub mod conformance;
 pub mod mem;
 
 use std::io;
+use std::sync::Arc;
 
 /// The unit in which a disk writes: a crash leaves each sector old or new, never a mixture.
 pub const SECTOR_BYTES: usize = 512;
@@ -45,4 +46,43 @@ pub trait Disk: Send + Sync + 'static {
 
     /// The names of all files, sorted.
     fn list(&self) -> io::Result<Vec<String>>;
+}
+
+/// A shared disk is a disk.
+impl<D: Disk + ?Sized> Disk for Arc<D> {
+    fn preallocate(&self, name: &str, size_bytes: u64) -> io::Result<()> {
+        (**self).preallocate(name, size_bytes)
+    }
+
+    fn create(&self, name: &str) -> io::Result<()> {
+        (**self).create(name)
+    }
+
+    fn write_at(&self, name: &str, offset: u64, data: &[u8]) -> io::Result<()> {
+        (**self).write_at(name, offset, data)
+    }
+
+    fn sync(&self, name: &str) -> io::Result<()> {
+        (**self).sync(name)
+    }
+
+    fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        (**self).read_at(name, offset, len)
+    }
+
+    fn size(&self, name: &str) -> io::Result<Option<u64>> {
+        (**self).size(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        (**self).rename(from, to)
+    }
+
+    fn delete(&self, name: &str) -> io::Result<()> {
+        (**self).delete(name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        (**self).list()
+    }
 }

@@ -1,0 +1,274 @@
+//! What a node has on its disk when it starts, and how a cluster begins.
+//!
+//! Beside the log and the snapshots a node's directory has two small files, each written under a temporary name, synced
+//! and renamed:
+//!
+//! - `identity`: who this directory belongs to; written before the first contact with a cluster.
+//! - `topology`: the latest topology that the node knew. While there is one (or anything in the log) the directory
+//!   belongs to a cluster, and what it says wins over the command line.
+//!
+//! [`bootstrap`] writes the whole beginning of a cluster in one record of the log, so that a crash leaves either
+//! nothing, and bootstrapping can be done again, or a cluster of one node.
+
+use crate::codec::{CodecError, Reader, put_bytes, put_u32};
+use crate::disk::Disk;
+use crate::log::item::{Base, Change, LogItem, ReplicaState};
+use crate::log::{Log, LogConfig, LogError, RecoveredShard};
+use crate::machine::{CutMeta, Machine};
+use crate::replica::Restored;
+use crate::replica::restore::{RestoreError, Restoring};
+use crate::snapshot::{self, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotWriter, snapshot_name};
+use crate::system::topology::MAX_NAME_BYTES;
+use crate::system::{DecodeError, SystemMachine, Topology};
+use crate::time::Stamp;
+use crate::types::{Identity, LogIndex, NodeId, ReplicaId, ShardId, Term};
+use raft::eraftpb::{ConfState, HardState};
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+const IDENTITY_FILE: &str = "identity";
+const TOPOLOGY_FILE: &str = "topology";
+
+/// Why a node can't start from its directory. Nothing has been changed.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error("the node's directory can't be read or written")]
+    Disk(#[from] io::Error),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the file {0} is damaged")]
+    Damaged(&'static str),
+    #[error("the file {TOPOLOGY_FILE} is damaged")]
+    Topology(#[from] DecodeError),
+    #[error("the first snapshot could not be written")]
+    Snapshot(#[from] SnapshotError),
+}
+
+/// Who a directory belongs to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Owner {
+    pub identity: Identity,
+    /// The node's name, as the operator gave it.
+    pub name: String,
+}
+
+/// A replica to be started.
+pub struct StartReplica {
+    pub shard: ShardId,
+    pub replica: ReplicaId,
+    pub state: Box<ReplicaState>,
+    pub restored: Restored,
+}
+
+/// Everything that a node's directory holds.
+pub struct Boot<D> {
+    pub log: Log<Arc<D>>,
+    pub replicas: Vec<StartReplica>,
+    /// Replicas that can't be trusted any more: never started, to be replaced by new ones.
+    pub lost: Vec<(ShardId, ReplicaId)>,
+    /// Replicas that were removed: no such id, or a lower one, may start again.
+    pub removed: Vec<(ShardId, ReplicaId)>,
+    pub owner: Option<Owner>,
+    /// None in a directory that belongs to no cluster yet.
+    pub topology: Option<Topology>,
+    /// What was found damaged or cut, for the operator.
+    pub findings: Vec<String>,
+}
+
+/// Who the directory belongs to; nobody yet, where that was never written.
+pub fn owner<D: Disk + ?Sized>(disk: &D) -> Result<Option<Owner>, BootError> {
+    let Some(content) = read_file(disk, IDENTITY_FILE)? else { return Ok(None) };
+    let read = || -> Result<Owner, CodecError> {
+        let mut reader = Reader::new(&content);
+        let low = reader.u64()?;
+        let identity = Identity(u128::from(reader.u64()?) << 64 | u128::from(low));
+        let name = String::from_utf8_lossy(reader.bytes(MAX_NAME_BYTES)?).into_owned();
+        reader.expect_end()?;
+        Ok(Owner { identity, name })
+    };
+    read().map(Some).map_err(|_| BootError::Damaged(IDENTITY_FILE))
+}
+
+/// Makes the directory somebody's. Durable when this returns.
+pub fn set_owner<D: Disk + ?Sized>(disk: &D, owner: &Owner) -> Result<(), BootError> {
+    let mut content = owner.identity.0.to_le_bytes().to_vec();
+    put_bytes(&mut content, owner.name.as_bytes());
+    Ok(write_file(disk, IDENTITY_FILE, &content)?)
+}
+
+/// Keeps the latest topology. Durable when this returns.
+pub fn save_topology<D: Disk + ?Sized>(disk: &D, topology: &Topology) -> io::Result<()> {
+    write_file(disk, TOPOLOGY_FILE, &topology.encode())
+}
+
+/// Begins a cluster in an empty directory: this node holds the only replica of every shard.
+///
+/// # Panics
+/// If the directory belongs to a cluster already; [`open`] tells.
+pub fn bootstrap<D: Disk>(disk: &Arc<D>, config: LogConfig, topology: &Topology) -> Result<(), BootError> {
+    let (mut log, recovery) = Log::open(disk.clone(), config)?;
+    assert!(recovery.shards.is_empty(), "a directory that has shards is not bootstrapped again");
+    let mut items = Vec::new();
+    for (&shard, group) in &topology.groups {
+        let replica = group.replicas[0];
+        let mut base = Base {
+            index: LogIndex::BASE,
+            term: Term::FIRST,
+            conf_state: ConfState { voters: vec![replica.0], ..ConfState::default() },
+            snapshot: String::new(),
+        };
+        if shard == ShardId::SYSTEM {
+            base.snapshot = snapshot_name(shard, base.index);
+            write_system_snapshot(disk, &base, topology)?;
+        }
+        let hard_state = HardState { term: base.term.0, commit: base.index.0, ..HardState::default() };
+        let state = ReplicaState { hard_state, base, entries: Vec::new() };
+        items.push(LogItem { shard, replica, change: Change::State(Box::new(state)) });
+    }
+    log.append(&items)?;
+    log.sync()?;
+    Ok(save_topology(&**disk, topology)?)
+}
+
+fn write_system_snapshot<D: Disk>(disk: &Arc<D>, base: &Base, topology: &Topology) -> Result<(), SnapshotError> {
+    let content = topology.encode();
+    let meta = CutMeta { revision: 0, stamp: Stamp::default(), hash: 0, len: content.len() as u64 };
+    let header = SnapshotHeader {
+        shard: ShardId::SYSTEM,
+        index: base.index,
+        term: base.term,
+        conf_state: base.conf_state.clone(),
+        meta: meta.encode(),
+    };
+    let mut writer = SnapshotWriter::begin(disk.clone(), &base.snapshot, &header)?;
+    writer.chunk(&content)?;
+    writer.finish()?;
+    Ok(())
+}
+
+/// Opens a node's directory: recovers the log, reads the snapshots, deletes files that nothing names.
+pub fn open<D: Disk>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootError> {
+    let (log, recovery) = Log::open(disk.clone(), config)?;
+    let mut boot = Boot {
+        log,
+        replicas: Vec::new(),
+        lost: Vec::new(),
+        removed: Vec::new(),
+        owner: owner(&**disk)?,
+        topology: read_file(&**disk, TOPOLOGY_FILE)?.map(|content| Topology::decode(&content)).transpose()?,
+        findings: recovery.findings,
+    };
+    for (shard, recovered) in recovery.shards {
+        match recovered {
+            RecoveredShard::Suspect { replica } => boot.lost.push((shard, replica)),
+            RecoveredShard::Removed(replica) => boot.removed.push((shard, replica)),
+            RecoveredShard::Recovered { replica, state } => {
+                match restore(disk, shard, &state.base, boot.topology.as_ref()) {
+                    Ok(restored) => boot.replicas.push(StartReplica { shard, replica, state, restored }),
+                    Err(error) => {
+                        boot.findings.push(format!("shard {shard}: {error}"));
+                        boot.lost.push((shard, replica));
+                    }
+                }
+            }
+        }
+    }
+    if let Some(StartReplica { restored: Restored::System(system), .. }) =
+        boot.replicas.iter().find(|start| start.shard == ShardId::SYSTEM)
+        && boot.topology.as_ref().is_none_or(|known| known.epoch < system.topology().epoch)
+    {
+        boot.topology = Some(Topology::clone(system.topology()));
+    }
+    let named: Vec<String> = boot.replicas.iter().map(|start| start.state.base.snapshot.clone()).collect();
+    snapshot::clean_up(&**disk, &named)?;
+    if recovery.shards_unknown {
+        boot.distrust_unrecovered();
+    }
+    Ok(boot)
+}
+
+impl<D> Boot<D> {
+    /// Whether the directory belongs to a cluster.
+    pub fn has_state(&self) -> bool {
+        self.topology.is_some()
+    }
+
+    /// The id under which this directory's node is a member, as far as it knows.
+    pub fn node(&self) -> Option<NodeId> {
+        let (id, member) = self.topology.as_ref()?.node_named(&self.owner.as_ref()?.name)?;
+        (Some(member.identity) == self.owner.as_ref().map(|owner| owner.identity)).then_some(id)
+    }
+
+    /// The log has lost records of which nobody knows the shards: whatever the topology says this node held and the
+    /// log does not know, it may have held, and lost.
+    fn distrust_unrecovered(&mut self) {
+        let (Some(topology), Some(node)) = (&self.topology, self.node()) else { return };
+        let recovered: BTreeSet<ShardId> = self.replicas.iter().map(|start| start.shard).collect();
+        let known: BTreeSet<ShardId> = self.lost.iter().chain(&self.removed).map(|(shard, _)| *shard).collect();
+        let unknown = topology.groups.iter().filter(|(shard, _)| !recovered.contains(shard) && !known.contains(shard));
+        let lost = unknown.filter_map(|(&shard, group)| Some((shard, group.replica_on(node)?)));
+        self.lost.extend(lost.collect::<Vec<_>>());
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error(transparent)]
+    Read(#[from] SnapshotError),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error("its snapshot is of another position")]
+    Position,
+    #[error("it waits for its first snapshot and has no topology to begin with")]
+    NoTopology,
+}
+
+/// The state at a replica's base. Without a snapshot that is the empty one; the system shard's replica that waits for
+/// its first snapshot begins with what the node knew.
+fn restore<D: Disk>(
+    disk: &Arc<D>,
+    shard: ShardId,
+    base: &Base,
+    topology: Option<&Topology>,
+) -> Result<Restored, LoadError> {
+    if base.snapshot.is_empty() {
+        return match topology {
+            _ if shard != ShardId::SYSTEM => Ok(Restored::Kv(Machine::new())),
+            Some(topology) => Ok(Restored::System(SystemMachine::new(topology.clone(), Stamp::default()))),
+            None => Err(LoadError::NoTopology),
+        };
+    }
+    let mut reader = SnapshotReader::open(disk.clone(), &base.snapshot)?;
+    let header = reader.header();
+    if (header.shard, header.index, header.term) != (shard, base.index, base.term) {
+        return Err(LoadError::Position);
+    }
+    let mut restoring = Restoring::begin(header)?;
+    while let Some(chunk) = reader.next_chunk()? {
+        restoring.push_chunk(&chunk)?;
+    }
+    Ok(restoring.finish()?)
+}
+
+/// A small file: a checksum, then the content.
+fn write_file<D: Disk + ?Sized>(disk: &D, name: &str, content: &[u8]) -> io::Result<()> {
+    let temporary = format!("{name}.tmp");
+    let mut bytes = Vec::new();
+    put_u32(&mut bytes, crc32c::crc32c(content));
+    bytes.extend_from_slice(content);
+    disk.create(&temporary)?;
+    disk.write_at(&temporary, 0, &bytes)?;
+    disk.sync(&temporary)?;
+    disk.rename(&temporary, name)
+}
+
+fn read_file<D: Disk + ?Sized>(disk: &D, name: &'static str) -> Result<Option<Vec<u8>>, BootError> {
+    let Some(size) = disk.size(name)? else { return Ok(None) };
+    let bytes = disk.read_at(name, 0, size as usize)?;
+    let mut reader = Reader::new(&bytes);
+    match reader.u32() {
+        Ok(checksum) if checksum == crc32c::crc32c(reader.rest()) => Ok(Some(reader.rest().to_vec())),
+        _ => Err(BootError::Damaged(name)),
+    }
+}
