@@ -66,6 +66,20 @@ async fn dead_leader_is_left_for_the_new_one() {
 }
 
 #[tokio::test]
+async fn node_that_is_only_unreachable_from_here_is_passed_over() {
+    let mut servers = Servers::start(2);
+    let client = servers.client();
+    client.put("k", "1").await.unwrap();
+    servers.with(|state| state.forwards = true);
+    servers.stop(0).await;
+    let started = Instant::now();
+    for value in ["2", "3", "4"] {
+        client.put("k", value).await.expect("the other node forwards to the leader that the topology still names");
+    }
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
 async fn write_waits_for_a_leader() {
     let servers = Servers::start(3);
     servers.with(|state| state.leader = None);
