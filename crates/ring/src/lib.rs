@@ -1,38 +1,27 @@
-use std::fmt;
+//! From a key to the nodes that hold it: slots, tokens, placement.
+//!
+//! | module | the idea in it |
+//! |---|---|
+//! | [`ids`] | the two names that everything else speaks of: a node, a shard |
+//! | [`slot`] | key -> slot, exactly as Redis Cluster clients compute it |
+//! | [`shards`] | slot -> shard: equal runs of consecutive slots, fixed when the cluster is bootstrapped |
+//! | [`token`], [`ring`] | the consistent-hash ring: in which order a shard likes the nodes |
+//! | [`placement`] | shard -> nodes: balanced, and moving little when a node joins or leaves |
+//!
+//! Everything here is a pure function of its arguments, the same on every node, in every build and for all time: what
+//! two nodes compute apart must agree. Hence no clock, no random source, no container with an order of its own, and no
+//! hasher of the standard library, whose outputs may change between releases. Golden values pin the hashes.
 
-/// A node of the cluster: handed out by the system shard when it joins, never reused. Zero is no node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct NodeId(pub u64);
+pub mod ids;
+pub mod placement;
+pub mod ring;
+pub mod shards;
+pub mod slot;
+pub mod token;
 
-/// A contiguous range of slots, replicated by one Raft group.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct ShardId(pub u32);
-
-impl ShardId {
-    /// The Raft group that holds the cluster's own state. It owns no slots.
-    pub const SYSTEM: ShardId = ShardId(u32::MAX);
-}
-
-impl fmt::Debug for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "n{}", self.0)
-    }
-}
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for ShardId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s{self}")
-    }
-}
-
-impl fmt::Display for ShardId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == ShardId::SYSTEM { f.write_str("system") } else { self.0.fmt(f) }
-    }
-}
+pub use ids::{NodeId, ShardId};
+pub use placement::{Placement, place, place_one};
+pub use ring::Ring;
+pub use shards::{InvalidShardCount, ShardCount};
+pub use slot::{Slot, slot_of};
+pub use token::Token;

@@ -1,0 +1,40 @@
+//! The names of nodes and shards.
+
+use std::fmt;
+
+/// A node of the cluster: handed out by the system shard when it joins, never reused. Zero is no node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct NodeId(pub u64);
+
+/// A contiguous range of slots, replicated by one Raft group.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ShardId(pub u32);
+
+impl ShardId {
+    /// The Raft group that holds the cluster's own state. It owns no slots.
+    pub const SYSTEM: ShardId = ShardId(u32::MAX);
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "n{}", self.0)
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s{self}")
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == ShardId::SYSTEM { f.write_str("system") } else { self.0.fmt(f) }
+    }
+}

@@ -1,0 +1,173 @@
+//! Which nodes hold which shard. Three steps, each of which touches only what the one before left undone:
+//!
+//! 1. *Fill*: a shard that has too few replicas takes the first nodes on its ring walk that are not full.
+//! 2. *Even out* what was just placed, until no replica of step 1 could go to a node with at least two fewer. Moving these
+//!    costs nothing, since their data is nowhere yet.
+//! 3. *Settle* what is still out of the band by moving replicas that are in place, one by one, from a node that has most.
+//!
+//! Steps 2 and 3 end: each move goes to a node with at least two fewer and so lowers the sum of the squared loads.
+
+use super::Preference;
+use super::band::Band;
+use std::cmp::Reverse;
+
+/// Completes `kept`, the nodes on which each shard already is, to `replicas` nodes a shard. Those kept come first.
+///
+/// `replicas` is at most the number of nodes; `newcomer` says of each node whether it is new.
+pub(super) fn place_replicas(
+    preferences: &[Preference],
+    kept: Vec<Vec<usize>>,
+    replicas: usize,
+    newcomer: &[bool],
+) -> Vec<Vec<usize>> {
+    if replicas == 0 {
+        return vec![Vec::new(); kept.len()];
+    }
+    let mut load = vec![0; newcomer.len()];
+    for &node in kept.iter().flatten() {
+        load[node] += 1;
+    }
+    let band = Band::new(replicas * preferences.len(), newcomer.len());
+    let in_place = kept.iter().map(Vec::len).collect();
+    let mut draft = Draft { preferences, shards: kept, in_place, load, band };
+    draft.trim(replicas);
+    draft.fill(replicas);
+    draft.even_out();
+    draft.settle(newcomer);
+    draft.shards
+}
+
+/// A placement in the making.
+///
+/// Invariants: a shard's nodes are distinct; `load[node]` is how many shards are on `node`.
+struct Draft<'a> {
+    preferences: &'a [Preference],
+    /// The nodes of each shard: first the `in_place` ones that were kept, then those it is yet to be copied to.
+    shards: Vec<Vec<usize>>,
+    in_place: Vec<usize>,
+    load: Vec<usize>,
+    band: Band,
+}
+
+impl Draft<'_> {
+    /// Drops replicas above `replicas`, where most are, but never the preferred leader.
+    fn trim(&mut self, replicas: usize) {
+        for shard in 0..self.shards.len() {
+            while self.shards[shard].len() > replicas {
+                let position = (1..self.shards[shard].len())
+                    .max_by_key(|&position| self.load[self.shards[shard][position]])
+                    .expect("more than one replica");
+                self.remove(shard, position);
+            }
+        }
+    }
+
+    fn fill(&mut self, replicas: usize) {
+        for shard in 0..self.shards.len() {
+            while self.shards[shard].len() < replicas {
+                let on = &self.shards[shard];
+                let mut absent = self.preferences[shard].order.iter().copied().filter(|node| !on.contains(node));
+                let node = (absent.clone().find(|&node| self.load[node] < self.band.full))
+                    .or_else(|| absent.by_ref().min_by_key(|&node| self.load[node]))
+                    .expect("there are at least as many nodes as replicas");
+                self.add(shard, node);
+            }
+        }
+    }
+
+    fn even_out(&mut self) {
+        while let Some((shard, position, to)) = self.free_move() {
+            self.remove(shard, position);
+            self.add(shard, to);
+        }
+    }
+
+    /// A replica not yet in place, and a node with at least two fewer where it could be as well: from the highest load
+    /// to the lowest for which there is one, and of several the shard that likes that node best.
+    fn free_move(&self) -> Option<(usize, usize, usize)> {
+        let mut arriving = vec![Vec::new(); self.load.len()];
+        for (shard, on) in self.shards.iter().enumerate() {
+            for (position, &node) in on.iter().enumerate().skip(self.in_place[shard]) {
+                arriving[node].push((shard, position));
+            }
+        }
+        let mut by_load: Vec<usize> = (0..self.load.len()).collect();
+        by_load.sort_by_key(|&node| self.load[node]);
+        for &from in by_load.iter().rev() {
+            for &to in by_load.iter().take_while(|&&to| self.load[to] + 2 <= self.load[from]) {
+                let fitting = arriving[from].iter().filter(|&&(shard, _)| !self.shards[shard].contains(&to));
+                if let Some(&(shard, position)) = fitting.min_by_key(|&&(shard, _)| self.preferences[shard].rank[to]) {
+                    return Some((shard, position, to));
+                }
+            }
+        }
+        None
+    }
+
+    fn settle(&mut self, newcomer: &[bool]) {
+        while let Some((to, count)) = self.wanting(newcomer) {
+            self.bring(to, count);
+        }
+        let (most, band) = (self.load.iter().max(), self.band);
+        assert!(most <= Some(&band.highest), "a node has {most:?} replicas, which is out of {band:?}");
+    }
+
+    /// The node that should get replicas, and how many: the one with fewest of those that lack some; or if none does but
+    /// another node has too many, one for the node with fewest of all.
+    fn wanting(&self, newcomer: &[bool]) -> Option<(usize, usize)> {
+        let nodes = 0..self.load.len();
+        let least = |node: usize| self.band.least(newcomer[node]);
+        let lacking = nodes.clone().filter(|&node| self.load[node] < least(node));
+        if let Some(node) = lacking.min_by_key(|&node| self.load[node]) {
+            return Some((node, least(node) - self.load[node]));
+        }
+        if self.load.iter().all(|&load| load <= self.band.highest) {
+            return None;
+        }
+        nodes.min_by_key(|&node| self.load[node]).map(|node| (node, 1))
+    }
+
+    /// Moves `count` replicas to `to`, each from a node that has most then: one that has to be copied in any case, else
+    /// one that does not lead, and of those the one whose shard likes `to` best.
+    fn bring(&mut self, to: usize, count: usize) {
+        let mut offers = vec![Vec::new(); self.load.len()];
+        for (shard, on) in self.shards.iter().enumerate().filter(|(_, on)| !on.contains(&to)) {
+            for (position, &node) in on.iter().enumerate() {
+                let rank = self.preferences[shard].rank[to];
+                offers[node].push(Reverse((position < self.in_place[shard], position == 0, rank, shard)));
+            }
+        }
+        for offered in &mut offers {
+            offered.sort_unstable();
+        }
+        for _ in 0..count {
+            let most = self.load.iter().copied().max().expect("there are nodes");
+            assert!(most >= self.load[to] + 2, "a move from {most} to {} replicas would not even out", self.load[to]);
+            let fullest = (0..self.load.len()).filter(|&node| self.load[node] == most);
+            let mut best = None;
+            for from in fullest {
+                // Another replica of the same shard may have gone to `to` since the offers were made.
+                while offers[from].pop_if(|Reverse((_, _, _, shard))| self.shards[*shard].contains(&to)).is_some() {}
+                best = best.max(offers[from].last().map(|&offer| (offer, from)));
+            }
+            let (Reverse((_, _, _, shard)), from) =
+                best.expect("a node with more shards than another has one that the other has not");
+            let position = self.shards[shard].iter().position(|&node| node == from).expect("offered where it is");
+            self.remove(shard, position);
+            self.add(shard, to);
+        }
+    }
+
+    fn add(&mut self, shard: usize, node: usize) {
+        self.shards[shard].push(node);
+        self.load[node] += 1;
+    }
+
+    fn remove(&mut self, shard: usize, position: usize) {
+        let node = self.shards[shard].remove(position);
+        self.load[node] -= 1;
+        if position < self.in_place[shard] {
+            self.in_place[shard] -= 1;
+        }
+    }
+}
