@@ -62,44 +62,42 @@ impl Client {
     {
         let mut pause = FIRST_PAUSE;
         let mut hints = 0;
-        let mut last = Status::deadline_exceeded("the time limit left no time to ask");
+        let mut last = nobody_asked();
         loop {
             let now = Instant::now();
             let remaining = deadline.saturating_duration_since(now);
             if remaining.is_zero() {
-                return Err(Error::Unavailable(last));
+                return Err(last);
             }
             // A node may hang with its connection open. A read leaves time to ask another one.
             let limit = if effect == Effect::Read { remaining / 2 } else { remaining };
             let address = self.read_routes().pick(target, now);
             let result = self.attempt(&address, limit, message.clone(), &send).await;
-            let (headers, answer) = match result {
-                Ok(response) => {
-                    let (headers, answer, _) = response.into_parts();
-                    (headers, Ok(answer))
+            let headers = result.as_ref().map_or_else(Status::metadata, Response::metadata);
+            let hint = metadata::leader(headers).filter(|leader| *leader != &*address);
+            let is_redirected = match (target, hint) {
+                (Target::Leader(shard), Some(leader)) => {
+                    self.write_routes().learn_leader(shard, leader);
+                    true
                 }
-                Err(status) => (status.metadata().clone(), Err(status)),
+                _ => false,
             };
-            let hint = metadata::leader(&headers).filter(|leader| *leader != &*address);
-            if let (Target::Leader(shard), Some(leader)) = (target, hint) {
-                self.write_routes().learn_leader(shard, leader);
-            }
-            let status = match answer {
-                Ok(answer) => return Ok(answer),
-                Err(status) => status,
+            let status = match result {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => match judge(status, effect) {
+                    Verdict::TryAgain(status) => status,
+                    Verdict::GiveUp(error) => return Err(error),
+                },
             };
-            last = match judge(status, effect) {
-                Verdict::TryAgain(status) => status,
-                Verdict::GiveUp(error) => return Err(error),
-            };
-            if hint.is_some() && hints < HINTS_IN_A_ROW {
+            self.note_failure(target, &address, &status);
+            last = Error::Unavailable { asked: address.to_string(), source: status };
+            if is_redirected && hints < HINTS_IN_A_ROW {
                 hints += 1;
                 continue;
             }
             hints = 0;
-            self.note_failure(target, &address, &last);
             if Instant::now() + pause >= deadline {
-                return Err(Error::Unavailable(last));
+                return Err(last);
             }
             sleep(jittered(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -152,12 +150,12 @@ impl Client {
     /// Reads the topology from the first node that gives one.
     async fn refresh(&self, deadline: Instant) -> Result<(), Error> {
         let Ok(mut refreshed_at) = timeout_at(deadline.into(), self.shared.refreshed_at.lock()).await else {
-            return Err(Error::Unavailable(Status::deadline_exceeded("no topology in time")));
+            return Err(nobody_asked());
         };
         if refreshed_at.is_some_and(|at| at.elapsed() < TOPOLOGY_AGE) {
             return Ok(());
         }
-        let mut last = Error::Unavailable(Status::deadline_exceeded("no topology in time"));
+        let mut last = nobody_asked();
         let addresses = self.read_routes().all(Instant::now());
         for address in addresses {
             let limit = deadline.saturating_duration_since(Instant::now()).min(TOPOLOGY_TIMEOUT);
@@ -172,7 +170,7 @@ impl Client {
                 },
                 Err(status) => {
                     last = match judge(status, Effect::Read) {
-                        Verdict::TryAgain(status) => Error::Unavailable(status),
+                        Verdict::TryAgain(source) => Error::Unavailable { asked: address.to_string(), source },
                         Verdict::GiveUp(error) => error,
                     }
                 }
@@ -187,7 +185,7 @@ impl Client {
         if let Target::Leader(shard) = target {
             routes.forget_leader(shard, address);
         }
-        if outcome::of(status) == Outcome::Unknown || outcome::was_never_connected(status) {
+        if outcome::of(status) == Outcome::Unknown || outcome::was_never_sent(status) {
             routes.avoid(address, Instant::now());
         }
     }
@@ -203,11 +201,20 @@ fn judge(status: Status, effect: Effect) -> Verdict {
             }
             _ => Verdict::TryAgain(status),
         },
+        (Outcome::NotApplied, _) if outcome::was_never_sent(&status) => Verdict::TryAgain(status),
         (Outcome::NotApplied, _) => match status.code() {
             Code::Unavailable => Verdict::TryAgain(status),
             Code::ResourceExhausted => Verdict::GiveUp(Error::Overloaded(status)),
             _ => Verdict::GiveUp(Error::Rejected(status)),
         },
+    }
+}
+
+/// The time limit was over before the first attempt.
+fn nobody_asked() -> Error {
+    Error::Unavailable {
+        asked: "none".to_owned(),
+        source: Status::deadline_exceeded("the time limit left none to ask"),
     }
 }
 

@@ -13,8 +13,12 @@ pub enum Error {
 
     /// Until the deadline no node could execute the request: unreachable, or without a leader. Nothing was applied; safe
     /// to retry.
-    #[error("no node could answer in time ({}); check that the nodes run and are reachable", describe(.0))]
-    Unavailable(#[source] Status),
+    #[error("no node could answer in time ({asked}: {}); check that the nodes run and are reachable", describe(.source))]
+    Unavailable {
+        /// The address that was asked last.
+        asked: String,
+        source: Status,
+    },
 
     /// Refused before the proposal because a bound was reached. Nothing was applied; safe to retry after a pause.
     #[error("the node is overloaded ({}); retry later", describe(.0))]
@@ -44,7 +48,7 @@ impl Error {
         match self {
             Error::UnknownOutcome(_) => Outcome::Unknown,
             Error::InvalidEndpoint(_)
-            | Error::Unavailable(_)
+            | Error::Unavailable { .. }
             | Error::Overloaded(_)
             | Error::Rejected(_)
             | Error::OtherCluster { .. }
@@ -54,7 +58,7 @@ impl Error {
 
     /// Whether the same call may be made again with a chance of success, and without a write being applied twice.
     pub fn is_retry_safe(&self) -> bool {
-        matches!(self, Error::Unavailable(_) | Error::Overloaded(_))
+        matches!(self, Error::Unavailable { .. } | Error::Overloaded(_))
     }
 }
 

@@ -12,7 +12,7 @@
 //! **The metadata decides, not the code.** gRPC libraries and proxies make `UNAVAILABLE` and `RESOURCE_EXHAUSTED`
 //! themselves, for requests that did reach a node: a connection that misses its keep-alive answers `UNAVAILABLE` to
 //! everything in flight on it. Retrying such a write would apply it twice, with other writes in between. So an error
-//! without the mark means unknown, with the one exception of a connection that was never made.
+//! without the mark means unknown, with the one exception of a request that was [never sent](was_never_sent).
 //!
 //! A read has no outcome: any read may be retried.
 
@@ -73,16 +73,17 @@ pub fn of(status: &Status) -> Outcome {
     match status.metadata().get(metadata::OUTCOME).map(|value| value.as_bytes()) {
         Some(value) if value == NOT_APPLIED.as_bytes() => Outcome::NotApplied,
         Some(_) => Outcome::Unknown,
-        None if was_never_connected(status) => Outcome::NotApplied,
+        None if was_never_sent(status) => Outcome::NotApplied,
         None => Outcome::Unknown,
     }
 }
 
-/// Whether the error is this process failing to make a connection: no byte of the request has left.
-pub fn was_never_connected(status: &Status) -> bool {
+/// Whether no byte of the request has left this process: the connection could not be made, or it was found closed before
+/// it took the request. (hyper calls the latter canceled, and in HTTP/2 nothing else: it hands the request back.)
+pub fn was_never_sent(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
+        if error.is::<tonic::ConnectError>() || error.downcast_ref().is_some_and(hyper::Error::is_canceled) {
             return true;
         }
         source = error.source();
