@@ -164,6 +164,17 @@ async fn nobody_there_ends_with_the_cause() {
 }
 
 #[tokio::test]
+async fn write_that_finds_no_connection_is_known_not_to_be_applied() {
+    let mut servers = Servers::start(1);
+    let client = servers.client().with_timeout(Duration::from_millis(100));
+    client.put("k", "1").await.unwrap();
+    servers.stop(0).await;
+    client.get("k").await.expect_err("a read finds the connection broken, so that the write has to make a new one");
+    let error = client.put("k", "2").await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::NotApplied, "{error}");
+}
+
+#[tokio::test]
 async fn another_cluster_at_the_same_address_gets_no_write() {
     let servers = Servers::start(1);
     let client = servers.client();
