@@ -1,1 +1,236 @@
+//! The Rust client of Ringfort.
+//!
+//! A [`Client`] connects lazily, learns from any endpoint where the shards are, and sends each request to the leader of
+//! its key's shard. What it believes of the cluster may be outdated: a node that is asked for a shard it does not lead
+//! forwards the request, and its answer names the leader for the next one.
+//!
+//! **What is retried.** Until its deadline a call is repeated as long as the previous attempt certainly applied nothing:
+//! no connection, no leader, another leader. Reads are repeated after any failure of a node. A write whose outcome is
+//! unknown is never repeated: applied twice, readers would see 1, 2, 1. It ends in [`Error::UnknownOutcome`].
+//!
+//! **One cluster.** The first topology binds the client to its cluster; every later request names it, and a node of
+//! another cluster refuses.
+//!
+//! One HTTP/2 connection a node carries all requests of a client and its clones.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), ringfort_client::Error> {
+//! let client = ringfort_client::Client::connect(["127.0.0.1:50051"])?;
+//! client.put("greeting", "hello").await?;
+//! assert_eq!(client.get("greeting").await?.unwrap().value, "hello");
+//! # Ok(())
+//! # }
+//! ```
 
+mod call;
+mod channels;
+mod error;
+mod routes;
+
+pub use error::Error;
+pub use ringfort_proto::outcome::Outcome;
+pub use ringfort_proto::v1;
+
+use bytes::Bytes;
+use call::Effect;
+use ringfort_proto::v1::cluster_client::ClusterClient;
+use ringfort_proto::v1::kv_client::KvClient;
+use routes::{Address, Routes, Target};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+/// How long a call may take, all its attempts together, unless [`Client::with_timeout`] says otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The largest answer that is accepted: above a node's largest page of a scan.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+
+/// A connection to a cluster. Clones share their connections and what they learn.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    timeout: Duration,
+}
+
+struct Shared {
+    routes: RwLock<Routes>,
+    channels: channels::Channels,
+    /// When the topology was last read. Held while it is read, so that one call reads it for all.
+    refreshed_at: tokio::sync::Mutex<Option<Instant>>,
+}
+
+/// What a read promises.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Consistency {
+    /// The read sees every write that was acknowledged before it began.
+    #[default]
+    Linearizable,
+    /// Any replica answers from what it has, within the cluster's staleness bound.
+    Stale,
+}
+
+/// A key's value and its history.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Value {
+    pub value: Bytes,
+    /// How often the key was written since it was created; 1 for a new key.
+    pub version: u64,
+    /// The shard's revision at which the key was created.
+    pub create_revision: u64,
+    /// The shard's revision at which the key was last written.
+    pub modify_revision: u64,
+}
+
+/// A part of a scan.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Page {
+    /// In ascending order of their keys.
+    pub entries: Vec<v1::Entry>,
+    /// Whether keys follow; the last entry's key asks for them.
+    pub more: bool,
+}
+
+impl Client {
+    /// A client of the cluster that these endpoints (`host:port`) belong to. No connection is made yet.
+    ///
+    /// # Errors
+    /// [`Error::InvalidEndpoint`] for an endpoint that is not an address, or if there is none.
+    ///
+    /// # Panics
+    /// Connections are driven by the tokio runtime that calls are made on; calls outside of one panic.
+    pub fn connect<E: AsRef<str>>(endpoints: impl IntoIterator<Item = E>) -> Result<Client, Error> {
+        let channels = channels::Channels::default();
+        let mut seeds = Vec::new();
+        for endpoint in endpoints {
+            let address = Address::from(endpoint.as_ref().trim().trim_start_matches("http://"));
+            channels::endpoint(&address)?;
+            seeds.push(address);
+        }
+        if seeds.is_empty() {
+            return Err(Error::InvalidEndpoint(String::new()));
+        }
+        let routes = RwLock::new(Routes::new(seeds));
+        let shared = Shared { routes, channels, refreshed_at: tokio::sync::Mutex::new(None) };
+        Ok(Client { shared: Arc::new(shared), timeout: DEFAULT_TIMEOUT })
+    }
+
+    /// The same client with another time limit for each call.
+    pub fn with_timeout(self, timeout: Duration) -> Client {
+        Client { timeout, ..self }
+    }
+
+    /// Sets a key. Durable on a quorum when this returns.
+    ///
+    /// # Errors
+    /// After [`Error::UnknownOutcome`] the write may or may not be applied; after any other it is not.
+    pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<v1::PutResponse, Error> {
+        let (key, deadline) = (key.into(), self.deadline());
+        let target = Target::Leader(self.shard_of(&key, deadline).await?);
+        let message = v1::PutRequest { key, value: value.into() };
+        self.call(target, Effect::Write, deadline, message, async |channel, request| kv(channel).put(request).await)
+            .await
+    }
+
+    /// Reads a key; `None` where there is none. Sees every write acknowledged before the call.
+    pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<Value>, Error> {
+        self.get_with(key, Consistency::Linearizable).await
+    }
+
+    /// Reads a key with the promise that is asked for.
+    pub async fn get_with(&self, key: impl Into<Bytes>, consistency: Consistency) -> Result<Option<Value>, Error> {
+        let (key, deadline) = (key.into(), self.deadline());
+        let shard = self.shard_of(&key, deadline).await?;
+        let (target, consistency) = match consistency {
+            Consistency::Linearizable => (Target::Leader(shard), v1::ReadConsistency::Linearizable),
+            Consistency::Stale => (Target::Replica(shard), v1::ReadConsistency::Stale),
+        };
+        let message = v1::GetRequest { key, consistency: consistency.into() };
+        let send = async |channel, request| kv(channel).get(request).await;
+        let found = self.call(target, Effect::Read, deadline, message, send).await?;
+        Ok(found.found.then_some(Value {
+            value: found.value,
+            version: found.version,
+            create_revision: found.create_revision,
+            modify_revision: found.modify_revision,
+        }))
+    }
+
+    /// Removes a key; the answer says whether there was one.
+    ///
+    /// # Errors
+    /// As for [`Client::put`].
+    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<v1::DeleteResponse, Error> {
+        let (key, deadline) = (key.into(), self.deadline());
+        let target = Target::Leader(self.shard_of(&key, deadline).await?);
+        let message = v1::DeleteRequest { key };
+        let send = async |channel, request| kv(channel).delete(request).await;
+        self.call(target, Effect::Write, deadline, message, send).await
+    }
+
+    /// All keys with a prefix, in ascending order, with their values: everything in memory at once. Pages are read one
+    /// after the other, each within the time limit; see [`Client::scan_page`] for what that promises.
+    pub async fn scan(&self, prefix: impl Into<Bytes>) -> Result<Vec<v1::Entry>, Error> {
+        let (prefix, mut entries) = (prefix.into(), Vec::<v1::Entry>::new());
+        loop {
+            let start_after = entries.last().map_or_else(Bytes::new, |entry| entry.key.clone());
+            let page = self.scan_page(prefix.clone(), start_after, 0).await?;
+            entries.extend(page.entries);
+            if !page.more {
+                return Ok(entries);
+            }
+        }
+    }
+
+    /// The keys with a prefix above `start_after` (empty: from the first), at most `limit` (0: as many as a node gives
+    /// in one answer). Each shard's part is linearizable by itself; the page is not one point in time over all shards.
+    pub async fn scan_page(
+        &self,
+        prefix: impl Into<Bytes>,
+        start_after: impl Into<Bytes>,
+        limit: u32,
+    ) -> Result<Page, Error> {
+        let message = v1::ScanRequest { prefix: prefix.into(), start_after: start_after.into(), limit };
+        let start_after = message.start_after.clone();
+        let send = async |channel, request| kv(channel).scan(request).await;
+        let v1::ScanResponse { entries, more } =
+            self.call(Target::Node, Effect::Read, self.deadline(), message, send).await?;
+        // Whoever asks for page after page must get on, whatever a node answers.
+        let advances = entries.is_sorted_by(|a, b| a.key < b.key)
+            && entries.first().is_none_or(|first| start_after.is_empty() || first.key > start_after)
+            && !(more && entries.is_empty());
+        if !advances {
+            return Err(Error::BadAnswer("its page of a scan does not advance"));
+        }
+        Ok(Page { entries, more })
+    }
+
+    /// Where the shards are, as far as one node knows.
+    pub async fn topology(&self) -> Result<v1::TopologyResponse, Error> {
+        let send = async |channel, request| ClusterClient::new(channel).topology(request).await;
+        self.call(Target::Node, Effect::Read, self.deadline(), v1::TopologyRequest {}, send).await
+    }
+
+    /// How nodes and shards fare, gathered by one node from all that it reaches.
+    pub async fn status(&self) -> Result<v1::StatusResponse, Error> {
+        let send = async |channel, request| {
+            ClusterClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES).status(request).await
+        };
+        self.call(Target::Node, Effect::Read, self.deadline(), v1::StatusRequest {}, send).await
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    fn read_routes(&self) -> RwLockReadGuard<'_, Routes> {
+        self.shared.routes.read().expect("no code panics while it holds the routes")
+    }
+
+    fn write_routes(&self) -> RwLockWriteGuard<'_, Routes> {
+        self.shared.routes.write().expect("no code panics while it holds the routes")
+    }
+}
+
+fn kv(channel: tonic::transport::Channel) -> KvClient<tonic::transport::Channel> {
+    KvClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES)
+}

@@ -1,1 +1,21 @@
+//! Ringfort on the wire: the messages and services of package `ringfort.v1`.
+//!
+//! The `.proto` files under `proto/ringfort/v1` are the source; this crate is what `build.rs` makes of them, and what a
+//! `.proto` file cannot say: the metadata beside the messages ([`metadata`]) and how an error tells whether a write was
+//! applied ([`outcome`]).
+//!
+//! Every `bytes` field is a [`bytes::Bytes`]: decoding takes a reference into the received buffer and copies nothing.
+//! The price is that a kept key or value keeps its whole message alive; whoever stores one copies it.
 
+pub mod metadata;
+pub mod outcome;
+
+/// Package `ringfort.v1`, as generated.
+pub mod v1 {
+    #![allow(clippy::all, reason = "generated code")]
+    #![allow(rustdoc::all, reason = "comments of the .proto files are not written for rustdoc")]
+    tonic::include_proto!("ringfort.v1");
+}
+
+/// The compiled `.proto` files, for gRPC server reflection: an encoded `google.protobuf.FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("ringfort.v1");

@@ -1,0 +1,80 @@
+//! What all commands that talk to a running cluster have in common.
+
+use crate::failure::Failure;
+use clap::{Args, ValueEnum};
+use ringfort_client::Client;
+use std::future::Future;
+use std::time::Duration;
+
+/// Options of every client command.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(next_help_heading = "Connection and output")]
+pub struct ClientOptions {
+    /// Nodes to ask, host:port, separated by commas; one that answers is enough.
+    #[arg(
+        long,
+        env = "RINGFORT_ENDPOINTS",
+        value_name = "HOST:PORT,...",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:50051"
+    )]
+    pub endpoints: Vec<String>,
+
+    /// How to print the answer. The fields of json are stable, the table is for people.
+    #[arg(short, long, env = "RINGFORT_OUTPUT", value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+
+    /// How long a request may take, all attempts together: 500ms, 5s, 1m.
+    #[arg(long, env = "RINGFORT_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    Table,
+    Json,
+}
+
+impl ClientOptions {
+    /// Runs `command` with a client of the cluster, on a runtime of its own.
+    pub fn run<T, F>(&self, command: impl FnOnce(Client) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let client = Client::connect(&self.endpoints)?.with_timeout(self.timeout);
+            command(client).await
+        })
+    }
+}
+
+/// A whole number with a unit: ms, s, m; without one it is seconds. At least a millisecond.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let milliseconds = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        _ => return Err("the units are ms, s and m".to_owned()),
+    };
+    match digits.parse::<u32>() {
+        Ok(number) if number > 0 => Ok(Duration::from_millis(u64::from(number) * milliseconds)),
+        _ => Err("give a whole number above 0 with a unit, such as 500ms or 5s".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        for (text, milliseconds) in [("500ms", 500), ("5s", 5000), ("5", 5000), ("2m", 120_000)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for bad in ["", "0s", "s", "-1s", "1.5s", "5h", "5 s", "99999999999s"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

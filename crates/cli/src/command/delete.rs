@@ -1,0 +1,40 @@
+//! `ringfort delete`.
+
+use super::{bytes_of, print_json, print_line};
+use crate::client_options::{ClientOptions, Output};
+use crate::failure::{Answer, Failure};
+use clap::Args;
+use serde::Serialize;
+use std::ffi::OsString;
+
+/// Remove a key
+///
+/// Exits with 1 where there was no such key.
+#[derive(Args, Debug)]
+pub struct Delete {
+    /// The key.
+    key: OsString,
+
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+/// The answer of `-o json`.
+#[derive(Serialize)]
+struct Report {
+    found: bool,
+    revision: u64,
+}
+
+impl Delete {
+    pub fn run(self) -> Result<Answer, Failure> {
+        let key = bytes_of(&self.key);
+        let deleted = self.client.run(async |client| Ok(client.delete(key).await?))?;
+        match self.client.output {
+            Output::Json => print_json(&Report { found: deleted.found, revision: deleted.revision })?,
+            Output::Table if deleted.found => print_line("deleted")?,
+            Output::Table => eprintln!("not found"),
+        }
+        Ok(if deleted.found { Answer::Yes } else { Answer::No })
+    }
+}

@@ -1,0 +1,110 @@
+//! `ringfort get`.
+
+use super::{bytes_of, print_json};
+use crate::client_options::{ClientOptions, Output};
+use crate::failure::{Answer, Failure};
+use crate::text::JsonBytes;
+use clap::{ArgAction, Args};
+use ringfort_client::Consistency;
+use serde::Serialize;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+
+/// Read a key
+///
+/// Prints the value's bytes as they are; on a terminal a line break follows, in a pipe or a file nothing does, so that
+/// `ringfort get a | ringfort put b` copies. Exits with 1 where there is no such key.
+#[derive(Args, Debug)]
+pub struct Get {
+    /// The key.
+    key: OsString,
+
+    /// Let any replica answer, even with a value that is a little old.
+    #[arg(
+        long,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true"
+    )]
+    stale: bool,
+
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+/// The answer of `-o json`. Of a key that is not there only `key` and `found` are given.
+#[derive(Serialize)]
+struct Report<'a> {
+    key: JsonBytes<'a>,
+    found: bool,
+    #[serde(flatten)]
+    value: Option<FoundValue<'a>>,
+}
+
+#[derive(Serialize)]
+struct FoundValue<'a> {
+    value: JsonBytes<'a>,
+    version: u64,
+    create_revision: u64,
+    modify_revision: u64,
+}
+
+impl Get {
+    pub fn run(self) -> Result<Answer, Failure> {
+        let consistency = if self.stale { Consistency::Stale } else { Consistency::Linearizable };
+        let key = bytes_of(&self.key);
+        let found = self.client.run(async |client| Ok(client.get_with(key.clone(), consistency).await?))?;
+        match self.client.output {
+            Output::Json => print_json(&Report {
+                key: JsonBytes(&key),
+                found: found.is_some(),
+                value: found.as_ref().map(|found| FoundValue {
+                    value: JsonBytes(&found.value),
+                    version: found.version,
+                    create_revision: found.create_revision,
+                    modify_revision: found.modify_revision,
+                }),
+            })?,
+            Output::Table => match &found {
+                Some(found) => {
+                    let mut stdout = io::stdout().lock();
+                    stdout.write_all(&found.value)?;
+                    if stdout.is_terminal() {
+                        stdout.write_all(b"\n")?;
+                    }
+                    stdout.flush()?;
+                }
+                None => eprintln!("not found"),
+            },
+        }
+        Ok(if found.is_some() { Answer::Yes } else { Answer::No })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::args::{Cli, normalized};
+    use crate::command::Command;
+    use clap::Parser;
+    use std::ffi::OsString;
+
+    fn is_stale(args: &[&str]) -> Option<bool> {
+        let args = ["ringfort", "get", "k"].iter().chain(args).map(OsString::from);
+        match Cli::try_parse_from(normalized(args)).ok()?.command {
+            Command::Get(get) => Some(get.stale),
+            other => panic!("get was parsed as {other:?}"),
+        }
+    }
+
+    #[test]
+    fn boolean_flags_may_have_a_value() {
+        assert_eq!(is_stale(&[]), Some(false));
+        assert_eq!(is_stale(&["--stale"]), Some(true));
+        assert_eq!(is_stale(&["--stale=true"]), Some(true));
+        assert_eq!(is_stale(&["--stale=false"]), Some(false));
+        assert_eq!(is_stale(&["--stale", "-o", "json"]), Some(true));
+        assert_eq!(is_stale(&["--stale=perhaps"]), None);
+    }
+}

@@ -1,0 +1,50 @@
+//! The subcommands, one a file.
+
+mod delete;
+mod get;
+mod put;
+mod scan;
+mod status;
+
+use crate::failure::{Answer, Failure};
+use bytes::Bytes;
+use clap::Subcommand;
+use serde::Serialize;
+use std::ffi::OsStr;
+use std::io::{self, Write};
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    Put(put::Put),
+    Get(get::Get),
+    Delete(delete::Delete),
+    Scan(scan::Scan),
+    Status(status::Status),
+}
+
+impl Command {
+    pub fn run(self) -> Result<Answer, Failure> {
+        match self {
+            Command::Put(put) => put.run(),
+            Command::Get(get) => get.run(),
+            Command::Delete(delete) => delete.run(),
+            Command::Scan(scan) => scan.run(),
+            Command::Status(status) => status.run(),
+        }
+    }
+}
+
+/// An argument's bytes, as they were given.
+fn bytes_of(argument: &OsStr) -> Bytes {
+    Bytes::copy_from_slice(argument.as_encoded_bytes())
+}
+
+/// One line of JSON on stdout.
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    print_line(&serde_json::to_string(value)?)
+}
+
+/// One line on stdout.
+fn print_line(line: &str) -> Result<(), Failure> {
+    Ok(writeln!(io::stdout().lock(), "{line}")?)
+}

@@ -1,0 +1,54 @@
+//! `ringfort put`.
+
+use super::{bytes_of, print_json, print_line};
+use crate::client_options::{ClientOptions, Output};
+use crate::failure::{Answer, Failure};
+use bytes::Bytes;
+use clap::Args;
+use serde::Serialize;
+use std::ffi::OsString;
+use std::io::{self, Read};
+
+/// Set a key
+///
+/// Returns once the write is durable on a quorum of the shard's replicas. Where the outcome of a write is unknown, the
+/// error says so, and the write is never repeated by itself.
+#[derive(Args, Debug)]
+pub struct Put {
+    /// The key.
+    key: OsString,
+
+    /// The value; without one it is read from stdin, all of it. After `--` it may begin with a dash.
+    #[arg(allow_negative_numbers = true)]
+    value: Option<OsString>,
+
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+/// The answer of `-o json`.
+#[derive(Serialize)]
+struct Report {
+    version: u64,
+    revision: u64,
+}
+
+impl Put {
+    pub fn run(self) -> Result<Answer, Failure> {
+        let value = match &self.value {
+            Some(value) => bytes_of(value),
+            None => {
+                let mut value = Vec::new();
+                io::stdin().lock().read_to_end(&mut value)?;
+                Bytes::from(value)
+            }
+        };
+        let key = bytes_of(&self.key);
+        let put = self.client.run(async |client| Ok(client.put(key, value).await?))?;
+        match self.client.output {
+            Output::Table => print_line(&format!("OK, version {}", put.version))?,
+            Output::Json => print_json(&Report { version: put.version, revision: put.revision })?,
+        }
+        Ok(Answer::Yes)
+    }
+}

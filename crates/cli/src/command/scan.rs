@@ -1,0 +1,111 @@
+//! `ringfort scan`.
+
+use super::bytes_of;
+use crate::client_options::{ClientOptions, Output};
+use crate::failure::{Answer, Failure};
+use crate::text::{JsonBytes, escaped};
+use bytes::Bytes;
+use clap::Args;
+use ringfort_client::v1::Entry;
+use serde::Serialize;
+use std::ffi::OsString;
+use std::io::{self, BufWriter, Write};
+
+/// List keys with their values, in the order of the keys' bytes
+///
+/// One line a key: key, tab, value, with control characters, backslashes and what is not UTF-8 escaped (\n, \x00); with
+/// `-o json` one object a line. Each shard is read at one point in time, different shards at different ones.
+#[derive(Args, Debug)]
+pub struct Scan {
+    /// Only keys that begin with this.
+    #[arg(long, default_value = "")]
+    prefix: OsString,
+
+    /// Only keys after this one.
+    #[arg(long, default_value = "", value_name = "KEY")]
+    start_after: OsString,
+
+    /// At most this many keys.
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<u32>,
+
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+/// A line of `-o json`.
+#[derive(Serialize)]
+struct Line<'a> {
+    key: JsonBytes<'a>,
+    value: JsonBytes<'a>,
+    version: u64,
+    create_revision: u64,
+    modify_revision: u64,
+}
+
+impl Scan {
+    pub fn run(self) -> Result<Answer, Failure> {
+        let mut stdout = BufWriter::new(io::stdout().lock());
+        self.client.run(async |client| {
+            let prefix = bytes_of(&self.prefix);
+            let mut start_after = bytes_of(&self.start_after);
+            let mut left = self.limit.unwrap_or(u32::MAX);
+            while left > 0 {
+                let page = client.scan_page(prefix.clone(), start_after, self.limit.map_or(0, |_| left)).await?;
+                for entry in page.entries.iter().take(left as usize) {
+                    print(&mut stdout, self.client.output, entry)?;
+                }
+                if self.limit.is_some() {
+                    left = left.saturating_sub(page.entries.len() as u32);
+                }
+                if !page.more {
+                    break;
+                }
+                // A page with more to come is not empty: the client has checked it.
+                start_after = page.entries.last().map_or_else(Bytes::new, |entry| entry.key.clone());
+            }
+            Ok(())
+        })?;
+        stdout.flush()?;
+        Ok(Answer::Yes)
+    }
+}
+
+fn print(out: &mut impl Write, output: Output, entry: &Entry) -> Result<(), Failure> {
+    match output {
+        Output::Table => writeln!(out, "{}\t{}", escaped(&entry.key), escaped(&entry.value))?,
+        Output::Json => {
+            let line = Line {
+                key: JsonBytes(&entry.key),
+                value: JsonBytes(&entry.value),
+                version: entry.version,
+                create_revision: entry.create_revision,
+                modify_revision: entry.modify_revision,
+            };
+            serde_json::to_writer(&mut *out, &line).map_err(io::Error::from)?;
+            writeln!(out)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_one_line() {
+        let entry =
+            Entry { key: "k\n".into(), value: "v\t".into(), version: 2, create_revision: 3, modify_revision: 4 };
+        let printed = |output| {
+            let mut out = Vec::new();
+            print(&mut out, output, &entry).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(printed(Output::Table), "k\\n\tv\\t\n");
+        assert_eq!(
+            printed(Output::Json),
+            "{\"key\":\"k\\n\",\"value\":\"v\\t\",\"version\":2,\"create_revision\":3,\"modify_revision\":4}\n"
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! `ringfort status -o json`. Field names are an interface: they stay, and new ones may be added.
+
+use super::shard_name;
+use super::verdict::{SYSTEM_SHARD, Verdict};
+use ringfort_client::v1::{NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse};
+use serde::Serialize;
+
+#[derive(Serialize)]
+pub struct Report<'a> {
+    summary: &'a str,
+    healthy: bool,
+    node_failures_tolerated: u32,
+    /// 16 hexadecimal digits: JSON numbers end at 2^53.
+    cluster_id: String,
+    epoch: u64,
+    nodes: Vec<Node<'a>>,
+    shards: Vec<Shard>,
+}
+
+#[derive(Serialize)]
+struct Node<'a> {
+    id: u64,
+    name: &'a str,
+    grpc_address: &'a str,
+    raft_address: &'a str,
+    alive: bool,
+    silent_ms: u64,
+    build_version: &'a str,
+    shards_led: u32,
+    replicas: u32,
+    log_bytes: u64,
+    log_entries: u64,
+    keys: u64,
+    key_value_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Shard {
+    /// A number, or "system".
+    shard: String,
+    /// First and last slot; the system shard owns none.
+    slots: Option<[u32; 2]>,
+    /// The leader's node id, where there is a leader.
+    leader: Option<u64>,
+    term: u64,
+    applied_index: u64,
+    members: Vec<Member>,
+}
+
+#[derive(Serialize)]
+struct Member {
+    node: u64,
+    replica: u64,
+    role: &'static str,
+    lag: u64,
+    caught_up: bool,
+    offline: bool,
+}
+
+impl<'a> Report<'a> {
+    pub fn new(status: &'a StatusResponse, verdict: &'a Verdict) -> Report<'a> {
+        Report {
+            summary: &verdict.sentence,
+            healthy: verdict.healthy,
+            node_failures_tolerated: verdict.node_failures_tolerated,
+            cluster_id: format!("{:016x}", status.cluster_id),
+            epoch: status.epoch,
+            nodes: status.nodes.iter().map(node).collect(),
+            shards: status.shards.iter().map(shard).collect(),
+        }
+    }
+}
+
+fn node(node: &NodeStatus) -> Node<'_> {
+    Node {
+        id: node.id,
+        name: &node.name,
+        grpc_address: &node.grpc_address,
+        raft_address: &node.raft_address,
+        alive: node.alive,
+        silent_ms: node.silent_ms,
+        build_version: &node.build_version,
+        shards_led: node.shards_led,
+        replicas: node.replicas,
+        log_bytes: node.log_bytes,
+        log_entries: node.log_entries,
+        keys: node.keys,
+        key_value_bytes: node.key_value_bytes,
+    }
+}
+
+fn shard(shard: &ShardStatus) -> Shard {
+    Shard {
+        shard: shard_name(shard.shard),
+        slots: (shard.shard != SYSTEM_SHARD).then_some([shard.first_slot, shard.last_slot]),
+        leader: (shard.leader != 0).then_some(shard.leader),
+        term: shard.term,
+        applied_index: shard.applied_index,
+        members: shard.members.iter().map(member).collect(),
+    }
+}
+
+fn member(member: &ReplicaStatus) -> Member {
+    Member {
+        node: member.node,
+        replica: member.replica,
+        role: role_name(member.role()),
+        lag: member.lag,
+        caught_up: member.caught_up,
+        offline: member.offline,
+    }
+}
+
+pub fn role_name(role: ReplicaRole) -> &'static str {
+    match role {
+        ReplicaRole::Voter => "voter",
+        ReplicaRole::Learner => "learner",
+        ReplicaRole::Joining => "joining",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::verdict::judge;
+    use super::*;
+
+    #[test]
+    fn field_names_stay() {
+        let status = StatusResponse {
+            cluster_id: 0xab,
+            epoch: 3,
+            nodes: vec![NodeStatus { id: 1, name: "node1".to_owned(), alive: true, ..Default::default() }],
+            shards: vec![ShardStatus {
+                shard: SYSTEM_SHARD,
+                members: vec![ReplicaStatus { node: 1, replica: 2, caught_up: true, ..Default::default() }],
+                ..Default::default()
+            }],
+        };
+        let verdict = judge(&status);
+        let json = serde_json::to_value(Report::new(&status, &verdict)).unwrap();
+        let expected = serde_json::json!({
+            "summary": verdict.sentence,
+            "healthy": false,
+            "node_failures_tolerated": 0,
+            "cluster_id": "00000000000000ab",
+            "epoch": 3,
+            "nodes": [{
+                "id": 1, "name": "node1", "grpc_address": "", "raft_address": "", "alive": true, "silent_ms": 0,
+                "build_version": "", "shards_led": 0, "replicas": 0, "log_bytes": 0, "log_entries": 0, "keys": 0,
+                "key_value_bytes": 0,
+            }],
+            "shards": [{
+                "shard": "system", "slots": null, "leader": null, "term": 0, "applied_index": 0,
+                "members": [{
+                    "node": 1, "replica": 2, "role": "voter", "lag": 0, "caught_up": true, "offline": false,
+                }],
+            }],
+        });
+        assert_eq!(json, expected);
+    }
+}

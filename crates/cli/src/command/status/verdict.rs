@@ -1,0 +1,286 @@
+//! The sentence at the top of `ringfort status`.
+//!
+//! It promises only what the evidence carries: "tolerates N node failures" says that every shard, the system shard among
+//! them, has N voters more than a quorum that are caught up and on nodes that answer. A shard that nobody reported, or
+//! a voter that lags, lowers N. Then comes what is wrong and what to do about it, the worst first.
+
+use super::shard_name;
+use crate::text::escaped;
+use ringfort_client::v1::{NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Slots of a cluster.
+const SLOTS: u32 = 16_384;
+
+/// The number of the system shard.
+pub const SYSTEM_SHARD: u32 = u32::MAX;
+
+/// Replicas that a shard has where there are nodes enough.
+const REPLICATION_FACTOR: usize = 3;
+
+/// What `status` says in words.
+#[derive(Debug, PartialEq)]
+pub struct Verdict {
+    pub sentence: String,
+    /// Nodes that may fail at once, whichever they are, without any shard losing its quorum.
+    pub node_failures_tolerated: u32,
+    /// Every shard can serve, and nothing is silent, offline or catching up.
+    pub healthy: bool,
+}
+
+/// Draws the conclusion from what the nodes reported.
+pub fn judge(status: &StatusResponse) -> Verdict {
+    let nodes: BTreeMap<u64, &NodeStatus> = status.nodes.iter().map(|node| (node.id, node)).collect();
+    let shards = || status.shards.iter();
+    let served_by = |node: u64| nodes.get(&node).is_some_and(|node| node.alive);
+    let is_complete = is_complete(status);
+
+    let spare = |shard| spare_voters(shard, |member| served_by(member.node) && !member.offline && member.caught_up);
+    let tolerated = if is_complete { shards().map(spare).min().unwrap_or(0).max(0) } else { 0 };
+
+    let can_serve = |shard: &ShardStatus| {
+        served_by(shard.leader) && spare_voters(shard, |member| served_by(member.node) && !member.offline) >= 0
+    };
+    let lost: Vec<String> = shards().filter(|shard| !can_serve(shard)).map(|shard| shard_name(shard.shard)).collect();
+
+    let silent: Vec<&NodeStatus> = status.nodes.iter().filter(|node| !node.alive).collect();
+    let members = || shards().flat_map(|shard| &shard.members).filter(|member| served_by(member.node));
+    let offline: BTreeSet<u64> = members().filter(|member| member.offline).map(|member| member.node).collect();
+    let voting = |member: &&ReplicaStatus| member.role() == ReplicaRole::Voter;
+    let lagging = members().filter(|member| !member.offline).filter(voting).filter(|member| !member.caught_up).count();
+    let arriving = members().filter(|member| !member.offline).filter(|member| !voting(member)).count();
+
+    let mut clauses = Vec::new();
+    if !lost.is_empty() {
+        clauses.push(format!("{} without a leader or a quorum ({})", counted(lost.len(), "shard"), some_of(&lost)));
+    }
+    for node in &silent {
+        clauses.push(format!("{} has been silent for {}: start it again", name(node), seconds(node.silent_ms)));
+    }
+    if !offline.is_empty() {
+        let names: Vec<String> = offline.iter().map(|node| name(nodes[node])).collect();
+        clauses.push(format!("replicas are offline on {}: see its log for the reason", some_of(&names)));
+    }
+    if !is_complete {
+        clauses.push("not every shard was reported: ask again, or start the nodes that are missing".to_owned());
+    }
+    if lagging > 0 {
+        clauses.push(format!("{} catching up: wait", counted(lagging, "replica")));
+    }
+    if arriving > 0 {
+        clauses.push(format!("{} being added: wait", counted(arriving, "replica")));
+    }
+    if !lost.is_empty() && silent.is_empty() && offline.is_empty() {
+        clauses.push("an election should end this within seconds; if it does not, see the nodes' logs".to_owned());
+    }
+    let healthy = clauses.is_empty();
+    if healthy {
+        clauses.push("all replicas caught up".to_owned());
+        if status.nodes.len() < REPLICATION_FACTOR {
+            let missing = counted(REPLICATION_FACTOR - status.nodes.len(), "more node");
+            clauses.push(format!("start {missing} with --join-addr to tolerate a failure"));
+        } else if tolerated == 0 {
+            clauses.push("the shards are not spread over the nodes yet: wait".to_owned());
+        }
+    }
+
+    let shard_count = shards().filter(|shard| shard.shard != SYSTEM_SHARD).count();
+    let mut sentence = format!("{}, {}", counted(status.nodes.len(), "node"), counted(shard_count, "shard"));
+    if lost.is_empty() {
+        let failures =
+            if tolerated == 0 { "no node failure".to_owned() } else { counted(tolerated as usize, "node failure") };
+        sentence.push_str(&format!(", tolerates {failures}"));
+    }
+    for clause in &clauses {
+        sentence.push_str("; ");
+        sentence.push_str(clause);
+    }
+    Verdict { sentence, node_failures_tolerated: tolerated as u32, healthy }
+}
+
+/// Voters that are `good`, beyond a quorum; negative where they are too few for one.
+fn spare_voters(shard: &ShardStatus, good: impl Fn(&ReplicaStatus) -> bool) -> i64 {
+    let voters = || shard.members.iter().filter(|member| member.role() == ReplicaRole::Voter);
+    let quorum = voters().count() / 2 + 1;
+    voters().filter(|member| good(member)).count() as i64 - quorum as i64
+}
+
+/// Whether the report covers every slot and the system shard.
+fn is_complete(status: &StatusResponse) -> bool {
+    let system = status.shards.iter().any(|shard| shard.shard == SYSTEM_SHARD);
+    let mut ranges: Vec<(u32, u32)> = status
+        .shards
+        .iter()
+        .filter(|shard| shard.shard != SYSTEM_SHARD)
+        .map(|shard| (shard.first_slot, shard.last_slot))
+        .collect();
+    ranges.sort_unstable();
+    let mut next = 0;
+    system
+        && ranges.iter().all(|&(first, last)| first == std::mem::replace(&mut next, last.saturating_add(1)))
+        && next == SLOTS
+}
+
+fn name(node: &NodeStatus) -> String {
+    if node.name.is_empty() { format!("node {}", node.id) } else { escaped(node.name.as_bytes()) }
+}
+
+fn seconds(milliseconds: u64) -> String {
+    format!("{} s", milliseconds / 1000)
+}
+
+fn counted(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+/// The first few of a list, and how many more there are.
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A healthy cluster of `nodes` nodes with two shards and the system shard, each on the first three nodes.
+    fn cluster(nodes: u64) -> StatusResponse {
+        let node = |id| NodeStatus { id, name: format!("node{id}"), alive: true, ..Default::default() };
+        let member = |node| ReplicaStatus { node, replica: node, caught_up: true, ..Default::default() };
+        let shard = |shard, first_slot, last_slot| ShardStatus {
+            shard,
+            first_slot,
+            last_slot,
+            leader: 1,
+            members: (1..=nodes.min(3)).map(member).collect(),
+            ..Default::default()
+        };
+        StatusResponse {
+            nodes: (1..=nodes).map(node).collect(),
+            shards: vec![shard(0, 0, 8191), shard(1, 8192, 16_383), shard(SYSTEM_SHARD, 0, 0)],
+            ..Default::default()
+        }
+    }
+
+    fn silence(status: &mut StatusResponse, node: usize) {
+        status.nodes[node].alive = false;
+        status.nodes[node].silent_ms = 12_345;
+    }
+
+    #[track_caller]
+    fn assert_says(status: &StatusResponse, sentence: &str) {
+        assert_eq!(judge(status).sentence, sentence);
+    }
+
+    #[test]
+    fn healthy_clusters() {
+        assert_says(&cluster(3), "3 nodes, 2 shards, tolerates 1 node failure; all replicas caught up");
+        let verdict = judge(&cluster(4));
+        assert!(verdict.healthy && verdict.node_failures_tolerated == 1, "{verdict:?}");
+    }
+
+    #[test]
+    fn fewer_than_three_nodes_tolerate_nothing() {
+        let more = "with --join-addr to tolerate a failure";
+        let caught_up = "all replicas caught up";
+        assert_says(
+            &cluster(1),
+            &format!("1 node, 2 shards, tolerates no node failure; {caught_up}; start 2 more nodes {more}"),
+        );
+        assert_says(
+            &cluster(2),
+            &format!("2 nodes, 2 shards, tolerates no node failure; {caught_up}; start 1 more node {more}"),
+        );
+    }
+
+    #[test]
+    fn five_voters_everywhere_tolerate_two_and_the_weakest_shard_decides() {
+        let mut status = cluster(5);
+        for shard in &mut status.shards {
+            for node in [4, 5] {
+                shard.members.push(ReplicaStatus { node, replica: node, caught_up: true, ..Default::default() });
+            }
+        }
+        assert_says(&status, "5 nodes, 2 shards, tolerates 2 node failures; all replicas caught up");
+        status.shards[2].members.truncate(3);
+        assert_eq!(judge(&status).node_failures_tolerated, 1, "the system shard has three voters");
+    }
+
+    #[test]
+    fn silent_node_uses_up_the_tolerance() {
+        let mut status = cluster(3);
+        silence(&mut status, 1);
+        let expected = "3 nodes, 2 shards, tolerates no node failure; node2 has been silent for 12 s: start it again";
+        assert_says(&status, expected);
+        assert!(!judge(&status).healthy);
+    }
+
+    #[test]
+    fn lost_quorum_comes_first_and_promises_nothing() {
+        let mut status = cluster(3);
+        silence(&mut status, 1);
+        silence(&mut status, 2);
+        assert_says(
+            &status,
+            "3 nodes, 2 shards; 3 shards without a leader or a quorum (0, 1, system); \
+             node2 has been silent for 12 s: start it again; node3 has been silent for 12 s: start it again",
+        );
+    }
+
+    #[test]
+    fn shard_without_a_leader() {
+        let mut status = cluster(3);
+        status.shards[1].leader = 0;
+        assert_says(
+            &status,
+            "3 nodes, 2 shards; 1 shard without a leader or a quorum (1); \
+             an election should end this within seconds; if it does not, see the nodes' logs",
+        );
+    }
+
+    #[test]
+    fn voter_that_lags_is_no_spare_one() {
+        let mut status = cluster(3);
+        status.shards[0].members[2].caught_up = false;
+        assert_says(&status, "3 nodes, 2 shards, tolerates no node failure; 1 replica catching up: wait");
+        status.shards[0].members[1].caught_up = false;
+        assert_says(&status, "3 nodes, 2 shards, tolerates no node failure; 2 replicas catching up: wait");
+    }
+
+    #[test]
+    fn learners_do_not_count() {
+        let mut status = cluster(4);
+        for shard in &mut status.shards {
+            shard.members[2].role = ReplicaRole::Learner.into();
+        }
+        assert_says(&status, "4 nodes, 2 shards, tolerates no node failure; 3 replicas being added: wait");
+    }
+
+    #[test]
+    fn offline_replica_names_its_node() {
+        let mut status = cluster(3);
+        status.shards[0].members[2].offline = true;
+        assert_says(
+            &status,
+            "3 nodes, 2 shards, tolerates no node failure; replicas are offline on node3: see its log for the reason",
+        );
+    }
+
+    #[test]
+    fn what_was_not_reported_is_not_promised() {
+        for missing in 0..3 {
+            let mut status = cluster(3);
+            status.shards.remove(missing);
+            let verdict = judge(&status);
+            assert_eq!((verdict.node_failures_tolerated, verdict.healthy), (0, false), "{}", verdict.sentence);
+        }
+        assert_eq!(judge(&StatusResponse::default()).node_failures_tolerated, 0);
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let names: Vec<String> = (0..7).map(|number| number.to_string()).collect();
+        assert_eq!(some_of(&names), "0, 1, 2, 3, 4 and 2 more");
+    }
+}

@@ -1,0 +1,47 @@
+//! How a command ends: the exit code, and the one line on stderr.
+
+use std::{error, fmt, io};
+
+/// What a command that worked has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Exit code 0.
+    Yes,
+    /// Exit code 1: everything worked, and the answer is no. Not found, condition failed.
+    No,
+}
+
+/// Why a command did not work: exit code 2. Shown in one line.
+#[derive(Debug)]
+pub struct Failure(Box<dyn error::Error + Send + Sync>);
+
+impl Failure {
+    pub fn is_closed_pipe(&self) -> bool {
+        self.0.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl<E: error::Error + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure(Box::new(error))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_string().replace(['\n', '\r'], " "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line() {
+        let failure = Failure::from(io::Error::other("first\nsecond"));
+        assert_eq!(failure.to_string(), "first second");
+        assert!(!failure.is_closed_pipe());
+        assert!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).is_closed_pipe());
+    }
+}

@@ -1,0 +1,109 @@
+//! The client commands as a user runs them: exit codes, stdout and stderr.
+
+#[path = "../../client/tests/support/mod.rs"]
+#[allow(dead_code, reason = "the client's own tests need more of it")]
+mod support;
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+use support::Servers;
+
+struct User {
+    servers: Servers,
+}
+
+impl User {
+    fn new() -> User {
+        User { servers: Servers::start(1) }
+    }
+
+    /// Runs `ringfort` with these arguments and this stdin.
+    fn runs_with(&self, args: &[&str], stdin: &[u8]) -> Output {
+        let endpoint = self.servers.with(|state| state.addresses[0].clone());
+        run(args, stdin, &endpoint)
+    }
+
+    #[track_caller]
+    fn expects(&self, args: &[&str], code: i32, stdout: &str) {
+        let output = self.runs_with(args, b"");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), stdout, "{args:?}");
+    }
+}
+
+fn run(args: &[&str], stdin: &[u8], endpoint: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringfort"))
+        .args(args)
+        .env("RINGFORT_ENDPOINTS", endpoint)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that reads no stdin may have ended already.
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn keys_are_put_read_listed_and_deleted() {
+    let user = User::new();
+    user.expects(&["get", "k"], 1, "");
+    user.expects(&["put", "k", "v"], 0, "OK, version 1\n");
+    user.expects(&["get", "k"], 0, "v");
+    user.expects(&["get", "-o", "json", "none"], 1, "{\"key\":\"none\",\"found\":false}\n");
+    user.expects(&["put", "number", "-1"], 0, "OK, version 1\n");
+    user.expects(&["put", "dash", "--", "--value_"], 0, "OK, version 1\n");
+    user.expects(&["scan"], 0, "dash\t--value_\nk\tv\nnumber\t-1\n");
+    user.expects(&["scan", "--start_after=dash", "--limit=1"], 0, "k\tv\n");
+    user.expects(&["delete", "k"], 0, "deleted\n");
+    user.expects(&["delete", "k"], 1, "");
+}
+
+#[test]
+fn values_pass_through_pipes_unchanged() {
+    let user = User::new();
+    let value = b"\xff\x00line\n";
+    assert!(user.runs_with(&["put", "k"], value).status.success());
+    assert_eq!(user.runs_with(&["get", "k"], b"").stdout, value);
+    user.expects(&["scan", "--prefix=k"], 0, "k\t\\xff\\x00line\\n\n");
+}
+
+#[test]
+fn pages_of_a_scan_are_one_list() {
+    let user = User::new();
+    user.servers.with(|state| state.map = (b'a'..=b'z').map(|letter| (vec![letter], vec![letter])).collect());
+    let all: String = ('a'..='z').map(|letter| format!("{letter}\t{letter}\n")).collect();
+    user.expects(&["scan"], 0, &all);
+    user.expects(&["scan", "--limit", "5"], 0, &all[..5 * 4]);
+}
+
+#[test]
+fn status_opens_with_a_sentence() {
+    let user = User::new();
+    let output = String::from_utf8(user.runs_with(&["status"], b"").stdout).unwrap();
+    assert!(
+        output.starts_with("0 nodes, 0 shards, tolerates no node failure; not every shard was reported"),
+        "{output}"
+    );
+    let json = user.runs_with(&["status", "-o", "json"], b"").stdout;
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&json).unwrap()["healthy"], false);
+}
+
+#[test]
+fn errors_are_one_line_and_exit_code_2() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for (args, endpoint, said) in [
+        (&["get", "k", "--timeout", "100ms"], &free[..], "check that the nodes run"),
+        (&["put", "k", "v", "--timeout=100ms"], &free, "check that the nodes run"),
+        (&["get", "k", "--timeout", "100ms"], "nonsense", "give host:port"),
+    ] as [(&[&str], &str, &str); 3]
+    {
+        let output = run(args, b"", endpoint);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr.lines().count() == 1 && stderr.contains(said), "{stderr}");
+        assert!(output.stdout.is_empty());
+    }
+}

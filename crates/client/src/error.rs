@@ -1,0 +1,80 @@
+//! What a call can end with, and what that means for a write.
+
+use ringfort_proto::outcome::Outcome;
+use tonic::Status;
+
+/// Why a call has no answer. [`Error::outcome`] says whether a write was applied, [`Error::is_retry_safe`] whether the
+/// same call may be made again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not an address. Nothing was sent; a retry is useless.
+    #[error("{0:?} is not an endpoint: give host:port")]
+    InvalidEndpoint(String),
+
+    /// Until the deadline no node could execute the request: unreachable, or without a leader. Nothing was applied; safe
+    /// to retry.
+    #[error("no node could answer in time ({asked}: {}); check that the nodes run and are reachable", describe(.source))]
+    Unavailable {
+        /// The address that was asked last.
+        asked: String,
+        source: Status,
+    },
+
+    /// Refused before the proposal because a bound was reached. Nothing was applied; safe to retry after a pause.
+    #[error("the node is overloaded ({}); retry later", describe(.0))]
+    Overloaded(#[source] Status),
+
+    /// The request itself was refused. Nothing was applied; a retry would be refused too.
+    #[error("the request was refused: {}", describe(.0))]
+    Rejected(#[source] Status),
+
+    /// The write may have been applied, may still be, or may never be. Read the key before deciding; a blind retry can
+    /// apply it twice with other clients' writes in between.
+    #[error("the write's outcome is unknown ({}); read the key before you repeat it", describe(.0))]
+    UnknownOutcome(#[source] Status),
+
+    /// An address that used to be this cluster's now answers for another one. Nothing was applied; a retry is useless.
+    #[error("{address} answers for cluster {found:016x}, not {expected:016x}; correct the endpoints")]
+    OtherCluster { address: String, expected: u64, found: u64 },
+
+    /// A node's answer contradicts the protocol: a bug, or a node of a much later version. Only reads end so.
+    #[error("a node's answer makes no sense: {0}; do the program versions of client and nodes match?")]
+    BadAnswer(&'static str),
+}
+
+impl Error {
+    /// What is known of the write that ended with this error.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Error::UnknownOutcome(_) => Outcome::Unknown,
+            Error::InvalidEndpoint(_)
+            | Error::Unavailable { .. }
+            | Error::Overloaded(_)
+            | Error::Rejected(_)
+            | Error::OtherCluster { .. }
+            | Error::BadAnswer(_) => Outcome::NotApplied,
+        }
+    }
+
+    /// Whether the same call may be made again with a chance of success, and without a write being applied twice.
+    pub fn is_retry_safe(&self) -> bool {
+        matches!(self, Error::Unavailable { .. } | Error::Overloaded(_))
+    }
+}
+
+/// A status in words, down to the cause: "transport error" alone tells nobody anything.
+fn describe(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    if text.is_empty() {
+        text = status.code().description().to_owned();
+    }
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        source = error.source();
+    }
+    text.replace(['\n', '\r'], " ")
+}

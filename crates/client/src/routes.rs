@@ -1,0 +1,277 @@
+//! Which node to ask: what the client believes of the cluster, without I/O and without a clock.
+//!
+//! The table comes from a topology and is replaced by a later one; in between, answers correct single leaders. All of
+//! it is belief: a wrong guess costs a forwarded request or one more attempt, never a wrong answer.
+
+use crate::Error;
+use ringfort_proto::v1::TopologyResponse;
+use ringfort_ring::{ShardCount, ShardId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// A node's gRPC address, host:port.
+pub(crate) type Address = Arc<str>;
+
+/// An address that refused a connection is passed over for this long, where there is another one. Otherwise every
+/// request would first wait for the node that is down.
+pub(crate) const AVOID: Duration = Duration::from_secs(1);
+
+/// Whom a request is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    /// The leader of a shard.
+    Leader(ShardId),
+    /// Any replica of a shard.
+    Replica(ShardId),
+    /// Any node.
+    Node,
+}
+
+/// The client's beliefs.
+pub(crate) struct Routes {
+    /// The addresses that the user gave. Kept for ever: they may be reachable where the advertised ones are not.
+    seeds: Vec<Address>,
+    table: Option<Table>,
+    /// Until when to pass over an address.
+    avoided: BTreeMap<Address, Instant>,
+    /// Spreads what any node may answer.
+    turn: AtomicUsize,
+}
+
+struct Table {
+    cluster_id: u64,
+    epoch: u64,
+    shard_count: ShardCount,
+    nodes: Vec<Address>,
+    /// By shard.
+    places: Vec<Place>,
+}
+
+#[derive(Clone, Default)]
+struct Place {
+    leader: Option<Address>,
+    members: Vec<Address>,
+}
+
+impl Routes {
+    /// `seeds` must not be empty.
+    pub(crate) fn new(seeds: Vec<Address>) -> Routes {
+        assert!(!seeds.is_empty(), "a client needs an endpoint");
+        Routes { seeds, table: None, avoided: BTreeMap::new(), turn: AtomicUsize::new(0) }
+    }
+
+    /// The cluster that this client is bound to since its first topology.
+    pub(crate) fn cluster_id(&self) -> Option<u64> {
+        self.table.as_ref().map(|table| table.cluster_id)
+    }
+
+    /// The shard of a key, once a topology is known.
+    pub(crate) fn shard_of(&self, key: &[u8]) -> Option<ShardId> {
+        self.table.as_ref().map(|table| table.shard_count.shard_of_key(key))
+    }
+
+    /// The address to ask now.
+    pub(crate) fn pick(&self, target: Target, now: Instant) -> Address {
+        let preferred: &[Address] = match target {
+            Target::Leader(shard) => {
+                self.place(shard).and_then(|place| place.leader.as_ref()).map_or(&[], std::slice::from_ref)
+            }
+            Target::Replica(shard) => self.place(shard).map_or(&[], |place| &place.members),
+            Target::Node => &[],
+        };
+        let nodes = self.table.as_ref().map_or(&[][..], |table| &table.nodes);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        [preferred, nodes, &self.seeds]
+            .into_iter()
+            .find_map(|group| {
+                let usable = || group.iter().filter(|address| !self.is_avoided(address, now));
+                usable().nth(turn % usable().count().max(1))
+            })
+            .unwrap_or_else(|| &self.seeds[turn % self.seeds.len()])
+            .clone()
+    }
+
+    /// Every known address, those that are not avoided first.
+    pub(crate) fn all(&self, now: Instant) -> Vec<Address> {
+        let mut addresses = self.table.as_ref().map_or_else(Vec::new, |table| table.nodes.clone());
+        for seed in &self.seeds {
+            if !addresses.contains(seed) {
+                addresses.push(seed.clone());
+            }
+        }
+        addresses.sort_by_key(|address| self.is_avoided(address, now));
+        addresses
+    }
+
+    /// Replaces the table by a topology, unless it is older than the known one.
+    ///
+    /// # Errors
+    /// Another cluster's topology, or one that makes no sense; nothing is changed then.
+    pub(crate) fn adopt(&mut self, from: &Address, topology: &TopologyResponse) -> Result<(), Error> {
+        let table = Table::new(topology)?;
+        if let Some(known) = &self.table {
+            if known.cluster_id != table.cluster_id {
+                let (expected, found) = (known.cluster_id, table.cluster_id);
+                return Err(Error::OtherCluster { address: from.to_string(), expected, found });
+            }
+            if known.epoch > table.epoch {
+                return Ok(());
+            }
+        }
+        self.table = Some(table);
+        Ok(())
+    }
+
+    /// An answer named the shard's leader.
+    pub(crate) fn learn_leader(&mut self, shard: ShardId, address: &str) {
+        if let Some(place) = self.place_mut(shard) {
+            place.leader = Some(address.into());
+        }
+    }
+
+    /// The shard's leader turned out not to be one, or not to answer.
+    pub(crate) fn forget_leader(&mut self, shard: ShardId, address: &Address) {
+        if let Some(place) = self.place_mut(shard)
+            && place.leader.as_ref() == Some(address)
+        {
+            place.leader = None;
+        }
+    }
+
+    /// Passes over an address for [`AVOID`].
+    pub(crate) fn avoid(&mut self, address: &Address, now: Instant) {
+        self.avoided.retain(|_, until| *until > now);
+        self.avoided.insert(address.clone(), now + AVOID);
+    }
+
+    fn is_avoided(&self, address: &Address, now: Instant) -> bool {
+        self.avoided.get(address).is_some_and(|until| *until > now)
+    }
+
+    fn place(&self, shard: ShardId) -> Option<&Place> {
+        self.table.as_ref()?.places.get(shard.0 as usize)
+    }
+
+    fn place_mut(&mut self, shard: ShardId) -> Option<&mut Place> {
+        self.table.as_mut()?.places.get_mut(shard.0 as usize)
+    }
+}
+
+impl Table {
+    fn new(topology: &TopologyResponse) -> Result<Table, Error> {
+        let shard_count = ShardCount::new(topology.shard_count)
+            .map_err(|_| Error::BadAnswer("its shard count is not a power of two"))?;
+        if topology.cluster_id == 0 {
+            return Err(Error::BadAnswer("it names no cluster"));
+        }
+        let addresses: BTreeMap<u64, Address> =
+            topology.nodes.iter().map(|node| (node.id, Address::from(node.grpc_address.as_str()))).collect();
+        let mut places = vec![Place::default(); topology.shard_count as usize];
+        for shard in &topology.shards {
+            let place =
+                places.get_mut(shard.shard as usize).ok_or(Error::BadAnswer("it names a shard that cannot be"))?;
+            place.leader = addresses.get(&shard.leader).cloned();
+            place.members = shard.members.iter().filter_map(|node| addresses.get(node).cloned()).collect();
+        }
+        Ok(Table {
+            cluster_id: topology.cluster_id,
+            epoch: topology.epoch,
+            shard_count,
+            nodes: addresses.into_values().collect(),
+            places,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_proto::v1::{Node, ShardPlace};
+
+    const SHARD: ShardId = ShardId(1);
+
+    fn topology(epoch: u64) -> TopologyResponse {
+        let node = |id: u64| Node { id, grpc_address: format!("node{id}:1"), ..Default::default() };
+        let place = |shard| ShardPlace { shard, members: vec![1, 2], leader: 2 };
+        TopologyResponse {
+            cluster_id: 7,
+            epoch,
+            shard_count: 2,
+            nodes: vec![node(1), node(2), node(3)],
+            shards: vec![place(0), place(1)],
+        }
+    }
+
+    fn routes() -> Routes {
+        let mut routes = Routes::new(vec!["seed:1".into()]);
+        routes.adopt(&"seed:1".into(), &topology(5)).unwrap();
+        routes
+    }
+
+    #[test]
+    fn leader_is_asked_until_it_is_avoided() {
+        let (mut routes, now) = (routes(), Instant::now());
+        assert_eq!(&*routes.pick(Target::Leader(SHARD), now), "node2:1");
+        routes.avoid(&"node2:1".into(), now);
+        for _ in 0..4 {
+            assert_ne!(&*routes.pick(Target::Leader(SHARD), now), "node2:1");
+        }
+        assert_eq!(&*routes.pick(Target::Leader(SHARD), now + AVOID), "node2:1");
+    }
+
+    #[test]
+    fn seeds_are_asked_where_no_advertised_address_answers() {
+        let (mut routes, now) = (routes(), Instant::now());
+        for node in ["node1:1", "node2:1", "node3:1"] {
+            routes.avoid(&node.into(), now);
+        }
+        assert_eq!(&*routes.pick(Target::Leader(SHARD), now), "seed:1");
+        assert_eq!(&*routes.all(now)[0], "seed:1");
+    }
+
+    #[test]
+    fn replicas_take_turns() {
+        let (routes, now) = (routes(), Instant::now());
+        let asked: std::collections::BTreeSet<_> = (0..8).map(|_| routes.pick(Target::Replica(SHARD), now)).collect();
+        assert_eq!(asked.iter().map(|address| &**address).collect::<Vec<_>>(), ["node1:1", "node2:1"]);
+    }
+
+    #[test]
+    fn only_the_leader_that_failed_is_forgotten() {
+        let (mut routes, now) = (routes(), Instant::now());
+        routes.learn_leader(SHARD, "node3:1");
+        routes.forget_leader(SHARD, &"node2:1".into());
+        assert_eq!(&*routes.pick(Target::Leader(SHARD), now), "node3:1", "a late failure of the old leader");
+    }
+
+    #[test]
+    fn older_topology_is_ignored_and_another_cluster_refused() {
+        let (mut routes, now) = (routes(), Instant::now());
+        let mut older = topology(4);
+        older.shards[1].leader = 1;
+        routes.adopt(&"node1:1".into(), &older).unwrap();
+        assert_eq!(&*routes.pick(Target::Leader(SHARD), now), "node2:1");
+
+        let other = TopologyResponse { cluster_id: 8, ..topology(9) };
+        let refused = routes.adopt(&"node1:1".into(), &other).unwrap_err();
+        assert!(matches!(refused, Error::OtherCluster { expected: 7, found: 8, .. }), "{refused}");
+        assert_eq!(routes.cluster_id(), Some(7));
+    }
+
+    #[test]
+    fn senseless_topologies_are_refused() {
+        let mut routes = Routes::new(vec!["seed:1".into()]);
+        let mut unknown_shard = topology(1);
+        unknown_shard.shards[0].shard = 2;
+        for bad in [
+            TopologyResponse { shard_count: 3, ..topology(1) },
+            TopologyResponse { shard_count: u32::MAX, ..topology(1) },
+            TopologyResponse { cluster_id: 0, ..topology(1) },
+            unknown_shard,
+        ] {
+            assert!(matches!(routes.adopt(&"seed:1".into(), &bad), Err(Error::BadAnswer(_))), "{bad:?}");
+        }
+    }
+}

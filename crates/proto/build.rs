@@ -1,0 +1,16 @@
+//! Compiles the `.proto` files in Rust alone: building Ringfort needs no protoc.
+
+use std::{env, error::Error, fs, path::Path};
+
+const FILES: [&str; 3] = ["ringfort/v1/kv.proto", "ringfort/v1/cluster.proto", "ringfort/v1/peer.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_source_info(true).include_imports(true).open_files(FILES)?;
+
+    let out_dir = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
+    fs::write(Path::new(&out_dir).join("ringfort.v1.bin"), compiler.encode_file_descriptor_set())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}

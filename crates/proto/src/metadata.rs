@@ -1,0 +1,75 @@
+//! What travels beside the messages, as gRPC metadata.
+//!
+//! | key | from | value |
+//! |---|---|---|
+//! | [`LEADER`] | node | the gRPC address to ask next time for the shard of this key |
+//! | [`OUTCOME`] | node | on errors: whether the request was applied, see [`crate::outcome`] |
+//! | [`CLUSTER`] | client | the cluster that it believes to talk to, 16 hexadecimal digits |
+//!
+//! All are optional: a client that knows none of them (grpcurl) loses speed and precision, not correctness.
+
+use crate::outcome;
+use tonic::Status;
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+
+/// On responses and errors: the gRPC address (host:port) of the leader of the key's shard, where the answering node
+/// knows it and is not the leader itself.
+pub const LEADER: &str = "ringfort-leader";
+
+/// On errors: `not-applied` or `unknown`.
+pub const OUTCOME: &str = "ringfort-outcome";
+
+/// On requests: the id of the cluster they are meant for. A port may have changed hands since the client learnt it.
+pub const CLUSTER: &str = "ringfort-cluster";
+
+/// Names the leader for the client's next request. An address that no header can carry is left out.
+pub fn set_leader(metadata: &mut MetadataMap, grpc_address: &str) {
+    if let Ok(value) = MetadataValue::try_from(grpc_address) {
+        metadata.insert(LEADER, value);
+    }
+}
+
+/// The gRPC address of the leader, if the answer names one.
+pub fn leader(metadata: &MetadataMap) -> Option<&str> {
+    metadata.get(LEADER)?.to_str().ok().filter(|address| !address.is_empty())
+}
+
+/// The value of [`CLUSTER`] for a cluster.
+pub fn cluster_value(cluster_id: u64) -> MetadataValue<Ascii> {
+    MetadataValue::try_from(format!("{cluster_id:016x}")).expect("hexadecimal digits are ASCII")
+}
+
+/// Refuses a request that names another cluster than `cluster_id`; one that names none passes.
+///
+/// # Errors
+/// [`outcome::other_cluster`].
+pub fn check_cluster(metadata: &MetadataMap, cluster_id: u64) -> Result<(), Status> {
+    match metadata.get(CLUSTER) {
+        Some(value) if value != cluster_value(cluster_id) => Err(outcome::other_cluster(cluster_id)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_for_another_cluster_are_refused() {
+        let mut metadata = MetadataMap::new();
+        assert!(check_cluster(&metadata, 7).is_ok(), "a request that names no cluster passes");
+        metadata.insert(CLUSTER, cluster_value(7));
+        assert!(check_cluster(&metadata, 7).is_ok());
+        let refused = check_cluster(&metadata, 8).unwrap_err();
+        assert_eq!(outcome::of(&refused), outcome::Outcome::NotApplied);
+    }
+
+    #[test]
+    fn leader_travels_and_what_no_header_can_carry_is_left_out() {
+        let mut metadata = MetadataMap::new();
+        set_leader(&mut metadata, "two\nlines");
+        assert_eq!(leader(&metadata), None);
+        set_leader(&mut metadata, "node2:50051");
+        assert_eq!(leader(&metadata), Some("node2:50051"));
+    }
+}

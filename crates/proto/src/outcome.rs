@@ -1,0 +1,128 @@
+//! How an error tells whether a write was applied. Nodes build their errors here and clients read them here.
+//!
+//! | status | `ringfort-outcome` | meaning | a client |
+//! |---|---|---|---|
+//! | `UNAVAILABLE` | `not-applied` | no leader, another leader, shutting down | asks `ringfort-leader` or another node at once |
+//! | `RESOURCE_EXHAUSTED` | `not-applied` | a queue or the memory is full | retries later |
+//! | `INVALID_ARGUMENT` | `not-applied` | the request is wrong | does not retry |
+//! | `FAILED_PRECONDITION` | `not-applied` | this is another cluster | does not retry |
+//! | `DEADLINE_EXCEEDED` | `unknown` | no quorum answered in time | never retries a write |
+//! | any other | none | something broke on the way | never retries a write |
+//!
+//! **The metadata decides, not the code.** gRPC libraries and proxies make `UNAVAILABLE` and `RESOURCE_EXHAUSTED`
+//! themselves, for requests that did reach a node: a connection that misses its keep-alive answers `UNAVAILABLE` to
+//! everything in flight on it. Retrying such a write would apply it twice, with other writes in between. So an error
+//! without the mark means unknown, with the one exception of a request that was [never sent](was_never_sent).
+//!
+//! A read has no outcome: any read may be retried.
+
+use crate::metadata;
+use std::error::Error;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+const NOT_APPLIED: &str = "not-applied";
+const UNKNOWN: &str = "unknown";
+
+/// What an error says of the write that it answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It was not applied and never will be.
+    NotApplied,
+    /// It was applied, or will be, or never will be.
+    Unknown,
+}
+
+/// `UNAVAILABLE`: this node cannot execute the request; `leader` is the gRPC address of one that can.
+pub fn unavailable(message: impl Into<String>, leader: Option<&str>) -> Status {
+    let mut status = marked(Code::Unavailable, message, NOT_APPLIED);
+    if let Some(leader) = leader {
+        metadata::set_leader(status.metadata_mut(), leader);
+    }
+    status
+}
+
+/// `RESOURCE_EXHAUSTED`: refused before the proposal, because a bound was reached.
+pub fn overloaded(message: impl Into<String>) -> Status {
+    marked(Code::ResourceExhausted, message, NOT_APPLIED)
+}
+
+/// `INVALID_ARGUMENT`: refused, as it would be every time.
+pub fn invalid(message: impl Into<String>) -> Status {
+    marked(Code::InvalidArgument, message, NOT_APPLIED)
+}
+
+/// `FAILED_PRECONDITION`: the request is for another cluster than this node's.
+pub fn other_cluster(cluster_id: u64) -> Status {
+    marked(Code::FailedPrecondition, format!("this node belongs to cluster {cluster_id:016x}"), NOT_APPLIED)
+}
+
+/// `DEADLINE_EXCEEDED`: proposed, and no answer in time.
+pub fn unknown(message: impl Into<String>) -> Status {
+    marked(Code::DeadlineExceeded, message, UNKNOWN)
+}
+
+fn marked(code: Code, message: impl Into<String>, outcome: &'static str) -> Status {
+    let mut status = Status::new(code, message);
+    status.metadata_mut().insert(metadata::OUTCOME, MetadataValue::from_static(outcome));
+    status
+}
+
+/// What is known of a write that was answered with `status`.
+pub fn of(status: &Status) -> Outcome {
+    match status.metadata().get(metadata::OUTCOME).map(|value| value.as_bytes()) {
+        Some(value) if value == NOT_APPLIED.as_bytes() => Outcome::NotApplied,
+        Some(_) => Outcome::Unknown,
+        None if was_never_sent(status) => Outcome::NotApplied,
+        None => Outcome::Unknown,
+    }
+}
+
+/// Whether no byte of the request has left this process: the connection could not be made, or it was found closed before
+/// it took the request. (hyper calls the latter canceled, and in HTTP/2 nothing else: it hands the request back.)
+pub fn was_never_sent(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() || error.downcast_ref().is_some_and(hyper::Error::is_canceled) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_marks_is_read_back() {
+        let leader = unavailable("not the leader", Some("node2:50051"));
+        assert_eq!(metadata::leader(leader.metadata()), Some("node2:50051"));
+        for status in [leader, overloaded("full"), invalid("empty key"), other_cluster(7)] {
+            assert_eq!(of(&status), Outcome::NotApplied, "{status}");
+        }
+        assert_eq!(of(&unknown("no quorum")), Outcome::Unknown);
+    }
+
+    #[test]
+    fn unmarked_errors_of_libraries_and_proxies_are_unknown() {
+        for code in [Code::Unavailable, Code::ResourceExhausted, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown]
+        {
+            assert_eq!(of(&Status::new(code, "from a proxy")), Outcome::Unknown, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_mark_of_a_later_version_is_unknown() {
+        let mut status = overloaded("full");
+        status.metadata_mut().insert(metadata::OUTCOME, MetadataValue::from_static("half-applied"));
+        assert_eq!(of(&status), Outcome::Unknown);
+    }
+
+    #[test]
+    fn a_connection_that_was_never_made_applied_nothing() {
+        let refused = tonic::ConnectError("connection refused".into());
+        assert_eq!(of(&Status::from_error(Box::new(refused))), Outcome::NotApplied);
+    }
+}
