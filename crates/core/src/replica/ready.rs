@@ -56,6 +56,7 @@ impl<T> Replica<T> {
             self.raft.on_persist_ready(pending.ready);
             send(pending.messages, out);
         }
+        self.tell_applied();
         for (_, name) in self.retired_snapshots.extract_if(.., |(batch, _)| *batch <= number) {
             out.snapshots.push(SnapshotWork::Delete { name });
         }
