@@ -202,6 +202,11 @@ pub struct Replica<T> {
     vote_batch: u64,
     persisted_batch: u64,
     pending: VecDeque<Pending>,
+    /// The commit index that a restart would find, and those on their way there, each with its batch.
+    durable_commit: u64,
+    commits: VecDeque<(u64, u64)>,
+    /// A configuration change was applied: the commit index is worth a record of its own.
+    save_commit: bool,
     installing: Option<snapshots::Installing>,
     cutting: Option<snapshots::Cutting>,
     last_report: Option<(u64, ShardReport)>,
@@ -235,6 +240,7 @@ impl<T> Replica<T> {
         now: Moment,
     ) -> Replica<T> {
         let base = state.base.clone();
+        let durable_commit = state.hard_state.commit;
         let storage = RaftStorage::new(state.hard_state, state.base, state.entries);
         let raft_config = raft::Config {
             id: id.0,
@@ -287,6 +293,9 @@ impl<T> Replica<T> {
             vote_batch: 0,
             persisted_batch: 0,
             pending: VecDeque::new(),
+            durable_commit,
+            commits: VecDeque::new(),
+            save_commit: false,
             installing: None,
             cutting: None,
             last_report: None,

@@ -511,10 +511,27 @@ impl Running {
     pub fn describe(&self) -> String {
         let mut text = format!("{} at epoch {}", self.node, self.topology().epoch);
         for replica in self.replicas() {
-            let status = replica.status();
-            text += &format!("\n  shard {} replica {}: {status:?}", replica.shard(), replica.id());
+            let (status, membership) = (replica.status(), replica.report());
+            text += &format!(
+                "\n  shard {}: {} in term {}, leader {:?}, base {}, applied {}, committed {}, last {}",
+                replica.shard(),
+                replica.id(),
+                status.term,
+                status.leader,
+                status.base,
+                status.applied,
+                status.committed,
+                status.last
+            );
+            text += &format!(
+                "\n    voters {:?} outgoing {:?} learners {:?}",
+                membership.voters, membership.outgoing, membership.learners
+            );
+            if status.is_leader {
+                text += &format!(" caught up {:?}", membership.caught_up);
+            }
             if let Some(group) = self.topology().groups.get(&replica.shard()) {
-                text += &format!("\n    wanted {:?} of {:?}", group.wanted, group.replicas);
+                text += &format!("; wanted {:?} of {:?}", group.wanted, group.replicas);
             }
         }
         text
