@@ -16,8 +16,8 @@ use crate::log::item::{Base, Change, LogItem, ReplicaState};
 use crate::log::{Log, LogConfig, LogError, RecoveredShard};
 use crate::machine::{CutMeta, Machine};
 use crate::replica::Restored;
-use crate::replica::restore::{RestoreError, Restoring};
-use crate::snapshot::{self, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotWriter, snapshot_name};
+use crate::replica::restore::{self, LoadError};
+use crate::snapshot::{self, SnapshotError, SnapshotHeader, SnapshotWriter, snapshot_name};
 use crate::system::topology::MAX_NAME_BYTES;
 use crate::system::{DecodeError, SystemMachine, Topology};
 use crate::time::Stamp;
@@ -164,7 +164,7 @@ pub fn open<D: Disk>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootEr
             RecoveredShard::Suspect { replica } => boot.lost.push((shard, replica)),
             RecoveredShard::Removed(replica) => boot.removed.push((shard, replica)),
             RecoveredShard::Recovered { replica, state } => {
-                match restore(disk, shard, &state.base, boot.topology.as_ref()) {
+                match state_at(disk, shard, &state.base, boot.topology.as_ref()) {
                     Ok(restored) => boot.replicas.push(StartReplica { shard, replica, state, restored }),
                     Err(error) => {
                         boot.findings.push(format!("shard {shard}: {error}"));
@@ -213,11 +213,9 @@ impl<D> Boot<D> {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum LoadError {
+enum StateError {
     #[error(transparent)]
-    Read(#[from] SnapshotError),
-    #[error(transparent)]
-    Restore(#[from] RestoreError),
+    Load(#[from] LoadError),
     #[error("its snapshot is of another position")]
     Position,
     #[error("it waits for its first snapshot and has no topology to begin with")]
@@ -226,29 +224,24 @@ enum LoadError {
 
 /// The state at a replica's base. Without a snapshot that is the empty one; the system shard's replica that waits for
 /// its first snapshot begins with what the node knew.
-fn restore<D: Disk>(
+fn state_at<D: Disk>(
     disk: &Arc<D>,
     shard: ShardId,
     base: &Base,
     topology: Option<&Topology>,
-) -> Result<Restored, LoadError> {
+) -> Result<Restored, StateError> {
     if base.snapshot.is_empty() {
         return match topology {
             _ if shard != ShardId::SYSTEM => Ok(Restored::Kv(Machine::new())),
             Some(topology) => Ok(Restored::System(SystemMachine::new(topology.clone(), Stamp::default()))),
-            None => Err(LoadError::NoTopology),
+            None => Err(StateError::NoTopology),
         };
     }
-    let mut reader = SnapshotReader::open(disk.clone(), &base.snapshot)?;
-    let header = reader.header();
+    let (header, restored) = restore::load(disk, &base.snapshot)?;
     if (header.shard, header.index, header.term) != (shard, base.index, base.term) {
-        return Err(LoadError::Position);
+        return Err(StateError::Position);
     }
-    let mut restoring = Restoring::begin(header)?;
-    while let Some(chunk) = reader.next_chunk()? {
-        restoring.push_chunk(&chunk)?;
-    }
-    Ok(restoring.finish()?)
+    Ok(restored)
 }
 
 /// A small file: a checksum, then the content.

@@ -24,12 +24,12 @@ pub struct Effects<T> {
     pub log: Option<LogBatch>,
     /// Work for the thread that reads and writes snapshot files, in order.
     pub snapshots: Vec<SnapshotWork>,
-    /// Answers to requests.
-    pub replies: Vec<(T, Result<Reply, Failure>)>,
     /// Replicas that have appeared (or disappeared) on this node, for the readers' routing table.
     pub views: Vec<(ShardId, Option<Arc<ShardView>>)>,
     /// The system shard's replica on this node has applied a newer topology.
     pub topology: Option<Arc<Topology>>,
+    /// Answers to requests.
+    pub replies: Vec<(T, Result<Reply, Failure>)>,
     /// To the node's controller.
     pub reports: Vec<ShardReport>,
     /// Shards whose replica here has become leader of this term (`true`), or ceased to be; to the node's controller.
@@ -44,9 +44,9 @@ impl<T> Default for Effects<T> {
             messages: BTreeMap::new(),
             log: None,
             snapshots: Vec::new(),
-            replies: Vec::new(),
             views: Vec::new(),
             topology: None,
+            replies: Vec::new(),
             reports: Vec::new(),
             leadership: Vec::new(),
             lost: Vec::new(),

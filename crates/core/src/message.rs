@@ -50,6 +50,8 @@ pub struct ShardReport {
     pub learners: Vec<ReplicaId>,
     /// Those that have the log almost to its end and answer.
     pub caught_up: Vec<ReplicaId>,
+    /// Voters that know durably that this configuration is committed.
+    pub confirmed: Vec<ReplicaId>,
 }
 
 /// What the controller asks of a shard's leader.

@@ -166,7 +166,7 @@ fn cluster_grows_to_a_hundred_nodes_and_shrinks_to_one() {
         let mut members = ids([1]);
         let mut now = Checked::place(&members, shard_count(shards), replicas, &Placement::default());
         let mut worst = [Change::default(); 2];
-        let (mut handovers, mut to_lead) = (0, 0.0);
+        let (mut handovers, mut to_lead, mut uneven) = (0, 0.0, 0);
         for step in 0..198 {
             let grows = step < 99;
             if grows {
@@ -179,14 +179,19 @@ fn cluster_grows_to_a_hundred_nodes_and_shrinks_to_one() {
             worst[usize::from(grows)] = worst[usize::from(grows)].worse(change);
             handovers += change.handovers;
             to_lead += if grows { most_and_mean(&next.leaders).1 } else { 0.0 };
+            uneven += usize::from(
+                next.replicas.values().max() > next.replicas.values().min().map(|least| least + 1).as_ref(),
+            );
             next.assert_settled(replicas);
             now = next;
         }
+        assert!(uneven <= 10, "{uneven} of 198 placements have nodes that are two or more replicas apart");
         assert!(handovers as f64 <= 1.25 * to_lead, "{handovers} handovers to give those who joined {to_lead} to lead");
         let [leave, join] = worst;
         println!(
             "{shards} shards, {replicas} replicas, 1 to 100 nodes and back: worst join {} / {:.1}, worst leave {} / {:.1}, \
-             {handovers} handovers / {to_lead:.1}",
+             {handovers} handovers / {to_lead:.1}, \
+             {uneven} uneven",
             join.moved, join.ideal, leave.moved, leave.ideal,
         );
     }

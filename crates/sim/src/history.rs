@@ -75,7 +75,7 @@ impl Operation {
 }
 
 /// Names an operation of one [`History`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct OperationId(usize);
 
 /// All operations of a run, in the order of their invocation.

@@ -11,11 +11,13 @@
 //! | [`random`], [`agenda`], [`clock`], [`trace`] | chance, time, clocks that lie, and the proof that nothing else decided |
 //! | [`network`] | messages that are late, lost, doubled and overtaken |
 //! | [`options`] | from a seed to a cluster, a workload and its faults |
+//! | [`cluster`] | nodes that run the real core, clients, and the faults that happen to them |
 //! | [`history`], [`linearizability`] | what clients saw, and whether it may be |
 //! | [`seeds`], [`command_line`] | many runs, and what came of them |
 
 pub mod agenda;
 pub mod clock;
+pub mod cluster;
 pub mod command_line;
 pub mod history;
 pub mod linearizability;

@@ -35,7 +35,9 @@ impl Trace {
     }
 }
 
-struct Absorber(u64);
+/// A hasher that is the same in every build and on every machine.
+#[derive(Default)]
+pub struct Absorber(u64);
 
 impl Absorber {
     fn absorb(&mut self, word: u64) {

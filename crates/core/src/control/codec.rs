@@ -37,7 +37,7 @@ pub fn encode(message: &ControlMessage) -> Bytes {
         ControlMessage::Report(report) => {
             out.push(REPORT);
             put_head(&mut out, report.shard, report.leader, report.term, report.configuration);
-            for replicas in [&report.voters, &report.outgoing, &report.learners, &report.caught_up] {
+            for replicas in [&report.voters, &report.outgoing, &report.learners, &report.caught_up, &report.confirmed] {
                 put_replicas(&mut out, replicas);
             }
         }
@@ -83,6 +83,7 @@ pub fn decode(bytes: &[u8]) -> Result<ControlMessage, DecodeError> {
             let outgoing = replicas(&mut reader)?;
             let learners = replicas(&mut reader)?;
             let caught_up = replicas(&mut reader)?;
+            let confirmed = replicas(&mut reader)?;
             ControlMessage::Report(ShardReport {
                 shard,
                 leader,
@@ -92,6 +93,7 @@ pub fn decode(bytes: &[u8]) -> Result<ControlMessage, DecodeError> {
                 outgoing,
                 learners,
                 caught_up,
+                confirmed,
             })
         }
         STEP => {
@@ -169,6 +171,7 @@ mod tests {
                 outgoing: vec![ReplicaId(3)],
                 learners: vec![],
                 caught_up: vec![ReplicaId(1)],
+                confirmed: vec![ReplicaId(2)],
             }),
             request(Step::AddLearner(ReplicaId(4))),
             request(Step::Change { promote: vec![ReplicaId(4)], remove: vec![ReplicaId(2), ReplicaId(3)] }),

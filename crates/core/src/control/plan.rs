@@ -6,7 +6,8 @@
 //! 2. promote the learners that have caught up, and in the same joint change remove members that are not wanted any
 //!    more, never so many that fewer voters remain than there were or than are wanted;
 //! 3. the leader is never removed: it hands over first, to the preferred leader if that is ready;
-//! 4. replicas that have left the configuration are retired, which is how their nodes learn that they may delete them.
+//! 4. replicas that have left the configuration are retired, which is how their nodes learn that they may delete them;
+//!    not before every voter knows durably that they have left, because until then their votes may be needed.
 //!
 //! So at every point a quorum of voters is caught up, and a crash of anybody leaves a configuration from which the
 //! same rules go on.
@@ -99,6 +100,9 @@ pub fn next_action(group: &Group, report: &ShardReport) -> Option<Action> {
     } else if settled && preferred != Some(report.leader) && ready.first() == preferred.as_ref() {
         return preferred.map(Action::Transfer);
     }
+    if !report.voters.iter().all(|voter| report.confirmed.contains(voter)) {
+        return None;
+    }
     let gone = |replica: &&ReplicaId| !wanted.contains(replica) && !is_voter(replica) && !is_learner(replica);
     group.replicas.iter().find(gone).map(|replica| Action::Retire(*replica))
 }
@@ -130,6 +134,7 @@ mod tests {
             outgoing: vec![],
             learners: replicas(learners),
             caught_up: replicas(caught_up),
+            confirmed: replicas(voters),
         }
     }
 
@@ -153,6 +158,14 @@ mod tests {
         assert_eq!(next_action(&group, &report(1, &[1, 2, 3], &[4], &[1, 2, 3])), None);
         assert_eq!(next_action(&group, &report(1, &[1, 2, 3], &[4], &[1, 2, 3, 4])), change(&[4], &[3]));
         assert_eq!(next_action(&group, &report(1, &[1, 2, 4], &[], &[1, 2, 4])), Some(Action::Retire(replica(3))));
+    }
+
+    #[test]
+    fn nobody_is_retired_before_all_voters_have_confirmed() {
+        let group = group(&[1, 2, 4], &[1, 2, 3, 4]);
+        let mut standing = report(1, &[1, 2, 4], &[], &[1, 2, 4]);
+        standing.confirmed = replicas(&[1, 4]);
+        assert_eq!(next_action(&group, &standing), None);
     }
 
     #[test]

@@ -23,7 +23,15 @@ impl<T> Replica<T> {
             (self.applied, self.applied_term) = (entry.index, entry.term);
         }
         drop(writer);
-        self.raft.advance_apply_to(self.applied);
+        self.tell_applied();
+    }
+
+    /// Tells Raft how far the state is. Raft wants an installed snapshot to be durable before it counts as applied.
+    pub(super) fn tell_applied(&mut self) {
+        let log = &self.raft.raft.raft_log;
+        if log.applied < self.applied && self.applied <= log.persisted {
+            self.raft.advance_apply_to(self.applied);
+        }
     }
 
     /// # Panics

@@ -7,13 +7,17 @@
 //! A change is encoded twice in its entry. raft-rs reads its own protobuf encoding when the leader proposes; what
 //! replicas apply is our encoding beside it, so that no byte from another node meets the protobuf parser.
 //!
+//! A configuration counts from when it is applied, and a replica that does not know yet that it is committed still
+//! campaigns in the one before, joint or not. So the members that a change removed must be able to vote until every
+//! voter that remains knows *durably* that the change is committed: each replica makes its commit index durable when it
+//! applies a change, says in its answers how far that is, and the report names those that have confirmed.
+//!
 //! raft-rs leaves a joint configuration by itself, but forgets to when the leader changes in between: a leader that
 //! finds itself joint with nothing pending proposes to leave, again if need be.
 
 use super::*;
 use crate::codec::{CodecError, Reader, put_varint};
 use crate::message::{Step, StepRequest};
-use raft::ProgressState;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry};
 use std::collections::BTreeSet;
 
@@ -48,6 +52,7 @@ impl<T> Replica<T> {
         let learners: Vec<ReplicaId> = learners.into_iter().map(ReplicaId).collect();
         let members: BTreeSet<ReplicaId> = voters.iter().chain(&outgoing).chain(&learners).copied().collect();
         let caught_up = members.into_iter().filter(|&replica| self.has_caught_up(replica)).collect();
+        let confirmed = voters.iter().filter(|replica| self.has_confirmed(**replica)).copied().collect();
         ShardReport {
             shard: self.shard,
             leader: self.id,
@@ -57,6 +62,7 @@ impl<T> Replica<T> {
             outgoing,
             learners,
             caught_up,
+            confirmed,
         }
     }
 
@@ -165,10 +171,19 @@ impl<T> Replica<T> {
         let raft = &self.raft.raft;
         raft.prs().get(replica.0).is_some_and(|progress| {
             let answers = self.heard.get(&replica).is_some_and(|at| self.ticks <= at + ELECTION_TICKS as u64);
-            answers
-                && progress.state == ProgressState::Replicate
-                && progress.matched + CAUGHT_UP_ENTRIES >= raft.raft_log.last_index()
+            // Nothing matched means that not even the snapshot has arrived, however short the log is.
+            answers && progress.matched > 0 && progress.matched + CAUGHT_UP_ENTRIES >= raft.raft_log.last_index()
         })
+    }
+
+    /// Whether `replica` knows durably that the current configuration is committed.
+    fn has_confirmed(&self, replica: ReplicaId) -> bool {
+        let committed = match self.raft.raft.prs().get(replica.0) {
+            _ if replica == self.id => self.durable_commit,
+            Some(progress) => progress.committed_index,
+            None => 0,
+        };
+        committed >= self.configuration
     }
 
     /// The voters after a change, if a quorum of them has caught up.
@@ -215,6 +230,7 @@ impl<T> Replica<T> {
         // A change that does not fit is refused by every replica alike, and leaves the configuration as it is.
         let _ = self.raft.apply_conf_change(&change);
         self.configuration = entry.index;
+        self.save_commit = true;
     }
 }
 

@@ -49,7 +49,7 @@ use crate::message::{RaftMessage, ShardReport};
 use crate::mutation::Mutation;
 use crate::system::{Group, SystemCommand, SystemMachine, SystemReply};
 use crate::time::{Moment, Stamp};
-use crate::types::{NodeId, ReplicaId, ShardId, Term};
+use crate::types::{LogIndex, NodeId, ReplicaId, ShardId, Term};
 use bytes::Bytes;
 use lease::Lease;
 use proposals::Proposals;
@@ -202,6 +202,11 @@ pub struct Replica<T> {
     vote_batch: u64,
     persisted_batch: u64,
     pending: VecDeque<Pending>,
+    /// The commit index that a restart would find, and those on their way there, each with its batch.
+    durable_commit: u64,
+    commits: VecDeque<(u64, u64)>,
+    /// A configuration change was applied: the commit index is worth a record of its own.
+    save_commit: bool,
     installing: Option<snapshots::Installing>,
     cutting: Option<snapshots::Cutting>,
     last_report: Option<(u64, ShardReport)>,
@@ -235,6 +240,7 @@ impl<T> Replica<T> {
         now: Moment,
     ) -> Replica<T> {
         let base = state.base.clone();
+        let durable_commit = state.hard_state.commit;
         let storage = RaftStorage::new(state.hard_state, state.base, state.entries);
         let raft_config = raft::Config {
             id: id.0,
@@ -287,6 +293,9 @@ impl<T> Replica<T> {
             vote_batch: 0,
             persisted_batch: 0,
             pending: VecDeque::new(),
+            durable_commit,
+            commits: VecDeque::new(),
+            save_commit: false,
             installing: None,
             cutting: None,
             last_report: None,
@@ -338,6 +347,11 @@ impl<T> Replica<T> {
         self.storage().bytes()
     }
 
+    /// Where this replica stands in its log, cheap enough to ask after every drain.
+    pub fn position(&self) -> Position {
+        Position { is_leader: self.is_leader(), term: Term(self.raft.raft.term), applied: LogIndex(self.applied) }
+    }
+
     /// How this replica stands.
     pub fn status(&self) -> ReplicaStatus {
         let raft = &self.raft.raft;
@@ -381,6 +395,14 @@ impl<T> Replica<T> {
     fn base(&self) -> &Base {
         self.storage().base()
     }
+}
+
+/// Where a replica stands in its log.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Position {
+    pub is_leader: bool,
+    pub term: Term,
+    pub applied: LogIndex,
 }
 
 /// How a replica stands, for people and for checks.

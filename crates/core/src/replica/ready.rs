@@ -37,8 +37,13 @@ impl<T> Replica<T> {
         if self.raft.store().take_snapshot_wanted() {
             self.begin_snapshot(out);
         }
+        if std::mem::take(&mut self.save_commit) {
+            batch.items.push(self.item(Change::HardState(self.storage().hard_state().clone())));
+            self.commit_saved(batch.number);
+        }
         if std::mem::take(&mut self.restate) {
             batch.items.push(self.state_item());
+            self.commit_saved(batch.number);
             for (retired_in, _) in &mut self.retired_snapshots {
                 *retired_in = (*retired_in).min(batch.number);
             }
@@ -56,6 +61,11 @@ impl<T> Replica<T> {
             self.raft.on_persist_ready(pending.ready);
             send(pending.messages, out);
         }
+        self.tell_applied();
+        while self.commits.front().is_some_and(|(batch, _)| *batch <= number) {
+            let Some((_, commit)) = self.commits.pop_front() else { break };
+            self.durable_commit = commit;
+        }
         for (_, name) in self.retired_snapshots.extract_if(.., |(batch, _)| *batch <= number) {
             out.snapshots.push(SnapshotWork::Delete { name });
         }
@@ -72,6 +82,7 @@ impl<T> Replica<T> {
             let snapshot: Snapshot = ready.snapshot().clone();
             self.adopt_snapshot(&snapshot, batch.number, out);
             batch.items.push(self.state_item());
+            self.commit_saved(batch.number);
         }
         if !ready.entries().is_empty() {
             self.raft.mut_store().append(ready.entries());
@@ -86,6 +97,7 @@ impl<T> Replica<T> {
         }
         if ready.must_sync() {
             batch.items.push(self.item(Change::HardState(self.storage().hard_state().clone())));
+            self.commit_saved(batch.number);
         }
 
         let waiting = self.outgoing(now, ready.take_persisted_messages(), out);
@@ -97,6 +109,10 @@ impl<T> Replica<T> {
         self.raft.advance_append_async(ready);
         self.hold_back(number, must_sync, batch.number, waiting, out);
         self.apply(committed, out);
+    }
+
+    fn commit_saved(&mut self, batch: u64) {
+        self.commits.push_back((batch, self.storage().hard_state().commit));
     }
 
     /// Sends `messages` when everything before them is durable, and tells Raft so.
@@ -149,6 +165,10 @@ impl<T> Replica<T> {
         let mut outgoing = Vec::with_capacity(messages.len());
         for mut message in messages {
             self.stamp_heartbeat(now, &mut message);
+            if matches!(message.get_msg_type(), MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse) {
+                // Raft does nothing with it; the leader's report does (see `membership`).
+                message.commit = message.commit.min(self.durable_commit);
+            }
             let (shard, to) = (self.shard, message.to);
             let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
             let index = message.get_snapshot().get_metadata().index;

@@ -1,12 +1,14 @@
 //! A replica's state, built from a snapshot's header and chunks.
 
 use super::Restored;
+use crate::disk::Disk;
 use crate::limits::MAX_PEER_MESSAGE_BYTES;
 use crate::machine::{BuildError, CutMeta, CutMetaError, MachineBuilder};
-use crate::snapshot::SnapshotHeader;
+use crate::snapshot::{SnapshotError, SnapshotHeader, SnapshotReader};
 use crate::system::{DecodeError, SystemMachine, Topology};
 use crate::time::Stamp;
 use crate::types::ShardId;
+use std::sync::Arc;
 
 /// Why a snapshot's content is not a state. Nothing has been changed.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,26 @@ pub enum RestoreError {
     System(#[from] DecodeError),
     #[error("the system shard's snapshot is larger than {MAX_PEER_MESSAGE_BYTES} bytes")]
     TooLarge,
+}
+
+/// Reads a whole snapshot file: what it is of, and the state in it.
+pub fn load<D: Disk + ?Sized>(disk: &Arc<D>, name: &str) -> Result<(SnapshotHeader, Restored), LoadError> {
+    let mut reader = SnapshotReader::open(disk.clone(), name)?;
+    let header = reader.header().clone();
+    let mut restoring = Restoring::begin(&header)?;
+    while let Some(chunk) = reader.next_chunk()? {
+        restoring.push_chunk(&chunk)?;
+    }
+    Ok((header, restoring.finish()?))
+}
+
+/// Why a snapshot file gives no state.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Read(#[from] SnapshotError),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
 }
 
 /// A state being built, chunk by chunk, in their order.

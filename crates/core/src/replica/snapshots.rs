@@ -13,7 +13,6 @@
 use super::*;
 use crate::machine::CutMeta;
 use crate::snapshot::{SnapshotHeader, snapshot_name};
-use crate::types::LogIndex;
 use raft::SnapshotStatus;
 use raft::eraftpb::{Message, MessageType, Snapshot};
 

@@ -28,8 +28,7 @@ pub(super) fn place_replicas(
         load[node] += 1;
     }
     let band = Band::new(replicas * preferences.len(), newcomer.len());
-    let in_place = kept.iter().map(Vec::len).collect();
-    let mut draft = Draft { preferences, shards: kept, in_place, load, band };
+    let mut draft = Draft { preferences, shards: kept.clone(), kept, load, band };
     draft.trim(replicas);
     draft.fill(replicas);
     draft.even_out();
@@ -42,9 +41,10 @@ pub(super) fn place_replicas(
 /// Invariants: a shard's nodes are distinct; `load[node]` is how many shards are on `node`.
 struct Draft<'a> {
     preferences: &'a [Preference],
-    /// The nodes of each shard: first the `in_place` ones that were kept, then those it is yet to be copied to.
+    /// The nodes of each shard.
     shards: Vec<Vec<usize>>,
-    in_place: Vec<usize>,
+    /// The nodes that have each shard's data: to be on them costs nothing.
+    kept: Vec<Vec<usize>>,
     load: Vec<usize>,
     band: Band,
 }
@@ -87,7 +87,7 @@ impl Draft<'_> {
     fn free_move(&self) -> Option<(usize, usize, usize)> {
         let mut arriving = vec![Vec::new(); self.load.len()];
         for (shard, on) in self.shards.iter().enumerate() {
-            for (position, &node) in on.iter().enumerate().skip(self.in_place[shard]) {
+            for (position, &node) in on.iter().enumerate().filter(|(_, node)| !self.kept[shard].contains(node)) {
                 arriving[node].push((shard, position));
             }
         }
@@ -127,14 +127,14 @@ impl Draft<'_> {
         nodes.min_by_key(|&node| self.load[node]).map(|node| (node, 1))
     }
 
-    /// Moves `count` replicas to `to`, each from a node that has most then: one that has to be copied in any case, else
-    /// one that does not lead, and of those the one whose shard likes `to` best.
+    /// Moves `count` replicas to `to`, each from a node that has most then: one that does not lead if there is one, and of
+    /// those the one whose shard likes `to` best.
     fn bring(&mut self, to: usize, count: usize) {
         let mut offers = vec![Vec::new(); self.load.len()];
         for (shard, on) in self.shards.iter().enumerate().filter(|(_, on)| !on.contains(&to)) {
             for (position, &node) in on.iter().enumerate() {
                 let rank = self.preferences[shard].rank[to];
-                offers[node].push(Reverse((position < self.in_place[shard], position == 0, rank, shard)));
+                offers[node].push(Reverse((position == 0, rank, shard)));
             }
         }
         for offered in &mut offers {
@@ -147,10 +147,10 @@ impl Draft<'_> {
             let mut best = None;
             for from in fullest {
                 // Another replica of the same shard may have gone to `to` since the offers were made.
-                while offers[from].pop_if(|Reverse((_, _, _, shard))| self.shards[*shard].contains(&to)).is_some() {}
+                while offers[from].pop_if(|Reverse((_, _, shard))| self.shards[*shard].contains(&to)).is_some() {}
                 best = best.max(offers[from].last().map(|&offer| (offer, from)));
             }
-            let (Reverse((_, _, _, shard)), from) =
+            let (Reverse((_, _, shard)), from) =
                 best.expect("a node with more shards than another has one that the other has not");
             let position = self.shards[shard].iter().position(|&node| node == from).expect("offered where it is");
             self.remove(shard, position);
@@ -166,8 +166,5 @@ impl Draft<'_> {
     fn remove(&mut self, shard: usize, position: usize) {
         let node = self.shards[shard].remove(position);
         self.load[node] -= 1;
-        if position < self.in_place[shard] {
-            self.in_place[shard] -= 1;
-        }
     }
 }

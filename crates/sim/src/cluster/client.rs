@@ -1,0 +1,235 @@
+//! Clients: one operation at a time each, over registers, with a history of what they asked and were told.
+//!
+//! A client sends to the node that answered it last, follows hints, and otherwise tries any node. It sends again only
+//! what it was told has not been applied. An operation whose answer does not come in time is over for the client: a put
+//! may still take effect, a get is forgotten.
+
+use super::Wake;
+use super::node::{Answer, Message, Node};
+use crate::agenda::Agenda;
+use crate::history::{Action, ClientId, History, Key, OperationId, Value};
+use crate::linearizability;
+use crate::network::{Endpoint, Network};
+use crate::options::Options;
+use crate::random::Random;
+use bytes::Bytes;
+use ringfort_core::command::Command;
+use ringfort_core::replica::{Failure, Query, QueryReply, Reply, Write};
+use ringfort_core::time::Moment;
+use ringfort_core::types::NodeId;
+use ringfort_core::worker::Request;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// Pause before an operation is sent again.
+const PAUSE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(40);
+
+/// The largest value; small ones are more frequent.
+const MAX_VALUE_BYTES: u64 = 2_000;
+
+pub(super) struct Clients {
+    random: Random,
+    clients: usize,
+    keys: u32,
+    put_permille: u32,
+    think_time: RangeInclusive<Duration>,
+    timeout: Duration,
+    working: bool,
+    waiting: BTreeMap<ClientId, Waiting>,
+    node: BTreeMap<ClientId, NodeId>,
+    history: History,
+    completed: u64,
+    /// Keys that are still to be read, once the cluster has recovered.
+    to_read: Vec<Key>,
+}
+
+struct Waiting {
+    id: OperationId,
+    deadline: Moment,
+    /// A put is under way of which nobody has said that it is not applied.
+    may_be_applied: bool,
+}
+
+impl Clients {
+    pub fn new(options: &Options, random: Random) -> Clients {
+        Clients {
+            random,
+            clients: options.clients,
+            keys: options.keys as u32,
+            put_permille: options.put_permille,
+            think_time: options.think_time.clone(),
+            timeout: options.request_timeout,
+            working: false,
+            waiting: BTreeMap::new(),
+            node: BTreeMap::new(),
+            history: History::default(),
+            completed: 0,
+            to_read: Vec::new(),
+        }
+    }
+
+    pub fn begin(&mut self, now: Moment, agenda: &mut Agenda<Wake>) {
+        self.working = true;
+        for client in 0..self.clients {
+            agenda.put(now, Wake::Client(ClientId(client as u32)));
+        }
+    }
+
+    /// From now on each operation is a read, until every key has been read.
+    pub fn read_everything(&mut self, now: Moment, agenda: &mut Agenda<Wake>) {
+        self.to_read = (0..self.keys).map(Key).collect();
+        for client in 0..self.clients {
+            agenda.put(now, Wake::Client(ClientId(client as u32)));
+        }
+    }
+
+    pub fn are_done(&self) -> bool {
+        self.to_read.is_empty() && self.waiting.is_empty()
+    }
+
+    pub fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    pub fn check(&self) -> Result<(), String> {
+        linearizability::check(&self.history).map_err(|violation| violation.to_string())
+    }
+
+    pub fn invoke(
+        &mut self,
+        client: ClientId,
+        now: Moment,
+        agenda: &mut Agenda<Wake>,
+        network: &mut Network<Message>,
+        nodes: &BTreeMap<NodeId, Node>,
+    ) {
+        if self.waiting.contains_key(&client) {
+            return;
+        }
+        let (key, action) = match self.to_read.last() {
+            Some(&key) => (key, Action::Get),
+            None if !self.working => return,
+            None => {
+                let key = Key(self.random.below(u64::from(self.keys)) as u32);
+                let is_put = self.random.chance(self.put_permille);
+                let value = Value(self.history.operations().len() as u64);
+                (key, if is_put { Action::Put(value) } else { Action::Get })
+            }
+        };
+        let id = self.history.invoke(client, key, action, now);
+        let deadline = now + self.timeout;
+        self.waiting.insert(client, Waiting { id, deadline, may_be_applied: false });
+        agenda.put(deadline, Wake::RequestTimedOut(client, id));
+        self.send(client, now, network, nodes);
+    }
+
+    /// Sends the operation again, which has been told not to be applied.
+    pub fn retry(
+        &mut self,
+        client: ClientId,
+        id: OperationId,
+        now: Moment,
+        network: &mut Network<Message>,
+        nodes: &BTreeMap<NodeId, Node>,
+    ) {
+        if self.waiting.get(&client).is_some_and(|waiting| waiting.id == id) {
+            self.send(client, now, network, nodes);
+        }
+    }
+
+    fn send(
+        &mut self,
+        client: ClientId,
+        now: Moment,
+        network: &mut Network<Message>,
+        nodes: &BTreeMap<NodeId, Node>,
+    ) {
+        let Some(waiting) = self.waiting.get_mut(&client) else { return };
+        let any = NodeId(1 + self.random.below(nodes.len() as u64));
+        let node = *self.node.entry(client).or_insert(any);
+        let operation = self.history.operation(waiting.id);
+        let key = Bytes::from(format!("key {}", operation.key.0));
+        let request = match operation.action {
+            Action::Put(value) => {
+                waiting.may_be_applied = true;
+                Request::Write(Write::Kv(Command::Put { key, value: encode(value) }))
+            }
+            Action::Get => Request::Read(Query::Get { key }),
+        };
+        network.send(now, Endpoint::Client(client), Endpoint::Node(node), Message::Request { id: waiting.id, request });
+    }
+
+    pub fn answered(
+        &mut self,
+        client: ClientId,
+        id: OperationId,
+        answer: Answer,
+        now: Moment,
+        agenda: &mut Agenda<Wake>,
+    ) {
+        let Some(waiting) = self.waiting.get_mut(&client).filter(|waiting| waiting.id == id) else { return };
+        match answer {
+            Ok(Reply::Applied(_)) => self.history.written(id, now),
+            Ok(Reply::Query(QueryReply::Get(record))) => {
+                self.history.read(id, record.map(|record| decode(&record.value)), now);
+                let key = self.history.operation(id).key;
+                self.to_read.retain(|unread| *unread != key);
+            }
+            Ok(other) => panic!("a client was answered {other:?}"),
+            Err(Failure::Unknown) => return, // Nothing more is known than without an answer.
+            Err(failure) => {
+                waiting.may_be_applied = false;
+                match failure {
+                    Failure::NotLeader(Some(leader)) => self.node.insert(client, leader),
+                    _ => self.node.remove(&client),
+                };
+                let again = now + self.random.duration(&PAUSE);
+                if again < waiting.deadline {
+                    agenda.put(again, Wake::RequestRetried(client, id));
+                }
+                return;
+            }
+        }
+        self.completed += 1;
+        self.go_on(client, now, agenda);
+    }
+
+    pub fn timed_out(&mut self, client: ClientId, id: OperationId, now: Moment, agenda: &mut Agenda<Wake>) {
+        let Some(waiting) = self.waiting.get(&client).filter(|waiting| waiting.id == id) else { return };
+        if !waiting.may_be_applied {
+            self.history.failed(id);
+        }
+        self.node.remove(&client);
+        self.go_on(client, now, agenda);
+    }
+
+    fn go_on(&mut self, client: ClientId, now: Moment, agenda: &mut Agenda<Wake>) {
+        self.waiting.remove(&client);
+        agenda.put(now + self.random.duration(&self.think_time), Wake::Client(client));
+    }
+
+    /// No operation begins any more but reads of the keys that are to be read.
+    pub fn rest(&mut self) {
+        self.working = false;
+    }
+
+    fn value_bytes(value: Value) -> usize {
+        let spread = value.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        8 + (spread % MAX_VALUE_BYTES * (spread >> 12) % MAX_VALUE_BYTES) as usize
+    }
+}
+
+/// A value's number, and as many bytes after it as the number decides: entries of many sizes.
+fn encode(value: Value) -> Bytes {
+    let mut bytes = value.0.to_le_bytes().to_vec();
+    bytes.resize(Clients::value_bytes(value), value.0 as u8);
+    bytes.into()
+}
+
+fn decode(bytes: &[u8]) -> Value {
+    let (number, _) = bytes.split_first_chunk().expect("a value begins with its number");
+    let value = Value(u64::from_le_bytes(*number));
+    assert_eq!(bytes, &encode(value)[..], "a value came back other than it was put");
+    value
+}

@@ -1,0 +1,187 @@
+//! The seed's faults, when they happen and to whom.
+
+use super::{Cluster, Wake};
+use crate::history::ClientId;
+use crate::network::{Endpoint, Link};
+use crate::options::Episodes;
+use crate::random::Random;
+use ringfort_core::time::Moment;
+use ringfort_core::types::NodeId;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Something that happens to the cluster.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    Partition,
+    OneWayCut,
+    /// The end of either.
+    Heal,
+    Crash,
+    PowerLoss,
+    Start(NodeId),
+    Stall,
+    SlowDisk,
+    FastDisk(NodeId),
+    WallStep,
+    Join,
+}
+
+pub(super) struct Faults {
+    random: Random,
+    active: bool,
+    down: BTreeSet<NodeId>,
+}
+
+impl Faults {
+    pub fn new(random: Random) -> Faults {
+        Faults { random, active: false, down: BTreeSet::new() }
+    }
+}
+
+impl Cluster {
+    pub(super) fn begin_faults(&mut self) {
+        self.faults.active = true;
+        self.network.set_all_links(self.options.link.clone());
+        let nodes = self.options.nodes + self.options.joins;
+        let connection = Link { duplicate_permille: 0, ..self.options.link.clone() };
+        for client in 0..self.options.clients {
+            let client = Endpoint::Client(ClientId(client as u32));
+            for node in 1..=nodes {
+                let node = Endpoint::Node(NodeId(node as u64));
+                self.network.set_link(client, node, connection.clone());
+                self.network.set_link(node, client, connection.clone());
+            }
+        }
+        let all = [
+            Fault::Partition,
+            Fault::OneWayCut,
+            Fault::Crash,
+            Fault::PowerLoss,
+            Fault::Stall,
+            Fault::SlowDisk,
+            Fault::WallStep,
+        ];
+        all.into_iter().for_each(|fault| self.plan(fault));
+        for _ in 0..self.options.joins {
+            let after = self.faults.random.duration(&(Duration::ZERO..=self.options.duration));
+            self.agenda.put(self.now + after, Wake::Fault(Fault::Join));
+        }
+    }
+
+    pub(super) fn end_faults(&mut self) -> Result<(), String> {
+        self.faults.active = false;
+        self.clients.rest();
+        self.network.heal();
+        self.network.set_all_links(Link::healthy(self.options.link.delay.clone()));
+        for node in self.nodes.values_mut() {
+            node.sync = self.options.sync.clone();
+        }
+        for id in std::mem::take(&mut self.faults.down) {
+            self.start_node(id)?;
+        }
+        Ok(())
+    }
+
+    /// Plans the next episode of a fault, if its class is on.
+    fn plan(&mut self, fault: Fault) {
+        if let Some(episodes) = self.episodes(fault) {
+            let after = self.faults.random.duration(&episodes.gap);
+            self.agenda.put(self.now + after, Wake::Fault(fault));
+        }
+    }
+
+    fn episodes(&self, fault: Fault) -> Option<Episodes> {
+        let faults = &self.options.faults;
+        match fault {
+            Fault::Partition => faults.partitions.clone(),
+            Fault::OneWayCut => faults.one_way_cuts.clone(),
+            Fault::Crash => faults.crashes.clone(),
+            Fault::PowerLoss => faults.power_losses.clone(),
+            Fault::Stall => faults.stalls.clone(),
+            Fault::SlowDisk => faults.slow_disks.clone(),
+            Fault::WallStep => faults.wall_steps.clone(),
+            Fault::Heal | Fault::Start(_) | Fault::FastDisk(_) | Fault::Join => None,
+        }
+    }
+
+    pub(super) fn inflict(&mut self, fault: Fault) -> Result<(), String> {
+        if !self.faults.active {
+            return Ok(());
+        }
+        let length = self.episodes(fault).map(|episodes| self.faults.random.duration(&episodes.length));
+        let end = self.now + length.unwrap_or_default();
+        let any = NodeId(1 + self.faults.random.below(self.nodes.len() as u64));
+        match fault {
+            Fault::Partition => {
+                let (one, other) = self.split();
+                self.network.partition(&[&one, &other]);
+                self.agenda.put(end, Wake::Fault(Fault::Heal));
+            }
+            Fault::OneWayCut => {
+                let (one, other) = self.split();
+                self.network.cut_one_way(&one, &other);
+                self.agenda.put(end, Wake::Fault(Fault::Heal));
+            }
+            Fault::Heal => self.network.heal(),
+            Fault::Crash => self.crash(any, end),
+            Fault::PowerLoss => {
+                let all: Vec<NodeId> = self.nodes.keys().copied().collect();
+                all.into_iter().for_each(|id| self.crash(id, end));
+            }
+            Fault::Start(id) => {
+                if self.faults.down.remove(&id) {
+                    self.start_node(id)?;
+                }
+            }
+            Fault::Stall => {
+                if let Some(node) = self.nodes.get_mut(&any) {
+                    node.stalled_until = end;
+                }
+            }
+            Fault::SlowDisk => {
+                if let Some(node) = self.nodes.get_mut(&any) {
+                    node.sync = self.options.slow_sync.clone();
+                    self.agenda.put(end, Wake::Fault(Fault::FastDisk(any)));
+                }
+            }
+            Fault::FastDisk(id) => {
+                if let Some(node) = self.nodes.get_mut(&id) {
+                    node.sync = self.options.sync.clone();
+                }
+            }
+            Fault::WallStep => {
+                let by = length.unwrap_or_default().as_micros() as i64;
+                let by = if self.faults.random.chance(500) { by } else { -by };
+                if let Some(node) = self.nodes.get_mut(&any) {
+                    node.clock.step_wall(by);
+                }
+            }
+            Fault::Join => self.add_node()?,
+        }
+        self.plan(fault);
+        Ok(())
+    }
+
+    fn crash(&mut self, id: NodeId, until: Moment) {
+        if self.faults.down.insert(id)
+            && let Some(node) = self.nodes.get_mut(&id)
+        {
+            node.crash(&mut self.faults.random);
+            self.agenda.put(until, Wake::Fault(Fault::Start(id)));
+        }
+    }
+
+    /// All endpoints in two groups, a node in each where there are two.
+    fn split(&mut self) -> (Vec<Endpoint>, Vec<Endpoint>) {
+        let mut nodes: Vec<Endpoint> = self.nodes.keys().map(|&id| Endpoint::Node(id)).collect();
+        let mut clients: Vec<Endpoint> =
+            (0..self.options.clients).map(|client| Endpoint::Client(ClientId(client as u32))).collect();
+        self.faults.random.shuffle(&mut nodes);
+        self.faults.random.shuffle(&mut clients);
+        let at = 1 + self.faults.random.below(nodes.len() as u64) as usize;
+        let other_nodes = nodes.split_off(at.min(nodes.len() - usize::from(nodes.len() > 1)));
+        let other_clients = clients.split_off(self.faults.random.below(clients.len() as u64 + 1) as usize);
+        (nodes.into_iter().chain(clients).collect(), other_nodes.into_iter().chain(other_clients).collect())
+    }
+}

@@ -1,0 +1,225 @@
+//! A simulated node: the shell of the core, an event where a thread would take time.
+
+mod message;
+mod running;
+
+use super::{Wake, World};
+use crate::clock::NodeClock;
+use crate::network::Endpoint;
+use crate::options::{Options, ReadMode};
+use crate::random::Random;
+pub(super) use message::{Answer, Message, Ticket};
+use ringfort_core::boot::{self, Boot, Owner};
+use ringfort_core::disk::mem::MemDisk;
+use ringfort_core::log::LogConfig;
+use ringfort_core::mutation::Mutation;
+use ringfort_core::replica::{self, ReplicaConfig};
+use ringfort_core::system::{Member, Topology};
+use ringfort_core::time::Moment;
+use ringfort_core::types::{ClusterId, Identity, NodeId};
+use ringfort_ring::ShardCount;
+pub(super) use running::Running;
+use running::Settings;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A node asks again to join when it has had no answer for this long.
+const JOIN_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Something that a node does at a moment.
+#[derive(Debug)]
+pub(super) enum Task {
+    Drain(usize),
+    Control,
+    LogSynced,
+    SnapshotTimedOut(u64),
+    AskToJoin,
+}
+
+pub(super) struct Node {
+    /// Where it is in the network. The cluster may know it under another id, if nodes joined in another order.
+    endpoint: NodeId,
+    /// Counts starts and crashes, so that what was planned before is not done after.
+    pub incarnation: u64,
+    pub clock: NodeClock,
+    pub stalled_until: Moment,
+    /// How long its disk takes to sync.
+    pub sync: RangeInclusive<Duration>,
+    disk: Arc<MemDisk>,
+    shards: ShardCount,
+    settings: Settings,
+    random: Random,
+    state: State,
+}
+
+enum State {
+    Down,
+    Joining(Member),
+    Running(Box<Running>),
+}
+
+impl Node {
+    pub fn new(endpoint: NodeId, clock: NodeClock, options: &Options, mutation: Mutation, random: Random) -> Node {
+        Node {
+            endpoint,
+            incarnation: 0,
+            clock,
+            stalled_until: Moment(0),
+            sync: options.sync.clone(),
+            disk: Arc::new(MemDisk::new()),
+            shards: ShardCount::new(options.shards as u32).expect("shards are sampled as powers of two"),
+            settings: Settings {
+                workers: options.workers,
+                log: LogConfig { segment_bytes: options.segment_bytes },
+                replica: ReplicaConfig {
+                    seed: options.seed,
+                    boot_nonce: 0,
+                    read_mode: match options.read_mode {
+                        ReadMode::Lease => replica::ReadMode::Lease,
+                        ReadMode::Quorum => replica::ReadMode::Quorum,
+                    },
+                    mutation,
+                },
+            },
+            random,
+            state: State::Down,
+        }
+    }
+
+    /// Starts the node from its disk. The first one begins a cluster, others ask to join.
+    pub fn start(&mut self, world: &mut World) -> Result<(), String> {
+        self.incarnation += 1;
+        let fail = |error: boot::BootError| format!("node {} can't start: {error:?}", self.endpoint);
+        let owner = match boot::owner(&*self.disk).map_err(fail)? {
+            Some(owner) => owner,
+            None => {
+                let identity = Identity(u128::from(self.random.next_u64()));
+                let owner = Owner { identity, name: format!("node{}", self.endpoint) };
+                boot::set_owner(&*self.disk, &owner).map_err(fail)?;
+                owner
+            }
+        };
+        let member = Member {
+            name: owner.name,
+            identity: owner.identity,
+            raft_address: self.endpoint.to_string(),
+            grpc_address: self.endpoint.to_string(),
+        };
+        let mut boot = boot::open(&self.disk, self.settings.log.clone()).map_err(fail)?;
+        if !boot.has_state() && self.endpoint == NodeId(1) {
+            let topology = Topology::bootstrap(ClusterId(self.random.next_u64()), self.shards, member.clone());
+            boot::bootstrap(&self.disk, self.settings.log.clone(), &topology).map_err(fail)?;
+            boot = boot::open(&self.disk, self.settings.log.clone()).map_err(fail)?;
+        }
+        if boot.has_state() {
+            self.run_from(boot, world)
+        } else {
+            self.state = State::Joining(member);
+            self.plan(Task::AskToJoin, world.now, world);
+            Ok(())
+        }
+    }
+
+    fn run_from(&mut self, boot: Boot<MemDisk>, world: &mut World) -> Result<(), String> {
+        if !boot.lost.is_empty() {
+            // No disk of this simulation corrupts what was synced.
+            return Err(format!("node {} distrusts {:?} after a crash: {:?}", self.endpoint, boot.lost, boot.findings));
+        }
+        let mut settings = self.settings.clone();
+        settings.replica.boot_nonce = self.random.next_u64();
+        let random = self.random.fork(&format!("incarnation {}", self.incarnation));
+        let now = self.clock.read(world.now);
+        let running = Running::new(boot, settings, self.disk.clone(), random, now.moment)
+            .ok_or_else(|| format!("node {} is not in its own topology", self.endpoint))?;
+        self.state = State::Running(Box::new(running));
+        self.plan(Task::Control, world.now, world);
+        for worker in 0..self.settings.workers {
+            self.plan(Task::Drain(worker), world.now, world);
+        }
+        Ok(())
+    }
+
+    /// The power fails.
+    pub fn crash(&mut self, random: &mut Random) {
+        self.incarnation += 1;
+        self.state = State::Down;
+        self.stalled_until = Moment(0);
+        self.disk.crash(&mut |n| random.below(n));
+    }
+
+    pub fn running(&self) -> Option<&Running> {
+        match &self.state {
+            State::Running(running) => Some(running),
+            State::Down | State::Joining(_) => None,
+        }
+    }
+
+    pub fn run(&mut self, task: Task, world: &mut World) {
+        let now = self.clock.read(world.now);
+        match (&mut self.state, task) {
+            (State::Joining(member), Task::AskToJoin) => {
+                let other = NodeId(1 + self.random.below(self.endpoint.0 - 1));
+                let message = Message::Join { member: member.clone(), reply_to: self.endpoint };
+                world.network.send(world.now, Endpoint::Node(self.endpoint), Endpoint::Node(other), message);
+                self.plan(Task::AskToJoin, world.now + JOIN_INTERVAL, world);
+            }
+            (State::Running(running), task) => {
+                let mut outbox = running::Outbox::default();
+                running.run(task, now, &mut outbox);
+                self.perform(outbox, world);
+            }
+            (State::Down | State::Joining(_), _) => {}
+        }
+    }
+
+    pub fn receive(&mut self, from: Endpoint, message: Message, world: &mut World) {
+        match (&mut self.state, message) {
+            (State::Joining(_), Message::Welcome(topology)) => {
+                boot::save_topology(&*self.disk, &topology).expect("this disk has no limit");
+                // As in the shell, a joined node starts from its directory like any other.
+                self.start(world).expect("a node that has joined starts");
+            }
+            (State::Running(running), message) => {
+                let mut outbox = running::Outbox::default();
+                running.receive(from, message, &mut outbox);
+                self.perform(outbox, world);
+            }
+            (State::Down | State::Joining(_), _) => {}
+        }
+    }
+
+    fn perform(&mut self, outbox: running::Outbox, world: &mut World) {
+        for (to, message) in outbox.messages {
+            world.network.send(world.now, Endpoint::Node(self.endpoint), to, message);
+        }
+        for (after, task) in outbox.tasks {
+            let at = match after {
+                running::When::Local(local) => self.clock.true_time_of(local).max(world.now),
+                running::When::Soon => world.now + Duration::from_micros(self.random.below(200)),
+                running::When::Synced => world.now + self.random.duration(&self.sync),
+                running::When::After(duration) => world.now + duration,
+            };
+            self.plan(task, at, world);
+        }
+    }
+
+    fn plan(&self, task: Task, at: Moment, world: &mut World) {
+        world.agenda.put(at, Wake::Node { node: self.endpoint, incarnation: self.incarnation, task });
+    }
+
+    /// A number that differs when the node's state does, as far as it matters.
+    pub fn digest(&self) -> u64 {
+        self.running().map_or(0, Running::digest)
+    }
+
+    pub fn describe(&self, now: Moment) -> String {
+        let state = match &self.state {
+            State::Down => "down".to_owned(),
+            State::Joining(_) => "joining".to_owned(),
+            State::Running(running) => running.describe(),
+        };
+        let stalled = if now < self.stalled_until { ", stalled" } else { "" };
+        format!("node {}{stalled}: {state}", self.endpoint)
+    }
+}

@@ -1,0 +1,539 @@
+//! A node that runs: workers, their inboxes, the log writer, snapshots, the controller.
+
+use super::{Answer, Message, Task, Ticket};
+use crate::network::Endpoint;
+use crate::random::Random;
+use bytes::Bytes;
+use ringfort_core::boot::{self, Boot};
+use ringfort_core::control::Control;
+use ringfort_core::disk::Disk;
+use ringfort_core::disk::mem::MemDisk;
+use ringfort_core::effects::{Effects, LogBatch, SnapshotWork};
+use ringfort_core::log::{Log, LogConfig};
+use ringfort_core::machine::Machine;
+use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepRequest};
+use ringfort_core::replica::{Failure, Replica, ReplicaConfig, Reply, Restored, ShardView, Write, restore};
+use ringfort_core::snapshot::{Received, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotWriter};
+use ringfort_core::system::{SystemCommand, SystemReply, Topology};
+use ringfort_core::time::{Moment, Now};
+use ringfort_core::types::{NodeId, ReplicaId, ShardId};
+use ringfort_core::worker::{Request, Worker, WorkerConfig, worker_of};
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Entries that a worker keeps in memory before it takes snapshots: little, so that runs take many.
+const ENTRY_BUDGET_BYTES: usize = 64 << 10;
+
+/// Segments that a log may have before shards are asked to release the oldest.
+const SEGMENTS_BUDGET: u64 = 6;
+
+/// A snapshot's sender gives up after this long without an answer.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Clone)]
+pub struct Settings {
+    pub workers: usize,
+    pub log: LogConfig,
+    pub replica: ReplicaConfig,
+}
+
+/// When something is to be done.
+pub enum When {
+    /// When the node's own clock says so.
+    Local(Moment),
+    /// As soon as a thread gets to it.
+    Soon,
+    /// When the disk has synced.
+    Synced,
+    After(Duration),
+}
+
+/// What a node wants of the world.
+#[derive(Default)]
+pub struct Outbox {
+    pub messages: Vec<(Endpoint, Message)>,
+    pub tasks: Vec<(When, Task)>,
+}
+
+/// What comes into a worker's inbox.
+enum Input {
+    Raft(Vec<RaftMessage>),
+    Request { shard: ShardId, request: Request, ticket: Ticket },
+    Persisted(u64),
+    Topology(Arc<Topology>),
+    Step(StepRequest),
+    ChunkWritten(ShardId),
+    SnapshotWritten { shard: ShardId, name: String, written: bool },
+    SnapshotSent { shard: ShardId, to: ReplicaId, arrived: bool },
+    Snapshot { message: RaftMessage, name: String, restored: Restored },
+    LogPressure(ShardId),
+}
+
+struct Slot {
+    worker: Worker<Ticket>,
+    inbox: VecDeque<Input>,
+    drain_planned: bool,
+    tick_planned: Moment,
+}
+
+pub struct Running {
+    node: NodeId,
+    settings: Settings,
+    disk: Arc<MemDisk>,
+    slots: Vec<Slot>,
+    control: Control,
+    control_inbox: VecDeque<(NodeId, ControlMessage)>,
+    control_planned: bool,
+    control_tick: Moment,
+    log: Log<Arc<MemDisk>>,
+    log_queue: VecDeque<(usize, LogBatch)>,
+    log_under_way: Vec<(usize, u64)>,
+    writers: BTreeMap<String, SnapshotWriter<MemDisk>>,
+    sends: BTreeMap<u64, (ShardId, ReplicaId)>,
+    views: BTreeMap<ShardId, Arc<ShardView>>,
+    random: Random,
+    next_send: u64,
+    received: u64,
+}
+
+impl Running {
+    /// None where the topology does not know the node.
+    pub fn new(
+        boot: Boot<MemDisk>,
+        settings: Settings,
+        disk: Arc<MemDisk>,
+        random: Random,
+        now: Moment,
+    ) -> Option<Running> {
+        let node = boot.node()?;
+        let topology = Arc::new(boot.topology?);
+        let mut slots: Vec<Slot> = (0..settings.workers)
+            .map(|index| {
+                let config = WorkerConfig {
+                    node,
+                    index,
+                    workers: settings.workers,
+                    replica: settings.replica,
+                    entry_budget_bytes: ENTRY_BUDGET_BYTES,
+                };
+                let worker = Worker::new(config, now);
+                Slot { worker, inbox: VecDeque::new(), drain_planned: true, tick_planned: Moment(0) }
+            })
+            .collect();
+        for start in boot.replicas {
+            let slot = &mut slots[worker_of(start.shard, settings.workers)];
+            slot.worker.restart_replica(start.shard, start.replica, *start.state, start.restored, now);
+        }
+        for (shard, replica) in boot.removed {
+            slots[worker_of(shard, settings.workers)].worker.never_again(shard, replica);
+        }
+        Some(Running {
+            node,
+            disk,
+            slots,
+            control: Control::new(node, topology, now),
+            control_inbox: VecDeque::new(),
+            control_planned: true,
+            control_tick: now,
+            log: boot.log,
+            log_queue: VecDeque::new(),
+            log_under_way: Vec::new(),
+            writers: BTreeMap::new(),
+            sends: BTreeMap::new(),
+            views: BTreeMap::new(),
+            random,
+            next_send: 0,
+            received: 0,
+            settings,
+        })
+    }
+
+    pub fn topology(&self) -> &Arc<Topology> {
+        self.control.topology()
+    }
+
+    pub fn replicas(&self) -> impl Iterator<Item = &Replica<Ticket>> {
+        self.slots.iter().flat_map(|slot| slot.worker.replicas())
+    }
+
+    pub fn view(&self, shard: ShardId) -> Option<&Arc<ShardView>> {
+        self.views.get(&shard)
+    }
+
+    /// How the membership of a shard stands, if this node leads it.
+    pub fn report(&self, shard: ShardId) -> Option<ShardReport> {
+        self.replicas().find(|replica| replica.shard() == shard && replica.is_leader()).map(Replica::report)
+    }
+
+    pub fn run(&mut self, task: Task, now: Now, out: &mut Outbox) {
+        match task {
+            Task::Drain(worker) => self.drain(worker, now, out),
+            Task::Control => self.drain_control(now.moment, out),
+            Task::LogSynced => self.log_synced(out),
+            Task::SnapshotTimedOut(send) => self.snapshot_sent(send, false, out),
+            Task::AskToJoin => {}
+        }
+    }
+
+    pub fn receive(&mut self, from: Endpoint, message: Message, out: &mut Outbox) {
+        match message {
+            Message::Raft(messages) => {
+                for message in messages {
+                    self.give(message.shard, Input::Raft(vec![message]), out);
+                }
+            }
+            Message::Control(message) => {
+                if let Some(node) = self.node_at(from) {
+                    self.control_inbox.push_back((node, message));
+                    if !std::mem::replace(&mut self.control_planned, true) {
+                        out.tasks.push((When::Soon, Task::Control));
+                    }
+                }
+            }
+            Message::Snapshot { send, message, header, frames } => {
+                let arrived = self.receive_snapshot(message, header, frames, out);
+                out.messages.push((from, Message::SnapshotReceived { send, arrived }));
+            }
+            Message::SnapshotReceived { send, arrived } => self.snapshot_sent(send, arrived, out),
+            Message::Propose(command) => self.propose(command, Ticket::Nobody, out),
+            Message::Join { member, reply_to } => {
+                if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
+                    self.propose(SystemCommand::Join(member), Ticket::Join { reply_to }, out);
+                } else if let Some(leader) = self.endpoint_of_leader() {
+                    out.messages.push((leader, Message::Join { member, reply_to }));
+                }
+            }
+            Message::Request { id, request } => {
+                let key = match &request {
+                    Request::Write(Write::Kv(command)) => command.key(),
+                    Request::Read(ringfort_core::replica::Query::Get { key }) => key,
+                    other => panic!("clients of this simulation do not ask {other:?}"),
+                };
+                let shard = self.topology().shards.shard_of_key(key);
+                self.give(shard, Input::Request { shard, request, ticket: Ticket::Client { from, id } }, out);
+            }
+            Message::Welcome(_) | Message::Answer { .. } => {}
+        }
+    }
+
+    fn give(&mut self, shard: ShardId, input: Input, out: &mut Outbox) {
+        self.give_to(worker_of(shard, self.settings.workers), input, out);
+    }
+
+    fn give_to(&mut self, worker: usize, input: Input, out: &mut Outbox) {
+        let slot = &mut self.slots[worker];
+        slot.inbox.push_back(input);
+        if !std::mem::replace(&mut slot.drain_planned, true) {
+            out.tasks.push((When::Soon, Task::Drain(worker)));
+        }
+    }
+
+    fn drain(&mut self, index: usize, now: Now, out: &mut Outbox) {
+        let slot = &mut self.slots[index];
+        slot.drain_planned = false;
+        for input in std::mem::take(&mut slot.inbox) {
+            let worker = &mut slot.worker;
+            match input {
+                Input::Raft(messages) => worker.handle_raft(now.moment, messages),
+                Input::Request { shard, request, ticket } => worker.handle_request(now.moment, shard, request, ticket),
+                Input::Persisted(number) => worker.handle_persisted(number),
+                Input::Topology(topology) => worker.handle_topology(now.moment, topology),
+                Input::Step(step) => worker.handle_step(&step),
+                Input::ChunkWritten(shard) => worker.handle_snapshot_chunk_written(shard),
+                Input::SnapshotWritten { shard, name, written } => {
+                    worker.handle_snapshot_written(shard, &name, written);
+                }
+                Input::SnapshotSent { shard, to, arrived } => worker.handle_snapshot_sent(shard, to, arrived),
+                Input::Snapshot { message, name, restored } => worker.handle_snapshot(message, name, restored),
+                Input::LogPressure(shard) => worker.handle_log_pressure(shard),
+            }
+        }
+        slot.worker.handle_tick(now.moment);
+        let (effects, more) = slot.worker.flush(now);
+        if more && !std::mem::replace(&mut slot.drain_planned, true) {
+            out.tasks.push((When::Soon, Task::Drain(index)));
+        }
+        if slot.worker.next_tick() != slot.tick_planned {
+            slot.tick_planned = slot.worker.next_tick();
+            out.tasks.push((When::Local(slot.tick_planned), Task::Drain(index)));
+        }
+        self.perform(index, effects, out);
+    }
+
+    fn perform(&mut self, worker: usize, effects: Effects<Ticket>, out: &mut Outbox) {
+        for (node, messages) in effects.messages {
+            if let Some(to) = self.endpoint_of(node) {
+                out.messages.push((to, Message::Raft(messages)));
+            }
+        }
+        if let Some(batch) = effects.log {
+            self.log_queue.push_back((worker, batch));
+            self.write_log(out);
+        }
+        for work in effects.snapshots {
+            self.snapshot(work, out);
+        }
+        for (shard, view) in effects.views {
+            match view {
+                Some(view) => self.views.insert(shard, view),
+                None => self.views.remove(&shard),
+            };
+        }
+        if let Some(topology) = effects.topology {
+            self.control.handle_topology(topology);
+        }
+        for (ticket, answer) in effects.replies {
+            self.reply(ticket, answer, out);
+        }
+        for report in effects.reports {
+            self.control.handle_local_report(report);
+        }
+        for (shard, term, leads) in effects.leadership {
+            self.control.handle_leadership(shard, term, leads);
+        }
+        for (shard, replica) in effects.lost {
+            self.control.handle_lost_replica(shard, replica);
+        }
+        self.perform_control(out);
+    }
+
+    fn reply(&mut self, ticket: Ticket, answer: Answer, out: &mut Outbox) {
+        match (ticket, answer) {
+            (Ticket::Client { from, id }, answer) => {
+                let answer = answer.map_err(|failure| match failure {
+                    // Clients know nodes by where they are.
+                    Failure::NotLeader(Some(node)) => {
+                        let endpoint = self.endpoint_of(node);
+                        Failure::NotLeader(endpoint.and_then(|endpoint| match endpoint {
+                            Endpoint::Node(at) => Some(at),
+                            Endpoint::Client(_) => None,
+                        }))
+                    }
+                    other => other,
+                });
+                out.messages.push((from, Message::Answer { id, answer }));
+            }
+            (Ticket::Join { reply_to }, Ok(Reply::System(SystemReply::Joined(_)))) => {
+                out.messages.push((Endpoint::Node(reply_to), Message::Welcome(self.topology().clone())));
+            }
+            (Ticket::Join { .. } | Ticket::Nobody, _) => {}
+        }
+    }
+
+    fn drain_control(&mut self, now: Moment, out: &mut Outbox) {
+        self.control_planned = false;
+        for (from, message) in std::mem::take(&mut self.control_inbox) {
+            self.control.handle_message(now, from, message);
+        }
+        if now >= self.control_tick {
+            self.control.handle_tick(now);
+            self.control_tick = self.control.next_tick(now);
+            out.tasks.push((When::Local(self.control_tick), Task::Control));
+        }
+        self.perform_control(out);
+    }
+
+    fn perform_control(&mut self, out: &mut Outbox) {
+        let effects = self.control.take_effects();
+        if let Some(topology) = effects.topology {
+            boot::save_topology(&*self.disk, &topology).expect("this disk has no limit");
+            for worker in 0..self.slots.len() {
+                self.give_to(worker, Input::Topology(topology.clone()), out);
+            }
+        }
+        for (node, message) in effects.messages {
+            if let Some(to) = self.endpoint_of(node) {
+                out.messages.push((to, Message::Control(message)));
+            }
+        }
+        for command in effects.proposals {
+            if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
+                self.propose(command, Ticket::Nobody, out);
+            } else if let Some(leader) = self.endpoint_of_leader() {
+                out.messages.push((leader, Message::Propose(command)));
+            }
+        }
+        for step in effects.steps {
+            self.give(step.shard, Input::Step(step), out);
+        }
+    }
+
+    fn propose(&mut self, command: SystemCommand, ticket: Ticket, out: &mut Outbox) {
+        let shard = ShardId::SYSTEM;
+        self.give(shard, Input::Request { shard, request: Request::Write(Write::System(command)), ticket }, out);
+    }
+
+    fn endpoint_of(&self, node: NodeId) -> Option<Endpoint> {
+        let member = self.topology().nodes.get(&node)?;
+        member.raft_address.parse().ok().map(|at| Endpoint::Node(NodeId(at)))
+    }
+
+    fn endpoint_of_leader(&self) -> Option<Endpoint> {
+        self.endpoint_of(self.control.leader(ShardId::SYSTEM)?)
+    }
+
+    fn node_at(&self, endpoint: Endpoint) -> Option<NodeId> {
+        self.topology().nodes.keys().copied().find(|&node| self.endpoint_of(node) == Some(endpoint))
+    }
+
+    fn write_log(&mut self, out: &mut Outbox) {
+        if !self.log_under_way.is_empty() || self.log_queue.is_empty() {
+            return;
+        }
+        let mut items = Vec::new();
+        for (worker, batch) in self.log_queue.drain(..) {
+            items.extend(batch.items);
+            self.log_under_way.push((worker, batch.number));
+        }
+        if let Some(spare) = self.log.wanted_spare() {
+            self.log.spare_ready(self.disk.preallocate(&spare.name, spare.size_bytes));
+        }
+        self.log.append(&items).expect("this disk has no limit");
+        out.tasks.push((When::Synced, Task::LogSynced));
+    }
+
+    fn log_synced(&mut self, out: &mut Outbox) {
+        self.log.sync().expect("this disk syncs");
+        for (worker, number) in std::mem::take(&mut self.log_under_way) {
+            self.give_to(worker, Input::Persisted(number), out);
+        }
+        if self.log.size_bytes() > SEGMENTS_BUDGET * self.settings.log.segment_bytes {
+            let pinning: Vec<ShardId> = self.log.pinned_by().collect();
+            for shard in pinning {
+                self.give(shard, Input::LogPressure(shard), out);
+            }
+        }
+        self.write_log(out);
+    }
+
+    fn snapshot(&mut self, work: SnapshotWork, out: &mut Outbox) {
+        match work {
+            SnapshotWork::Begin { name, header, .. } => {
+                let writer = SnapshotWriter::begin(self.disk.clone(), &name, &header).expect("this disk has no limit");
+                self.writers.insert(name, writer);
+            }
+            SnapshotWork::Chunk { shard, name, payload } => {
+                let writer = self.writers.get_mut(&name).expect("a chunk follows its beginning");
+                writer.chunk(&payload).expect("this disk has no limit");
+                self.give(shard, Input::ChunkWritten(shard), out);
+            }
+            SnapshotWork::Finish { shard, name } => {
+                let writer = self.writers.remove(&name).expect("an end follows its beginning");
+                writer.finish().expect("this disk has no limit");
+                self.give(shard, Input::SnapshotWritten { shard, name, written: true }, out);
+            }
+            SnapshotWork::Abandon { name } => {
+                if let Some(writer) = self.writers.remove(&name) {
+                    writer.abandon().expect("this disk has no limit");
+                }
+            }
+            SnapshotWork::Delete { name } => self.disk.delete(&name).expect("this disk has no limit"),
+            SnapshotWork::Send { name, message } => self.send_snapshot(name, message, out),
+        }
+    }
+
+    fn send_snapshot(&mut self, name: String, message: RaftMessage, out: &mut Outbox) {
+        self.next_send += 1;
+        let send = self.next_send;
+        self.sends.insert(send, (message.shard, message.to));
+        let read = || -> Result<(Option<Bytes>, Vec<Bytes>), SnapshotError> {
+            if name.is_empty() {
+                return Ok((None, Vec::new()));
+            }
+            let mut reader = SnapshotReader::open(self.disk.clone(), &name)?;
+            let header = reader.header().encode();
+            let mut frames = Vec::new();
+            while let Some(frame) = reader.next_frame()? {
+                frames.push(frame);
+            }
+            Ok((Some(header), frames))
+        };
+        match (read(), self.endpoint_of(message.to_node())) {
+            (Ok((header, frames)), Some(to)) => {
+                out.messages.push((to, Message::Snapshot { send, message, header, frames }));
+                out.tasks.push((When::After(SNAPSHOT_TIMEOUT), Task::SnapshotTimedOut(send)));
+            }
+            // The file was replaced meanwhile, or the node is not known here yet: Raft asks again.
+            _ => self.snapshot_sent(send, false, out),
+        }
+    }
+
+    fn snapshot_sent(&mut self, send: u64, arrived: bool, out: &mut Outbox) {
+        if let Some((shard, to)) = self.sends.remove(&send) {
+            self.give(shard, Input::SnapshotSent { shard, to, arrived }, out);
+        }
+    }
+
+    /// Stores a snapshot from another node and builds its state. False where it is of no use.
+    fn receive_snapshot(
+        &mut self,
+        message: RaftMessage,
+        header: Option<Bytes>,
+        frames: Vec<Bytes>,
+        out: &mut Outbox,
+    ) -> bool {
+        let shard = message.shard;
+        let Some(header) = header else {
+            if shard == ShardId::SYSTEM {
+                return false;
+            }
+            let restored = Restored::Kv(Machine::new());
+            self.give(shard, Input::Snapshot { message, name: String::new(), restored }, out);
+            return true;
+        };
+        self.received += 1;
+        let index = message.message.get_snapshot().get_metadata().index;
+        let name = format!("snap-{shard}-{index}-{:x}-{}.snap", self.random.next_u64(), self.received);
+        let header = SnapshotHeader::decode(&header).expect("headers are not damaged here");
+        let mut writer = SnapshotWriter::begin(self.disk.clone(), &name, &header).expect("this disk has no limit");
+        for frame in frames {
+            if writer.frame(&frame).expect("frames are not damaged here") == Received::End {
+                break;
+            }
+        }
+        writer.finish().expect("this disk has no limit");
+        let (_, restored) = restore::load(&self.disk, &name).expect("what was just written can be read");
+        self.give(shard, Input::Snapshot { message, name, restored }, out);
+        true
+    }
+
+    pub fn digest(&self) -> u64 {
+        let mut digest = crate::trace::Absorber::default();
+        for replica in self.replicas() {
+            (replica.shard(), replica.id(), replica.position()).hash(&mut digest);
+        }
+        self.topology().epoch.hash(&mut digest);
+        digest.finish()
+    }
+
+    pub fn describe(&self) -> String {
+        let mut text = format!("{} at epoch {}", self.node, self.topology().epoch);
+        for replica in self.replicas() {
+            let (status, membership) = (replica.status(), replica.report());
+            text += &format!(
+                "\n  shard {}: {} in term {}, leader {:?}, base {}, applied {}, committed {}, last {}",
+                replica.shard(),
+                replica.id(),
+                status.term,
+                status.leader,
+                status.base,
+                status.applied,
+                status.committed,
+                status.last
+            );
+            text += &format!(
+                "\n    voters {:?} outgoing {:?} learners {:?}",
+                membership.voters, membership.outgoing, membership.learners
+            );
+            if status.is_leader {
+                text += &format!(" caught up {:?}", membership.caught_up);
+            }
+            if let Some(group) = self.topology().groups.get(&replica.shard()) {
+                text += &format!("; wanted {:?} of {:?}", group.wanted, group.replicas);
+            }
+        }
+        text
+    }
+}
