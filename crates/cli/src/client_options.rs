@@ -50,7 +50,7 @@ impl ClientOptions {
 }
 
 /// A whole number with a unit: ms, s, m; without one it is seconds. At least a millisecond.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let milliseconds = match unit {
         "ms" => 1,

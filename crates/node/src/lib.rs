@@ -1,1 +1,51 @@
+//! A node of Ringfort: threads, files and sockets around [`ringfort_core`], which decides everything.
+//!
+//! ```text
+//!  clients --gRPC--> grpc::kv --> execute ----------> inbox --> worker thread --> log thread --> disk
+//!                       |            |  (read_leased)             |   ^  |            |
+//!                       '- answers <-'- peers (forwards)          |   |  |         durable
+//!  nodes ---gRPC--> grpc::peer --------------------> inbox        |   '--|------------'
+//!        <--gRPC--- peers (two lanes a node) <---- messages ------'      '--> snapshot thread, control thread
+//! ```
+//!
+//! | module | the idea in it |
+//! |---|---|
+//! | `node`, `start`, `join` | a node from its start to its end, and how it becomes part of a cluster |
+//! | `shell` | what all threads and tasks share |
+//! | `worker_thread`, `inbox`, `ticket` | the loop around a core worker, what goes in, and who waits for what comes out |
+//! | `log_thread`, [`disk`] | one record and one sync for all that waits |
+//! | `snapshot_thread`, `snapshot_transfer` | snapshot files, and their way between nodes |
+//! | `control_thread` | the node's controller and its topology |
+//! | `peers`, `convert` | streams to the other nodes |
+//! | `routing`, `execute`, `scan`, `requests` | the path of a request |
+//! | `grpc` | the services |
+//!
+//! Everything here performs effects in the order that the core documents, and branches on no protocol state: what the
+//! simulator tests is the program that ships.
+
+mod clock;
+mod control_thread;
+mod convert;
 pub mod disk;
+mod execute;
+mod grpc;
+mod inbox;
+mod join;
+mod log_thread;
+mod node;
+mod peers;
+mod random;
+mod requests;
+mod routing;
+mod scan;
+mod shell;
+mod snapshot_thread;
+mod snapshot_transfer;
+mod start;
+mod threads;
+mod ticket;
+mod worker_thread;
+
+pub use node::{Node, NodeConfig};
+pub use ringfort_core::replica::ReadMode;
+pub use start::StartError;

@@ -4,6 +4,7 @@ mod delete;
 mod get;
 mod put;
 mod scan;
+mod serve;
 mod status;
 
 use crate::failure::{Answer, Failure};
@@ -15,6 +16,7 @@ use std::io::{self, Write};
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    Serve(serve::Serve),
     Put(put::Put),
     Get(get::Get),
     Delete(delete::Delete),
@@ -25,6 +27,7 @@ pub enum Command {
 impl Command {
     pub fn run(self) -> Result<Answer, Failure> {
         match self {
+            Command::Serve(serve) => serve.run(),
             Command::Put(put) => put.run(),
             Command::Get(get) => get.run(),
             Command::Delete(delete) => delete.run(),

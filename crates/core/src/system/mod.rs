@@ -9,6 +9,7 @@
 //! - a replica is retired only when nothing wants it, and every change makes a new epoch.
 
 pub mod command;
+mod reply;
 pub mod topology;
 
 use crate::codec::CodecError;

@@ -1,0 +1,63 @@
+//! What a command of the system shard answers, as bytes: for the node that forwarded the command.
+
+use super::{DecodeError, SystemReply};
+use crate::codec::{Reader, put_bytes, put_varint};
+use crate::types::{Epoch, NodeId};
+use bytes::Bytes;
+
+const JOINED: u8 = 1;
+const DONE: u8 = 2;
+const REFUSED: u8 = 3;
+
+/// The longest reason that is read.
+const MAX_REASON_BYTES: usize = 4096;
+
+impl SystemReply {
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::new();
+        match self {
+            SystemReply::Joined(node) => {
+                out.push(JOINED);
+                put_varint(&mut out, node.0);
+            }
+            SystemReply::Done(epoch) => {
+                out.push(DONE);
+                put_varint(&mut out, epoch.0);
+            }
+            SystemReply::Refused(reason) => {
+                out.push(REFUSED);
+                put_bytes(&mut out, reason.as_bytes());
+            }
+        }
+        out.into()
+    }
+
+    /// Reads what [`SystemReply::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<SystemReply, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let reply = match reader.u8()? {
+            JOINED => SystemReply::Joined(NodeId(reader.varint()?)),
+            DONE => SystemReply::Done(Epoch(reader.varint()?)),
+            REFUSED => SystemReply::Refused(String::from_utf8_lossy(reader.bytes(MAX_REASON_BYTES)?).into_owned()),
+            other => return Err(DecodeError::Operation(other)),
+        };
+        reader.expect_end()?;
+        Ok(reply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_survive_their_encoding() {
+        for reply in
+            [SystemReply::Joined(NodeId(300)), SystemReply::Done(Epoch(7)), SystemReply::Refused("no".to_owned())]
+        {
+            let encoded = reply.encode();
+            assert_eq!(SystemReply::decode(&encoded).unwrap(), reply);
+            assert!((0..encoded.len()).all(|length| SystemReply::decode(&encoded[..length]).is_err()));
+        }
+    }
+}

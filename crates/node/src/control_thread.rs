@@ -1,0 +1,129 @@
+//! Drives the node's controller: what the workers and the other nodes tell it goes in, what it wants done is done.
+//!
+//! A topology is on disk before anybody here acts on it, so that a restart never knows less than it acted on. That
+//! takes two syncs, which is why this is a thread; topologies are rare.
+
+use crate::clock;
+use crate::inbox::Event;
+use crate::shell::Shell;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use ringfort_core::boot;
+use ringfort_core::control::Control;
+use ringfort_core::message::{ControlMessage, ShardReport};
+use ringfort_core::replica::Write;
+use ringfort_core::system::Topology;
+use ringfort_core::types::{NodeId, ReplicaId, ShardId, Term};
+use ringfort_core::worker::Request;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Messages of other nodes that may wait; more are dropped, and come again.
+const MAX_WAITING: usize = 4096;
+
+/// How long a proposal of the controller may take. Afterwards it decides anew.
+const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub enum ControlEvent {
+    /// The system shard's replica on this node has applied this.
+    Applied(Arc<Topology>),
+    Report(ShardReport),
+    Leadership {
+        shard: ShardId,
+        term: Term,
+        leads: bool,
+    },
+    Lost {
+        shard: ShardId,
+        replica: ReplicaId,
+    },
+    Message {
+        from: NodeId,
+        message: ControlMessage,
+    },
+    Knowledge(oneshot::Sender<Knowledge>),
+    Stop,
+}
+
+/// What the controller knows that `status` shows.
+pub struct Knowledge {
+    /// For how long each of the other nodes has been silent; nodes that were never heard of are missing.
+    pub silent: BTreeMap<NodeId, Duration>,
+    /// Replicas on this node that can't be run.
+    pub lost: Vec<(ShardId, ReplicaId)>,
+}
+
+/// Passes a message of another node on, or drops it where too many wait.
+pub fn deliver(shell: &Shell, from: NodeId, message: ControlMessage) {
+    if shell.control.len() < MAX_WAITING {
+        let _ = shell.control.send(ControlEvent::Message { from, message });
+    }
+}
+
+/// Runs until [`ControlEvent::Stop`].
+pub fn run(shell: Arc<Shell>, mut control: Control, events: Receiver<ControlEvent>) {
+    let mut next_tick = clock::moment();
+    loop {
+        perform(&shell, &mut control);
+        match events.recv_timeout(clock::until(next_tick)) {
+            Ok(ControlEvent::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(event) => handle(&mut control, event),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let now = clock::moment();
+        if now >= next_tick {
+            control.handle_tick(now);
+            next_tick = control.next_tick(now);
+        }
+    }
+}
+
+fn handle(control: &mut Control, event: ControlEvent) {
+    let now = clock::moment();
+    match event {
+        ControlEvent::Applied(topology) => control.handle_topology(topology),
+        ControlEvent::Report(report) => control.handle_local_report(report),
+        ControlEvent::Leadership { shard, term, leads } => control.handle_leadership(shard, term, leads),
+        ControlEvent::Lost { shard, replica } => control.handle_lost_replica(shard, replica),
+        ControlEvent::Message { from, message } => control.handle_message(now, from, message),
+        ControlEvent::Knowledge(asked) => {
+            let nodes = control.topology().nodes.keys();
+            let silent = nodes.filter_map(|&node| Some((node, now.saturating_since(control.heard_at(node)?))));
+            let knowledge = Knowledge { silent: silent.collect(), lost: control.lost_replicas().collect() };
+            // Whoever asked may have stopped waiting.
+            let _ = asked.send(knowledge);
+        }
+        ControlEvent::Stop => {}
+    }
+}
+
+fn perform(shell: &Arc<Shell>, control: &mut Control) {
+    let effects = control.take_effects();
+    for (node, message) in effects.messages {
+        shell.peers.send_control(node, &message);
+    }
+    for command in effects.proposals {
+        let shell = shell.clone();
+        shell.runtime.clone().spawn(async move {
+            let request = Request::Write(Write::System(command));
+            // Its effect shows in the topology, and without one it is proposed again.
+            let _ = shell.execute(ShardId::SYSTEM, request, tokio::time::Instant::now() + PROPOSAL_TIMEOUT).await;
+        });
+    }
+    for step in effects.steps {
+        shell.worker(step.shard).push_event(Event::Step(step));
+    }
+    if let Some(topology) = effects.topology {
+        if let Err(error) = boot::save_topology(&*shell.disk, &topology) {
+            // An older one serves as well at the next start: this node hears of the latest from the others.
+            tracing::warn!(epoch = %topology.epoch, %error, "could not save the topology");
+        }
+        shell.push_event_to_all(|| Event::Topology(topology.clone()));
+        shell.peers.set_topology(shell, &topology);
+        shell.routing.set_topology(topology);
+    }
+    for (shard, node) in effects.leaders {
+        shell.routing.set_leader(shard, node);
+    }
+}

@@ -1,0 +1,132 @@
+//! The path of a request: answered here, by a worker of this node, or by the node that leads the shard.
+//!
+//! A request is forwarded once; the node that gets it executes it or says who leads. Until its deadline a request is
+//! tried again as long as it was certainly not applied: no leader, another leader, never sent, overwritten. So a client
+//! that knows one node rides through an election. A write whose outcome is not known is never tried again.
+
+use crate::clock;
+use crate::inbox::Incoming;
+use crate::peers::Forwarded;
+use crate::shell::Shell;
+use crate::ticket::Ticket;
+use ringfort_core::replica::{Failure, Query, Reply};
+use ringfort_core::types::{NodeId, ShardId};
+use ringfort_core::worker::Request;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// A stale read is answered from a state that was the latest at most this long ago.
+pub const STALENESS_BOUND: Duration = Duration::from_secs(5);
+
+/// The pause before the first repetition that no hint leads to. It doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a request has no answer.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExecuteError {
+    /// Nothing was applied.
+    #[error("shard {shard} has no leader that could be reached in time")]
+    NoLeader { shard: ShardId },
+    /// Nothing was applied.
+    #[error("too many requests are waiting for shard {shard}; retry later")]
+    Overloaded { shard: ShardId },
+    /// A write may have been applied. A read has no outcome.
+    #[error("shard {shard} did not answer in time")]
+    Unknown { shard: ShardId },
+}
+
+/// An answer, and the node that gave it where that is not this one.
+#[derive(Debug)]
+pub struct Executed {
+    pub reply: Reply,
+    pub elsewhere: Option<NodeId>,
+}
+
+impl Shell {
+    /// Carries out a request, wherever its shard's leader is.
+    pub async fn execute(&self, shard: ShardId, request: Request, deadline: Instant) -> Result<Executed, ExecuteError> {
+        let mut pause = FIRST_PAUSE;
+        let mut hint = None;
+        loop {
+            if let Some(reply) = self.read_here(shard, &request) {
+                return Ok(Executed { reply, elsewhere: None });
+            }
+            let was_hint = hint.is_some();
+            let target = hint.take().or_else(|| self.routing.leader(shard));
+            let attempt = self.attempt(shard, request.clone(), target, deadline);
+            let Ok(answer) = timeout_at(deadline, attempt).await else {
+                return Err(ExecuteError::Unknown { shard });
+            };
+            match answer {
+                Ok(reply) => {
+                    let elsewhere = target.filter(|&node| node != self.node);
+                    if let (true, Some(node)) = (was_hint, elsewhere) {
+                        self.routing.set_leader(shard, node);
+                    }
+                    return Ok(Executed { reply, elsewhere });
+                }
+                Err(Failure::Overloaded) => return Err(ExecuteError::Overloaded { shard }),
+                Err(Failure::Unknown) if matches!(request, Request::Write(_)) => {
+                    return Err(ExecuteError::Unknown { shard });
+                }
+                // One hint in a row is followed at once: two nodes may name each other for as long as an election takes.
+                Err(Failure::NotLeader(Some(leader))) if !was_hint && Some(leader) != target => {
+                    hint = Some(leader);
+                    continue;
+                }
+                Err(Failure::NotLeader(_) | Failure::NotApplied | Failure::Unknown) => {}
+            }
+            let next = Instant::now() + pause;
+            if next >= deadline {
+                return Err(ExecuteError::NoLeader { shard });
+            }
+            sleep_until(next).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Answers a linearizable read from this node's memory, where its replica holds the lease.
+    pub fn read_here(&self, shard: ShardId, request: &Request) -> Option<Reply> {
+        match request {
+            Request::Read(query) => self.routing.view(shard)?.read_leased(clock::moment, query).map(Reply::Query),
+            Request::Write(_) => None,
+        }
+    }
+
+    /// Answers a read from a replica on this node that has heard of its leader lately.
+    pub fn read_stale(&self, shard: ShardId, query: &Query) -> Option<Reply> {
+        let view = self.routing.view(shard)?;
+        view.read_stale(clock::moment, STALENESS_BOUND, query).map(Reply::Query)
+    }
+
+    async fn attempt(
+        &self,
+        shard: ShardId,
+        request: Request,
+        target: Option<NodeId>,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
+        match target {
+            None => Err(Failure::NotLeader(None)),
+            Some(node) if node == self.node => {
+                let (answered, answer) = oneshot::channel();
+                let incoming = Incoming { shard, request, ticket: Ticket::Task(answered) };
+                if !self.worker(shard).push_requests([incoming]).is_empty() {
+                    return Err(Failure::Overloaded);
+                }
+                // Dropped unanswered: the worker has stopped.
+                answer.await.unwrap_or(Err(Failure::Unknown))
+            }
+            Some(node) => {
+                let remaining = deadline.saturating_duration_since(Instant::now());
+                match self.peers.forward(node, shard, request, remaining).await {
+                    Forwarded::Answer(answer) => answer,
+                    Forwarded::NotSent => Err(Failure::NotLeader(None)),
+                    Forwarded::Lost => Err(Failure::Unknown),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What operators, clients and nodes that want to join ask of the cluster.
+
+use super::{status, status_of, timeout};
+use crate::shell::Shell;
+use ringfort_core::replica::{Reply, Write};
+use ringfort_core::system::topology::MAX_NAME_BYTES;
+use ringfort_core::system::{Member, SystemCommand, SystemReply};
+use ringfort_core::types::{Identity, NodeId, ShardId};
+use ringfort_core::worker::Request as CoreRequest;
+use ringfort_proto::v1::cluster_server::Cluster;
+use ringfort_proto::v1::*;
+use ringfort_proto::{metadata, outcome};
+use std::sync::Arc;
+use tokio::time::timeout_at;
+use tonic::{Request, Response, Status};
+
+pub struct ClusterService {
+    pub shell: Arc<Shell>,
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterService {
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
+        let deadline = timeout::deadline(request.metadata());
+        let member = member(request.into_inner())?;
+        let command = CoreRequest::Write(Write::System(SystemCommand::Join(member.clone())));
+        let executed = self.shell.execute(ShardId::SYSTEM, command, deadline).await;
+        let node = match executed.map_err(|error| status_of(&error))?.reply {
+            Reply::System(SystemReply::Joined(node)) => node,
+            Reply::System(SystemReply::Refused(reason)) => return Err(Status::already_exists(reason)),
+            _ => return Err(outcome::unknown("the leader's answer is of another kind")),
+        };
+        // Where the system shard's leader is another node, its topology arrives a little later.
+        let joined = self.shell.routing.wait_for(|topology| topology.nodes.get(&node) == Some(&member));
+        let topology = timeout_at(deadline, joined).await.map_err(|_| {
+            outcome::unavailable("the node has joined, and its topology is still on its way: ask again", None)
+        })?;
+        Ok(Response::new(JoinResponse { node: node.0, cluster_id: self.shell.cluster.0, topology: topology.encode() }))
+    }
+
+    async fn topology(&self, _: Request<TopologyRequest>) -> Result<Response<TopologyResponse>, Status> {
+        let topology = self.shell.routing.topology();
+        let nodes = topology.nodes.iter().map(|(id, member)| Node {
+            id: id.0,
+            name: member.name.clone(),
+            grpc_address: member.grpc_address.clone(),
+            raft_address: member.raft_address.clone(),
+        });
+        let groups = topology.groups.iter().filter(|(shard, _)| **shard != ShardId::SYSTEM);
+        let shards = groups.map(|(&shard, group)| ShardPlace {
+            shard: shard.0,
+            members: group.wanted.iter().map(|node| node.0).collect(),
+            leader: self.shell.routing.leader(shard).map_or(0, |NodeId(node)| node),
+        });
+        Ok(Response::new(TopologyResponse {
+            cluster_id: topology.cluster.0,
+            epoch: topology.epoch.0,
+            shard_count: topology.shards.get(),
+            nodes: nodes.collect(),
+            shards: shards.collect(),
+        }))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        Ok(Response::new(status::gather(&self.shell).await?))
+    }
+
+    async fn node_status(&self, _: Request<NodeStatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        Ok(Response::new(status::own(&self.shell).await?))
+    }
+}
+
+fn member(request: JoinRequest) -> Result<Member, Status> {
+    let identity: [u8; 16] =
+        request.identity[..].try_into().map_err(|_| outcome::invalid("an identity has 16 bytes"))?;
+    for (what, text) in
+        [("name", &request.node_id), ("Raft address", &request.raft_address), ("address", &request.grpc_address)]
+    {
+        if text.is_empty() || text.len() > MAX_NAME_BYTES {
+            return Err(outcome::invalid(format!("a node's {what} has 1 to {MAX_NAME_BYTES} bytes")));
+        }
+    }
+    Ok(Member {
+        name: request.node_id,
+        identity: Identity(u128::from_le_bytes(identity)),
+        raft_address: request.raft_address,
+        grpc_address: request.grpc_address,
+    })
+}

@@ -1,0 +1,100 @@
+//! The keys and values.
+
+use super::{status_of, timeout};
+use crate::execute::Executed;
+use crate::requests::{self, Invalid};
+use crate::scan;
+use crate::shell::Shell;
+use ringfort_core::replica::{Query, QueryReply, Reply};
+use ringfort_core::types::{NodeId, ShardId};
+use ringfort_core::worker::Request as CoreRequest;
+use ringfort_proto::v1::kv_server::Kv;
+use ringfort_proto::v1::*;
+use ringfort_proto::{metadata, outcome};
+use std::sync::Arc;
+use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+pub struct KvService {
+    pub shell: Arc<Shell>,
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let (deadline, put) = self.open(request)?;
+        let shard = self.shell.routing.shard_of(&put.key);
+        let request = requests::put(put).map_err(refusal)?;
+        self.execute(shard, request, deadline, |reply| requests::put_response(&reply)).await
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let (deadline, get) = self.open(request)?;
+        let shard = self.shell.routing.shard_of(&get.key);
+        let consistency = get.consistency();
+        let query = requests::get(get).map_err(refusal)?;
+        let stale = (consistency == ReadConsistency::Stale).then(|| self.shell.read_stale(shard, &query)).flatten();
+        // Without a replica here that is fresh enough, the leader's answer is: it promises more.
+        match stale.and_then(get_response) {
+            Some(response) => Ok(Response::new(response)),
+            None => self.execute(shard, CoreRequest::Read(query), deadline, get_response).await,
+        }
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+        let (deadline, delete) = self.open(request)?;
+        let shard = self.shell.routing.shard_of(&delete.key);
+        let request = requests::delete(delete).map_err(refusal)?;
+        self.execute(shard, request, deadline, |reply| requests::delete_response(&reply)).await
+    }
+
+    async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
+        let (deadline, scan) = self.open(request)?;
+        let query: Query = requests::scan(scan).map_err(refusal)?;
+        let page = scan::scan(&self.shell, query, deadline).await.map_err(|error| status_of(&error))?;
+        Ok(Response::new(requests::scan_response(page)))
+    }
+}
+
+impl KvService {
+    /// The call's deadline and message, if it is meant for this cluster.
+    fn open<M>(&self, request: Request<M>) -> Result<(Instant, M), Status> {
+        metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
+        Ok((timeout::deadline(request.metadata()), request.into_inner()))
+    }
+
+    async fn execute<R>(
+        &self,
+        shard: ShardId,
+        request: CoreRequest,
+        deadline: Instant,
+        read: impl FnOnce(Reply) -> Option<R>,
+    ) -> Result<Response<R>, Status> {
+        let executed = self.shell.execute(shard, request, deadline).await;
+        let Executed { reply, elsewhere } = executed.map_err(|error| status_of(&error))?;
+        let message = read(reply).ok_or_else(|| outcome::unknown("the leader's answer is of another kind"))?;
+        let mut response = Response::new(message);
+        if let Some(node) = elsewhere {
+            self.name_leader(response.metadata_mut(), node);
+        }
+        Ok(response)
+    }
+
+    fn name_leader(&self, metadata: &mut MetadataMap, node: NodeId) {
+        if let Some(member) = self.shell.routing.topology().nodes.get(&node) {
+            metadata::set_leader(metadata, &member.grpc_address);
+        }
+    }
+}
+
+fn get_response(reply: Reply) -> Option<GetResponse> {
+    match reply {
+        Reply::Query(QueryReply::Get(record)) => Some(requests::get_response(record)),
+        _ => None,
+    }
+}
+
+fn refusal(invalid: Invalid) -> Status {
+    outcome::invalid(invalid.to_string())
+}

@@ -1,0 +1,90 @@
+//! The node's gRPC servers: one for clients and operators, one for the other nodes.
+
+mod cluster;
+mod kv;
+mod peer;
+mod status;
+mod timeout;
+
+use crate::execute::ExecuteError;
+use crate::shell::Shell;
+use ringfort_core::limits::{LARGEST_ENTRY_BYTES, MAX_PEER_MESSAGE_BYTES};
+use ringfort_proto::v1::cluster_server::ClusterServer;
+use ringfort_proto::v1::kv_server::KvServer;
+use ringfort_proto::v1::peer_server::PeerServer;
+use ringfort_proto::{FILE_DESCRIPTOR_SET, outcome};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tonic::Status;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+/// The largest request of a client: above the largest key and value.
+const MAX_REQUEST_BYTES: usize = 4 << 20;
+
+/// Requests in flight on one connection; HTTP/2 makes the client wait with more.
+const MAX_REQUESTS_IN_FLIGHT: u32 = 1024;
+
+/// What a client may have under way before the node must say that it has read some.
+const CLIENT_WINDOW_BYTES: u32 = 1 << 20;
+const CLIENT_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// As many for a peer: a batch is not to wait for the answer to the one before.
+const PEER_WINDOW_BYTES: u32 = 8 << 20;
+
+/// A connection on which nothing was heard for this long is asked for a sign of life.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+const _: () = assert!(LARGEST_ENTRY_BYTES < MAX_REQUEST_BYTES);
+
+/// Serves clients until `stop` is done and what they asked is answered.
+pub async fn serve_clients(
+    shell: Arc<Shell>,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<KvServer<kv::KvService>>().await;
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let broken = "the descriptors come from the compiler";
+    let kv = KvServer::new(kv::KvService { shell: shell.clone() }).max_decoding_message_size(MAX_REQUEST_BYTES);
+    Server::builder()
+        .max_concurrent_streams(MAX_REQUESTS_IN_FLIGHT)
+        .initial_stream_window_size(CLIENT_WINDOW_BYTES)
+        .initial_connection_window_size(CLIENT_CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .add_service(kv)
+        .add_service(ClusterServer::new(cluster::ClusterService { shell }))
+        .add_service(health_service)
+        .add_service(descriptors().build_v1().expect(broken))
+        .add_service(descriptors().build_v1alpha().expect(broken))
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
+        .await
+}
+
+/// Serves the other nodes for as long as the process runs.
+pub async fn serve_peers(shell: Arc<Shell>, listener: TcpListener) -> Result<(), tonic::transport::Error> {
+    let peer = PeerServer::new(peer::PeerService::new(shell)).max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
+    Server::builder()
+        .initial_stream_window_size(PEER_WINDOW_BYTES)
+        .initial_connection_window_size(PEER_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .add_service(peer)
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
+        .await
+}
+
+/// An error as a client sees it.
+fn status_of(error: &ExecuteError) -> Status {
+    match error {
+        ExecuteError::NoLeader { .. } => outcome::unavailable(error.to_string(), None),
+        ExecuteError::Overloaded { .. } => outcome::overloaded(error.to_string()),
+        ExecuteError::Unknown { .. } => outcome::unknown(format!("{error}; a write may or may not be applied")),
+    }
+}

@@ -1,0 +1,116 @@
+//! What the other nodes send.
+
+use crate::control_thread;
+use crate::inbox::Incoming;
+use crate::shell::Shell;
+use crate::ticket::Ticket;
+use crate::{convert, requests, snapshot_transfer};
+use ringfort_core::control::codec;
+use ringfort_core::replica::{Query, Write};
+use ringfort_core::types::{NodeId, ShardId};
+use ringfort_core::worker::Request as CoreRequest;
+use ringfort_proto::v1::peer_server::Peer;
+use ringfort_proto::v1::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tonic::{Request, Response, Status, Streaming};
+
+pub struct PeerService {
+    shell: Arc<Shell>,
+    /// The cluster of the last stranger that called, to say so once: it goes on calling.
+    stranger: AtomicU64,
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn raft(&self, request: Request<Streaming<PeerBatch>>) -> Result<Response<PeerAck>, Status> {
+        let mut batches = request.into_inner();
+        let mut known = None;
+        while let Some(batch) = batches.message().await? {
+            let from = self.check(&batch)?;
+            if known.replace(from) != Some(from) {
+                self.shell.peers.seen(from);
+            }
+            self.take(from, batch);
+        }
+        Ok(Response::new(PeerAck {}))
+    }
+
+    async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotAck>, Status> {
+        snapshot_transfer::receive(&self.shell, request.into_inner()).await.map(Response::new)
+    }
+}
+
+impl PeerService {
+    pub fn new(shell: Arc<Shell>) -> PeerService {
+        PeerService { shell, stranger: AtomicU64::new(0) }
+    }
+
+    /// The sender, if the batch is meant for this node.
+    fn check(&self, batch: &PeerBatch) -> Result<NodeId, Status> {
+        if batch.cluster_id != self.shell.cluster.0 {
+            let (ours, theirs) = (self.shell.cluster, batch.cluster_id);
+            if self.stranger.swap(theirs, Ordering::Relaxed) != theirs {
+                tracing::warn!(
+                    "nodes of cluster {theirs:016x} call this one, of cluster {ours}: if it should be one of them, stop \
+                     it and start it with an empty --raft-dir, another --node-id and --join-addr"
+                );
+            }
+            return Err(Status::failed_precondition(format!("this node belongs to cluster {ours}")));
+        }
+        if batch.to_node != self.shell.node.0 {
+            return Err(Status::failed_precondition(format!("this is node {}", self.shell.node)));
+        }
+        Ok(NodeId(batch.from_node))
+    }
+
+    fn take(&self, from: NodeId, batch: PeerBatch) {
+        // A message whose replicas are on other nodes than its sender and this one is nobody's.
+        let is_meant = |message: &ringfort_core::message::RaftMessage| {
+            (message.from.node(), message.to.node()) == (from, self.shell.node)
+        };
+        self.shell.push_messages(batch.raft.into_iter().filter_map(convert::from_wire).filter(is_meant).collect());
+        for bytes in batch.control {
+            match codec::decode(&bytes) {
+                Ok(message) => control_thread::deliver(&self.shell, from, message),
+                Err(error) => tracing::warn!(node = %from, "a control message can't be read: {error}"),
+            }
+        }
+        self.shell
+            .push_requests(batch.forwards.into_iter().filter_map(|forward| self.forwarded(from, forward)).collect());
+        if !batch.replies.is_empty() {
+            self.shell.peers.answered(from, batch.replies);
+        }
+    }
+
+    /// A request to be handed to a worker, unless it can be answered here.
+    fn forwarded(&self, from: NodeId, forward: Forward) -> Option<Incoming> {
+        let Forward { id, shard, op, .. } = forward;
+        let shard = ShardId(shard);
+        let ticket = Ticket::Peer { node: from, id };
+        match op.map(requests::from_wire) {
+            Some(Ok(request)) if self.is_of(shard, &request) => match self.shell.read_here(shard, &request) {
+                None => Some(Incoming { shard, request, ticket }),
+                Some(reply) => {
+                    ticket.answer(&self.shell, Ok(reply));
+                    None
+                }
+            },
+            _ => {
+                self.shell.peers.refuse(from, id);
+                None
+            }
+        }
+    }
+
+    /// Whether the request is one for this shard: entries of another kind, or keys of another shard, must never get
+    /// into its log.
+    fn is_of(&self, shard: ShardId, request: &CoreRequest) -> bool {
+        match request {
+            CoreRequest::Write(Write::Kv(command)) => self.shell.routing.shard_of(command.key()) == shard,
+            CoreRequest::Write(Write::System(_)) => shard == ShardId::SYSTEM,
+            CoreRequest::Read(Query::Get { key }) => self.shell.routing.shard_of(key) == shard,
+            CoreRequest::Read(Query::Scan { .. }) => shard != ShardId::SYSTEM,
+        }
+    }
+}

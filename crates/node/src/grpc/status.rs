@@ -1,0 +1,225 @@
+//! How the cluster fares: each node tells what it knows by itself, and whoever is asked puts it together.
+
+use crate::control_thread::{ControlEvent, Knowledge};
+use crate::inbox::Event;
+use crate::shell::Shell;
+use ringfort_core::replica::ReplicaStatus as CoreStatus;
+use ringfort_core::system::Topology;
+use ringfort_core::types::{NodeId, ReplicaId, ShardId};
+use ringfort_proto::outcome;
+use ringfort_proto::v1::cluster_client::ClusterClient;
+use ringfort_proto::v1::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tonic::Status;
+use tonic::transport::Endpoint;
+
+/// A node that takes longer counts as silent.
+const NODE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Above the status of ten thousand replicas.
+const MAX_STATUS_BYTES: usize = 16 << 20;
+
+/// What this node knows by itself.
+pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
+    let topology = shell.routing.topology();
+    let lost = knowledge(shell).await?.lost;
+    let mut replicas = Vec::new();
+    for worker in &shell.workers {
+        let (asked, answer) = oneshot::channel();
+        worker.push_event(Event::Status(asked));
+        replicas.extend(answer.await.map_err(|_| stopping())?);
+    }
+    replicas.sort_by_key(|replica| replica.shard);
+    let sizes = replicas.iter().filter_map(|replica| Some(shell.routing.view(replica.shard)?.size()));
+    let (keys, bytes) = sizes.fold((0, 0), |(keys, bytes), (more, larger)| (keys + more, bytes + larger));
+    let member = topology.nodes.get(&shell.node);
+    let text = |field: fn(&ringfort_core::system::Member) -> &String| member.map(field).cloned().unwrap_or_default();
+    let node = NodeStatus {
+        id: shell.node.0,
+        name: text(|member| &member.name),
+        grpc_address: text(|member| &member.grpc_address),
+        raft_address: text(|member| &member.raft_address),
+        alive: true,
+        silent_ms: 0,
+        build_version: env!("CARGO_PKG_VERSION").to_owned(),
+        shards_led: replicas.iter().filter(|replica| replica.is_leader).count() as u32,
+        replicas: replicas.len() as u32,
+        log_bytes: shell.log_bytes.load(Ordering::Relaxed),
+        log_entries: replicas.iter().map(|replica| replica.last.saturating_sub(replica.base)).sum(),
+        keys: keys as u64,
+        key_value_bytes: bytes as u64,
+    };
+    let mut shards: Vec<ShardStatus> = replicas.iter().map(|replica| shard_here(&topology, replica)).collect();
+    for (shard, replica) in lost {
+        let member = ReplicaStatus { offline: true, ..member_of(replica, ReplicaRole::Voter) };
+        shards.push(ShardStatus { members: vec![member], ..place_of(&topology, shard) });
+    }
+    Ok(StatusResponse { cluster_id: topology.cluster.0, epoch: topology.epoch.0, nodes: vec![node], shards })
+}
+
+/// What all nodes know that can be reached in time.
+pub async fn gather(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
+    let topology = shell.routing.topology();
+    let silent = knowledge(shell).await?.silent;
+    let mut asked = JoinSet::new();
+    for (&node, member) in topology.nodes.iter().filter(|(node, _)| **node != shell.node) {
+        let address = member.grpc_address.clone();
+        asked.spawn(async move { (node, timeout(NODE_TIMEOUT, ask(address)).await.ok().flatten()) });
+    }
+    let mut parts = BTreeMap::from([(shell.node, own(shell).await?)]);
+    for (node, part) in asked.join_all().await {
+        // A node of another cluster at the address is not the one that is meant.
+        let is_meant = |part: &StatusResponse| part.cluster_id == topology.cluster.0;
+        parts.extend(part.filter(is_meant).map(|part| (node, part)));
+    }
+    let nodes = topology.nodes.iter().map(|(&id, member)| {
+        let told = parts.get(&id).and_then(|part| part.nodes.first().cloned());
+        told.unwrap_or_else(|| NodeStatus {
+            id: id.0,
+            name: member.name.clone(),
+            grpc_address: member.grpc_address.clone(),
+            raft_address: member.raft_address.clone(),
+            silent_ms: silent.get(&id).map_or(0, |silent| silent.as_millis() as u64),
+            ..NodeStatus::default()
+        })
+    });
+    let shards = topology.groups.keys().map(|&shard| merge(&topology, shard, &parts));
+    Ok(StatusResponse {
+        cluster_id: topology.cluster.0,
+        epoch: topology.epoch.0,
+        nodes: nodes.collect(),
+        shards: shards.collect(),
+    })
+}
+
+async fn ask(address: String) -> Option<StatusResponse> {
+    let channel = Endpoint::from_shared(format!("http://{address}")).ok()?.connect().await.ok()?;
+    let mut client = ClusterClient::new(channel).max_decoding_message_size(MAX_STATUS_BYTES);
+    Some(client.node_status(NodeStatusRequest {}).await.ok()?.into_inner())
+}
+
+async fn knowledge(shell: &Shell) -> Result<Knowledge, Status> {
+    let (asked, answer) = oneshot::channel();
+    let _ = shell.control.send(ControlEvent::Knowledge(asked));
+    answer.await.map_err(|_| stopping())
+}
+
+fn stopping() -> Status {
+    outcome::unavailable("this node is stopping", None)
+}
+
+/// A shard as its replica on this node sees it: all members from the leader, from others the replica itself.
+fn shard_here(topology: &Topology, replica: &CoreStatus) -> ShardStatus {
+    let members = match &replica.report {
+        None => {
+            let role = if replica.is_learner { ReplicaRole::Learner } else { ReplicaRole::Voter };
+            vec![member_of(replica.replica, role)]
+        }
+        Some(report) => {
+            let mut roles: BTreeMap<ReplicaId, ReplicaRole> = BTreeMap::new();
+            let group = topology.groups.get(&replica.shard);
+            roles.extend(group.iter().flat_map(|group| &group.replicas).map(|&id| (id, ReplicaRole::Joining)));
+            roles.extend(report.learners.iter().map(|&id| (id, ReplicaRole::Learner)));
+            roles.extend(report.voters.iter().chain(&report.outgoing).map(|&id| (id, ReplicaRole::Voter)));
+            let member =
+                |(id, role)| ReplicaStatus { caught_up: report.caught_up.contains(&id), ..member_of(id, role) };
+            roles.into_iter().map(member).collect()
+        }
+    };
+    ShardStatus {
+        leader: replica.leader.map_or(0, |node| node.0),
+        term: replica.term,
+        applied_index: replica.applied,
+        members,
+        ..place_of(topology, replica.shard)
+    }
+}
+
+/// A shard as all nodes together see it.
+fn merge(topology: &Topology, shard: ShardId, parts: &BTreeMap<NodeId, StatusResponse>) -> ShardStatus {
+    let views: BTreeMap<NodeId, &ShardStatus> = parts
+        .iter()
+        .filter_map(|(&node, part)| Some((node, part.shards.iter().find(|status| status.shard == shard.0)?)))
+        .collect();
+    let is_leaders = |(node, status): &(&NodeId, &&ShardStatus)| status.leader == node.0;
+    let from_leader = views.iter().filter(is_leaders).max_by_key(|(_, status)| status.term);
+    let mut merged = match from_leader {
+        Some((_, status)) => ShardStatus::clone(status),
+        None => {
+            let group = topology.groups.get(&shard);
+            let known = group.iter().flat_map(|group| &group.replicas);
+            ShardStatus {
+                term: views.values().map(|status| status.term).max().unwrap_or(0),
+                applied_index: views.values().map(|status| status.applied_index).max().unwrap_or(0),
+                members: known.map(|&replica| member_of(replica, ReplicaRole::Voter)).collect(),
+                ..place_of(topology, shard)
+            }
+        }
+    };
+    for member in &mut merged.members {
+        let view = views.get(&NodeId(member.node));
+        let own = view.and_then(|view| view.members.iter().find(|own| own.replica == member.replica));
+        member.offline = !parts.contains_key(&NodeId(member.node)) || own.is_some_and(|own| own.offline);
+        let applied = view.filter(|_| own.is_some()).map_or(0, |view| view.applied_index);
+        member.lag = merged.applied_index.saturating_sub(applied);
+        member.caught_up &= !member.offline;
+    }
+    merged
+}
+
+fn place_of(topology: &Topology, shard: ShardId) -> ShardStatus {
+    let mut status = ShardStatus { shard: shard.0, ..ShardStatus::default() };
+    if shard != ShardId::SYSTEM {
+        let slots = topology.shards.slots_of(shard);
+        (status.first_slot, status.last_slot) = (slots.start.into(), u32::from(slots.end) - 1);
+    }
+    status
+}
+
+fn member_of(replica: ReplicaId, role: ReplicaRole) -> ReplicaStatus {
+    ReplicaStatus { node: replica.node().0, replica: replica.0, role: role.into(), ..ReplicaStatus::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_core::system::Member;
+    use ringfort_core::types::{ClusterId, Identity};
+    use ringfort_ring::ShardCount;
+
+    fn topology() -> Topology {
+        let text = String::new;
+        let member = Member { name: text(), identity: Identity(1), raft_address: text(), grpc_address: text() };
+        Topology::bootstrap(ClusterId(1), ShardCount::new(1).unwrap(), member)
+    }
+
+    fn part(leader: u64, term: u64, applied_index: u64, members: &[ReplicaId]) -> StatusResponse {
+        let members = members.iter().map(|&id| ReplicaStatus { caught_up: true, ..member_of(id, ReplicaRole::Voter) });
+        let shard = ShardStatus { leader, term, applied_index, members: members.collect(), ..Default::default() };
+        StatusResponse { shards: vec![shard], ..Default::default() }
+    }
+
+    #[test]
+    fn the_leader_of_the_highest_term_is_believed_and_lag_is_what_replicas_lack() {
+        let ids = [1, 2, 3].map(|node| ReplicaId::new(NodeId(node), node as u32));
+        let parts = BTreeMap::from([(NodeId(1), part(1, 4, 90, &ids)), (NodeId(2), part(2, 5, 100, &ids))]);
+        let merged = merge(&topology(), ShardId(0), &parts);
+        assert_eq!((merged.leader, merged.term, merged.applied_index), (2, 5, 100));
+        let seen: Vec<_> = merged.members.iter().map(|member| (member.lag, member.offline, member.caught_up)).collect();
+        assert_eq!(seen, [(10, false, true), (0, false, true), (100, true, false)]);
+    }
+
+    #[test]
+    fn without_a_leader_members_come_from_the_topology() {
+        let parts = BTreeMap::from([(NodeId(2), part(1, 4, 90, &[]))]);
+        let merged = merge(&topology(), ShardId(0), &parts);
+        assert_eq!((merged.leader, merged.term, merged.applied_index, merged.members.len()), (0, 4, 90, 1));
+        assert!(merged.members[0].offline);
+    }
+}

@@ -1,0 +1,200 @@
+//! A worker's inbox: everything that came in since the last drain, taken at once.
+//!
+//! A lock, three lists and a condition: a drain swaps the lists for empty ones, so that a push is one short critical
+//! section, whatever a push brings (a whole pipeline, a whole batch of a peer), and the worker is woken once.
+//!
+//! What happens at the bounds differs by kind. Requests are refused before anything has happened to them. Raft's
+//! messages are dropped: Raft repeats them. Events (a batch is durable, a file is written, a topology is new) are
+//! never lost and need no bound: the worker itself has begun each of them, or they are rare.
+
+use crate::requests;
+use crate::ticket::Ticket;
+use parking_lot::{Condvar, Mutex};
+use ringfort_core::message::{RaftMessage, StepRequest};
+use ringfort_core::replica::{ReplicaStatus, Restored};
+use ringfort_core::system::Topology;
+use ringfort_core::types::{NodeId, ReplicaId, ShardId};
+use ringfort_core::worker::Request;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Requests that may wait for a worker; more are refused as overload.
+pub const MAX_WAITING_REQUESTS: usize = 65_536;
+
+/// Bytes of keys and values that may wait for a worker; more are refused as overload.
+pub const MAX_WAITING_REQUEST_BYTES: usize = 64 << 20;
+
+/// Raft's messages that may wait for a worker; more are dropped, and Raft sends them again.
+pub const MAX_WAITING_MESSAGES: usize = 65_536;
+
+/// Bytes of entries in them; more are dropped.
+pub const MAX_WAITING_MESSAGE_BYTES: usize = 64 << 20;
+
+/// One request on its way to a worker.
+pub struct Incoming {
+    pub shard: ShardId,
+    pub request: Request,
+    pub ticket: Ticket,
+}
+
+/// What must not be lost.
+pub enum Event {
+    Persisted(u64),
+    Topology(Arc<Topology>),
+    Step(StepRequest),
+    Unreachable(NodeId),
+    ChunkWritten(ShardId),
+    SnapshotWritten {
+        shard: ShardId,
+        name: String,
+        written: bool,
+    },
+    SnapshotSent {
+        shard: ShardId,
+        to: ReplicaId,
+        arrived: bool,
+    },
+    Snapshot {
+        message: RaftMessage,
+        name: String,
+        restored: Box<Restored>,
+    },
+    LogPressure(ShardId),
+    Status(oneshot::Sender<Vec<ReplicaStatus>>),
+    /// Hand leadership over where that is possible; answered with the number of shards still led.
+    HandOver(mpsc::Sender<usize>),
+    Stop,
+}
+
+/// Everything that came in, by kind.
+#[derive(Default)]
+pub struct Drained {
+    pub events: Vec<Event>,
+    pub messages: Vec<RaftMessage>,
+    pub requests: Vec<Incoming>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    drained: Drained,
+    message_bytes: usize,
+    request_bytes: usize,
+    is_parked: bool,
+}
+
+#[derive(Default)]
+pub struct Inbox {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+}
+
+impl Inbox {
+    /// Adds requests. Those beyond the bounds come back: nothing has happened to them.
+    #[must_use = "what comes back must be answered"]
+    pub fn push_requests(&self, requests: impl IntoIterator<Item = Incoming>) -> Vec<Incoming> {
+        let mut refused = Vec::new();
+        self.push(|waiting| {
+            for incoming in requests {
+                let bytes = requests::size_bytes(&incoming.request);
+                let is_full = waiting.drained.requests.len() >= MAX_WAITING_REQUESTS
+                    || waiting.request_bytes + bytes > MAX_WAITING_REQUEST_BYTES;
+                if is_full {
+                    refused.push(incoming);
+                } else {
+                    waiting.request_bytes += bytes;
+                    waiting.drained.requests.push(incoming);
+                }
+            }
+        });
+        refused
+    }
+
+    /// Adds messages of peers, or drops them at the bounds.
+    pub fn push_messages(&self, messages: impl IntoIterator<Item = RaftMessage>) {
+        self.push(|waiting| {
+            for message in messages {
+                let bytes: usize = message.message.entries.iter().map(|entry| entry.data.len()).sum();
+                let is_full = waiting.drained.messages.len() >= MAX_WAITING_MESSAGES
+                    || waiting.message_bytes + bytes > MAX_WAITING_MESSAGE_BYTES;
+                if !is_full {
+                    waiting.message_bytes += bytes;
+                    waiting.drained.messages.push(message);
+                }
+            }
+        });
+    }
+
+    pub fn push_event(&self, event: Event) {
+        self.push(|waiting| waiting.drained.events.push(event));
+    }
+
+    fn push(&self, add: impl FnOnce(&mut Waiting)) {
+        let mut waiting = self.waiting.lock();
+        add(&mut waiting);
+        let wake = std::mem::take(&mut waiting.is_parked);
+        drop(waiting);
+        if wake {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Swaps everything that came in for the empty lists of `drained`; waits for something up to `patience`.
+    pub fn drain(&self, drained: &mut Drained, patience: Duration) {
+        let mut waiting = self.waiting.lock();
+        if is_empty(&waiting.drained) && !patience.is_zero() {
+            waiting.is_parked = true;
+            self.arrived.wait_for(&mut waiting, patience);
+            waiting.is_parked = false;
+        }
+        std::mem::swap(&mut waiting.drained, drained);
+        waiting.message_bytes = 0;
+        waiting.request_bytes = 0;
+    }
+}
+
+fn is_empty(drained: &Drained) -> bool {
+    drained.events.is_empty() && drained.messages.is_empty() && drained.requests.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use ringfort_core::command::Command;
+    use ringfort_core::replica::Write;
+
+    fn put(value_bytes: usize) -> Incoming {
+        let command = Command::Put { key: "k".into(), value: Bytes::from(vec![0; value_bytes]) };
+        Incoming {
+            shard: ShardId(0),
+            request: Request::Write(Write::Kv(command)),
+            ticket: Ticket::Peer { node: NodeId(9), id: 0 },
+        }
+    }
+
+    #[test]
+    fn requests_beyond_the_bounds_come_back_and_events_never_do() {
+        let inbox = Inbox::default();
+        assert!(inbox.push_requests([put(MAX_WAITING_REQUEST_BYTES / 2)]).is_empty());
+        assert_eq!(inbox.push_requests([put(MAX_WAITING_REQUEST_BYTES / 2), put(10)]).len(), 1);
+        inbox.push_event(Event::Stop);
+        let mut drained = Drained::default();
+        inbox.drain(&mut drained, Duration::ZERO);
+        assert_eq!((drained.requests.len(), drained.events.len()), (2, 1));
+        assert!(inbox.push_requests([put(MAX_WAITING_REQUEST_BYTES / 2)]).is_empty(), "a drain makes room");
+    }
+
+    #[test]
+    fn a_push_wakes_the_worker() {
+        let inbox = Inbox::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| inbox.push_event(Event::Persisted(1)));
+            let mut drained = Drained::default();
+            while drained.events.is_empty() {
+                inbox.drain(&mut drained, Duration::from_secs(10));
+            }
+        });
+    }
+}

@@ -1,0 +1,81 @@
+//! Becoming part of a cluster: asks until the answer is yes or no.
+
+use crate::start::StartError;
+use bytes::Bytes;
+use ringfort_core::system::{Member, Topology};
+use ringfort_core::types::{ClusterId, NodeId};
+use ringfort_proto::v1::JoinRequest;
+use ringfort_proto::v1::cluster_client::ClusterClient;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tonic::transport::Endpoint;
+use tonic::{Code, Request, Status};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long one node may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// A line is logged this often while there is no answer.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What a cluster tells a node that is part of it.
+pub struct Joined {
+    pub node: NodeId,
+    pub topology: Topology,
+}
+
+/// Asks the nodes at `addresses` in turn to take this one in, until one does, refuses, or the deadline has passed.
+pub async fn join(addresses: &[String], member: &Member, deadline: Instant) -> Result<Joined, StartError> {
+    let mut progress = Instant::now();
+    let mut last = Status::unavailable("nobody was asked");
+    for address in addresses.iter().cycle() {
+        match ask(address, member).await {
+            Ok(joined) => return Ok(joined),
+            Err(status) if is_refusal(&status) => {
+                return Err(StartError::Refused { address: address.clone(), reason: status.message().to_owned() });
+            }
+            Err(status) => last = status,
+        }
+        let now = Instant::now();
+        if now + PAUSE >= deadline {
+            break;
+        }
+        if now >= progress {
+            tracing::info!("{address} does not take this node in yet ({}): trying again", last.message());
+            progress = now + PROGRESS_INTERVAL;
+        }
+        sleep(PAUSE).await;
+    }
+    Err(StartError::NoCluster { addresses: addresses.join(", "), reason: last.message().to_owned() })
+}
+
+/// Whether another attempt would be answered alike.
+fn is_refusal(status: &Status) -> bool {
+    matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument | Code::FailedPrecondition)
+}
+
+async fn ask(address: &str, member: &Member) -> Result<Joined, Status> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|_| Status::invalid_argument(format!("{address:?} is no address: give host:port")))?;
+    let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
+    let channel = channel.map_err(|error| Status::unavailable(format!("{error}: is a node running there?")))?;
+    let mut request = Request::new(JoinRequest {
+        node_id: member.name.clone(),
+        raft_address: member.raft_address.clone(),
+        grpc_address: member.grpc_address.clone(),
+        identity: Bytes::copy_from_slice(&member.identity.0.to_le_bytes()),
+    });
+    request.set_timeout(ANSWER_TIMEOUT);
+    let response = ClusterClient::new(channel).join(request).await?.into_inner();
+    let topology = Topology::decode(&response.topology)
+        .map_err(|error| Status::failed_precondition(format!("the topology can't be read: {error}")))?;
+    let node = NodeId(response.node);
+    if topology.cluster != ClusterId(response.cluster_id) || topology.nodes.get(&node) != Some(member) {
+        return Err(Status::unavailable("the answer does not fit the request"));
+    }
+    Ok(Joined { node, topology })
+}

@@ -1,0 +1,157 @@
+//! The thread that writes the log: all batches that wait become one record and one sync, for all shards.
+//!
+//! While a sync runs, the workers' next batches gather: the sync under way is the batching window, and nothing waits on
+//! purpose. A failed write or sync ends the process, since what is on the disk is no longer known. A disk without space
+//! is met before anything is written: the batches wait, nothing is lost and nothing acknowledged.
+
+use crate::disk::FileDisk;
+use crate::inbox::Event;
+use crate::shell::Shell;
+use crate::threads;
+use crossbeam_channel::Receiver;
+use ringfort_core::disk::Disk;
+use ringfort_core::effects::LogBatch;
+use ringfort_core::limits::LOG_BUDGET_BYTES;
+use ringfort_core::log::item::LogItem;
+use ringfort_core::log::{Log, LogError};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The pause before a full disk is tried again. It doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The shards that pin the oldest segment are asked again after this long, or when a segment has gone.
+const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
+
+pub enum LogEvent {
+    Batch {
+        worker: usize,
+        batch: LogBatch,
+    },
+    /// How the spare segment that was asked for came out.
+    Spare(io::Result<()>),
+    /// Sent when all workers have ended.
+    Stop,
+}
+
+/// What has gathered for one record.
+#[derive(Default)]
+struct Gathered {
+    items: Vec<LogItem>,
+    /// The workers' batches in it.
+    batches: Vec<(usize, u64)>,
+    spares: Vec<io::Result<()>>,
+    stop: bool,
+}
+
+/// Runs until [`LogEvent::Stop`].
+pub fn run(shell: Arc<Shell>, mut log: Log<Arc<FileDisk>>, events: Receiver<LogEvent>) {
+    let mut pressed: Option<(Instant, u64)> = None;
+    let mut gathered = Gathered::default();
+    while !gathered.stop {
+        shell.log_bytes.store(log.size_bytes(), Ordering::Relaxed);
+        make_spare(&shell, &mut log);
+        let Ok(first) = events.recv() else { return };
+        gathered.add(first);
+        events.try_iter().for_each(|event| gathered.add(event));
+        gathered.spares.drain(..).for_each(|outcome| log.spare_ready(outcome));
+        if !append(&shell, &mut log, &gathered.items) {
+            return;
+        }
+        if let Err(error) = log.sync() {
+            abort(&error);
+        }
+        gathered.items.clear();
+        for (worker, number) in gathered.batches.drain(..) {
+            shell.workers[worker].push_event(Event::Persisted(number));
+        }
+        relieve(&shell, &log, &mut pressed);
+    }
+}
+
+impl Gathered {
+    fn add(&mut self, event: LogEvent) {
+        match event {
+            LogEvent::Batch { worker, batch } => {
+                self.items.extend(batch.items);
+                // A later batch of a worker stands for the earlier ones.
+                match self.batches.iter_mut().find(|(known, _)| *known == worker) {
+                    Some((_, number)) => *number = batch.number,
+                    None => self.batches.push((worker, batch.number)),
+                }
+            }
+            LogEvent::Spare(outcome) => self.spares.push(outcome),
+            LogEvent::Stop => self.stop = true,
+        }
+    }
+}
+
+/// Writes the items, waiting for disk space for as long as it takes. False where the node stops meanwhile.
+fn append(shell: &Shell, log: &mut Log<Arc<FileDisk>>, items: &[LogItem]) -> bool {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match log.append(items) {
+            Ok(()) => {
+                if pause > FIRST_PAUSE {
+                    tracing::info!("there is space for the log again: writes go on");
+                }
+                return true;
+            }
+            Err(LogError::NoSegment(error)) => {
+                if pause == FIRST_PAUSE {
+                    tracing::warn!("no space for the log ({error}): writes wait until there is; free some disk space");
+                }
+                if shell.stopping.load(Ordering::Relaxed) {
+                    return false;
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                thread::sleep(pause);
+            }
+            Err(error) => abort(&error),
+        }
+    }
+}
+
+/// Has the next segment filled ahead of its use, on a thread of its own: it takes as long as many syncs.
+fn make_spare(shell: &Arc<Shell>, log: &mut Log<Arc<FileDisk>>) {
+    let Some(request) = log.wanted_spare() else { return };
+    let (disk, events) = (shell.disk.clone(), shell.log.clone());
+    let started = threads::spawn("spare-segment", move || {
+        let outcome = disk.preallocate(&request.name, request.size_bytes);
+        let _ = events.send(LogEvent::Spare(outcome));
+    });
+    if let Err(error) = started {
+        log.spare_ready(Err(error));
+    }
+}
+
+/// Over its budget, the log asks the shards that pin its oldest segment to write their state anew.
+fn relieve(shell: &Shell, log: &Log<Arc<FileDisk>>, pressed: &mut Option<(Instant, u64)>) {
+    let size = log.size_bytes();
+    if size <= LOG_BUDGET_BYTES {
+        return;
+    }
+    if pressed.is_some_and(|(at, before)| size >= before && at.elapsed() < PRESSURE_INTERVAL) {
+        return;
+    }
+    *pressed = Some((Instant::now(), size));
+    for shard in log.pinned_by() {
+        shell.worker(shard).push_event(Event::LogPressure(shard));
+    }
+}
+
+/// Ends the process: what the disk holds is not known, and to go on could be to lie.
+fn abort(error: &LogError) -> ! {
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    eprintln!("ringfort: {message}. Check the disk, then start the node again: its log is recovered at the start");
+    std::process::abort();
+}

@@ -1,0 +1,278 @@
+//! One node, from its start to its end.
+
+use crate::clock;
+use crate::control_thread::{self, ControlEvent};
+use crate::inbox::{Event, Inbox};
+use crate::log_thread::{self, LogEvent};
+use crate::peers::Peers;
+use crate::random::random_u64;
+use crate::routing::Routing;
+use crate::shell::{MAX_SNAPSHOTS_RECEIVED, Shell};
+use crate::snapshot_thread::{self, SnapshotEvent};
+use crate::start::{self, Membership, StartError};
+use crate::ticket::Ticket;
+use crate::{grpc, join, threads, worker_thread};
+use crossbeam_channel::unbounded;
+use ringfort_core::control::Control;
+use ringfort_core::limits::ENTRY_BUDGET_BYTES;
+use ringfort_core::mutation::Mutation;
+use ringfort_core::replica::{ReadMode, ReplicaConfig};
+use ringfort_core::system::{Member, Topology};
+use ringfort_core::worker::{Worker, WorkerConfig, worker_of};
+use ringfort_ring::ShardCount;
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, Semaphore};
+
+/// How long a node that stops tries to hand its leadership over.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long requests under way may take to be answered when the node stops.
+const REQUEST_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a node whose addresses changed tries to tell its cluster before it tries anew.
+const READDRESS_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The node's name, unique in its cluster.
+    pub name: String,
+    pub directory: PathBuf,
+    pub listen: IpAddr,
+    /// The host that others dial; the address that the node listens on unless given.
+    pub advertise: Option<String>,
+    /// For clients. Zero for one that the system chooses.
+    pub port: u16,
+    /// For the other nodes. Zero for one that the system chooses.
+    pub raft_port: u16,
+    /// Begin a new cluster, if the directory is empty.
+    pub bootstrap: bool,
+    /// Addresses of nodes that take this one into their cluster, if the directory is empty.
+    pub join: Vec<String>,
+    pub join_timeout: Duration,
+    /// How many shards a new cluster has.
+    pub shards: ShardCount,
+    /// Threads that run the shards.
+    pub workers: usize,
+    pub read_mode: ReadMode,
+    pub segment_bytes: u64,
+}
+
+/// A running node.
+pub struct Node {
+    shell: Arc<Shell>,
+    runtime: Runtime,
+    grpc_address: SocketAddr,
+    raft_address: SocketAddr,
+    stop_serving: Arc<Notify>,
+    serving: tokio::task::JoinHandle<()>,
+    workers: Vec<JoinHandle<()>>,
+    helpers: Vec<JoinHandle<()>>,
+    _lock: File,
+}
+
+impl Node {
+    /// Starts a node, and returns when it serves. The first start of a node that joins waits for its cluster.
+    pub fn start(config: NodeConfig) -> Result<Node, StartError> {
+        let (grpc_listener, grpc_address) = listen(config.listen, config.port)?;
+        let (raft_listener, raft_address) = listen(config.listen, config.raft_port)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("network").enable_all().build()?;
+        let advertised = (advertise(&config, grpc_address.port()), advertise(&config, raft_address.port()));
+        let Membership { boot, disk, node, topology, member, lock } = start::membership(&config, advertised, &runtime)?;
+        for finding in &boot.findings {
+            tracing::warn!("found at the start: {finding}");
+        }
+
+        let topology = Arc::new(topology);
+        let boot_nonce = random_u64()?;
+        let (log_tx, log_rx) = unbounded();
+        let (snapshots_tx, snapshots_rx) = unbounded();
+        let (control_tx, control_rx) = unbounded();
+        let shell = Arc::new(Shell {
+            node,
+            cluster: topology.cluster,
+            runtime: runtime.handle().clone(),
+            disk,
+            workers: (0..config.workers).map(|_| Inbox::default()).collect(),
+            log: log_tx,
+            snapshots: snapshots_tx,
+            control: control_tx,
+            routing: Routing::new(topology.clone()),
+            peers: Peers::new(topology.cluster, node),
+            log_bytes: AtomicU64::new(0),
+            next_received: AtomicU64::new(boot_nonce),
+            receives: Semaphore::new(MAX_SNAPSHOTS_RECEIVED),
+            stopping: AtomicBool::new(false),
+        });
+
+        let now = clock::moment();
+        let mut control = Control::new(node, topology.clone(), now);
+        let replica = ReplicaConfig {
+            seed: topology.cluster.0,
+            boot_nonce,
+            read_mode: config.read_mode,
+            mutation: Mutation::None,
+        };
+        let worker = |index| {
+            let entry_budget_bytes = ENTRY_BUDGET_BYTES / config.workers;
+            let config = WorkerConfig { node, index, workers: config.workers, replica, entry_budget_bytes };
+            Worker::<Ticket>::new(config, now)
+        };
+        let mut workers: Vec<_> = (0..config.workers).map(worker).collect();
+        for start in boot.replicas {
+            let worker = &mut workers[worker_of(start.shard, config.workers)];
+            worker.restart_replica(start.shard, start.replica, *start.state, start.restored, now);
+        }
+        for &(shard, replica) in boot.lost.iter().chain(&boot.removed) {
+            workers[worker_of(shard, config.workers)].never_again(shard, replica);
+        }
+        for (shard, replica) in boot.lost {
+            tracing::warn!(%shard, %replica, "this replica's log can't be trusted: asking for a new one");
+            control.handle_lost_replica(shard, replica);
+        }
+
+        let spawn_log = (shell.clone(), boot.log);
+        let mut helpers = vec![threads::spawn("log", move || log_thread::run(spawn_log.0, spawn_log.1, log_rx))?];
+        let shared = shell.clone();
+        helpers.push(threads::spawn("snapshots", move || snapshot_thread::run(shared, snapshots_rx))?);
+        let shared = shell.clone();
+        helpers.push(threads::spawn("control", move || control_thread::run(shared, control, control_rx))?);
+        let mut worker_threads = Vec::new();
+        for (index, worker) in workers.into_iter().enumerate() {
+            let shared = shell.clone();
+            let run = move || worker_thread::run(shared, index, worker);
+            worker_threads.push(threads::spawn(&format!("worker-{index}"), run)?);
+        }
+
+        let stop_serving = Arc::new(Notify::new());
+        let serving = serve(&runtime, &shell, grpc_listener, raft_listener, stop_serving.clone())?;
+        tell_addresses(&shell, &topology, member, config.join);
+        Ok(Node {
+            shell,
+            runtime,
+            grpc_address,
+            raft_address,
+            stop_serving,
+            serving,
+            workers: worker_threads,
+            helpers,
+            _lock: lock,
+        })
+    }
+
+    /// Where clients reach the node.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
+    }
+
+    /// Where other nodes reach the node.
+    pub fn raft_address(&self) -> SocketAddr {
+        self.raft_address
+    }
+
+    /// Stops in good order: leadership goes to other nodes, requests under way are answered, all threads end.
+    pub fn shutdown(self) {
+        let is_alone = self.shell.routing.topology().nodes.len() == 1;
+        if !is_alone {
+            self.hand_over();
+        }
+        self.shell.stopping.store(true, Ordering::Relaxed);
+        self.stop_serving.notify_one();
+        let _ = self.runtime.block_on(async { tokio::time::timeout(REQUEST_PATIENCE, self.serving).await });
+        self.shell.push_event_to_all(|| Event::Stop);
+        let join = |threads: Vec<JoinHandle<()>>| threads.into_iter().for_each(|thread| drop(thread.join()));
+        join(self.workers);
+        // Only now, so that these have everything that the workers gave them.
+        let _ = self.shell.log.send(LogEvent::Stop);
+        let _ = self.shell.snapshots.send(SnapshotEvent::Stop);
+        let _ = self.shell.control.send(ControlEvent::Stop);
+        join(self.helpers);
+        self.runtime.shutdown_timeout(REQUEST_PATIENCE);
+    }
+
+    fn hand_over(&self) {
+        let begun = Instant::now();
+        loop {
+            let (asked, answers) = mpsc::channel();
+            self.shell.push_event_to_all(|| Event::HandOver(asked.clone()));
+            drop(asked);
+            let led: usize = answers.iter().sum();
+            if led == 0 || begun.elapsed() > HAND_OVER_PATIENCE {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn listen(host: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), StartError> {
+    let address = SocketAddr::new(host, port);
+    let failed = |source| StartError::Listen { address: address.to_string(), source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// What others dial to reach a port of this node.
+fn advertise(config: &NodeConfig, port: u16) -> String {
+    match &config.advertise {
+        Some(host) => format!("{host}:{port}"),
+        None if config.listen.is_unspecified() => format!("localhost:{port}"),
+        None => SocketAddr::new(config.listen, port).to_string(),
+    }
+}
+
+/// Serves on both ports. The handle's task ends when clients are served no more.
+fn serve(
+    runtime: &Runtime,
+    shell: &Arc<Shell>,
+    clients: TcpListener,
+    peers: TcpListener,
+    stop: Arc<Notify>,
+) -> Result<tokio::task::JoinHandle<()>, StartError> {
+    let _context = runtime.enter();
+    let clients = tokio::net::TcpListener::from_std(clients)?;
+    let peers = tokio::net::TcpListener::from_std(peers)?;
+    let shared = shell.clone();
+    runtime.spawn(async move {
+        if let Err(error) = grpc::serve_peers(shared, peers).await {
+            tracing::error!("nodes are served no more: {error}");
+        }
+    });
+    let shared = shell.clone();
+    Ok(runtime.spawn(async move {
+        if let Err(error) = grpc::serve_clients(shared, clients, async move { stop.notified().await }).await {
+            tracing::error!("clients are served no more: {error}");
+        }
+    }))
+}
+
+/// A node that was started at other addresses than its cluster knows tells them, in the background.
+fn tell_addresses(shell: &Arc<Shell>, topology: &Topology, member: Member, join: Vec<String>) {
+    if topology.nodes.get(&shell.node) == Some(&member) {
+        return;
+    }
+    let others = topology.nodes.iter().filter(|(node, _)| **node != shell.node);
+    // Itself last: where it leads the system shard alone, it can take its own word.
+    let mut addresses: Vec<String> = others.map(|(_, other)| other.grpc_address.clone()).chain(join).collect();
+    addresses.push(member.grpc_address.clone());
+    shell.runtime.spawn(async move {
+        loop {
+            let deadline = tokio::time::Instant::now() + READDRESS_PATIENCE;
+            match join::join(&addresses, &member, deadline).await {
+                Ok(_) => return,
+                Err(error) => tracing::warn!("could not tell the cluster this node's addresses: {error}"),
+            }
+            tokio::time::sleep(READDRESS_PATIENCE / 10).await;
+        }
+    });
+}

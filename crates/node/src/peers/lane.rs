@@ -1,0 +1,281 @@
+//! One stream to another node: what waits to be sent, and who waits for answers to what was forwarded on it.
+//!
+//! Everything that gathers while the stream is busy travels in one message, up to [`BATCH_BYTES`]: HTTP/2's flow control
+//! decides when the next one is asked for. While the node can't be reached nothing is queued, since all of it would be
+//! stale when the connection is back: Raft's and the controllers' messages are dropped, requests are given back at
+//! once as never sent.
+
+use super::Forwarded;
+use bytes::Bytes;
+use futures_core::Stream;
+use parking_lot::Mutex;
+use ringfort_core::replica::Failure;
+use ringfort_core::types::{ClusterId, NodeId};
+use ringfort_proto::v1::{self, PeerBatch};
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use tokio::sync::oneshot;
+
+/// A message to a peer is closed at this size; it exceeds it by one item at the most.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Bytes that may wait for a peer. Beyond, Raft's messages are dropped and requests refused as overload.
+const MAX_WAITING_BYTES: usize = 32 << 20;
+
+/// Forwarded requests that may wait for their answers; more are refused as overload.
+const MAX_FORWARDED: usize = 65_536;
+
+/// What each item costs beside its payload.
+const ITEM_BYTES: usize = 64;
+
+/// - `waiting` is empty while `accepts` is false.
+/// - `forwarded` holds every request that was queued since the stream was opened and is not answered.
+struct State {
+    waiting: VecDeque<PeerBatch>,
+    /// Bytes in all batches, and in the last one.
+    waiting_bytes: usize,
+    last_bytes: usize,
+    forwarded: HashMap<u64, oneshot::Sender<Forwarded>>,
+    accepts: bool,
+    /// Numbers the streams: one that was given up gets nothing more.
+    stream: u64,
+    waker: Option<Waker>,
+}
+
+pub struct Lane {
+    from: NodeId,
+    to: NodeId,
+    cluster: ClusterId,
+    state: Mutex<State>,
+}
+
+impl Lane {
+    /// A lane whose first stream is about to be opened.
+    pub fn new(cluster: ClusterId, from: NodeId, to: NodeId) -> Lane {
+        let state = State {
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            last_bytes: 0,
+            forwarded: HashMap::new(),
+            accepts: true,
+            stream: 0,
+            waker: None,
+        };
+        Lane { from, to, cluster, state: Mutex::new(state) }
+    }
+
+    pub fn send_raft(&self, messages: impl Iterator<Item = v1::RaftMessage>) {
+        self.with(|state| {
+            for message in messages {
+                let bytes: usize = message.entries.iter().map(|entry| ITEM_BYTES + entry.data.len()).sum();
+                if state.has_room() {
+                    self.last(state, ITEM_BYTES + bytes).raft.push(message);
+                }
+            }
+        });
+    }
+
+    pub fn send_control(&self, message: Bytes) {
+        self.with(|state| {
+            if state.has_room() {
+                self.last(state, ITEM_BYTES + message.len()).control.push(message);
+            }
+        });
+    }
+
+    /// Queues a request for the peer. What is told to `answered` comes at once where that can't be done.
+    pub fn forward(&self, forward: v1::Forward, bytes: usize, answered: oneshot::Sender<Forwarded>) {
+        self.with(|state| {
+            if !state.accepts {
+                let _ = answered.send(Forwarded::NotSent);
+            } else if !state.has_room() || state.forwarded.len() >= MAX_FORWARDED {
+                let _ = answered.send(Forwarded::Answer(Err(Failure::Overloaded)));
+            } else {
+                state.forwarded.insert(forward.id, answered);
+                self.last(state, ITEM_BYTES + bytes).forwards.push(forward);
+            }
+        });
+    }
+
+    /// Queues the answer to a request of the peer. Small ones always find room: there are no more than the peer has
+    /// requests waiting. A large one that does not is a read, which the peer repeats.
+    pub fn reply(&self, mut reply: v1::ForwardReply, bytes: usize) {
+        self.with(|state| {
+            if !state.accepts {
+                return; // Whoever asked has been told that the stream broke.
+            }
+            let fits = bytes < ITEM_BYTES || state.has_room();
+            if !fits {
+                let kind = v1::FailureKind::Overloaded.into();
+                let failure = v1::Failure { kind, ..Default::default() };
+                reply.result = Some(v1::forward_reply::Result::Failure(failure));
+            }
+            self.last(state, ITEM_BYTES + if fits { bytes } else { 0 }).replies.push(reply);
+        });
+    }
+
+    /// The answer to a forwarded request has come.
+    pub fn answered(&self, id: u64, answer: Forwarded) {
+        let waiting = self.state.lock().forwarded.remove(&id);
+        // Without one, whoever waited has given up.
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(answer);
+        }
+    }
+
+    /// Whoever waited for the answer has given up.
+    pub fn forget(&self, id: u64) {
+        self.state.lock().forwarded.remove(&id);
+    }
+
+    /// The source of a new stream.
+    pub fn open(self: &Arc<Lane>) -> Outgoing {
+        let mut state = self.state.lock();
+        state.stream += 1;
+        state.accepts = true;
+        Outgoing { lane: self.clone(), stream: state.stream }
+    }
+
+    /// The stream has broken, or could not be opened: what still waits was never sent, what was sent may have arrived.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.stream += 1;
+        state.accepts = false;
+        (state.waiting_bytes, state.last_bytes) = (0, 0);
+        let unsent = std::mem::take(&mut state.waiting);
+        let mut forwarded = std::mem::take(&mut state.forwarded);
+        let waker = state.waker.take();
+        drop(state);
+        for forward in unsent.iter().flat_map(|batch| &batch.forwards) {
+            if let Some(waiting) = forwarded.remove(&forward.id) {
+                let _ = waiting.send(Forwarded::NotSent);
+            }
+        }
+        for (_, waiting) in forwarded {
+            let _ = waiting.send(Forwarded::Lost);
+        }
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    fn with(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock();
+        change(&mut state);
+        let waker = if state.waiting.is_empty() { None } else { state.waker.take() };
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// The batch that an item of this size goes to.
+    fn last<'a>(&self, state: &'a mut State, bytes: usize) -> &'a mut PeerBatch {
+        if state.waiting.is_empty() || state.last_bytes >= BATCH_BYTES {
+            let (from_node, to_node, cluster_id) = (self.from.0, self.to.0, self.cluster.0);
+            state.waiting.push_back(PeerBatch { from_node, to_node, cluster_id, ..PeerBatch::default() });
+            state.last_bytes = 0;
+        }
+        state.last_bytes += bytes;
+        state.waiting_bytes += bytes;
+        state.waiting.back_mut().expect("a batch has been added")
+    }
+}
+
+impl State {
+    fn has_room(&self) -> bool {
+        self.accepts && self.waiting_bytes < MAX_WAITING_BYTES
+    }
+}
+
+/// A lane's messages as they are asked for.
+pub struct Outgoing {
+    lane: Arc<Lane>,
+    stream: u64,
+}
+
+impl Stream for Outgoing {
+    type Item = PeerBatch;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<PeerBatch>> {
+        let mut state = self.lane.state.lock();
+        if state.stream != self.stream {
+            return Poll::Ready(None);
+        }
+        match state.waiting.pop_front() {
+            Some(batch) => {
+                if state.waiting.is_empty() {
+                    (state.waiting_bytes, state.last_bytes) = (0, 0);
+                } else {
+                    state.waiting_bytes = state.waiting_bytes.saturating_sub(BATCH_BYTES);
+                }
+                Poll::Ready(Some(batch))
+            }
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane() -> Arc<Lane> {
+        Arc::new(Lane::new(ClusterId(7), NodeId(1), NodeId(2)))
+    }
+
+    fn next(outgoing: &mut Outgoing) -> Poll<Option<PeerBatch>> {
+        Pin::new(outgoing).poll_next(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn forward(lane: &Lane, id: u64) -> oneshot::Receiver<Forwarded> {
+        let (answered, answer) = oneshot::channel();
+        lane.forward(v1::Forward { id, ..Default::default() }, 0, answered);
+        answer
+    }
+
+    #[test]
+    fn what_gathers_travels_together() {
+        let lane = lane();
+        let mut outgoing = lane.open();
+        assert!(next(&mut outgoing).is_pending());
+        lane.send_control("one".into());
+        lane.send_control("two".into());
+        let Poll::Ready(Some(batch)) = next(&mut outgoing) else { panic!("a batch waits") };
+        assert_eq!((batch.from_node, batch.to_node, batch.cluster_id, batch.control.len()), (1, 2, 7, 2));
+        assert!(next(&mut outgoing).is_pending());
+    }
+
+    #[test]
+    fn batches_are_bounded_and_so_is_what_waits() {
+        let lane = lane();
+        let mut outgoing = lane.open();
+        let large = Bytes::from(vec![0; BATCH_BYTES]);
+        for _ in 0..100 {
+            lane.send_control(large.clone());
+        }
+        let mut batches = 0;
+        while let Poll::Ready(Some(batch)) = next(&mut outgoing) {
+            assert_eq!(batch.control.len(), 1);
+            batches += 1;
+        }
+        assert_eq!(batches, MAX_WAITING_BYTES / BATCH_BYTES);
+    }
+
+    #[test]
+    fn a_broken_stream_tells_sent_from_unsent() {
+        let lane = lane();
+        let mut outgoing = lane.open();
+        let mut sent = forward(&lane, 1);
+        assert!(next(&mut outgoing).is_ready());
+        let mut unsent = forward(&lane, 2);
+        lane.close();
+        assert!(matches!(sent.try_recv(), Ok(Forwarded::Lost)));
+        assert!(matches!(unsent.try_recv(), Ok(Forwarded::NotSent)));
+        assert!(matches!(forward(&lane, 3).try_recv(), Ok(Forwarded::NotSent)));
+        assert!(matches!(next(&mut outgoing), Poll::Ready(None)), "the old stream ends");
+        let _open = lane.open();
+        assert!(forward(&lane, 4).try_recv().is_err(), "it waits for the new stream");
+    }
+}

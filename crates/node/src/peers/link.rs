@@ -1,0 +1,132 @@
+//! Keeps one lane connected: connects, streams until that ends, tells who must know, waits a little, again.
+
+use super::lane::Lane;
+use crate::inbox::Event;
+use crate::shell::Shell;
+use ringfort_core::limits::MAX_PEER_MESSAGE_BYTES;
+use ringfort_core::types::NodeId;
+use ringfort_proto::v1::peer_client::PeerClient;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+use tonic::transport::{Channel, Endpoint};
+
+/// The pause after a failure. It doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Below an election timeout: a node that is back is soon part of its groups again.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A connection that lasted this long was a good one: the next pause is short.
+const GOOD_CONNECTION: Duration = Duration::from_secs(2);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection on which nothing was heard for this long is asked for a sign of life ...
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// ... and given up if none comes within this time: a machine that vanished closes nothing.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What may be under way to a peer before it must say that it has read some.
+const WINDOW_BYTES: u32 = 8 << 20;
+
+/// A lane, and the task that keeps it connected for as long as the link is there.
+pub struct Link {
+    pub lane: Arc<Lane>,
+    address: watch::Sender<String>,
+    hurry: Arc<Notify>,
+    task: tokio::task::AbortHandle,
+}
+
+impl Link {
+    pub fn start(shell: &Arc<Shell>, lane: Lane, node: NodeId, address: &str) -> Link {
+        let lane = Arc::new(lane);
+        let (address_tx, address_rx) = watch::channel(address.to_owned());
+        let hurry = Arc::new(Notify::new());
+        let task = keep_connected(lane.clone(), node, address_rx, hurry.clone(), Arc::downgrade(shell));
+        let task = shell.runtime.spawn(task).abort_handle();
+        Link { lane, address: address_tx, hurry, task }
+    }
+
+    pub fn set_address(&self, address: &str) {
+        self.address.send_if_modified(|known| {
+            let is_new = known != address;
+            if is_new {
+                *known = address.to_owned();
+            }
+            is_new
+        });
+    }
+
+    /// Ends a pause before the next attempt to connect.
+    pub fn hurry(&self) {
+        self.hurry.notify_waiters();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.lane.close();
+    }
+}
+
+async fn keep_connected(
+    lane: Arc<Lane>,
+    node: NodeId,
+    mut address: watch::Receiver<String>,
+    hurry: Arc<Notify>,
+    shell: Weak<Shell>,
+) {
+    let mut pause = FIRST_PAUSE;
+    let mut was_connected = true;
+    loop {
+        let target = address.borrow_and_update().clone();
+        let started = Instant::now();
+        let error: tonic::Status = match connect(&target).await {
+            Ok(channel) => {
+                tracing::debug!(%node, target, "connected");
+                was_connected = true;
+                let mut client = PeerClient::new(channel).max_encoding_message_size(MAX_PEER_MESSAGE_BYTES);
+                tokio::select! {
+                    ended = client.raft(lane.open()) => match ended {
+                        Ok(_) => tonic::Status::unavailable("the node ended the stream"),
+                        Err(status) => status,
+                    },
+                    _ = address.changed() => tonic::Status::unavailable("the node has another address"),
+                }
+            }
+            Err(error) => tonic::Status::from_error(Box::new(error)),
+        };
+        lane.close();
+        let Some(shell) = shell.upgrade() else { return };
+        if std::mem::take(&mut was_connected) {
+            tracing::info!(%node, target, "no connection to node {node}: {}", error.message());
+        }
+        for worker in &shell.workers {
+            worker.push_event(Event::Unreachable(node));
+        }
+        drop(shell);
+        pause = if started.elapsed() > GOOD_CONNECTION { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        tokio::select! {
+            _ = tokio::time::sleep(pause) => {}
+            _ = hurry.notified() => {}
+            changed = address.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// A connection to a node's Raft port.
+pub async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
+    Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .connect()
+        .await
+}

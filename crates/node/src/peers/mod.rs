@@ -1,0 +1,164 @@
+//! The streams to the other nodes.
+//!
+//! Two a node, each on a connection of its own: one for what keeps or makes a leader, one for everything else, so that
+//! a heartbeat never waits behind a megabyte of entries. What is lost with a connection is repeated by Raft, or
+//! answered to whoever waits: never sent, or lost on the way.
+
+mod lane;
+pub mod link;
+
+use crate::shell::Shell;
+use crate::{convert, requests};
+use arc_swap::ArcSwap;
+use lane::Lane;
+use link::Link;
+use ringfort_core::control::codec;
+use ringfort_core::effects::is_urgent;
+use ringfort_core::message::{ControlMessage, RaftMessage};
+use ringfort_core::replica::{Failure, Reply};
+use ringfort_core::system::Topology;
+use ringfort_core::types::{ClusterId, NodeId, ShardId};
+use ringfort_core::worker::Request;
+use ringfort_proto::v1;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// How a forwarded request ended.
+#[derive(Debug)]
+pub enum Forwarded {
+    /// The peer answered.
+    Answer(Result<Reply, Failure>),
+    /// It never left this node.
+    NotSent,
+    /// The connection broke before the answer came.
+    Lost,
+}
+
+pub struct Peers {
+    cluster: ClusterId,
+    node: NodeId,
+    peers: ArcSwap<BTreeMap<NodeId, Arc<Peer>>>,
+    next_forward: AtomicU64,
+}
+
+struct Peer {
+    urgent: Link,
+    bulk: Link,
+}
+
+impl Peers {
+    pub fn new(cluster: ClusterId, node: NodeId) -> Peers {
+        Peers { cluster, node, peers: ArcSwap::default(), next_forward: AtomicU64::new(1) }
+    }
+
+    /// Connects to the nodes of the topology, follows their addresses, and leaves those that are gone.
+    pub fn set_topology(&self, shell: &Arc<Shell>, topology: &Topology) {
+        let known = self.peers.load();
+        let mut peers = BTreeMap::new();
+        for (&node, member) in topology.nodes.iter().filter(|(node, _)| **node != self.node) {
+            let peer = known.get(&node).cloned().unwrap_or_else(|| {
+                let link = || Link::start(shell, Lane::new(self.cluster, self.node, node), node, &member.raft_address);
+                Arc::new(Peer { urgent: link(), bulk: link() })
+            });
+            peer.urgent.set_address(&member.raft_address);
+            peer.bulk.set_address(&member.raft_address);
+            peers.insert(node, peer);
+        }
+        self.peers.store(Arc::new(peers));
+    }
+
+    /// Sends Raft's messages to the replicas on `node`, or drops them.
+    pub fn send_raft(&self, node: NodeId, messages: Vec<RaftMessage>) {
+        let peers = self.peers.load();
+        let Some(peer) = peers.get(&node) else { return };
+        let (urgent, bulk): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_urgent);
+        for (link, messages) in [(&peer.urgent, urgent), (&peer.bulk, bulk)] {
+            if !messages.is_empty() {
+                link.lane.send_raft(messages.into_iter().map(convert::to_wire));
+            }
+        }
+    }
+
+    /// Sends a message of the control plane, or drops it.
+    pub fn send_control(&self, node: NodeId, message: &ControlMessage) {
+        if let Some(peer) = self.peers.load().get(&node) {
+            // A topology may be large; the rest is small, and beacons tell that a node is alive.
+            let is_large = matches!(message, ControlMessage::Topology(_));
+            let link = if is_large { &peer.bulk } else { &peer.urgent };
+            link.lane.send_control(codec::encode(message));
+        }
+    }
+
+    /// Has `node` execute a request. Whoever stops waiting cancels nothing but the wait.
+    pub async fn forward(&self, node: NodeId, shard: ShardId, request: Request, remaining: Duration) -> Forwarded {
+        let Some(peer) = self.peers.load().get(&node).cloned() else { return Forwarded::NotSent };
+        let id = self.next_forward.fetch_add(1, Ordering::Relaxed);
+        let bytes = requests::size_bytes(&request);
+        let deadline_ms = u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX);
+        let op = Some(requests::to_wire(request));
+        let forward = v1::Forward { id, shard: shard.0, deadline_ms, op };
+        let (answered, answer) = oneshot::channel();
+        let waiting = Waiting { lane: &peer.bulk.lane, id };
+        peer.bulk.lane.forward(forward, bytes, answered);
+        let outcome = answer.await.unwrap_or(Forwarded::Lost);
+        drop(waiting);
+        outcome
+    }
+
+    /// Answers a request that `node` forwarded.
+    pub fn reply(&self, node: NodeId, id: u64, answer: Result<Reply, Failure>) {
+        if let Some(peer) = self.peers.load().get(&node) {
+            let result = requests::answer_to_wire(answer);
+            let bytes = match &result {
+                v1::forward_reply::Result::Get(get) => get.value.len(),
+                v1::forward_reply::Result::Scan(scan) => {
+                    scan.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum()
+                }
+                _ => 0,
+            };
+            peer.bulk.lane.reply(v1::ForwardReply { id, result: Some(result) }, bytes);
+        }
+    }
+
+    /// Refuses a request of `node` that can't be understood here.
+    pub fn refuse(&self, node: NodeId, id: u64) {
+        if let Some(peer) = self.peers.load().get(&node) {
+            let failure = v1::Failure { kind: v1::FailureKind::Invalid.into(), ..Default::default() };
+            let result = Some(v1::forward_reply::Result::Failure(failure));
+            peer.bulk.lane.reply(v1::ForwardReply { id, result }, 0);
+        }
+    }
+
+    /// `node` has answered requests that were forwarded to it.
+    pub fn answered(&self, node: NodeId, replies: Vec<v1::ForwardReply>) {
+        if let Some(peer) = self.peers.load().get(&node) {
+            for reply in replies {
+                let answer = reply.result.map_or(Err(Failure::Unknown), requests::answer_from_wire);
+                peer.bulk.lane.answered(reply.id, Forwarded::Answer(answer));
+            }
+        }
+    }
+
+    /// A connection from `node` has come in: it is alive, so that a pause before connecting to it can end.
+    pub fn seen(&self, node: NodeId) {
+        if let Some(peer) = self.peers.load().get(&node) {
+            peer.urgent.hurry();
+            peer.bulk.hurry();
+        }
+    }
+}
+
+/// Takes the entry of a forwarded request away when nobody waits for its answer any more.
+struct Waiting<'a> {
+    lane: &'a Lane,
+    id: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.lane.forget(self.id);
+    }
+}

@@ -1,0 +1,115 @@
+//! Where the shards are, read without a lock by every task that has a request.
+//!
+//! All of it is belief but for the views: a wrong leader costs one NotLeader, never a wrong answer.
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use ringfort_core::replica::ShardView;
+use ringfort_core::system::Topology;
+use ringfort_core::types::{NodeId, ShardId};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
+
+pub struct Routing {
+    topology: ArcSwap<Topology>,
+    changed: watch::Sender<()>,
+    /// By shard; the system shard is the last one. The number of shards of a cluster never changes.
+    places: Vec<Place>,
+}
+
+#[derive(Default)]
+struct Place {
+    /// The replica on this node.
+    view: ArcSwapOption<ShardView>,
+    /// The leader's node as the other nodes' beacons tell; zero for unknown.
+    leader: AtomicU64,
+}
+
+impl Routing {
+    pub fn new(topology: Arc<Topology>) -> Routing {
+        let places = (0..=topology.shards.get()).map(|_| Place::default()).collect();
+        Routing { topology: ArcSwap::new(topology), changed: watch::Sender::new(()), places }
+    }
+
+    pub fn topology(&self) -> Arc<Topology> {
+        self.topology.load_full()
+    }
+
+    pub fn set_topology(&self, topology: Arc<Topology>) {
+        self.topology.store(topology);
+        self.changed.send_replace(());
+    }
+
+    /// Waits until a topology fulfils `condition`, and returns it.
+    pub async fn wait_for(&self, condition: impl Fn(&Topology) -> bool) -> Arc<Topology> {
+        let mut changes = self.changed.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let topology = self.topology();
+            // An error would mean that the sender is gone, which `self` holds.
+            if condition(&topology) || changes.changed().await.is_err() {
+                return topology;
+            }
+        }
+    }
+
+    /// The shard that owns a key.
+    pub fn shard_of(&self, key: &[u8]) -> ShardId {
+        self.topology.load().shards.shard_of_key(key)
+    }
+
+    /// The shard's replica on this node.
+    pub fn view(&self, shard: ShardId) -> Option<Arc<ShardView>> {
+        self.place(shard)?.view.load_full()
+    }
+
+    pub fn set_view(&self, shard: ShardId, view: Option<Arc<ShardView>>) {
+        if let Some(place) = self.place(shard) {
+            place.view.store(view);
+        }
+    }
+
+    /// The node that leads the shard: as its replica here knows, else as beacons told.
+    pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
+        let place = self.place(shard)?;
+        let known_here = place.view.load().as_ref().and_then(|view| view.leader());
+        let told = NodeId(place.leader.load(Ordering::Relaxed));
+        known_here.or((told != NodeId(0)).then_some(told))
+    }
+
+    pub fn set_leader(&self, shard: ShardId, node: NodeId) {
+        if let Some(place) = self.place(shard) {
+            place.leader.store(node.0, Ordering::Relaxed);
+        }
+    }
+
+    fn place(&self, shard: ShardId) -> Option<&Place> {
+        if shard == ShardId::SYSTEM {
+            return self.places.last();
+        }
+        self.places[..self.places.len() - 1].get(shard.0 as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_core::system::Member;
+    use ringfort_core::types::{ClusterId, Identity};
+    use ringfort_ring::ShardCount;
+
+    #[test]
+    fn the_system_shard_has_a_place_of_its_own_and_unknown_shards_none() {
+        let text = String::new;
+        let member = Member { name: text(), identity: Identity(1), raft_address: text(), grpc_address: text() };
+        let topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), member);
+        let routing = Routing::new(Arc::new(topology));
+        routing.set_leader(ShardId::SYSTEM, NodeId(3));
+        routing.set_leader(ShardId(1), NodeId(2));
+        routing.set_leader(ShardId(2), NodeId(9));
+        assert_eq!(routing.leader(ShardId::SYSTEM), Some(NodeId(3)));
+        assert_eq!(routing.leader(ShardId(1)), Some(NodeId(2)));
+        assert_eq!(routing.leader(ShardId(0)), None);
+        assert_eq!(routing.leader(ShardId(2)), None);
+    }
+}

@@ -1,0 +1,85 @@
+//! What all threads and tasks of a node share: the ways to reach one another.
+
+use crate::control_thread::ControlEvent;
+use crate::disk::FileDisk;
+use crate::inbox::{Event, Inbox, Incoming};
+use crate::log_thread::LogEvent;
+use crate::peers::Peers;
+use crate::routing::Routing;
+use crate::snapshot_thread::SnapshotEvent;
+use crossbeam_channel::Sender;
+use ringfort_core::message::RaftMessage;
+use ringfort_core::replica::Failure;
+use ringfort_core::types::{ClusterId, NodeId, ShardId};
+use ringfort_core::worker::worker_of;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+/// Snapshots that may arrive at the same time; the senders of more are refused, and Raft asks again.
+pub const MAX_SNAPSHOTS_RECEIVED: usize = 16;
+
+pub struct Shell {
+    pub node: NodeId,
+    pub cluster: ClusterId,
+    pub runtime: Handle,
+    pub disk: Arc<FileDisk>,
+    pub workers: Vec<Inbox>,
+    pub log: Sender<LogEvent>,
+    pub snapshots: Sender<SnapshotEvent>,
+    pub control: Sender<ControlEvent>,
+    pub routing: Routing,
+    pub peers: Peers,
+    /// Bytes in the log's segments, for `status`.
+    pub log_bytes: AtomicU64,
+    /// Makes the names of received snapshots unique: it starts at random.
+    pub next_received: AtomicU64,
+    pub receives: Semaphore,
+    /// The node is about to stop: nothing waits for disk space any more.
+    pub stopping: AtomicBool,
+}
+
+impl Shell {
+    /// The inbox of the worker that owns a shard.
+    pub fn worker(&self, shard: ShardId) -> &Inbox {
+        &self.workers[worker_of(shard, self.workers.len())]
+    }
+
+    /// Hands out requests of one connection, in one message a worker. Those that find no room are answered here.
+    pub fn push_requests(&self, requests: Vec<Incoming>) {
+        let refused = self.by_worker(requests, |incoming| incoming.shard, |inbox, part| inbox.push_requests(part));
+        for incoming in refused.into_iter().flatten() {
+            incoming.ticket.answer(self, Err(Failure::Overloaded));
+        }
+    }
+
+    /// Hands out messages of a peer, in one message a worker.
+    pub fn push_messages(&self, messages: Vec<RaftMessage>) {
+        self.by_worker(messages, |message| message.shard, |inbox, part| inbox.push_messages(part));
+    }
+
+    pub fn push_event_to_all(&self, event: impl Fn() -> Event) {
+        self.workers.iter().for_each(|worker| worker.push_event(event()));
+    }
+
+    fn by_worker<I, R>(
+        &self,
+        items: Vec<I>,
+        shard: impl Fn(&I) -> ShardId,
+        push: impl Fn(&Inbox, Vec<I>) -> R,
+    ) -> Vec<R> {
+        if items.is_empty() {
+            return Vec::new();
+        }
+        let [inbox] = &self.workers[..] else {
+            let mut parts: Vec<Vec<I>> = self.workers.iter().map(|_| Vec::new()).collect();
+            for item in items {
+                parts[worker_of(shard(&item), self.workers.len())].push(item);
+            }
+            let parts = self.workers.iter().zip(parts).filter(|(_, part)| !part.is_empty());
+            return parts.map(|(inbox, part)| push(inbox, part)).collect();
+        };
+        vec![push(inbox, items)]
+    }
+}

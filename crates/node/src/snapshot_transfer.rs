@@ -1,0 +1,219 @@
+//! Snapshots on their way between nodes, each on a connection of its own, so that none delays anything else.
+//!
+//! The sender streams a file's frames as they are; the receiver checks each, writes the file, builds the state from it,
+//! and only then tells the worker. An empty state travels as its place in the log alone.
+
+use crate::convert;
+use crate::disk::FileDisk;
+use crate::inbox::Event;
+use crate::peers::link;
+use crate::shell::Shell;
+use bytes::Bytes;
+use raft::eraftpb::MessageType;
+use ringfort_core::machine::Machine;
+use ringfort_core::message::RaftMessage;
+use ringfort_core::replica::Restored;
+use ringfort_core::replica::restore::{RestoreError, Restoring};
+use ringfort_core::snapshot::{Received, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotWriter};
+use ringfort_core::types::{LogIndex, ShardId, Term};
+use ringfort_proto::v1::peer_client::PeerClient;
+use ringfort_proto::v1::{self, SnapshotAck, SnapshotChunk, snapshot_chunk::Part};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+/// Chunks that are read ahead of the network, or received ahead of the disk.
+const CHUNKS_AHEAD: usize = 4;
+
+#[derive(Debug, thiserror::Error)]
+enum TransferError {
+    #[error("the receiver is not in the topology")]
+    UnknownNode,
+    #[error(transparent)]
+    Connect(#[from] tonic::transport::Error),
+    #[error(transparent)]
+    Call(#[from] Status),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error("the stream ended before the snapshot did")]
+    CutShort,
+}
+
+/// Sends the snapshot `name` (none where that is empty) with `message`, and tells the worker how it ended.
+pub async fn send(shell: Arc<Shell>, name: String, message: RaftMessage) {
+    let (shard, to) = (message.shard, message.to);
+    let arrived = match stream(&shell, name, message).await {
+        Ok(ack) => {
+            if !ack.installed {
+                tracing::debug!(%shard, %to, "a snapshot was refused: {}", ack.reason);
+            }
+            ack.installed
+        }
+        Err(error) => {
+            tracing::debug!(%shard, %to, "a snapshot could not be sent: {error}");
+            false
+        }
+    };
+    shell.worker(shard).push_event(Event::SnapshotSent { shard, to, arrived });
+}
+
+async fn stream(shell: &Shell, name: String, message: RaftMessage) -> Result<SnapshotAck, TransferError> {
+    let to_node = message.to.node();
+    let topology = shell.routing.topology();
+    let address = &topology.nodes.get(&to_node).ok_or(TransferError::UnknownNode)?.raft_address;
+    let channel = link::connect(address).await?;
+    let (parts_tx, parts_rx) = mpsc::channel(CHUNKS_AHEAD);
+    let header = v1::SnapshotHeader {
+        cluster_id: shell.cluster.0,
+        from_node: shell.node.0,
+        to_node: to_node.0,
+        message: Some(convert::to_wire(message)),
+        header: Bytes::new(),
+    };
+    let disk = shell.disk.clone();
+    let reading = tokio::task::spawn_blocking(move || read(disk, &name, header, &parts_tx));
+    let mut client = PeerClient::new(channel);
+    let answer = client.snapshot(ReceiverStream::new(parts_rx)).await;
+    match reading.await {
+        Ok(Err(error)) => Err(error),
+        _ => Ok(answer?.into_inner()),
+    }
+}
+
+/// Feeds a stream from a file. A receiver that goes away ends it early, which is no error of the file's.
+fn read(
+    disk: Arc<FileDisk>,
+    name: &str,
+    mut header: v1::SnapshotHeader,
+    parts: &mpsc::Sender<SnapshotChunk>,
+) -> Result<(), TransferError> {
+    let send = |part| parts.blocking_send(SnapshotChunk { part: Some(part) }).is_ok();
+    if name.is_empty() {
+        send(Part::Header(header));
+        return Ok(());
+    }
+    let mut reader = SnapshotReader::open(disk, name)?;
+    header.header = reader.header().encode();
+    let mut goes_on = send(Part::Header(header));
+    let mut sequence = 0;
+    while goes_on && let Some(payload) = reader.next_frame()? {
+        goes_on = send(Part::Payload(v1::SnapshotPayload { sequence, payload }));
+        sequence += 1;
+    }
+    Ok(())
+}
+
+/// Takes a snapshot that another node streams. The answer comes when it is durable and with its worker.
+pub async fn receive(shell: &Arc<Shell>, mut parts: Streaming<SnapshotChunk>) -> Result<SnapshotAck, Status> {
+    let Some(Part::Header(header)) = parts.message().await?.and_then(|chunk| chunk.part) else {
+        return Err(Status::invalid_argument("a snapshot begins with its header"));
+    };
+    let message = check(shell, &header)?;
+    let Ok(_permit) = shell.receives.try_acquire() else {
+        return Ok(refused("too many snapshots are arriving"));
+    };
+    let (shard, metadata) = (message.shard, message.message.get_snapshot().get_metadata());
+    if header.header.is_empty() {
+        let is_empty_state = metadata.index == LogIndex::BASE.0 && metadata.term == Term::FIRST.0;
+        if shard == ShardId::SYSTEM || !is_empty_state {
+            return Err(Status::invalid_argument("only the state that every shard begins with needs no file"));
+        }
+        let restored = Box::new(Restored::Kv(Machine::new()));
+        shell.worker(shard).push_event(Event::Snapshot { message, name: String::new(), restored });
+        return Ok(installed());
+    }
+    let file_header = match SnapshotHeader::decode(&header.header) {
+        Ok(file_header) => file_header,
+        Err(error) => return Ok(refused(&error.to_string())),
+    };
+    let position = (file_header.shard, file_header.index.0, file_header.term.0);
+    if position != (shard, metadata.index, metadata.term) || file_header.conf_state != *metadata.get_conf_state() {
+        return Err(Status::invalid_argument("the snapshot's file is of another position than its message"));
+    }
+    // A name that no cut of this node has, and no other snapshot that arrives, or arrived before a restart.
+    let unique = shell.next_received.fetch_add(1, Ordering::Relaxed);
+    let name = format!("snap-{shard}-{}-from-{}-{unique:x}.snap", metadata.index, message.from);
+    let (frames_tx, frames_rx) = mpsc::channel(CHUNKS_AHEAD);
+    let (disk, file_name) = (shell.disk.clone(), name.clone());
+    let writing = tokio::task::spawn_blocking(move || write(&disk, &file_name, &file_header, frames_rx));
+    let mut expected = 0;
+    while let Some(chunk) = parts.message().await? {
+        let Some(Part::Payload(payload)) = chunk.part else {
+            return Err(Status::invalid_argument("a snapshot has one header"));
+        };
+        if payload.sequence != expected {
+            return Err(Status::invalid_argument("a part of the snapshot is missing"));
+        }
+        expected += 1;
+        if frames_tx.send(payload.payload).await.is_err() {
+            break; // The file is complete, or has failed: `writing` knows.
+        }
+    }
+    drop(frames_tx);
+    match writing.await {
+        Ok(Ok(restored)) => {
+            let restored = Box::new(restored);
+            shell.worker(shard).push_event(Event::Snapshot { message, name, restored });
+            Ok(installed())
+        }
+        Ok(Err(error)) => Ok(refused(&error.to_string())),
+        Err(error) => Err(Status::internal(error.to_string())),
+    }
+}
+
+/// Whether the snapshot is meant for this node.
+fn check(shell: &Shell, header: &v1::SnapshotHeader) -> Result<RaftMessage, Status> {
+    if (header.cluster_id, header.to_node) != (shell.cluster.0, shell.node.0) {
+        return Err(Status::failed_precondition("this is another node, or one of another cluster"));
+    }
+    let message = header.message.clone().and_then(convert::from_wire);
+    message
+        .filter(|message| {
+            let nodes = (message.from.node().0, message.to.node().0);
+            nodes == (header.from_node, header.to_node) && message.message.get_msg_type() == MessageType::MsgSnapshot
+        })
+        .ok_or_else(|| Status::invalid_argument("the snapshot's message is not one"))
+}
+
+/// Writes the file as its frames arrive, then builds the state from what is on the disk.
+fn write(
+    disk: &Arc<FileDisk>,
+    name: &str,
+    header: &SnapshotHeader,
+    mut frames: mpsc::Receiver<Bytes>,
+) -> Result<Restored, TransferError> {
+    let mut writer = SnapshotWriter::begin(disk.clone(), name, header)?;
+    loop {
+        let received = match frames.blocking_recv() {
+            Some(frame) => writer.frame(&frame).map_err(TransferError::from),
+            None => Err(TransferError::CutShort),
+        };
+        match received {
+            Ok(Received::Chunk) => {}
+            Ok(Received::End) => break,
+            Err(error) => {
+                writer.abandon()?;
+                return Err(error);
+            }
+        }
+    }
+    writer.finish()?;
+    let mut reader = SnapshotReader::open(disk.clone(), name)?;
+    let mut restoring = Restoring::begin(reader.header())?;
+    while let Some(chunk) = reader.next_chunk()? {
+        restoring.push_chunk(&chunk)?;
+    }
+    Ok(restoring.finish()?)
+}
+
+fn installed() -> SnapshotAck {
+    SnapshotAck { installed: true, reason: String::new() }
+}
+
+fn refused(reason: &str) -> SnapshotAck {
+    SnapshotAck { installed: false, reason: reason.to_owned() }
+}

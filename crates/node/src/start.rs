@@ -1,0 +1,156 @@
+//! From a directory and a command line to a member of a cluster (DESIGN, section 9).
+//!
+//! 1. The directory is locked, so that no two processes share it.
+//! 2. Its owner is written, if it has none, before the first contact with a cluster: joining twice is then the same.
+//! 3. What the directory holds decides; only an empty one looks at `bootstrap` and `join`.
+
+use crate::disk::FileDisk;
+use crate::join;
+use crate::node::NodeConfig;
+use crate::random::{random_u64, random_u128};
+use ringfort_core::boot::{self, Boot, BootError, Owner};
+use ringfort_core::log::LogConfig;
+use ringfort_core::system::topology::MAX_NAME_BYTES;
+use ringfort_core::system::{Member, Topology};
+use ringfort_core::types::{ClusterId, Identity, NodeId};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+
+const LOCK_FILE: &str = "lock";
+
+/// Why a node does not start, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("can't use {directory} as --raft-dir: {source}")]
+    Directory { directory: String, source: io::Error },
+    #[error("{directory} is in use by another process: stop it, or choose another --raft-dir")]
+    Locked { directory: String },
+    #[error("{directory} can't be read: {}", with_sources(.source))]
+    Boot { directory: String, source: BootError },
+    #[error("{directory} belongs to node {owner:?}: start it with --node-id {owner}")]
+    OtherOwner { directory: String, owner: String },
+    #[error(
+        "{directory} belongs to a cluster that does not know this node: choose an empty --raft-dir to join as a new one"
+    )]
+    NotMember { directory: String },
+    #[error(
+        "{directory} holds data and not the topology it belongs to: put back the file `topology`, or choose an empty \
+         --raft-dir to join as a new node"
+    )]
+    NoTopology { directory: String },
+    #[error("{directory} is empty: give --bootstrap to begin a new cluster, or --join-addr HOST:PORT to join one")]
+    NoWay { directory: String },
+    #[error("the cluster refuses this node (asked at {address}): {reason}")]
+    Refused { address: String, reason: String },
+    #[error("no node at {addresses} took this one in before --join-timeout: {reason}")]
+    NoCluster { addresses: String, reason: String },
+    #[error("can't listen on {address}: {source}")]
+    Listen { address: String, source: io::Error },
+    #[error("a node's name has 1 to {MAX_NAME_BYTES} bytes")]
+    Name,
+    #[error("the system refuses what a node needs")]
+    System(#[from] io::Error),
+}
+
+/// All of an error's causes in one line.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// A member of a cluster that is about to run.
+pub struct Membership {
+    pub boot: Boot<FileDisk>,
+    pub disk: Arc<FileDisk>,
+    pub node: NodeId,
+    pub topology: Topology,
+    /// This node as it is to be known, with the addresses it has now.
+    pub member: Member,
+    /// Held for as long as the process uses the directory.
+    pub lock: File,
+}
+
+/// Finds or makes this node's membership. `addresses` are where it is reached: for clients, and for nodes.
+pub fn membership(
+    config: &NodeConfig,
+    (grpc_address, raft_address): (String, String),
+    runtime: &Runtime,
+) -> Result<Membership, StartError> {
+    if config.name.is_empty() || config.name.len() > MAX_NAME_BYTES {
+        return Err(StartError::Name);
+    }
+    let directory = config.directory.display().to_string();
+    let boot_error = |source| StartError::Boot { directory: directory.clone(), source };
+    let lock = lock(&config.directory)?;
+    let disk = FileDisk::open(&config.directory)
+        .map_err(|source| StartError::Directory { directory: directory.clone(), source })?;
+    let disk = Arc::new(disk);
+    let owner = owner(&disk, config, &directory)?;
+    let member = Member { name: owner.name, identity: owner.identity, raft_address, grpc_address };
+    let log_config = LogConfig { segment_bytes: config.segment_bytes };
+    let mut boot = boot::open(&disk, log_config.clone()).map_err(boot_error)?;
+
+    if !boot.has_state() {
+        let has_data = !(boot.replicas.is_empty() && boot.lost.is_empty() && boot.removed.is_empty());
+        if has_data {
+            return Err(StartError::NoTopology { directory });
+        }
+        if config.bootstrap {
+            drop(boot);
+            let topology = Topology::bootstrap(ClusterId(random_u64()?), config.shards, member.clone());
+            boot::bootstrap(&disk, log_config.clone(), &topology).map_err(boot_error)?;
+            boot = boot::open(&disk, log_config).map_err(boot_error)?;
+            tracing::info!(cluster = %topology.cluster, shards = config.shards.get(), "began a new cluster");
+        } else if config.join.is_empty() {
+            return Err(StartError::NoWay { directory });
+        } else {
+            let deadline = Instant::now() + config.join_timeout;
+            let joined = runtime.block_on(join::join(&config.join, &member, deadline))?;
+            boot::save_topology(&*disk, &joined.topology).map_err(|error| boot_error(error.into()))?;
+            tracing::info!(cluster = %joined.topology.cluster, node = %joined.node, "joined the cluster");
+            boot.topology = Some(joined.topology);
+            boot.owner = Some(Owner { identity: member.identity, name: member.name.clone() });
+        }
+    }
+    let node = boot.node().ok_or(StartError::NotMember { directory: directory.clone() })?;
+    let topology = boot.topology.clone().ok_or(StartError::NotMember { directory })?;
+    Ok(Membership { boot, disk, node, topology, member, lock })
+}
+
+/// Locks the directory, making it first where it is missing.
+fn lock(path: &Path) -> Result<File, StartError> {
+    let directory = || path.display().to_string();
+    let failed = |source| StartError::Directory { directory: directory(), source };
+    fs::create_dir_all(path).map_err(failed)?;
+    let file = File::create(path.join(LOCK_FILE)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::Locked { directory: directory() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// The directory's owner; this node from now on, where it has none.
+fn owner(disk: &FileDisk, config: &NodeConfig, directory: &str) -> Result<Owner, StartError> {
+    let boot_error = |source| StartError::Boot { directory: directory.to_owned(), source };
+    match boot::owner(disk).map_err(boot_error)? {
+        Some(owner) if owner.name != config.name => {
+            Err(StartError::OtherOwner { directory: directory.to_owned(), owner: owner.name })
+        }
+        Some(owner) => Ok(owner),
+        None => {
+            let owner = Owner { identity: Identity(random_u128()?), name: config.name.clone() };
+            boot::set_owner(disk, &owner).map_err(boot_error)?;
+            Ok(owner)
+        }
+    }
+}

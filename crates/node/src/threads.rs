@@ -1,0 +1,24 @@
+//! Threads that the node can't go on without.
+
+use std::io;
+use std::thread::{Builder, JoinHandle, panicking};
+
+/// Starts a thread. If it panics the process aborts: half a node would look alive and be none.
+pub fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    Builder::new().name(name.to_owned()).spawn(move || {
+        let guard = AbortOnPanic;
+        run();
+        drop(guard);
+    })
+}
+
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if panicking() {
+            eprintln!("ringfort: a thread panicked, so the process ends; its data is safe on disk and in its replicas");
+            std::process::abort();
+        }
+    }
+}

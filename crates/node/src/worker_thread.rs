@@ -1,0 +1,91 @@
+//! Drives one worker: drain, hand in, flush, perform, park.
+
+use crate::clock;
+use crate::control_thread::ControlEvent;
+use crate::inbox::{Drained, Event, Incoming};
+use crate::log_thread::LogEvent;
+use crate::shell::Shell;
+use crate::snapshot_thread::SnapshotEvent;
+use crate::ticket::Ticket;
+use ringfort_core::effects::Effects;
+use ringfort_core::time::Now;
+use ringfort_core::worker::Worker;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Runs until [`Event::Stop`].
+pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
+    let mut drained = Drained::default();
+    // The replicas of the start have something to say at once.
+    let mut more = true;
+    loop {
+        let patience = if more { Duration::ZERO } else { clock::until(worker.next_tick()) };
+        shell.workers[index].drain(&mut drained, patience);
+        let now = clock::now();
+        for event in drained.events.drain(..) {
+            if matches!(event, Event::Stop) {
+                return;
+            }
+            handle(&mut worker, now, event);
+        }
+        worker.handle_raft(now.moment, drained.messages.drain(..));
+        for Incoming { shard, request, ticket } in drained.requests.drain(..) {
+            worker.handle_request(now.moment, shard, request, ticket);
+        }
+        worker.handle_tick(now.moment);
+        let (effects, again) = worker.flush(now);
+        more = again;
+        perform(&shell, index, effects);
+    }
+}
+
+fn handle(worker: &mut Worker<Ticket>, now: Now, event: Event) {
+    match event {
+        Event::Persisted(number) => worker.handle_persisted(number),
+        Event::Topology(topology) => worker.handle_topology(now.moment, topology),
+        Event::Step(step) => worker.handle_step(&step),
+        Event::Unreachable(node) => worker.handle_unreachable(node),
+        Event::ChunkWritten(shard) => worker.handle_snapshot_chunk_written(shard),
+        Event::SnapshotWritten { shard, name, written } => worker.handle_snapshot_written(shard, &name, written),
+        Event::SnapshotSent { shard, to, arrived } => worker.handle_snapshot_sent(shard, to, arrived),
+        Event::Snapshot { message, name, restored } => worker.handle_snapshot(message, name, *restored),
+        Event::LogPressure(shard) => worker.handle_log_pressure(shard),
+        // Whoever asked may have stopped waiting.
+        Event::Status(asked) => drop(asked.send(worker.status())),
+        Event::HandOver(asked) => {
+            worker.hand_over();
+            let _ = asked.send(worker.leads());
+        }
+        Event::Stop => {}
+    }
+}
+
+/// Does what a drain has left to do, in the order that the core documents.
+fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Ticket>) {
+    let Effects { messages, log, snapshots, views, topology, replies, reports, leadership, lost } = effects;
+    for (node, messages) in messages {
+        shell.peers.send_raft(node, messages);
+    }
+    // The threads that these go to live longer than the workers, so that nothing can get lost.
+    if let Some(batch) = log {
+        let _ = shell.log.send(LogEvent::Batch { worker: index, batch });
+    }
+    for work in snapshots {
+        let _ = shell.snapshots.send(SnapshotEvent::Work(Box::new(work)));
+    }
+    for (shard, view) in views {
+        shell.routing.set_view(shard, view);
+    }
+    let control = |event| drop(shell.control.send(event));
+    topology.into_iter().map(ControlEvent::Applied).for_each(control);
+    for (ticket, answer) in replies {
+        ticket.answer(shell, answer);
+    }
+    reports.into_iter().map(ControlEvent::Report).for_each(control);
+    for (shard, term, leads) in leadership {
+        control(ControlEvent::Leadership { shard, term, leads });
+    }
+    for (shard, replica) in lost {
+        control(ControlEvent::Lost { shard, replica });
+    }
+}
