@@ -228,6 +228,44 @@ async fn a_node_may_come_back_at_other_addresses() {
     client(&[&second]).put("k", "v").await.unwrap();
 }
 
+/// Services whose names a tool such as grpcurl is told: `$module` is the version of the reflection protocol.
+macro_rules! reflected {
+    ($module:ident, $channel:expr) => {{
+        use tonic_reflection::pb::$module::server_reflection_client::ServerReflectionClient;
+        use tonic_reflection::pb::$module::server_reflection_request::MessageRequest;
+        use tonic_reflection::pb::$module::server_reflection_response::MessageResponse;
+        let message_request = Some(MessageRequest::ListServices(String::new()));
+        let request = tonic_reflection::pb::$module::ServerReflectionRequest { host: String::new(), message_request };
+        let mut client = ServerReflectionClient::new($channel.clone());
+        let mut answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap().into_inner();
+        match answers.message().await.unwrap().unwrap().message_response.unwrap() {
+            MessageResponse::ListServicesResponse(list) => {
+                list.service.into_iter().map(|service| service.name).collect()
+            }
+            _ => Vec::<String>::new(),
+        }
+    }};
+}
+
+#[tokio::test]
+async fn tools_learn_of_services_and_health() {
+    let mut nodes = Nodes::new();
+    let node = nodes.start(0, &["--bootstrap"]);
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", node.grpc)).unwrap();
+    let channel = endpoint.connect().await.unwrap();
+    for services in [reflected!(v1, channel), reflected!(v1alpha, channel)] {
+        for name in ["ringfort.v1.Kv", "ringfort.v1.Cluster", "grpc.health.v1.Health"] {
+            assert!(services.iter().any(|service| service == name), "{services:?}");
+        }
+    }
+    for service in ["", "ringfort.v1.Kv"] {
+        let request = tonic_health::pb::HealthCheckRequest { service: service.to_owned() };
+        let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
+        let answer = health.check(request).await.unwrap().into_inner();
+        assert_eq!(answer.status(), tonic_health::pb::health_check_response::ServingStatus::Serving);
+    }
+}
+
 #[test]
 fn a_node_that_can_not_start_says_what_to_do() {
     let mut nodes = Nodes::new();
