@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 const KEYS: u64 = 100_000;
 const VALUE_BYTES: usize = 128;
+const MAX_LATENCY_US: u64 = 60_000_000;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .map(|_| {
             let (client, next, failed) = (client.clone(), next.clone(), failed.clone());
             tokio::spawn(async move {
-                let mut latencies = Histogram::<u64>::new(3).expect("three digits are within its limits");
+                let mut latencies = Histogram::<u64>::new_with_max(MAX_LATENCY_US, 3).expect("bounds that fit");
                 while start.elapsed() < Duration::from_secs(seconds) {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let key = format!("load {:011}", number.wrapping_mul(0x9e37_79b9) % KEYS);
@@ -45,7 +46,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             })
         })
         .collect();
-    let mut latencies = Histogram::<u64>::new(3)?;
+    let mut latencies = Histogram::<u64>::new_with_max(MAX_LATENCY_US, 3)?;
     for task in tasks {
         latencies.add(task.await?)?;
     }

@@ -183,7 +183,7 @@ pub fn open<D: Disk>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootEr
     let named: Vec<String> = boot.replicas.iter().map(|start| start.state.base.snapshot.clone()).collect();
     snapshot::clean_up(&**disk, &named)?;
     if recovery.shards_unknown {
-        boot.distrust_unrecovered();
+        boot.distrust_unrecovered()?;
     }
     Ok(boot)
 }
@@ -200,15 +200,25 @@ impl<D> Boot<D> {
         (Some(member.identity) == self.owner.as_ref().map(|owner| owner.identity)).then_some(id)
     }
 
-    /// The log has lost records of which nobody knows the shards: whatever the topology says this node held and the
-    /// log does not know, it may have held, and lost.
-    fn distrust_unrecovered(&mut self) {
-        let (Some(topology), Some(node)) = (&self.topology, self.node()) else { return };
+    /// The log has lost records of which nobody knows the shards. A replica is created only when the topology that
+    /// names it is on disk, so whatever that one says this node holds and the log does not know, it may have held, and
+    /// lost. With that written down the log knows of all replicas again.
+    fn distrust_unrecovered(&mut self) -> Result<(), LogError>
+    where
+        D: Disk,
+    {
+        let (Some(topology), Some(node)) = (&self.topology, self.node()) else { return Ok(()) };
         let recovered: BTreeSet<ShardId> = self.replicas.iter().map(|start| start.shard).collect();
         let known: BTreeSet<ShardId> = self.lost.iter().chain(&self.removed).map(|(shard, _)| *shard).collect();
         let unknown = topology.groups.iter().filter(|(shard, _)| !recovered.contains(shard) && !known.contains(shard));
-        let lost = unknown.filter_map(|(&shard, group)| Some((shard, group.replica_on(node)?)));
-        self.lost.extend(lost.collect::<Vec<_>>());
+        let lost: Vec<(ShardId, ReplicaId)> =
+            unknown.filter_map(|(&shard, group)| Some((shard, group.replica_on(node)?))).collect();
+        let gone = |&(shard, replica)| LogItem { shard, replica, change: Change::Removed };
+        self.log.append(&lost.iter().map(gone).collect::<Vec<_>>())?;
+        self.log.sync()?;
+        self.log.declare_complete();
+        self.lost.extend(lost);
+        Ok(())
     }
 }
 

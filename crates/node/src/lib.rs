@@ -46,6 +46,6 @@ mod threads;
 mod ticket;
 mod worker_thread;
 
-pub use node::{Node, NodeConfig};
+pub use node::{Node, NodeConfig, NodeFailure};
 pub use ringfort_core::replica::ReadMode;
 pub use start::StartError;

@@ -29,7 +29,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// How long a node that stops tries to hand its leadership over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
@@ -65,6 +65,11 @@ pub struct NodeConfig {
     pub read_mode: ReadMode,
     pub segment_bytes: u64,
 }
+
+/// Why a running node must not go on, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NodeFailure(String);
 
 /// A running node.
 pub struct Node {
@@ -110,6 +115,7 @@ impl Node {
             log_bytes: AtomicU64::new(0),
             next_received: AtomicU64::new(boot_nonce),
             receives: Semaphore::new(MAX_SNAPSHOTS_RECEIVED),
+            failure: watch::Sender::new(None),
             stopping: AtomicBool::new(false),
         });
 
@@ -176,6 +182,17 @@ impl Node {
     /// Where other nodes reach the node.
     pub fn raft_address(&self) -> SocketAddr {
         self.raft_address
+    }
+
+    /// Waits until the node finds that it must not go on, and says why. Then it is to be shut down.
+    pub fn failed(&self) -> impl Future<Output = NodeFailure> + use<> {
+        let mut failure = self.shell.failure.subscribe();
+        async move {
+            match failure.wait_for(Option::is_some).await {
+                Ok(reason) => NodeFailure(reason.clone().unwrap_or_default()),
+                Err(_) => std::future::pending().await,
+            }
+        }
     }
 
     /// Stops in good order: leadership goes to other nodes, requests under way are answered, all threads end.

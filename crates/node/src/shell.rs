@@ -15,7 +15,7 @@ use ringfort_core::worker::worker_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// Snapshots that may arrive at the same time; the senders of more are refused, and Raft asks again.
 pub const MAX_SNAPSHOTS_RECEIVED: usize = 16;
@@ -36,11 +36,22 @@ pub struct Shell {
     /// Makes the names of received snapshots unique: it starts at random.
     pub next_received: AtomicU64,
     pub receives: Semaphore,
+    /// Why the node must not go on, in words for the operator.
+    pub failure: watch::Sender<Option<String>>,
     /// The node is about to stop: nothing waits for disk space any more.
     pub stopping: AtomicBool,
 }
 
 impl Shell {
+    /// The node must stop, for this reason. The first one counts.
+    pub fn fail(&self, reason: String) {
+        self.failure.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert(reason);
+            is_first
+        });
+    }
+
     /// The inbox of the worker that owns a shard.
     pub fn worker(&self, shard: ShardId) -> &Inbox {
         &self.workers[worker_of(shard, self.workers.len())]

@@ -121,15 +121,21 @@ impl Serve {
         tracing::info!("{name} serves on {grpc}, and nodes on {raft}");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let mut signals = runtime.block_on(async { Signals::new() })?;
-        let received = runtime.block_on(signals.next());
-        tracing::info!("{received}: handing over and stopping; a second signal stops at once");
+        let failed = node.failed();
+        let (received, failure) = runtime.block_on(async {
+            tokio::select! {
+                received = signals.next() => (received, None),
+                failure = failed => ("failure", Some(failure)),
+            }
+        });
+        tracing::info!("{received}: handing over and stopping; a signal now stops at once");
         runtime.spawn(async move {
             signals.next().await;
             std::process::exit(1);
         });
         node.shutdown();
         tracing::info!("stopped");
-        Ok(Answer::Yes)
+        failure.map_or(Ok(Answer::Yes), |failure| Err(Failure::from(failure)))
     }
 }
 

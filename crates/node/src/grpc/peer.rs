@@ -50,6 +50,17 @@ impl PeerService {
     fn check(&self, batch: &PeerBatch) -> Result<NodeId, Status> {
         if batch.cluster_id != self.shell.cluster.0 {
             let (ours, theirs) = (self.shell.cluster, batch.cluster_id);
+            // A first node that lost its directory begins a cluster of its own, while its former peers go on. To answer
+            // clients from the new, empty one would be to lose what the other holds.
+            let is_alone = self.shell.routing.topology().nodes.len() == 1;
+            if is_alone && batch.to_node == self.shell.node.0 {
+                self.shell.fail(format!(
+                    "nodes of cluster {theirs:016x} know this address as one of theirs, but its --raft-dir began cluster \
+                     {ours} anew. If the directory was lost, start this node with an empty --raft-dir, another \
+                     --node-id and --join-addr instead of --bootstrap; it gets its data from the others. If the \
+                     clusters are to be two, give this one another --raft-port"
+                ));
+            }
             if self.stranger.swap(theirs, Ordering::Relaxed) != theirs {
                 tracing::warn!(
                     "nodes of cluster {theirs:016x} call this one, of cluster {ours}: if it should be one of them, stop \
