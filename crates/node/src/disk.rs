@@ -171,6 +171,10 @@ fn write_zeros(file: &File, size_bytes: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use raft::eraftpb::Entry;
+    use ringfort_core::log::item::{Change, LogItem, ReplicaState};
+    use ringfort_core::log::{Log, LogConfig, RecoveredShard};
+    use ringfort_core::types::{ReplicaId, ShardId};
 
     #[test]
     fn conforms() {
@@ -195,6 +199,27 @@ mod tests {
         let disk = FileDisk::open(directory.path()).unwrap();
         assert_eq!(disk.list().unwrap(), ["a"]);
         assert_eq!(disk.read_at("a", 10, 5).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_log_goes_on_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let item = |change| LogItem { shard: ShardId(1), replica: ReplicaId(2), change };
+        let entry = |index| Entry { index, data: vec![b'x'; 3000].into(), ..Default::default() };
+        let mut state = ReplicaState::default();
+        let open = || Log::open(FileDisk::open(directory.path()).unwrap(), LogConfig { segment_bytes: 8192 }).unwrap();
+        let (mut log, _) = open();
+        log.append(&[item(Change::State(Box::new(state.clone())))]).unwrap();
+        log.sync().unwrap();
+        for index in 1..20 {
+            let (mut log, recovery) = open();
+            assert_eq!(recovery.findings, [""; 0]);
+            let recovered = RecoveredShard::Recovered { replica: ReplicaId(2), state: Box::new(state.clone()) };
+            assert_eq!(recovery.shards[&ShardId(1)], recovered);
+            log.append(&[item(Change::Entries(vec![entry(index)]))]).unwrap();
+            log.sync().unwrap();
+            state.entries.push(entry(index));
+        }
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub struct Faults {
     pub partitions: Option<Episodes>,
     /// Some links lose one of their directions.
     pub one_way_cuts: Option<Episodes>,
+    /// Two groups do not hear each other while one node hears both. In the end that node restarts or stalls, and no
+    /// longer hears one of them: what it has promised that group is all that keeps it from helping the other.
+    pub bridges: Option<Episodes>,
     /// A node loses what it has not synced and is down for a while.
     pub crashes: Option<Episodes>,
     /// All nodes crash together.
@@ -162,6 +165,7 @@ fn sample_faults(root: &Random) -> Faults {
     Faults {
         partitions: episodes("partitions", 2_000),
         one_way_cuts: episodes("one-way cuts", 2_000),
+        bridges: episodes("bridges", 2_000),
         crashes: episodes("crashes", 2_000),
         power_losses: episodes("power losses", 500),
         stalls: episodes("stalls", 1_000),
@@ -206,6 +210,7 @@ impl fmt::Display for Options {
         let episodes = [
             ("partitions", &faults.partitions),
             ("one-way cuts", &faults.one_way_cuts),
+            ("bridges", &faults.bridges),
             ("crashes", &faults.crashes),
             ("power losses", &faults.power_losses),
             ("stalls", &faults.stalls),
@@ -235,7 +240,7 @@ mod tests {
 
     #[test]
     fn every_class_of_faults_is_on_in_half_of_the_runs() {
-        let mut on = [0u32; 12];
+        let mut on = [0u32; 13];
         for seed in 0..1000 {
             let Options { link, faults, .. } = Options::sample(seed);
             let classes = [
@@ -245,6 +250,7 @@ mod tests {
                 link.straggle_permille > 0,
                 faults.partitions.is_some(),
                 faults.one_way_cuts.is_some(),
+                faults.bridges.is_some(),
                 faults.crashes.is_some(),
                 faults.power_losses.is_some(),
                 faults.stalls.is_some(),

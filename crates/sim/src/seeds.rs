@@ -124,7 +124,7 @@ pub fn run_seeds(
 }
 
 /// A panic is a failed run of which nothing else is known.
-fn run_caught(options: Options, run: &impl Run) -> Outcome {
+pub fn run_caught(options: Options, run: &impl Run) -> Outcome {
     // The run's state dies with it, so nobody can see it half changed.
     catch_unwind(AssertUnwindSafe(|| run(options))).unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str);

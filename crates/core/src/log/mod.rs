@@ -42,8 +42,8 @@
 //! was synced: the log goes on in a new segment. If it was a header that was lost, it leaves out a sequence number. So
 //! each start finds the same, until the shards have written new states.
 //!
-//! What cannot be told apart: a disk that loses, as zeros, a part of the last synced record, or all of it. A sector
-//! that the disk refuses to read is [`LogError::Unreadable`].
+//! What cannot be told apart: a disk that loses, as zeros, a part of the last synced record, or all of it. Where a disk
+//! refuses to read a sector, the log does not open ([`LogError::Unreadable`]) rather than guess whether that will last.
 //!
 //! # Giving segments back
 //!
@@ -116,7 +116,7 @@ pub enum LogError {
 }
 
 /// What the log holds at start.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Recovery {
     pub shards: BTreeMap<ShardId, RecoveredShard>,
     /// Records are lost of which nobody knows the shards: this node may have held replicas that are not in `shards`.
@@ -126,7 +126,7 @@ pub struct Recovery {
     pub findings: Vec<String>,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum RecoveredShard {
     /// All that was synced, ready to start Raft from.
     Recovered { replica: ReplicaId, state: Box<ReplicaState> },

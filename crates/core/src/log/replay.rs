@@ -242,7 +242,7 @@ pub(super) fn place(header: &Header) -> String {
 }
 
 fn last_index(state: &ReplicaState) -> LogIndex {
-    LogIndex(state.base.index.0 + state.entries.len() as u64)
+    LogIndex(state.base.index.0.saturating_add(state.entries.len() as u64))
 }
 
 /// Whether Raft can start from this state, which it asserts.
@@ -253,7 +253,7 @@ fn is_sound(state: &ReplicaState) -> bool {
 /// Puts entries into a state's log, in place of those from the first one's index on. Returns whether they fit.
 fn extend(state: &mut ReplicaState, entries: Vec<Entry>) -> bool {
     let Some(first) = entries.first() else { return true };
-    let Some(kept) = first.index.checked_sub(state.base.index.0 + 1) else { return false };
+    let Some(kept) = first.index.checked_sub(state.base.index.0.saturating_add(1)) else { return false };
     if kept > state.entries.len() as u64 {
         return false;
     }

@@ -27,7 +27,8 @@ impl SegmentNumber {
     pub(super) fn parse(file_name: &str) -> Option<SegmentNumber> {
         let digits = file_name.strip_prefix("log-")?.strip_suffix(".seg")?;
         let number = SegmentNumber(digits.parse().ok()?);
-        (number.file_name() == file_name).then_some(number)
+        let is_number = number >= SegmentNumber::FIRST && number.0 < u64::MAX;
+        (is_number && number.file_name() == file_name).then_some(number)
     }
 }
 

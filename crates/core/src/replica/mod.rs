@@ -388,6 +388,16 @@ impl<T> Replica<T> {
         self.base().snapshot.clone()
     }
 
+    /// All that a restart needs besides the snapshot.
+    pub fn complete_state(&self) -> ReplicaState {
+        let storage = self.storage();
+        ReplicaState {
+            hard_state: storage.hard_state().clone(),
+            base: storage.base().clone(),
+            entries: storage.entries_after_base(),
+        }
+    }
+
     fn storage(&self) -> &RaftStorage {
         self.raft.store()
     }

@@ -206,12 +206,7 @@ impl<T> Replica<T> {
 
     /// The replica's complete state, for the log.
     pub(super) fn state_item(&self) -> LogItem {
-        let storage = self.storage();
-        self.item(Change::State(Box::new(ReplicaState {
-            hard_state: storage.hard_state().clone(),
-            base: storage.base().clone(),
-            entries: storage.entries_after_base(),
-        })))
+        self.item(Change::State(Box::new(self.complete_state())))
     }
 
     fn item(&self, change: Change) -> LogItem {

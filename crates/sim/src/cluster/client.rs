@@ -138,13 +138,7 @@ impl Clients {
         }
     }
 
-    fn send(
-        &mut self,
-        client: ClientId,
-        now: Moment,
-        network: &mut Network<Message>,
-        nodes: &BTreeMap<NodeId, Node>,
-    ) {
+    fn send(&mut self, client: ClientId, now: Moment, network: &mut Network<Message>, nodes: &BTreeMap<NodeId, Node>) {
         let Some(waiting) = self.waiting.get_mut(&client) else { return };
         let any = NodeId(1 + self.random.below(nodes.len() as u64));
         let node = *self.node.entry(client).or_insert(any);

@@ -8,6 +8,7 @@ use crate::random::Random;
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Something that happens to the cluster.
@@ -15,7 +16,12 @@ use std::time::Duration;
 pub(super) enum Fault {
     Partition,
     OneWayCut,
-    /// The end of either.
+    Bridge,
+    /// The bridge restarts, or stalls for a while, and does not hear one side any more when it is back.
+    BridgeRestarts,
+    BridgeStalls,
+    BridgeIsBack,
+    /// The end of them all.
     Heal,
     Crash,
     PowerLoss,
@@ -30,12 +36,29 @@ pub(super) enum Fault {
 pub(super) struct Faults {
     random: Random,
     active: bool,
+    bridge: Option<Bridge>,
     down: BTreeSet<NodeId>,
 }
 
+/// A node that hears everybody, and the one of two groups that it will not hear in the end.
+#[derive(Clone)]
+struct Bridge {
+    node: NodeId,
+    lost: Vec<Endpoint>,
+}
+
+/// How long a bridge takes to restart.
+const RESTART: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(30);
+
+/// How long it stalls.
+const STALL: RangeInclusive<Duration> = Duration::from_millis(300)..=Duration::from_millis(900);
+
+/// How long the bridge does not hear the side that it has lost.
+const DEAF: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_millis(1_500);
+
 impl Faults {
     pub fn new(random: Random) -> Faults {
-        Faults { random, active: false, down: BTreeSet::new() }
+        Faults { random, active: false, bridge: None, down: BTreeSet::new() }
     }
 }
 
@@ -56,6 +79,7 @@ impl Cluster {
         let all = [
             Fault::Partition,
             Fault::OneWayCut,
+            Fault::Bridge,
             Fault::Crash,
             Fault::PowerLoss,
             Fault::Stall,
@@ -96,11 +120,13 @@ impl Cluster {
         match fault {
             Fault::Partition => faults.partitions.clone(),
             Fault::OneWayCut => faults.one_way_cuts.clone(),
+            Fault::Bridge => faults.bridges.clone(),
             Fault::Crash => faults.crashes.clone(),
             Fault::PowerLoss => faults.power_losses.clone(),
             Fault::Stall => faults.stalls.clone(),
             Fault::SlowDisk => faults.slow_disks.clone(),
             Fault::WallStep => faults.wall_steps.clone(),
+            Fault::BridgeRestarts | Fault::BridgeStalls | Fault::BridgeIsBack => None,
             Fault::Heal | Fault::Start(_) | Fault::FastDisk(_) | Fault::Join => None,
         }
     }
@@ -123,7 +149,43 @@ impl Cluster {
                 self.network.cut_one_way(&one, &other);
                 self.agenda.put(end, Wake::Fault(Fault::Heal));
             }
-            Fault::Heal => self.network.heal(),
+            Fault::Bridge => {
+                let mut nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+                self.faults.random.shuffle(&mut nodes);
+                if let Some(node) = nodes.pop().filter(|_| nodes.len() > 1) {
+                    let at = 1 + self.faults.random.below(nodes.len() as u64 - 1) as usize;
+                    let endpoints = |nodes: &[NodeId]| nodes.iter().map(|&id| Endpoint::Node(id)).collect::<Vec<_>>();
+                    let (lost, other) = (endpoints(&nodes[..at]), endpoints(&nodes[at..]));
+                    self.network.partition(&[&lost, &other]);
+                    self.faults.bridge = Some(Bridge { node, lost });
+                    let ends = [Fault::Heal, Fault::BridgeRestarts, Fault::BridgeStalls];
+                    self.agenda.put(end, Wake::Fault(*self.faults.random.pick(&ends)));
+                }
+            }
+            Fault::BridgeRestarts => {
+                if let Some(Bridge { node, .. }) = self.faults.bridge {
+                    let back = self.now + self.faults.random.duration(&RESTART);
+                    self.crash(node, back);
+                    self.agenda.put(back, Wake::Fault(Fault::BridgeIsBack));
+                }
+            }
+            Fault::BridgeStalls => {
+                if let Some(node) = self.faults.bridge.as_ref().and_then(|bridge| self.nodes.get_mut(&bridge.node)) {
+                    node.stalled_until = self.now + self.faults.random.duration(&STALL);
+                    self.agenda.put(node.stalled_until, Wake::Fault(Fault::BridgeIsBack));
+                }
+            }
+            Fault::BridgeIsBack => {
+                if let Some(Bridge { node, lost }) = self.faults.bridge.take() {
+                    self.network.cut_one_way(&lost, &[Endpoint::Node(node)]);
+                }
+                let heal = self.now + self.faults.random.duration(&DEAF);
+                self.agenda.put(heal, Wake::Fault(Fault::Heal));
+            }
+            Fault::Heal => {
+                self.faults.bridge = None;
+                self.network.heal();
+            }
             Fault::Crash => self.crash(any, end),
             Fault::PowerLoss => {
                 let all: Vec<NodeId> = self.nodes.keys().copied().collect();

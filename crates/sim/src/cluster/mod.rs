@@ -141,12 +141,7 @@ impl Cluster {
         self.start_node(id)
     }
 
-    fn run_until(
-        &mut self,
-        patience: Duration,
-        is_over: fn(&Cluster) -> bool,
-        otherwise: &str,
-    ) -> Result<(), String> {
+    fn run_until(&mut self, patience: Duration, is_over: fn(&Cluster) -> bool, otherwise: &str) -> Result<(), String> {
         let end = self.now + patience;
         while !is_over(self) {
             if self.now >= end {

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Stops at the n-th call that changes something: that call fails before, in the middle of, or after its effect.
+/// Stops at the n-th call that changes something, which still has its effect, as far as the crash that follows lets it.
 #[derive(Clone)]
 struct StoppingDisk {
     disk: MemDisk,
@@ -21,7 +21,6 @@ impl StoppingDisk {
             0 => Err(io::Error::other("stopped")),
             1 => {
                 self.calls_left.store(0, Ordering::Relaxed);
-                // Unsynced writes are lost sector by sector in the crash that follows, so this is the middle, too.
                 change()?;
                 Err(io::Error::other("stopped"))
             }
@@ -63,7 +62,7 @@ impl Disk for StoppingDisk {
     }
 }
 
-/// One life of a node: opens, checks, appends until the disk stops. Returns how many records were recovered twice.
+/// One life of a node: opens, checks, appends until the disk stops.
 fn live(seed: u64, dice: &mut Dice, disk: StoppingDisk, synced: &mut Shards, unsynced: &mut Option<Shards>) {
     let Ok((mut log, recovery)) = open(disk.clone(), 8192) else { return };
     assert!(!recovery.shards_unknown, "seed {seed}: {:?}", recovery.findings);
@@ -82,7 +81,7 @@ fn live(seed: u64, dice: &mut Dice, disk: StoppingDisk, synced: &mut Shards, uns
         {
             log.spare_ready(disk.preallocate(&request.name, request.size_bytes));
         }
-        let mut after = clone(synced);
+        let mut after = synced.clone();
         let batch = random_batch(dice, &mut after);
         *unsynced = Some(after);
         if log.append(&batch).is_err() || log.sync().is_err() {

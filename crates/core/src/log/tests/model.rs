@@ -92,14 +92,3 @@ pub(super) fn apply(shards: &mut Shards, item: &LogItem) {
         }
     }
 }
-
-pub(super) fn clone(shards: &Shards) -> Shards {
-    let clone = |shard: &RecoveredShard| match shard {
-        RecoveredShard::Recovered { replica, state } => {
-            RecoveredShard::Recovered { replica: *replica, state: state.clone() }
-        }
-        RecoveredShard::Suspect { replica } => RecoveredShard::Suspect { replica: *replica },
-        RecoveredShard::Removed(replica) => RecoveredShard::Removed(*replica),
-    };
-    shards.iter().map(|(id, shard)| (*id, clone(shard))).collect()
-}

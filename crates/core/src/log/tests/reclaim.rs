@@ -14,10 +14,8 @@ fn the_size_stays_bounded_while_an_idle_shard_is_restated() {
     let disk = MemDisk::new();
     let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
     commit(&mut log, &[state(1, 1, 1), state(2, 1, 1), state(3, 1, 1), removed(3, 1)]);
-    let mut last = 1;
-    for _ in 0..500 {
-        commit(&mut log, &[entries(1, 1, last + 1, &[300])]);
-        last += 1;
+    for last in 2..500 {
+        commit(&mut log, &[entries(1, 1, last, &[300])]);
         while log.size_bytes() > 4 * SEGMENT {
             let shard = log.pinned_by().next().expect("somebody pins the oldest segment");
             let end = if shard == ShardId(1) { last } else { 1 };

@@ -67,7 +67,7 @@ enum Input {
     ChunkWritten(ShardId),
     SnapshotWritten { shard: ShardId, name: String, written: bool },
     SnapshotSent { shard: ShardId, to: ReplicaId, arrived: bool },
-    Snapshot { message: RaftMessage, name: String, restored: Restored },
+    Snapshot(Box<(RaftMessage, String, Restored)>),
     LogPressure(ShardId),
 }
 
@@ -246,7 +246,10 @@ impl Running {
                     worker.handle_snapshot_written(shard, &name, written);
                 }
                 Input::SnapshotSent { shard, to, arrived } => worker.handle_snapshot_sent(shard, to, arrived),
-                Input::Snapshot { message, name, restored } => worker.handle_snapshot(message, name, restored),
+                Input::Snapshot(snapshot) => {
+                    let (message, name, restored) = *snapshot;
+                    worker.handle_snapshot(message, name, restored);
+                }
                 Input::LogPressure(shard) => worker.handle_log_pressure(shard),
             }
         }
@@ -480,7 +483,7 @@ impl Running {
                 return false;
             }
             let restored = Restored::Kv(Machine::new());
-            self.give(shard, Input::Snapshot { message, name: String::new(), restored }, out);
+            self.give(shard, Input::Snapshot(Box::new((message, String::new(), restored))), out);
             return true;
         };
         self.received += 1;
@@ -495,7 +498,7 @@ impl Running {
         }
         writer.finish().expect("this disk has no limit");
         let (_, restored) = restore::load(&self.disk, &name).expect("what was just written can be read");
-        self.give(shard, Input::Snapshot { message, name, restored }, out);
+        self.give(shard, Input::Snapshot(Box::new((message, name, restored))), out);
         true
     }
 

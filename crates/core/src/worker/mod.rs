@@ -359,3 +359,6 @@ fn next_phase(now: Moment) -> Moment {
     let tick = TICK.as_nanos() as u64;
     Moment((now.0 / tick + 1) * tick)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+//! The simulator finds the bugs that it is for: each one is planted, and some seed must fail.
+
+use ringfort_core::mutation::Mutation;
+use ringfort_sim::cluster::run_mutated;
+use ringfort_sim::options::Options;
+use ringfort_sim::seeds::run_caught;
+
+/// Seeds within which each planted bug must be found.
+const SEEDS: u64 = 400;
+
+fn seeds_until_found(mutation: Mutation) -> Option<(u64, String)> {
+    (0..SEEDS).find_map(|seed| {
+        let outcome = run_caught(Options::sample(seed), &|options| run_mutated(options, mutation));
+        let failure = outcome.failure?;
+        Some((seed + 1, failure.lines().next().unwrap_or_default().to_owned()))
+    })
+}
+
+fn must_be_found(mutation: Mutation) {
+    match seeds_until_found(mutation) {
+        Some((seeds, failure)) => println!("{mutation:?}: found after {seeds} seeds: {failure}"),
+        None => panic!("{mutation:?} was not found in {SEEDS} seeds"),
+    }
+}
+
+#[test]
+fn acknowledging_before_the_sync_is_found() {
+    must_be_found(Mutation::AcknowledgeBeforeSync);
+}
+
+#[test]
+fn voting_right_after_a_restart_is_found() {
+    must_be_found(Mutation::VoteAtBoot);
+}
+
+#[test]
+fn serving_as_a_deposed_leader_is_found() {
+    must_be_found(Mutation::ServeAsDeposedLeader);
+}
+
+#[test]
+fn catching_up_ticks_is_found() {
+    must_be_found(Mutation::CatchUpTicks);
+}
