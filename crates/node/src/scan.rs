@@ -15,16 +15,20 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+/// A page up to this size is asked of every shard as a whole, so that it is filled wherever the keys are.
+const WHOLE_PAGE_ENTRIES: usize = 256;
+
 /// The entries that the query selects, at most as many as it allows and [`MAX_SCAN_BYTES`] of them.
 pub async fn scan(shell: &Arc<Shell>, query: Query, deadline: Instant) -> Result<ScanPage, ExecuteError> {
     let limit = match &query {
         Query::Scan { limit, .. } => *limit,
         Query::Get { .. } => MAX_SCAN_ENTRIES,
     };
-    let request = Request::Read(query);
+    let shards = shell.routing.topology().shards;
+    let request = Request::Read(part_of(query, shards.get() as usize));
     let mut pages = Vec::new();
     let mut asked = JoinSet::new();
-    for shard in shell.routing.topology().shards.ids() {
+    for shard in shards.ids() {
         match shell.read_here(shard, &request) {
             Some(reply) => pages.push(page_of(shard, reply)?),
             None => {
@@ -37,6 +41,18 @@ pub async fn scan(shell: &Arc<Shell>, query: Query, deadline: Instant) -> Result
         pages.push(page?);
     }
     Ok(merge(pages, limit, MAX_SCAN_BYTES))
+}
+
+/// What each shard is asked for. Of a large page, twice its even share: hashing spreads keys over the shards, so that
+/// this fills most of the page, and all shards together do not read it as many times as there are shards.
+fn part_of(query: Query, shards: usize) -> Query {
+    match query {
+        Query::Scan { prefix, start_after, limit } if limit > WHOLE_PAGE_ENTRIES => {
+            let limit = (2 * limit / shards).clamp(WHOLE_PAGE_ENTRIES, limit);
+            Query::Scan { prefix, start_after, limit }
+        }
+        query => query,
+    }
 }
 
 fn page_of(shard: ShardId, reply: Reply) -> Result<ScanPage, ExecuteError> {
@@ -92,6 +108,17 @@ mod tests {
             page(&["a"], false),
             "the first is given whatever its size"
         );
+    }
+
+    #[test]
+    fn small_pages_are_asked_of_every_shard_and_large_ones_in_parts() {
+        let part = |limit, shards| {
+            let query = Query::Scan { prefix: Bytes::new(), start_after: None, limit };
+            let Query::Scan { limit, .. } = part_of(query, shards) else { panic!("a scan stays one") };
+            limit
+        };
+        assert_eq!((part(5, 64), part(256, 64), part(300, 64)), (5, 256, 256));
+        assert_eq!((part(10_000, 64), part(10_000, 2), part(10_000, 1)), (312, 10_000, 10_000));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub enum SnapshotEvent {
-    Work(SnapshotWork),
+    Work(Box<SnapshotWork>),
     Stop,
 }
 
@@ -20,7 +20,7 @@ pub enum SnapshotEvent {
 pub fn run(shell: Arc<Shell>, events: Receiver<SnapshotEvent>) {
     let mut files = Files { disk: shell.disk.clone(), open: BTreeMap::new() };
     while let Ok(SnapshotEvent::Work(work)) = events.recv() {
-        match work {
+        match *work {
             SnapshotWork::Begin { name, header, .. } => {
                 files.begin(name, |disk, name| SnapshotWriter::begin(disk, name, &header))
             }

@@ -71,7 +71,7 @@ fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Ticket>) {
         let _ = shell.log.send(LogEvent::Batch { worker: index, batch });
     }
     for work in snapshots {
-        let _ = shell.snapshots.send(SnapshotEvent::Work(work));
+        let _ = shell.snapshots.send(SnapshotEvent::Work(Box::new(work)));
     }
     for (shard, view) in views {
         shell.routing.set_view(shard, view);

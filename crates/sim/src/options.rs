@@ -55,6 +55,8 @@ pub struct Faults {
     pub stalls: Option<Episodes>,
     /// A node's syncs take [`Options::slow_sync`].
     pub slow_disks: Option<Episodes>,
+    /// After all other faults one node, of three or more, finds bits of its log and snapshots flipped.
+    pub corruption: bool,
     /// Monotonic clocks run at different rates, within the declared bound.
     pub clock_drift: bool,
     /// A node's wall clock jumps, forwards or back, by the length of the episode.
@@ -170,6 +172,7 @@ fn sample_faults(root: &Random) -> Faults {
         power_losses: episodes("power losses", 500),
         stalls: episodes("stalls", 1_000),
         slow_disks: episodes("slow disks", 2_000),
+        corruption: class(root, "corruption").1,
         clock_drift: class(root, "clock drift").1,
         wall_steps: episodes("wall steps", 3_000),
     }
@@ -223,7 +226,9 @@ impl fmt::Display for Options {
                 None => line(name, format_args!("off"))?,
             }
         }
-        line("clock drift", format_args!("{}", if faults.clock_drift { "on" } else { "off" }))
+        let on = |on| if on { "on" } else { "off" };
+        line("corruption", format_args!("{}", on(faults.corruption)))?;
+        line("clock drift", format_args!("{}", on(faults.clock_drift)))
     }
 }
 
@@ -240,7 +245,7 @@ mod tests {
 
     #[test]
     fn every_class_of_faults_is_on_in_half_of_the_runs() {
-        let mut on = [0u32; 13];
+        let mut on = [0u32; 14];
         for seed in 0..1000 {
             let Options { link, faults, .. } = Options::sample(seed);
             let classes = [
@@ -255,6 +260,7 @@ mod tests {
                 faults.power_losses.is_some(),
                 faults.stalls.is_some(),
                 faults.slow_disks.is_some(),
+                faults.corruption,
                 faults.clock_drift,
                 faults.wall_steps.is_some(),
             ];

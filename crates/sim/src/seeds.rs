@@ -24,6 +24,8 @@ pub struct Outcome {
     pub simulated: Duration,
     /// Operations that clients completed.
     pub operations: u64,
+    /// How often what happened, by name: a class of faults that does nothing is seen here.
+    pub events: BTreeMap<&'static str, u64>,
     /// [`crate::trace::Trace::fingerprint`]; the same whenever the seed is run.
     pub fingerprint: u64,
     /// What went wrong, over as many lines as it takes.
@@ -37,6 +39,7 @@ pub struct Summary {
     pub failed: Vec<u64>,
     pub simulated: Duration,
     pub operations: u64,
+    pub events: BTreeMap<&'static str, u64>,
     /// Real time.
     pub elapsed: Duration,
 }
@@ -129,7 +132,13 @@ pub fn run_caught(options: Options, run: &impl Run) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| run(options))).unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("of unknown kind");
-        Outcome { simulated: Duration::ZERO, operations: 0, fingerprint: 0, failure: Some(format!("panic: {message}")) }
+        Outcome {
+            simulated: Duration::ZERO,
+            operations: 0,
+            events: BTreeMap::new(),
+            fingerprint: 0,
+            failure: Some(format!("panic: {message}")),
+        }
     })
 }
 
@@ -138,6 +147,9 @@ impl Summary {
         self.seeds += 1;
         self.simulated += outcome.simulated;
         self.operations += outcome.operations;
+        for (name, count) in outcome.events {
+            *self.events.entry(name).or_default() += count;
+        }
         let Some(failure) = outcome.failure else { return Ok(()) };
         self.failed.push(seed);
         writeln!(out, "\nseed {seed} failed: {failure}\nto run it again:\n  {}\n", command(seed))?;
@@ -146,6 +158,10 @@ impl Summary {
 
     fn finish(mut self, elapsed: &dyn Fn() -> Duration, out: &mut impl Write) -> io::Result<Summary> {
         self.elapsed = elapsed();
+        let events: Vec<String> = self.events.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        if !events.is_empty() {
+            writeln!(out, "{}", events.join(", "))?;
+        }
         writeln!(out, "{self}")?;
         out.flush()?;
         Ok(self)
@@ -159,7 +175,7 @@ fn command(seed: u64) -> String {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary { seeds, failed, simulated, operations, elapsed } = self;
+        let Summary { seeds, failed, simulated, operations, elapsed, .. } = self;
         write!(f, "{} of {seeds} seeds failed, ", failed.len())?;
         write!(f, "{:.0} s simulated in {:.1} s", simulated.as_secs_f64(), elapsed.as_secs_f64())?;
         if !elapsed.is_zero() {
@@ -183,6 +199,7 @@ mod tests {
         assert!(options.seed != 5, "five is right out");
         Outcome {
             simulated: Duration::from_secs(10),
+            events: BTreeMap::new(),
             operations: 100,
             fingerprint: options.seed,
             failure: (options.seed == 3).then(|| "three\nis wrong".to_owned()),

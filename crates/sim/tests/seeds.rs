@@ -6,10 +6,15 @@ use ringfort_sim::seeds::{run_caught, run_seeds};
 use std::time::Duration;
 
 /// Seeds that once failed, and what went wrong.
-const FOUND: [(u64, &str); 3] = [
+const FOUND: [(u64, &str); 5] = [
     (162, "replicas were retired before the remaining voters knew that the change was committed"),
     (96, "a learner that had everything counted as lagging while Raft was probing it"),
     (180, "the same, of a shard on its way to another node"),
+    (1564, "a leader committed the change that removed it, led on, and raft-rs panicked"),
+    (
+        1639,
+        "a replica campaigned while its installed snapshot was not durable, and raft-rs read entries that were gone",
+    ),
 ];
 
 #[test]

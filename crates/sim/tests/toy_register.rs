@@ -101,6 +101,7 @@ impl Toy {
         Outcome {
             simulated: self.options.duration,
             operations: self.completed,
+            events: BTreeMap::new(),
             fingerprint: self.trace.fingerprint(),
             failure: linearizability::check(&self.history).err().map(|violation| violation.to_string()),
         }

@@ -22,6 +22,9 @@ impl<T> Replica<T> {
     /// One tick of the Raft clock. `now` is when it happens, not when it was due.
     pub fn tick(&mut self, now: Moment) {
         self.ticks += 1;
+        if self.snapshot_is_not_durable() {
+            return;
+        }
         self.set_election_timeout();
         self.raft.tick();
         if self.is_leader() {
@@ -59,6 +62,7 @@ impl<T> Replica<T> {
                 }
                 message.set_context(context.slice(..split));
             }
+            MessageType::MsgTimeoutNow if self.snapshot_is_not_durable() => return Ok(()),
             MessageType::MsgAppend
             | MessageType::MsgAppendResponse
             | MessageType::MsgRequestVoteResponse
@@ -77,6 +81,12 @@ impl<T> Replica<T> {
             self.view.publish_heard(now);
         }
         Ok(())
+    }
+
+    /// Whether an installed snapshot waits for the disk. Raft then still counts from before it, and to campaign it would
+    /// read entries that are gone.
+    fn snapshot_is_not_durable(&self) -> bool {
+        self.raft.raft.raft_log.applied < self.applied
     }
 
     /// The node of `to` could not be reached: Raft probes before it sends on.

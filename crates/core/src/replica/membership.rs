@@ -231,6 +231,12 @@ impl<T> Replica<T> {
         let _ = self.raft.apply_conf_change(&change);
         self.configuration = entry.index;
         self.save_commit = true;
+        // A change that an earlier leader proposed may remove the one that commits it. raft-rs lets it lead on, and
+        // panics when it next looks for itself among the members.
+        if self.is_leader() && !self.raft.raft.promotable() {
+            let term = self.raft.raft.term;
+            self.raft.raft.become_follower(term, raft::INVALID_ID);
+        }
     }
 }
 

@@ -70,7 +70,7 @@ pub async fn serve_clients(
 
 /// Serves the other nodes for as long as the process runs.
 pub async fn serve_peers(shell: Arc<Shell>, listener: TcpListener) -> Result<(), tonic::transport::Error> {
-    let peer = PeerServer::new(peer::PeerService { shell }).max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
+    let peer = PeerServer::new(peer::PeerService::new(shell)).max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
     Server::builder()
         .initial_stream_window_size(PEER_WINDOW_BYTES)
         .initial_connection_window_size(PEER_WINDOW_BYTES)

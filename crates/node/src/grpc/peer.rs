@@ -12,10 +12,13 @@ use ringfort_core::worker::Request as CoreRequest;
 use ringfort_proto::v1::peer_server::Peer;
 use ringfort_proto::v1::*;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tonic::{Request, Response, Status, Streaming};
 
 pub struct PeerService {
-    pub shell: Arc<Shell>,
+    shell: Arc<Shell>,
+    /// The cluster of the last stranger that called, to say so once: it goes on calling.
+    stranger: AtomicU64,
 }
 
 #[tonic::async_trait]
@@ -39,11 +42,20 @@ impl Peer for PeerService {
 }
 
 impl PeerService {
+    pub fn new(shell: Arc<Shell>) -> PeerService {
+        PeerService { shell, stranger: AtomicU64::new(0) }
+    }
+
     /// The sender, if the batch is meant for this node.
     fn check(&self, batch: &PeerBatch) -> Result<NodeId, Status> {
         if batch.cluster_id != self.shell.cluster.0 {
             let (ours, theirs) = (self.shell.cluster, batch.cluster_id);
-            tracing::warn!("a node of cluster {theirs:016x} called this one, of cluster {ours}");
+            if self.stranger.swap(theirs, Ordering::Relaxed) != theirs {
+                tracing::warn!(
+                    "nodes of cluster {theirs:016x} call this one, of cluster {ours}: if it should be one of them, stop \
+                     it and start it with an empty --raft-dir, another --node-id and --join-addr"
+                );
+            }
             return Err(Status::failed_precondition(format!("this node belongs to cluster {ours}")));
         }
         if batch.to_node != self.shell.node.0 {

@@ -7,7 +7,7 @@ use crate::options::Episodes;
 use crate::random::Random;
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -33,10 +33,34 @@ pub(super) enum Fault {
     Join,
 }
 
+impl Fault {
+    /// What is counted; none for what only ends something.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Fault::Partition => Some("partitions"),
+            Fault::OneWayCut => Some("one-way cuts"),
+            Fault::Bridge => Some("bridges"),
+            Fault::Crash => Some("crashes"),
+            Fault::PowerLoss => Some("power losses"),
+            Fault::Stall => Some("stalls"),
+            Fault::SlowDisk => Some("slow disks"),
+            Fault::WallStep => Some("wall steps"),
+            Fault::Join => Some("joins"),
+            Fault::Heal
+            | Fault::BridgeRestarts
+            | Fault::BridgeStalls
+            | Fault::BridgeIsBack
+            | Fault::Start(_)
+            | Fault::FastDisk(_) => None,
+        }
+    }
+}
+
 pub(super) struct Faults {
     random: Random,
     active: bool,
     bridge: Option<Bridge>,
+    pub counts: BTreeMap<&'static str, u64>,
     down: BTreeSet<NodeId>,
 }
 
@@ -58,7 +82,7 @@ const DEAF: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::fr
 
 impl Faults {
     pub fn new(random: Random) -> Faults {
-        Faults { random, active: false, bridge: None, down: BTreeSet::new() }
+        Faults { random, active: false, bridge: None, counts: BTreeMap::new(), down: BTreeSet::new() }
     }
 }
 
@@ -107,6 +131,22 @@ impl Cluster {
         Ok(())
     }
 
+    /// Flips bits on the disk of one node, which then restarts: what it can't trust it must get from the others. Only
+    /// with three nodes or more, whose every shard has a quorum elsewhere. Returns whether there was one.
+    pub(super) fn corrupt_one(&mut self) -> Result<bool, String> {
+        if !self.options.faults.corruption || self.nodes.len() < 3 {
+            return Ok(false);
+        }
+        *self.faults.counts.entry("corruptions").or_default() += 1;
+        let id = NodeId(1 + self.faults.random.below(self.nodes.len() as u64));
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.crash(&mut self.faults.random);
+            node.corrupt(&mut self.faults.random);
+        }
+        self.start_node(id)?;
+        Ok(true)
+    }
+
     /// Plans the next episode of a fault, if its class is on.
     fn plan(&mut self, fault: Fault) {
         if let Some(episodes) = self.episodes(fault) {
@@ -134,6 +174,9 @@ impl Cluster {
     pub(super) fn inflict(&mut self, fault: Fault) -> Result<(), String> {
         if !self.faults.active {
             return Ok(());
+        }
+        if let Some(name) = fault.name() {
+            *self.faults.counts.entry(name).or_default() += 1;
         }
         let length = self.episodes(fault).map(|episodes| self.faults.random.duration(&episodes.length));
         let end = self.now + length.unwrap_or_default();

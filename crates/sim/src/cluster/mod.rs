@@ -7,8 +7,9 @@
 //!
 //! A run has three parts. *Warm-up*: the first node bootstraps, the others join, until every shard is where it should
 //! be. *Safety*: for the options' duration, clients work while the seed's faults happen ([`faults`]). *Liveness*: all
-//! faults end, crashed nodes start again, and within [`RECOVERY`] every shard must have its replicas, caught up, and
-//! each client must get an answer for each key. Throughout, [`invariants`] are checked after every drain, and in the
+//! faults end, crashed nodes start again, and within [`RECOVERY`] every shard must have its replicas, caught up. Then
+//! one node of three or more may find bits of its disk flipped, and what it can't trust must be replaced from the
+//! others. At last each key must be read. Throughout, [`invariants`] are checked after every drain, and in the
 //! end the clients' history must be linearizable.
 //!
 //! Clients talk to nodes over connections that lose messages but do not double them, as TCP does. Nodes talk to each
@@ -54,6 +55,7 @@ pub fn run_mutated(options: Options, mutation: Mutation) -> Outcome {
     Outcome {
         simulated: cluster.now.saturating_since(START),
         operations: cluster.clients.completed(),
+        events: cluster.count_events(),
         fingerprint: cluster.trace.fingerprint(),
         failure,
     }
@@ -118,6 +120,9 @@ impl Cluster {
 
         self.end_faults()?;
         self.run_until(RECOVERY, Cluster::is_settled, "the cluster did not recover after all faults had ended")?;
+        if self.corrupt_one()? {
+            self.run_until(RECOVERY, Cluster::is_settled, "the cluster did not replace what was corrupted")?;
+        }
         self.clients.read_everything(self.now, &mut self.agenda);
         self.run_until(RECOVERY, Cluster::is_read, "a key could not be read after all faults had ended")?;
         self.invariants.check_replicas_agree(&self.nodes)?;
@@ -242,6 +247,17 @@ impl Cluster {
                     })
                 })
         })
+    }
+
+    /// How often what has happened in this run.
+    fn count_events(&self) -> BTreeMap<&'static str, u64> {
+        let mut events = self.faults.counts.clone();
+        for node in self.nodes.values() {
+            for (name, count) in &node.counts {
+                *events.entry(name).or_default() += count;
+            }
+        }
+        events
     }
 
     fn is_read(&self) -> bool {

@@ -10,6 +10,7 @@ use crate::options::{Options, ReadMode};
 use crate::random::Random;
 pub(super) use message::{Answer, Message, Ticket};
 use ringfort_core::boot::{self, Boot, Owner};
+use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
 use ringfort_core::log::LogConfig;
 use ringfort_core::mutation::Mutation;
@@ -20,6 +21,7 @@ use ringfort_core::types::{ClusterId, Identity, NodeId};
 use ringfort_ring::ShardCount;
 pub(super) use running::Running;
 use running::Settings;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +52,10 @@ pub(super) struct Node {
     shards: ShardCount,
     settings: Settings,
     random: Random,
+    /// Some bits of the disk have been flipped.
+    is_corrupt: bool,
+    /// How often what has happened here.
+    pub counts: BTreeMap<&'static str, u64>,
     state: State,
 }
 
@@ -83,6 +89,8 @@ impl Node {
                 },
             },
             random,
+            is_corrupt: false,
+            counts: BTreeMap::new(),
             state: State::Down,
         }
     }
@@ -122,8 +130,9 @@ impl Node {
     }
 
     fn run_from(&mut self, boot: Boot<MemDisk>, world: &mut World) -> Result<(), String> {
-        if !boot.lost.is_empty() {
-            // No disk of this simulation corrupts what was synced.
+        self.count("replicas distrusted", boot.lost.len() as u64);
+        if !boot.lost.is_empty() && !self.is_corrupt {
+            // What was synced is there, unless somebody has flipped it.
             return Err(format!("node {} distrusts {:?} after a crash: {:?}", self.endpoint, boot.lost, boot.findings));
         }
         let mut settings = self.settings.clone();
@@ -146,6 +155,29 @@ impl Node {
         self.state = State::Down;
         self.stalled_until = Moment(0);
         self.disk.crash(&mut |n| random.below(n));
+    }
+
+    /// Flips some bits in its log and its snapshots.
+    pub fn corrupt(&mut self, random: &mut Random) {
+        self.is_corrupt = true;
+        let mut files = self.disk.list().expect("this disk can be listed");
+        files.retain(|name| name.starts_with("log-") || name.starts_with("snap-"));
+        if files.is_empty() {
+            return; // It has not been given a replica yet.
+        }
+        for _ in 0..=random.below(4) {
+            let name = random.pick(&files);
+            let size = self.disk.size(name).ok().flatten().unwrap_or_default();
+            if size > 0 {
+                // The beginning of a segment is where there is something.
+                let within = if random.chance(500) { size } else { size.min(16 << 10) };
+                self.disk.corrupt(name, random.below(within), 1 << random.below(8));
+            }
+        }
+    }
+
+    fn count(&mut self, name: &'static str, count: u64) {
+        *self.counts.entry(name).or_default() += count;
     }
 
     pub fn running(&self) -> Option<&Running> {
@@ -190,6 +222,9 @@ impl Node {
     }
 
     fn perform(&mut self, outbox: running::Outbox, world: &mut World) {
+        for name in outbox.events {
+            self.count(name, 1);
+        }
         for (to, message) in outbox.messages {
             world.network.send(world.now, Endpoint::Node(self.endpoint), to, message);
         }

@@ -55,6 +55,8 @@ pub enum When {
 pub struct Outbox {
     pub messages: Vec<(Endpoint, Message)>,
     pub tasks: Vec<(When, Task)>,
+    /// What has happened that is worth counting.
+    pub events: Vec<&'static str>,
 }
 
 /// What comes into a worker's inbox.
@@ -126,14 +128,18 @@ impl Running {
             let slot = &mut slots[worker_of(start.shard, settings.workers)];
             slot.worker.restart_replica(start.shard, start.replica, *start.state, start.restored, now);
         }
-        for (shard, replica) in boot.removed {
+        for &(shard, replica) in boot.removed.iter().chain(&boot.lost) {
             slots[worker_of(shard, settings.workers)].worker.never_again(shard, replica);
+        }
+        let mut control = Control::new(node, topology, now);
+        for (shard, replica) in boot.lost {
+            control.handle_lost_replica(shard, replica);
         }
         Some(Running {
             node,
             disk,
             slots,
-            control: Control::new(node, topology, now),
+            control,
             control_inbox: VecDeque::new(),
             control_planned: true,
             control_tick: now,
@@ -294,6 +300,7 @@ impl Running {
             self.control.handle_local_report(report);
         }
         for (shard, term, leads) in effects.leadership {
+            out.events.extend(leads.then_some("elections won"));
             self.control.handle_leadership(shard, term, leads);
         }
         for (shard, replica) in effects.lost {
@@ -425,6 +432,7 @@ impl Running {
             SnapshotWork::Finish { shard, name } => {
                 let writer = self.writers.remove(&name).expect("an end follows its beginning");
                 writer.finish().expect("this disk has no limit");
+                out.events.push("snapshots taken");
                 self.give(shard, Input::SnapshotWritten { shard, name, written: true }, out);
             }
             SnapshotWork::Abandon { name } => {
@@ -497,6 +505,7 @@ impl Running {
             }
         }
         writer.finish().expect("this disk has no limit");
+        out.events.push("snapshots received");
         let (_, restored) = restore::load(&self.disk, &name).expect("what was just written can be read");
         self.give(shard, Input::Snapshot(Box::new((message, name, restored))), out);
         true
