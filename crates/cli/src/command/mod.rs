@@ -2,6 +2,7 @@
 
 mod delete;
 mod get;
+mod playground;
 mod put;
 mod scan;
 mod serve;
@@ -17,6 +18,7 @@ use std::io::{self, Write};
 #[derive(Subcommand, Debug)]
 pub enum Command {
     Serve(serve::Serve),
+    Playground(playground::Playground),
     Put(put::Put),
     Get(get::Get),
     Delete(delete::Delete),
@@ -28,6 +30,7 @@ impl Command {
     pub fn run(self) -> Result<Answer, Failure> {
         match self {
             Command::Serve(serve) => serve.run(),
+            Command::Playground(playground) => playground.run(),
             Command::Put(put) => put.run(),
             Command::Get(get) => get.run(),
             Command::Delete(delete) => delete.run(),

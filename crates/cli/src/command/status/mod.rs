@@ -2,7 +2,7 @@
 
 mod report;
 mod tables;
-mod verdict;
+pub mod verdict;
 
 use super::{print_json, print_line};
 use crate::client_options::{ClientOptions, Output};

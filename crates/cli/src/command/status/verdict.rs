@@ -16,7 +16,7 @@ const SLOTS: u32 = 16_384;
 pub const SYSTEM_SHARD: u32 = u32::MAX;
 
 /// Replicas that a shard has where there are nodes enough.
-const REPLICATION_FACTOR: usize = 3;
+pub const REPLICATION_FACTOR: usize = 3;
 
 /// What `status` says in words.
 #[derive(Debug, PartialEq)]

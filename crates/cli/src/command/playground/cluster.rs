@@ -1,0 +1,257 @@
+//! A cluster of processes on this machine, in one directory.
+//!
+//! The directory holds one directory a node and the file `nodes.json` with their ports: started again in the same
+//! directory, the nodes find each other and their data.
+
+use super::process::{Ended, Logs, NodeCommand, NodeProcess};
+use super::screen::Screen;
+use crate::command::status::verdict::{REPLICATION_FACTOR, judge};
+use crate::failure::Failure;
+use ringfort_client::Client;
+use ringfort_client::v1::{ShardStatus, StatusResponse};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+const PORTS_FILE: &str = "nodes.json";
+
+/// Small log segments: each node secures the space of two before it serves.
+const SEGMENT_BYTES: u64 = 8 << 20;
+
+/// How long the cluster may take until all replicas are where they belong.
+const COMPLETE_PATIENCE: Duration = Duration::from_secs(90);
+
+/// The pause between two looks at the cluster.
+const STATUS_PAUSE: Duration = Duration::from_millis(50);
+
+/// A node that takes longer to say how the cluster fares is asked again.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error("can't use {directory}: {source}")]
+    Directory { directory: String, source: io::Error },
+    #[error("{file} can't be read ({source}): put it right, or choose another --dir")]
+    Ports { file: String, source: serde_json::Error },
+    #[error("can't start {name}: {source}")]
+    Start { name: String, source: io::Error },
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    #[error("not all replicas are where they belong after {} s: {last}", COMPLETE_PATIENCE.as_secs())]
+    Incomplete { last: String },
+}
+
+/// Where the data lies.
+enum Directory {
+    /// Removed at the end.
+    Temporary(TempDir),
+    Given(PathBuf),
+}
+
+/// Ports of a node, as they are kept in the directory.
+#[derive(Serialize, Deserialize, Clone, Copy)]
+struct Ports {
+    port: u16,
+    raft_port: u16,
+}
+
+pub struct Node {
+    /// `127.0.0.1:PORT`, for clients.
+    pub endpoint: String,
+    pub command: NodeCommand,
+    pub process: NodeProcess,
+}
+
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    logs: Logs,
+    screen: Arc<Screen>,
+    ended_tx: mpsc::UnboundedSender<Ended>,
+    ended_rx: mpsc::UnboundedReceiver<Ended>,
+    /// Dropped last: the processes are gone by then.
+    directory: Directory,
+}
+
+impl Cluster {
+    /// Starts `count` nodes, or as many as the given directory has, if those are more.
+    pub fn start(
+        count: usize,
+        directory: Option<PathBuf>,
+        logs: Logs,
+        screen: Arc<Screen>,
+    ) -> Result<Cluster, ClusterError> {
+        let directory = match directory {
+            Some(path) => fs::create_dir_all(&path)
+                .map(|()| Directory::Given(path.clone()))
+                .map_err(|source| ClusterError::Directory { directory: path.display().to_string(), source })?,
+            None => TempDir::with_prefix("ringfort-playground-").map(Directory::Temporary).map_err(|source| {
+                ClusterError::Directory { directory: std::env::temp_dir().display().to_string(), source }
+            })?,
+        };
+        let (ended_tx, ended_rx) = mpsc::unbounded_channel();
+        let mut cluster = Cluster { nodes: Vec::new(), logs, screen, ended_tx, ended_rx, directory };
+        let ports = ports(cluster.path(), count)?;
+        for (number, own) in ports.iter().enumerate() {
+            let command = command(cluster.path(), number, *own, ports[0]);
+            let process = cluster.spawn(number, &command)?;
+            cluster.nodes.push(Node { endpoint: endpoint(own.port), command, process });
+        }
+        Ok(cluster)
+    }
+
+    pub fn path(&self) -> &Path {
+        match &self.directory {
+            Directory::Temporary(directory) => directory.path(),
+            Directory::Given(path) => path,
+        }
+    }
+
+    pub fn is_temporary(&self) -> bool {
+        matches!(self.directory, Directory::Temporary(_))
+    }
+
+    pub fn endpoints(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.endpoint.clone()).collect()
+    }
+
+    pub fn client(&self) -> Result<Client, ringfort_client::Error> {
+        Client::connect(self.endpoints())
+    }
+
+    /// Starts a node that has ended again, by its same command.
+    pub fn restart(&mut self, number: usize) -> Result<(), ClusterError> {
+        self.nodes[number].process = self.spawn(number, &self.nodes[number].command)?;
+        Ok(())
+    }
+
+    /// Waits until all nodes answer and every shard has all its replicas, and none lacks an entry. For a cluster that
+    /// nobody writes to.
+    ///
+    /// # Errors
+    /// A node ended, or it takes too long.
+    pub async fn wait_until_complete(&mut self) -> Result<StatusResponse, Failure> {
+        let client = self.client()?.with_timeout(STATUS_TIMEOUT);
+        let begun = Instant::now();
+        let mut last = "no node has answered yet".to_owned();
+        while begun.elapsed() < COMPLETE_PATIENCE {
+            if let Ok(ended) = self.ended_rx.try_recv() {
+                return Err(ClusterError::from(ended).into());
+            }
+            if let Ok(status) = client.status().await {
+                let replicas = self.nodes.len().min(REPLICATION_FACTOR);
+                let is_complete = |shard: &&ShardStatus| {
+                    shard.members.len() >= replicas && shard.members.iter().all(|member| member.lag == 0)
+                };
+                let complete = status.shards.iter().filter(is_complete).count();
+                let verdict = judge(&status);
+                if verdict.healthy && status.nodes.len() == self.nodes.len() && complete == status.shards.len() {
+                    return Ok(status);
+                }
+                last = verdict.sentence;
+                self.screen.progress(&format!(
+                    "{} of {} nodes, {complete} of {} shards complete, {:.1} s",
+                    status.nodes.iter().filter(|node| node.alive).count(),
+                    self.nodes.len(),
+                    status.shards.len(),
+                    begun.elapsed().as_secs_f32(),
+                ))?;
+            }
+            sleep(STATUS_PAUSE).await;
+        }
+        Err(ClusterError::Incomplete { last }.into())
+    }
+
+    /// Waits for the next node that ends without having been asked to.
+    pub async fn next_ended(&mut self) -> Ended {
+        self.ended_rx.recv().await.expect("the cluster holds a sender itself")
+    }
+
+    /// Stops all nodes at once. Returns how many did not end well by themselves.
+    pub async fn stop(mut self) -> usize {
+        let mut stops = tokio::task::JoinSet::new();
+        for mut node in self.nodes.drain(..) {
+            stops.spawn(async move { node.process.stop().await });
+        }
+        stops.join_all().await.into_iter().filter(|well| !well).count()
+    }
+
+    fn spawn(&self, number: usize, command: &NodeCommand) -> Result<NodeProcess, ClusterError> {
+        NodeProcess::start(number, command, self.logs, self.screen.clone(), self.ended_tx.clone())
+            .map_err(|source| ClusterError::Start { name: command.name.clone(), source })
+    }
+}
+
+fn endpoint(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+fn command(directory: &Path, number: usize, own: Ports, first: Ports) -> NodeCommand {
+    let name = format!("node{}", number + 1);
+    let mut args = vec![
+        "serve".to_owned(),
+        format!("--node-id={name}"),
+        format!("--port={}", own.port),
+        format!("--raft-port={}", own.raft_port),
+        format!("--raft-dir={}", directory.join(&name).display()),
+        format!("--segment-bytes={SEGMENT_BYTES}"),
+    ];
+    args.push(if number == 0 { "--bootstrap".to_owned() } else { format!("--join-addr={}", endpoint(first.port)) });
+    NodeCommand { name, args }
+}
+
+/// The ports that the directory's nodes have, and free ones for as many more as are missing.
+fn ports(directory: &Path, count: usize) -> Result<Vec<Ports>, ClusterError> {
+    let file = directory.join(PORTS_FILE);
+    let failed = |source| ClusterError::Directory { directory: directory.display().to_string(), source };
+    let mut ports: Vec<Ports> = match fs::read(&file) {
+        Ok(json) => serde_json::from_slice(&json)
+            .map_err(|source| ClusterError::Ports { file: file.display().to_string(), source })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(failed(error)),
+    };
+    if ports.len() < count {
+        // All are held until all are known: the system does not give one of them twice.
+        let mut held = Vec::new();
+        let mut free = || {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let port = listener.local_addr()?.port();
+            held.push(listener);
+            Ok(port)
+        };
+        while ports.len() < count {
+            ports.push(Ports { port: free().map_err(failed)?, raft_port: free().map_err(failed)? });
+        }
+        let json = serde_json::to_vec(&ports).expect("numbers can be written as JSON");
+        fs::write(&file, json).map_err(failed)?;
+    }
+    Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_stay_with_the_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let numbers =
+            |ports: Vec<Ports>| -> Vec<u16> { ports.iter().flat_map(|own| [own.port, own.raft_port]).collect() };
+        let first = numbers(ports(directory.path(), 3).unwrap());
+        let mut distinct = first.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), 6);
+        assert_eq!(numbers(ports(directory.path(), 2).unwrap()), first);
+        let more = numbers(ports(directory.path(), 5).unwrap());
+        assert_eq!((&more[..6], more.len()), (&first[..], 10));
+        fs::write(directory.path().join(PORTS_FILE), "[").unwrap();
+        assert!(matches!(ports(directory.path(), 3), Err(ClusterError::Ports { .. })));
+    }
+}

@@ -1,0 +1,129 @@
+//! `ringfort playground`: a cluster of real processes on this machine, to try things on.
+//!
+//! [`cluster`] starts and stops the nodes, [`process`] is one of them, [`tour`] is a story told with them, [`screen`]
+//! prints. All of it runs on the main thread.
+
+mod cluster;
+mod process;
+mod screen;
+mod tour;
+
+use crate::failure::{Answer, Failure};
+use clap::Args;
+use cluster::Cluster;
+use process::{Logs, program};
+use screen::Screen;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Start a cluster on this machine to try things on
+///
+/// The nodes are processes of their own on free ports. Ctrl-C stops them all; they also end if the playground is killed.
+/// Their data is in a temporary directory and is removed at the end, unless --dir is given.
+#[derive(Args, Debug)]
+pub struct Playground {
+    /// How many nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+    nodes: u8,
+
+    /// A directory to keep the data in. Started again in it, the cluster goes on with its data and its ports.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Show in half a minute what happens when a node is killed: write, kill the leader, write on, read everything back.
+    #[arg(long, conflicts_with_all = ["nodes", "dir"])]
+    tour: bool,
+}
+
+impl Playground {
+    pub fn run(self) -> Result<Answer, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let screen = Arc::new(Screen::new());
+            let logs = if self.tour { Logs::Hidden } else { Logs::Shown };
+            let mut cluster = Cluster::start(self.nodes.into(), self.dir, logs, screen.clone())?;
+            let result = if self.tour {
+                interrupted_by_signals(tour::take(&mut cluster, &screen)).await
+            } else {
+                interrupted_by_signals(play(&mut cluster, &screen)).await
+            };
+            // Whatever happened, no process and no temporary directory stays behind.
+            stop(cluster, &screen).await?;
+            match result? {
+                Some(Err(failure)) if self.tour => {
+                    screen.failed(&failure.to_string())?;
+                    Ok(Answer::No)
+                }
+                Some(result) => result.map(|()| Answer::Yes),
+                None if self.tour => Ok(Answer::No),
+                None => Ok(Answer::Yes),
+            }
+        })
+    }
+}
+
+/// Runs until the work is done (its result) or SIGINT or SIGTERM comes (`None`).
+async fn interrupted_by_signals<T>(work: impl Future<Output = T>) -> io::Result<Option<T>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(tokio::select! {
+        result = work => Some(result),
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+    })
+}
+
+/// Shows what there is to try, and which nodes end, for as long as there are any.
+async fn play(cluster: &mut Cluster, screen: &Screen) -> Result<(), Failure> {
+    let begun = Instant::now();
+    cluster.wait_until_complete().await?;
+    screen.done(&format!("{} serve after {:.1} s", nodes(cluster.nodes.len()), begun.elapsed().as_secs_f32()))?;
+    screen.line(&manual(cluster))?;
+    let mut running = cluster.nodes.len();
+    while running > 0 {
+        let ended = cluster.next_ended().await;
+        running -= 1;
+        let command = cluster.nodes.iter().find(|node| node.command.name == ended.name).map(|node| node.command.line());
+        screen.line(&format!("{ended}"))?;
+        screen.line(&format!("to start {} again: {}", ended.name, command.unwrap_or_default()))?;
+    }
+    screen.line("no node is left")?;
+    Ok(())
+}
+
+fn manual(cluster: &Cluster) -> String {
+    let program = program();
+    let mut text = String::from("\n");
+    for node in &cluster.nodes {
+        text += &format!("  {}  {}  process {}\n", node.command.name, node.endpoint, node.process.pid());
+    }
+    let kept = if cluster.is_temporary() { "removed at the end; --dir keeps it" } else { "kept" };
+    text += &format!("  data   {} ({kept})\n", cluster.path().display());
+    text += "\nTry this in another terminal:\n\n";
+    text += &format!("  export RINGFORT_ENDPOINTS={}\n", cluster.endpoints().join(","));
+    for command in ["put hello world", "get hello", "status"] {
+        text += &format!("  {program} {command}\n");
+    }
+    let last = cluster.nodes.last().expect("there is at least one node");
+    text += &format!("  kill -9 {}   # {} dies; put, get and status again\n", last.process.pid(), last.command.name);
+    text += &format!("  {}   # and comes back\n", last.command.line());
+    text += "\nCtrl-C stops all nodes.\n";
+    text
+}
+
+async fn stop(cluster: Cluster, screen: &Screen) -> io::Result<()> {
+    screen.line("stopping ...")?;
+    let (begun, count) = (Instant::now(), cluster.nodes.len());
+    match cluster.stop().await {
+        0 => screen.done(&format!("{} stopped after {:.1} s", nodes(count), begun.elapsed().as_secs_f32())),
+        // Among them those that had ended before.
+        badly => screen.line(&format!("{} stopped; {badly} did not end by themselves", nodes(count))),
+    }
+}
+
+fn nodes(count: usize) -> String {
+    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
+}

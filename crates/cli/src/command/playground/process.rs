@@ -1,0 +1,192 @@
+//! A node's process: this very program as `ringfort serve`, its log, its signals and its end.
+//!
+//! Each process is in a group of its own, so that Ctrl-C on the terminal reaches the playground alone, which then stops
+//! its nodes itself. None outlives the playground, however that ends: the kernel kills them with it.
+
+use super::screen::Screen;
+use rustix::process::{Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
+use std::collections::VecDeque;
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+/// A node that was asked to stop has this long before it is killed.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// So many of a node's last lines are kept, to be shown where it ends by itself.
+const KEPT_LINES: usize = 10;
+
+/// How a node is started, the same way every time.
+#[derive(Clone, Debug)]
+pub struct NodeCommand {
+    pub name: String,
+    /// The arguments of this program.
+    pub args: Vec<String>,
+}
+
+impl NodeCommand {
+    /// The command as it would be typed into a shell.
+    pub fn line(&self) -> String {
+        let words: Vec<String> = std::iter::once(program()).chain(self.args.iter().map(|arg| quoted(arg))).collect();
+        words.join(" ")
+    }
+}
+
+/// This program's name as the user typed it.
+pub fn program() -> String {
+    std::env::args().next().map_or_else(|| "ringfort".to_owned(), |name| quoted(&name))
+}
+
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=+.,:/@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// What becomes of the lines that a node logs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Logs {
+    Shown,
+    /// Only kept, for the case that the node ends by itself.
+    Hidden,
+}
+
+/// A node ended, and nobody had asked it to.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} ended by itself: {status}{}", last_words(.log))]
+pub struct Ended {
+    pub name: String,
+    pub status: ExitStatus,
+    /// Its last lines, where they were not shown.
+    pub log: Vec<String>,
+}
+
+fn last_words(log: &[String]) -> String {
+    if log.is_empty() { String::new() } else { format!("; it said: {}", log.join(" / ")) }
+}
+
+/// A running node. Killed with the runtime, if it has not ended before.
+pub struct NodeProcess {
+    pid: Pid,
+    status: watch::Receiver<Option<ExitStatus>>,
+    is_told_to_end: Arc<AtomicBool>,
+}
+
+impl NodeProcess {
+    /// Starts a node; `number` counts from 0. To be called on the process's main thread: the kernel's care for orphans
+    /// begins when the thread ends that started them.
+    pub fn start(
+        number: usize,
+        command: &NodeCommand,
+        logs: Logs,
+        screen: Arc<Screen>,
+        ended: mpsc::UnboundedSender<Ended>,
+    ) -> io::Result<NodeProcess> {
+        let parent = getpid();
+        let mut process = Command::new(std::env::current_exe()?);
+        process.args(&command.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        process.process_group(0).kill_on_drop(true);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RINGFORT_")) {
+            process.env_remove(name);
+        }
+        // SAFETY: between fork and exec only what is async-signal-safe is allowed. The closure makes two system calls
+        // and takes no lock; its errors are built from a number and allocate nothing.
+        unsafe {
+            process.pre_exec(move || {
+                set_parent_process_death_signal(Some(Signal::KILL))?;
+                // Where the parent died before the line above, no signal will come.
+                let is_orphan = getppid() != Some(parent);
+                if is_orphan { Err(io::Error::from(rustix::io::Errno::CHILD)) } else { Ok(()) }
+            });
+        }
+        let mut child = process.spawn()?;
+        let pid = child.id().and_then(|id| Pid::from_raw(id as i32)).expect("a process just started has an id");
+        let stderr = child.stderr.take().expect("it was asked for");
+        let (status_tx, status) = watch::channel(None);
+        let is_told_to_end = Arc::new(AtomicBool::new(false));
+        let (name, is_told) = (command.name.clone(), is_told_to_end.clone());
+        tokio::spawn(async move {
+            let log = Mutex::new(VecDeque::new());
+            let status = follow(child, stderr, |line| match logs {
+                // What can't be shown, as in `ringfort playground | head`, must be read all the same: a full pipe would
+                // stop the node.
+                Logs::Shown => drop(screen.log(number, &name, &line)),
+                Logs::Hidden => {
+                    let mut log = log.lock().expect("no code panics while it holds the log");
+                    if log.len() == KEPT_LINES {
+                        log.pop_front();
+                    }
+                    log.push_back(line);
+                }
+            })
+            .await;
+            if !is_told.load(Ordering::Relaxed)
+                && let Some(status) = status
+            {
+                let log = log.into_inner().expect("no code panics while it holds the log").into();
+                let _ = ended.send(Ended { name, status, log });
+            }
+            let _ = status_tx.send(status);
+        });
+        Ok(NodeProcess { pid, status, is_told_to_end })
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Kills the node as `kill -9` does, and waits until it is gone.
+    pub async fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        let _ = self.status.wait_for(Option::is_some).await;
+    }
+
+    /// Asks the node to stop and waits until it has; one that takes too long is killed. Returns whether it ended well.
+    pub async fn stop(&mut self) -> bool {
+        self.signal(Signal::INT);
+        if timeout(STOP_PATIENCE, self.status.wait_for(Option::is_some)).await.is_err() {
+            self.kill().await;
+        }
+        self.status.borrow().is_some_and(|status| status.success())
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.is_told_to_end.store(true, Ordering::Relaxed);
+        // The id is this process's own until the task has fetched its status, on this same thread.
+        if self.status.borrow().is_none() {
+            let _ = kill_process(self.pid, signal);
+        }
+    }
+}
+
+/// Reads a process's log until its end, and returns its status.
+async fn follow(mut child: Child, stderr: ChildStderr, on_line: impl Fn(String)) -> Option<ExitStatus> {
+    let mut lines = BufReader::new(stderr).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        on_line(line);
+    }
+    child.wait().await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_read_them_otherwise() {
+        assert_eq!(quoted("--raft-dir=/tmp/a_b-1.2"), "--raft-dir=/tmp/a_b-1.2");
+        assert_eq!(quoted("/tmp/my dir"), "'/tmp/my dir'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}
