@@ -8,15 +8,15 @@ mod args;
 mod client_options;
 mod command;
 mod failure;
+mod settings;
 mod text;
 
-use clap::Parser;
-use failure::Answer;
+use clap::{CommandFactory, FromArgMatches};
+use failure::{Answer, Failure};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse_from(args::normalized(std::env::args_os()));
-    match cli.command.run() {
+    match run() {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         // Whoever reads our output has read enough, as in `ringfort scan | head`.
@@ -26,4 +26,12 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Ends the process by itself where the command line is wrong or asks for help.
+fn run() -> Result<Answer, Failure> {
+    let args = args::normalized(std::env::args_os());
+    let command = settings::with_file(args::Cli::command(), &args)?;
+    let cli = args::Cli::from_arg_matches(&command.get_matches_from(args)).unwrap_or_else(|error| error.exit());
+    cli.command.run()
 }

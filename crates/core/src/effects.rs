@@ -36,6 +36,18 @@ pub struct Effects<T> {
     pub leadership: Vec<(ShardId, Term, bool)>,
     /// Replicas that had to stop because their log is not what they acknowledged; to the node's controller.
     pub lost: Vec<(ShardId, ReplicaId)>,
+    /// For the node's metrics.
+    pub counts: Counts,
+}
+
+/// How much of what a drain did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Entries that leaders here appended for requests, and the commands in them.
+    pub proposed_entries: u64,
+    pub proposed_commands: u64,
+    /// Entries that replicas here applied, those of leaders elsewhere among them.
+    pub applied_entries: u64,
 }
 
 impl<T> Default for Effects<T> {
@@ -50,6 +62,7 @@ impl<T> Default for Effects<T> {
             reports: Vec::new(),
             leadership: Vec::new(),
             lost: Vec::new(),
+            counts: Counts::default(),
         }
     }
 }

@@ -4,10 +4,11 @@ use crate::start::StartError;
 use bytes::Bytes;
 use ringfort_core::system::{Member, Topology};
 use ringfort_core::types::{ClusterId, NodeId};
-use ringfort_proto::v1::JoinRequest;
 use ringfort_proto::v1::cluster_client::ClusterClient;
+use ringfort_proto::v1::{JoinRequest, TopologyRequest};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
 
@@ -15,6 +16,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long one node may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a node that may begin a cluster looks for one: each first start of a cluster takes this much longer.
+const FIND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -26,6 +30,24 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Joined {
     pub node: NodeId,
     pub topology: Topology,
+}
+
+/// Looks whether one of the nodes at `addresses` belongs to a cluster, and changes nothing. Returns its address.
+pub async fn find(addresses: &[String]) -> Option<String> {
+    let mut asked = JoinSet::new();
+    for address in addresses.iter().cloned() {
+        asked.spawn(timeout(FIND_TIMEOUT, async move {
+            let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
+            ClusterClient::new(endpoint.connect().await.ok()?).topology(TopologyRequest {}).await.ok()?;
+            Some(address)
+        }));
+    }
+    while let Some(answer) = asked.join_next().await {
+        if let Ok(Ok(Some(address))) = answer {
+            return Some(address);
+        }
+    }
+    None
 }
 
 /// Asks the nodes at `addresses` in turn to take this one in, until one does, refuses, or the deadline has passed.

@@ -19,6 +19,7 @@
 //! | `peers`, `convert` | streams to the other nodes |
 //! | `routing`, `execute`, `scan`, `requests` | the path of a request |
 //! | `grpc` | the services |
+//! | `http`, `metrics` | what monitoring asks for |
 //!
 //! Everything here performs effects in the order that the core documents, and branches on no protocol state: what the
 //! simulator tests is the program that ships.
@@ -29,9 +30,11 @@ mod convert;
 pub mod disk;
 mod execute;
 mod grpc;
+mod http;
 mod inbox;
 mod join;
 mod log_thread;
+mod metrics;
 mod node;
 mod peers;
 mod random;

@@ -62,9 +62,12 @@ pub fn run(shell: Arc<Shell>, mut log: Log<Arc<FileDisk>>, events: Receiver<LogE
         if !append(&shell, &mut log, &gathered.items) {
             return;
         }
+        let begun = Instant::now();
         if let Err(error) = log.sync() {
             abort(&error);
         }
+        shell.metrics.log_sync_seconds.observe(begun.elapsed().as_secs_f64());
+        shell.metrics.log_record_items.observe(gathered.items.len() as f64);
         gathered.items.clear();
         for (worker, number) in gathered.batches.drain(..) {
             shell.workers[worker].push_event(Event::Persisted(number));
@@ -98,12 +101,14 @@ fn append(shell: &Shell, log: &mut Log<Arc<FileDisk>>, items: &[LogItem]) -> boo
             Ok(()) => {
                 if pause > FIRST_PAUSE {
                     tracing::info!("there is space for the log again: writes go on");
+                    shell.metrics.log_without_space.set(0);
                 }
                 return true;
             }
             Err(LogError::NoSegment(error)) => {
                 if pause == FIRST_PAUSE {
                     tracing::warn!("no space for the log ({error}): writes wait until there is; free some disk space");
+                    shell.metrics.log_without_space.set(1);
                 }
                 if shell.stopping.load(Ordering::Relaxed) {
                     return false;

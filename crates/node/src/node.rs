@@ -2,8 +2,10 @@
 
 use crate::clock;
 use crate::control_thread::{self, ControlEvent};
+use crate::http::Http;
 use crate::inbox::{Event, Inbox};
 use crate::log_thread::{self, LogEvent};
+use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::random::random_u64;
 use crate::routing::Routing;
@@ -21,7 +23,7 @@ use ringfort_core::system::{Member, Topology};
 use ringfort_core::worker::{Worker, WorkerConfig, worker_of};
 use ringfort_ring::ShardCount;
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,6 +32,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, watch};
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::server::HealthReporter;
 
 /// How long a node that stops tries to hand its leadership over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
@@ -53,7 +57,9 @@ pub struct NodeConfig {
     pub port: u16,
     /// For the other nodes. Zero for one that the system chooses.
     pub raft_port: u16,
-    /// Begin a new cluster, if the directory is empty.
+    /// For monitoring, if given. Zero for one that the system chooses.
+    pub http_port: Option<u16>,
+    /// Begin a new cluster, if the directory is empty and no node at `join` belongs to a cluster.
     pub bootstrap: bool,
     /// Addresses of nodes that take this one into their cluster, if the directory is empty.
     pub join: Vec<String>,
@@ -79,6 +85,7 @@ pub struct Node {
     raft_address: SocketAddr,
     stop_serving: Arc<Notify>,
     serving: tokio::task::JoinHandle<()>,
+    health: HealthReporter,
     workers: Vec<JoinHandle<()>>,
     helpers: Vec<JoinHandle<()>>,
     _lock: File,
@@ -90,6 +97,11 @@ impl Node {
         let (grpc_listener, grpc_address) = listen(config.listen, config.port)?;
         let (raft_listener, raft_address) = listen(config.listen, config.raft_port)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("network").enable_all().build()?;
+        let metrics = Arc::new(Metrics::new());
+        let http = match config.http_port {
+            Some(port) => Some(Http::start(&runtime, listen(config.listen, port)?, metrics.clone())?),
+            None => None,
+        };
         let advertised = (advertise(&config, grpc_address.port()), advertise(&config, raft_address.port()));
         let Membership { boot, disk, node, topology, member, lock } = start::membership(&config, advertised, &runtime)?;
         for finding in &boot.findings {
@@ -112,10 +124,12 @@ impl Node {
             control: control_tx,
             routing: Routing::new(topology.clone()),
             peers: Peers::new(topology.cluster, node),
+            metrics,
             log_bytes: AtomicU64::new(0),
             next_received: AtomicU64::new(boot_nonce),
             receives: Semaphore::new(MAX_SNAPSHOTS_RECEIVED),
             failure: watch::Sender::new(None),
+            handing_over: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
 
@@ -159,7 +173,13 @@ impl Node {
         }
 
         let stop_serving = Arc::new(Notify::new());
-        let serving = serve(&runtime, &shell, grpc_listener, raft_listener, stop_serving.clone())?;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        runtime.block_on(grpc::set_health(&health, true));
+        let clients = (grpc_listener, health_service);
+        let serving = serve(&runtime, &shell, clients, raft_listener, stop_serving.clone())?;
+        if let Some(http) = http {
+            http.set_shell(shell.clone());
+        }
         tell_addresses(&shell, &topology, member, config.join);
         Ok(Node {
             shell,
@@ -168,6 +188,7 @@ impl Node {
             raft_address,
             stop_serving,
             serving,
+            health,
             workers: worker_threads,
             helpers,
             _lock: lock,
@@ -197,6 +218,8 @@ impl Node {
 
     /// Stops in good order: leadership goes to other nodes, requests under way are answered, all threads end.
     pub fn shutdown(self) {
+        self.shell.handing_over.store(true, Ordering::Relaxed);
+        self.runtime.block_on(grpc::set_health(&self.health, false));
         let is_alone = self.shell.routing.topology().nodes.len() == 1;
         if !is_alone {
             self.hand_over();
@@ -242,6 +265,7 @@ fn listen(host: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), StartErr
 /// What others dial to reach a port of this node.
 fn advertise(config: &NodeConfig, port: u16) -> String {
     match &config.advertise {
+        Some(host) if host.parse::<Ipv6Addr>().is_ok() => format!("[{host}]:{port}"),
         Some(host) => format!("{host}:{port}"),
         None if config.listen.is_unspecified() => format!("localhost:{port}"),
         None => SocketAddr::new(config.listen, port).to_string(),
@@ -252,7 +276,7 @@ fn advertise(config: &NodeConfig, port: u16) -> String {
 fn serve(
     runtime: &Runtime,
     shell: &Arc<Shell>,
-    clients: TcpListener,
+    (clients, health): (TcpListener, HealthServer<impl Health>),
     peers: TcpListener,
     stop: Arc<Notify>,
 ) -> Result<tokio::task::JoinHandle<()>, StartError> {
@@ -267,7 +291,7 @@ fn serve(
     });
     let shared = shell.clone();
     Ok(runtime.spawn(async move {
-        if let Err(error) = grpc::serve_clients(shared, clients, async move { stop.notified().await }).await {
+        if let Err(error) = grpc::serve_clients(shared, clients, health, async move { stop.notified().await }).await {
             tracing::error!("clients are served no more: {error}");
         }
     }))

@@ -4,6 +4,7 @@ use crate::control_thread::ControlEvent;
 use crate::disk::FileDisk;
 use crate::inbox::{Event, Inbox, Incoming};
 use crate::log_thread::LogEvent;
+use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::routing::Routing;
 use crate::snapshot_thread::SnapshotEvent;
@@ -31,6 +32,7 @@ pub struct Shell {
     pub control: Sender<ControlEvent>,
     pub routing: Routing,
     pub peers: Peers,
+    pub metrics: Arc<Metrics>,
     /// Bytes in the log's segments, for `status`.
     pub log_bytes: AtomicU64,
     /// Makes the names of received snapshots unique: it starts at random.
@@ -38,6 +40,8 @@ pub struct Shell {
     pub receives: Semaphore,
     /// Why the node must not go on, in words for the operator.
     pub failure: watch::Sender<Option<String>>,
+    /// The node hands over what it leads, to stop then.
+    pub handing_over: AtomicBool,
     /// The node is about to stop: nothing waits for disk space any more.
     pub stopping: AtomicBool,
 }

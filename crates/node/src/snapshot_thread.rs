@@ -30,6 +30,7 @@ pub fn run(shell: Arc<Shell>, events: Receiver<SnapshotEvent>) {
             }
             SnapshotWork::Finish { shard, name } => {
                 let written = files.finish(&name);
+                shell.metrics.snapshots_written.count(written);
                 shell.worker(shard).push_event(Event::SnapshotWritten { shard, name, written });
             }
             SnapshotWork::Abandon { name } => files.abandon(&name),

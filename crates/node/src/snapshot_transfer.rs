@@ -58,6 +58,7 @@ pub async fn send(shell: Arc<Shell>, name: String, message: RaftMessage) {
             false
         }
     };
+    shell.metrics.snapshots_sent.count(arrived);
     shell.worker(shard).push_event(Event::SnapshotSent { shard, to, arrived });
 }
 

@@ -3,6 +3,8 @@
 //! 1. The directory is locked, so that no two processes share it.
 //! 2. Its owner is written, if it has none, before the first contact with a cluster: joining twice is then the same.
 //! 3. What the directory holds decides; only an empty one looks at `bootstrap` and `join`.
+//! 4. With both, a cluster that is found wins: a first node that lost its directory is then refused by its former peers
+//!    under its old name, instead of answering clients from an empty cluster of its own.
 
 use crate::disk::FileDisk;
 use crate::join;
@@ -95,6 +97,7 @@ pub fn membership(
         .map_err(|source| StartError::Directory { directory: directory.clone(), source })?;
     let disk = Arc::new(disk);
     let owner = owner(&disk, config, &directory)?;
+    let others: Vec<String> = config.join.iter().filter(|address| **address != grpc_address).cloned().collect();
     let member = Member { name: owner.name, identity: owner.identity, raft_address, grpc_address };
     let log_config = LogConfig { segment_bytes: config.segment_bytes };
     let mut boot = boot::open(&disk, log_config.clone()).map_err(boot_error)?;
@@ -104,17 +107,21 @@ pub fn membership(
         if has_data {
             return Err(StartError::NoTopology { directory });
         }
-        if config.bootstrap {
+        let found = if config.bootstrap { runtime.block_on(join::find(&others)) } else { None };
+        if let Some(address) = &found {
+            tracing::info!("no new cluster is begun: {address} belongs to one");
+        }
+        if config.bootstrap && found.is_none() {
             drop(boot);
             let topology = Topology::bootstrap(ClusterId(random_u64()?), config.shards, member.clone());
             boot::bootstrap(&disk, log_config.clone(), &topology).map_err(boot_error)?;
             boot = boot::open(&disk, log_config).map_err(boot_error)?;
             tracing::info!(cluster = %topology.cluster, shards = config.shards.get(), "began a new cluster");
-        } else if config.join.is_empty() {
+        } else if others.is_empty() {
             return Err(StartError::NoWay { directory });
         } else {
             let deadline = Instant::now() + config.join_timeout;
-            let joined = runtime.block_on(join::join(&config.join, &member, deadline))?;
+            let joined = runtime.block_on(join::join(&others, &member, deadline))?;
             boot::save_topology(&*disk, &joined.topology).map_err(|error| boot_error(error.into()))?;
             tracing::info!(cluster = %joined.topology.cluster, node = %joined.node, "joined the cluster");
             boot.topology = Some(joined.topology);

@@ -62,7 +62,7 @@ fn handle(worker: &mut Worker<Ticket>, now: Now, event: Event) {
 
 /// Does what a drain has left to do, in the order that the core documents.
 fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Ticket>) {
-    let Effects { messages, log, snapshots, views, topology, replies, reports, leadership, lost } = effects;
+    let Effects { messages, log, snapshots, views, topology, replies, reports, leadership, lost, counts } = effects;
     for (node, messages) in messages {
         shell.peers.send_raft(node, messages);
     }
@@ -82,7 +82,9 @@ fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Ticket>) {
         ticket.answer(shell, answer);
     }
     reports.into_iter().map(ControlEvent::Report).for_each(control);
+    shell.metrics.count_drain(counts);
     for (shard, term, leads) in leadership {
+        shell.metrics.count_leadership(leads);
         control(ControlEvent::Leadership { shard, term, leads });
     }
     for (shard, replica) in lost {

@@ -1,7 +1,10 @@
 //! The subcommands, one a file.
 
+mod completions;
+mod config;
 mod delete;
 mod get;
+mod man;
 mod playground;
 mod put;
 mod scan;
@@ -12,18 +15,22 @@ use crate::failure::{Answer, Failure};
 use bytes::Bytes;
 use clap::Subcommand;
 use serde::Serialize;
+pub use serve::Serve;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    Serve(serve::Serve),
+    Serve(Box<Serve>),
     Playground(playground::Playground),
     Put(put::Put),
     Get(get::Get),
     Delete(delete::Delete),
     Scan(scan::Scan),
     Status(status::Status),
+    Config(config::Config),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 impl Command {
@@ -36,6 +43,9 @@ impl Command {
             Command::Delete(delete) => delete.run(),
             Command::Scan(scan) => scan.run(),
             Command::Status(status) => status.run(),
+            Command::Config(config) => config.run(),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
         }
     }
 }

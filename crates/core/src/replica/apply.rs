@@ -9,6 +9,7 @@ impl<T> Replica<T> {
     pub(super) fn apply(&mut self, entries: Vec<Entry>, out: &mut Effects<T>) {
         let view = self.view.clone();
         let mut writer = Writer::new(&view);
+        out.counts.applied_entries += entries.len() as u64;
         for entry in entries {
             assert_eq!(entry.index, self.applied + 1, "entries are applied in order, without gaps");
             let settled = self.proposals.settle(entry.index, entry.term);

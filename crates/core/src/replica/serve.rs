@@ -69,6 +69,8 @@ impl<T> Replica<T> {
         match self.raft.step(message) {
             Ok(()) => {
                 let (index, term) = (self.raft.raft.raft_log.last_index(), self.raft.raft.term);
+                out.counts.proposed_entries += 1;
+                out.counts.proposed_commands += tickets.len() as u64;
                 self.proposals.insert(index, term, tickets);
             }
             Err(_) => {

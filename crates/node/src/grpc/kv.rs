@@ -2,6 +2,7 @@
 
 use super::{status_of, timeout};
 use crate::execute::Executed;
+use crate::metrics::Operation;
 use crate::requests::{self, Invalid};
 use crate::scan;
 use crate::shell::Shell;
@@ -11,6 +12,7 @@ use ringfort_core::worker::Request as CoreRequest;
 use ringfort_proto::v1::kv_server::Kv;
 use ringfort_proto::v1::*;
 use ringfort_proto::{metadata, outcome};
+use std::future::Future;
 use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
@@ -23,41 +25,65 @@ pub struct KvService {
 #[tonic::async_trait]
 impl Kv for KvService {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let (deadline, put) = self.open(request)?;
-        let shard = self.shell.routing.shard_of(&put.key);
-        let request = requests::put(put).map_err(refusal)?;
-        self.execute(shard, request, deadline, |reply| requests::put_response(&reply)).await
+        self.counted(Operation::Put, async {
+            let (deadline, put) = self.open(request)?;
+            let shard = self.shell.routing.shard_of(&put.key);
+            let request = requests::put(put).map_err(refusal)?;
+            self.execute(shard, request, deadline, |reply| requests::put_response(&reply)).await
+        })
+        .await
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let (deadline, get) = self.open(request)?;
-        let shard = self.shell.routing.shard_of(&get.key);
-        let consistency = get.consistency();
-        let query = requests::get(get).map_err(refusal)?;
-        let stale = (consistency == ReadConsistency::Stale).then(|| self.shell.read_stale(shard, &query)).flatten();
-        // Without a replica here that is fresh enough, the leader's answer is: it promises more.
-        match stale.and_then(get_response) {
-            Some(response) => Ok(Response::new(response)),
-            None => self.execute(shard, CoreRequest::Read(query), deadline, get_response).await,
-        }
+        self.counted(Operation::Get, async {
+            let (deadline, get) = self.open(request)?;
+            let shard = self.shell.routing.shard_of(&get.key);
+            let consistency = get.consistency();
+            let query = requests::get(get).map_err(refusal)?;
+            let stale = (consistency == ReadConsistency::Stale).then(|| self.shell.read_stale(shard, &query)).flatten();
+            // Without a replica here that is fresh enough, the leader's answer is: it promises more.
+            match stale.and_then(get_response) {
+                Some(response) => Ok(Response::new(response)),
+                None => self.execute(shard, CoreRequest::Read(query), deadline, get_response).await,
+            }
+        })
+        .await
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
-        let (deadline, delete) = self.open(request)?;
-        let shard = self.shell.routing.shard_of(&delete.key);
-        let request = requests::delete(delete).map_err(refusal)?;
-        self.execute(shard, request, deadline, |reply| requests::delete_response(&reply)).await
+        self.counted(Operation::Delete, async {
+            let (deadline, delete) = self.open(request)?;
+            let shard = self.shell.routing.shard_of(&delete.key);
+            let request = requests::delete(delete).map_err(refusal)?;
+            self.execute(shard, request, deadline, |reply| requests::delete_response(&reply)).await
+        })
+        .await
     }
 
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
-        let (deadline, scan) = self.open(request)?;
-        let query: Query = requests::scan(scan).map_err(refusal)?;
-        let page = scan::scan(&self.shell, query, deadline).await.map_err(|error| status_of(&error))?;
-        Ok(Response::new(requests::scan_response(page)))
+        self.counted(Operation::Scan, async {
+            let (deadline, scan) = self.open(request)?;
+            let query: Query = requests::scan(scan).map_err(refusal)?;
+            let page = scan::scan(&self.shell, query, deadline).await.map_err(|error| status_of(&error))?;
+            Ok(Response::new(requests::scan_response(page)))
+        })
+        .await
     }
 }
 
 impl KvService {
+    /// Answers a call, and counts how that went.
+    async fn counted<R>(
+        &self,
+        operation: Operation,
+        answer: impl Future<Output = Result<Response<R>, Status>>,
+    ) -> Result<Response<R>, Status> {
+        let counting = self.shell.metrics.begin(operation);
+        let result = answer.await;
+        counting.end(result.as_ref().err().map(Status::code));
+        result
+    }
+
     /// The call's deadline and message, if it is meant for this cluster.
     fn open<M>(&self, request: Request<M>) -> Result<(Instant, M), Status> {
         metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
@@ -76,6 +102,7 @@ impl KvService {
         let message = read(reply).ok_or_else(|| outcome::unknown("the leader's answer is of another kind"))?;
         let mut response = Response::new(message);
         if let Some(node) = elsewhere {
+            self.shell.metrics.forwarded.inc();
             self.name_leader(response.metadata_mut(), node);
         }
         Ok(response)

@@ -1,9 +1,10 @@
 //! The node's gRPC servers: one for clients and operators, one for the other nodes.
 
 mod cluster;
+mod connections;
 mod kv;
 mod peer;
-mod status;
+pub mod status;
 mod timeout;
 
 use crate::execute::ExecuteError;
@@ -19,7 +20,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::Status;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::server::HealthReporter;
 
 /// The largest request of a client: above the largest key and value.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
@@ -43,10 +46,10 @@ const _: () = assert!(LARGEST_ENTRY_BYTES < MAX_REQUEST_BYTES);
 pub async fn serve_clients(
     shell: Arc<Shell>,
     listener: TcpListener,
+    health: HealthServer<impl Health>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<KvServer<kv::KvService>>().await;
+    let connections = connections::counted(listener, shell.metrics.client_connections.clone());
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -61,22 +64,30 @@ pub async fn serve_clients(
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .add_service(kv)
         .add_service(ClusterServer::new(cluster::ClusterService { shell }))
-        .add_service(health_service)
+        .add_service(health)
         .add_service(descriptors().build_v1().expect(broken))
         .add_service(descriptors().build_v1alpha().expect(broken))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
+        .serve_with_incoming_shutdown(connections, stop)
         .await
+}
+
+/// Tells load balancers whether clients should come here: by the node as a whole, and by the service.
+pub async fn set_health(health: &HealthReporter, is_serving: bool) {
+    let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+    health.set_service_status("", status).await;
+    health.set_service_status(<KvServer<kv::KvService> as tonic::server::NamedService>::NAME, status).await;
 }
 
 /// Serves the other nodes for as long as the process runs.
 pub async fn serve_peers(shell: Arc<Shell>, listener: TcpListener) -> Result<(), tonic::transport::Error> {
+    let connections = connections::counted(listener, shell.metrics.peer_connections.clone());
     let peer = PeerServer::new(peer::PeerService::new(shell)).max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
     Server::builder()
         .initial_stream_window_size(PEER_WINDOW_BYTES)
         .initial_connection_window_size(PEER_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .add_service(peer)
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
+        .serve_with_incoming(connections)
         .await
 }
 

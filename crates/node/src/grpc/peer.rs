@@ -37,7 +37,9 @@ impl Peer for PeerService {
     }
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotAck>, Status> {
-        snapshot_transfer::receive(&self.shell, request.into_inner()).await.map(Response::new)
+        let received = snapshot_transfer::receive(&self.shell, request.into_inner()).await;
+        self.shell.metrics.snapshots_received.count(received.as_ref().is_ok_and(|ack| ack.installed));
+        received.map(Response::new)
     }
 }
 

@@ -29,12 +29,7 @@ const MAX_STATUS_BYTES: usize = 16 << 20;
 pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
     let topology = shell.routing.topology();
     let lost = knowledge(shell).await?.lost;
-    let mut replicas = Vec::new();
-    for worker in &shell.workers {
-        let (asked, answer) = oneshot::channel();
-        worker.push_event(Event::Status(asked));
-        replicas.extend(answer.await.map_err(|_| stopping())?);
-    }
+    let mut replicas = replicas(shell).await?;
     replicas.sort_by_key(|replica| replica.shard);
     let sizes = replicas.iter().filter_map(|replica| Some(shell.routing.view(replica.shard)?.size()));
     let (keys, bytes) = sizes.fold((0, 0), |(keys, bytes), (more, larger)| (keys + more, bytes + larger));
@@ -104,7 +99,19 @@ async fn ask(address: String) -> Option<StatusResponse> {
     Some(client.node_status(NodeStatusRequest {}).await.ok()?.into_inner())
 }
 
-async fn knowledge(shell: &Shell) -> Result<Knowledge, Status> {
+/// How the replicas on this node stand.
+pub async fn replicas(shell: &Shell) -> Result<Vec<CoreStatus>, Status> {
+    let mut replicas = Vec::new();
+    for worker in &shell.workers {
+        let (asked, answer) = oneshot::channel();
+        worker.push_event(Event::Status(asked));
+        replicas.extend(answer.await.map_err(|_| stopping())?);
+    }
+    Ok(replicas)
+}
+
+/// What the controller knows of the other nodes and of replicas that can't be run.
+pub async fn knowledge(shell: &Shell) -> Result<Knowledge, Status> {
     let (asked, answer) = oneshot::channel();
     let _ = shell.control.send(ControlEvent::Knowledge(asked));
     answer.await.map_err(|_| stopping())

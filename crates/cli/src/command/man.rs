@@ -1,0 +1,54 @@
+//! `ringfort man`.
+
+use crate::args::Cli;
+use crate::failure::{Answer, Failure};
+use clap::{Args, CommandFactory};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Write the manual pages into a directory
+///
+/// One page a command, made from what --help says: ringfort.1, ringfort-serve.1 and so on.
+#[derive(Args, Debug)]
+pub struct Man {
+    /// Made if it is missing.
+    directory: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("can't write the manual to {directory}: {source}")]
+struct Unwritable {
+    directory: String,
+    source: io::Error,
+}
+
+impl Man {
+    pub fn run(self) -> Result<Answer, Failure> {
+        let directory = self.directory.display().to_string();
+        write(&self.directory).map_err(|source| Unwritable { directory, source })?;
+        Ok(Answer::Yes)
+    }
+}
+
+fn write(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    clap_mangen::generate_to(Cli::command(), directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_a_page() {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path()).unwrap();
+        let page = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            assert!(page(&format!("ringfort-{}.1", command.get_name())).starts_with(".ie"), "{}", command.get_name());
+        }
+        assert!(page("ringfort.1").contains("ringfort"));
+        assert!(page("ringfort-serve.1").contains("raft"));
+    }
+}

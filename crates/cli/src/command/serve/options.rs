@@ -1,0 +1,291 @@
+//! The settings of a node.
+//!
+//! This is their only description: what clap makes of it are the flags, the environment's variables, the keys of the
+//! settings file (`settings`), the example of one, the completions and the manual.
+
+use crate::client_options::parse_duration;
+use clap::{ArgAction, Args, ValueEnum};
+use ringfort_node::{NodeConfig, ReadMode};
+use ringfort_ring::ShardCount;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+/// Run a node
+///
+/// The same command line starts a node the first time and every later time: once the directory holds data, what it says
+/// wins over --bootstrap and --join-addr. A flag wins over the environment, which wins over the settings file.
+#[derive(Args, Debug, PartialEq)]
+pub struct Serve {
+    /// A settings file in TOML, whose keys are these flags without the dashes in front. `ringfort config example`
+    /// prints one.
+    #[arg(long, env = "RINGFORT_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The node's name, unique in its cluster.
+    #[arg(long, env = "RINGFORT_NODE_ID", value_name = "NAME")]
+    pub node_id: String,
+
+    /// The port for clients.
+    #[arg(long, env = "RINGFORT_PORT", default_value_t = 50051)]
+    pub port: u16,
+
+    /// The port for the other nodes.
+    #[arg(long, env = "RINGFORT_RAFT_PORT", value_name = "PORT", default_value_t = 12001)]
+    pub raft_port: u16,
+
+    /// The port for /metrics, /healthz and /readyz; without one there are none.
+    #[arg(long, env = "RINGFORT_HTTP_PORT", value_name = "PORT")]
+    pub http_port: Option<u16>,
+
+    /// The directory for the node's data; made if it is missing.
+    #[arg(long, env = "RINGFORT_RAFT_DIR", value_name = "DIR")]
+    pub raft_dir: PathBuf,
+
+    /// Begin a new cluster, with this node as its first, unless one of --join-addr belongs to a cluster already.
+    #[arg(
+        long,
+        env = "RINGFORT_BOOTSTRAP",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = ArgAction::Set
+    )]
+    pub bootstrap: bool,
+
+    /// The --node-id of the one node that is to have --bootstrap: so all nodes can be given the same command line.
+    #[arg(long, env = "RINGFORT_BOOTSTRAP_AS", value_name = "NAME")]
+    pub bootstrap_as: Option<String>,
+
+    /// Nodes of the cluster to join, separated by commas; one that answers is enough.
+    #[arg(
+        long,
+        env = "RINGFORT_JOIN_ADDR",
+        value_name = "HOST:PORT,...",
+        value_delimiter = ',',
+        value_parser = parse_address
+    )]
+    pub join_addr: Vec<String>,
+
+    /// How long to ask the cluster to take this node in: 500ms, 60s, 5m.
+    #[arg(long, env = "RINGFORT_JOIN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub join_timeout: Duration,
+
+    /// Into how many shards a new cluster cuts its keys: a power of two, fixed for its lifetime.
+    #[arg(long, env = "RINGFORT_SHARDS", value_name = "NUMBER", default_value = "64", value_parser = parse_shards)]
+    pub shards: ShardCount,
+
+    /// Threads that run the shards; half the cores unless given.
+    #[arg(long, env = "RINGFORT_WORKERS", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
+
+    /// The address to listen on, with all ports. One that other machines reach needs --insecure.
+    #[arg(long, env = "RINGFORT_LISTEN", value_name = "IP", default_value = "127.0.0.1")]
+    pub listen: IpAddr,
+
+    /// The host that clients and nodes dial to reach this one; the address it listens on unless given.
+    #[arg(long, env = "RINGFORT_ADVERTISE", value_name = "HOST", value_parser = parse_host)]
+    pub advertise: Option<String>,
+
+    /// Listen on an address that other machines reach, although there is no TLS and no authentication yet: whoever
+    /// reaches the ports may read and write everything.
+    #[arg(
+        long,
+        env = "RINGFORT_INSECURE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = ArgAction::Set
+    )]
+    pub insecure: bool,
+
+    /// Whether leaders answer reads by their lease, or ask a quorum each time.
+    #[arg(long, env = "RINGFORT_READ_MODE", value_name = "MODE", value_enum, default_value_t = Reads::Lease)]
+    pub read_mode: Reads,
+
+    /// What to log: error, warn, info, debug, trace, or a filter such as ringfort_core=debug.
+    #[arg(long, env = "RINGFORT_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = parse_filter)]
+    pub log_level: String,
+
+    /// How to log: lines for people, or one JSON object a line.
+    #[arg(long, env = "RINGFORT_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// The size of a segment of the write-ahead log.
+    #[arg(long, env = "RINGFORT_SEGMENT_BYTES", hide = true, default_value_t = 64 << 20, value_parser = parse_segment)]
+    pub segment_bytes: u64,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    Lease,
+    Quorum,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Settings that do not go together, and what to do.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    #[error(
+        "other machines reach {0}, and there is no TLS and no authentication yet: whoever reaches the ports may read \
+         and write everything. Listen on 127.0.0.1, or keep the ports in a private network and give --insecure"
+    )]
+    Insecure(IpAddr),
+    #[error(
+        "--listen {0} is every address of this machine, and none that others could dial: give --advertise with the host \
+         or address at which they reach it"
+    )]
+    NothingToAdvertise(IpAddr),
+}
+
+impl Serve {
+    /// Checks what no setting can tell by itself.
+    pub fn check(&self) -> Result<(), Contradiction> {
+        if self.is_reachable() && !self.insecure {
+            return Err(Contradiction::Insecure(self.listen));
+        }
+        if self.listen.is_unspecified() && self.advertise.is_none() {
+            return Err(Contradiction::NothingToAdvertise(self.listen));
+        }
+        Ok(())
+    }
+
+    /// Whether other machines may reach the ports.
+    pub fn is_reachable(&self) -> bool {
+        !self.listen.to_canonical().is_loopback()
+    }
+
+    pub fn filter(&self) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+        EnvFilter::try_new(&self.log_level)
+    }
+
+    pub fn node_config(self) -> NodeConfig {
+        let bootstrap = self.bootstrap || self.bootstrap_as.as_ref() == Some(&self.node_id);
+        NodeConfig {
+            name: self.node_id,
+            directory: self.raft_dir,
+            listen: self.listen,
+            advertise: self.advertise,
+            port: self.port,
+            raft_port: self.raft_port,
+            http_port: self.http_port,
+            bootstrap,
+            join: self.join_addr,
+            join_timeout: self.join_timeout,
+            shards: self.shards,
+            workers: self.workers.map_or_else(default_workers, usize::from),
+            read_mode: match self.read_mode {
+                Reads::Lease => ReadMode::Lease,
+                Reads::Quorum => ReadMode::Quorum,
+            },
+            segment_bytes: self.segment_bytes,
+        }
+    }
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
+}
+
+fn parse_shards(text: &str) -> Result<ShardCount, String> {
+    let count: u32 = text.parse().map_err(|_| "give a number".to_owned())?;
+    ShardCount::new(count).map_err(|error| error.to_string())
+}
+
+fn parse_segment(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(bytes) if bytes >= 64 << 10 && bytes % 4096 == 0 => Ok(bytes),
+        _ => Err("give a multiple of 4096, from 65536 on".to_owned()),
+    }
+}
+
+fn parse_address(text: &str) -> Result<String, String> {
+    let is_address = |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok();
+    match text.rsplit_once(':').is_some_and(is_address) {
+        true => Ok(text.to_owned()),
+        false => Err("give host:port".to_owned()),
+    }
+}
+
+fn parse_host(text: &str) -> Result<String, String> {
+    let is_host = !text.is_empty() && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
+    match is_host || text.parse::<Ipv6Addr>().is_ok() {
+        true => Ok(text.to_owned()),
+        false => Err("give a host name or an IP address, without a port".to_owned()),
+    }
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Cli;
+    use crate::command::Command;
+    use clap::{CommandFactory, Parser};
+
+    fn serve(args: &[&str]) -> Serve {
+        let required = ["ringfort", "serve", "--node-id=a", "--raft-dir=d"];
+        match Cli::parse_from(required.iter().chain(args)).command {
+            Command::Serve(serve) => *serve,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_loopback_is_listened_on_without_a_word() {
+        assert_eq!(serve(&["--listen=127.0.0.2"]).check(), Ok(()));
+        assert_eq!(serve(&["--listen=::1"]).check(), Ok(()));
+        for reachable in ["10.0.0.1", "0.0.0.0", "::", "::ffff:10.0.0.1"] {
+            let listen = format!("--listen={reachable}");
+            let ip: IpAddr = reachable.parse().unwrap();
+            assert_eq!(serve(&[&listen, "--advertise=a"]).check(), Err(Contradiction::Insecure(ip)));
+            assert_eq!(serve(&[&listen, "--advertise=a", "--insecure"]).check(), Ok(()));
+        }
+        let nowhere = serve(&["--listen=0.0.0.0", "--insecure"]).check();
+        assert!(matches!(nowhere, Err(Contradiction::NothingToAdvertise(_))));
+    }
+
+    #[test]
+    fn one_command_line_bootstraps_one_node() {
+        assert!(serve(&["--bootstrap-as=a"]).node_config().bootstrap);
+        assert!(!serve(&["--bootstrap-as=b"]).node_config().bootstrap);
+        assert!(!serve(&[]).node_config().bootstrap);
+    }
+
+    #[test]
+    fn every_setting_has_a_variable_of_its_name() {
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for arg in serve.get_arguments().filter(|arg| arg.get_id() != "help") {
+            let name = arg.get_long().unwrap().replace('-', "_").to_uppercase();
+            assert_eq!(arg.get_env().unwrap().to_str().unwrap(), format!("RINGFORT_{name}"));
+        }
+    }
+
+    #[test]
+    fn hosts_and_addresses_are_told_apart() {
+        for host in ["node1", "10.0.0.1", "::1", "a.b.svc"] {
+            assert_eq!(parse_host(host), Ok(host.to_owned()));
+        }
+        for bad in ["", "node1:50051", "http://node1", "a b"] {
+            assert!(parse_host(bad).is_err(), "{bad}");
+        }
+        for address in ["node1:50051", "10.0.0.1:1", "[::1]:50051"] {
+            assert_eq!(parse_address(address), Ok(address.to_owned()));
+        }
+        for bad in ["", "node1", ":1", "node1:port", "node1:65536"] {
+            assert!(parse_address(bad).is_err(), "{bad}");
+        }
+    }
+}

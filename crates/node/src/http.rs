@@ -1,0 +1,177 @@
+//! What monitoring asks for, over HTTP/1.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/metrics` | the metrics in Prometheus's text format |
+//! | `/healthz` | 200 for as long as the process lives: a reason to restart it is no answer at all |
+//! | `/readyz` | 200 while requests can be sent here; otherwise 503, and why not |
+//!
+//! It is there from the start on, while a node waits for its cluster too. It says nothing of the data, and takes
+//! nothing but requests without a body; connections are bounded, and so is the time to ask.
+
+use crate::metrics::Metrics;
+use crate::shell::Shell;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use ringfort_core::types::ShardId;
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+/// Connections at the same time; the next ones wait until one has ended.
+const MAX_CONNECTIONS: usize = 64;
+
+/// How long a client may take to ask, for the first time or again.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long it may take to look at how the node stands.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+const TEXT_TYPE: &str = "text/plain; charset=utf-8";
+
+/// The server of one node.
+pub struct Http {
+    metrics: Arc<Metrics>,
+    /// There when the node is part of a cluster.
+    shell: OnceLock<Arc<Shell>>,
+}
+
+impl Http {
+    /// Serves for as long as the runtime runs.
+    pub fn start(
+        runtime: &Runtime,
+        (listener, address): (TcpListener, SocketAddr),
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Arc<Http>> {
+        let _context = runtime.enter();
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let http = Arc::new(Http { metrics, shell: OnceLock::new() });
+        runtime.spawn(http.clone().accept(listener));
+        tracing::info!("metrics and health on http://{address}");
+        Ok(http)
+    }
+
+    /// The node is part of a cluster.
+    pub fn set_shell(&self, shell: Arc<Shell>) {
+        assert!(self.shell.set(shell).is_ok(), "a node becomes part of a cluster once");
+    }
+
+    async fn accept(self: Arc<Http>, listener: tokio::net::TcpListener) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let http = self.clone();
+                    tokio::spawn(async move {
+                        http.serve(stream).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!("could not accept an HTTP connection: {error}");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(&self, stream: TcpStream) {
+        let service = service_fn(async |request| Ok::<_, Infallible>(self.answer(&request).await));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        // A client that breaks off has its reasons.
+        if let Err(error) = connection.await {
+            tracing::debug!("an HTTP connection ended: {error}");
+        }
+    }
+
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n".to_owned());
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/metrics" => self.answer_metrics().await,
+            "/healthz" => text(StatusCode::OK, "the process lives\n".to_owned()),
+            "/readyz" => match self.obstacle() {
+                None => text(StatusCode::OK, "ready\n".to_owned()),
+                Some(obstacle) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{obstacle}\n")),
+            },
+            _ => text(StatusCode::NOT_FOUND, "/metrics, /healthz or /readyz\n".to_owned()),
+        }
+    }
+
+    async fn answer_metrics(&self) -> Response<Full<Bytes>> {
+        if let Some(shell) = self.shell.get() {
+            match timeout(LOOK_TIMEOUT, self.metrics.look(shell)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(status)) => return text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", status.message())),
+                Err(_) => {
+                    let reason = format!("the node's threads do not answer within {} s\n", LOOK_TIMEOUT.as_secs());
+                    return text(StatusCode::SERVICE_UNAVAILABLE, reason);
+                }
+            }
+        }
+        match self.metrics.text() {
+            Ok(metrics) => {
+                let mut response = text(StatusCode::OK, metrics);
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE));
+                response
+            }
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+
+    /// Why requests should not be sent to this node now.
+    fn obstacle(&self) -> Option<String> {
+        let Some(shell) = self.shell.get() else {
+            return Some("not part of a cluster yet".to_owned());
+        };
+        if shell.handing_over.load(Ordering::Relaxed) {
+            return Some("handing over, to stop then".to_owned());
+        }
+        if shell.failure.borrow().is_some() {
+            return Some("stopping after a failure".to_owned());
+        }
+        if shell.routing.leader(ShardId::SYSTEM).is_none() {
+            return Some("no leader of the system shard is known".to_owned());
+        }
+        let shards = shell.routing.topology().shards;
+        let here = shards.ids().chain([ShardId::SYSTEM]).filter_map(|shard| shell.routing.view(shard));
+        let leaderless: Vec<String> =
+            here.filter(|view| view.leader().is_none()).map(|view| view.shard.to_string()).collect();
+        match &leaderless[..] {
+            [] => None,
+            [first, ..] => {
+                Some(format!("{} replicas here know of no leader, that of shard {first} the first", leaderless.len()))
+            }
+        }
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_TYPE));
+    response
+}

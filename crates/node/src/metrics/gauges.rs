@@ -1,0 +1,169 @@
+//! How the node stands at this moment: looked at when somebody asks for the metrics.
+
+use super::{Maker, Metrics};
+use crate::grpc::status;
+use crate::shell::Shell;
+use prometheus::{IntGauge, IntGaugeVec};
+use ringfort_core::replica::ReplicaStatus;
+use ringfort_core::system::Topology;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tonic::Status;
+
+pub struct Gauges {
+    nodes: IntGauge,
+    shards: IntGauge,
+    epoch: IntGauge,
+    leaders: IntGauge,
+    followers: IntGauge,
+    learners: IntGauge,
+    leaderless: IntGauge,
+    lagging: IntGauge,
+    moving_joining: IntGauge,
+    moving_learners: IntGauge,
+    lost: IntGauge,
+    silence_seconds: IntGaugeVec,
+    log_bytes: IntGauge,
+    log_entries: IntGauge,
+    keys: IntGauge,
+    key_value_bytes: IntGauge,
+}
+
+impl Gauges {
+    pub(super) fn new(maker: &Maker) -> Gauges {
+        let replicas = maker.gauges("raft_replicas", "Replicas on this node, by their role.", "role");
+        let help = "Replicas on their way into a shard that is led here: placed and not in its group yet, or learners.";
+        let moving = maker.gauges("moving_replicas", help, "state");
+        Gauges {
+            nodes: maker.gauge("nodes", "Nodes of the cluster, as this one knows it."),
+            shards: maker.gauge("shards", "Shards of the cluster; the system shard does not count."),
+            epoch: maker.gauge("topology_epoch", "The version of the topology that this node knows."),
+            leaders: replicas.with_label_values(&["leader"]),
+            followers: replicas.with_label_values(&["follower"]),
+            learners: replicas.with_label_values(&["learner"]),
+            leaderless: maker.gauge("raft_replicas_without_leader", "Replicas here that know of no leader."),
+            lagging: maker
+                .gauge("raft_voters_lagging", "Voters of the shards led here that could not take over at once."),
+            moving_joining: moving.with_label_values(&["joining"]),
+            moving_learners: moving.with_label_values(&["learner"]),
+            lost: maker.gauge("lost_replicas", "Replicas here that can't be run, because their log can't be trusted."),
+            silence_seconds: maker.gauges(
+                "node_silence_seconds",
+                "For how long nothing was heard of another node, by its name.",
+                "node",
+            ),
+            log_bytes: maker.gauge("log_bytes", "Bytes in the segments of the log."),
+            log_entries: maker.gauge("raft_log_entries", "Entries of all replicas here that are kept in memory."),
+            keys: maker.gauge("keys", "Keys in all replicas here."),
+            key_value_bytes: maker
+                .gauge("key_value_bytes", "Memory of keys and values in all replicas here, estimated."),
+        }
+    }
+
+    fn set(&self, replicas: &[ReplicaStatus], topology: &Topology) {
+        let count = |is: fn(&&ReplicaStatus) -> bool| replicas.iter().filter(is).count() as i64;
+        self.leaders.set(count(|replica| replica.is_leader));
+        self.learners.set(count(|replica| replica.is_learner));
+        self.followers.set(count(|replica| !replica.is_leader && !replica.is_learner));
+        self.leaderless.set(count(|replica| replica.leader.is_none()));
+        self.log_entries.set(replicas.iter().map(|replica| replica.last.saturating_sub(replica.base) as i64).sum());
+        let (mut lagging, mut joining, mut learners) = (0, 0, 0);
+        for report in replicas.iter().filter_map(|replica| replica.report.as_ref()) {
+            lagging += report.voters.iter().filter(|voter| !report.caught_up.contains(voter)).count();
+            learners += report.learners.len();
+            let members = || report.voters.iter().chain(&report.outgoing).chain(&report.learners);
+            let placed = topology.groups.get(&report.shard).map(|group| &group.replicas[..]).unwrap_or_default();
+            joining += placed.iter().filter(|replica| !members().any(|member| member == *replica)).count();
+        }
+        self.lagging.set(lagging as i64);
+        self.moving_joining.set(joining as i64);
+        self.moving_learners.set(learners as i64);
+        self.nodes.set(topology.nodes.len() as i64);
+        self.shards.set(topology.shards.get().into());
+        self.epoch.set(topology.epoch.0 as i64);
+    }
+
+    fn set_silences(&self, topology: &Topology, silences: impl Fn(&ringfort_core::types::NodeId) -> Option<Duration>) {
+        self.silence_seconds.reset();
+        for (node, member) in &topology.nodes {
+            if let Some(silence) = silences(node) {
+                self.silence_seconds.with_label_values(&[&member.name]).set(silence.as_secs() as i64);
+            }
+        }
+    }
+}
+
+impl Metrics {
+    /// Looks at how the node stands.
+    ///
+    /// # Errors
+    /// The node is stopping.
+    pub async fn look(&self, shell: &Shell) -> Result<(), Status> {
+        let topology = shell.routing.topology();
+        let replicas = status::replicas(shell).await?;
+        let knowledge = status::knowledge(shell).await?;
+        self.gauges.set(&replicas, &topology);
+        self.gauges.set_silences(&topology, |node| knowledge.silent.get(node).copied());
+        self.gauges.lost.set(knowledge.lost.len() as i64);
+        self.gauges.log_bytes.set(shell.log_bytes.load(Ordering::Relaxed) as i64);
+        let sizes = replicas.iter().filter_map(|replica| Some(shell.routing.view(replica.shard)?.size()));
+        let (keys, bytes) = sizes.fold((0, 0), |(keys, bytes), (more, larger)| (keys + more, bytes + larger));
+        self.gauges.keys.set(keys as i64);
+        self.gauges.key_value_bytes.set(bytes as i64);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_core::message::ShardReport;
+    use ringfort_core::system::Member;
+    use ringfort_core::types::{ClusterId, Identity, NodeId, ReplicaId, ShardId, Term};
+    use ringfort_ring::ShardCount;
+
+    #[test]
+    fn replicas_are_counted_by_role_and_by_what_they_lack() {
+        let text = String::new;
+        let member = Member { name: text(), identity: Identity(1), raft_address: text(), grpc_address: text() };
+        let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), member);
+        let ids = [1, 2, 3, 4].map(|node| ReplicaId::new(NodeId(node), 7));
+        topology.groups.get_mut(&ShardId(0)).unwrap().replicas = ids.to_vec();
+        let report = ShardReport {
+            shard: ShardId(0),
+            leader: ids[0],
+            term: Term(1),
+            configuration: 1,
+            voters: ids[..2].to_vec(),
+            outgoing: Vec::new(),
+            learners: vec![ids[2]],
+            caught_up: vec![ids[0], ids[2]],
+            confirmed: Vec::new(),
+        };
+        let replica = |shard, is_leader: bool, is_learner, leader| ReplicaStatus {
+            shard: ShardId(shard),
+            replica: ids[0],
+            leader,
+            is_leader,
+            is_learner,
+            term: 1,
+            committed: 9,
+            applied: 9,
+            last: 9,
+            base: 4,
+            report: is_leader.then(|| report.clone()),
+        };
+        let replicas = [
+            replica(0, true, false, Some(NodeId(1))),
+            replica(1, false, false, None),
+            replica(2, false, true, Some(NodeId(2))),
+        ];
+        let gauges = Gauges::new(&Maker(prometheus::Registry::new()));
+        gauges.set(&replicas, &topology);
+        let counted = [&gauges.leaders, &gauges.followers, &gauges.learners, &gauges.leaderless].map(IntGauge::get);
+        assert_eq!(counted, [1, 1, 1, 1]);
+        let counted = [&gauges.lagging, &gauges.moving_joining, &gauges.moving_learners].map(IntGauge::get);
+        assert_eq!(counted, [1, 1, 1]);
+        assert_eq!((gauges.log_entries.get(), gauges.shards.get(), gauges.nodes.get()), (15, 2, 1));
+    }
+}

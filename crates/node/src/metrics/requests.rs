@@ -1,0 +1,119 @@
+//! Requests of clients: how many, how they ended, how long they took.
+
+use super::{Maker, SECONDS};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter};
+use std::time::Instant;
+use tonic::Code;
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug)]
+pub enum Operation {
+    Put,
+    Get,
+    Delete,
+    Scan,
+}
+
+/// By [`Operation`].
+const OPERATIONS: [&str; 4] = ["put", "get", "delete", "scan"];
+
+/// How a request ended, as the client sees it (`ringfort_proto::outcome`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Ok,
+    Unavailable,
+    Overloaded,
+    Refused,
+    Unknown,
+    /// The client went away before the answer.
+    Canceled,
+}
+
+/// By [`Outcome`].
+const OUTCOMES: [&str; 6] = ["ok", "unavailable", "overloaded", "refused", "unknown", "canceled"];
+
+/// The counters of one operation.
+struct Counters {
+    outcomes: [IntCounter; OUTCOMES.len()],
+    seconds: Histogram,
+}
+
+pub struct Requests([Counters; OPERATIONS.len()]);
+
+/// A request under way. Dropped before its end, it was canceled.
+#[must_use]
+pub struct Counting<'a> {
+    counters: &'a Counters,
+    begun: Instant,
+    outcome: Outcome,
+}
+
+impl Requests {
+    pub(super) fn new(maker: &Maker) -> Requests {
+        let help = "Requests of clients to this node, by operation and outcome.";
+        let outcomes = maker.counters("requests_total", help, &["operation", "outcome"]);
+        let help = "How long clients waited in this node for an answer of any kind.";
+        let options = HistogramOpts::new(super::full("request_duration_seconds"), help).buckets(SECONDS.to_vec());
+        let seconds = maker.register(HistogramVec::new(options, &["operation"]).expect(super::DISTINCT));
+        Requests(OPERATIONS.map(|operation| Counters {
+            outcomes: OUTCOMES.map(|outcome| outcomes.with_label_values(&[operation, outcome])),
+            seconds: seconds.with_label_values(&[operation]),
+        }))
+    }
+}
+
+impl super::Metrics {
+    /// A request begins.
+    pub fn begin(&self, operation: Operation) -> Counting<'_> {
+        let counters = &self.requests.0[operation as usize];
+        Counting { counters, begun: Instant::now(), outcome: Outcome::Canceled }
+    }
+}
+
+impl Counting<'_> {
+    /// The request ends with an answer, or with an error of this code.
+    pub fn end(mut self, error: Option<Code>) {
+        self.outcome = match error {
+            None => Outcome::Ok,
+            Some(Code::Unavailable) => Outcome::Unavailable,
+            Some(Code::ResourceExhausted) => Outcome::Overloaded,
+            Some(Code::InvalidArgument | Code::FailedPrecondition) => Outcome::Refused,
+            Some(_) => Outcome::Unknown,
+        };
+    }
+}
+
+impl Drop for Counting<'_> {
+    fn drop(&mut self) {
+        self.counters.outcomes[self.outcome as usize].inc();
+        if self.outcome != Outcome::Canceled {
+            self.counters.seconds.observe(self.begun.elapsed().as_secs_f64());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_is_counted_once_by_how_it_ended() {
+        let metrics = super::super::Metrics::new();
+        metrics.begin(Operation::Put).end(None);
+        metrics.begin(Operation::Put).end(Some(Code::DeadlineExceeded));
+        metrics.begin(Operation::Scan).end(Some(Code::InvalidArgument));
+        drop(metrics.begin(Operation::Get));
+        let text = metrics.text().unwrap();
+        for line in [
+            "ringfort_requests_total{operation=\"put\",outcome=\"ok\"} 1",
+            "ringfort_requests_total{operation=\"put\",outcome=\"unknown\"} 1",
+            "ringfort_requests_total{operation=\"scan\",outcome=\"refused\"} 1",
+            "ringfort_requests_total{operation=\"get\",outcome=\"canceled\"} 1",
+            "ringfort_requests_total{operation=\"get\",outcome=\"ok\"} 0",
+            "ringfort_request_duration_seconds_count{operation=\"put\"} 2",
+            "ringfort_request_duration_seconds_count{operation=\"get\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+}
