@@ -14,7 +14,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 /// How long anything that is awaited may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn ringfort(args: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringfort"));
@@ -76,11 +76,17 @@ impl Node {
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     }
 
-    /// The whole log of a node that ends.
-    fn end(mut self) -> Vec<String> {
-        self.child.wait().unwrap();
-        let rest: Vec<String> = self.lines.iter().collect();
-        std::mem::take(&mut self.log).into_iter().chain(rest).collect()
+    /// The exit code and the whole log of a node that ends.
+    fn end(mut self) -> (Option<i32>, Vec<String>) {
+        let begun = Instant::now();
+        loop {
+            match self.lines.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())) {
+                Ok(line) => self.log.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the node does not end"),
+            }
+        }
+        (self.child.wait().unwrap().code(), std::mem::take(&mut self.log))
     }
 }
 
@@ -167,7 +173,16 @@ async fn metrics_can_be_read_and_count_what_happens() {
     let mut node = Node::start(&args(directory.path(), "a", &["--bootstrap"]));
     let (grpc, http) = (node.grpc(), node.http());
     ready_when(&http, 200, "ready");
-    let before = samples(&get(&http, "/metrics").1);
+    // Each new leader begins with an entry of its own.
+    let begun = Instant::now();
+    let before = loop {
+        let samples = samples(&get(&http, "/metrics").1);
+        if samples["ringfort_raft_applied_entries_total"] == 5.0 {
+            break samples;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{samples:#?}");
+        sleep(Duration::from_millis(20));
+    };
     let client = Client::connect([&grpc]).unwrap();
     client.put("k", "v").await.unwrap();
     client.get("k").await.unwrap();
@@ -245,7 +260,9 @@ async fn a_node_that_stops_is_not_serving() {
     for mut statuses in watched {
         assert_eq!(statuses.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
     }
-    assert!(first.end().last().unwrap().contains("stopped"));
+    let (code, log) = first.end();
+    assert_eq!(code, Some(0));
+    assert!(log.last().unwrap().contains("stopped"));
 }
 
 fn output(command: &mut Command) -> Output {
@@ -302,7 +319,7 @@ fn logs_in_json_are_one_object_a_line() {
     let mut node = Node::start(&args(directory.path(), "a", &["--bootstrap", "--log-format=json"]));
     node.grpc();
     node.terminate();
-    let log = node.end();
+    let (_, log) = node.end();
     let objects: Vec<serde_json::Value> = log.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     for object in &objects {
         for field in ["timestamp", "level", "target", "message"] {
@@ -352,8 +369,8 @@ fn one_command_line_makes_a_cluster_and_never_a_second_one() {
     // The first node loses its directory: it does not begin another cluster beside the one that goes on.
     drop(nodes.pop());
     std::fs::remove_dir_all(directory.path().join("0")).unwrap();
-    let wiped = output(&mut ringfort(&command_line(0)));
-    let text = String::from_utf8(wiped.stderr).unwrap();
-    assert_eq!(wiped.status.code(), Some(2), "{text}");
+    let (code, log) = Node::start(&command_line(0)).end();
+    let text = log.join("\n");
+    assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("choose another --node-id") && !text.contains("began a new cluster"), "{text}");
 }

@@ -187,7 +187,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_is_there_from_the_start_and_has_a_good_name() {
+    fn everything_is_there_from_the_start_with_a_good_name_and_in_the_manual() {
+        let manual = include_str!("../../../../docs/operating.md");
         let metrics = Metrics::new();
         metrics.count_drain(Counts { applied_entries: 3, ..Counts::default() });
         metrics.snapshots_sent.count(false);
@@ -203,6 +204,7 @@ mod tests {
         }
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let (name, kind) = line.split_once(' ').unwrap();
+            assert!(manual.contains(&format!("`{name}`")), "docs/operating.md does not tell of {name}");
             assert!(name.starts_with("ringfort_") || name.starts_with("process_"), "{name}");
             assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
             assert!(kind != "histogram" || name.ends_with("_seconds") || name.ends_with("_items"), "{name}");

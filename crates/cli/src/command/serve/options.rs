@@ -264,11 +264,15 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_has_a_variable_of_its_name() {
+    fn every_setting_has_a_variable_of_its_name_and_a_place_in_the_manual() {
+        let manual = include_str!("../../../../../docs/operating.md");
         let command = Cli::command();
         let serve = command.find_subcommand("serve").unwrap();
         for arg in serve.get_arguments().filter(|arg| arg.get_id() != "help") {
-            let name = arg.get_long().unwrap().replace('-', "_").to_uppercase();
+            let long = arg.get_long().unwrap();
+            let is_told = long == "config" || arg.is_hide_set() || manual.contains(&format!("\n| `{long}` | "));
+            assert!(is_told, "docs/operating.md does not tell of {long}");
+            let name = long.replace('-', "_").to_uppercase();
             assert_eq!(arg.get_env().unwrap().to_str().unwrap(), format!("RINGFORT_{name}"));
         }
     }
