@@ -60,7 +60,7 @@ pub struct NodeConfig {
     pub join_timeout: Duration,
     /// How many shards a new cluster has.
     pub shards: ShardCount,
-    /// Threads that run the shards.
+    /// Threads that run the shards; as many run the network.
     pub workers: usize,
     pub read_mode: ReadMode,
     pub segment_bytes: u64,
@@ -89,7 +89,12 @@ impl Node {
     pub fn start(config: NodeConfig) -> Result<Node, StartError> {
         let (grpc_listener, grpc_address) = listen(config.listen, config.port)?;
         let (raft_listener, raft_address) = listen(config.listen, config.raft_port)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("network").enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("network")
+            // More threads than can run beside the workers only pass requests to and fro.
+            .worker_threads(config.workers)
+            .enable_all()
+            .build()?;
         let advertised = (advertise(&config, grpc_address.port()), advertise(&config, raft_address.port()));
         let Membership { boot, disk, node, topology, member, lock } = start::membership(&config, advertised, &runtime)?;
         for finding in &boot.findings {

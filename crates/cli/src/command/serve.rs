@@ -58,7 +58,7 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_SHARDS", default_value = "64", value_parser = parse_shards)]
     shards: ShardCount,
 
-    /// Threads that run the shards; half the cores unless given.
+    /// Threads that run the shards, and as many for the network; half the cores unless given.
     #[arg(long, env = "RINGFORT_WORKERS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
 

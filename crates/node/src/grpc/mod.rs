@@ -50,6 +50,9 @@ pub async fn serve_clients(
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .with_service_name("ringfort.v1.Kv")
+            .with_service_name("ringfort.v1.Cluster")
+            .with_service_name("grpc.health.v1.Health")
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let broken = "the descriptors come from the compiler";
