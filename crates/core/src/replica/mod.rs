@@ -215,7 +215,11 @@ pub struct Replica<T> {
     /// Snapshot files that nothing needs once the batch is durable.
     retired_snapshots: Vec<(u64, String)>,
     /// At which tick each of the other replicas was last heard of.
-    heard: BTreeMap<ReplicaId, u64>,
+    answered: BTreeMap<ReplicaId, u64>,
+    /// How far the leader had committed when its heartbeat came, until that much is applied here.
+    heard: Option<(u64, Moment)>,
+    /// The voters of every active configuration: one, or two while joint.
+    configurations: Vec<Vec<ReplicaId>>,
 }
 
 /// A `Ready` whose batch is not durable yet, and the messages that wait for it.
@@ -301,9 +305,12 @@ impl<T> Replica<T> {
             last_report: None,
             restate: false,
             retired_snapshots: Vec::new(),
-            heard: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            heard: None,
+            configurations: Vec::new(),
             raft,
         };
+        replica.learn_configurations();
         replica.campaign_if_alone();
         replica
     }
