@@ -116,11 +116,10 @@ fn manual(cluster: &Cluster) -> String {
 
 async fn stop(cluster: Cluster, screen: &Screen) -> io::Result<()> {
     screen.line("stopping ...")?;
-    let (begun, count) = (Instant::now(), cluster.nodes.len());
+    let begun = Instant::now();
     match cluster.stop().await {
-        0 => screen.done(&format!("{} stopped after {:.1} s", nodes(count), begun.elapsed().as_secs_f32())),
-        // Among them those that had ended before.
-        badly => screen.line(&format!("{} stopped; {badly} did not end by themselves", nodes(count))),
+        0 => screen.done(&format!("all nodes stopped after {:.1} s", begun.elapsed().as_secs_f32())),
+        failed => screen.failed(&format!("{} did not stop well", nodes(failed))),
     }
 }
 
