@@ -60,13 +60,17 @@ fn without_a_quorum_there_is_no_answer_and_status_says_why() {
     assert_eq!(cluster.prints(&["put", "k", "v"]), "OK, version 1\n");
     cluster.nodes[0].kill();
     cluster.nodes[1].kill();
-    // A leader on the node that is left needs a moment to see that it is one no more.
-    let knows = || text(&cluster.runs(&["put", "k", "w", "--timeout=1s"]).stderr).contains("has no leader");
-    assert!(came_about(knows));
     for command in [&["put", "k", "w"][..], &["get", "k"], &["delete", "k"]] {
-        let begun = Instant::now();
-        assert_fails(&cluster.runs(&[command, &["--timeout=2s"]].concat()), "has no leader");
-        assert!(begun.elapsed() < Duration::from_secs(4), "{command:?}: {:?}", begun.elapsed());
+        // Every answer comes in time. The reason is in it once the node that is left knows that it leads no more, and
+        // where its answer arrives before the client's own clock ends the wait.
+        let knows = || {
+            let begun = Instant::now();
+            let output = cluster.runs(&[command, &["--timeout=2s"]].concat());
+            assert_fails(&output, "");
+            assert!(begun.elapsed() < Duration::from_secs(4), "{command:?}: {:?}", begun.elapsed());
+            text(&output.stderr).contains("has no leader")
+        };
+        assert!(came_about(knows), "{command:?}");
     }
     let status = cluster.status().unwrap();
     let summary = status["summary"].as_str().unwrap();
