@@ -32,7 +32,7 @@ fn bad_requests_are_refused() {
     let larger = vec![b'v'; LARGEST_VALUE + 1];
     assert_fails(&run(&["put", "large"], &endpoint, &larger), "the value has 1048577 bytes, the limit is 1048576");
     let huge = vec![b'v'; 8 << 20];
-    assert_fails(&run(&["put", "large"], &endpoint, &huge), "the limit is");
+    assert_fails(&run(&["put", "large"], &endpoint, &huge), "key and value have 8388613 bytes, the limit is");
     assert_eq!(run(&["get", "large"], &endpoint, b"").stdout, value, "what was refused was not done");
 
     let missing = cluster.runs(&["get", "missing"]);
@@ -60,19 +60,24 @@ fn without_a_quorum_there_is_no_answer_and_status_says_why() {
     assert_eq!(cluster.prints(&["put", "k", "v"]), "OK, version 1\n");
     cluster.nodes[0].kill();
     cluster.nodes[1].kill();
-    // A leader on the node that is left needs a moment to see that it is one no more.
-    let knows = || text(&cluster.runs(&["put", "k", "w", "--timeout=1s"]).stderr).contains("has no leader");
-    assert!(came_about(knows));
     for command in [&["put", "k", "w"][..], &["get", "k"], &["delete", "k"]] {
-        let begun = Instant::now();
-        assert_fails(&cluster.runs(&[command, &["--timeout=2s"]].concat()), "has no leader");
-        assert!(begun.elapsed() < Duration::from_secs(4), "{command:?}: {:?}", begun.elapsed());
+        // Every answer comes in time. The reason is in it once the node that is left knows that it leads no more, and
+        // where its answer arrives before the client's own clock ends the wait.
+        let knows = || {
+            let begun = Instant::now();
+            let output = cluster.runs(&[command, &["--timeout=2s"]].concat());
+            assert_fails(&output, "");
+            assert!(begun.elapsed() < Duration::from_secs(4), "{command:?}: {:?}", begun.elapsed());
+            text(&output.stderr).contains("has no leader")
+        };
+        assert!(came_about(knows), "{command:?}");
     }
     let status = cluster.status().unwrap();
     let summary = status["summary"].as_str().unwrap();
     assert!(summary.starts_with("3 nodes, 64 shards; 65 shards without a leader or a quorum (0, 1, 2, "), "{summary}");
-    for silent in ["node1 has been silent for ", "node2 has been silent for "] {
+    for silent in ["; node1 has been silent for ", "; node2 has been silent for "] {
         assert!(summary.contains(silent), "{summary}");
     }
+    assert!(!summary.contains("wait"), "waiting would not help: {summary}");
     assert_eq!((&status["healthy"], &status["node_failures_tolerated"]), (&false.into(), &0.into()));
 }
