@@ -2,7 +2,8 @@
 //!
 //! A request counts if it *began* between the end of the warm-up and the end of the run, however long it took: the
 //! slow ones at the end are waited for, not forgotten. In a steady state that counts rate x duration requests, so
-//! that dividing by the duration is right.
+//! that dividing by the duration is right. Errors count at all times: a cluster that hangs since the warm-up is no clean
+//! run.
 
 use super::measurement::Measurement;
 use super::progress::Progress;
@@ -79,7 +80,7 @@ async fn one_after_the_other(
         }
         let answer = target.send(operation, &workload.value).await;
         let has_failed = matches!(answer, Answer::Failed { .. });
-        if began >= from {
+        if began >= from || has_failed {
             locked(&measurement).record(is_get, answer, began.elapsed());
         }
         if has_failed {

@@ -114,7 +114,8 @@ impl Bench {
             Output::Json => print_json(&report)?,
         }
         cleanup?;
-        Ok(if report.errors == Errors::default() { Answer::Yes } else { Answer::No })
+        let is_clean = report.errors == Errors::default() && report.rates.operations > 0;
+        Ok(if is_clean { Answer::Yes } else { Answer::No })
     }
 
     /// The report, and how the deletion of the keys ended.
