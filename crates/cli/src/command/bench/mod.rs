@@ -98,8 +98,12 @@ pub struct Bench {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("interrupted")]
-struct Interrupted;
+enum Interrupted {
+    #[error("interrupted")]
+    Measuring,
+    #[error("interrupted before all keys that begin with {prefix} were deleted")]
+    Deleting { prefix: String },
+}
 
 impl Bench {
     pub fn run(self) -> Result<Answer, Failure> {
@@ -130,15 +134,23 @@ impl Bench {
         let measured = interrupted_by_signals(self.measure(workload, progress)).await?;
         let deleted = match self.keep {
             true => Ok(None),
-            false => {
-                progress.begin("deleting", self.keys);
-                delete_all(&client, &workload.prefix, progress).await.map(Some)
-            }
+            false => self.delete(&client, workload, progress).await.map(Some),
         };
-        let (measurement, floor) = measured.unwrap_or_else(|| Err(Interrupted.into()))?;
+        let Some(measured) = measured else {
+            deleted?;
+            return Err(Interrupted::Measuring.into());
+        };
+        let (measurement, floor) = measured?;
         let keys_deleted = *deleted.as_ref().unwrap_or(&None);
-        let report = self.report(workload, measurement, floor, keys_deleted);
-        Ok((report, deleted.map(drop).map_err(Failure::from)))
+        Ok((self.report(workload, measurement, floor, keys_deleted), deleted.map(drop)))
+    }
+
+    async fn delete(&self, client: &Client, workload: &Workload, progress: &Progress) -> Result<u64, Failure> {
+        progress.begin("deleting", self.keys);
+        match interrupted_by_signals(delete_all(client, &workload.prefix, progress)).await? {
+            Some(deleted) => Ok(deleted?),
+            None => Err(Interrupted::Deleting { prefix: workload.prefix.clone() }.into()),
+        }
     }
 
     async fn measure(
