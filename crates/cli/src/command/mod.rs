@@ -1,5 +1,6 @@
 //! The subcommands, one a file.
 
+mod bench;
 mod delete;
 mod get;
 mod playground;
@@ -24,6 +25,9 @@ pub enum Command {
     Delete(delete::Delete),
     Scan(scan::Scan),
     Status(status::Status),
+    Bench(bench::Bench),
+    #[command(hide = true)]
+    BenchEcho(bench::echo::BenchEcho),
 }
 
 impl Command {
@@ -36,6 +40,8 @@ impl Command {
             Command::Delete(delete) => delete.run(),
             Command::Scan(scan) => scan.run(),
             Command::Status(status) => status.run(),
+            Command::Bench(bench) => bench.run(),
+            Command::BenchEcho(echo) => echo.run(),
         }
     }
 }

@@ -66,7 +66,7 @@ impl Playground {
 }
 
 /// Runs until the work is done (its result) or SIGINT, SIGTERM or SIGHUP comes (`None`).
-async fn interrupted_by_signals<T>(work: impl Future<Output = T>) -> io::Result<Option<T>> {
+pub(super) async fn interrupted_by_signals<T>(work: impl Future<Output = T>) -> io::Result<Option<T>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
