@@ -2,7 +2,6 @@
 
 use super::{status_of, timeout};
 use crate::execute::Executed;
-use crate::in_flight::Taken;
 use crate::requests::{self, Invalid};
 use crate::scan;
 use crate::shell::Shell;
@@ -26,15 +25,18 @@ pub struct KvService {
 impl Kv for KvService {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let (deadline, put) = self.open(request)?;
-        let _taken = self.take(put.key.len() + put.value.len())?;
+        let in_flight = &self.shell.in_flight;
+        let taken = in_flight.take_write(put.key.len() + put.value.len()).ok_or_else(too_many)?;
         let shard = self.shell.routing.shard_of(&put.key);
         let request = requests::put(put).map_err(refusal)?;
-        self.execute(shard, request, deadline, |reply| requests::put_response(&reply)).await
+        let response = self.execute(shard, request, deadline, |reply| requests::put_response(&reply)).await?;
+        taken.write_done();
+        Ok(response)
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let (deadline, get) = self.open(request)?;
-        let _taken = self.take(get.key.len())?;
+        let _taken = self.shell.in_flight.take_read(get.key.len()).ok_or_else(too_many)?;
         let shard = self.shell.routing.shard_of(&get.key);
         let consistency = get.consistency();
         let query = requests::get(get).map_err(refusal)?;
@@ -48,15 +50,17 @@ impl Kv for KvService {
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
         let (deadline, delete) = self.open(request)?;
-        let _taken = self.take(delete.key.len())?;
+        let taken = self.shell.in_flight.take_write(delete.key.len()).ok_or_else(too_many)?;
         let shard = self.shell.routing.shard_of(&delete.key);
         let request = requests::delete(delete).map_err(refusal)?;
-        self.execute(shard, request, deadline, |reply| requests::delete_response(&reply)).await
+        let response = self.execute(shard, request, deadline, |reply| requests::delete_response(&reply)).await?;
+        taken.write_done();
+        Ok(response)
     }
 
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
         let (deadline, scan) = self.open(request)?;
-        let _taken = self.take(MAX_SCAN_BYTES)?;
+        let _taken = self.shell.in_flight.take_read(MAX_SCAN_BYTES).ok_or_else(too_many)?;
         let query: Query = requests::scan(scan).map_err(refusal)?;
         let page = scan::scan(&self.shell, query, deadline).await.map_err(|error| status_of(&error))?;
         Ok(Response::new(requests::scan_response(page)))
@@ -68,12 +72,6 @@ impl KvService {
     fn open<M>(&self, request: Request<M>) -> Result<(Instant, M), Status> {
         metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
         Ok((timeout::deadline(request.metadata()), request.into_inner()))
-    }
-
-    /// A place among the requests under way.
-    fn take(&self, bytes: usize) -> Result<Taken<'_>, Status> {
-        let taken = self.shell.in_flight.take(bytes);
-        taken.ok_or_else(|| outcome::overloaded("too many requests are under way in this node; retry later"))
     }
 
     async fn execute<R>(
@@ -105,6 +103,10 @@ fn get_response(reply: Reply) -> Option<GetResponse> {
         Reply::Query(QueryReply::Get(record)) => Some(requests::get_response(record)),
         _ => None,
     }
+}
+
+fn too_many() -> Status {
+    outcome::overloaded("too many requests are under way in this node; retry later")
 }
 
 fn refusal(invalid: Invalid) -> Status {
