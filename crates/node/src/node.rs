@@ -2,7 +2,7 @@
 
 use crate::clock;
 use crate::control_thread::{self, ControlEvent};
-use crate::in_flight::{self, InFlight};
+use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox};
 use crate::log_thread::{self, LogEvent};
 use crate::peers::Peers;
@@ -166,7 +166,6 @@ impl Node {
         }
 
         runtime.spawn(pressure::watch_memory(Arc::downgrade(&shell)));
-        runtime.spawn(in_flight::watch_queue(Arc::downgrade(&shell)));
         let stop_serving = Arc::new(Notify::new());
         let serving = serve(&runtime, &shell, grpc_listener, raft_listener, stop_serving.clone())?;
         tell_addresses(&shell, &topology, member, config.join);

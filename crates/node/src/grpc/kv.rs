@@ -25,18 +25,15 @@ pub struct KvService {
 impl Kv for KvService {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let (deadline, put) = self.open(request)?;
-        let in_flight = &self.shell.in_flight;
-        let taken = in_flight.take_write(put.key.len() + put.value.len()).ok_or_else(too_many)?;
+        let _taken = self.shell.in_flight.take(put.key.len() + put.value.len()).ok_or_else(too_many)?;
         let shard = self.shell.routing.shard_of(&put.key);
         let request = requests::put(put).map_err(refusal)?;
-        let response = self.execute(shard, request, deadline, |reply| requests::put_response(&reply)).await?;
-        taken.write_done();
-        Ok(response)
+        self.execute(shard, request, deadline, |reply| requests::put_response(&reply)).await
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let (deadline, get) = self.open(request)?;
-        let _taken = self.shell.in_flight.take_read(get.key.len()).ok_or_else(too_many)?;
+        let _taken = self.shell.in_flight.take(get.key.len()).ok_or_else(too_many)?;
         let shard = self.shell.routing.shard_of(&get.key);
         let consistency = get.consistency();
         let query = requests::get(get).map_err(refusal)?;
@@ -50,17 +47,15 @@ impl Kv for KvService {
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
         let (deadline, delete) = self.open(request)?;
-        let taken = self.shell.in_flight.take_write(delete.key.len()).ok_or_else(too_many)?;
+        let _taken = self.shell.in_flight.take(delete.key.len()).ok_or_else(too_many)?;
         let shard = self.shell.routing.shard_of(&delete.key);
         let request = requests::delete(delete).map_err(refusal)?;
-        let response = self.execute(shard, request, deadline, |reply| requests::delete_response(&reply)).await?;
-        taken.write_done();
-        Ok(response)
+        self.execute(shard, request, deadline, |reply| requests::delete_response(&reply)).await
     }
 
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
         let (deadline, scan) = self.open(request)?;
-        let _taken = self.shell.in_flight.take_read(MAX_SCAN_BYTES).ok_or_else(too_many)?;
+        let _taken = self.shell.in_flight.take(MAX_SCAN_BYTES).ok_or_else(too_many)?;
         let query: Query = requests::scan(scan).map_err(refusal)?;
         let page = scan::scan(&self.shell, query, deadline).await.map_err(|error| status_of(&error))?;
         Ok(Response::new(requests::scan_response(page)))
