@@ -94,7 +94,10 @@ impl Client {
                 },
             };
             self.note_failure(target, &address, &status);
-            last = Error::Unavailable { asked: address.to_string(), source: status };
+            // What a node said last tells more than that the last attempt had no time left.
+            if status.metadata().contains_key(metadata::OUTCOME) || !is_said_by_a_node(&last) {
+                last = Error::Unavailable { asked: address.to_string(), source: status };
+            }
             if is_redirected && hints < HINTS_IN_A_ROW {
                 hints += 1;
                 continue;
@@ -216,6 +219,10 @@ fn judge(status: Status, effect: Effect) -> Verdict {
             _ => Verdict::GiveUp(Error::Rejected(status)),
         },
     }
+}
+
+fn is_said_by_a_node(error: &Error) -> bool {
+    matches!(error, Error::Unavailable { source, .. } if source.metadata().contains_key(metadata::OUTCOME))
 }
 
 /// The time limit was over before the first attempt.

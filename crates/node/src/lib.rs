@@ -18,7 +18,8 @@
 //! | `control_thread` | the node's controller and its topology |
 //! | `peers`, `convert` | streams to the other nodes |
 //! | `routing`, `execute`, `scan`, `requests` | the path of a request |
-//! | `grpc` | the services |
+//! | `in_flight`, `pressure` | what is refused before the proposal: too much at once, memory or disk full |
+//! | `grpc` | the services, and the connections they are served on |
 //!
 //! Everything here performs effects in the order that the core documents, and branches on no protocol state: what the
 //! simulator tests is the program that ships.
@@ -29,11 +30,13 @@ mod convert;
 pub mod disk;
 mod execute;
 mod grpc;
+mod in_flight;
 mod inbox;
 mod join;
 mod log_thread;
 mod node;
 mod peers;
+mod pressure;
 mod random;
 mod requests;
 mod routing;

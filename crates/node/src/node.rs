@@ -2,9 +2,11 @@
 
 use crate::clock;
 use crate::control_thread::{self, ControlEvent};
+use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox};
 use crate::log_thread::{self, LogEvent};
 use crate::peers::Peers;
+use crate::pressure::{self, Pressure};
 use crate::random::random_u64;
 use crate::routing::Routing;
 use crate::shell::{MAX_SNAPSHOTS_RECEIVED, Shell};
@@ -64,6 +66,8 @@ pub struct NodeConfig {
     pub workers: usize,
     pub read_mode: ReadMode,
     pub segment_bytes: u64,
+    /// Bytes of keys and values, with what they cost around them, from which on puts are refused.
+    pub max_memory_bytes: Option<u64>,
 }
 
 /// Why a running node must not go on, and what to do.
@@ -87,6 +91,7 @@ pub struct Node {
 impl Node {
     /// Starts a node, and returns when it serves. The first start of a node that joins waits for its cluster.
     pub fn start(config: NodeConfig) -> Result<Node, StartError> {
+        grpc::connections::raise_file_limit();
         let (grpc_listener, grpc_address) = listen(config.listen, config.port)?;
         let (raft_listener, raft_address) = listen(config.listen, config.raft_port)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -121,6 +126,8 @@ impl Node {
             next_received: AtomicU64::new(boot_nonce),
             receives: Semaphore::new(MAX_SNAPSHOTS_RECEIVED),
             failure: watch::Sender::new(None),
+            pressure: Pressure::new(config.max_memory_bytes),
+            in_flight: InFlight::default(),
             stopping: AtomicBool::new(false),
         });
 
@@ -163,6 +170,7 @@ impl Node {
             worker_threads.push(threads::spawn(&format!("worker-{index}"), run)?);
         }
 
+        runtime.spawn(pressure::watch_memory(Arc::downgrade(&shell)));
         let stop_serving = Arc::new(Notify::new());
         let serving = serve(&runtime, &shell, grpc_listener, raft_listener, stop_serving.clone())?;
         tell_addresses(&shell, &topology, member, config.join);

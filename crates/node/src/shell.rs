@@ -2,9 +2,11 @@
 
 use crate::control_thread::ControlEvent;
 use crate::disk::FileDisk;
+use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox, Incoming};
 use crate::log_thread::LogEvent;
 use crate::peers::Peers;
+use crate::pressure::Pressure;
 use crate::routing::Routing;
 use crate::snapshot_thread::SnapshotEvent;
 use crossbeam_channel::Sender;
@@ -38,6 +40,10 @@ pub struct Shell {
     pub receives: Semaphore,
     /// Why the node must not go on, in words for the operator.
     pub failure: watch::Sender<Option<String>>,
+    /// What the node has no room for.
+    pub pressure: Pressure,
+    /// What clients wait for.
+    pub in_flight: InFlight,
     /// The node is about to stop: nothing waits for disk space any more.
     pub stopping: AtomicBool,
 }

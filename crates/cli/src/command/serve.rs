@@ -81,6 +81,10 @@ pub struct Serve {
     /// The size of a segment of the write-ahead log.
     #[arg(long, env = "RINGFORT_SEGMENT_BYTES", hide = true, default_value_t = 64 << 20, value_parser = parse_segment)]
     segment_bytes: u64,
+
+    /// Bytes of keys and values, with what they cost around them, from which on this node refuses puts.
+    #[arg(long, env = "RINGFORT_MAX_MEMORY", value_name = "BYTES")]
+    max_memory: Option<u64>,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
@@ -99,7 +103,9 @@ impl Serve {
             .init();
         let workers = self.workers.map_or_else(default_workers, usize::from);
         let name = self.node_id.clone();
-        let node = Node::start(NodeConfig {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let mut signals = runtime.block_on(async { Signals::new() })?;
+        let config = NodeConfig {
             name: self.node_id,
             directory: self.raft_dir,
             listen: self.listen,
@@ -116,11 +122,26 @@ impl Serve {
                 Reads::Quorum => ReadMode::Quorum,
             },
             segment_bytes: self.segment_bytes,
-        })?;
+            max_memory_bytes: self.max_memory,
+        };
+        // The first start of a node that joins may wait for its cluster. Nothing that it does meanwhile must be finished.
+        let starting = runtime.spawn_blocking(move || Node::start(config));
+        let started = runtime.block_on(async {
+            tokio::select! {
+                started = starting => Ok(started),
+                received = signals.next() => Err(received),
+            }
+        });
+        let node = match started {
+            Ok(started) => started??,
+            Err(received) => {
+                runtime.shutdown_background();
+                tracing::info!("{received}: stopped before the node had started; started again, it begins anew");
+                return Ok(Answer::Yes);
+            }
+        };
         let (grpc, raft) = (node.grpc_address(), node.raft_address());
         tracing::info!("{name} serves on {grpc}, and nodes on {raft}");
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let mut signals = runtime.block_on(async { Signals::new() })?;
         let failed = node.failed();
         let (received, failure) = runtime.block_on(async {
             tokio::select! {

@@ -16,5 +16,6 @@ mod growth;
 mod grpcurl;
 mod playground;
 mod refusals;
+#[expect(dead_code, reason = "shared with the tests of bad days, which need other parts of it")]
 mod support;
 mod tour_by_hand;

@@ -105,6 +105,12 @@ pub enum Failure {
     /// Too much is waiting here: refused before the proposal.
     #[error("too many requests are waiting for this shard; retry later")]
     Overloaded,
+    /// The leader's node holds as much as it may: refused before the proposal. Deletes are taken.
+    #[error("the memory of the node that leads this shard is full; delete something, or raise its --max-memory")]
+    MemoryFull,
+    /// The leader's node can't log: refused before the proposal.
+    #[error("the disk of the node that leads this shard is full; free some space there")]
+    DiskFull,
     /// The proposal was overwritten by another leader's entry and will never be applied.
     #[error("the leader changed before the write was committed; it was not applied")]
     NotApplied,

@@ -1,7 +1,9 @@
 //! The node's gRPC servers: one for clients and operators, one for the other nodes.
 
 mod cluster;
+pub mod connections;
 mod kv;
+mod marked;
 mod peer;
 mod status;
 mod timeout;
@@ -19,7 +21,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::Status;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 /// The largest request of a client: above the largest key and value.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
@@ -62,12 +63,12 @@ pub async fn serve_clients(
         .initial_stream_window_size(CLIENT_WINDOW_BYTES)
         .initial_connection_window_size(CLIENT_CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-        .add_service(kv)
+        .add_service(marked::Marked(kv))
         .add_service(ClusterServer::new(cluster::ClusterService { shell }))
         .add_service(health_service)
         .add_service(descriptors().build_v1().expect(broken))
         .add_service(descriptors().build_v1alpha().expect(broken))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
+        .serve_with_incoming_shutdown(connections::accepted(listener), stop)
         .await
 }
 
@@ -79,7 +80,7 @@ pub async fn serve_peers(shell: Arc<Shell>, listener: TcpListener) -> Result<(),
         .initial_connection_window_size(PEER_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .add_service(peer)
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
+        .serve_with_incoming(connections::accepted(listener))
         .await
 }
 
@@ -87,7 +88,7 @@ pub async fn serve_peers(shell: Arc<Shell>, listener: TcpListener) -> Result<(),
 fn status_of(error: &ExecuteError) -> Status {
     match error {
         ExecuteError::NoLeader { .. } => outcome::unavailable(error.to_string(), None),
-        ExecuteError::Overloaded { .. } => outcome::overloaded(error.to_string()),
+        ExecuteError::Overloaded { .. } | ExecuteError::Full(_) => outcome::overloaded(error.to_string()),
         ExecuteError::Unknown { .. } => outcome::unknown(format!("{error}; a write may or may not be applied")),
     }
 }

@@ -31,7 +31,10 @@ pub const STOP_LIMIT: Duration = Duration::from_secs(5);
 pub struct Node {
     pub name: String,
     pub port: u16,
-    arguments: Vec<String>,
+    pub raft_port: u16,
+    /// Of `ringfort serve`. A flag that is given again wins only where [`Node::set`] replaces it.
+    pub arguments: Vec<String>,
+    pub directory: PathBuf,
     log: PathBuf,
     process: Option<Child>,
 }
@@ -43,10 +46,63 @@ impl Node {
 
     /// Starts the node by its command, the same each time.
     pub fn start(&mut self) {
+        self.start_by(program());
+    }
+
+    /// Starts the node by a program that runs this one.
+    pub fn start_by(&mut self, mut program: Command) {
         assert!(self.process.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let process = program().arg("serve").args(&self.arguments).stderr(log).spawn().unwrap();
+        let process = program.arg("serve").args(&self.arguments).stderr(log).spawn().unwrap();
         self.process = Some(process);
+    }
+
+    /// Gives a flag, `--name=value`, another value.
+    pub fn set(&mut self, flag: &str) {
+        let name = flag.split('=').next().expect("a flag has a name").to_owned() + "=";
+        self.arguments.retain(|argument| !argument.starts_with(&name));
+        self.arguments.push(flag.to_owned());
+    }
+
+    /// What the node has logged since its first start.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until the node has logged this.
+    #[track_caller]
+    pub fn wait_for_log(&self, said: &str) {
+        assert!(came_about(|| self.log().contains(said)), "{} did not say {said:?}", self.name);
+    }
+
+    /// Waits until the process ends by itself: its exit code.
+    #[track_caller]
+    pub fn ends(&mut self) -> Option<i32> {
+        let mut process = self.process.take().expect("it runs");
+        let mut status = None;
+        let ended = came_about(|| {
+            status = process.try_wait().unwrap();
+            status.is_some()
+        });
+        if !ended {
+            process.kill().unwrap();
+            process.wait().unwrap();
+            panic!("{} did not end within {PATIENCE:?}", self.name);
+        }
+        status.and_then(|status| status.code())
+    }
+
+    pub fn runs(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
+    }
+
+    /// The most memory that the process has had so far.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let id = self.process.as_ref().expect("it runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells the peak");
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        kibibytes << 10
     }
 
     /// `kill -9`, and waits until the process is gone.
@@ -59,8 +115,14 @@ impl Node {
     /// Ctrl-C: the status that the process ends with in time.
     #[track_caller]
     pub fn interrupt(&mut self) -> ExitStatus {
+        self.stop(Signal::INT)
+    }
+
+    /// Sends a signal that stops a node: the status that the process ends with in time.
+    #[track_caller]
+    pub fn stop(&mut self, signal: Signal) -> ExitStatus {
         let mut process = self.process.take().expect("it runs");
-        kill_process(Pid::from_child(&process), Signal::INT).unwrap();
+        kill_process(Pid::from_child(&process), signal).unwrap();
         let begun = Instant::now();
         loop {
             match process.try_wait().unwrap() {
@@ -101,7 +163,8 @@ impl Cluster {
                 },
             ];
             arguments.extend(extra.iter().map(|argument| argument.to_string()));
-            Node { name, port: own[0], arguments, log: path.with_extension("log"), process: None }
+            let log = path.with_extension("log");
+            Node { name, port: own[0], raft_port: own[1], arguments, directory: path, log, process: None }
         });
         Cluster { nodes: nodes.collect(), directory }
     }
@@ -109,7 +172,12 @@ impl Cluster {
     /// A cluster of running nodes in which every shard has all its replicas.
     pub fn start(count: usize) -> Cluster {
         // Small segments: the disk space that a node secures before it serves.
-        let mut cluster = Cluster::prepare(count, &["--segment-bytes=4194304"]);
+        Cluster::start_with(count, &["--segment-bytes=4194304"])
+    }
+
+    /// The same with other flags for all nodes.
+    pub fn start_with(count: usize, extra: &[&str]) -> Cluster {
+        let mut cluster = Cluster::prepare(count, extra);
         cluster.nodes.iter_mut().for_each(Node::start);
         cluster.wait_until_complete(count);
         cluster

@@ -1,0 +1,185 @@
+//! Connections as they come in: so many, and only those that say something.
+//!
+//! HTTP/2 asks a silent connection for a sign of life, but only once it has begun. One that never sends the preface of
+//! HTTP/2 (RFC 9113, section 3.4) would stay for as long as its sender likes; it is closed after [`PREFACE_TIMEOUT`].
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// Connections at the same time to one port; further ones are closed at once.
+pub const MAX_CONNECTIONS: usize = 10_000;
+
+/// The bytes that every connection begins with.
+const PREFACE_BYTES: usize = 24;
+
+/// How long they may take.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The pause when the system has no more sockets to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// File descriptors that a node may need: connections of both ports, and what its files and peers take.
+const WANTED_FILES: u64 = 2 * MAX_CONNECTIONS as u64 + 4096;
+
+/// Asks the system for as many file descriptors as a node may need. Whatever it gives has to do.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(WANTED_FILES, |maximum| maximum.min(WANTED_FILES));
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!("could not raise the limit on open files to {wanted}: {error}");
+        }
+    }
+}
+
+/// Accepts connections for as long as it is asked to.
+pub fn accepted(listener: TcpListener) -> impl futures_core::Stream<Item = io::Result<Connection>> {
+    accepted_up_to(listener, MAX_CONNECTIONS)
+}
+
+fn accepted_up_to(listener: TcpListener, most: usize) -> impl futures_core::Stream<Item = io::Result<Connection>> {
+    let places = Arc::new(Semaphore::new(most));
+    let (connections_tx, connections_rx) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = connections_tx.closed() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => match places.clone().try_acquire_owned() {
+                    Ok(place) => {
+                        // A connection that refuses this is slower, or closed already.
+                        let _ = stream.set_nodelay(true);
+                        if connections_tx.send(Ok(Connection::new(stream, place))).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(_) => tracing::warn!("closed a connection: there are {most} already"),
+                },
+                Err(error) => {
+                    tracing::warn!("could not accept a connection: {error}");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    });
+    tokio_stream::wrappers::ReceiverStream::new(connections_rx)
+}
+
+/// A connection, with its place among those that there may be.
+pub struct Connection {
+    stream: TcpStream,
+    /// Until the preface is there: what it lacks, and when it must be complete.
+    waiting: Option<(usize, Pin<Box<Sleep>>)>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Connection {
+        Connection { stream, waiting: Some((PREFACE_BYTES, Box::pin(sleep(PREFACE_TIMEOUT)))), _place: place }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let filled = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if let Some((lacking, timeout)) = &mut this.waiting {
+            if read.is_pending() {
+                ready!(timeout.as_mut().poll(context));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            *lacking = lacking.saturating_sub(buffer.filled().len() - filled);
+            if *lacking == 0 {
+                this.waiting = None;
+            }
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_stream::StreamExt;
+
+    #[tokio::test]
+    async fn connections_beyond_the_bound_are_closed_until_one_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut accepted = std::pin::pin!(accepted_up_to(listener, 1));
+        let _first = TcpStream::connect(address).await.unwrap();
+        let first = accepted.next().await.unwrap().unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        assert_eq!(second.read(&mut [0]).await.unwrap_or(0), 0, "closed");
+        drop(first);
+        let _third = TcpStream::connect(address).await.unwrap();
+        accepted.next().await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_a_connection_that_has_begun_may_be_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut accepted = std::pin::pin!(accepted(listener));
+        let mut connection = accepted.next().await.unwrap().unwrap();
+        let mut preface = [0; PREFACE_BYTES];
+        connection.waiting.as_mut().unwrap().1 = Box::pin(sleep(Duration::from_millis(20)));
+        client.write_all(&preface[1..]).await.unwrap();
+        let failed = connection.read_exact(&mut preface).await.unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+
+        connection.waiting = Some((1, Box::pin(sleep(Duration::from_millis(20)))));
+        client.write_all(&[0]).await.unwrap();
+        connection.read_exact(&mut [0]).await.unwrap();
+        let silent = tokio::time::timeout(Duration::from_millis(50), connection.read(&mut [0])).await;
+        assert!(silent.is_err(), "it stays");
+    }
+}
