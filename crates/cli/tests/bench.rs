@@ -129,6 +129,24 @@ fn blind_requests_and_people_are_served() {
 }
 
 #[test]
+fn interrupted_bench_deletes_its_keys() {
+    let node = Node::start();
+    let mut bench = ringfort()
+        .args(["bench", "--keys=100", "--endpoints", &node.endpoint])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while node.keys() == 0 {
+        assert!(bench.try_wait().unwrap().is_none(), "it runs for seconds");
+    }
+    assert!(Command::new("kill").args(["-INT", &bench.id().to_string()]).status().unwrap().success());
+    let output = bench.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &output.stderr[..]), (Some(2), &b"ringfort: interrupted\n"[..]));
+    assert_eq!((node.keys(), output.stdout.len()), (0, 0));
+}
+
+#[test]
 fn a_cluster_that_does_not_answer_is_an_error() {
     let output = ringfort().args(["bench", "--endpoints=127.0.0.1:1", "--timeout=200ms"]).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

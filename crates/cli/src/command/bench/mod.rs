@@ -31,6 +31,7 @@ use progress::Progress;
 use report::{Floor, FloorReport, Rates, Report};
 use ringfort_client::Client;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use target::Target;
@@ -98,8 +99,12 @@ pub struct Bench {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("interrupted")]
-struct Interrupted;
+enum Interrupted {
+    #[error("interrupted")]
+    Measuring,
+    #[error("interrupted before all keys that begin with {prefix} were deleted")]
+    Deleting { prefix: String },
+}
 
 impl Bench {
     pub fn run(self) -> Result<Answer, Failure> {
@@ -127,18 +132,32 @@ impl Bench {
         let client = Client::connect(&self.client.endpoints)?.with_timeout(self.client.timeout);
         // A cluster that does not answer is an error now, not a result later.
         client.topology().await?;
-        let measured = interrupted_by_signals(self.measure(workload, progress)).await?;
+        let mut measuring = pin!(self.measure(workload, progress));
+        let measured = interrupted_by_signals(measuring.as_mut()).await?;
+        if measured.is_none() {
+            // Puts under way could otherwise be applied after their keys were deleted.
+            workload.stop();
+            let _ = measuring.await;
+        }
         let deleted = match self.keep {
             true => Ok(None),
-            false => {
-                progress.begin("deleting", self.keys);
-                delete_all(&client, &workload.prefix, progress).await.map(Some)
-            }
+            false => self.delete(&client, workload, progress).await.map(Some),
         };
-        let (measurement, floor) = measured.unwrap_or_else(|| Err(Interrupted.into()))?;
+        let Some(measured) = measured else {
+            deleted?;
+            return Err(Interrupted::Measuring.into());
+        };
+        let (measurement, floor) = measured?;
         let keys_deleted = *deleted.as_ref().unwrap_or(&None);
-        let report = self.report(workload, measurement, floor, keys_deleted);
-        Ok((report, deleted.map(drop).map_err(Failure::from)))
+        Ok((self.report(workload, measurement, floor, keys_deleted), deleted.map(drop)))
+    }
+
+    async fn delete(&self, client: &Client, workload: &Workload, progress: &Progress) -> Result<u64, Failure> {
+        progress.begin("deleting", self.keys);
+        match interrupted_by_signals(delete_all(client, &workload.prefix, progress)).await? {
+            Some(deleted) => Ok(deleted?),
+            None => Err(Interrupted::Deleting { prefix: workload.prefix.clone() }.into()),
+        }
     }
 
     async fn measure(
