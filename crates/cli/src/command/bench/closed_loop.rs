@@ -26,7 +26,7 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 #[error("the keys can't be loaded: {0}")]
 struct LoadError(String);
 
-/// Sends the workload's requests for `warm_up` and then `duration`. Each of the targets carries an equal part of them.
+/// Sends the workload's requests for `warm_up` and then `duration`, unless it is stopped. Each of the targets carries an equal part of them.
 pub async fn run(
     targets: &[Arc<Target>],
     workload: &Arc<Workload>,
@@ -75,7 +75,7 @@ async fn one_after_the_other(
         let operation = workload.draw(&mut random);
         let is_get = matches!(operation, Operation::Get(_));
         let began = Instant::now();
-        if began >= until {
+        if began >= until || workload.is_stopped() {
             return;
         }
         let answer = target.send(operation, &workload.value).await;
@@ -89,7 +89,7 @@ async fn one_after_the_other(
     }
 }
 
-/// Puts every key of the workload once.
+/// Puts every key of the workload once, unless it is stopped.
 pub async fn load(targets: &[Arc<Target>], workload: &Arc<Workload>, progress: &Progress) -> Result<(), Failure> {
     let next = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();
@@ -99,7 +99,7 @@ pub async fn load(targets: &[Arc<Target>], workload: &Arc<Workload>, progress: &
         tasks.spawn(async move {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= workload.keys {
+                if number >= workload.keys || workload.is_stopped() {
                     return Ok(());
                 }
                 match target.send(Operation::Put(workload.key(number)), &workload.value).await {

@@ -31,6 +31,7 @@ use progress::Progress;
 use report::{Floor, FloorReport, Rates, Report};
 use ringfort_client::Client;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use target::Target;
@@ -131,7 +132,13 @@ impl Bench {
         let client = Client::connect(&self.client.endpoints)?.with_timeout(self.client.timeout);
         // A cluster that does not answer is an error now, not a result later.
         client.topology().await?;
-        let measured = interrupted_by_signals(self.measure(workload, progress)).await?;
+        let mut measuring = pin!(self.measure(workload, progress));
+        let measured = interrupted_by_signals(measuring.as_mut()).await?;
+        if measured.is_none() {
+            // Puts under way could otherwise be applied after their keys were deleted.
+            workload.stop();
+            let _ = measuring.await;
+        }
         let deleted = match self.keep {
             true => Ok(None),
             false => self.delete(&client, workload, progress).await.map(Some),

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// All keys of all runs begin with this.
 const PREFIX: &str = "bench/";
 
-/// The mix of requests. Immutable, shared by all that send them.
+/// The mix of requests, shared by all that send them.
 pub struct Workload {
     /// `bench/<random>/`: no two runs touch each other's keys.
     pub prefix: String,
@@ -16,6 +17,7 @@ pub struct Workload {
     /// Of a hundred requests so many are gets.
     pub reads_percent: u8,
     pub in_flight: usize,
+    is_stopped: AtomicBool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,7 +32,16 @@ impl Workload {
         let mut random = Random::new();
         let value = (0..value_bytes).map(|_| random.next() as u8).collect();
         let prefix = format!("{PREFIX}{:08x}/", random.next() as u32);
-        Workload { prefix, keys, value, reads_percent, in_flight }
+        Workload { prefix, keys, value, reads_percent, in_flight, is_stopped: AtomicBool::new(false) }
+    }
+
+    /// Lets no further request begin.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Relaxed)
     }
 
     pub fn key(&self, number: u64) -> Bytes {
