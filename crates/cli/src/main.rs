@@ -13,7 +13,13 @@ mod text;
 
 use clap::{CommandFactory, FromArgMatches};
 use failure::{Answer, Failure};
+use mimalloc::MiMalloc;
 use std::process::ExitCode;
+
+/// A request is many small allocations, freed on other threads than made them: glibc's allocator was a fifth of a node's
+/// time under writes.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     match run() {

@@ -14,6 +14,7 @@ use ringfort_ring::ShardId;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout, timeout_at};
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
@@ -71,8 +72,11 @@ impl Client {
             }
             // A node may hang with its connection open. A read leaves time to ask another one.
             let limit = if effect == Effect::Read { remaining / 2 } else { remaining };
-            let address = self.read_routes().pick(target, now);
-            let result = self.attempt(&address, limit, message.clone(), &send).await;
+            let (address, cluster) = {
+                let routes = self.read_routes();
+                (routes.pick(target, now), routes.cluster_header())
+            };
+            let result = self.attempt(&address, cluster, limit, message.clone(), &send).await;
             let headers = result.as_ref().map_or_else(Status::metadata, Response::metadata);
             let hint = metadata::leader(headers).filter(|leader| *leader != &*address);
             let is_redirected = match (target, hint) {
@@ -90,7 +94,10 @@ impl Client {
                 },
             };
             self.note_failure(target, &address, &status);
-            last = Error::Unavailable { asked: address.to_string(), source: status };
+            // What a node said last tells more than that the last attempt had no time left.
+            if status.metadata().contains_key(metadata::OUTCOME) || !is_said_by_a_node(&last) {
+                last = Error::Unavailable { asked: address.to_string(), source: status };
+            }
             if is_redirected && hints < HINTS_IN_A_ROW {
                 hints += 1;
                 continue;
@@ -128,14 +135,15 @@ impl Client {
     async fn attempt<M, R>(
         &self,
         address: &Address,
+        cluster: Option<MetadataValue<Ascii>>,
         limit: Duration,
         message: M,
         send: &impl AsyncFn(Channel, Request<M>) -> Result<Response<R>, Status>,
     ) -> Result<Response<R>, Status> {
         let mut request = Request::new(message);
-        request.set_timeout(limit);
-        if let Some(cluster_id) = self.read_routes().cluster_id() {
-            request.metadata_mut().insert(metadata::CLUSTER, metadata::cluster_value(cluster_id));
+        request.set_timeout(in_whole_milliseconds(limit));
+        if let Some(cluster) = cluster {
+            request.metadata_mut().insert(metadata::CLUSTER, cluster);
         }
         let channel = match self.shared.channels.get(address) {
             Ok(channel) => channel,
@@ -156,11 +164,14 @@ impl Client {
             return Ok(());
         }
         let mut last = nobody_asked();
-        let addresses = self.read_routes().all(Instant::now());
+        let (addresses, cluster) = {
+            let routes = self.read_routes();
+            (routes.all(Instant::now()), routes.cluster_header())
+        };
         for address in addresses {
             let limit = deadline.saturating_duration_since(Instant::now()).min(TOPOLOGY_TIMEOUT);
             let send = async |channel, request| ClusterClient::new(channel).topology(request).await;
-            match self.attempt(&address, limit, TopologyRequest {}, &send).await {
+            match self.attempt(&address, cluster.clone(), limit, TopologyRequest {}, &send).await {
                 Ok(answer) => match self.write_routes().adopt(&address, answer.get_ref()) {
                     Ok(()) => {
                         *refreshed_at = Some(Instant::now());
@@ -210,12 +221,22 @@ fn judge(status: Status, effect: Effect) -> Verdict {
     }
 }
 
+fn is_said_by_a_node(error: &Error) -> bool {
+    matches!(error, Error::Unavailable { source, .. } if source.metadata().contains_key(metadata::OUTCOME))
+}
+
 /// The time limit was over before the first attempt.
 fn nobody_asked() -> Error {
     Error::Unavailable {
         asked: "none".to_owned(),
         source: Status::deadline_exceeded("the time limit left none to ask"),
     }
+}
+
+/// Rounded up. Calls with one time limit then say the same, and HTTP/2 sends one byte for a header that it has seen on
+/// the connection; microseconds would be a new header each time, coded, decoded and remembered by both sides.
+fn in_whole_milliseconds(limit: Duration) -> Duration {
+    Duration::from_millis(limit.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX))
 }
 
 /// Half to the whole of a pause, at random, so that the clients of a failed leader do not come back together.
@@ -245,6 +266,15 @@ mod tests {
             assert!(matches!(judged(outcome::invalid("empty key")), Verdict::GiveUp(Error::Rejected(_))));
             assert!(matches!(judged(outcome::other_cluster(7)), Verdict::GiveUp(Error::Rejected(_))));
         }
+    }
+
+    #[test]
+    fn calls_that_begin_with_the_same_time_limit_name_the_same() {
+        let limit = Duration::from_secs(5);
+        for late in [Duration::ZERO, Duration::from_nanos(1), Duration::from_micros(900)] {
+            assert_eq!(in_whole_milliseconds(limit - late), limit, "{late:?}");
+        }
+        assert_eq!(in_whole_milliseconds(Duration::from_nanos(1)), Duration::from_millis(1), "never no time at all");
     }
 
     #[test]

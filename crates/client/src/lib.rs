@@ -33,6 +33,7 @@ pub use ringfort_proto::v1;
 
 use bytes::Bytes;
 use call::Effect;
+use ringfort_proto::outcome;
 use ringfort_proto::v1::cluster_client::ClusterClient;
 use ringfort_proto::v1::kv_client::KvClient;
 use routes::{Address, Routes, Target};
@@ -41,6 +42,11 @@ use std::time::{Duration, Instant};
 
 /// How long a call may take, all its attempts together, unless [`Client::with_timeout`] says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The most that a write's key and value may have together: a node takes requests of 4 MiB, this leaves room for the
+/// envelope. What is larger is refused here, since the node's transport would refuse it without saying that nothing was
+/// applied. Far above the limits of key and value, which are the node's to say.
+const MAX_WRITE_BYTES: usize = (4 << 20) - 64;
 
 /// The largest answer that is accepted: above a node's largest page of a scan.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
@@ -124,9 +130,10 @@ impl Client {
     /// # Errors
     /// After [`Error::UnknownOutcome`] the write may or may not be applied; after any other it is not.
     pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<v1::PutResponse, Error> {
-        let (key, deadline) = (key.into(), self.deadline());
+        let (key, value, deadline) = (key.into(), value.into(), self.deadline());
+        check_size(key.len() + value.len())?;
         let target = Target::Leader(self.shard_of(&key, deadline).await?);
-        let message = v1::PutRequest { key, value: value.into() };
+        let message = v1::PutRequest { key, value };
         self.call(target, Effect::Write, deadline, message, async |channel, request| kv(channel).put(request).await)
             .await
     }
@@ -161,6 +168,7 @@ impl Client {
     /// As for [`Client::put`].
     pub async fn delete(&self, key: impl Into<Bytes>) -> Result<v1::DeleteResponse, Error> {
         let (key, deadline) = (key.into(), self.deadline());
+        check_size(key.len())?;
         let target = Target::Leader(self.shard_of(&key, deadline).await?);
         let message = v1::DeleteRequest { key };
         let send = async |channel, request| kv(channel).delete(request).await;
@@ -229,6 +237,14 @@ impl Client {
     fn write_routes(&self) -> RwLockWriteGuard<'_, Routes> {
         self.shared.routes.write().expect("no code panics while it holds the routes")
     }
+}
+
+fn check_size(bytes: usize) -> Result<(), Error> {
+    if bytes > MAX_WRITE_BYTES {
+        let reason = format!("key and value have {bytes} bytes, the limit is {MAX_WRITE_BYTES}");
+        return Err(Error::Rejected(outcome::invalid(reason)));
+    }
+    Ok(())
 }
 
 fn kv(channel: tonic::transport::Channel) -> KvClient<tonic::transport::Channel> {

@@ -4,12 +4,14 @@
 //! it is belief: a wrong guess costs a forwarded request or one more attempt, never a wrong answer.
 
 use crate::Error;
+use ringfort_proto::metadata;
 use ringfort_proto::v1::TopologyResponse;
 use ringfort_ring::{ShardCount, ShardId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tonic::metadata::{Ascii, MetadataValue};
 
 /// A node's gRPC address, host:port.
 pub(crate) type Address = Arc<str>;
@@ -42,6 +44,8 @@ pub(crate) struct Routes {
 
 struct Table {
     cluster_id: u64,
+    /// The id as every request carries it.
+    cluster_header: MetadataValue<Ascii>,
     epoch: u64,
     shard_count: ShardCount,
     nodes: Vec<Address>,
@@ -62,9 +66,9 @@ impl Routes {
         Routes { seeds, table: None, avoided: BTreeMap::new(), turn: AtomicUsize::new(0) }
     }
 
-    /// The cluster that this client is bound to since its first topology.
-    pub(crate) fn cluster_id(&self) -> Option<u64> {
-        self.table.as_ref().map(|table| table.cluster_id)
+    /// Names the cluster that this client is bound to since its first topology.
+    pub(crate) fn cluster_header(&self) -> Option<MetadataValue<Ascii>> {
+        self.table.as_ref().map(|table| table.cluster_header.clone())
     }
 
     /// The shard of a key, once a topology is known.
@@ -177,6 +181,7 @@ impl Table {
         }
         Ok(Table {
             cluster_id: topology.cluster_id,
+            cluster_header: metadata::cluster_value(topology.cluster_id),
             epoch: topology.epoch,
             shard_count,
             nodes: addresses.into_values().collect(),
@@ -257,7 +262,7 @@ mod tests {
         let other = TopologyResponse { cluster_id: 8, ..topology(9) };
         let refused = routes.adopt(&"node1:1".into(), &other).unwrap_err();
         assert!(matches!(refused, Error::OtherCluster { expected: 7, found: 8, .. }), "{refused}");
-        assert_eq!(routes.cluster_id(), Some(7));
+        assert_eq!(routes.cluster_header(), Some(metadata::cluster_value(7)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use ringfort_core::time::{Moment, Now, Wall};
 use rustix::time::{ClockId, Timespec, clock_gettime};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Monotonic time that goes on while the machine sleeps: a lease must not outlive its promise because of a lid.
 pub fn moment() -> Moment {
@@ -12,10 +12,9 @@ pub fn moment() -> Moment {
 
 /// Both clocks together.
 pub fn now() -> Now {
-    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Realtime);
     // Before 1970 there is nothing to stamp.
-    let wall = Wall((tv_sec.max(0) as u64).saturating_mul(1_000_000) + tv_nsec as u64 / 1000);
-    Now { moment: moment(), wall }
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { moment: moment(), wall: Wall(since_1970.as_micros() as u64) }
 }
 
 /// How long it is until `later`; zero where it has passed.

@@ -32,6 +32,9 @@ pub enum ExecuteError {
     /// Nothing was applied.
     #[error("too many requests are waiting for shard {shard}; retry later")]
     Overloaded { shard: ShardId },
+    /// Nothing was applied: the leader's node can't take more.
+    #[error("{0}")]
+    Full(Failure),
     /// A write may have been applied. A read has no outcome.
     #[error("shard {shard} did not answer in time")]
     Unknown { shard: ShardId },
@@ -67,6 +70,7 @@ impl Shell {
                     }
                     return Ok(Executed { reply, elsewhere });
                 }
+                Err(full @ (Failure::MemoryFull | Failure::DiskFull)) => return Err(ExecuteError::Full(full)),
                 Err(Failure::Overloaded) => return Err(ExecuteError::Overloaded { shard }),
                 Err(Failure::Unknown) if matches!(request, Request::Write(_)) => {
                     return Err(ExecuteError::Unknown { shard });
@@ -111,6 +115,9 @@ impl Shell {
         match target {
             None => Err(Failure::NotLeader(None)),
             Some(node) if node == self.node => {
+                if let Some(failure) = self.pressure.refusal(&request) {
+                    return Err(failure);
+                }
                 let (answered, answer) = oneshot::channel();
                 let incoming = Incoming { shard, request, ticket: Ticket::Task(answered) };
                 if !self.worker(shard).push_requests([incoming]).is_empty() {

@@ -170,7 +170,7 @@ mod tests {
         Incoming {
             shard: ShardId(0),
             request: Request::Write(Write::Kv(command)),
-            ticket: Ticket::Peer { node: NodeId(9), id: 0 },
+            ticket: Ticket::Peer { node: NodeId(9), id: 0, deadline: std::time::Instant::now() },
         }
     }
 

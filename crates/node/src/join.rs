@@ -92,7 +92,11 @@ async fn ask(address: &str, member: &Member) -> Result<Joined, Status> {
         identity: Bytes::copy_from_slice(&member.identity.0.to_le_bytes()),
     });
     request.set_timeout(ANSWER_TIMEOUT);
-    let response = ClusterClient::new(channel).join(request).await?.into_inner();
+    let response = ClusterClient::new(channel).join(request).await.map_err(|status| match status.code() {
+        Code::Unimplemented => Status::failed_precondition("this is not a node's port for clients; give that one"),
+        _ => status,
+    })?;
+    let response = response.into_inner();
     let topology = Topology::decode(&response.topology)
         .map_err(|error| Status::failed_precondition(format!("the topology can't be read: {error}")))?;
     let node = NodeId(response.node);

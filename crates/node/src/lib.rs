@@ -18,7 +18,8 @@
 //! | `control_thread` | the node's controller and its topology |
 //! | `peers`, `convert` | streams to the other nodes |
 //! | `routing`, `execute`, `scan`, `requests` | the path of a request |
-//! | `grpc` | the services |
+//! | `in_flight`, `pressure` | what is refused before the proposal: too much at once, memory or disk full |
+//! | `grpc` | the services, and the connections they are served on |
 //! | `http`, `metrics` | what monitoring asks for |
 //!
 //! Everything here performs effects in the order that the core documents, and branches on no protocol state: what the
@@ -31,12 +32,14 @@ pub mod disk;
 mod execute;
 mod grpc;
 mod http;
+mod in_flight;
 mod inbox;
 mod join;
 mod log_thread;
 mod metrics;
 mod node;
 mod peers;
+mod pressure;
 mod random;
 mod requests;
 mod routing;

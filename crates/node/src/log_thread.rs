@@ -2,7 +2,8 @@
 //!
 //! While a sync runs, the workers' next batches gather: the sync under way is the batching window, and nothing waits on
 //! purpose. A failed write or sync ends the process, since what is on the disk is no longer known. A disk without space
-//! is met before anything is written: the batches wait, nothing is lost and nothing acknowledged.
+//! is met before anything is written: the batches wait, nothing is lost and nothing acknowledged. Until there is space
+//! again new writes are refused, and leadership goes to nodes that have some.
 
 use crate::disk::FileDisk;
 use crate::inbox::Event;
@@ -17,6 +18,7 @@ use ringfort_core::log::{Log, LogError};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -100,15 +102,17 @@ fn append(shell: &Shell, log: &mut Log<Arc<FileDisk>>, items: &[LogItem]) -> boo
         match log.append(items) {
             Ok(()) => {
                 if pause > FIRST_PAUSE {
+                    shell.pressure.set_disk_full(false);
                     tracing::info!("there is space for the log again: writes go on");
-                    shell.metrics.log_without_space.set(0);
                 }
                 return true;
             }
             Err(LogError::NoSegment(error)) => {
                 if pause == FIRST_PAUSE {
-                    tracing::warn!("no space for the log ({error}): writes wait until there is; free some disk space");
-                    shell.metrics.log_without_space.set(1);
+                    tracing::warn!("no space for the log ({error}): no writes until there is; free some disk space");
+                    shell.pressure.set_disk_full(true);
+                    // Nodes that can log lead better. Nobody waits for how it went.
+                    shell.push_event_to_all(|| Event::HandOver(mpsc::channel().0));
                 }
                 if shell.stopping.load(Ordering::Relaxed) {
                     return false;

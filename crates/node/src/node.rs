@@ -3,10 +3,12 @@
 use crate::clock;
 use crate::control_thread::{self, ControlEvent};
 use crate::http::Http;
+use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox};
 use crate::log_thread::{self, LogEvent};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
+use crate::pressure::{self, Pressure};
 use crate::random::random_u64;
 use crate::routing::Routing;
 use crate::shell::{MAX_SNAPSHOTS_RECEIVED, Shell};
@@ -66,10 +68,12 @@ pub struct NodeConfig {
     pub join_timeout: Duration,
     /// How many shards a new cluster has.
     pub shards: ShardCount,
-    /// Threads that run the shards.
+    /// Threads that run the shards; as many run the network.
     pub workers: usize,
     pub read_mode: ReadMode,
     pub segment_bytes: u64,
+    /// Bytes of keys and values, with what they cost around them, from which on puts are refused.
+    pub max_memory_bytes: Option<u64>,
 }
 
 /// Why a running node must not go on, and what to do.
@@ -94,9 +98,15 @@ pub struct Node {
 impl Node {
     /// Starts a node, and returns when it serves. The first start of a node that joins waits for its cluster.
     pub fn start(config: NodeConfig) -> Result<Node, StartError> {
+        grpc::connections::raise_file_limit();
         let (grpc_listener, grpc_address) = listen(config.listen, config.port)?;
         let (raft_listener, raft_address) = listen(config.listen, config.raft_port)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("network").enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("network")
+            // More threads than can run beside the workers only pass requests to and fro.
+            .worker_threads(config.workers)
+            .enable_all()
+            .build()?;
         let metrics = Arc::new(Metrics::new());
         let http = match config.http_port {
             Some(port) => Some(Http::start(&runtime, listen(config.listen, port)?, metrics.clone())?),
@@ -130,6 +140,8 @@ impl Node {
             receives: Semaphore::new(MAX_SNAPSHOTS_RECEIVED),
             failure: watch::Sender::new(None),
             handing_over: AtomicBool::new(false),
+            pressure: Pressure::new(config.max_memory_bytes),
+            in_flight: InFlight::default(),
             stopping: AtomicBool::new(false),
         });
 
@@ -172,6 +184,7 @@ impl Node {
             worker_threads.push(threads::spawn(&format!("worker-{index}"), run)?);
         }
 
+        runtime.spawn(pressure::watch_memory(Arc::downgrade(&shell)));
         let stop_serving = Arc::new(Notify::new());
         let (health, health_service) = tonic_health::server::health_reporter();
         runtime.block_on(grpc::set_health(&health, true));

@@ -118,6 +118,8 @@ pub fn answer_to_wire(answer: Result<Reply, Failure>) -> WireResult {
         Ok(Reply::System(reply)) => WireResult::System(reply.encode()),
         Err(Failure::NotLeader(leader)) => failure(v1::FailureKind::NotLeader, leader),
         Err(Failure::Overloaded) => failure(v1::FailureKind::Overloaded, None),
+        Err(Failure::MemoryFull) => failure(v1::FailureKind::MemoryFull, None),
+        Err(Failure::DiskFull) => failure(v1::FailureKind::DiskFull, None),
         Err(Failure::NotApplied) => failure(v1::FailureKind::NotApplied, None),
         Err(Failure::Unknown) => failure(v1::FailureKind::Timeout, None),
     }
@@ -149,6 +151,8 @@ pub fn answer_from_wire(result: WireResult) -> Result<Reply, Failure> {
         WireResult::Failure(failure) => Err(match failure.kind() {
             v1::FailureKind::NotLeader => Failure::NotLeader((failure.leader != 0).then_some(NodeId(failure.leader))),
             v1::FailureKind::Overloaded => Failure::Overloaded,
+            v1::FailureKind::MemoryFull => Failure::MemoryFull,
+            v1::FailureKind::DiskFull => Failure::DiskFull,
             v1::FailureKind::NotApplied => Failure::NotApplied,
             v1::FailureKind::Timeout => Failure::Unknown,
             // Nothing was applied, and another node may do better.
@@ -223,6 +227,8 @@ mod tests {
             Err(Failure::NotLeader(Some(NodeId(2)))),
             Err(Failure::NotLeader(None)),
             Err(Failure::Overloaded),
+            Err(Failure::MemoryFull),
+            Err(Failure::DiskFull),
             Err(Failure::NotApplied),
             Err(Failure::Unknown),
         ];

@@ -2,10 +2,12 @@
 
 use crate::control_thread::ControlEvent;
 use crate::disk::FileDisk;
+use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox, Incoming};
 use crate::log_thread::LogEvent;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
+use crate::pressure::Pressure;
 use crate::routing::Routing;
 use crate::snapshot_thread::SnapshotEvent;
 use crossbeam_channel::Sender;
@@ -42,6 +44,10 @@ pub struct Shell {
     pub failure: watch::Sender<Option<String>>,
     /// The node hands over what it leads, to stop then.
     pub handing_over: AtomicBool,
+    /// What the node has no room for.
+    pub pressure: Pressure,
+    /// What clients wait for.
+    pub in_flight: InFlight,
     /// The node is about to stop: nothing waits for disk space any more.
     pub stopping: AtomicBool,
 }

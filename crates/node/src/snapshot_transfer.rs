@@ -10,6 +10,7 @@ use crate::peers::link;
 use crate::shell::Shell;
 use bytes::Bytes;
 use raft::eraftpb::MessageType;
+use ringfort_core::disk::Disk;
 use ringfort_core::machine::Machine;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::Restored;
@@ -203,6 +204,15 @@ fn write(
         }
     }
     writer.finish()?;
+    let restored = restore(disk, name);
+    if restored.is_err() {
+        // Nobody else knows the file: its name is new each time.
+        let _ = disk.delete(name);
+    }
+    restored
+}
+
+fn restore(disk: &Arc<FileDisk>, name: &str) -> Result<Restored, TransferError> {
     let mut reader = SnapshotReader::open(disk.clone(), name)?;
     let mut restoring = Restoring::begin(reader.header())?;
     while let Some(chunk) = reader.next_chunk()? {

@@ -17,6 +17,7 @@ use ringfort_core::system::{Member, Topology};
 use ringfort_core::types::{ClusterId, Identity, NodeId};
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
@@ -54,7 +55,9 @@ pub enum StartError {
     Listen { address: String, source: io::Error },
     #[error("a node's name has 1 to {MAX_NAME_BYTES} bytes")]
     Name,
-    #[error("the system refuses what a node needs")]
+    #[error("--join-addr names only this node itself ({address}): give the address of another node of the cluster")]
+    JoinsItself { address: String },
+    #[error("the system refuses what a node needs: {0}")]
     System(#[from] io::Error),
 }
 
@@ -97,7 +100,6 @@ pub fn membership(
         .map_err(|source| StartError::Directory { directory: directory.clone(), source })?;
     let disk = Arc::new(disk);
     let owner = owner(&disk, config, &directory)?;
-    let others: Vec<String> = config.join.iter().filter(|address| **address != grpc_address).cloned().collect();
     let member = Member { name: owner.name, identity: owner.identity, raft_address, grpc_address };
     let log_config = LogConfig { segment_bytes: config.segment_bytes };
     let mut boot = boot::open(&disk, log_config.clone()).map_err(boot_error)?;
@@ -107,6 +109,7 @@ pub fn membership(
         if has_data {
             return Err(StartError::NoTopology { directory });
         }
+        let others = others(&config.join, config.listen, &member.grpc_address);
         let found = if config.bootstrap { runtime.block_on(join::find(&others)) } else { None };
         if let Some(address) = &found {
             tracing::info!("no new cluster is begun: {address} belongs to one");
@@ -117,8 +120,10 @@ pub fn membership(
             boot::bootstrap(&disk, log_config.clone(), &topology).map_err(boot_error)?;
             boot = boot::open(&disk, log_config).map_err(boot_error)?;
             tracing::info!(cluster = %topology.cluster, shards = config.shards.get(), "began a new cluster");
-        } else if others.is_empty() {
+        } else if config.join.is_empty() {
             return Err(StartError::NoWay { directory });
+        } else if others.is_empty() {
+            return Err(StartError::JoinsItself { address: config.join.join(", ") });
         } else {
             let deadline = Instant::now() + config.join_timeout;
             let joined = runtime.block_on(join::join(&others, &member, deadline))?;
@@ -131,6 +136,19 @@ pub fn membership(
     let node = boot.node().ok_or(StartError::NotMember { directory: directory.clone() })?;
     let topology = boot.topology.clone().ok_or(StartError::NotMember { directory })?;
     Ok(Membership { boot, disk, node, topology, member, lock })
+}
+
+/// The addresses that are not this node's own, so that all nodes can be given the same list. A node that asked itself
+/// would wait for an answer that only it could give.
+fn others(join: &[String], listen: IpAddr, own_address: &str) -> Vec<String> {
+    let own_port = own_address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let is_own = |address: SocketAddr| {
+        let is_here = address.ip() == listen || (listen.is_unspecified() && address.ip().is_loopback());
+        is_here && own_port == Some(address.port())
+    };
+    // What can't be resolved now may be later, and is not this node as it knows itself.
+    let resolves_to_own = |address: &String| address.to_socket_addrs().is_ok_and(|mut found| found.any(is_own));
+    join.iter().filter(|&address| address != own_address && !resolves_to_own(address)).cloned().collect()
 }
 
 /// Locks the directory, making it first where it is missing.
@@ -159,5 +177,24 @@ fn owner(disk: &FileDisk, config: &NodeConfig, directory: &str) -> Result<Owner,
             boot::set_owner(disk, &owner).map_err(boot_error)?;
             Ok(owner)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_does_not_ask_itself() {
+        let asked = |join: &[&str], listen: &str| {
+            let join: Vec<String> = join.iter().map(|address| address.to_string()).collect();
+            others(&join, listen.parse().unwrap(), "node1.example:7000")
+        };
+        let own = ["node1.example:7000", "127.0.0.1:7000", "localhost:7000"];
+        assert_eq!(asked(&own, "127.0.0.1"), [""; 0]);
+        assert_eq!(asked(&own, "0.0.0.0"), [""; 0]);
+        let others = ["127.0.0.1:7001", "node2.example:7000", "no address"];
+        assert_eq!(asked(&others, "127.0.0.1"), others);
+        assert_eq!(asked(&["127.0.0.1:7000"], "10.0.0.1"), ["127.0.0.1:7000"]);
     }
 }

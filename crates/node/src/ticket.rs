@@ -3,6 +3,7 @@
 use crate::shell::Shell;
 use ringfort_core::replica::{Failure, Reply};
 use ringfort_core::types::NodeId;
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// Given to a worker with a request, and back with the answer.
@@ -10,15 +11,44 @@ pub enum Ticket {
     /// A task of this node.
     Task(oneshot::Sender<Result<Reply, Failure>>),
     /// A node that forwarded the request, and its name for it.
-    Peer { node: NodeId, id: u64 },
+    Peer { node: NodeId, id: u64, deadline: Instant },
 }
 
 impl Ticket {
+    /// Whether nobody waits for the answer any more: the client is gone, or its time is over. A request to which nothing
+    /// has happened yet is best dropped then. Under overload all work would otherwise go into answers that come too
+    /// late.
+    pub fn is_abandoned(&self, now: Instant) -> bool {
+        match self {
+            Ticket::Task(sender) => sender.is_closed(),
+            Ticket::Peer { deadline, .. } => *deadline <= now,
+        }
+    }
+
     /// Gives the answer to whoever waits. Where nobody does any more it is dropped.
     pub fn answer(self, shell: &Shell, answer: Result<Reply, Failure>) {
         match self {
             Ticket::Task(sender) => drop(sender.send(answer)),
-            Ticket::Peer { node, id } => shell.peers.reply(node, id, answer),
+            Ticket::Peer { node, id, .. } => shell.peers.reply(node, id, answer),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_request_is_abandoned_when_its_client_is_gone_or_its_time_is_over() {
+        let now = Instant::now();
+        let (sender, receiver) = oneshot::channel();
+        let ticket = Ticket::Task(sender);
+        assert!(!ticket.is_abandoned(now));
+        drop(receiver);
+        assert!(ticket.is_abandoned(now));
+        let ticket = Ticket::Peer { node: NodeId(1), id: 1, deadline: now + Duration::from_millis(1) };
+        assert!(!ticket.is_abandoned(now));
+        assert!(ticket.is_abandoned(now + Duration::from_millis(1)));
     }
 }

@@ -8,10 +8,11 @@ use crate::shell::Shell;
 use crate::snapshot_thread::SnapshotEvent;
 use crate::ticket::Ticket;
 use ringfort_core::effects::Effects;
+use ringfort_core::replica::Failure;
 use ringfort_core::time::Now;
 use ringfort_core::worker::Worker;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Runs until [`Event::Stop`].
 pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
@@ -29,7 +30,12 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
             handle(&mut worker, now, event);
         }
         worker.handle_raft(now.moment, drained.messages.drain(..));
+        let arrived = Instant::now();
         for Incoming { shard, request, ticket } in drained.requests.drain(..) {
+            if ticket.is_abandoned(arrived) {
+                ticket.answer(&shell, Err(Failure::NotApplied));
+                continue;
+            }
             worker.handle_request(now.moment, shard, request, ticket);
         }
         worker.handle_tick(now.moment);

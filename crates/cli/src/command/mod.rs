@@ -1,5 +1,6 @@
 //! The subcommands, one a file.
 
+mod bench;
 mod completions;
 mod config;
 mod delete;
@@ -28,6 +29,9 @@ pub enum Command {
     Delete(delete::Delete),
     Scan(scan::Scan),
     Status(status::Status),
+    Bench(bench::Bench),
+    #[command(hide = true)]
+    BenchEcho(bench::echo::BenchEcho),
     Config(config::Config),
     Completions(completions::Completions),
     Man(man::Man),
@@ -43,6 +47,8 @@ impl Command {
             Command::Delete(delete) => delete.run(),
             Command::Scan(scan) => scan.run(),
             Command::Status(status) => status.run(),
+            Command::Bench(bench) => bench.run(),
+            Command::BenchEcho(echo) => echo.run(),
             Command::Config(config) => config.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),

@@ -68,7 +68,7 @@ fn default(arg: &Arg) -> Option<String> {
 fn placeholder(arg: &Arg) -> String {
     let name = arg.get_value_names().and_then(|names| names.first()).map_or("VALUE", |name| name.as_str());
     match name {
-        "NUMBER" | "PORT" => name.to_owned(),
+        "NUMBER" | "PORT" | "BYTES" => name.to_owned(),
         _ if matches!(arg.get_action(), ArgAction::Append) => {
             format!("[{0}, {0}]", toml_value(name.trim_end_matches(",...")))
         }

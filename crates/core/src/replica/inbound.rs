@@ -4,8 +4,9 @@ use super::*;
 use raft::CAMPAIGN_TRANSFER;
 use raft::eraftpb::{Message, MessageType};
 
-/// A round's number at the end of every heartbeat's context.
-const ROUND_BYTES: usize = 8;
+/// What every heartbeat's context ends with: the number of its round, and the leader's commit index. (Raft's own field
+/// is bounded by what the follower has.)
+const TRAILER_BYTES: usize = 16;
 
 /// Why a replica can't go on.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,8 +20,8 @@ pub enum Fault {
 }
 
 impl<T> Replica<T> {
-    /// One tick of the Raft clock. `now` is when it happens, not when it was due.
-    pub fn tick(&mut self, now: Moment) {
+    /// One tick of the Raft clock.
+    pub fn tick(&mut self) {
         self.ticks += 1;
         if self.snapshot_is_not_durable() {
             return;
@@ -28,7 +29,6 @@ impl<T> Replica<T> {
         self.set_election_timeout();
         self.raft.tick();
         if self.is_leader() {
-            self.view.publish_heard(now);
             self.reads.retry(self.ticks);
             self.leave_joint_if_stuck();
         }
@@ -51,16 +51,20 @@ impl<T> Replica<T> {
                 if message.term >= self.raft.raft.term && message.commit > last {
                     return Err(Fault::LostLog { committed: message.commit, last });
                 }
+                if let Some((_, committed)) = trailer(message.get_context())
+                    && message.term >= self.raft.raft.term
+                {
+                    // Once that much is applied, the state is as new as the leader's was at the least just now.
+                    self.heard.get_or_insert((committed, now));
+                }
             }
             MessageType::MsgHeartbeatResponse => {
                 let context = message.take_context();
-                let Some(split) = context.len().checked_sub(ROUND_BYTES) else { return Ok(()) };
-                let mut round = [0; ROUND_BYTES];
-                round.copy_from_slice(&context[split..]);
+                let Some((round, _)) = trailer(&context) else { return Ok(()) };
                 if self.is_leader() && message.term == self.raft.raft.term {
-                    self.lease.echo(from, u64::from_le_bytes(round));
+                    self.lease.echo(from, round);
                 }
-                message.set_context(context.slice(..split));
+                message.set_context(context.slice(..context.len() - TRAILER_BYTES));
             }
             MessageType::MsgTimeoutNow if self.snapshot_is_not_durable() => return Ok(()),
             MessageType::MsgAppend
@@ -72,14 +76,9 @@ impl<T> Replica<T> {
             // would be executed without the sender's knowing (and raft-rs has no switch against it).
             _ => return Ok(()),
         }
-        self.heard.insert(from, self.ticks);
-        let from_leader = matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgHeartbeat);
-        let term = message.term;
+        self.answered.insert(from, self.ticks);
         // An unknown peer's answer is an error to raft-rs; to us it is a late message of a member that has left.
         let _ = self.raft.step(message);
-        if from_leader && term == self.raft.raft.term {
-            self.view.publish_heard(now);
-        }
         Ok(())
     }
 
@@ -96,11 +95,12 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Appends the current round to the context of heartbeats that are about to leave.
+    /// Appends the trailer to the context of heartbeats that are about to leave.
     pub(super) fn stamp_heartbeat(&mut self, now: Moment, message: &mut Message) {
         if message.get_msg_type() == MessageType::MsgHeartbeat {
             let mut context = message.take_context().to_vec();
             context.extend_from_slice(&self.lease.round_at(now).to_le_bytes());
+            context.extend_from_slice(&self.raft.raft.raft_log.committed.to_le_bytes());
             message.set_context(context.into());
         }
     }
@@ -127,6 +127,13 @@ impl<T> Replica<T> {
         debug_assert!(ticks >= ELECTION_TICKS);
         self.raft.raft.set_randomized_election_timeout(ticks);
     }
+}
+
+/// A heartbeat's round and the leader's commit index.
+fn trailer(context: &[u8]) -> Option<(u64, u64)> {
+    let (_, trailer) = context.split_last_chunk::<TRAILER_BYTES>()?;
+    let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte));
+    Some((number(&trailer[..8]), number(&trailer[8..])))
 }
 
 /// What raft-rs takes for granted of a message and would panic on: entries without gaps, after the index they follow.

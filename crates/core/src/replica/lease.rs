@@ -78,22 +78,17 @@ impl Lease {
         }
     }
 
-    /// Until when the lease lasts, given the voters of every active configuration (one, or two while joint).
+    /// Until when the lease lasts, given since when a quorum follows ([`followed_at`](Lease::followed_at)).
     /// [`Moment::default`] where there is none.
-    pub fn until<'a>(
-        &self,
-        now: Moment,
-        own: ReplicaId,
-        configurations: impl IntoIterator<Item = &'a [ReplicaId]>,
-    ) -> Moment {
-        if self.given_up {
-            return Moment::default();
-        }
-        let start = configurations.into_iter().map(|voters| self.quorum_echoed(now, own, voters)).min();
-        match start {
-            Some(start) if start > Moment::default() => start + LEASE,
-            _ => Moment::default(),
-        }
+    pub fn until(&self, followed_at: Moment) -> Moment {
+        if self.given_up || followed_at == Moment::default() { Moment::default() } else { followed_at + LEASE }
+    }
+
+    /// The latest moment at which a quorum of every active configuration (one, or two while joint) is known to have
+    /// followed this leader. [`Moment::default`] where that is not known.
+    pub fn followed_at(&self, now: Moment, own: ReplicaId, configurations: &[Vec<ReplicaId>]) -> Moment {
+        let echoed = configurations.iter().map(|voters| self.quorum_echoed(now, own, voters));
+        echoed.min().unwrap_or_default()
     }
 
     /// The latest moment at which a round was sent that a quorum of `voters` has echoed, the leader included.
@@ -112,6 +107,11 @@ mod tests {
     use super::*;
     use crate::types::NodeId;
 
+    fn until(lease: &Lease, now: Moment, configurations: &[&[ReplicaId]]) -> Moment {
+        let configurations: Vec<_> = configurations.iter().map(|voters| voters.to_vec()).collect();
+        lease.until(lease.followed_at(now, replicas(1)[0], &configurations))
+    }
+
     fn replicas(count: u64) -> Vec<ReplicaId> {
         (1..=count).map(|n| ReplicaId::new(NodeId(n), n as u32)).collect()
     }
@@ -126,9 +126,9 @@ mod tests {
         let mut lease = Lease::default();
         let round = lease.round_at(at(1000));
         lease.echo(voters[1], round);
-        assert_eq!(lease.until(at(1001), voters[0], [&voters[..]]), Moment::default());
+        assert_eq!(until(&lease, at(1001), &[&voters[..]]), Moment::default());
         lease.echo(voters[2], round);
-        assert_eq!(lease.until(at(1200), voters[0], [&voters[..]]), at(1000) + LEASE);
+        assert_eq!(until(&lease, at(1200), &[&voters[..]]), at(1000) + LEASE);
         assert_eq!(LEASE, Duration::from_millis(297));
     }
 
@@ -139,10 +139,10 @@ mod tests {
         let mut lease = Lease::default();
         let round = lease.round_at(at(1000));
         lease.echo(replicas[1], round);
-        assert_eq!(lease.until(at(1001), replicas[0], [incoming, outgoing]), Moment::default());
+        assert_eq!(until(&lease, at(1001), &[incoming, outgoing]), Moment::default());
         lease.echo(replicas[3], round);
         lease.echo(replicas[4], round);
-        assert_eq!(lease.until(at(1001), replicas[0], [incoming, outgoing]), at(1000) + LEASE);
+        assert_eq!(until(&lease, at(1001), &[incoming, outgoing]), at(1000) + LEASE);
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
         let round = lease.round_at(at(1000));
         lease.echo(replicas[3], round);
         lease.echo(replicas[1], round + 1);
-        assert_eq!(lease.until(at(1001), replicas[0], [&replicas[0..3]]), Moment::default());
+        assert_eq!(until(&lease, at(1001), &[&replicas[0..3]]), Moment::default());
     }
 
     #[test]
@@ -162,18 +162,18 @@ mod tests {
         lease.give_up();
         let round = lease.round_at(at(1000));
         lease.echo(voters[1], round);
-        assert_eq!(lease.until(at(1001), voters[0], [&voters[..]]), Moment::default());
+        assert_eq!(until(&lease, at(1001), &[&voters[..]]), Moment::default());
         lease.reset();
         lease.echo(voters[1], round);
-        assert_eq!(lease.until(at(1001), voters[0], [&voters[..]]), Moment::default(), "echo of an earlier term");
+        assert_eq!(until(&lease, at(1001), &[&voters[..]]), Moment::default(), "echo of an earlier term");
         let round = lease.round_at(at(1050));
         lease.echo(voters[1], round);
-        assert_eq!(lease.until(at(1051), voters[0], [&voters[..]]), at(1050) + LEASE);
+        assert_eq!(until(&lease, at(1051), &[&voters[..]]), at(1050) + LEASE);
     }
 
     #[test]
     fn a_lone_voter_holds_its_lease_by_itself() {
         let voters = replicas(1);
-        assert_eq!(Lease::default().until(at(5), voters[0], [&voters[..]]), at(5) + LEASE);
+        assert_eq!(until(&Lease::default(), at(5), &[&voters[..]]), at(5) + LEASE);
     }
 }

@@ -170,7 +170,7 @@ impl<T> Replica<T> {
         }
         let raft = &self.raft.raft;
         raft.prs().get(replica.0).is_some_and(|progress| {
-            let answers = self.heard.get(&replica).is_some_and(|at| self.ticks <= at + ELECTION_TICKS as u64);
+            let answers = self.answered.get(&replica).is_some_and(|at| self.ticks <= at + ELECTION_TICKS as u64);
             // Nothing matched means that not even the snapshot has arrived, however short the log is.
             answers && progress.matched > 0 && progress.matched + CAUGHT_UP_ENTRIES >= raft.raft_log.last_index()
         })
@@ -216,6 +216,14 @@ impl<T> Replica<T> {
         }
     }
 
+    /// Keeps the voters of every active configuration where each drain can look at them.
+    pub(super) fn learn_configurations(&mut self) {
+        let conf_state = self.raft.raft.prs().conf().to_conf_state();
+        let replicas = |ids: &[u64]| ids.iter().map(|&id| ReplicaId(id)).collect::<Vec<_>>();
+        let both = [replicas(&conf_state.voters), replicas(&conf_state.voters_outgoing)];
+        self.configurations = both.into_iter().filter(|voters| !voters.is_empty()).collect();
+    }
+
     pub(super) fn apply_configuration(&mut self, entry: &Entry) {
         let changes = decode_change(&entry.context).unwrap_or_else(|error| {
             panic!("configuration change {} of shard {} can't be applied: {error}", entry.index, self.shard)
@@ -229,6 +237,7 @@ impl<T> Replica<T> {
         }
         // A change that does not fit is refused by every replica alike, and leaves the configuration as it is.
         let _ = self.raft.apply_conf_change(&change);
+        self.learn_configurations();
         self.configuration = entry.index;
         self.save_commit = true;
         // A change that an earlier leader proposed may remove the one that commits it. raft-rs lets it lead on, and

@@ -105,6 +105,12 @@ pub enum Failure {
     /// Too much is waiting here: refused before the proposal.
     #[error("too many requests are waiting for this shard; retry later")]
     Overloaded,
+    /// The leader's node holds as much as it may: refused before the proposal. Deletes are taken.
+    #[error("the memory of the node that leads this shard is full; delete something, or raise its --max-memory")]
+    MemoryFull,
+    /// The leader's node can't log: refused before the proposal.
+    #[error("the disk of the node that leads this shard is full; free some space there")]
+    DiskFull,
     /// The proposal was overwritten by another leader's entry and will never be applied.
     #[error("the leader changed before the write was committed; it was not applied")]
     NotApplied,
@@ -215,7 +221,11 @@ pub struct Replica<T> {
     /// Snapshot files that nothing needs once the batch is durable.
     retired_snapshots: Vec<(u64, String)>,
     /// At which tick each of the other replicas was last heard of.
-    heard: BTreeMap<ReplicaId, u64>,
+    answered: BTreeMap<ReplicaId, u64>,
+    /// How far the leader had committed when its heartbeat came, until that much is applied here.
+    heard: Option<(u64, Moment)>,
+    /// The voters of every active configuration: one, or two while joint.
+    configurations: Vec<Vec<ReplicaId>>,
 }
 
 /// A `Ready` whose batch is not durable yet, and the messages that wait for it.
@@ -301,9 +311,12 @@ impl<T> Replica<T> {
             last_report: None,
             restate: false,
             retired_snapshots: Vec::new(),
-            heard: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            heard: None,
+            configurations: Vec::new(),
             raft,
         };
+        replica.learn_configurations();
         replica.campaign_if_alone();
         replica
     }

@@ -185,23 +185,24 @@ impl<T> Replica<T> {
         outgoing
     }
 
-    /// Tells the readers who leads and until when they may read here.
+    /// Tells the readers who leads, until when they may read here, and how old what they read may be.
     fn publish(&mut self, now: Moment) {
         self.view.publish_leader(self.leader());
-        let serves =
-            self.is_leader() && self.config.read_mode == ReadMode::Lease && self.raft.raft.apply_to_current_term();
-        let until = if !serves {
-            Moment::default()
-        } else if self.config.mutation.is(Mutation::ServeAsDeposedLeader) {
-            Moment(u64::MAX)
-        } else {
-            let conf_state = self.raft.raft.prs().conf().to_conf_state();
-            let replicas = |ids: &[u64]| ids.iter().map(|&id| ReplicaId(id)).collect::<Vec<_>>();
-            let (incoming, outgoing) = (replicas(&conf_state.voters), replicas(&conf_state.voters_outgoing));
-            let configurations = [&incoming[..], &outgoing[..]].into_iter().filter(|voters| !voters.is_empty());
-            self.lease.until(now, self.id, configurations)
-        };
-        self.view.publish_lease(until);
+        if self.is_leader() && self.raft.raft.apply_to_current_term() {
+            let followed_at = self.lease.followed_at(now, self.id, &self.configurations);
+            self.view.publish_fresh(followed_at);
+            let until = match self.config.read_mode {
+                ReadMode::Lease if self.config.mutation.is(Mutation::ServeAsDeposedLeader) => Moment(u64::MAX),
+                ReadMode::Lease => self.lease.until(followed_at),
+                ReadMode::Quorum => Moment::default(),
+            };
+            self.view.publish_lease(until);
+            return;
+        }
+        self.view.publish_lease(Moment::default());
+        if let Some((_, at)) = self.heard.take_if(|(committed, _)| *committed <= self.applied) {
+            self.view.publish_fresh(at);
+        }
     }
 
     /// The replica's complete state, for the log.

@@ -194,6 +194,7 @@ impl<T> Replica<T> {
             self.retired_snapshots.push((batch, old));
         }
         self.raft.mut_store().install(base);
+        self.learn_configurations();
         match restored {
             Restored::Kv(map) => {
                 self.last_stamp = map.last_stamp();

@@ -20,8 +20,8 @@ pub struct ShardView {
     machine: RwLock<Machine>,
     /// Until when reads may be answered here without asking; zero where they may not.
     lease_until: AtomicU64,
-    /// When the leader was last heard of (by the leader itself: now), for the bound on stale reads.
-    heard_at: AtomicU64,
+    /// When this state was last known to hold everything that was committed.
+    fresh_at: AtomicU64,
     leader: AtomicU64,
 }
 
@@ -32,7 +32,7 @@ impl ShardView {
             replica,
             machine: RwLock::new(machine),
             lease_until: AtomicU64::new(0),
-            heard_at: AtomicU64::new(0),
+            fresh_at: AtomicU64::new(0),
             leader: AtomicU64::new(0),
         }
     }
@@ -49,8 +49,8 @@ impl ShardView {
     /// Answers `query` from a state that was the latest at most `bound` ago, or nothing where that can't be told.
     pub fn read_stale(&self, clock: impl FnOnce() -> Moment, bound: Duration, query: &Query) -> Option<QueryReply> {
         let machine = self.machine.read();
-        let heard_at = Moment(self.heard_at.load(Ordering::Acquire));
-        (heard_at > Moment::default() && clock().saturating_since(heard_at) <= bound).then(|| query.answer(&machine))
+        let fresh_at = Moment(self.fresh_at.load(Ordering::Acquire));
+        (fresh_at > Moment::default() && clock().saturating_since(fresh_at) <= bound).then(|| query.answer(&machine))
     }
 
     /// The node of the leader that this replica knows of.
@@ -78,8 +78,8 @@ impl ShardView {
         self.lease_until.store(until.0, Ordering::Release);
     }
 
-    pub(super) fn publish_heard(&self, at: Moment) {
-        self.heard_at.store(at.0, Ordering::Release);
+    pub(super) fn publish_fresh(&self, at: Moment) {
+        self.fresh_at.fetch_max(at.0, Ordering::AcqRel);
     }
 
     pub(super) fn publish_leader(&self, leader: Option<NodeId>) {

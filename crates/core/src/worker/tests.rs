@@ -424,6 +424,37 @@ fn a_read_before_the_first_commit_of_the_term_is_answered_later() {
 }
 
 #[test]
+fn a_stale_read_is_as_new_as_its_bound_says_or_refused() {
+    let (mut group, leader) = Group::with_leader();
+    let follower = group.others(leader)[0];
+    let bound = Duration::from_secs(5);
+    let query = Query::Get { key: Bytes::from_static(b"k") };
+    let value = |group: &Group, node: NodeId| match group.replica(node).view().read_stale(|| group.now, bound, &query) {
+        Some(QueryReply::Get(record)) => Some(record.map(|record| record.value[0])),
+        _ => None,
+    };
+    group.put(leader, 1);
+    group.ticks(2);
+    assert_eq!([value(&group, leader), value(&group, follower)], [Some(Some(1)); 2]);
+
+    // A follower that hears its leader but can't keep up does not pass for fresh.
+    group.slow.insert(follower, Vec::new());
+    group.put(leader, 2);
+    group.run();
+    assert!(group.applied(2));
+    group.ticks(110);
+    assert_eq!(value(&group, follower), None);
+    group.sync(follower);
+    group.ticks(2);
+    assert_eq!(value(&group, follower), Some(Some(2)));
+
+    // Nor does anybody whom a quorum does not follow.
+    group.isolate(leader);
+    group.ticks(110);
+    assert_eq!(value(&group, leader), None);
+}
+
+#[test]
 fn a_deposed_leaders_reads_and_writes_are_not_answered_wrongly() {
     let (mut group, leader) = Group::with_leader();
     group.put(leader, 1);

@@ -1,32 +1,108 @@
-//! Connections as they come in, counted.
+//! Connections as they come in: so many, and only those that say something.
+//!
+//! HTTP/2 asks a silent connection for a sign of life, but only once it has begun. One that never sends the preface of
+//! HTTP/2 (RFC 9113, section 3.4) would stay for as long as its sender likes; it is closed after [`PREFACE_TIMEOUT`].
 
 use crate::metrics::Connections;
-use futures_core::Stream;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_stream::StreamExt;
-use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep};
+use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// The connections that a listener accepts.
-pub fn counted(listener: TcpListener, counters: Connections) -> impl Stream<Item = io::Result<Connection>> {
-    let accepted = TcpIncoming::from(listener).with_nodelay(Some(true));
-    accepted.map(move |stream| stream.map(|stream| Connection::new(stream, &counters)))
+/// Connections at the same time to one port; further ones are closed at once.
+pub const MAX_CONNECTIONS: usize = 10_000;
+
+/// The bytes that every connection begins with.
+const PREFACE_BYTES: usize = 24;
+
+/// How long they may take.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The pause when the system has no more sockets to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// File descriptors that a node may need: connections of both ports, and what its files and peers take.
+const WANTED_FILES: u64 = 2 * MAX_CONNECTIONS as u64 + 4096;
+
+/// Asks the system for as many file descriptors as a node may need. Whatever it gives has to do.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(WANTED_FILES, |maximum| maximum.min(WANTED_FILES));
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!("could not raise the limit on open files to {wanted}: {error}");
+        }
+    }
 }
 
-/// A connection that counts as open for as long as it is there.
+/// Accepts connections for as long as it is asked to.
+pub fn accepted(
+    listener: TcpListener,
+    counters: Connections,
+) -> impl futures_core::Stream<Item = io::Result<Connection>> {
+    accepted_up_to(listener, MAX_CONNECTIONS, counters)
+}
+
+fn accepted_up_to(
+    listener: TcpListener,
+    most: usize,
+    counters: Connections,
+) -> impl futures_core::Stream<Item = io::Result<Connection>> {
+    let places = Arc::new(Semaphore::new(most));
+    let (connections_tx, connections_rx) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = connections_tx.closed() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => match places.clone().try_acquire_owned() {
+                    Ok(place) => {
+                        // A connection that refuses this is slower, or closed already.
+                        let _ = stream.set_nodelay(true);
+                        if connections_tx.send(Ok(Connection::new(stream, place, &counters))).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(_) => {
+                        counters.refused.inc();
+                        tracing::warn!("closed a connection: there are {most} already");
+                    }
+                },
+                Err(error) => {
+                    tracing::warn!("could not accept a connection: {error}");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    });
+    tokio_stream::wrappers::ReceiverStream::new(connections_rx)
+}
+
+/// A connection, with its place among those that there may be.
 pub struct Connection {
     stream: TcpStream,
+    /// Until the preface is there: what it lacks, and when it must be complete.
+    waiting: Option<(usize, Pin<Box<Sleep>>)>,
+    _place: OwnedSemaphorePermit,
     counters: Connections,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, counters: &Connections) -> Connection {
+    fn new(stream: TcpStream, place: OwnedSemaphorePermit, counters: &Connections) -> Connection {
         counters.accepted.inc();
         counters.open.inc();
-        Connection { stream, counters: counters.clone() }
+        let waiting = Some((PREFACE_BYTES, Box::pin(sleep(PREFACE_TIMEOUT))));
+        Connection { stream, waiting, _place: place, counters: counters.clone() }
     }
 }
 
@@ -37,12 +113,21 @@ impl Drop for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let filled = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if let Some((lacking, timeout)) = &mut this.waiting {
+            if read.is_pending() {
+                ready!(timeout.as_mut().poll(context));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            *lacking = lacking.saturating_sub(buffer.filled().len() - filled);
+            if *lacking == 0 {
+                this.waiting = None;
+            }
+        }
+        read
     }
 }
 
@@ -77,5 +162,49 @@ impl Connected for Connection {
 
     fn connect_info(&self) -> TcpConnectInfo {
         self.stream.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_stream::StreamExt;
+
+    #[tokio::test]
+    async fn connections_beyond_the_bound_are_closed_until_one_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let counters = Metrics::new().client_connections;
+        let mut accepted = std::pin::pin!(accepted_up_to(listener, 1, counters.clone()));
+        let _first = TcpStream::connect(address).await.unwrap();
+        let first = accepted.next().await.unwrap().unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        assert_eq!(second.read(&mut [0]).await.unwrap_or(0), 0, "closed");
+        assert_eq!((counters.open.get(), counters.accepted.get(), counters.refused.get()), (1, 1, 1));
+        drop(first);
+        assert_eq!(counters.open.get(), 0);
+        let _third = TcpStream::connect(address).await.unwrap();
+        accepted.next().await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_a_connection_that_has_begun_may_be_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut accepted = std::pin::pin!(accepted(listener, Metrics::new().client_connections));
+        let mut connection = accepted.next().await.unwrap().unwrap();
+        let mut preface = [0; PREFACE_BYTES];
+        connection.waiting.as_mut().unwrap().1 = Box::pin(sleep(Duration::from_millis(20)));
+        client.write_all(&preface[1..]).await.unwrap();
+        let failed = connection.read_exact(&mut preface).await.unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+
+        connection.waiting = Some((1, Box::pin(sleep(Duration::from_millis(20)))));
+        client.write_all(&[0]).await.unwrap();
+        connection.read_exact(&mut [0]).await.unwrap();
+        let silent = tokio::time::timeout(Duration::from_millis(50), connection.read(&mut [0])).await;
+        assert!(silent.is_err(), "it stays");
     }
 }

@@ -6,6 +6,7 @@ use crate::metrics::Operation;
 use crate::requests::{self, Invalid};
 use crate::scan;
 use crate::shell::Shell;
+use ringfort_core::limits::MAX_SCAN_BYTES;
 use ringfort_core::replica::{Query, QueryReply, Reply};
 use ringfort_core::types::{NodeId, ShardId};
 use ringfort_core::worker::Request as CoreRequest;
@@ -27,6 +28,7 @@ impl Kv for KvService {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         self.counted(Operation::Put, async {
             let (deadline, put) = self.open(request)?;
+            let _taken = self.shell.in_flight.take(put.key.len() + put.value.len()).ok_or_else(too_many)?;
             let shard = self.shell.routing.shard_of(&put.key);
             let request = requests::put(put).map_err(refusal)?;
             self.execute(shard, request, deadline, |reply| requests::put_response(&reply)).await
@@ -37,6 +39,7 @@ impl Kv for KvService {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         self.counted(Operation::Get, async {
             let (deadline, get) = self.open(request)?;
+            let _taken = self.shell.in_flight.take(get.key.len()).ok_or_else(too_many)?;
             let shard = self.shell.routing.shard_of(&get.key);
             let consistency = get.consistency();
             let query = requests::get(get).map_err(refusal)?;
@@ -53,6 +56,7 @@ impl Kv for KvService {
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
         self.counted(Operation::Delete, async {
             let (deadline, delete) = self.open(request)?;
+            let _taken = self.shell.in_flight.take(delete.key.len()).ok_or_else(too_many)?;
             let shard = self.shell.routing.shard_of(&delete.key);
             let request = requests::delete(delete).map_err(refusal)?;
             self.execute(shard, request, deadline, |reply| requests::delete_response(&reply)).await
@@ -63,6 +67,7 @@ impl Kv for KvService {
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
         self.counted(Operation::Scan, async {
             let (deadline, scan) = self.open(request)?;
+            let _taken = self.shell.in_flight.take(MAX_SCAN_BYTES).ok_or_else(too_many)?;
             let query: Query = requests::scan(scan).map_err(refusal)?;
             let page = scan::scan(&self.shell, query, deadline).await.map_err(|error| status_of(&error))?;
             Ok(Response::new(requests::scan_response(page)))
@@ -120,6 +125,10 @@ fn get_response(reply: Reply) -> Option<GetResponse> {
         Reply::Query(QueryReply::Get(record)) => Some(requests::get_response(record)),
         _ => None,
     }
+}
+
+fn too_many() -> Status {
+    outcome::overloaded("too many requests are under way in this node; retry later")
 }
 
 fn refusal(invalid: Invalid) -> Status {

@@ -1,8 +1,9 @@
 //! The node's gRPC servers: one for clients and operators, one for the other nodes.
 
 mod cluster;
-mod connections;
+pub mod connections;
 mod kv;
+mod marked;
 mod peer;
 pub mod status;
 mod timeout;
@@ -49,10 +50,13 @@ pub async fn serve_clients(
     health: HealthServer<impl Health>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let connections = connections::counted(listener, shell.metrics.client_connections.clone());
+    let connections = connections::accepted(listener, shell.metrics.client_connections.clone());
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .with_service_name("ringfort.v1.Kv")
+            .with_service_name("ringfort.v1.Cluster")
+            .with_service_name("grpc.health.v1.Health")
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let broken = "the descriptors come from the compiler";
@@ -62,7 +66,7 @@ pub async fn serve_clients(
         .initial_stream_window_size(CLIENT_WINDOW_BYTES)
         .initial_connection_window_size(CLIENT_CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-        .add_service(kv)
+        .add_service(marked::Marked(kv))
         .add_service(ClusterServer::new(cluster::ClusterService { shell }))
         .add_service(health)
         .add_service(descriptors().build_v1().expect(broken))
@@ -80,7 +84,7 @@ pub async fn set_health(health: &HealthReporter, is_serving: bool) {
 
 /// Serves the other nodes for as long as the process runs.
 pub async fn serve_peers(shell: Arc<Shell>, listener: TcpListener) -> Result<(), tonic::transport::Error> {
-    let connections = connections::counted(listener, shell.metrics.peer_connections.clone());
+    let connections = connections::accepted(listener, shell.metrics.peer_connections.clone());
     let peer = PeerServer::new(peer::PeerService::new(shell)).max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
     Server::builder()
         .initial_stream_window_size(PEER_WINDOW_BYTES)
@@ -95,7 +99,7 @@ pub async fn serve_peers(shell: Arc<Shell>, listener: TcpListener) -> Result<(),
 fn status_of(error: &ExecuteError) -> Status {
     match error {
         ExecuteError::NoLeader { .. } => outcome::unavailable(error.to_string(), None),
-        ExecuteError::Overloaded { .. } => outcome::overloaded(error.to_string()),
+        ExecuteError::Overloaded { .. } | ExecuteError::Full(_) => outcome::overloaded(error.to_string()),
         ExecuteError::Unknown { .. } => outcome::unknown(format!("{error}; a write may or may not be applied")),
     }
 }

@@ -13,6 +13,7 @@ use ringfort_proto::v1::peer_server::Peer;
 use ringfort_proto::v1::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status, Streaming};
 
 pub struct PeerService {
@@ -80,7 +81,7 @@ impl PeerService {
     fn take(&self, from: NodeId, batch: PeerBatch) {
         // A message whose replicas are on other nodes than its sender and this one is nobody's.
         let is_meant = |message: &ringfort_core::message::RaftMessage| {
-            (message.from.node(), message.to.node()) == (from, self.shell.node)
+            (message.from.node(), message.to.node()) == (from, self.shell.node) && self.shell.pressure.takes(message)
         };
         self.shell.push_messages(batch.raft.into_iter().filter_map(convert::from_wire).filter(is_meant).collect());
         for bytes in batch.control {
@@ -98,12 +99,19 @@ impl PeerService {
 
     /// A request to be handed to a worker, unless it can be answered here.
     fn forwarded(&self, from: NodeId, forward: Forward) -> Option<Incoming> {
-        let Forward { id, shard, op, .. } = forward;
+        let Forward { id, shard, deadline_ms, op } = forward;
         let shard = ShardId(shard);
-        let ticket = Ticket::Peer { node: from, id };
+        let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
+        let ticket = Ticket::Peer { node: from, id, deadline };
         match op.map(requests::from_wire) {
             Some(Ok(request)) if self.is_of(shard, &request) => match self.shell.read_here(shard, &request) {
-                None => Some(Incoming { shard, request, ticket }),
+                None => match self.shell.pressure.refusal(&request) {
+                    None => Some(Incoming { shard, request, ticket }),
+                    Some(failure) => {
+                        ticket.answer(&self.shell, Err(failure));
+                        None
+                    }
+                },
                 Some(reply) => {
                     ticket.answer(&self.shell, Ok(reply));
                     None

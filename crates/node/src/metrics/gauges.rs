@@ -27,6 +27,9 @@ pub struct Gauges {
     log_entries: IntGauge,
     keys: IntGauge,
     key_value_bytes: IntGauge,
+    requests_in_flight: IntGauge,
+    disk_full: IntGauge,
+    memory_full: IntGauge,
 }
 
 impl Gauges {
@@ -57,6 +60,9 @@ impl Gauges {
             keys: maker.gauge("keys", "Keys in all replicas here."),
             key_value_bytes: maker
                 .gauge("key_value_bytes", "Memory of keys and values in all replicas here, estimated."),
+            requests_in_flight: maker.gauge("requests_in_flight", "Requests of clients that are under way here."),
+            disk_full: maker.gauge("disk_full", "1 while the log has no disk space, and writes are refused."),
+            memory_full: maker.gauge("memory_full", "1 while --max-memory is reached, and puts are refused."),
         }
     }
 
@@ -110,6 +116,9 @@ impl Metrics {
         let (keys, bytes) = sizes.fold((0, 0), |(keys, bytes), (more, larger)| (keys + more, bytes + larger));
         self.gauges.keys.set(keys as i64);
         self.gauges.key_value_bytes.set(bytes as i64);
+        self.gauges.requests_in_flight.set(shell.in_flight.requests() as i64);
+        self.gauges.disk_full.set(shell.pressure.is_disk_full().into());
+        self.gauges.memory_full.set(shell.pressure.is_memory_full().into());
         Ok(())
     }
 }

@@ -40,8 +40,6 @@ pub struct Metrics {
     applied_entries: IntCounter,
     pub log_sync_seconds: Histogram,
     pub log_record_items: Histogram,
-    /// 1 while writes wait for disk space.
-    pub log_without_space: IntGauge,
     pub snapshots_written: Outcomes,
     pub snapshots_sent: Outcomes,
     pub snapshots_received: Outcomes,
@@ -54,6 +52,8 @@ pub struct Metrics {
 pub struct Connections {
     pub open: IntGauge,
     pub accepted: IntCounter,
+    /// Closed at once, because there were too many.
+    pub refused: IntCounter,
 }
 
 /// Two counters, for what may fail.
@@ -73,9 +73,11 @@ impl Metrics {
         let maker = Maker(Registry::new());
         let open = maker.gauges("connections", "Connections that are open, by port.", "port");
         let accepted = maker.counters("connections_accepted_total", "Connections accepted, by port.", &["port"]);
+        let refused = maker.counters("connections_refused_total", "Connections closed at once: too many.", &["port"]);
         let connections = |port: &str| Connections {
             open: open.with_label_values(&[port]),
             accepted: accepted.with_label_values(&[port]),
+            refused: refused.with_label_values(&[port]),
         };
         let outcomes = |name, help| {
             let counters = maker.counters(name, help, &["outcome"]);
@@ -108,8 +110,6 @@ impl Metrics {
                 "Changes of all shards that went into one record of the log, and one sync.",
                 &ITEMS,
             ),
-            log_without_space: maker
-                .gauge("log_without_space", "1 while the log waits for disk space, and writes with it."),
             snapshots_written: outcomes("snapshots_written_total", "Snapshots of shards written to the disk."),
             snapshots_sent: outcomes("snapshots_sent_total", "Snapshots sent to other nodes."),
             snapshots_received: outcomes("snapshots_received_total", "Snapshots that other nodes sent."),

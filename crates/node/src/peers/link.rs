@@ -80,14 +80,14 @@ async fn keep_connected(
     shell: Weak<Shell>,
 ) {
     let mut pause = FIRST_PAUSE;
-    let mut was_connected = true;
+    // An attempt that fails like the one before is not worth another line.
+    let mut said = String::new();
     loop {
         let target = address.borrow_and_update().clone();
         let started = Instant::now();
         let error: tonic::Status = match connect(&target).await {
             Ok(channel) => {
                 tracing::debug!(%node, target, "connected");
-                was_connected = true;
                 let mut client = PeerClient::new(channel).max_encoding_message_size(MAX_PEER_MESSAGE_BYTES);
                 tokio::select! {
                     ended = client.raft(lane.open()) => match ended {
@@ -101,8 +101,9 @@ async fn keep_connected(
         };
         lane.close();
         let Some(shell) = shell.upgrade() else { return };
-        if std::mem::take(&mut was_connected) {
+        if said != error.message() {
             tracing::info!(%node, target, "no connection to node {node}: {}", error.message());
+            said = error.message().to_owned();
         }
         for worker in &shell.workers {
             worker.push_event(Event::Unreachable(node));
@@ -111,7 +112,7 @@ async fn keep_connected(
         pause = if started.elapsed() > GOOD_CONNECTION { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
         tokio::select! {
             _ = tokio::time::sleep(pause) => {}
-            _ = hurry.notified() => {}
+            _ = hurry.notified() => said.clear(),
             changed = address.changed() => if changed.is_err() { return },
         }
     }

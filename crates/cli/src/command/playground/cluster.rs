@@ -88,8 +88,9 @@ impl Cluster {
         screen: Arc<Screen>,
     ) -> Result<Cluster, ClusterError> {
         let directory = match directory {
-            Some(path) => fs::create_dir_all(&path)
-                .map(|()| Directory::Given(path.clone()))
+            // Absolute, for commands that are typed elsewhere.
+            Some(path) => std::path::absolute(&path)
+                .and_then(|absolute| fs::create_dir_all(&absolute).map(|()| Directory::Given(absolute)))
                 .map_err(|source| ClusterError::Directory { directory: path.display().to_string(), source })?,
             None => TempDir::with_prefix("ringfort-playground-").map(Directory::Temporary).map_err(|source| {
                 ClusterError::Directory { directory: std::env::temp_dir().display().to_string(), source }
@@ -173,7 +174,7 @@ impl Cluster {
         self.ended_rx.recv().await.expect("the cluster holds a sender itself")
     }
 
-    /// Stops all nodes at once. Returns how many did not end well by themselves.
+    /// Stops all nodes at once. Returns how many of them failed at it or had to be killed.
     pub async fn stop(mut self) -> usize {
         let mut stops = tokio::task::JoinSet::new();
         for mut node in self.nodes.drain(..) {

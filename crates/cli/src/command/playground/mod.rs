@@ -51,28 +51,30 @@ impl Playground {
                 interrupted_by_signals(play(&mut cluster, &screen)).await
             };
             // Whatever happened, no process and no temporary directory stays behind.
-            stop(cluster, &screen).await?;
+            let stopped_well = stop(cluster, &screen).await?;
             match result? {
                 Some(Err(failure)) if self.tour => {
                     screen.failed(&failure.to_string())?;
                     Ok(Answer::No)
                 }
-                Some(result) => result.map(|()| Answer::Yes),
+                Some(Err(failure)) => Err(failure),
                 None if self.tour => Ok(Answer::No),
-                None => Ok(Answer::Yes),
+                Some(Ok(())) | None => Ok(if stopped_well { Answer::Yes } else { Answer::No }),
             }
         })
     }
 }
 
-/// Runs until the work is done (its result) or SIGINT or SIGTERM comes (`None`).
-async fn interrupted_by_signals<T>(work: impl Future<Output = T>) -> io::Result<Option<T>> {
+/// Runs until the work is done (its result) or SIGINT, SIGTERM or SIGHUP comes (`None`).
+pub(super) async fn interrupted_by_signals<T>(work: impl Future<Output = T>) -> io::Result<Option<T>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     Ok(tokio::select! {
         result = work => Some(result),
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
+        _ = hangup.recv() => None,
     })
 }
 
@@ -114,14 +116,17 @@ fn manual(cluster: &Cluster) -> String {
     text
 }
 
-async fn stop(cluster: Cluster, screen: &Screen) -> io::Result<()> {
-    screen.line("stopping ...")?;
-    let (begun, count) = (Instant::now(), cluster.nodes.len());
-    match cluster.stop().await {
-        0 => screen.done(&format!("{} stopped after {:.1} s", nodes(count), begun.elapsed().as_secs_f32())),
-        // Among them those that had ended before.
-        badly => screen.line(&format!("{} stopped; {badly} did not end by themselves", nodes(count))),
+/// Stops all nodes; whether they ended well.
+async fn stop(cluster: Cluster, screen: &Screen) -> io::Result<bool> {
+    // Where nobody reads any more, the nodes are stopped all the same.
+    let _ = screen.line("stopping ...");
+    let begun = Instant::now();
+    let failed = cluster.stop().await;
+    match failed {
+        0 => screen.done(&format!("all nodes stopped after {:.1} s", begun.elapsed().as_secs_f32()))?,
+        _ => screen.failed(&format!("{} did not stop well", nodes(failed)))?,
     }
+    Ok(failed == 0)
 }
 
 fn nodes(count: usize) -> String {

@@ -38,9 +38,11 @@ impl NodeCommand {
     }
 }
 
-/// This program's name as the user typed it.
+/// This program's name as it is understood in any directory: as the user typed it, or its path.
 pub fn program() -> String {
-    std::env::args().next().map_or_else(|| "ringfort".to_owned(), |name| quoted(&name))
+    let typed = std::env::args().next().filter(|name| !name.contains('/'));
+    let path = || std::env::current_exe().map_or_else(|_| "ringfort".to_owned(), |path| path.display().to_string());
+    quoted(&typed.unwrap_or_else(path))
 }
 
 fn quoted(word: &str) -> String {
@@ -151,8 +153,12 @@ impl NodeProcess {
         let _ = self.status.wait_for(Option::is_some).await;
     }
 
-    /// Asks the node to stop and waits until it has; one that takes too long is killed. Returns whether it ended well.
+    /// Asks the node to stop and waits until it has; one that takes too long is killed. Returns whether it ended well;
+    /// one that had ended before has nothing to do with it.
     pub async fn stop(&mut self) -> bool {
+        if self.status.borrow().is_some() {
+            return true;
+        }
         self.signal(Signal::INT);
         if timeout(STOP_PATIENCE, self.status.wait_for(Option::is_some)).await.is_err() {
             self.kill().await;

@@ -21,11 +21,27 @@ impl Serve {
             );
         }
         let name = self.node_id.clone();
-        let node = Node::start(self.node_config())?;
-        let (grpc, raft) = (node.grpc_address(), node.raft_address());
-        tracing::info!("{name} serves on {grpc}, and nodes on {raft}");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let mut signals = runtime.block_on(async { Signals::new() })?;
+        let config = self.node_config();
+        // The first start of a node that joins may wait for its cluster. Nothing that it does meanwhile must be finished.
+        let starting = runtime.spawn_blocking(move || Node::start(config));
+        let started = runtime.block_on(async {
+            tokio::select! {
+                started = starting => Ok(started),
+                received = signals.next() => Err(received),
+            }
+        });
+        let node = match started {
+            Ok(started) => started??,
+            Err(received) => {
+                runtime.shutdown_background();
+                tracing::info!("{received}: stopped before the node had started; started again, it begins anew");
+                return Ok(Answer::Yes);
+            }
+        };
+        let (grpc, raft) = (node.grpc_address(), node.raft_address());
+        tracing::info!("{name} serves on {grpc}, and nodes on {raft}");
         let failed = node.failed();
         let (received, failure) = runtime.block_on(async {
             tokio::select! {

@@ -77,9 +77,14 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_SHARDS", value_name = "NUMBER", default_value = "64", value_parser = parse_shards)]
     pub shards: ShardCount,
 
-    /// Threads that run the shards; half the cores unless given.
+    /// Threads that run the shards, and as many for the network; half the cores unless given.
     #[arg(long, env = "RINGFORT_WORKERS", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
+
+    /// Bytes of keys and values, with what they cost around them, from which on this node refuses puts; without it
+    /// there is no limit.
+    #[arg(long, env = "RINGFORT_MAX_MEMORY", value_name = "BYTES")]
+    pub max_memory: Option<u64>,
 
     /// The address to listen on, with all ports. One that other machines reach needs --insecure.
     #[arg(long, env = "RINGFORT_LISTEN", value_name = "IP", default_value = "127.0.0.1")]
@@ -187,6 +192,7 @@ impl Serve {
                 Reads::Quorum => ReadMode::Quorum,
             },
             segment_bytes: self.segment_bytes,
+            max_memory_bytes: self.max_memory,
         }
     }
 }

@@ -44,11 +44,17 @@ pub fn judge(status: &StatusResponse) -> Verdict {
     let lost: Vec<String> = shards().filter(|shard| !can_serve(shard)).map(|shard| shard_name(shard.shard)).collect();
 
     let silent: Vec<&NodeStatus> = status.nodes.iter().filter(|node| !node.alive).collect();
-    let members = || shards().flat_map(|shard| &shard.members).filter(|member| served_by(member.node));
-    let offline: BTreeSet<u64> = members().filter(|member| member.offline).map(|member| member.node).collect();
+    let answering = |member: &&ReplicaStatus| served_by(member.node);
+    let offline = shards().flat_map(|shard| &shard.members).filter(answering).filter(|member| member.offline);
+    let offline: BTreeSet<u64> = offline.map(|member| member.node).collect();
+    // Only a leader knows who has caught up, and without one nobody does.
+    let served = || {
+        let members = shards().filter(|shard| can_serve(shard)).flat_map(|shard| &shard.members);
+        members.filter(answering).filter(|member| !member.offline)
+    };
     let voting = |member: &&ReplicaStatus| member.role() == ReplicaRole::Voter;
-    let lagging = members().filter(|member| !member.offline).filter(voting).filter(|member| !member.caught_up).count();
-    let arriving = members().filter(|member| !member.offline).filter(|member| !voting(member)).count();
+    let lagging = served().filter(voting).filter(|member| !member.caught_up).count();
+    let arriving = served().filter(|member| !voting(member)).count();
 
     let mut clauses = Vec::new();
     if !lost.is_empty() {
@@ -221,6 +227,7 @@ mod tests {
         let mut status = cluster(3);
         silence(&mut status, 1);
         silence(&mut status, 2);
+        status.shards.iter_mut().flat_map(|shard| &mut shard.members).for_each(|member| member.caught_up = false);
         assert_says(
             &status,
             "3 nodes, 2 shards; 3 shards without a leader or a quorum (0, 1, system); \

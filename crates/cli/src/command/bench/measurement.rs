@@ -1,0 +1,111 @@
+//! What a closed loop found.
+
+use super::target::Answer;
+use hdrhistogram::Histogram;
+use ringfort_client::Outcome;
+use serde::Serialize;
+use std::time::Duration;
+
+/// Latencies above count as this: far above any time limit that makes sense.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Of a latency so many decimal digits are kept: an error of 0.1 %.
+const DIGITS: u8 = 3;
+
+/// Answered requests with their latencies in nanoseconds, and those that were not answered.
+#[derive(Clone)]
+pub struct Measurement {
+    pub duration: Duration,
+    pub puts: Histogram<u64>,
+    pub gets: Histogram<u64>,
+    pub errors: Errors,
+    /// One error in words, for all.
+    pub first_error: Option<String>,
+}
+
+/// Requests without the answer that they should have. They are in no latency.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Debug)]
+pub struct Errors {
+    /// Certainly never applied.
+    pub puts_not_applied: u64,
+    /// May be applied.
+    pub puts_of_unknown_outcome: u64,
+    pub gets_failed: u64,
+    /// The key had been loaded.
+    pub gets_without_value: u64,
+}
+
+impl Measurement {
+    pub fn new(duration: Duration) -> Measurement {
+        let (puts, gets) = (histogram(), histogram());
+        Measurement { duration, puts, gets, errors: Errors::default(), first_error: None }
+    }
+
+    pub fn record(&mut self, is_get: bool, answer: Answer, latency: Duration) {
+        match (answer, is_get) {
+            (Answer::Done, true) => record(&mut self.gets, latency),
+            (Answer::Done, false) | (Answer::NotFound, false) => record(&mut self.puts, latency),
+            (Answer::NotFound, true) => self.errors.gets_without_value += 1,
+            (Answer::Failed { outcome, message }, _) => {
+                *match (is_get, outcome) {
+                    (true, _) => &mut self.errors.gets_failed,
+                    (false, Outcome::NotApplied) => &mut self.errors.puts_not_applied,
+                    (false, Outcome::Unknown) => &mut self.errors.puts_of_unknown_outcome,
+                } += 1;
+                self.first_error.get_or_insert(message);
+            }
+        }
+    }
+
+    /// The sum of two measurements that ran at the same time.
+    pub fn with(mut self, other: &Measurement) -> Measurement {
+        self.puts += &other.puts;
+        self.gets += &other.gets;
+        self.errors.puts_not_applied += other.errors.puts_not_applied;
+        self.errors.puts_of_unknown_outcome += other.errors.puts_of_unknown_outcome;
+        self.errors.gets_failed += other.errors.gets_failed;
+        self.errors.gets_without_value += other.errors.gets_without_value;
+        self.first_error = self.first_error.or_else(|| other.first_error.clone());
+        self
+    }
+
+    pub fn answered(&self) -> u64 {
+        self.puts.len() + self.gets.len()
+    }
+
+    pub fn per_second(&self) -> f64 {
+        self.answered() as f64 / self.duration.as_secs_f64()
+    }
+}
+
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(LONGEST.as_nanos() as u64, DIGITS).expect("the bounds fit each other")
+}
+
+pub fn record(histogram: &mut Histogram<u64>, latency: Duration) {
+    histogram.saturating_record(latency.as_nanos() as u64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_told_apart_and_added_up() {
+        let failed = |outcome| Answer::Failed { outcome, message: format!("{outcome:?}") };
+        let mut part = Measurement::new(Duration::from_secs(2));
+        part.record(false, Answer::Done, Duration::from_millis(1));
+        part.record(true, Answer::Done, Duration::from_millis(2));
+        part.record(true, Answer::NotFound, Duration::ZERO);
+        part.record(false, failed(Outcome::Unknown), Duration::ZERO);
+        part.record(false, failed(Outcome::NotApplied), Duration::ZERO);
+        part.record(true, failed(Outcome::Unknown), Duration::ZERO);
+        let sum = part.clone().with(&part);
+        let errors = Errors { puts_not_applied: 2, puts_of_unknown_outcome: 2, gets_failed: 2, gets_without_value: 2 };
+        assert_eq!((sum.puts.len(), sum.gets.len(), sum.errors), (2, 2, errors));
+        assert_eq!(sum.per_second(), 2.0);
+        assert_eq!(sum.first_error.as_deref(), Some("Unknown"));
+        let millisecond = Duration::from_nanos(sum.puts.value_at_quantile(0.5)).as_secs_f64() * 1000.0;
+        assert!((millisecond - 1.0).abs() < 0.001, "{millisecond}");
+    }
+}

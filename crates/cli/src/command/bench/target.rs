@@ -1,0 +1,97 @@
+//! Whom the requests are sent to: the leader of each key by the client, or given nodes in turn.
+
+use super::workload::Operation;
+use crate::failure::Failure;
+use bytes::Bytes;
+use ringfort_client::v1::kv_client::KvClient;
+use ringfort_client::v1::{GetRequest, PutRequest};
+use ringfort_client::{Client, Error, Outcome};
+use ringfort_proto::outcome;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tonic::Request;
+use tonic::transport::{Channel, Endpoint};
+
+/// As large as the client's own limit needs to be for one value.
+const MAX_ANSWER_BYTES: usize = 4 << 20;
+
+/// One connection a node, shared by a part of the requests in flight.
+pub enum Target {
+    /// Each request goes to the leader of its key, and is repeated where that is safe.
+    Leaders(Client),
+    /// Each request goes to the next of these nodes, once.
+    Nodes { nodes: Vec<KvClient<Channel>>, turn: AtomicUsize, timeout: Duration },
+}
+
+/// How a request ended.
+pub enum Answer {
+    Done,
+    /// A get found no such key.
+    NotFound,
+    Failed {
+        outcome: Outcome,
+        message: String,
+    },
+}
+
+impl Target {
+    pub fn leaders(endpoints: &[String], timeout: Duration) -> Result<Target, Failure> {
+        Ok(Target::Leaders(Client::connect(endpoints)?.with_timeout(timeout)))
+    }
+
+    pub fn nodes(endpoints: &[String], timeout: Duration) -> Result<Target, Failure> {
+        let connect = |endpoint: &String| {
+            let address = endpoint.trim().trim_start_matches("http://");
+            let channel = Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(timeout).connect_lazy();
+            Ok(KvClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+        };
+        let nodes = endpoints.iter().map(connect).collect::<Result<_, Failure>>()?;
+        Ok(Target::Nodes { nodes, turn: AtomicUsize::new(0), timeout })
+    }
+
+    /// Sends a request; every put sets `value`.
+    pub async fn send(&self, operation: Operation, value: &Bytes) -> Answer {
+        match self {
+            Target::Leaders(client) => {
+                let result = match operation {
+                    Operation::Put(key) => client.put(key, value.clone()).await.map(|_| true),
+                    Operation::Get(key) => client.get(key).await.map(|found| found.is_some()),
+                };
+                Answer::new(result.map_err(|error| (error.outcome(), error.to_string())))
+            }
+            Target::Nodes { nodes, turn, timeout } => {
+                let mut node = nodes[turn.fetch_add(1, Ordering::Relaxed) % nodes.len()].clone();
+                let result = match operation {
+                    Operation::Put(key) => {
+                        let mut request = Request::new(PutRequest { key, value: value.clone() });
+                        request.set_timeout(*timeout);
+                        node.put(request).await.map(|_| true)
+                    }
+                    Operation::Get(key) => {
+                        let mut request = Request::new(GetRequest { key, ..Default::default() });
+                        request.set_timeout(*timeout);
+                        node.get(request).await.map(|answer| answer.get_ref().found)
+                    }
+                };
+                Answer::new(result.map_err(|status| {
+                    let outcome = outcome::of(&status);
+                    let error = match outcome {
+                        Outcome::NotApplied => Error::Rejected(status),
+                        Outcome::Unknown => Error::UnknownOutcome(status),
+                    };
+                    (outcome, error.to_string())
+                }))
+            }
+        }
+    }
+}
+
+impl Answer {
+    fn new(result: Result<bool, (Outcome, String)>) -> Answer {
+        match result {
+            Ok(true) => Answer::Done,
+            Ok(false) => Answer::NotFound,
+            Err((outcome, message)) => Answer::Failed { outcome, message },
+        }
+    }
+}

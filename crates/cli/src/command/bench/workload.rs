@@ -1,0 +1,104 @@
+//! What is asked: puts and gets of random keys under a prefix of the run's own.
+
+use bytes::Bytes;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// All keys of all runs begin with this.
+const PREFIX: &str = "bench/";
+
+/// The mix of requests, shared by all that send them.
+pub struct Workload {
+    /// `bench/<random>/`: no two runs touch each other's keys.
+    pub prefix: String,
+    pub keys: u64,
+    /// The value of every put.
+    pub value: Bytes,
+    /// Of a hundred requests so many are gets.
+    pub reads_percent: u8,
+    pub in_flight: usize,
+    is_stopped: AtomicBool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Operation {
+    Put(Bytes),
+    Get(Bytes),
+}
+
+impl Workload {
+    /// `keys` must not be 0.
+    pub fn new(keys: u64, value_bytes: usize, reads_percent: u8, in_flight: usize) -> Workload {
+        let mut random = Random::new();
+        let value = (0..value_bytes).map(|_| random.next() as u8).collect();
+        let prefix = format!("{PREFIX}{:08x}/", random.next() as u32);
+        Workload { prefix, keys, value, reads_percent, in_flight, is_stopped: AtomicBool::new(false) }
+    }
+
+    /// Lets no further request begin.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Relaxed)
+    }
+
+    pub fn key(&self, number: u64) -> Bytes {
+        format!("{}{number:08}", self.prefix).into()
+    }
+
+    /// The next request, its key drawn uniformly.
+    pub fn draw(&self, random: &mut Random) -> Operation {
+        let key = self.key(random.next() % self.keys);
+        match random.next() % 100 < u64::from(self.reads_percent) {
+            true => Operation::Get(key),
+            false => Operation::Put(key),
+        }
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): even enough for keys, and next to free.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new() -> Random {
+        Random(RandomState::new().hash_one(0))
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_mixed_as_asked_and_stay_in_the_key_space() {
+        for percent in [0, 30, 100] {
+            let workload = Workload::new(10, 16, percent, 1);
+            let known: Vec<Bytes> = (0..10).map(|number| workload.key(number)).collect();
+            let (mut random, mut gets) = (Random::new(), 0);
+            for _ in 0..10_000 {
+                let operation = workload.draw(&mut random);
+                gets += u32::from(matches!(operation, Operation::Get(_)));
+                let (Operation::Put(key) | Operation::Get(key)) = operation;
+                assert!(known.contains(&key), "{key:?}");
+            }
+            let expected = u32::from(percent) * 100;
+            assert!(gets.abs_diff(expected) < 300 && (gets == expected || percent == 30), "{percent} %: {gets}");
+        }
+    }
+
+    #[test]
+    fn runs_do_not_share_keys() {
+        let runs = [Workload::new(1, 0, 0, 1), Workload::new(1, 0, 0, 1)];
+        assert_ne!(runs[0].prefix, runs[1].prefix);
+        assert!(runs[0].key(0).starts_with(b"bench/"));
+    }
+}

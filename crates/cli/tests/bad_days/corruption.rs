@@ -1,0 +1,157 @@
+//! Bits that flip in the files of a node that is stopped: what was damaged is not trusted, and comes from the others.
+
+use crate::SMALL;
+use crate::support::{Cluster, Node, list};
+use ringfort_client::{Client, Error};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+const KEYS: usize = 200;
+
+/// The sectors of the log, as `ringfort_core::log` describes them: the first one of a record has this mark in its header.
+const SECTOR_BYTES: usize = 512;
+const MARK: (usize, &[u8]) = (48, b"RFL1");
+
+/// A byte in the header, and one in what comes after it.
+const IN_HEADER: usize = 10;
+const IN_BODY: usize = 300;
+
+fn files(directory: &Path, prefix: &str) -> Vec<PathBuf> {
+    let all = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let named = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(prefix);
+    let mut files: Vec<PathBuf> = all.filter(named).collect();
+    files.sort();
+    files
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 0x10;
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Flips a bit in one of the last records of the log, in one that others follow.
+fn damage_log(node: &Node, at: usize) {
+    let is_record = |sector: &[u8]| sector[MARK.0..].starts_with(MARK.1);
+    let records = files(&node.directory, "log-").into_iter().flat_map(|path| {
+        let bytes = std::fs::read(&path).unwrap();
+        let sectors = bytes.chunks_exact(SECTOR_BYTES).enumerate();
+        let first: Vec<usize> = sectors.filter(|(_, sector)| is_record(sector)).map(|(number, _)| number).collect();
+        first.into_iter().map(move |number| (path.clone(), number * SECTOR_BYTES))
+    });
+    let records: Vec<(PathBuf, usize)> = records.collect();
+    let (path, start) = &records[records.len() - 10];
+    flip(path, start + at);
+}
+
+/// Flips a bit in the middle of every snapshot.
+fn damage_snapshots(node: &Node) {
+    let snapshots = files(&node.directory, "snap-");
+    assert!(!snapshots.is_empty(), "the node has snapshots");
+    for path in snapshots {
+        let middle = std::fs::metadata(&path).unwrap().len() / 2;
+        flip(&path, middle as usize);
+    }
+}
+
+async fn put_keys(client: &Client) {
+    for number in 0..KEYS {
+        client.put(format!("k{number:03}"), format!("value {number}")).await.unwrap();
+    }
+}
+
+/// What each key reads as, all at the same time: those of a shard that is offline end at the time limit.
+async fn read_keys(client: &Client) -> BTreeMap<usize, Result<Option<String>, Error>> {
+    let mut reads = JoinSet::new();
+    for number in 0..KEYS {
+        let client = client.clone();
+        reads.spawn(async move {
+            let read = client.get(format!("k{number:03}")).await;
+            (number, read.map(|found| found.map(|found| String::from_utf8_lossy(&found.value).into_owned())))
+        });
+    }
+    reads.join_all().await.into_iter().collect()
+}
+
+/// The ids of the replicas on a node, by shard.
+fn replicas_on(cluster: &Cluster, node: &str) -> BTreeMap<String, u64> {
+    let status = cluster.status().unwrap();
+    let id = list(&status, "nodes").iter().find(|known| known["name"] == node).expect("it is known")["id"].clone();
+    let shards = list(&status, "shards").iter();
+    let replicas = shards.filter_map(|shard| {
+        let member = list(shard, "members").iter().find(|member| member["node"] == id)?;
+        Some((shard["shard"].as_str()?.to_owned(), member["replica"].as_u64()?))
+    });
+    replicas.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_replicas_are_replaced_from_the_others() {
+    let mut cluster = Cluster::prepare(3, &SMALL);
+    cluster.nodes[0].start();
+    cluster.wait_until_complete(1);
+    let client = cluster.client();
+    put_keys(&client).await;
+    cluster.nodes[1].start();
+    cluster.nodes[2].start();
+    cluster.wait_until_complete(3);
+    put_keys(&client).await;
+
+    for what in ["a record's header", "snapshots", "a record"] {
+        let before = replicas_on(&cluster, "node2");
+        put_keys(&client).await;
+        cluster.nodes[1].kill();
+        match what {
+            "a record's header" => damage_log(&cluster.nodes[1], IN_HEADER),
+            "snapshots" => damage_snapshots(&cluster.nodes[1]),
+            _ => damage_log(&cluster.nodes[1], IN_BODY),
+        }
+        cluster.nodes[1].start();
+        let status = cluster.wait_until_complete(3);
+        let summary = status["summary"].as_str().unwrap();
+        assert!(summary.contains("tolerates 1 node failure; all replicas caught up"), "{what}: {summary}");
+        let after = replicas_on(&cluster, "node2");
+        let replaced = before.iter().filter(|(shard, replica)| after[*shard] > **replica).count();
+        assert!(replaced > 0, "{what}: none of {before:?} was replaced");
+        assert!(after.iter().all(|(shard, replica)| *replica >= before[shard]), "{what}: {after:?}");
+    }
+    let log = cluster.nodes[1].log();
+    assert!(log.contains("found at the start") && log.contains("can't be trusted: asking for a new one"), "{log}");
+
+    // What node2 has must be whole: it is needed for a quorum now.
+    cluster.nodes[0].kill();
+    for (number, read) in read_keys(&client).await {
+        assert_eq!(read.unwrap(), Some(format!("value {number}")), "k{number:03}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_node_keeps_damaged_shards_offline_and_says_so() {
+    for (at, all_are_lost) in [(IN_BODY, false), (IN_HEADER, true)] {
+        let mut cluster = Cluster::start_with(1, &SMALL);
+        put_keys(&cluster.client()).await;
+        cluster.nodes[0].kill();
+        damage_log(&cluster.nodes[0], at);
+        cluster.nodes[0].start();
+        let status = cluster.wait_for_status("the shard is missed", |status| {
+            let summary = status["summary"].as_str().unwrap();
+            summary.contains("without a leader or a quorum") && summary.contains("replicas are offline on node1")
+        });
+        assert_eq!(status["healthy"], false);
+        let client = cluster.client().with_timeout(Duration::from_secs(2));
+        let mut unavailable = 0;
+        for (number, read) in read_keys(&client).await {
+            match read {
+                Ok(value) => assert_eq!(value, Some(format!("value {number}")), "k{number:03}"),
+                Err(error) => {
+                    assert!(matches!(error, Error::Unavailable { .. }), "k{number:03}: {error}");
+                    unavailable += 1;
+                }
+            }
+        }
+        assert!(unavailable > 0);
+        assert_eq!(unavailable == KEYS, all_are_lost, "{unavailable} keys can't be read");
+    }
+}

@@ -1,0 +1,147 @@
+//! No space for the log: writes are refused in time, reads go on, and so do writes when there is space again.
+
+use crate::support::Cluster;
+use crate::{SMALL, skip};
+use ringfort_client::{Client, Error};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const DISK_BYTES: u64 = 24 << 20;
+const VALUE_BYTES: usize = 64 << 10;
+
+/// A small disk of its own at a directory.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Nothing where this process may not mount.
+    fn mount(directory: &Path) -> Option<SmallDisk> {
+        std::fs::create_dir_all(directory).unwrap();
+        let size = format!("size={DISK_BYTES}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory).output();
+        mounted.is_ok_and(|output| output.status.success()).then(|| SmallDisk(directory.to_owned()))
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.join("ballast")
+    }
+
+    /// Takes all the space that is left.
+    fn fill(&self) {
+        let mut ballast = std::fs::File::options().create(true).append(true).open(self.ballast()).unwrap();
+        while std::io::Write::write_all(&mut ballast, &[1; 4096]).is_ok() {}
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // The nodes may be running still.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
+    }
+}
+
+fn value(number: usize) -> Vec<u8> {
+    let mut value = vec![b'v'; VALUE_BYTES];
+    value[..8].copy_from_slice(&(number as u64).to_le_bytes());
+    value
+}
+
+async fn assert_has(client: &Client, acknowledged: &[usize]) {
+    for &number in acknowledged {
+        let found = client.get(format!("k{number}")).await.unwrap();
+        assert!(found.is_some_and(|found| found.value == value(number)), "k{number} was acknowledged and is not there");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_writes_but_not_reads_and_loses_nothing() {
+    let mut cluster = Cluster::prepare(1, &SMALL);
+    let Some(disk) = SmallDisk::mount(&cluster.nodes[0].directory) else {
+        return skip("a small disk can't be mounted here");
+    };
+    std::fs::write(disk.ballast(), vec![1; 12 << 20]).unwrap();
+    cluster.nodes[0].start();
+    cluster.wait_until_complete(1);
+    let client = cluster.client().with_timeout(Duration::from_secs(1));
+
+    let mut acknowledged = Vec::new();
+    let mut unknown = 0;
+    let mut refused = 0;
+    for number in 0.. {
+        let begun = Instant::now();
+        match client.put(format!("k{number}"), value(number)).await {
+            Ok(_) => {
+                assert_eq!(refused, 0, "there is no space yet");
+                acknowledged.push(number);
+            }
+            // What was proposed before the log met the end of the disk.
+            Err(Error::UnknownOutcome(_)) => unknown += 1,
+            Err(error @ Error::Overloaded(_)) => {
+                assert!(error.to_string().contains("the disk of the node"), "{error}");
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        if refused == 10 {
+            break;
+        }
+        assert!(number < 1000, "the disk is larger than it should be");
+    }
+    assert!(acknowledged.len() > 10 && unknown < 10, "{} acknowledged, {unknown} unknown", acknowledged.len());
+    assert!(matches!(client.delete("k0").await, Err(Error::Overloaded(_))), "a delete must be logged, too");
+    assert_has(&client, &acknowledged).await;
+    assert!(cluster.nodes[0].runs());
+
+    disk.free();
+    let begun = Instant::now();
+    while client.put("after", "v").await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "no writes though there is space");
+    }
+    assert_has(&client, &acknowledged).await;
+    cluster.nodes[0].kill();
+    cluster.nodes[0].start();
+    cluster.wait_until_complete(1);
+    assert_has(&client, &acknowledged).await;
+    assert!(client.get("after").await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_full_disk_of_three_does_not_stop_the_cluster() {
+    let mut cluster = Cluster::prepare(3, &SMALL);
+    let Some(disk) = SmallDisk::mount(&cluster.nodes[0].directory) else {
+        return skip("a small disk can't be mounted here");
+    };
+    cluster.nodes.iter_mut().for_each(|node| node.start());
+    cluster.wait_until_complete(3);
+    let client = cluster.client();
+    disk.fill();
+    let begun = Instant::now();
+    let mut acknowledged = Vec::new();
+    let mut longest = Duration::ZERO;
+    for number in 0..200 {
+        let put = Instant::now();
+        loop {
+            match client.put(format!("k{number}"), value(number)).await {
+                Ok(_) => break acknowledged.push(number),
+                Err(Error::UnknownOutcome(_)) => break,
+                Err(Error::Overloaded(_) | Error::Unavailable { .. }) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        longest = longest.max(put.elapsed());
+    }
+    println!("{} of 200 in {:?}, the longest {longest:?}", acknowledged.len(), begun.elapsed());
+    assert!(acknowledged.len() >= 190, "{}", acknowledged.len());
+    cluster.nodes[0].wait_for_log("no space for the log");
+    disk.free();
+    cluster.wait_until_complete(3);
+    cluster.nodes[1].kill();
+    assert_has(&client, &acknowledged).await;
+}

@@ -1,0 +1,70 @@
+//! When nobody answers, and when nobody waits for the answer.
+
+use crate::SMALL;
+use crate::http2::{greeting, put_frames};
+use crate::support::{Cluster, came_about, text};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+#[test]
+fn without_a_quorum_every_command_ends_in_time() {
+    let mut cluster = Cluster::start_with(3, &SMALL);
+    cluster.prints(&["put", "k", "v"]);
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    let commands = [&["put", "k", "w"][..], &["get", "k"], &["delete", "k"], &["scan"]];
+    for command in commands {
+        let begun = Instant::now();
+        let output = cluster.runs(&[command, &["--timeout=1s"]].concat());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
+        assert!(begun.elapsed() < Duration::from_millis(2500), "{command:?}: {:?}", begun.elapsed());
+        assert!(
+            ["has no leader", "did not answer in time", "outcome"].iter().any(|part| said.contains(part)),
+            "{said}"
+        );
+    }
+    let status = cluster.status().unwrap();
+    assert_eq!(status["healthy"], false);
+    assert!(status["summary"].as_str().unwrap().contains("without a leader or a quorum"), "{}", status["summary"]);
+    // Soon nobody takes itself for a leader any more, and it is known that nothing was done.
+    let is_known = || text(&cluster.runs(&["put", "k", "w", "--timeout=500ms"]).stderr).contains("has no leader");
+    assert!(came_about(is_known));
+}
+
+/// Two rounds of these are more than a node takes in at a time.
+const CONNECTIONS: u32 = 6;
+const REQUESTS: u32 = 1000;
+const ROUNDS: u32 = 2;
+const _: () = assert!(CONNECTIONS * REQUESTS * ROUNDS > 8192);
+
+#[test]
+fn clients_that_leave_take_their_requests_along() {
+    let mut cluster = Cluster::start_with(3, &SMALL);
+    cluster.prints(&["put", "k", "v"]);
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    let pipeline: Vec<u8> = (0..REQUESTS).flat_map(|number| put_frames(2 * number + 1, "k", "v")).collect();
+    for _ in 0..ROUNDS {
+        let connections: Vec<TcpStream> = (0..CONNECTIONS)
+            .map(|_| {
+                let mut stream = TcpStream::connect(cluster.nodes[0].endpoint()).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                stream.write_all(&greeting()).unwrap();
+                stream.write_all(&pipeline).unwrap();
+                assert!(stream.read(&mut [0; 64]).unwrap() > 0, "the node has begun to read");
+                stream
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(300));
+        drop(connections);
+    }
+    assert!(cluster.nodes[0].runs());
+    cluster.nodes[1].start();
+    cluster.nodes[2].start();
+    cluster.wait_until_complete(3);
+    // Nothing waits for those who left: there is room for others.
+    cluster.prints(&["put", "other", "v"]);
+    assert_eq!(cluster.prints(&["get", "other"]), "v");
+}

@@ -1,0 +1,33 @@
+//! Bad input and bad days, over real processes: what must not end a node, and what must be said.
+//!
+//! | module | what goes wrong |
+//! |---|---|
+//! | `starting` | directories, ports and clusters that a node can't start with |
+//! | `strangers` | requests that are too large, bytes that are no requests, connections that say nothing |
+//! | `gone` | no quorum, and clients that leave before they are answered |
+//! | `overload` | more requests than can be done, more data than may be held |
+//! | `disk_full` | no space for the log |
+//! | `corruption` | bits that flip in files |
+//! | `wall_clock` | time that steps backwards |
+//!
+//! Some need what only root may do, or a tool; without it they say so and pass.
+
+mod corruption;
+mod disk_full;
+mod gone;
+mod http2;
+mod overload;
+mod starting;
+mod strangers;
+#[path = "../cluster/support/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "shared with the tests of clusters, which need other parts of it")]
+mod support;
+mod wall_clock;
+
+/// Small clusters: these tests are about nodes, not about numbers.
+const SMALL: [&str; 3] = ["--shards=4", "--segment-bytes=1048576", "--workers=1"];
+
+/// Says why a test can't be run here.
+fn skip(why: &str) {
+    println!("skipped: {why}");
+}

@@ -1,0 +1,107 @@
+//! What is no proper request is refused, and costs nobody else anything.
+
+use crate::SMALL;
+use crate::http2::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, call, exchange, for_each_frame, frame, greeting, message,
+};
+use crate::support::{Cluster, came_about};
+use ringfort_client::Outcome;
+use ringfort_proto::outcome;
+use ringfort_proto::v1::PutRequest;
+use ringfort_proto::v1::kv_client::KvClient;
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+use tonic::Code;
+
+/// More than a node that does nothing needs, far below what the messages claim.
+const MOST_MEMORY_BYTES: u64 = 256 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_beyond_the_limits_are_known_not_to_be_applied() {
+    let cluster = Cluster::start_with(1, &SMALL);
+    let mut client = KvClient::connect(format!("http://{}", cluster.nodes[0].endpoint())).await.unwrap();
+    let large = |bytes| vec![b'x'; bytes];
+    for (key, value) in [
+        (Vec::new(), b"v".to_vec()),
+        (large((64 << 10) + 1), Vec::new()),
+        (b"k".to_vec(), large((1 << 20) + 1)),
+        (b"k".to_vec(), large(5 << 20)),
+    ] {
+        let bytes = key.len() + value.len();
+        let refused = client.put(PutRequest { key: key.into(), value: value.into() }).await.unwrap_err();
+        let seen = (refused.code(), outcome::of(&refused));
+        assert_eq!(seen, (Code::InvalidArgument, Outcome::NotApplied), "{bytes} bytes: {refused}");
+    }
+    let client = cluster.client();
+    assert_eq!(client.get("k").await.unwrap(), None);
+    assert_eq!(client.put("k", large(1 << 20)).await.unwrap().version, 1);
+}
+
+#[test]
+fn malformed_frames_end_their_connection_and_nothing_else() {
+    let mut cluster = Cluster::start_with(1, &SMALL);
+    let (port, raft_port) = (cluster.nodes[0].port, cluster.nodes[0].raft_port);
+    let noise: Vec<u8> = (0..64_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let greeting = greeting();
+    let truncated = &call(1, "/ringfort.v1.Kv/Put")[..20];
+    let huge_frame = [&[0xff, 0xff, 0xff, HEADERS, END_HEADERS, 0, 0, 0, 1][..], &noise].concat();
+    let bad_headers = frame(HEADERS, END_HEADERS, 1, &noise[..1000]);
+    let bad_settings = frame(SETTINGS, 0, 0, &noise[..7]);
+    let claims = message(u32::MAX, &noise[..1000]);
+    let garbage = message(1000, &noise[..1000]);
+    for (port, path) in [
+        (port, "/ringfort.v1.Kv/Put"),
+        (port, "/ringfort.v1.Cluster/Join"),
+        (port, "/nobody/knows"),
+        (raft_port, "/ringfort.v1.Peer/Raft"),
+        (raft_port, "/ringfort.v1.Peer/Snapshot"),
+        (raft_port, "/nobody/knows"),
+    ] {
+        let call = call(1, path);
+        exchange(port, &[&noise]);
+        exchange(port, &[b"GET / HTTP/1.1\r\n\r\n"]);
+        exchange(port, &[&greeting, truncated]);
+        exchange(port, &[&greeting, &huge_frame]);
+        exchange(port, &[&greeting, &bad_headers]);
+        exchange(port, &[&greeting, &bad_settings]);
+        let claimed = exchange(port, &[&greeting, &call, &frame(DATA, 0, 1, &claims)]);
+        let undecodable = exchange(port, &[&greeting, &call, &frame(DATA, END_STREAM, 1, &garbage)]);
+        for answer in [claimed, undecodable] {
+            let mut is_answered = false;
+            for_each_frame(&answer, |kind, _, stream| is_answered |= (kind, stream) == (HEADERS, 1));
+            assert!(is_answered, "{path}");
+        }
+    }
+    assert!(cluster.nodes[0].runs());
+    let peak = cluster.nodes[0].peak_memory_bytes();
+    assert!(peak < MOST_MEMORY_BYTES, "{peak}");
+    assert_eq!(cluster.prints(&["put", "k", "v"]), "OK, version 1\n");
+    assert_eq!(cluster.prints(&["get", "k"]), "v");
+}
+
+#[test]
+fn connections_that_say_nothing_cost_nobody_anything_and_are_closed() {
+    const SILENT: usize = 1000;
+    let cluster = Cluster::start_with(1, &SMALL);
+    let mut silent: Vec<TcpStream> = Vec::new();
+    for number in 0..SILENT {
+        let port = if number % 2 == 0 { cluster.nodes[0].port } else { cluster.nodes[0].raft_port };
+        silent.push(TcpStream::connect(("127.0.0.1", port)).unwrap());
+    }
+    let begun = Instant::now();
+    cluster.prints(&["put", "k", "v"]);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    for stream in &mut silent {
+        stream.set_nonblocking(true).unwrap();
+    }
+    let mut open = SILENT;
+    let closed = came_about(|| {
+        let is_open = |stream: &TcpStream| matches!((&*stream).read(&mut [0; 64]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+        silent.retain(is_open);
+        open = silent.len();
+        open == 0
+    });
+    assert!(closed, "{open} are still open");
+    assert!(cluster.nodes[0].peak_memory_bytes() < MOST_MEMORY_BYTES);
+}

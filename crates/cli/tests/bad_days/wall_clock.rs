@@ -1,0 +1,54 @@
+//! The wall clock stamps entries. When it steps backwards, stamps do not.
+
+use crate::support::{Cluster, came_about, program, text};
+use crate::{SMALL, skip};
+use std::path::PathBuf;
+
+/// The library of faketime (Debian's package `faketime`), which lies to a program about the time.
+fn library() -> Option<PathBuf> {
+    let candidates = std::fs::read_dir("/usr/lib").ok()?.map_while(Result::ok).map(|entry| entry.path());
+    candidates.map(|path| path.join("faketime/libfaketime.so.1")).find(|path| path.exists())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_and_revisions_grow_while_the_wall_clock_steps_back() {
+    let Some(library) = library() else { return skip("faketime is not installed") };
+    let mut cluster = Cluster::prepare(3, &SMALL);
+    for node in &mut cluster.nodes {
+        let offset = node.directory.with_extension("offset");
+        std::fs::write(&offset, "+0\n").unwrap();
+        let mut program = program();
+        program.env("LD_PRELOAD", &library).env("FAKETIME_TIMESTAMP_FILE", offset);
+        program.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+        node.start_by(program);
+    }
+    cluster.wait_until_complete(3);
+    let client = cluster.client();
+    let first = client.put("k", "v").await.unwrap();
+    let mut last = (first.version, first.revision);
+    // All go back an hour, then one of them another one: leaders change between clocks that differ.
+    for (offset, stepped) in [("-3600\n", 0..3), ("-7200\n", 0..1)] {
+        for node in &cluster.nodes[stepped] {
+            std::fs::write(node.directory.with_extension("offset"), offset).unwrap();
+        }
+        for _ in 0..50 {
+            let put = client.put("k", "v").await.unwrap();
+            assert_eq!(put.version, last.0 + 1);
+            assert!(put.revision > last.1, "{} after {}", put.revision, last.1);
+            last = (put.version, put.revision);
+        }
+    }
+    // A node that starts in the past takes up with what it has.
+    cluster.nodes[1].kill();
+    assert!(came_about(|| text(&cluster.runs(&["get", "k"]).stdout) == "v"));
+    let put = client.put("other", "v").await.unwrap();
+    assert_eq!(put.version, 1);
+    let found = client.get("k").await.unwrap().unwrap();
+    assert_eq!((found.version, found.modify_revision), last);
+    // The node saw the steps: it stamps its log by the same clock.
+    let log = cluster.nodes[0].log();
+    let hours = |line: &str| line.get(11..13).and_then(|hour| hour.parse::<u32>().ok());
+    let first = log.lines().find_map(hours).unwrap();
+    let last = log.lines().rev().find_map(hours).unwrap();
+    assert!((first + 24 - last) % 24 >= 1, "from {first} to {last} o'clock");
+}

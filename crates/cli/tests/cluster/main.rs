@@ -1,0 +1,21 @@
+//! Clusters of real processes: `ringfort serve` and the commands as a user runs them, with real sockets, signals, kills
+//! and syncs. What protocols do under every fault is the simulator's business; here it is whether the program that ships
+//! keeps its word.
+//!
+//! | module | what it shows |
+//! |---|---|
+//! | `tour_by_hand` | the README's tour, flag by flag |
+//! | `crashes` | no acknowledged write is lost to `kill -9` of a leader, or of all nodes |
+//! | `growth` | one node becomes five under load |
+//! | `playground` | `ringfort playground`, and that it leaves nothing behind |
+//! | `grpcurl` | a stranger's tool finds its way |
+//! | `refusals` | bad input, and clusters that can't answer |
+
+mod crashes;
+mod growth;
+mod grpcurl;
+mod playground;
+mod refusals;
+#[expect(dead_code, reason = "shared with the tests of bad days, which need other parts of it")]
+mod support;
+mod tour_by_hand;

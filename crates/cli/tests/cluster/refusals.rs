@@ -1,0 +1,83 @@
+//! What can't be done is said in one line, in time.
+
+use crate::support::{Cluster, came_about, run, text};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+const LARGEST_KEY: usize = 64 << 10;
+const LARGEST_VALUE: usize = 1 << 20;
+
+#[track_caller]
+fn assert_fails(output: &Output, said: &str) {
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.lines().count() == 1 && stderr.contains(said), "{said:?} is not in {stderr:?}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn bad_requests_are_refused() {
+    let cluster = Cluster::start(1);
+    let endpoint = cluster.nodes[0].endpoint();
+    assert_fails(&cluster.runs(&["put", "", "value"]), "the key is empty");
+    assert_fails(&cluster.runs(&["get", ""]), "the key is empty");
+    let (key, longer_key) = ("k".repeat(LARGEST_KEY), "k".repeat(LARGEST_KEY + 1));
+    assert_eq!(cluster.prints(&["put", &key, "value"]), "OK, version 1\n");
+    for command in [&["put", &longer_key, "value"][..], &["get", &longer_key], &["delete", &longer_key]] {
+        assert_fails(&cluster.runs(command), "the key has 65537 bytes, the limit is 65536");
+    }
+    let value = vec![b'v'; LARGEST_VALUE];
+    assert!(run(&["put", "large"], &endpoint, &value).status.success());
+    assert_eq!(run(&["get", "large"], &endpoint, b"").stdout, value);
+    let larger = vec![b'v'; LARGEST_VALUE + 1];
+    assert_fails(&run(&["put", "large"], &endpoint, &larger), "the value has 1048577 bytes, the limit is 1048576");
+    let huge = vec![b'v'; 8 << 20];
+    assert_fails(&run(&["put", "large"], &endpoint, &huge), "key and value have 8388613 bytes, the limit is");
+    assert_eq!(run(&["get", "large"], &endpoint, b"").stdout, value, "what was refused was not done");
+
+    let missing = cluster.runs(&["get", "missing"]);
+    assert_eq!((missing.status.code(), &text(&missing.stderr)[..]), (Some(1), "not found\n"));
+}
+
+#[test]
+fn nobody_answers() {
+    // Held but not listened on by a node: what is sent there is never answered. Closed: refused at once.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for endpoint in [silent.local_addr().unwrap(), closed] {
+        for command in [&["get", "k"][..], &["put", "k", "v"], &["status"]] {
+            let begun = Instant::now();
+            let output = run(&[command, &["--timeout=1s"]].concat(), &endpoint.to_string(), b"");
+            assert_fails(&output, "check that the nodes run and are reachable");
+            assert!(begun.elapsed() < Duration::from_secs(3), "{command:?}: {:?}", begun.elapsed());
+        }
+    }
+}
+
+#[test]
+fn without_a_quorum_there_is_no_answer_and_status_says_why() {
+    let mut cluster = Cluster::start(3);
+    assert_eq!(cluster.prints(&["put", "k", "v"]), "OK, version 1\n");
+    cluster.nodes[0].kill();
+    cluster.nodes[1].kill();
+    for command in [&["put", "k", "w"][..], &["get", "k"], &["delete", "k"]] {
+        // Every answer comes in time. The reason is in it once the node that is left knows that it leads no more, and
+        // where its answer arrives before the client's own clock ends the wait.
+        let knows = || {
+            let begun = Instant::now();
+            let output = cluster.runs(&[command, &["--timeout=2s"]].concat());
+            assert_fails(&output, "");
+            assert!(begun.elapsed() < Duration::from_secs(4), "{command:?}: {:?}", begun.elapsed());
+            text(&output.stderr).contains("has no leader")
+        };
+        assert!(came_about(knows), "{command:?}");
+    }
+    let status = cluster.status().unwrap();
+    let summary = status["summary"].as_str().unwrap();
+    assert!(summary.starts_with("3 nodes, 64 shards; 65 shards without a leader or a quorum (0, 1, 2, "), "{summary}");
+    for silent in ["; node1 has been silent for ", "; node2 has been silent for "] {
+        assert!(summary.contains(silent), "{summary}");
+    }
+    assert!(!summary.contains("wait"), "waiting would not help: {summary}");
+    assert_eq!((&status["healthy"], &status["node_failures_tolerated"]), (&false.into(), &0.into()));
+}

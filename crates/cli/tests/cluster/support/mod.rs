@@ -1,0 +1,317 @@
+//! Nodes as processes, commands as a user types them, and waiting for what is to come about.
+//!
+//! Directories are removed and processes killed when a [`Cluster`] is dropped; a test that fails prints the nodes' logs.
+
+mod writers;
+
+pub use writers::{Writers, assert_all_there};
+
+use ringfort_client::Client;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fs::File;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long anything that is awaited may take. Far above what it takes, for machines that are busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pause between two looks at what is awaited.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A node that is asked to stop has this long.
+pub const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// A node, running or not.
+pub struct Node {
+    pub name: String,
+    pub port: u16,
+    pub raft_port: u16,
+    /// Of `ringfort serve`. A flag that is given again wins only where [`Node::set`] replaces it.
+    pub arguments: Vec<String>,
+    pub directory: PathBuf,
+    log: PathBuf,
+    process: Option<Child>,
+}
+
+impl Node {
+    pub fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts the node by its command, the same each time.
+    pub fn start(&mut self) {
+        self.start_by(program());
+    }
+
+    /// Starts the node by a program that runs this one.
+    pub fn start_by(&mut self, mut program: Command) {
+        assert!(self.process.is_none(), "{} runs already", self.name);
+        let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        let process = program.arg("serve").args(&self.arguments).stderr(log).spawn().unwrap();
+        self.process = Some(process);
+    }
+
+    /// Gives a flag, `--name=value`, another value.
+    pub fn set(&mut self, flag: &str) {
+        let name = flag.split('=').next().expect("a flag has a name").to_owned() + "=";
+        self.arguments.retain(|argument| !argument.starts_with(&name));
+        self.arguments.push(flag.to_owned());
+    }
+
+    /// What the node has logged since its first start.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until the node has logged this.
+    #[track_caller]
+    pub fn wait_for_log(&self, said: &str) {
+        assert!(came_about(|| self.log().contains(said)), "{} did not say {said:?}", self.name);
+    }
+
+    /// Waits until the process ends by itself: its exit code.
+    #[track_caller]
+    pub fn ends(&mut self) -> Option<i32> {
+        let mut process = self.process.take().expect("it runs");
+        let mut status = None;
+        let ended = came_about(|| {
+            status = process.try_wait().unwrap();
+            status.is_some()
+        });
+        if !ended {
+            process.kill().unwrap();
+            process.wait().unwrap();
+            panic!("{} did not end within {PATIENCE:?}", self.name);
+        }
+        status.and_then(|status| status.code())
+    }
+
+    pub fn runs(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
+    }
+
+    /// The most memory that the process has had so far.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let id = self.process.as_ref().expect("it runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells the peak");
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        kibibytes << 10
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// Ctrl-C: the status that the process ends with in time.
+    #[track_caller]
+    pub fn interrupt(&mut self) -> ExitStatus {
+        self.stop(Signal::INT)
+    }
+
+    /// Sends a signal that stops a node: the status that the process ends with in time.
+    #[track_caller]
+    pub fn stop(&mut self, signal: Signal) -> ExitStatus {
+        let mut process = self.process.take().expect("it runs");
+        kill_process(Pid::from_child(&process), signal).unwrap();
+        let begun = Instant::now();
+        loop {
+            match process.try_wait().unwrap() {
+                Some(status) => return status,
+                None if begun.elapsed() < STOP_LIMIT => thread::sleep(Duration::from_millis(5)),
+                None => {
+                    process.kill().unwrap();
+                    process.wait().unwrap();
+                    panic!("{} did not stop within {STOP_LIMIT:?}", self.name);
+                }
+            }
+        }
+    }
+}
+
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    directory: TempDir,
+}
+
+impl Cluster {
+    /// Nodes node1, node2, ... with free ports, none of which runs. Each is started by the README's command, with
+    /// underscores in its flags; what else is given comes after it.
+    pub fn prepare(count: usize, extra: &[&str]) -> Cluster {
+        let directory = tempfile::tempdir().unwrap();
+        let ports = free_ports(2 * count);
+        let nodes = ports.chunks(2).enumerate().map(|(number, own)| {
+            let name = format!("node{}", number + 1);
+            let path = directory.path().join(&name);
+            let mut arguments = vec![
+                format!("--port={}", own[0]),
+                format!("--raft_port={}", own[1]),
+                format!("--node_id={name}"),
+                format!("--raft_dir={}", path.display()),
+                match number {
+                    0 => "--bootstrap=true".to_owned(),
+                    _ => format!("--join_addr=localhost:{}", ports[0]),
+                },
+            ];
+            arguments.extend(extra.iter().map(|argument| argument.to_string()));
+            let log = path.with_extension("log");
+            Node { name, port: own[0], raft_port: own[1], arguments, directory: path, log, process: None }
+        });
+        Cluster { nodes: nodes.collect(), directory }
+    }
+
+    /// A cluster of running nodes in which every shard has all its replicas.
+    pub fn start(count: usize) -> Cluster {
+        // Small segments: the disk space that a node secures before it serves.
+        Cluster::start_with(count, &["--segment-bytes=4194304"])
+    }
+
+    /// The same with other flags for all nodes.
+    pub fn start_with(count: usize, extra: &[&str]) -> Cluster {
+        let mut cluster = Cluster::prepare(count, extra);
+        cluster.nodes.iter_mut().for_each(Node::start);
+        cluster.wait_until_complete(count);
+        cluster
+    }
+
+    pub fn node(&mut self, name: &str) -> &mut Node {
+        self.nodes.iter_mut().find(|node| node.name == name).expect("there is such a node")
+    }
+
+    pub fn endpoints(&self) -> Vec<String> {
+        self.nodes.iter().map(Node::endpoint).collect()
+    }
+
+    /// A client that knows all nodes.
+    pub fn client(&self) -> Client {
+        Client::connect(self.endpoints()).unwrap().with_timeout(Duration::from_secs(10))
+    }
+
+    /// Runs a command with `RINGFORT_ENDPOINTS` naming all nodes.
+    pub fn runs(&self, arguments: &[&str]) -> Output {
+        run(arguments, &self.endpoints().join(","), b"")
+    }
+
+    /// What a command prints that must succeed.
+    #[track_caller]
+    pub fn prints(&self, arguments: &[&str]) -> String {
+        let output = self.runs(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// The answer of `status -o json`, or what kept it from coming.
+    pub fn status(&self) -> Result<Value, String> {
+        let output = self.runs(&["status", "-o", "json"]);
+        if output.status.success() {
+            Ok(serde_json::from_slice(&output.stdout).expect("status prints JSON"))
+        } else {
+            Err(text(&output.stderr))
+        }
+    }
+
+    /// Waits for a status that fulfils the condition.
+    #[track_caller]
+    pub fn wait_for_status(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Err("not asked yet".to_owned());
+        let came = came_about(|| {
+            last = self.status();
+            last.as_ref().is_ok_and(&condition)
+        });
+        let summary = last.as_ref().map(|status| status["summary"].clone());
+        assert!(came, "not within {PATIENCE:?}: {what}; the last status was {summary:?}");
+        last.expect("the condition was fulfilled")
+    }
+
+    /// Waits until `nodes` nodes are there and every shard is on as many of them as it can be, up to three, with all
+    /// replicas caught up; and checks that the status then says what that is worth.
+    #[track_caller]
+    pub fn wait_until_complete(&self, nodes: usize) -> Value {
+        let replicas = nodes.min(3);
+        let status = self.wait_for_status(&format!("{nodes} nodes, shards on {replicas} of them"), |status| {
+            status["healthy"] == true
+                && list(status, "nodes").len() == nodes
+                && list(status, "shards").iter().all(|shard| list(shard, "members").len() >= replicas)
+        });
+        let tolerated = u64::from(nodes >= 3);
+        assert_eq!(status["node_failures_tolerated"], tolerated, "{}", status["summary"]);
+        status
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(mut process) = node.process.take() {
+                let _ = process.kill();
+                let _ = process.wait();
+            }
+            if thread::panicking() {
+                let log = std::fs::read_to_string(&node.log).unwrap_or_default();
+                eprintln!("--- {} logged, in {}:\n{log}", node.name, self.directory.path().display());
+            }
+        }
+    }
+}
+
+/// The program under test, out of reach of the settings of whoever runs the tests.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringfort"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RINGFORT_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end.
+pub fn run(arguments: &[&str], endpoints: &str, stdin: &[u8]) -> Output {
+    let mut child = program()
+        .args(arguments)
+        .env("RINGFORT_ENDPOINTS", endpoints)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that reads no stdin may have ended already.
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    child.wait_with_output().unwrap()
+}
+
+/// Whether a condition comes about before the patience is over.
+pub fn came_about(mut condition: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if begun.elapsed() >= PATIENCE {
+            return false;
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Ports that were free a moment ago. All are held until all are known: no two of them are the same.
+fn free_ports(count: usize) -> Vec<u16> {
+    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+pub fn list<'a>(value: &'a Value, field: &str) -> &'a Vec<Value> {
+    value[field].as_array().unwrap_or_else(|| panic!("{field} is a list"))
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

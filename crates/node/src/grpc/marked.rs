@@ -1,0 +1,50 @@
+//! Says of a request that was too large to be read that nothing was applied.
+//!
+//! tonic refuses it before any service sees it, with OUT_OF_RANGE and no word about the outcome; a client would have to
+//! take a write for possibly applied. No service of a node answers OUT_OF_RANGE itself.
+
+use ringfort_proto::metadata;
+use ringfort_proto::outcome;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::server::NamedService;
+use tonic::{Code, Status};
+
+#[derive(Clone)]
+pub struct Marked<S>(pub S);
+
+impl<S: NamedService> NamedService for Marked<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<http::Request<Body>> for Marked<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            let response = answer.await?;
+            Ok(match Status::from_header_map(response.headers()) {
+                Some(status) if is_too_large(&status) => outcome::invalid(status.message()).into_http(),
+                _ => response,
+            })
+        })
+    }
+}
+
+fn is_too_large(status: &Status) -> bool {
+    status.code() == Code::OutOfRange && status.metadata().get(metadata::OUTCOME).is_none()
+}

@@ -1,0 +1,69 @@
+//! How much clients may have under way in one node at the same time.
+//!
+//! Without a bound an overloaded node takes everything in, and answers all of it too late: each request waits behind more
+//! than can be done before its deadline. Two bounds keep what waits below what a few seconds can do. The cheaper one is on
+//! the requests of a connection: HTTP/2 has the client wait, and the node never sees the surplus. The one here is for
+//! many connections; it refuses, which costs the processor not much less than a small write does.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Requests of all clients together; more are refused as overload. Several times what the syncs of a disk need to be
+/// used fully, and what a core carries out in a fraction of a second.
+pub const MAX_REQUESTS: usize = 8192;
+
+/// Bytes of keys and values in them; more are refused as overload.
+pub const MAX_BYTES: usize = 256 << 20;
+
+#[derive(Debug, Default)]
+pub struct InFlight {
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// A request that was taken in; it is over when this is dropped.
+#[derive(Debug)]
+pub struct Taken<'a> {
+    counts: &'a InFlight,
+    bytes: usize,
+}
+
+impl InFlight {
+    /// Requests that are under way.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Takes in a request that holds so many bytes, or nothing at the bounds.
+    pub fn take(&self, bytes: usize) -> Option<Taken<'_>> {
+        let requests = self.requests.fetch_add(1, Ordering::Relaxed);
+        let held = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let taken = Taken { counts: self, bytes };
+        (requests < MAX_REQUESTS && held + bytes <= MAX_BYTES).then_some(taken)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.counts.requests.fetch_sub(1, Ordering::Relaxed);
+        self.counts.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_is_refused_until_something_is_over() {
+        let counts = InFlight::default();
+        let mut taken: Vec<_> = (0..MAX_REQUESTS).map(|_| counts.take(1).expect("there is room")).collect();
+        assert!(counts.take(1).is_none());
+        taken.pop();
+        assert!(counts.take(1).is_some());
+        drop(taken);
+        let large = counts.take(MAX_BYTES).expect("all of it fits");
+        assert!(counts.take(1).is_none());
+        drop(large);
+        assert!(counts.take(1).is_some());
+    }
+}
