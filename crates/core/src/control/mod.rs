@@ -242,7 +242,10 @@ impl Control {
             return;
         }
         self.renewed = Some(now);
-        let renew = self.lost.iter().map(|&(shard, replica)| SystemCommand::Renew { shard, replica });
+        // A leader elsewhere means that a quorum is intact. Without one a new replica would have nobody to get its data
+        // from, and the damaged one stays as it is, for an operator to recover.
+        let led = self.lost.iter().filter(|(shard, _)| self.leaders.contains_key(shard));
+        let renew = led.map(|&(shard, replica)| SystemCommand::Renew { shard, replica });
         self.out.proposals.extend(renew);
     }
 
