@@ -228,3 +228,34 @@ fn installed() -> SnapshotAck {
 fn refused(reason: &str) -> SnapshotAck {
     SnapshotAck { installed: false, reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_core::machine::CutMeta;
+
+    #[test]
+    fn a_snapshot_that_can_not_be_built_leaves_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Arc::new(FileDisk::open(directory.path()).unwrap());
+        let meta = CutMeta { revision: 1, stamp: Default::default(), hash: 7, len: 1 };
+        let header = SnapshotHeader {
+            shard: ShardId(1),
+            index: LogIndex(9),
+            term: Term(2),
+            conf_state: Default::default(),
+            meta: meta.encode(),
+        };
+        // Sound frames around what is no state.
+        let mut writer = SnapshotWriter::begin(disk.clone(), "sent", &header).unwrap();
+        writer.chunk(b"no entries").unwrap();
+        writer.finish().unwrap();
+        let (frames_tx, frames_rx) = mpsc::channel(8);
+        let mut reader = SnapshotReader::open(disk.clone(), "sent").unwrap();
+        while let Some(frame) = reader.next_frame().unwrap() {
+            frames_tx.blocking_send(frame).unwrap();
+        }
+        assert!(matches!(write(&disk, "received", &header, frames_rx), Err(TransferError::Restore(_))));
+        assert_eq!(disk.list().unwrap(), ["sent"]);
+    }
+}
