@@ -95,7 +95,9 @@ impl Client {
             };
             self.note_failure(target, &address, &status);
             // What a node said last tells more than that the last attempt had no time left.
-            if status.metadata().contains_key(metadata::OUTCOME) || !is_said_by_a_node(&last) {
+            if is_said_by_a_node(&status)
+                || !matches!(&last, Error::Unavailable { source, .. } if is_said_by_a_node(source))
+            {
                 last = Error::Unavailable { asked: address.to_string(), source: status };
             }
             if is_redirected && hints < HINTS_IN_A_ROW {
@@ -221,8 +223,9 @@ fn judge(status: Status, effect: Effect) -> Verdict {
     }
 }
 
-fn is_said_by_a_node(error: &Error) -> bool {
-    matches!(error, Error::Unavailable { source, .. } if source.metadata().contains_key(metadata::OUTCOME))
+/// Whether a node has said that nothing was applied, and why. Time that ran out here says less.
+fn is_said_by_a_node(status: &Status) -> bool {
+    status.metadata().contains_key(metadata::OUTCOME) && outcome::of(status) == Outcome::NotApplied
 }
 
 /// The time limit was over before the first attempt.
