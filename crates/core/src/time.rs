@@ -46,3 +46,16 @@ pub struct Now {
     pub moment: Moment,
     pub wall: Wall,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_grow_while_the_wall_clock_steps_back() {
+        let stamp = Stamp::default().next(Wall(1000));
+        assert_eq!(stamp, Stamp(1000));
+        assert_eq!(stamp.next(Wall(10)), Stamp(1001));
+        assert_eq!(stamp.next(Wall(1000)), Stamp(1001));
+    }
+}

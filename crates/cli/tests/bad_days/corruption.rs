@@ -3,6 +3,7 @@
 use crate::SMALL;
 use crate::support::{Cluster, Node, list};
 use ringfort_client::{Client, Error};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -135,10 +136,11 @@ async fn a_single_node_keeps_damaged_shards_offline_and_says_so() {
         cluster.nodes[0].kill();
         damage_log(&cluster.nodes[0], at);
         cluster.nodes[0].start();
-        let status = cluster.wait_for_status("the shard is missed", |status| {
+        let is_missed = |status: &Value| {
             let summary = status["summary"].as_str().unwrap();
             summary.contains("without a leader or a quorum") && summary.contains("replicas are offline on node1")
-        });
+        };
+        let status = cluster.wait_for_status("the shard is missed", is_missed);
         assert_eq!(status["healthy"], false);
         let client = cluster.client().with_timeout(Duration::from_secs(2));
         let mut unavailable = 0;
@@ -152,6 +154,9 @@ async fn a_single_node_keeps_damaged_shards_offline_and_says_so() {
             }
         }
         assert!(unavailable > 0);
+        // It stays so. To replace the replica by an empty one would be to give up what can still be recovered.
+        let status = cluster.status().unwrap();
+        assert!(is_missed(&status), "{}", status["summary"]);
         assert_eq!(unavailable == KEYS, all_are_lost, "{unavailable} keys can't be read");
     }
 }

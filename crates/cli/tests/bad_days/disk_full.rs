@@ -1,6 +1,6 @@
 //! No space for the log: writes are refused in time, reads go on, and so do writes when there is space again.
 
-use crate::support::Cluster;
+use crate::support::{Cluster, PATIENCE};
 use crate::{SMALL, skip};
 use ringfort_client::{Client, Error};
 use std::path::{Path, PathBuf};
@@ -129,6 +129,7 @@ async fn one_full_disk_of_three_does_not_stop_the_cluster() {
     for number in 0..200 {
         let put = Instant::now();
         loop {
+            assert!(begun.elapsed() < PATIENCE, "the cluster has stopped at {number}");
             match client.put(format!("k{number}"), value(number)).await {
                 Ok(_) => break acknowledged.push(number),
                 Err(Error::UnknownOutcome(_)) => break,

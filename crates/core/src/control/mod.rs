@@ -235,18 +235,22 @@ impl Control {
         }
     }
 
+    /// Replicas that can't be run are replaced where the shard has a leader on another node: a quorum has all that was
+    /// acknowledged, without them. Where none has been heard of, what is left in their log may be all there is; it stays
+    /// as it is, for an operator to recover, since a new replica would take its place.
     fn ask_for_new_replicas(&mut self, now: Moment) {
         let topology = &self.topology;
         self.lost.retain(|(shard, replica)| topology.replica(*shard, replica.node()) == Some(*replica));
-        if self.lost.is_empty() || self.renewed.is_some_and(|at| now < at + PATIENCE) {
+        if self.renewed.is_some_and(|at| now < at + PATIENCE) {
             return;
         }
-        self.renewed = Some(now);
-        // A leader elsewhere means that a quorum is intact. Without one a new replica would have nobody to get its data
-        // from, and the damaged one stays as it is, for an operator to recover.
-        let led = self.lost.iter().filter(|(shard, _)| self.leaders.contains_key(shard));
-        let renew = led.map(|&(shard, replica)| SystemCommand::Renew { shard, replica });
-        self.out.proposals.extend(renew);
+        let is_led_elsewhere = |shard: ShardId| self.leader(shard).is_some_and(|leader| leader != self.node);
+        let replaceable = self.lost.iter().filter(|(shard, _)| is_led_elsewhere(*shard));
+        let renew: Vec<_> = replaceable.map(|&(shard, replica)| SystemCommand::Renew { shard, replica }).collect();
+        if !renew.is_empty() {
+            self.renewed = Some(now);
+            self.out.proposals.extend(renew);
+        }
     }
 
     /// Wants the shards where the ring puts them.
@@ -302,5 +306,36 @@ impl Control {
                 Err(replica) => self.out.proposals.push(SystemCommand::Retire { shard: *shard, replica }),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::topology::tests::member;
+    use crate::types::ClusterId;
+    use ringfort_ring::ShardCount;
+
+    #[test]
+    fn a_lost_replica_is_replaced_only_once_another_node_leads_its_shard() {
+        let mut topology = Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), member("node1"));
+        topology.nodes.insert(NodeId(2), member("node2"));
+        let (shard, node) = (ShardId(0), NodeId(1));
+        let replica = topology.replica(shard, node).expect("the first node has all");
+        let mut now = Moment::default();
+        let mut control = Control::new(node, Arc::new(topology), now);
+        control.handle_lost_replica(shard, replica);
+        let mut asked = |control: &mut Control| {
+            now = now + 2 * PATIENCE;
+            control.handle_tick(now);
+            control.take_effects().proposals
+        };
+        assert_eq!(asked(&mut control), [], "nobody is known to have the rest");
+        let leads = |shard| ControlMessage::Beacon(Beacon { epoch: Epoch(1), leads: vec![(shard, Term(3))] });
+        control.handle_message(Moment::default(), NodeId(2), leads(ShardId(1)));
+        assert_eq!(asked(&mut control), [], "it leads another shard");
+        control.handle_message(Moment::default(), NodeId(2), leads(shard));
+        assert_eq!(asked(&mut control), [SystemCommand::Renew { shard, replica }]);
+        assert_eq!(asked(&mut control), [SystemCommand::Renew { shard, replica }], "until it has an effect");
     }
 }
