@@ -51,10 +51,6 @@ impl Lease {
         self.given_up = true;
     }
 
-    pub fn is_given_up(&self) -> bool {
-        self.given_up
-    }
-
     /// The number of the round that heartbeats sent at `now` belong to.
     pub fn round_at(&mut self, now: Moment) -> u64 {
         if let Some(&(round, sent)) = self.rounds.back()

@@ -120,7 +120,7 @@ impl<T> Replica<T> {
                     return Err(StepRefused::Behind(*behind));
                 }
                 let known = promote.iter().chain(remove).all(|replica| raft.prs().get(replica.0).is_some());
-                if !known || remove.contains(&self.id) || self.quorum_after(promote, remove).is_none() {
+                if !known || remove.contains(&self.id) || !self.keeps_quorum(promote, remove) {
                     return Err(StepRefused::Unsafe);
                 }
                 let promote = promote.iter().map(|&replica| (ConfChangeType::AddNode, replica));
@@ -186,24 +186,18 @@ impl<T> Replica<T> {
         committed >= self.configuration
     }
 
-    /// The voters after a change, if a quorum of them has caught up.
-    fn quorum_after(&self, promote: &[ReplicaId], remove: &[ReplicaId]) -> Option<BTreeSet<ReplicaId>> {
+    /// Whether a quorum of the voters after a change has caught up.
+    fn keeps_quorum(&self, promote: &[ReplicaId], remove: &[ReplicaId]) -> bool {
         let voters: BTreeSet<ReplicaId> = self.raft.raft.prs().conf().voters().ids().iter().map(ReplicaId).collect();
         let after: BTreeSet<ReplicaId> =
             voters.iter().chain(promote).filter(|replica| !remove.contains(replica)).copied().collect();
         let caught_up = after.iter().filter(|&&replica| self.has_caught_up(replica)).count();
-        (caught_up > after.len() / 2).then_some(after)
+        caught_up > after.len() / 2
     }
 
     fn propose_change(&mut self, changes: &[(ConfChangeType, ReplicaId)]) -> Result<(), StepRefused> {
-        let mut change = ConfChangeV2::default();
-        for &(kind, replica) in changes {
-            let mut single = ConfChangeSingle::default();
-            single.set_change_type(kind);
-            single.node_id = replica.0;
-            change.mut_changes().push(single);
-        }
-        self.raft.propose_conf_change(encode_change(changes), change).map_err(|_| StepRefused::Pending)
+        let proposed = self.raft.propose_conf_change(encode_change(changes), for_raft(changes));
+        proposed.map_err(|_| StepRefused::Pending)
     }
 
     /// Called at every tick of a leader.
@@ -228,15 +222,8 @@ impl<T> Replica<T> {
         let changes = decode_change(&entry.context).unwrap_or_else(|error| {
             panic!("configuration change {} of shard {} can't be applied: {error}", entry.index, self.shard)
         });
-        let mut change = ConfChangeV2::default();
-        for (kind, replica) in changes {
-            let mut single = ConfChangeSingle::default();
-            single.set_change_type(kind);
-            single.node_id = replica.0;
-            change.mut_changes().push(single);
-        }
         // A change that does not fit is refused by every replica alike, and leaves the configuration as it is.
-        let _ = self.raft.apply_conf_change(&change);
+        let _ = self.raft.apply_conf_change(&for_raft(&changes));
         self.learn_configurations();
         self.configuration = entry.index;
         self.save_commit = true;
@@ -247,6 +234,18 @@ impl<T> Replica<T> {
             self.raft.raft.become_follower(term, raft::INVALID_ID);
         }
     }
+}
+
+/// The change as raft-rs takes it: joint where it is of more than one replica.
+fn for_raft(changes: &[(ConfChangeType, ReplicaId)]) -> ConfChangeV2 {
+    let mut change = ConfChangeV2::default();
+    for &(kind, replica) in changes {
+        let mut single = ConfChangeSingle::default();
+        single.set_change_type(kind);
+        single.node_id = replica.0;
+        change.mut_changes().push(single);
+    }
+    change
 }
 
 fn encode_change(changes: &[(ConfChangeType, ReplicaId)]) -> Vec<u8> {
