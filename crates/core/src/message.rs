@@ -1,6 +1,6 @@
 //! What nodes say to each other, as values; the shell turns them into bytes on a wire.
 
-use crate::system::Topology;
+use crate::system::{Addresses, Topology};
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId, Term};
 use raft::eraftpb::Message;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub struct Beacon {
     pub epoch: Epoch,
     /// The shards that it leads, and in which term.
     pub leads: Vec<(ShardId, Term)>,
+    /// Where the sender is reached now. The topology may not know yet.
+    pub addresses: Addresses,
 }
 
 /// How a shard's membership stands, as its leader has applied it.

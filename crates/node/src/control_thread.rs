@@ -11,7 +11,7 @@ use ringfort_core::boot;
 use ringfort_core::control::Control;
 use ringfort_core::message::{ControlMessage, ShardReport};
 use ringfort_core::replica::Write;
-use ringfort_core::system::Topology;
+use ringfort_core::system::{Member, Topology};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId, Term};
 use ringfort_core::worker::Request;
 use std::collections::BTreeMap;
@@ -42,6 +42,8 @@ pub enum ControlEvent {
         from: NodeId,
         message: ControlMessage,
     },
+    /// A node has told who and where it is.
+    Introduction(Member),
     Knowledge(oneshot::Sender<Knowledge>),
     Stop,
 }
@@ -56,8 +58,17 @@ pub struct Knowledge {
 
 /// Passes a message of another node on, or drops it where too many wait.
 pub fn deliver(shell: &Shell, from: NodeId, message: ControlMessage) {
+    send(shell, ControlEvent::Message { from, message });
+}
+
+/// Passes on who and where a node says that it is, or drops it where too many wait.
+pub fn introduce(shell: &Shell, member: Member) {
+    send(shell, ControlEvent::Introduction(member));
+}
+
+fn send(shell: &Shell, event: ControlEvent) {
     if shell.control.len() < MAX_WAITING {
-        let _ = shell.control.send(ControlEvent::Message { from, message });
+        let _ = shell.control.send(event);
     }
 }
 
@@ -87,6 +98,7 @@ fn handle(control: &mut Control, event: ControlEvent) {
         ControlEvent::Leadership { shard, term, leads } => control.handle_leadership(shard, term, leads),
         ControlEvent::Lost { shard, replica } => control.handle_lost_replica(shard, replica),
         ControlEvent::Message { from, message } => control.handle_message(now, from, message),
+        ControlEvent::Introduction(member) => control.handle_introduction(&member),
         ControlEvent::Knowledge(asked) => {
             let nodes = control.topology().nodes.keys();
             let silent = nodes.filter_map(|&node| Some((node, now.saturating_since(control.heard_at(node)?))));
@@ -120,8 +132,11 @@ fn perform(shell: &Arc<Shell>, control: &mut Control) {
             tracing::warn!(epoch = %topology.epoch, %error, "could not save the topology");
         }
         shell.push_event_to_all(|| Event::Topology(topology.clone()));
-        shell.peers.set_topology(shell, &topology);
         shell.routing.set_topology(topology);
+    }
+    if let Some(members) = effects.members {
+        shell.peers.set_members(shell, &members);
+        shell.routing.set_members(members);
     }
     for (shard, node) in effects.leaders {
         shell.routing.set_leader(shard, node);

@@ -1,11 +1,14 @@
-//! Becoming part of a cluster: asks until the answer is yes or no.
+//! Becoming part of a cluster: asks until the answer is yes or no. And being found again by one, at another address.
 
+use crate::shell::Shell;
 use crate::start::StartError;
 use bytes::Bytes;
 use ringfort_core::system::{Member, Topology};
 use ringfort_core::types::{ClusterId, NodeId};
+use ringfort_proto::metadata;
 use ringfort_proto::v1::cluster_client::ClusterClient;
 use ringfort_proto::v1::{JoinRequest, TopologyRequest};
+use std::sync::Weak;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -55,7 +58,7 @@ pub async fn join(addresses: &[String], member: &Member, deadline: Instant) -> R
     let mut progress = Instant::now();
     let mut last = Status::unavailable("nobody was asked");
     for address in addresses.iter().cycle() {
-        match ask(address, member).await {
+        match ask(address, member, None).await {
             Ok(joined) => return Ok(joined),
             Err(status) if is_refusal(&status) => {
                 return Err(StartError::Refused { address: address.clone(), reason: status.message().to_owned() });
@@ -75,12 +78,41 @@ pub async fn join(addresses: &[String], member: &Member, deadline: Instant) -> R
     Err(StartError::NoCluster { addresses: addresses.join(", "), reason: last.message().to_owned() })
 }
 
+/// Tells the other nodes where this one is, until the topology says so: where they and `join` say that clients reach
+/// them. Beacons do that, too, for nodes that are where they were. Where all have moved, this is how they find one
+/// another.
+pub async fn introduce(shell: Weak<Shell>, member: Member, join: Vec<String>) {
+    let mut progress = Instant::now();
+    loop {
+        let Some(shell) = shell.upgrade() else { return };
+        if shell.routing.topology().nodes.get(&shell.node) == Some(&member) {
+            return;
+        }
+        let (node, cluster, members) = (shell.node, shell.cluster, shell.routing.members());
+        drop(shell);
+        let known = members.iter().filter(|(other, _)| **other != node).map(|(_, other)| &other.grpc_address);
+        let mut said = None;
+        for address in known.chain(&join).filter(|address| **address != member.grpc_address) {
+            match ask(address, &member, Some(cluster)).await {
+                Ok(_) => return,
+                Err(status) => said = Some(format!("{address}: {}", status.message())),
+            }
+        }
+        if let Some(said) = said.filter(|_| Instant::now() >= progress) {
+            tracing::info!("this node has other addresses than before, which its cluster does not know yet ({said})");
+            progress = Instant::now() + PROGRESS_INTERVAL;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
 /// Whether another attempt would be answered alike.
 fn is_refusal(status: &Status) -> bool {
     matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument | Code::FailedPrecondition)
 }
 
-async fn ask(address: &str, member: &Member) -> Result<Joined, Status> {
+/// Asks one node to take this one in; where it is a member already, only that one cluster's.
+async fn ask(address: &str, member: &Member, cluster: Option<ClusterId>) -> Result<Joined, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| Status::invalid_argument(format!("{address:?} is no address: give host:port")))?;
     let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
@@ -92,6 +124,9 @@ async fn ask(address: &str, member: &Member) -> Result<Joined, Status> {
         identity: Bytes::copy_from_slice(&member.identity.0.to_le_bytes()),
     });
     request.set_timeout(ANSWER_TIMEOUT);
+    if let Some(cluster) = cluster {
+        request.metadata_mut().insert(metadata::CLUSTER, metadata::cluster_value(cluster.0));
+    }
     let response = ClusterClient::new(channel).join(request).await.map_err(|status| match status.code() {
         Code::Unimplemented => Status::failed_precondition("this is not a node's port for clients; give that one"),
         _ => status,

@@ -21,7 +21,6 @@ use ringfort_core::control::Control;
 use ringfort_core::limits::ENTRY_BUDGET_BYTES;
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{ReadMode, ReplicaConfig};
-use ringfort_core::system::{Member, Topology};
 use ringfort_core::worker::{Worker, WorkerConfig, worker_of};
 use ringfort_ring::ShardCount;
 use std::fs::File;
@@ -42,9 +41,6 @@ const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long requests under way may take to be answered when the node stops.
 const REQUEST_PATIENCE: Duration = Duration::from_millis(500);
-
-/// How long a node whose addresses changed tries to tell its cluster before it tries anew.
-const READDRESS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
@@ -146,7 +142,7 @@ impl Node {
         });
 
         let now = clock::moment();
-        let mut control = Control::new(node, topology.clone(), now);
+        let mut control = Control::new(node, topology.clone(), member.addresses(), now);
         let replica = ReplicaConfig {
             seed: topology.cluster.0,
             boot_nonce,
@@ -193,7 +189,7 @@ impl Node {
         if let Some(http) = http {
             http.set_shell(shell.clone());
         }
-        tell_addresses(&shell, &topology, member, config.join);
+        runtime.spawn(join::introduce(Arc::downgrade(&shell), member, config.join));
         Ok(Node {
             shell,
             runtime,
@@ -308,25 +304,4 @@ fn serve(
             tracing::error!("clients are served no more: {error}");
         }
     }))
-}
-
-/// A node that was started at other addresses than its cluster knows tells them, in the background.
-fn tell_addresses(shell: &Arc<Shell>, topology: &Topology, member: Member, join: Vec<String>) {
-    if topology.nodes.get(&shell.node) == Some(&member) {
-        return;
-    }
-    let others = topology.nodes.iter().filter(|(node, _)| **node != shell.node);
-    // Itself last: where it leads the system shard alone, it can take its own word.
-    let mut addresses: Vec<String> = others.map(|(_, other)| other.grpc_address.clone()).chain(join).collect();
-    addresses.push(member.grpc_address.clone());
-    shell.runtime.spawn(async move {
-        loop {
-            let deadline = tokio::time::Instant::now() + READDRESS_PATIENCE;
-            match join::join(&addresses, &member, deadline).await {
-                Ok(_) => return,
-                Err(error) => tracing::warn!("could not tell the cluster this node's addresses: {error}"),
-            }
-            tokio::time::sleep(READDRESS_PATIENCE / 10).await;
-        }
-    });
 }

@@ -4,7 +4,7 @@
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringfort_core::replica::ShardView;
-use ringfort_core::system::Topology;
+use ringfort_core::system::{Members, Topology};
 use ringfort_core::types::{NodeId, ShardId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 pub struct Routing {
     topology: ArcSwap<Topology>,
+    members: ArcSwap<Members>,
     changed: watch::Sender<()>,
     /// By shard; the system shard is the last one. The number of shards of a cluster never changes.
     places: Vec<Place>,
@@ -28,7 +29,8 @@ struct Place {
 impl Routing {
     pub fn new(topology: Arc<Topology>) -> Routing {
         let places = (0..=topology.shards.get()).map(|_| Place::default()).collect();
-        Routing { topology: ArcSwap::new(topology), changed: watch::Sender::new(()), places }
+        let members = ArcSwap::from_pointee(topology.nodes.clone());
+        Routing { topology: ArcSwap::new(topology), members, changed: watch::Sender::new(()), places }
     }
 
     pub fn topology(&self) -> Arc<Topology> {
@@ -38,6 +40,15 @@ impl Routing {
     pub fn set_topology(&self, topology: Arc<Topology>) {
         self.topology.store(topology);
         self.changed.send_replace(());
+    }
+
+    /// All nodes, at the addresses where they were last known to be: the topology's may be older.
+    pub fn members(&self) -> Arc<Members> {
+        self.members.load_full()
+    }
+
+    pub fn set_members(&self, members: Arc<Members>) {
+        self.members.store(members);
     }
 
     /// Waits until a topology fulfils `condition`, and returns it.

@@ -30,7 +30,7 @@ const CHUNKS_AHEAD: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
 enum TransferError {
-    #[error("the receiver is not in the topology")]
+    #[error("the receiver is no member of the cluster")]
     UnknownNode,
     #[error(transparent)]
     Connect(#[from] tonic::transport::Error),
@@ -65,8 +65,8 @@ pub async fn send(shell: Arc<Shell>, name: String, message: RaftMessage) {
 
 async fn stream(shell: &Shell, name: String, message: RaftMessage) -> Result<SnapshotAck, TransferError> {
     let to_node = message.to.node();
-    let topology = shell.routing.topology();
-    let address = &topology.nodes.get(&to_node).ok_or(TransferError::UnknownNode)?.raft_address;
+    let members = shell.routing.members();
+    let address = &members.get(&to_node).ok_or(TransferError::UnknownNode)?.raft_address;
     let channel = link::connect(address).await?;
     let (parts_tx, parts_rx) = mpsc::channel(CHUNKS_AHEAD);
     let header = v1::SnapshotHeader {

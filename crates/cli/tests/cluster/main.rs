@@ -5,12 +5,14 @@
 //! | module | what it shows |
 //! |---|---|
 //! | `tour_by_hand` | the README's tour, flag by flag |
+//! | `addresses` | nodes that come back at other addresses |
 //! | `crashes` | no acknowledged write is lost to `kill -9` of a leader, or of all nodes |
 //! | `growth` | one node becomes five under load |
 //! | `playground` | `ringfort playground`, and that it leaves nothing behind |
 //! | `grpcurl` | a stranger's tool finds its way |
 //! | `refusals` | bad input, and clusters that can't answer |
 
+mod addresses;
 mod crashes;
 mod growth;
 mod grpcurl;

@@ -3,7 +3,8 @@
 use crate::codec::{CodecError, Reader, put_bytes, put_varint};
 use crate::limits::MAX_PEER_MESSAGE_BYTES;
 use crate::message::{Beacon, ControlMessage, ShardReport, Step, StepRequest};
-use crate::system::{DecodeError, Topology};
+use crate::system::topology::read_text;
+use crate::system::{Addresses, DecodeError, Topology};
 use crate::types::{Epoch, ReplicaId, ShardId, Term};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub fn encode(message: &ControlMessage) -> Bytes {
                 put_varint(&mut out, u64::from(shard.0));
                 put_varint(&mut out, term.0);
             }
+            put_bytes(&mut out, beacon.addresses.raft.as_bytes());
+            put_bytes(&mut out, beacon.addresses.grpc.as_bytes());
         }
         ControlMessage::Topology(topology) => {
             out.push(TOPOLOGY);
@@ -74,7 +77,8 @@ pub fn decode(bytes: &[u8]) -> Result<ControlMessage, DecodeError> {
             for _ in 0..reader.varint()? {
                 leads.push((shard(&mut reader)?, Term(reader.varint()?)));
             }
-            ControlMessage::Beacon(Beacon { epoch, leads })
+            let addresses = Addresses { raft: read_text(&mut reader)?, grpc: read_text(&mut reader)? };
+            ControlMessage::Beacon(Beacon { epoch, leads, addresses })
         }
         TOPOLOGY => ControlMessage::Topology(Arc::new(Topology::decode(reader.bytes(MAX_PEER_MESSAGE_BYTES)?)?)),
         REPORT => {
@@ -156,7 +160,11 @@ mod tests {
         let (shard, leader, term, configuration) = (ShardId(3), ReplicaId(77), Term(5), 19);
         let request = |step| ControlMessage::Step(StepRequest { shard, leader, term, configuration, step });
         vec![
-            ControlMessage::Beacon(Beacon { epoch: Epoch(9), leads: vec![(ShardId::SYSTEM, Term(2)), (shard, term)] }),
+            ControlMessage::Beacon(Beacon {
+                epoch: Epoch(9),
+                leads: vec![(ShardId::SYSTEM, Term(2)), (shard, term)],
+                addresses: member("a").addresses(),
+            }),
             ControlMessage::Topology(Arc::new(Topology::bootstrap(
                 ClusterId(1),
                 ShardCount::new(4).unwrap(),

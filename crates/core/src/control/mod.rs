@@ -5,6 +5,10 @@
 //! its own answers with the topology, so that the latest one reaches all nodes that can be reached, at the latest a
 //! beacon after they can be. What is known of others is soft: any message here may be lost or come late.
 //!
+//! A beacon also says where its sender is now. A node that was started elsewhere is so dialled at once by those that it
+//! reaches, and with their votes can become part of a quorum again, which then writes its addresses into the topology
+//! ([`whereabouts`]).
+//!
 //! Leaders of shards report how their membership stands to the leader of the system shard. Its controller compares
 //! that with what the topology wants and answers with one step at a time ([`plan`]). It keeps nothing that it could
 //! not learn again, so that a new system leader goes on where the old one stopped: reports of shards that are not
@@ -12,16 +16,18 @@
 
 pub mod codec;
 pub mod plan;
+mod whereabouts;
 
 use crate::limits::{MAX_CONCURRENT_MOVES, TICK};
 use crate::message::{Beacon, ControlMessage, ShardReport, StepRequest};
-use crate::system::{SystemCommand, Topology};
+use crate::system::{Addresses, Member, Members, SystemCommand, Topology};
 use crate::time::Moment;
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId, Term};
 use plan::Action;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use whereabouts::Whereabouts;
 
 /// Beacons go out this often, and at once when what they say has changed.
 pub const BEACON_INTERVAL: Duration = Duration::from_millis(500);
@@ -42,6 +48,8 @@ pub struct ControlEffects {
     pub steps: Vec<StepRequest>,
     /// A newer topology than before: to be written to disk, given to the workers and to the routing.
     pub topology: Option<Arc<Topology>>,
+    /// All nodes with the addresses to reach them at, where these have changed. They may be ahead of the topology's.
+    pub members: Option<Arc<Members>>,
     /// Who leads which shard, where that has changed.
     pub leaders: Vec<(ShardId, NodeId)>,
 }
@@ -50,6 +58,7 @@ pub struct ControlEffects {
 pub struct Control {
     node: NodeId,
     topology: Arc<Topology>,
+    whereabouts: Whereabouts,
     /// The shards that this node leads.
     led: BTreeMap<ShardId, Term>,
     leaders: BTreeMap<ShardId, (Term, NodeId)>,
@@ -59,6 +68,7 @@ pub struct Control {
     lost: BTreeSet<(ShardId, ReplicaId)>,
     placed: Option<(Epoch, Moment)>,
     renewed: Option<Moment>,
+    readdressed: Option<Moment>,
     next_beacon: Moment,
     beacon_due: bool,
     out: ControlEffects,
@@ -72,10 +82,12 @@ struct Reported {
 }
 
 impl Control {
-    pub fn new(node: NodeId, topology: Arc<Topology>, now: Moment) -> Control {
+    /// `addresses` are where this node is reached now.
+    pub fn new(node: NodeId, topology: Arc<Topology>, addresses: Addresses, now: Moment) -> Control {
         let mut control = Control {
             node,
             topology: topology.clone(),
+            whereabouts: Whereabouts::new(node, addresses),
             led: BTreeMap::new(),
             leaders: BTreeMap::new(),
             heard: BTreeMap::new(),
@@ -83,11 +95,13 @@ impl Control {
             lost: BTreeSet::new(),
             placed: None,
             renewed: None,
+            readdressed: None,
             next_beacon: now,
             beacon_due: true,
             out: ControlEffects::default(),
         };
         control.out.topology = Some(topology);
+        control.publish_members();
         control
     }
 
@@ -121,6 +135,7 @@ impl Control {
             self.beacon(now);
         }
         self.ask_for_new_replicas(now);
+        self.ask_for_own_addresses(now);
         if self.led.contains_key(&ShardId::SYSTEM) {
             self.place(now);
             self.act(now);
@@ -132,8 +147,10 @@ impl Control {
         if topology.epoch <= self.topology.epoch || topology.cluster != self.topology.cluster {
             return;
         }
+        self.whereabouts.follow(&self.topology, &topology);
         self.topology = topology.clone();
         self.out.topology = Some(topology);
+        self.publish_members();
         self.beacon_due = true;
         let nodes = &self.topology.nodes;
         self.heard.retain(|node, _| nodes.contains_key(node));
@@ -161,6 +178,16 @@ impl Control {
     /// The replicas on this node that can't be run.
     pub fn lost_replicas(&self) -> impl Iterator<Item = (ShardId, ReplicaId)> + '_ {
         self.lost.iter().copied()
+    }
+
+    /// A node has told this one who and where it is, outside of the streams between nodes. One that proves to be a known
+    /// member is dialled there; anybody else is none of this node's business before the system shard takes them in.
+    pub fn handle_introduction(&mut self, member: &Member) {
+        if let Some((node, known)) = self.topology.node_named(&member.name)
+            && known.identity == member.identity
+        {
+            self.learn_addresses(node, member.addresses());
+        }
     }
 
     /// A shard that this node leads reports.
@@ -195,6 +222,7 @@ impl Control {
         for (shard, term) in beacon.leads {
             self.learn_leader(shard, term, from);
         }
+        self.learn_addresses(from, beacon.addresses);
         if beacon.epoch < self.topology.epoch {
             self.out.messages.push((from, ControlMessage::Topology(self.topology.clone())));
         }
@@ -208,6 +236,16 @@ impl Control {
                 self.out.leaders.push((shard, node));
             }
         }
+    }
+
+    fn learn_addresses(&mut self, node: NodeId, addresses: Addresses) {
+        if self.whereabouts.hear(&self.topology, node, addresses) {
+            self.publish_members();
+        }
+    }
+
+    fn publish_members(&mut self) {
+        self.out.members = Some(Arc::new(self.whereabouts.members(&self.topology)));
     }
 
     fn handle_report(&mut self, report: ShardReport) {
@@ -230,7 +268,8 @@ impl Control {
         self.next_beacon = now + BEACON_INTERVAL;
         let leads: Vec<(ShardId, Term)> = self.led.iter().map(|(&shard, &term)| (shard, term)).collect();
         for &node in self.topology.nodes.keys().filter(|&&node| node != self.node) {
-            let beacon = Beacon { epoch: self.topology.epoch, leads: leads.clone() };
+            let addresses = self.whereabouts.own().clone();
+            let beacon = Beacon { epoch: self.topology.epoch, leads: leads.clone(), addresses };
             self.out.messages.push((node, ControlMessage::Beacon(beacon)));
         }
     }
@@ -250,6 +289,16 @@ impl Control {
         if !renew.is_empty() {
             self.renewed = Some(now);
             self.out.proposals.extend(renew);
+        }
+    }
+
+    /// Has the topology name this node's addresses, until it does.
+    fn ask_for_own_addresses(&mut self, now: Moment) {
+        let Some(known) = self.topology.nodes.get(&self.node) else { return };
+        let member = known.at(self.whereabouts.own().clone());
+        if member != *known && self.readdressed.is_none_or(|at| now >= at + PATIENCE) {
+            self.readdressed = Some(now);
+            self.out.proposals.push(SystemCommand::Join(member));
         }
     }
 
@@ -323,7 +372,7 @@ mod tests {
         let (shard, node) = (ShardId(0), NodeId(1));
         let replica = topology.replica(shard, node).expect("the first node has all");
         let mut now = Moment::default();
-        let mut control = Control::new(node, Arc::new(topology), now);
+        let mut control = Control::new(node, Arc::new(topology), member("node1").addresses(), now);
         control.handle_lost_replica(shard, replica);
         let mut asked = |control: &mut Control| {
             now = now + 2 * PATIENCE;
@@ -331,7 +380,11 @@ mod tests {
             control.take_effects().proposals
         };
         assert_eq!(asked(&mut control), [], "nobody is known to have the rest");
-        let leads = |shard| ControlMessage::Beacon(Beacon { epoch: Epoch(1), leads: vec![(shard, Term(3))] });
+        let addresses = member("node2").addresses();
+        let leads = |shard| {
+            let leads = vec![(shard, Term(3))];
+            ControlMessage::Beacon(Beacon { epoch: Epoch(1), leads, addresses: addresses.clone() })
+        };
         control.handle_message(Moment::default(), NodeId(2), leads(ShardId(1)));
         assert_eq!(asked(&mut control), [], "it leads another shard");
         control.handle_message(Moment::default(), NodeId(2), leads(shard));

@@ -17,7 +17,7 @@ use crate::time::Stamp;
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId};
 pub use command::SystemCommand;
 use std::sync::Arc;
-pub use topology::{Group, Member, Topology};
+pub use topology::{Addresses, Group, Member, Members, Topology};
 
 /// Why bytes are not a topology or a command of the system shard.
 #[derive(Debug, thiserror::Error)]

@@ -23,7 +23,7 @@ pub struct Topology {
     pub cluster: ClusterId,
     pub epoch: Epoch,
     pub shards: ShardCount,
-    pub nodes: BTreeMap<NodeId, Member>,
+    pub nodes: Members,
     /// One for each shard, and one for [`ShardId::SYSTEM`].
     pub groups: BTreeMap<ShardId, Group>,
     pub(super) next_node: u64,
@@ -40,6 +40,27 @@ pub struct Member {
     pub raft_address: String,
     /// Where clients reach it, `host:port`.
     pub grpc_address: String,
+}
+
+/// The nodes of a cluster.
+pub type Members = BTreeMap<NodeId, Member>;
+
+/// Where a node is reached, as in [`Member`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Addresses {
+    pub raft: String,
+    pub grpc: String,
+}
+
+impl Member {
+    pub fn addresses(&self) -> Addresses {
+        Addresses { raft: self.raft_address.clone(), grpc: self.grpc_address.clone() }
+    }
+
+    /// The same node at other addresses.
+    pub fn at(&self, Addresses { raft, grpc }: Addresses) -> Member {
+        Member { raft_address: raft, grpc_address: grpc, ..self.clone() }
+    }
 }
 
 /// Where one shard's replicas are to be, and which there are.
@@ -162,7 +183,7 @@ fn read_u32(reader: &mut Reader, what: &'static str) -> Result<u32, DecodeError>
     u32::try_from(reader.varint()?).map_err(|_| DecodeError::Invalid(what))
 }
 
-pub(super) fn read_text(reader: &mut Reader) -> Result<String, DecodeError> {
+pub(crate) fn read_text(reader: &mut Reader) -> Result<String, DecodeError> {
     let bytes = reader.bytes(MAX_NAME_BYTES)?;
     String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Invalid("text that is not UTF-8"))
 }

@@ -1,6 +1,7 @@
 //! What operators, clients and nodes that want to join ask of the cluster.
 
 use super::{status, status_of, timeout};
+use crate::control_thread;
 use crate::shell::Shell;
 use ringfort_core::replica::{Reply, Write};
 use ringfort_core::system::topology::MAX_NAME_BYTES;
@@ -24,6 +25,8 @@ impl Cluster for ClusterService {
         metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
         let deadline = timeout::deadline(request.metadata());
         let member = member(request.into_inner())?;
+        // Without a quorum the cluster can't write down where the node is, and needs it for one, perhaps.
+        control_thread::introduce(&self.shell, member.clone());
         let command = CoreRequest::Write(Write::System(SystemCommand::Join(member.clone())));
         let executed = self.shell.execute(ShardId::SYSTEM, command, deadline).await;
         let node = match executed.map_err(|error| status_of(&error))?.reply {
@@ -41,7 +44,8 @@ impl Cluster for ClusterService {
 
     async fn topology(&self, _: Request<TopologyRequest>) -> Result<Response<TopologyResponse>, Status> {
         let topology = self.shell.routing.topology();
-        let nodes = topology.nodes.iter().map(|(id, member)| Node {
+        let members = self.shell.routing.members();
+        let nodes = members.iter().map(|(id, member)| Node {
             id: id.0,
             name: member.name.clone(),
             grpc_address: member.grpc_address.clone(),

@@ -114,7 +114,7 @@ impl KvService {
     }
 
     fn name_leader(&self, metadata: &mut MetadataMap, node: NodeId) {
-        if let Some(member) = self.shell.routing.topology().nodes.get(&node) {
+        if let Some(member) = self.shell.routing.members().get(&node) {
             metadata::set_leader(metadata, &member.grpc_address);
         }
     }

@@ -33,7 +33,8 @@ pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
     replicas.sort_by_key(|replica| replica.shard);
     let sizes = replicas.iter().filter_map(|replica| Some(shell.routing.view(replica.shard)?.size()));
     let (keys, bytes) = sizes.fold((0, 0), |(keys, bytes), (more, larger)| (keys + more, bytes + larger));
-    let member = topology.nodes.get(&shell.node);
+    let members = shell.routing.members();
+    let member = members.get(&shell.node);
     let text = |field: fn(&ringfort_core::system::Member) -> &String| member.map(field).cloned().unwrap_or_default();
     let node = NodeStatus {
         id: shell.node.0,
@@ -60,20 +61,22 @@ pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
 
 /// What all nodes know that can be reached in time.
 pub async fn gather(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
-    let topology = shell.routing.topology();
+    let (topology, members) = (shell.routing.topology(), shell.routing.members());
     let silent = knowledge(shell).await?.silent;
     let mut asked = JoinSet::new();
-    for (&node, member) in topology.nodes.iter().filter(|(node, _)| **node != shell.node) {
+    for (&node, member) in members.iter().filter(|(node, _)| **node != shell.node) {
         let address = member.grpc_address.clone();
         asked.spawn(async move { (node, timeout(NODE_TIMEOUT, ask(address)).await.ok().flatten()) });
     }
     let mut parts = BTreeMap::from([(shell.node, own(shell).await?)]);
     for (node, part) in asked.join_all().await {
-        // A node of another cluster at the address is not the one that is meant.
-        let is_meant = |part: &StatusResponse| part.cluster_id == topology.cluster.0;
+        // Another node may have the address by now, of this cluster or another one.
+        let is_meant = |part: &StatusResponse| {
+            part.cluster_id == topology.cluster.0 && part.nodes.first().is_some_and(|told| told.id == node.0)
+        };
         parts.extend(part.filter(is_meant).map(|part| (node, part)));
     }
-    let nodes = topology.nodes.iter().map(|(&id, member)| {
+    let nodes = members.iter().map(|(&id, member)| {
         let told = parts.get(&id).and_then(|part| part.nodes.first().cloned());
         told.unwrap_or_else(|| NodeStatus {
             id: id.0,

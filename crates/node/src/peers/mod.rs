@@ -16,7 +16,7 @@ use ringfort_core::control::codec;
 use ringfort_core::effects::is_urgent;
 use ringfort_core::message::{ControlMessage, RaftMessage};
 use ringfort_core::replica::{Failure, Reply};
-use ringfort_core::system::Topology;
+use ringfort_core::system::Members;
 use ringfort_core::types::{ClusterId, NodeId, ShardId};
 use ringfort_core::worker::Request;
 use ringfort_proto::v1;
@@ -54,11 +54,11 @@ impl Peers {
         Peers { cluster, node, peers: ArcSwap::default(), next_forward: AtomicU64::new(1) }
     }
 
-    /// Connects to the nodes of the topology, follows their addresses, and leaves those that are gone.
-    pub fn set_topology(&self, shell: &Arc<Shell>, topology: &Topology) {
+    /// Connects to the nodes of the cluster, follows their addresses, and leaves those that are gone.
+    pub fn set_members(&self, shell: &Arc<Shell>, members: &Members) {
         let known = self.peers.load();
         let mut peers = BTreeMap::new();
-        for (&node, member) in topology.nodes.iter().filter(|(node, _)| **node != self.node) {
+        for (&node, member) in members.iter().filter(|(node, _)| **node != self.node) {
             let peer = known.get(&node).cloned().unwrap_or_else(|| {
                 let link = || Link::start(shell, Lane::new(self.cluster, self.node, node), node, &member.raft_address);
                 Arc::new(Peer { urgent: link(), bulk: link() })

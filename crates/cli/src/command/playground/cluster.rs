@@ -12,11 +12,12 @@ use ringfort_client::v1::{ShardStatus, StatusResponse};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -75,6 +76,8 @@ pub struct Cluster {
     screen: Arc<Screen>,
     ended_tx: mpsc::UnboundedSender<Ended>,
     ended_rx: mpsc::UnboundedReceiver<Ended>,
+    /// The nodes' ports, so that nobody else is given one that is free for a moment.
+    _held: Vec<TcpSocket>,
     /// Dropped last: the processes are gone by then.
     directory: Directory,
 }
@@ -97,8 +100,12 @@ impl Cluster {
             })?,
         };
         let (ended_tx, ended_rx) = mpsc::unbounded_channel();
-        let mut cluster = Cluster { nodes: Vec::new(), logs, screen, ended_tx, ended_rx, directory };
-        let ports = ports(cluster.path(), count)?;
+        let path = match &directory {
+            Directory::Temporary(directory) => directory.path(),
+            Directory::Given(path) => path,
+        };
+        let (ports, held) = ports(path, count)?;
+        let mut cluster = Cluster { nodes: Vec::new(), logs, screen, ended_tx, ended_rx, _held: held, directory };
         for (number, own) in ports.iter().enumerate() {
             let command = command(cluster.path(), number, *own, ports[0]);
             let process = cluster.spawn(number, &command)?;
@@ -207,8 +214,8 @@ fn command(directory: &Path, number: usize, own: Ports, first: Ports) -> NodeCom
     NodeCommand { name, args }
 }
 
-/// The ports that the directory's nodes have, and free ones for as many more as are missing.
-fn ports(directory: &Path, count: usize) -> Result<Vec<Ports>, ClusterError> {
+/// The ports that the directory's nodes have, and free ones for as many more as are missing; and what holds them.
+fn ports(directory: &Path, count: usize) -> Result<(Vec<Ports>, Vec<TcpSocket>), ClusterError> {
     let file = directory.join(PORTS_FILE);
     let failed = |source| ClusterError::Directory { directory: directory.display().to_string(), source };
     let mut ports: Vec<Ports> = match fs::read(&file) {
@@ -217,13 +224,14 @@ fn ports(directory: &Path, count: usize) -> Result<Vec<Ports>, ClusterError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(failed(error)),
     };
+    // A port of old that somebody else has now can't be held; its node will say so.
+    let mut held: Vec<TcpSocket> =
+        ports.iter().flat_map(|own| [own.port, own.raft_port]).filter_map(|port| hold(port).ok()).collect();
     if ports.len() < count {
-        // All are held until all are known: the system does not give one of them twice.
-        let mut held = Vec::new();
         let mut free = || {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            let port = listener.local_addr()?.port();
-            held.push(listener);
+            let socket = hold(0)?;
+            let port = socket.local_addr()?.port();
+            held.push(socket);
             Ok(port)
         };
         while ports.len() < count {
@@ -232,18 +240,40 @@ fn ports(directory: &Path, count: usize) -> Result<Vec<Ports>, ClusterError> {
         let json = serde_json::to_vec(&ports).expect("numbers can be written as JSON");
         fs::write(&file, json).map_err(failed)?;
     }
-    Ok(ports)
+    Ok((ports, held))
+}
+
+/// Binds a port (0 for a free one) without listening on it: the system gives it to nobody, and a node that asks for it
+/// by its number gets it.
+fn hold(port: u16) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    Ok(socket)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn numbers((ports, _): (Vec<Ports>, Vec<TcpSocket>)) -> Vec<u16> {
+        ports.iter().flat_map(|own| [own.port, own.raft_port]).collect()
+    }
+
+    #[test]
+    fn ports_are_given_to_nobody_else_and_can_be_listened_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ports, held) = ports(directory.path(), 1).unwrap();
+        assert_eq!(held.len(), 2);
+        let listens = |port| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+        let node = listens(ports[0].port).expect("for the node");
+        drop(node);
+        listens(ports[0].port).expect("and when it is started again");
+    }
+
     #[test]
     fn ports_stay_with_the_directory() {
         let directory = tempfile::tempdir().unwrap();
-        let numbers =
-            |ports: Vec<Ports>| -> Vec<u16> { ports.iter().flat_map(|own| [own.port, own.raft_port]).collect() };
         let first = numbers(ports(directory.path(), 3).unwrap());
         let mut distinct = first.clone();
         distinct.sort_unstable();

@@ -11,12 +11,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// How long anything that is awaited may take. Far above what it takes, for machines that are busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -141,14 +141,17 @@ impl Node {
 pub struct Cluster {
     pub nodes: Vec<Node>,
     directory: TempDir,
+    /// All ports that its nodes have had.
+    held: Vec<TcpSocket>,
 }
 
 impl Cluster {
-    /// Nodes node1, node2, ... with free ports, none of which runs. Each is started by the README's command, with
+    /// Nodes node1, node2, ... with ports of their own, none of which runs. Each is started by the README's command, with
     /// underscores in its flags; what else is given comes after it.
     pub fn prepare(count: usize, extra: &[&str]) -> Cluster {
         let directory = tempfile::tempdir().unwrap();
-        let ports = free_ports(2 * count);
+        let held: Vec<TcpSocket> = (0..2 * count).map(|_| hold_port()).collect();
+        let ports: Vec<u16> = held.iter().map(port_of).collect();
         let nodes = ports.chunks(2).enumerate().map(|(number, own)| {
             let name = format!("node{}", number + 1);
             let path = directory.path().join(&name);
@@ -166,7 +169,7 @@ impl Cluster {
             let log = path.with_extension("log");
             Node { name, port: own[0], raft_port: own[1], arguments, directory: path, log, process: None }
         });
-        Cluster { nodes: nodes.collect(), directory }
+        Cluster { nodes: nodes.collect(), directory, held }
     }
 
     /// A cluster of running nodes in which every shard has all its replicas.
@@ -181,6 +184,21 @@ impl Cluster {
         cluster.nodes.iter_mut().for_each(Node::start);
         cluster.wait_until_complete(count);
         cluster
+    }
+
+    /// Gives a node that does not run other ports, and the address of the first node as the one to join at.
+    pub fn readdress(&mut self, number: usize) {
+        let held = [hold_port(), hold_port()];
+        let first = self.nodes[0].port;
+        let node = &mut self.nodes[number];
+        assert!(node.process.is_none(), "{} runs", node.name);
+        (node.port, node.raft_port) = (port_of(&held[0]), port_of(&held[1]));
+        node.set(&format!("--port={}", node.port));
+        node.set(&format!("--raft_port={}", node.raft_port));
+        if number > 0 {
+            node.set(&format!("--join_addr=localhost:{first}"));
+        }
+        self.held.extend(held);
     }
 
     pub fn node(&mut self, name: &str) -> &mut Node {
@@ -302,10 +320,17 @@ pub fn came_about(mut condition: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// Ports that were free a moment ago. All are held until all are known: no two of them are the same.
-fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+/// A port for one program: bound, so that the system gives it to nobody else, and not listened on, so that who asks for
+/// it by its number gets it.
+fn hold_port() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket
+}
+
+fn port_of(socket: &TcpSocket) -> u16 {
+    socket.local_addr().unwrap().port()
 }
 
 pub fn list<'a>(value: &'a Value, field: &str) -> &'a Vec<Value> {

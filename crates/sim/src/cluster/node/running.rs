@@ -131,7 +131,8 @@ impl Running {
         for &(shard, replica) in boot.removed.iter().chain(&boot.lost) {
             slots[worker_of(shard, settings.workers)].worker.never_again(shard, replica);
         }
-        let mut control = Control::new(node, topology, now);
+        let addresses = topology.nodes.get(&node)?.addresses();
+        let mut control = Control::new(node, topology, addresses, now);
         for (shard, replica) in boot.lost {
             control.handle_lost_replica(shard, replica);
         }

@@ -1,0 +1,168 @@
+//! Where the nodes are: as the topology says, corrected by what they have said themselves since.
+//!
+//! The topology alone is not enough. It learns of a new address through the system shard, which needs a quorum; and if
+//! the nodes of that quorum are those that moved, nobody would find anybody. So a node's own word counts from the moment
+//! that it is heard. It is believed about its address and about nothing else: the worst that a wrong one does is that a
+//! connection fails, or meets a node that refuses to be the one that was dialled.
+//!
+//! The latest word counts, whichever way it came: a beacon, an introduction, or a topology that says something new of
+//! the node. A late one that brings back an old address is corrected by the next beacon. What is heard is kept in memory
+//! only.
+
+use crate::system::{Addresses, Member, Members, Topology};
+use crate::types::NodeId;
+use std::collections::BTreeMap;
+
+pub(super) struct Whereabouts {
+    node: NodeId,
+    own: Addresses,
+    /// Of other nodes, where that is not what the topology says.
+    heard: BTreeMap<NodeId, Addresses>,
+}
+
+impl Whereabouts {
+    pub fn new(node: NodeId, own: Addresses) -> Whereabouts {
+        Whereabouts { node, own, heard: BTreeMap::new() }
+    }
+
+    /// Where this node is.
+    pub fn own(&self) -> &Addresses {
+        &self.own
+    }
+
+    /// A node has said where it is. Returns whether that is news.
+    pub fn hear(&mut self, topology: &Topology, node: NodeId, addresses: Addresses) -> bool {
+        let Some(member) = topology.nodes.get(&node).filter(|_| node != self.node) else { return false };
+        let is_news = match self.heard.get(&node) {
+            Some(heard) => *heard != addresses,
+            None => member.addresses() != addresses,
+        };
+        if addresses == member.addresses() {
+            self.heard.remove(&node);
+        } else {
+            self.heard.insert(node, addresses);
+        }
+        is_news
+    }
+
+    /// A later topology: what it says anew of a node counts for more than what was heard before.
+    pub fn follow(&mut self, before: &Topology, after: &Topology) {
+        let addresses = |topology: &Topology, node: &NodeId| topology.nodes.get(node).map(Member::addresses);
+        self.heard.retain(|node, _| addresses(after, node).is_some_and(|new| addresses(before, node) == Some(new)));
+    }
+
+    /// All nodes, with the addresses to reach them at.
+    pub fn members(&self, topology: &Topology) -> Members {
+        let current = topology.nodes.iter().map(|(&node, member)| {
+            let heard = if node == self.node { Some(&self.own) } else { self.heard.get(&node) };
+            (node, heard.map_or_else(|| member.clone(), |heard| member.at(heard.clone())))
+        });
+        current.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Control;
+    use crate::message::{Beacon, ControlMessage};
+    use crate::system::SystemCommand;
+    use crate::system::topology::tests::member;
+    use crate::time::Moment;
+    use crate::types::{ClusterId, Epoch, Identity};
+    use ringfort_ring::ShardCount;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    const OTHER: NodeId = NodeId(2);
+
+    fn topology() -> Topology {
+        let mut topology = Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), member("node1"));
+        topology.nodes.insert(OTHER, member("node2"));
+        topology
+    }
+
+    fn control(own: Addresses) -> Control {
+        Control::new(NodeId(1), Arc::new(topology()), own, Moment::default())
+    }
+
+    fn at(port: u16) -> Addresses {
+        Addresses { raft: format!("elsewhere:{port}"), grpc: format!("elsewhere:{}", port + 1) }
+    }
+
+    fn beacon(control: &mut Control, from: NodeId, addresses: Addresses) {
+        let beacon = Beacon { epoch: Epoch(1), leads: Vec::new(), addresses };
+        control.handle_message(Moment::default(), from, ControlMessage::Beacon(beacon));
+    }
+
+    /// Where the other node is to be dialled, if that has changed.
+    fn dialled(control: &mut Control) -> Option<Addresses> {
+        control.take_effects().members.map(|members| members[&OTHER].addresses())
+    }
+
+    #[test]
+    fn a_node_is_dialled_where_its_beacon_says_that_it_is() {
+        let mut control = control(member("node1").addresses());
+        assert_eq!(dialled(&mut control), Some(member("node2").addresses()), "at first as the topology says");
+        beacon(&mut control, OTHER, member("node2").addresses());
+        assert_eq!(dialled(&mut control), None);
+        for moved in [at(1), at(3), member("node2").addresses()] {
+            beacon(&mut control, OTHER, moved.clone());
+            assert_eq!(dialled(&mut control), Some(moved.clone()));
+            beacon(&mut control, OTHER, moved);
+            assert_eq!(dialled(&mut control), None, "no news");
+        }
+        beacon(&mut control, NodeId(9), at(1));
+        assert_eq!(dialled(&mut control), None, "of a node that is no member nothing is believed");
+    }
+
+    #[test]
+    fn a_later_topology_corrects_what_was_heard_where_it_says_something_new() {
+        let mut control = control(member("node1").addresses());
+        beacon(&mut control, OTHER, at(1));
+        let mut next = topology();
+        next.epoch = Epoch(2);
+        next.nodes.insert(NodeId(3), member("node3"));
+        control.handle_topology(Arc::new(next.clone()));
+        assert_eq!(dialled(&mut control), Some(at(1)), "nothing new of this node");
+        next.nodes.insert(OTHER, member("node2").at(at(5)));
+        next.epoch = Epoch(3);
+        control.handle_topology(Arc::new(next));
+        assert_eq!(dialled(&mut control), Some(at(5)));
+    }
+
+    #[test]
+    fn an_introduction_counts_of_the_same_identity_only() {
+        let mut control = control(member("node1").addresses());
+        dialled(&mut control);
+        let moved = member("node2").at(at(1));
+        control.handle_introduction(&Member { identity: Identity(1), ..moved.clone() });
+        control.handle_introduction(&Member { name: "node3".into(), ..moved.clone() });
+        assert_eq!(dialled(&mut control), None);
+        control.handle_introduction(&moved);
+        assert_eq!(dialled(&mut control), Some(at(1)));
+    }
+
+    #[test]
+    fn a_node_that_moved_says_so_until_the_topology_does() {
+        let mut control = control(at(7));
+        let mut now = Moment::default();
+        let mut asked = |control: &mut Control| {
+            now = now + Duration::from_secs(1);
+            control.handle_tick(now);
+            control.take_effects()
+        };
+        let told = SystemCommand::Join(member("node1").at(at(7)));
+        let effects = asked(&mut control);
+        assert_eq!(effects.proposals, std::slice::from_ref(&told));
+        assert_eq!(effects.members.unwrap()[&NodeId(1)].addresses(), at(7));
+        let is_beacon = |message: &ControlMessage| matches!(message, ControlMessage::Beacon(b) if b.addresses == at(7));
+        assert!(effects.messages.iter().all(|(_, message)| is_beacon(message)) && !effects.messages.is_empty());
+        assert_eq!(asked(&mut control).proposals, [told]);
+        let mut next = topology();
+        next.epoch = Epoch(2);
+        next.nodes.insert(NodeId(1), member("node1").at(at(7)));
+        control.handle_topology(Arc::new(next));
+        assert_eq!(asked(&mut control).proposals, []);
+    }
+}
