@@ -153,7 +153,9 @@ impl Client {
         };
         match timeout(limit, send(channel, request)).await {
             Ok(result) => result,
-            Err(_) => Err(outcome::unknown(format!("{address} gave no answer within {} ms", limit.as_millis()))),
+            Err(_) => {
+                Err(Status::deadline_exceeded(format!("{address} gave no answer within {} ms", limit.as_millis())))
+            }
         }
     }
 
@@ -223,9 +225,9 @@ fn judge(status: Status, effect: Effect) -> Verdict {
     }
 }
 
-/// Whether a node has said that nothing was applied, and why. Time that ran out here says less.
+/// Whether a node has said why there is no answer. Time that ran out here says less.
 fn is_said_by_a_node(status: &Status) -> bool {
-    status.metadata().contains_key(metadata::OUTCOME) && outcome::of(status) == Outcome::NotApplied
+    status.metadata().contains_key(metadata::OUTCOME)
 }
 
 /// The time limit was over before the first attempt.

@@ -36,7 +36,7 @@ pub enum ExecuteError {
     #[error("{0}")]
     Full(Failure),
     /// A write may have been applied. A read has no outcome.
-    #[error("shard {shard} did not answer in time")]
+    #[error("shard {shard} did not answer in time: its leader has no quorum, or is slow")]
     Unknown { shard: ShardId },
 }
 

@@ -181,7 +181,9 @@ mod tests {
         let _first = TcpStream::connect(address).await.unwrap();
         let first = accepted.next().await.unwrap().unwrap();
         let mut second = TcpStream::connect(address).await.unwrap();
-        assert_eq!(second.read(&mut [0]).await.unwrap_or(0), 0, "closed");
+        let mut byte = [0];
+        let closed = tokio::time::timeout(Duration::from_secs(5), second.read(&mut byte)).await;
+        assert_eq!(closed.expect("it is not left open").unwrap_or(0), 0, "closed");
         assert_eq!((counters.open.get(), counters.accepted.get(), counters.refused.get()), (1, 1, 1));
         drop(first);
         assert_eq!(counters.open.get(), 0);
