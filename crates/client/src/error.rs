@@ -5,6 +5,42 @@ use tonic::Status;
 
 /// Why a call has no answer. [`Error::outcome`] says whether a write was applied, [`Error::is_retry_safe`] whether the
 /// same call may be made again.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/node.rs"));
+/// # fn main() {
+/// # with_node(async |endpoint| {
+/// use ringfort_client::{Client, Error, Outcome};
+/// use std::time::Duration;
+///
+/// /// Adds one to a counter that nobody else writes. Returns whether that was done; if not, it may be tried again.
+/// async fn count(client: &Client, key: &str) -> Result<bool, Error> {
+///     let found = client.get(key.to_owned()).await?;
+///     let next = found.map_or(0, |found| str::from_utf8(&found.value).unwrap().parse().unwrap()) + 1;
+///     match client.put(key.to_owned(), next.to_string()).await {
+///         Ok(_) => Ok(true),
+///         // It may have been applied, and may be yet: to add one again could count twice.
+///         Err(error) if error.outcome() == Outcome::Unknown => Err(error),
+///         // It was not, and never will be.
+///         Err(error) if error.is_retry_safe() => Ok(false),
+///         Err(error) => Err(error),
+///     }
+/// }
+///
+/// let client = Client::connect([endpoint])?;
+/// assert!(count(&client, "visits").await? && count(&client, "visits").await?);
+/// assert_eq!(client.get("visits").await?.unwrap().value, "2");
+///
+/// let nobody = Client::connect(["127.0.0.1:1"])?.with_timeout(Duration::from_millis(100));
+/// let error = nobody.put("visits", "3").await.unwrap_err();
+/// assert!(matches!(error, Error::Unavailable { .. }) && error.is_retry_safe());
+/// assert_eq!(error.outcome(), Outcome::NotApplied);
+/// let error = client.put("", "an empty key").await.unwrap_err();
+/// assert!(matches!(error, Error::Rejected(_)) && !error.is_retry_safe());
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not an address. Nothing was sent; a retry is useless.

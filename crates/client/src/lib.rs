@@ -13,12 +13,21 @@
 //!
 //! One HTTP/2 connection a node carries all requests of a client and its clones.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), ringfort_client::Error> {
-//! let client = ringfort_client::Client::connect(["127.0.0.1:50051"])?;
-//! client.put("greeting", "hello").await?;
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/node.rs"));
+//! # fn main() {
+//! # with_node(async |endpoint| {
+//! use ringfort_client::Client;
+//!
+//! # let endpoints = [endpoint];
+//! let client = Client::connect(endpoints)?; // such as ["node1:50051", "node2:50051"]
+//! let written = client.put("greeting", "hello").await?;
+//! assert_eq!(written.version, 1);
 //! assert_eq!(client.get("greeting").await?.unwrap().value, "hello");
+//! assert!(client.delete("greeting").await?.found);
+//! assert_eq!(client.get("greeting").await?, None);
 //! # Ok(())
+//! # })
 //! # }
 //! ```
 
@@ -143,7 +152,25 @@ impl Client {
         self.get_with(key, Consistency::Linearizable).await
     }
 
-    /// Reads a key with the promise that is asked for.
+    /// Reads a key with the promise that is asked for. Stale reads are spread over the shard's replicas, each of which
+    /// answers for itself.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/node.rs"));
+    /// # fn main() {
+    /// # with_node(async |endpoint| {
+    /// use ringfort_client::{Client, Consistency};
+    ///
+    /// let client = Client::connect([endpoint])?;
+    /// client.put("page", "1").await?;
+    /// // What a replica held at a moment of the last seconds: the page, or nothing yet.
+    /// if let Some(found) = client.get_with("page", Consistency::Stale).await? {
+    ///     assert_eq!(found.value, "1");
+    /// }
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub async fn get_with(&self, key: impl Into<Bytes>, consistency: Consistency) -> Result<Option<Value>, Error> {
         let (key, deadline) = (key.into(), self.deadline());
         let shard = self.shard_of(&key, deadline).await?;
@@ -191,6 +218,31 @@ impl Client {
 
     /// The keys with a prefix above `start_after` (empty: from the first), at most `limit` (0: as many as a node gives
     /// in one answer). Each shard's part is linearizable by itself; the page is not one point in time over all shards.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/node.rs"));
+    /// # fn main() {
+    /// # with_node(async |endpoint| {
+    /// use ringfort_client::Client;
+    ///
+    /// let client = Client::connect([endpoint])?;
+    /// for user in ["anna", "ben", "carla"] {
+    ///     client.put(format!("user/{user}"), "").await?;
+    /// }
+    /// let mut keys = Vec::new();
+    /// loop {
+    ///     let last = keys.last().cloned().unwrap_or_default();
+    ///     let page = client.scan_page("user/", last, 2).await?;
+    ///     keys.extend(page.entries.into_iter().map(|entry| entry.key));
+    ///     if !page.more {
+    ///         break;
+    ///     }
+    /// }
+    /// assert_eq!(keys, ["user/anna", "user/ben", "user/carla"]);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub async fn scan_page(
         &self,
         prefix: impl Into<Bytes>,

@@ -7,8 +7,11 @@ use crate::http2::{
 use crate::support::{Cluster, came_about};
 use ringfort_client::Outcome;
 use ringfort_proto::outcome;
-use ringfort_proto::v1::PutRequest;
 use ringfort_proto::v1::kv_client::KvClient;
+use ringfort_proto::v1::peer_client::PeerClient;
+use ringfort_proto::v1::{Forward, PeerBatch, PutRequest, RaftEntry, RaftMessage, SnapshotChunk, SnapshotHeader};
+use ringfort_proto::v1::{SnapshotPayload, forward::Op, snapshot_chunk::Part};
+use ringfort_ring::ShardCount;
 use std::io::Read;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -78,6 +81,78 @@ fn malformed_frames_end_their_connection_and_nothing_else() {
     assert!(peak < MOST_MEMORY_BYTES, "{peak}");
     assert_eq!(cluster.prints(&["put", "k", "v"]), "OK, version 1\n");
     assert_eq!(cluster.prints(&["get", "k"]), "v");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_in_the_words_of_a_peer_changes_nothing() {
+    let mut cluster = Cluster::start_with(1, &SMALL);
+    let client = cluster.client();
+    client.put("k", "v").await.unwrap();
+    let topology = client.topology().await.unwrap();
+    let shards = ShardCount::new(topology.shard_count).unwrap();
+    let (own, other) = (shards.shard_of_key(b"new").0, shards.shard_of_key(b"new").0 ^ 1);
+    let noise = |length: u8| (0..length).map(|byte| byte.wrapping_mul(37)).collect::<Vec<u8>>();
+
+    // From a node that is no member, to one of the replicas here or to none.
+    let replica = |node: u64, number: u64| node << 32 | number;
+    let raft = (0..40).flat_map(|kind| {
+        (0..8).map(move |number| RaftMessage {
+            shard: if number == 0 { u32::MAX } else { own },
+            from_replica: replica(9, 1),
+            to_replica: replica(1, 100 + number),
+            r#type: kind,
+            term: u64::MAX,
+            index: u64::MAX,
+            entries: vec![RaftEntry { term: 1, index: u64::MAX, r#type: kind, ..Default::default() }],
+            commit: u64::MAX,
+            ..Default::default()
+        })
+    });
+    let put = |key: &[u8], length: usize| {
+        Some(Op::Put(PutRequest { key: key.to_vec().into(), value: vec![b'v'; length].into() }))
+    };
+    let ops = [
+        (own, None),
+        (own, put(b"", 1)),
+        (own, put(&[b'k'; (64 << 10) + 1], 1)),
+        (own, put(b"new", (1 << 20) + 1)),
+        (other, put(b"new", 1)),
+        (u32::MAX, put(b"new", 1)),
+        (own, Some(Op::System(noise(50).into()))),
+        (u32::MAX, Some(Op::System(noise(50).into()))),
+    ];
+    let forwards = ops.into_iter().zip(1..).map(|((shard, op), id)| Forward { id, shard, deadline_ms: 5000, op });
+    let batch = PeerBatch {
+        from_node: 9,
+        to_node: 1,
+        cluster_id: topology.cluster_id,
+        raft: raft.collect(),
+        control: (0..=255).map(|length| noise(length).into()).chain([vec![1; 50].into()]).collect(),
+        forwards: forwards.collect(),
+        ..Default::default()
+    };
+    let mut peer = PeerClient::connect(format!("http://127.0.0.1:{}", cluster.nodes[0].raft_port)).await.unwrap();
+    peer.raft(tokio_stream::iter([batch])).await.unwrap();
+
+    let header = SnapshotHeader { cluster_id: topology.cluster_id, from_node: 9, to_node: 1, ..Default::default() };
+    let payload = SnapshotPayload { sequence: 7, payload: noise(200).into() };
+    for parts in [
+        vec![],
+        vec![None],
+        vec![Some(Part::Payload(payload.clone()))],
+        vec![Some(Part::Header(header.clone())), Some(Part::Payload(payload))],
+        vec![Some(Part::Header(SnapshotHeader { header: noise(99).into(), ..header }))],
+    ] {
+        let chunks: Vec<SnapshotChunk> = parts.into_iter().map(|part| SnapshotChunk { part }).collect();
+        let answer = peer.snapshot(tokio_stream::iter(chunks)).await;
+        assert!(answer.is_err() || !answer.unwrap().into_inner().installed);
+    }
+
+    assert!(cluster.nodes[0].runs());
+    assert_eq!(client.put("k", "w").await.unwrap().version, 2);
+    assert_eq!(client.get("new").await.unwrap(), None);
+    assert_eq!(client.status().await.unwrap().nodes[0].keys, 1, "in whatever shard");
+    assert_eq!(client.topology().await.unwrap().epoch, topology.epoch);
 }
 
 #[test]

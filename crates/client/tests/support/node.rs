@@ -1,0 +1,32 @@
+// A real node for the examples in the documentation: they include this file, and run whenever the tests do.
+
+use ringfort_node::{Node, NodeConfig, ReadMode};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// Runs an example with the endpoint of a node of its own, which ends with it.
+fn with_node(example: impl AsyncFnOnce(String) -> Result<(), ringfort_client::Error>) {
+    let directory = tempfile::tempdir().unwrap();
+    let config = NodeConfig {
+        name: "node1".to_owned(),
+        directory: directory.path().to_owned(),
+        listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        advertise: None,
+        port: 0,
+        raft_port: 0,
+        http_port: None,
+        bootstrap: true,
+        join: Vec::new(),
+        join_timeout: Duration::ZERO,
+        shards: ringfort_ring::ShardCount::new(4).unwrap(),
+        workers: 1,
+        read_mode: ReadMode::Lease,
+        segment_bytes: 1 << 20,
+        max_memory_bytes: None,
+    };
+    let node = Node::start(config).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(example(node.grpc_address().to_string())).unwrap();
+    drop(runtime);
+    node.shutdown();
+}
