@@ -4,7 +4,7 @@ use crate::SMALL;
 use crate::support::{Cluster, Node, list};
 use ringfort_client::{Client, Error};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -47,14 +47,19 @@ fn damage_log(node: &Node, at: usize) {
     flip(path, start + at);
 }
 
-/// Flips a bit in the middle of every snapshot.
-fn damage_snapshots(node: &Node) {
-    let snapshots = files(&node.directory, "snap-");
-    assert!(!snapshots.is_empty(), "the node has snapshots");
-    for path in snapshots {
+/// Flips a bit in the middle of every snapshot: the shards that they are of.
+fn damage_snapshots(node: &Node) -> BTreeSet<String> {
+    let mut shards = BTreeSet::new();
+    for path in files(&node.directory, "snap-") {
         let middle = std::fs::metadata(&path).unwrap().len() / 2;
         flip(&path, middle as usize);
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.ends_with(".snap") {
+            shards.insert(name.split('-').nth(1).unwrap().to_owned());
+        }
     }
+    assert!(shards.len() > 1, "the node has snapshots of {shards:?}");
+    shards
 }
 
 async fn put_keys(client: &Client) {
@@ -104,9 +109,10 @@ async fn damaged_replicas_are_replaced_from_the_others() {
         let before = replicas_on(&cluster, "node2");
         put_keys(&client).await;
         cluster.nodes[1].kill();
+        let mut damaged = BTreeSet::new();
         match what {
             "a record's header" => damage_log(&cluster.nodes[1], IN_HEADER),
-            "snapshots" => damage_snapshots(&cluster.nodes[1]),
+            "snapshots" => damaged = damage_snapshots(&cluster.nodes[1]),
             _ => damage_log(&cluster.nodes[1], IN_BODY),
         }
         cluster.nodes[1].start();
@@ -114,8 +120,13 @@ async fn damaged_replicas_are_replaced_from_the_others() {
         let summary = status["summary"].as_str().unwrap();
         assert!(summary.contains("tolerates 1 node failure; all replicas caught up"), "{what}: {summary}");
         let after = replicas_on(&cluster, "node2");
-        let replaced = before.iter().filter(|(shard, replica)| after[*shard] > **replica).count();
-        assert!(replaced > 0, "{what}: none of {before:?} was replaced");
+        let replaced: BTreeSet<String> = before
+            .iter()
+            .filter(|(shard, replica)| after[*shard] > **replica)
+            .map(|(shard, _)| shard.clone())
+            .collect();
+        assert!(!replaced.is_empty(), "{what}: none of {before:?} was replaced");
+        assert!(replaced.is_superset(&damaged), "{what}: of {damaged:?} only {replaced:?} were replaced");
         assert!(after.iter().all(|(shard, replica)| *replica >= before[shard]), "{what}: {after:?}");
     }
     let log = cluster.nodes[1].log();
