@@ -97,6 +97,22 @@ mod tests {
     use super::*;
 
     #[test]
+    #[ignore = "a measurement: cargo test --release -p ringfort-node --lib -- --ignored --nocapture counting_costs"]
+    fn counting_costs_little() {
+        const REQUESTS: u32 = 10_000_000;
+        let metrics = super::super::Metrics::new();
+        for threads in [1, 2] {
+            let begun = Instant::now();
+            std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(|| (0..REQUESTS).for_each(|_| metrics.begin(Operation::Put).end(None)));
+                }
+            });
+            println!("{threads} threads: {} ns a request", begun.elapsed().as_nanos() / u128::from(REQUESTS));
+        }
+    }
+
+    #[test]
     fn each_request_is_counted_once_by_how_it_ended() {
         let metrics = super::super::Metrics::new();
         metrics.begin(Operation::Put).end(None);
