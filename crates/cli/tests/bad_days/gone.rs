@@ -18,10 +18,10 @@ fn without_a_quorum_every_command_ends_in_time() {
     let commands = [&["put", "k", "w"][..], &["get", "k"], &["delete", "k"], &["scan"]];
     for command in commands {
         let begun = Instant::now();
-        let output = cluster.runs(&[command, &["--timeout=1s"]].concat());
+        let output = cluster.runs(&[command, &["--timeout=3s"]].concat());
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
-        assert!(begun.elapsed() < Duration::from_millis(2500), "{command:?}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_millis(4500), "{command:?}: {:?}", begun.elapsed());
         assert!(["has no leader", "has no quorum"].iter().any(|part| said.contains(part)), "{command:?}: {said}");
     }
     let status = cluster.status().unwrap();
