@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let out_dir = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
     fs::write(Path::new(&out_dir).join("ringfort.v1.bin"), compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(compiler.file_descriptor_set())?;
+    let services = tonic_prost_build::configure().bytes(".").codec_path("crate::codec::SmallBuffers");
+    services.compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -262,6 +262,7 @@ impl<T> Replica<T> {
             check_quorum: true,
             pre_vote: true,
             read_only_option: raft::ReadOnlyOption::Safe,
+            skip_bcast_commit: true,
             max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
             max_committed_size_per_ready: MAX_COMMITTED_BYTES_PER_READY,
             ..raft::Config::default()
