@@ -63,12 +63,12 @@ impl Client {
     {
         let mut pause = FIRST_PAUSE;
         let mut hints = 0;
-        let mut last = nobody_asked();
+        let mut last: Option<Error> = None;
         loop {
             let now = Instant::now();
             let remaining = deadline.saturating_duration_since(now);
             if remaining.is_zero() {
-                return Err(last);
+                return Err(last.unwrap_or_else(nobody_asked));
             }
             // A node may hang with its connection open. A read leaves time to ask another one.
             let limit = if effect == Effect::Read { remaining / 2 } else { remaining };
@@ -96,9 +96,9 @@ impl Client {
             self.note_failure(target, &address, &status);
             // What a node said last tells more than that the last attempt had no time left.
             if is_said_by_a_node(&status)
-                || !matches!(&last, Error::Unavailable { source, .. } if is_said_by_a_node(source))
+                || !matches!(&last, Some(Error::Unavailable { source, .. }) if is_said_by_a_node(source))
             {
-                last = Error::Unavailable { asked: address.to_string(), source: status };
+                last = Some(Error::Unavailable { asked: address.to_string(), source: status });
             }
             if is_redirected && hints < HINTS_IN_A_ROW {
                 hints += 1;
@@ -106,7 +106,7 @@ impl Client {
             }
             hints = 0;
             if Instant::now() + pause >= deadline {
-                return Err(last);
+                return Err(last.unwrap_or_else(nobody_asked));
             }
             sleep(jittered(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -45,9 +45,15 @@ pub fn cluster_value(cluster_id: u64) -> MetadataValue<Ascii> {
 /// [`outcome::other_cluster`].
 pub fn check_cluster(metadata: &MetadataMap, cluster_id: u64) -> Result<(), Status> {
     match metadata.get(CLUSTER) {
-        Some(value) if value != cluster_value(cluster_id) => Err(outcome::other_cluster(cluster_id)),
+        Some(value) if !is_cluster(value.as_bytes(), cluster_id) => Err(outcome::other_cluster(cluster_id)),
         _ => Ok(()),
     }
+}
+
+/// Whether `value` is [`cluster_value`] of `cluster_id`, without making that for each request.
+fn is_cluster(value: &[u8], cluster_id: u64) -> bool {
+    let digit = |place: usize| b"0123456789abcdef"[(cluster_id >> (60 - 4 * place)) as usize & 15];
+    value.len() == 16 && value.iter().enumerate().all(|(place, &byte)| byte == digit(place))
 }
 
 #[cfg(test)]
@@ -62,6 +68,17 @@ mod tests {
         assert!(check_cluster(&metadata, 7).is_ok());
         let refused = check_cluster(&metadata, 8).unwrap_err();
         assert_eq!(outcome::of(&refused), outcome::Outcome::NotApplied);
+    }
+
+    #[test]
+    fn a_cluster_is_known_by_its_digits() {
+        for cluster in [0, 7, 0x0123_4567_89ab_cdef, u64::MAX] {
+            let value = cluster_value(cluster);
+            assert!(is_cluster(value.as_bytes(), cluster));
+            assert!(!is_cluster(value.as_bytes(), cluster ^ 1 << 63));
+            assert!(!is_cluster(value.as_bytes(), cluster ^ 1));
+            assert!(!is_cluster(&value.as_bytes()[1..], cluster));
+        }
     }
 
     #[test]
