@@ -57,6 +57,13 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 /// Entries that a node keeps in memory, over all shards; beyond, the shard that holds the most takes a snapshot.
 pub const ENTRY_BUDGET_BYTES: usize = 64 << 20;
 
+/// A replica that has got no entries for this many ticks takes a snapshot, so that a node at rest holds its keys and
+/// little else ...
+pub const QUIET_TICKS: u64 = 200;
+
+/// ... unless it holds no more than this: then to write the entries again, if that is asked for, is cheaper.
+pub const SMALL_LOG_BYTES: usize = 64 << 10;
+
 /// Bytes in a node's log segments; beyond, the shard that pins the oldest one takes a snapshot or is appended again.
 pub const LOG_BUDGET_BYTES: u64 = 256 << 20;
 

@@ -23,6 +23,10 @@ impl<T> Replica<T> {
     /// One tick of the Raft clock.
     pub fn tick(&mut self) {
         self.ticks += 1;
+        let last = self.storage().last();
+        if last != self.last_grown.0 {
+            self.last_grown = (last, self.ticks);
+        }
         if self.snapshot_is_not_durable() {
             return;
         }

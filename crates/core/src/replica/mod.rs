@@ -203,6 +203,8 @@ pub struct Replica<T> {
     /// The role and term that the last drain ended in.
     role: (StateRole, u64),
     ticks: u64,
+    /// The last index of the log, and the tick at which it was first seen.
+    last_grown: (u64, u64),
     vote_embargo_until: Moment,
     /// The batch that holds the latest change of term or vote.
     vote_batch: u64,
@@ -300,6 +302,7 @@ impl<T> Replica<T> {
             lease: Lease::default(),
             role: (StateRole::Follower, raft.raft.term),
             ticks: 0,
+            last_grown: (0, 0),
             vote_embargo_until,
             vote_batch: 0,
             persisted_batch: 0,

@@ -80,6 +80,15 @@ impl<T> Replica<T> {
         self.cut_on(out);
     }
 
+    /// Whether entries are held that nothing has been added to for a while.
+    pub fn is_quiet(&self) -> bool {
+        self.ticks >= self.last_grown.1 + QUIET_TICKS && self.log_bytes() > SMALL_LOG_BYTES
+    }
+
+    pub fn is_cutting(&self) -> bool {
+        self.cutting.is_some()
+    }
+
     /// A chunk of the cut has been written.
     pub fn snapshot_chunk_written(&mut self, out: &mut Effects<T>) {
         if let Some(cutting) = &mut self.cutting {
@@ -125,9 +134,7 @@ impl<T> Replica<T> {
 
     /// The log asks for this replica's complete state, so that older segments can go.
     pub fn release_log(&mut self, out: &mut Effects<T>) {
-        /// Where fewer bytes of entries are held, to write them again is cheaper than a snapshot.
-        const SMALL_BYTES: usize = 64 << 10;
-        if self.log_bytes() <= SMALL_BYTES {
+        if self.log_bytes() <= SMALL_LOG_BYTES {
             self.restate = true;
         } else {
             self.begin_snapshot(out);

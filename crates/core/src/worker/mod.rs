@@ -136,12 +136,18 @@ impl<T> Worker<T> {
         self.keep_entry_budget();
     }
 
-    /// Over its budget for entries in memory, the worker has the replica that holds the most take a snapshot.
+    /// Over its budget for entries in memory, the worker has the replica that holds the most take a snapshot; below it,
+    /// one quiet replica after the other.
     fn keep_entry_budget(&mut self) {
         let held: usize = self.replicas.values().map(Replica::log_bytes).sum();
-        if held > self.config.entry_budget_bytes
-            && let Some(replica) = self.replicas.values_mut().max_by_key(|replica| replica.log_bytes())
-        {
+        let chosen = if held > self.config.entry_budget_bytes {
+            self.replicas.values_mut().max_by_key(|replica| replica.log_bytes())
+        } else if self.replicas.values().any(Replica::is_cutting) {
+            None
+        } else {
+            self.replicas.values_mut().find(|replica| replica.is_quiet())
+        };
+        if let Some(replica) = chosen {
             replica.begin_snapshot(&mut self.out);
         }
     }

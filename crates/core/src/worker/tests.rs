@@ -5,7 +5,7 @@
 use super::*;
 use crate::boot;
 use crate::command::Command;
-use crate::limits::{ELECTION_TICKS, MAX_ELECTION_TICKS};
+use crate::limits::{ELECTION_TICKS, MAX_ELECTION_TICKS, QUIET_TICKS, SMALL_LOG_BYTES};
 use crate::log::item::Base;
 use crate::message::Step;
 use crate::replica::{QueryReply, ReadMode, Reply};
@@ -640,5 +640,24 @@ fn a_cluster_begins_from_its_directory_and_restarts_from_it() {
         worker.handle_request(now, ShardId::SYSTEM, Request::Write(Write::System(renew)), 1);
         let (effects, _) = worker.flush(Now { moment: now, wall: Wall(0) });
         assert_eq!(effects.views.len(), 5);
+    }
+}
+
+#[test]
+fn a_quiet_replica_takes_a_snapshot_and_a_busy_or_small_one_does_not() {
+    let (mut group, leader) = Group::with_leader();
+    let large = Command::Put { key: "large".into(), value: vec![0; SMALL_LOG_BYTES].into() };
+    group.put(leader, 1);
+    group.ticks(QUIET_TICKS as u32 + 2);
+    assert!(!group.replica(leader).is_cutting(), "little is held");
+    group.request(leader, Request::Write(Write::Kv(large)), 2);
+    for ticket in 0..4 {
+        group.ticks(QUIET_TICKS as u32 - 10);
+        assert!(!group.replica(leader).is_cutting(), "entries come");
+        group.put(leader, 10 + ticket);
+    }
+    group.ticks(QUIET_TICKS as u32 + 2);
+    for replica in REPLICAS {
+        assert!(group.replica(replica.node()).is_cutting(), "{replica}");
     }
 }
