@@ -1,0 +1,3 @@
+//! What nodes tell each other without a leader.
+
+pub mod detector;
