@@ -9,7 +9,7 @@
 
 use super::keyspace::{Incarnation, Version};
 use crate::codec::{CodecError, Reader, put_bytes, put_u64, put_varint};
-use crate::types::{Epoch, LogIndex, NodeId, ShardId, Term};
+use crate::types::{Epoch, LogIndex, NodeId, ShardId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -34,8 +34,8 @@ pub enum Fact {
     /// The version of its program.
     Build(String),
     Load(Load),
-    /// The shards that it leads, and in which term.
-    Leads(Vec<(ShardId, Term)>),
+    /// The shards that it leads.
+    Leads(Vec<ShardId>),
     /// The state of its replicas, each at some index.
     Checks(Vec<Check>),
 }
@@ -227,9 +227,8 @@ impl Fact {
                 }
             }
             Fact::Leads(leads) => {
-                for (shard, term) in leads {
+                for shard in leads {
                     put_varint(&mut out, u64::from(shard.0));
-                    put_varint(&mut out, term.0);
                 }
             }
             Fact::Checks(checks) => {
@@ -259,7 +258,7 @@ impl Fact {
             5 => {
                 let mut leads = Vec::new();
                 while !reader.is_empty() {
-                    leads.push((shard(&mut reader)?, Term(reader.varint()?)));
+                    leads.push(shard(&mut reader)?);
                 }
                 Fact::Leads(leads)
             }
@@ -309,7 +308,7 @@ mod tests {
             Fact::Addresses { raft: "a:1".into(), grpc: "b:2".into() },
             Fact::Build("0.1.0".into()),
             Fact::Load(Load { replicas: 1, keys: 200, key_value_bytes: 70_000, log_bytes: 1 << 40 }),
-            Fact::Leads(vec![(ShardId(0), Term(1)), (ShardId::SYSTEM, Term(700))]),
+            Fact::Leads(vec![ShardId(0), ShardId::SYSTEM]),
             Fact::Checks(vec![Check { shard: ShardId(4), index: LogIndex(4096), hash: u64::MAX - 3 }]),
         ];
         for fact in facts {

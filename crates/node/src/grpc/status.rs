@@ -1,5 +1,6 @@
 //! How the cluster fares: each node tells what it knows by itself, and whoever is asked puts it together.
 
+use super::gossip;
 use crate::control_thread::{ControlEvent, Knowledge};
 use crate::inbox::Event;
 use crate::shell::Shell;
@@ -49,6 +50,7 @@ pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
         log_entries: replicas.iter().map(|replica| replica.last.saturating_sub(replica.base)).sum(),
         keys: keys as u64,
         key_value_bytes: bytes as u64,
+        liveness: None,
     };
     let mut shards: Vec<ShardStatus> = replicas.iter().map(|replica| shard_here(&topology, replica)).collect();
     for (shard, replica) in lost {
@@ -62,6 +64,7 @@ pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
 pub async fn gather(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
     let topology = shell.routing.topology();
     let silent = knowledge(shell).await?.silent;
+    let gossip = gossip::knowledge(shell).await?.status;
     let mut asked = JoinSet::new();
     for (&node, member) in topology.nodes.iter().filter(|(node, _)| **node != shell.node) {
         let address = member.grpc_address.clone();
@@ -75,14 +78,16 @@ pub async fn gather(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
     }
     let nodes = topology.nodes.iter().map(|(&id, member)| {
         let told = parts.get(&id).and_then(|part| part.nodes.first().cloned());
-        told.unwrap_or_else(|| NodeStatus {
+        let status = told.unwrap_or_else(|| NodeStatus {
             id: id.0,
             name: member.name.clone(),
             grpc_address: member.grpc_address.clone(),
             raft_address: member.raft_address.clone(),
             silent_ms: silent.get(&id).map_or(0, |silent| silent.as_millis() as u64),
             ..NodeStatus::default()
-        })
+        });
+        let liveness = gossip.members.iter().find(|known| known.node == id).and_then(|known| known.liveness);
+        NodeStatus { liveness: liveness.map(gossip::liveness), ..status }
     });
     let shards = topology.groups.keys().map(|&shard| merge(&topology, shard, &parts));
     Ok(StatusResponse {
@@ -117,7 +122,7 @@ pub async fn knowledge(shell: &Shell) -> Result<Knowledge, Status> {
     answer.await.map_err(|_| stopping())
 }
 
-fn stopping() -> Status {
+pub fn stopping() -> Status {
     outcome::unavailable("this node is stopping", None)
 }
 
