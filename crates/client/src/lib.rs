@@ -34,9 +34,11 @@
 mod call;
 mod channels;
 mod error;
+mod eventual;
 mod routes;
 
 pub use error::Error;
+pub use eventual::{Eventual, EventualValue};
 pub use ringfort_proto::outcome::Outcome;
 pub use ringfort_proto::v1;
 
@@ -142,7 +144,7 @@ impl Client {
         let (key, value, deadline) = (key.into(), value.into(), self.deadline());
         check_size(key.len() + value.len())?;
         let target = Target::Leader(self.shard_of(&key, deadline).await?);
-        let message = v1::PutRequest { key, value };
+        let message = v1::PutRequest { key, value, ..Default::default() };
         self.call(target, Effect::Write, deadline, message, async |channel, request| kv(channel).put(request).await)
             .await
     }
@@ -175,8 +177,8 @@ impl Client {
         let (key, deadline) = (key.into(), self.deadline());
         let shard = self.shard_of(&key, deadline).await?;
         let (target, consistency) = match consistency {
-            Consistency::Linearizable => (Target::Leader(shard), v1::ReadConsistency::Linearizable),
-            Consistency::Stale => (Target::Replica(shard), v1::ReadConsistency::Stale),
+            Consistency::Linearizable => (Target::Leader(shard), v1::Consistency::Linearizable),
+            Consistency::Stale => (Target::Replica(shard), v1::Consistency::Stale),
         };
         let message = v1::GetRequest { key, consistency: consistency.into() };
         let send = async |channel, request| kv(channel).get(request).await;
@@ -197,7 +199,7 @@ impl Client {
         let (key, deadline) = (key.into(), self.deadline());
         check_size(key.len())?;
         let target = Target::Leader(self.shard_of(&key, deadline).await?);
-        let message = v1::DeleteRequest { key };
+        let message = v1::DeleteRequest { key, ..Default::default() };
         let send = async |channel, request| kv(channel).delete(request).await;
         self.call(target, Effect::Write, deadline, message, send).await
     }
@@ -249,19 +251,24 @@ impl Client {
         start_after: impl Into<Bytes>,
         limit: u32,
     ) -> Result<Page, Error> {
-        let message = v1::ScanRequest { prefix: prefix.into(), start_after: start_after.into(), limit };
-        let start_after = message.start_after.clone();
+        let (prefix, start_after) = (prefix.into(), start_after.into());
+        let message = v1::ScanRequest { prefix, start_after: start_after.clone(), limit, ..Default::default() };
         let send = async |channel, request| kv(channel).scan(request).await;
-        let v1::ScanResponse { entries, more } =
-            self.call(Target::Node, Effect::Read, self.deadline(), message, send).await?;
-        // Whoever asks for page after page must get on, whatever a node answers.
-        let advances = entries.is_sorted_by(|a, b| a.key < b.key)
-            && entries.first().is_none_or(|first| start_after.is_empty() || first.key > start_after)
-            && !(more && entries.is_empty());
-        if !advances {
-            return Err(Error::BadAnswer("its page of a scan does not advance"));
-        }
-        Ok(Page { entries, more })
+        let page = self.call(Target::Node, Effect::Read, self.deadline(), message, send).await?;
+        check_advance(page, &start_after)
+    }
+
+    /// The eventual keyspace.
+    pub fn eventual(&self) -> Eventual<'_> {
+        Eventual { client: self }
+    }
+
+    /// What one node knows through gossip: who is alive, and how the eventual keyspace stands.
+    pub async fn gossip(&self) -> Result<v1::GossipResponse, Error> {
+        let send = async |channel, request| {
+            ClusterClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES).gossip(request).await
+        };
+        self.call(Target::Node, Effect::Read, self.deadline(), v1::GossipRequest {}, send).await
     }
 
     /// Where the shards are, as far as one node knows.
@@ -297,6 +304,18 @@ fn check_size(bytes: usize) -> Result<(), Error> {
         return Err(Error::Rejected(outcome::invalid(reason)));
     }
     Ok(())
+}
+
+/// A page, if whoever asks for page after page gets on with it, whatever a node answers.
+fn check_advance(page: v1::ScanResponse, start_after: &Bytes) -> Result<Page, Error> {
+    let v1::ScanResponse { entries, more } = page;
+    let advances = entries.is_sorted_by(|a, b| a.key < b.key)
+        && entries.first().is_none_or(|first| start_after.is_empty() || first.key > *start_after)
+        && !(more && entries.is_empty());
+    if !advances {
+        return Err(Error::BadAnswer("its page of a scan does not advance"));
+    }
+    Ok(Page { entries, more })
 }
 
 fn kv(channel: tonic::transport::Channel) -> KvClient<tonic::transport::Channel> {

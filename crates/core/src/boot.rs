@@ -12,6 +12,8 @@
 
 use crate::codec::{CodecError, Reader, put_bytes, put_u32};
 use crate::disk::Disk;
+use crate::gossip::journal;
+use crate::gossip::message::MessageError;
 use crate::log::item::{Base, Change, LogItem, ReplicaState};
 use crate::log::{Log, LogConfig, LogError, RecoveredShard};
 use crate::machine::{CutMeta, Machine};
@@ -41,6 +43,8 @@ pub enum BootError {
     Damaged(&'static str),
     #[error("the file {TOPOLOGY_FILE} is damaged")]
     Topology(#[from] DecodeError),
+    #[error("the log holds an eventual keyspace that this version of the program can't read")]
+    Eventual(#[from] MessageError),
     #[error("the first snapshot could not be written")]
     Snapshot(#[from] SnapshotError),
 }
@@ -69,6 +73,7 @@ pub struct Boot<D> {
     pub lost: Vec<(ShardId, ReplicaId)>,
     /// Replicas that were removed: no such id, or a lower one, may start again.
     pub removed: Vec<(ShardId, ReplicaId)>,
+    pub eventual: journal::Recovered,
     pub owner: Option<Owner>,
     /// None in a directory that belongs to no cluster yet.
     pub topology: Option<Topology>,
@@ -149,16 +154,23 @@ fn write_system_snapshot<D: Disk>(disk: &Arc<D>, base: &Base, topology: &Topolog
 
 /// Opens a node's directory: recovers the log, reads the snapshots, deletes files that nothing names.
 pub fn open<D: Disk>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootError> {
-    let (log, recovery) = Log::open(disk.clone(), config)?;
+    let (log, mut recovery) = Log::open(disk.clone(), config)?;
+    let eventual = journal::recover(recovery.shards.remove(&ShardId::EVENTUAL))?;
     let mut boot = Boot {
         log,
         replicas: Vec::new(),
         lost: Vec::new(),
         removed: Vec::new(),
+        eventual,
         owner: owner(&**disk)?,
         topology: read_file(&**disk, TOPOLOGY_FILE)?.map(|content| Topology::decode(&content)).transpose()?,
         findings: recovery.findings,
     };
+    if boot.eventual.lost {
+        let finding =
+            "the eventual keyspace is damaged: what other nodes have of it comes back from them, the rest is lost";
+        boot.findings.push(finding.to_owned());
+    }
     for (shard, recovered) in recovery.shards {
         match recovered {
             RecoveredShard::Suspect { replica } => boot.lost.push((shard, replica)),

@@ -79,6 +79,29 @@ pub const MAX_SCAN_ENTRIES: usize = 10_000;
 /// A scan's answer holds at most this many bytes of keys and values, and one entry at least.
 pub const MAX_SCAN_BYTES: usize = 2 << 20;
 
+/// The largest key and value together of an eventual write. A larger one is refused with `InvalidArgument`.
+pub const MAX_EVENTUAL_ENTRY_BYTES: usize = 64 << 10;
+
+/// What the eventual keyspace may take in memory, what it costs around the entries included. Beyond, a node refuses puts
+/// as `Full`; deletes of keys that it has, and what comes from other nodes, are taken. It is written to the log as one
+/// record when the log is compacted.
+pub const MAX_EVENTUAL_BYTES: usize = 16 << 20;
+
+/// Eventual writes that wait for the disk; beyond, more are refused as `Overloaded`, and what other nodes send is dropped,
+/// to come again.
+pub const MAX_EVENTUAL_PENDING_BYTES: usize = 4 << 20;
+
+/// The largest gossip message that is taken; a larger one is refused as a whole.
+pub const MAX_GOSSIP_MESSAGE_BYTES: usize = 4 << 20;
+
+/// A gossip message is filled up to this size, and exceeds it by one entry at the most; the rest follows in the next
+/// exchange. What digests take, some 40 bytes a node, comes on top.
+pub const GOSSIP_DELTA_BYTES: usize = 256 << 10;
+
+const _: () = assert!(MAX_EVENTUAL_ENTRY_BYTES <= MAX_KEY_BYTES);
+const _: () = assert!(2 * GOSSIP_DELTA_BYTES + 2 * MAX_EVENTUAL_ENTRY_BYTES < MAX_GOSSIP_MESSAGE_BYTES);
+const _: () = assert!(MAX_GOSSIP_MESSAGE_BYTES < MAX_PEER_MESSAGE_BYTES);
+const _: () = assert!(GOSSIP_DELTA_BYTES + MAX_EVENTUAL_ENTRY_BYTES < MAX_EVENTUAL_PENDING_BYTES);
 const _: () = assert!(LEASE_MARGIN_TICKS < ELECTION_TICKS);
 const _: () = assert!(MAX_ENTRY_BYTES <= LARGEST_ENTRY_BYTES);
 const _: () = assert!(LARGEST_ENTRY_BYTES as u64 + MAX_APPEND_BYTES < MAX_PEER_MESSAGE_BYTES as u64);

@@ -16,12 +16,19 @@ pub enum Mutation {
     ServeAsDeposedLeader,
     /// A stalled node makes up for every tick it missed.
     CatchUpTicks,
+    /// A node forgets what was deleted as soon as it has deleted it itself.
+    ForgetTombstones,
 }
 
 impl Mutation {
     /// Every planted bug.
-    pub const ALL: [Mutation; 4] =
-        [Mutation::AcknowledgeBeforeSync, Mutation::VoteAtBoot, Mutation::ServeAsDeposedLeader, Mutation::CatchUpTicks];
+    pub const ALL: [Mutation; 5] = [
+        Mutation::AcknowledgeBeforeSync,
+        Mutation::VoteAtBoot,
+        Mutation::ServeAsDeposedLeader,
+        Mutation::CatchUpTicks,
+        Mutation::ForgetTombstones,
+    ];
 
     /// Whether `other` is planted.
     pub fn is(self, other: Mutation) -> bool {

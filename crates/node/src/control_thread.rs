@@ -4,6 +4,7 @@
 //! takes two syncs, which is why this is a thread; topologies are rare.
 
 use crate::clock;
+use crate::gossip_thread::GossipEvent;
 use crate::inbox::Event;
 use crate::shell::Shell;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -132,6 +133,7 @@ fn perform(shell: &Arc<Shell>, control: &mut Control) {
             tracing::warn!(epoch = %topology.epoch, %error, "could not save the topology");
         }
         shell.push_event_to_all(|| Event::Topology(topology.clone()));
+        let _ = shell.gossip.send(GossipEvent::Topology(topology.clone()));
         shell.routing.set_topology(topology);
     }
     if let Some(members) = effects.members {

@@ -16,6 +16,7 @@
 //! | `log_thread`, [`disk`] | one record and one sync for all that waits |
 //! | `snapshot_thread`, `snapshot_transfer` | snapshot files, and their way between nodes |
 //! | `control_thread` | the node's controller and its topology |
+//! | `gossip_thread` | gossip, and the eventual keyspace |
 //! | `peers`, `convert` | streams to the other nodes |
 //! | `routing`, `execute`, `scan`, `requests` | the path of a request |
 //! | `in_flight`, `pressure` | what is refused before the proposal: too much at once, memory or disk full |
@@ -30,6 +31,7 @@ mod control_thread;
 mod convert;
 pub mod disk;
 mod execute;
+mod gossip_thread;
 mod grpc;
 mod http;
 mod in_flight;
@@ -53,5 +55,6 @@ mod ticket;
 mod worker_thread;
 
 pub use node::{Node, NodeConfig, NodeFailure};
+pub use ringfort_core::gossip::GossipConfig;
 pub use ringfort_core::replica::ReadMode;
 pub use start::StartError;

@@ -6,6 +6,7 @@
 //! again new writes are refused, and leadership goes to nodes that have some.
 
 use crate::disk::FileDisk;
+use crate::gossip_thread::GossipEvent;
 use crate::inbox::Event;
 use crate::shell::Shell;
 use crate::threads;
@@ -15,6 +16,7 @@ use ringfort_core::effects::LogBatch;
 use ringfort_core::limits::LOG_BUDGET_BYTES;
 use ringfort_core::log::item::LogItem;
 use ringfort_core::log::{Log, LogError};
+use ringfort_core::types::ShardId;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,6 +30,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The shards that pin the oldest segment are asked again after this long, or when a segment has gone.
 const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// In place of a worker's number, the gossip thread's.
+pub const GOSSIP: usize = usize::MAX;
 
 pub enum LogEvent {
     Batch {
@@ -72,7 +77,10 @@ pub fn run(shell: Arc<Shell>, mut log: Log<Arc<FileDisk>>, events: Receiver<LogE
         shell.metrics.log_record_items.observe(gathered.items.len() as f64);
         gathered.items.clear();
         for (worker, number) in gathered.batches.drain(..) {
-            shell.workers[worker].push_event(Event::Persisted(number));
+            match worker {
+                GOSSIP => drop(shell.gossip.send(GossipEvent::Persisted(number))),
+                worker => shell.workers[worker].push_event(Event::Persisted(number)),
+            }
         }
         relieve(&shell, &log, &mut pressed);
     }
@@ -149,7 +157,10 @@ fn relieve(shell: &Shell, log: &Log<Arc<FileDisk>>, pressed: &mut Option<(Instan
     }
     *pressed = Some((Instant::now(), size));
     for shard in log.pinned_by() {
-        shell.worker(shard).push_event(Event::LogPressure(shard));
+        match shard {
+            ShardId::EVENTUAL => drop(shell.gossip.send(GossipEvent::LogPressure)),
+            shard => shell.worker(shard).push_event(Event::LogPressure(shard)),
+        }
     }
 }
 

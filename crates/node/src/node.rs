@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::control_thread::{self, ControlEvent};
+use crate::gossip_thread::{self, GossipEvent};
 use crate::http::Http;
 use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox};
@@ -18,6 +19,7 @@ use crate::ticket::Ticket;
 use crate::{grpc, join, threads, worker_thread};
 use crossbeam_channel::unbounded;
 use ringfort_core::control::Control;
+use ringfort_core::gossip::{Gossip, GossipConfig};
 use ringfort_core::limits::ENTRY_BUDGET_BYTES;
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{ReadMode, ReplicaConfig};
@@ -70,6 +72,7 @@ pub struct NodeConfig {
     pub segment_bytes: u64,
     /// Bytes of keys and values, with what they cost around them, from which on puts are refused.
     pub max_memory_bytes: Option<u64>,
+    pub gossip: GossipConfig,
 }
 
 /// Why a running node must not go on, and what to do.
@@ -119,6 +122,7 @@ impl Node {
         let (log_tx, log_rx) = unbounded();
         let (snapshots_tx, snapshots_rx) = unbounded();
         let (control_tx, control_rx) = unbounded();
+        let (gossip_tx, gossip_rx) = unbounded();
         let shell = Arc::new(Shell {
             node,
             cluster: topology.cluster,
@@ -128,6 +132,7 @@ impl Node {
             log: log_tx,
             snapshots: snapshots_tx,
             control: control_tx,
+            gossip: gossip_tx,
             routing: Routing::new(topology.clone()),
             peers: Peers::new(topology.cluster, node),
             metrics,
@@ -173,6 +178,9 @@ impl Node {
         helpers.push(threads::spawn("snapshots", move || snapshot_thread::run(shared, snapshots_rx))?);
         let shared = shell.clone();
         helpers.push(threads::spawn("control", move || control_thread::run(shared, control, control_rx))?);
+        let gossip = Gossip::new(node, config.gossip, topology.clone(), boot.eventual, clock::now(), boot_nonce);
+        let shared = shell.clone();
+        helpers.push(threads::spawn("gossip", move || gossip_thread::run(shared, gossip, gossip_rx))?);
         let mut worker_threads = Vec::new();
         for (index, worker) in workers.into_iter().enumerate() {
             let shared = shell.clone();
@@ -239,6 +247,7 @@ impl Node {
         self.shell.push_event_to_all(|| Event::Stop);
         let join = |threads: Vec<JoinHandle<()>>| threads.into_iter().for_each(|thread| drop(thread.join()));
         join(self.workers);
+        let _ = self.shell.gossip.send(GossipEvent::Stop);
         // Only now, so that these have everything that the workers gave them.
         let _ = self.shell.log.send(LogEvent::Stop);
         let _ = self.shell.snapshots.send(SnapshotEvent::Stop);

@@ -26,7 +26,8 @@ pub enum Invalid {
     Unknown,
 }
 
-fn check_key(key: Bytes) -> Result<Bytes, Invalid> {
+/// A key within the limits.
+pub fn check_key(key: Bytes) -> Result<Bytes, Invalid> {
     match key.len() {
         0 => Err(Invalid::EmptyKey),
         length if length > MAX_KEY_BYTES => Err(Invalid::LongKey(length)),
@@ -73,8 +74,12 @@ pub fn size_bytes(request: &Request) -> usize {
 /// A request as it is forwarded.
 pub fn to_wire(request: Request) -> Op {
     match request {
-        Request::Write(Write::Kv(Command::Put { key, value })) => Op::Put(v1::PutRequest { key, value }),
-        Request::Write(Write::Kv(Command::Delete { key })) => Op::Delete(v1::DeleteRequest { key }),
+        Request::Write(Write::Kv(Command::Put { key, value })) => {
+            Op::Put(v1::PutRequest { key, value, ..Default::default() })
+        }
+        Request::Write(Write::Kv(Command::Delete { key })) => {
+            Op::Delete(v1::DeleteRequest { key, ..Default::default() })
+        }
         // The leader gives the entry its stamp.
         Request::Write(Write::System(command)) => Op::System(command.encode(Stamp::default())),
         Request::Read(Query::Get { key }) => Op::Get(v1::GetRequest { key, consistency: 0 }),
@@ -82,6 +87,7 @@ pub fn to_wire(request: Request) -> Op {
             prefix,
             start_after: start_after.unwrap_or_default(),
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            consistency: 0,
         }),
     }
 }
@@ -244,6 +250,9 @@ mod tests {
         assert_eq!(put(v1::PutRequest::default()), Err(Invalid::EmptyKey));
         assert_eq!(get(v1::GetRequest { key: long.clone(), consistency: 0 }), Err(Invalid::LongKey(long.len())));
         let size = large.len();
-        assert_eq!(put(v1::PutRequest { key: "k".into(), value: large }), Err(Invalid::LargeValue(size)));
+        assert_eq!(
+            put(v1::PutRequest { key: "k".into(), value: large, consistency: 0 }),
+            Err(Invalid::LargeValue(size))
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::control_thread::ControlEvent;
 use crate::disk::FileDisk;
+use crate::gossip_thread::GossipEvent;
 use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox, Incoming};
 use crate::log_thread::LogEvent;
@@ -32,6 +33,7 @@ pub struct Shell {
     pub log: Sender<LogEvent>,
     pub snapshots: Sender<SnapshotEvent>,
     pub control: Sender<ControlEvent>,
+    pub gossip: Sender<GossipEvent>,
     pub routing: Routing,
     pub peers: Peers,
     pub metrics: Arc<Metrics>,

@@ -6,16 +6,16 @@ use ringfort_proto::{FILE_DESCRIPTOR_SET, v1};
 
 #[test]
 fn fixed_messages_keep_their_bytes() {
-    let put = v1::PutRequest { key: "k".into(), value: "v".into() };
+    let put = v1::PutRequest { key: "k".into(), value: "v".into(), consistency: 0 };
     assert_eq!(put.encode_to_vec(), b"\x0a\x01k\x12\x01v");
 
-    let get = v1::GetRequest { key: "k".into(), consistency: v1::ReadConsistency::Linearizable.into() };
+    let get = v1::GetRequest { key: "k".into(), consistency: v1::Consistency::Linearizable.into() };
     assert_eq!(get.encode_to_vec(), b"\x0a\x01k");
 
     let got = v1::GetResponse { value: "v".into(), found: true, ..Default::default() };
     assert_eq!(got.encode_to_vec(), b"\x0a\x01v\x10\x01");
 
-    let delete = v1::DeleteRequest { key: "k".into() };
+    let delete = v1::DeleteRequest { key: "k".into(), consistency: 0 };
     assert_eq!(delete.encode_to_vec(), b"\x0a\x01k");
 
     let join = v1::JoinRequest {

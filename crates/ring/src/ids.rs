@@ -13,6 +13,9 @@ pub struct ShardId(pub u32);
 impl ShardId {
     /// The Raft group that holds the cluster's own state. It owns no slots.
     pub const SYSTEM: ShardId = ShardId(u32::MAX);
+
+    /// What a node's log calls the eventual keyspace. It owns no slots and has no Raft group.
+    pub const EVENTUAL: ShardId = ShardId(u32::MAX - 1);
 }
 
 impl fmt::Debug for NodeId {
@@ -35,6 +38,10 @@ impl fmt::Debug for ShardId {
 
 impl fmt::Display for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == ShardId::SYSTEM { f.write_str("system") } else { self.0.fmt(f) }
+        match *self {
+            ShardId::SYSTEM => f.write_str("system"),
+            ShardId::EVENTUAL => f.write_str("eventual"),
+            ShardId(number) => number.fmt(f),
+        }
     }
 }

@@ -39,6 +39,11 @@ fn serving_as_a_deposed_leader_is_found() {
 }
 
 #[test]
+fn forgetting_tombstones_too_early_is_found() {
+    must_be_found(Mutation::ForgetTombstones);
+}
+
+#[test]
 fn catching_up_ticks_is_found() {
     must_be_found(Mutation::CatchUpTicks);
 }

@@ -6,11 +6,12 @@ use ringfort_sim::seeds::{run_caught, run_seeds};
 use std::time::Duration;
 
 /// Seeds that once failed, and what went wrong.
-const FOUND: [(u64, &str); 5] = [
+const FOUND: [(u64, &str); 6] = [
     (162, "replicas were retired before the remaining voters knew that the change was committed"),
     (96, "a learner that had everything counted as lagging while Raft was probing it"),
     (180, "the same, of a shard on its way to another node"),
     (1564, "a leader committed the change that removed it, led on, and raft-rs panicked"),
+    (111, "a sole voter led on a vote that was not durable, and led the same term again after a crash"),
     (
         1639,
         "a replica campaigned while its installed snapshot was not durable, and raft-rs read entries that were gone",

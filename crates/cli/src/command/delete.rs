@@ -3,7 +3,7 @@
 use super::{bytes_of, print_json, print_line};
 use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
-use clap::Args;
+use clap::{ArgAction, Args};
 use serde::Serialize;
 use std::ffi::OsString;
 
@@ -14,6 +14,17 @@ use std::ffi::OsString;
 pub struct Delete {
     /// The key.
     key: OsString,
+
+    /// Remove from the eventual keyspace, as the node that is asked holds it.
+    #[arg(
+        long,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true"
+    )]
+    eventual: bool,
 
     #[command(flatten)]
     client: ClientOptions,
@@ -29,7 +40,12 @@ struct Report {
 impl Delete {
     pub fn run(self) -> Result<Answer, Failure> {
         let key = bytes_of(&self.key);
-        let deleted = self.client.run(async |client| Ok(client.delete(key).await?))?;
+        let deleted = self.client.run(async |client| {
+            Ok(match self.eventual {
+                true => client.eventual().delete(key).await?,
+                false => client.delete(key).await?,
+            })
+        })?;
         match self.client.output {
             Output::Json => print_json(&Report { found: deleted.found, revision: deleted.revision })?,
             Output::Table if deleted.found => print_line("deleted")?,

@@ -5,7 +5,7 @@ use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
 use crate::text::JsonBytes;
 use clap::{ArgAction, Args};
-use ringfort_client::Consistency;
+use ringfort_client::{Consistency, Value};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -30,11 +30,24 @@ pub struct Get {
     )]
     stale: bool,
 
+    /// Read from the eventual keyspace, as the node that is asked holds it.
+    #[arg(
+        long,
+        conflicts_with = "stale",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true"
+    )]
+    eventual: bool,
+
     #[command(flatten)]
     client: ClientOptions,
 }
 
-/// The answer of `-o json`. Of a key that is not there only `key` and `found` are given.
+/// The answer of `-o json`. Of a key that is not there only `key` and `found` are given. In the eventual keyspace there
+/// is only one revision, the stamp of the last write.
 #[derive(Serialize)]
 struct Report<'a> {
     key: JsonBytes<'a>,
@@ -55,7 +68,18 @@ impl Get {
     pub fn run(self) -> Result<Answer, Failure> {
         let consistency = if self.stale { Consistency::Stale } else { Consistency::Linearizable };
         let key = bytes_of(&self.key);
-        let found = self.client.run(async |client| Ok(client.get_with(key.clone(), consistency).await?))?;
+        let found = self.client.run(async |client| {
+            if !self.eventual {
+                return Ok(client.get_with(key.clone(), consistency).await?);
+            }
+            let found = client.eventual().get(key.clone()).await?;
+            Ok(found.map(|found| Value {
+                value: found.value,
+                version: 0,
+                create_revision: 0,
+                modify_revision: found.stamp,
+            }))
+        })?;
         match self.client.output {
             Output::Json => print_json(&Report {
                 key: JsonBytes(&key),

@@ -4,7 +4,7 @@ use super::{bytes_of, print_json, print_line};
 use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
 use bytes::Bytes;
-use clap::Args;
+use clap::{ArgAction, Args};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -22,11 +22,22 @@ pub struct Put {
     #[arg(allow_negative_numbers = true)]
     value: Option<OsString>,
 
+    /// Write to the eventual keyspace: one node takes it, quorum or not, and the others come to hold it.
+    #[arg(
+        long,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true"
+    )]
+    eventual: bool,
+
     #[command(flatten)]
     client: ClientOptions,
 }
 
-/// The answer of `-o json`.
+/// The answer of `-o json`. Of an eventual write the version is 0, and the revision is its stamp.
 #[derive(Serialize)]
 struct Report {
     version: u64,
@@ -44,6 +55,14 @@ impl Put {
             }
         };
         let key = bytes_of(&self.key);
+        if self.eventual {
+            let stamp = self.client.run(async |client| Ok(client.eventual().put(key, value).await?))?;
+            match self.client.output {
+                Output::Table => print_line("OK")?,
+                Output::Json => print_json(&Report { version: 0, revision: stamp })?,
+            }
+            return Ok(Answer::Yes);
+        }
         let put = self.client.run(async |client| Ok(client.put(key, value).await?))?;
         match self.client.output {
             Output::Table => print_line(&format!("OK, version {}", put.version))?,

@@ -5,7 +5,7 @@ use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
 use crate::text::{JsonBytes, escaped};
 use bytes::Bytes;
-use clap::Args;
+use clap::{ArgAction, Args};
 use ringfort_client::v1::Entry;
 use serde::Serialize;
 use std::ffi::OsString;
@@ -29,6 +29,17 @@ pub struct Scan {
     #[arg(long, value_name = "COUNT")]
     limit: Option<u32>,
 
+    /// List the eventual keyspace, as the node that is asked holds it.
+    #[arg(
+        long,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true"
+    )]
+    eventual: bool,
+
     #[command(flatten)]
     client: ClientOptions,
 }
@@ -51,7 +62,11 @@ impl Scan {
             let mut start_after = bytes_of(&self.start_after);
             let mut left = self.limit.unwrap_or(u32::MAX);
             while left > 0 {
-                let page = client.scan_page(prefix.clone(), start_after, self.limit.map_or(0, |_| left)).await?;
+                let limit = self.limit.map_or(0, |_| left);
+                let page = match self.eventual {
+                    true => client.eventual().scan_page(prefix.clone(), start_after, limit).await?,
+                    false => client.scan_page(prefix.clone(), start_after, limit).await?,
+                };
                 for entry in page.entries.iter().take(left as usize) {
                     print(&mut stdout, self.client.output, entry)?;
                 }

@@ -5,6 +5,7 @@
 //! | `starting` | directories, ports and clusters that a node can't start with |
 //! | `strangers` | requests that are too large, bytes that are no requests, connections that say nothing |
 //! | `gone` | no quorum, and clients that leave before they are answered |
+//! | `gossip` | gossip that is forged, truncated, too large or from the future |
 //! | `overload` | more requests than can be done, more data than may be held |
 //! | `disk_full` | no space for the log |
 //! | `corruption` | bits that flip in files |
@@ -15,6 +16,7 @@
 mod corruption;
 mod disk_full;
 mod gone;
+mod gossip;
 mod http2;
 mod overload;
 mod starting;

@@ -19,7 +19,7 @@ async fn connect(endpoint: &str) -> KvClient<Channel> {
 }
 
 fn put(key: usize, value_bytes: usize) -> PutRequest {
-    PutRequest { key: format!("k{key}").into(), value: vec![b'v'; value_bytes].into() }
+    PutRequest { key: format!("k{key}").into(), value: vec![b'v'; value_bytes].into(), consistency: 0 }
 }
 
 #[track_caller]
@@ -62,7 +62,14 @@ async fn full_memory_refuses_puts_and_takes_deletes() {
         assert!(client.get(GetRequest { key, consistency: 0 }).await.unwrap().into_inner().found);
     }
     for &key in &acknowledged[..acknowledged.len() / 2] {
-        assert!(client.delete(DeleteRequest { key: format!("k{key}").into() }).await.unwrap().into_inner().found);
+        assert!(
+            client
+                .delete(DeleteRequest { key: format!("k{key}").into(), consistency: 0 })
+                .await
+                .unwrap()
+                .into_inner()
+                .found
+        );
     }
     let begun = Instant::now();
     while let Err(status) = client.put(put(0, VALUE_BYTES)).await {

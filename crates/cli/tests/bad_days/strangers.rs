@@ -32,7 +32,8 @@ async fn requests_beyond_the_limits_are_known_not_to_be_applied() {
         (b"k".to_vec(), large(5 << 20)),
     ] {
         let bytes = key.len() + value.len();
-        let refused = client.put(PutRequest { key: key.into(), value: value.into() }).await.unwrap_err();
+        let refused =
+            client.put(PutRequest { key: key.into(), value: value.into(), consistency: 0 }).await.unwrap_err();
         let seen = (refused.code(), outcome::of(&refused));
         assert_eq!(seen, (Code::InvalidArgument, Outcome::NotApplied), "{bytes} bytes: {refused}");
     }

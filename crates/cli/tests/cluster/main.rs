@@ -7,6 +7,7 @@
 //! | `tour_by_hand` | the README's tour, flag by flag |
 //! | `addresses` | nodes that come back at other addresses |
 //! | `crashes` | no acknowledged write is lost to `kill -9` of a leader, or of all nodes |
+//! | `eventual` | the eventual keyspace takes writes without a quorum, and all nodes come to hold the same |
 //! | `growth` | one node becomes five under load |
 //! | `playground` | `ringfort playground`, and that it leaves nothing behind |
 //! | `grpcurl` | a stranger's tool finds its way |
@@ -14,6 +15,7 @@
 
 mod addresses;
 mod crashes;
+mod eventual;
 mod growth;
 mod grpcurl;
 mod playground;

@@ -220,4 +220,8 @@ impl Cluster for Server {
     async fn node_status(&self, request: Request<NodeStatusRequest>) -> Result<Response<StatusResponse>, Status> {
         self.status(request.map(|_| StatusRequest {})).await
     }
+
+    async fn gossip(&self, _: Request<GossipRequest>) -> Result<Response<GossipResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! A `Ready` of raft-rs is handled in this order (its module documents why):
 //!
-//! 1. messages that rest on nothing new leave at once;
+//! 1. messages that rest on nothing new leave at once. A sole voter leads as soon as it has voted for itself: what it
+//!    says waits for that vote, or after a crash it could lead the same term again and say something else;
 //! 2. a snapshot replaces the state, entries and hard state go into memory and into this drain's batch;
 //! 3. messages that rest on them wait with the batch;
 //! 4. committed entries are applied: Raft hands out only such as are durable here already;
@@ -16,7 +17,7 @@ use crate::effects::LogBatch;
 use crate::log::item::{Change, LogItem};
 use crate::time::Now;
 use raft::SnapshotStatus;
-use raft::eraftpb::{Message, MessageType, Snapshot};
+use raft::eraftpb::{HardState, Message, MessageType, Snapshot};
 
 /// `Ready`s that one drain takes from one shard before others get their turn.
 const READIES_PER_DRAIN: usize = 16;
@@ -75,8 +76,13 @@ impl<T> Replica<T> {
         let mut ready = self.raft.ready();
         self.follow_role(out);
 
-        let immediate = self.outgoing(now, ready.take_messages(), out);
-        send(immediate, out);
+        let stored = self.storage().hard_state();
+        let votes = |hard_state: &HardState| (hard_state.term, hard_state.vote) != (stored.term, stored.vote);
+        let rests_on_vote = ready.hs().is_some_and(votes) || self.vote_batch > self.persisted_batch;
+        let mut waiting = self.outgoing(now, ready.take_messages(), out);
+        if !rests_on_vote {
+            send(std::mem::take(&mut waiting), out);
+        }
 
         if !ready.snapshot().is_empty() {
             let snapshot: Snapshot = ready.snapshot().clone();
@@ -100,7 +106,7 @@ impl<T> Replica<T> {
             self.commit_saved(batch.number);
         }
 
-        let waiting = self.outgoing(now, ready.take_persisted_messages(), out);
+        waiting.extend(self.outgoing(now, ready.take_persisted_messages(), out));
         let committed = ready.take_committed_entries();
         let (number, must_sync) = (ready.number(), ready.must_sync());
         for state in ready.take_read_states() {

@@ -110,6 +110,11 @@ impl Topology {
         self.groups.get(&shard)?.replica_on(node)
     }
 
+    /// Whether this id was ever given to a node, which need not be a member any more.
+    pub fn has_handed_out(&self, node: NodeId) -> bool {
+        (1..self.next_node).contains(&node.0)
+    }
+
     pub fn node_named(&self, name: &str) -> Option<(NodeId, &Member)> {
         self.nodes.iter().find(|(_, member)| member.name == name).map(|(&id, member)| (id, member))
     }

@@ -1,6 +1,6 @@
 //! What operators, clients and nodes that want to join ask of the cluster.
 
-use super::{status, status_of, timeout};
+use super::{gossip, status, status_of, timeout};
 use crate::control_thread;
 use crate::shell::Shell;
 use ringfort_core::replica::{Reply, Write};
@@ -72,6 +72,10 @@ impl Cluster for ClusterService {
 
     async fn node_status(&self, _: Request<NodeStatusRequest>) -> Result<Response<StatusResponse>, Status> {
         Ok(Response::new(status::own(&self.shell).await?))
+    }
+
+    async fn gossip(&self, _: Request<GossipRequest>) -> Result<Response<GossipResponse>, Status> {
+        Ok(Response::new(gossip::own(&self.shell).await?))
     }
 }
 

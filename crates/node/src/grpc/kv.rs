@@ -1,9 +1,9 @@
 //! The keys and values.
 
-use super::{status_of, timeout};
+use super::{eventual, refusal, status_of, timeout};
 use crate::execute::Executed;
 use crate::metrics::Operation;
-use crate::requests::{self, Invalid};
+use crate::requests;
 use crate::scan;
 use crate::shell::Shell;
 use ringfort_core::limits::MAX_SCAN_BYTES;
@@ -29,6 +29,9 @@ impl Kv for KvService {
         self.counted(Operation::Put, async {
             let (deadline, put) = self.open(request)?;
             let _taken = self.shell.in_flight.take(put.key.len() + put.value.len()).ok_or_else(too_many)?;
+            if is_eventual(put.consistency())? {
+                return eventual::put(&self.shell, put, deadline).await;
+            }
             let shard = self.shell.routing.shard_of(&put.key);
             let request = requests::put(put).map_err(refusal)?;
             self.execute(shard, request, deadline, |reply| requests::put_response(&reply)).await
@@ -40,10 +43,13 @@ impl Kv for KvService {
         self.counted(Operation::Get, async {
             let (deadline, get) = self.open(request)?;
             let _taken = self.shell.in_flight.take(get.key.len()).ok_or_else(too_many)?;
+            if get.consistency() == Consistency::Eventual {
+                return eventual::get(&self.shell, get).await;
+            }
             let shard = self.shell.routing.shard_of(&get.key);
             let consistency = get.consistency();
             let query = requests::get(get).map_err(refusal)?;
-            let stale = (consistency == ReadConsistency::Stale).then(|| self.shell.read_stale(shard, &query)).flatten();
+            let stale = (consistency == Consistency::Stale).then(|| self.shell.read_stale(shard, &query)).flatten();
             // Without a replica here that is fresh enough, the leader's answer is: it promises more.
             match stale.and_then(get_response) {
                 Some(response) => Ok(Response::new(response)),
@@ -57,6 +63,9 @@ impl Kv for KvService {
         self.counted(Operation::Delete, async {
             let (deadline, delete) = self.open(request)?;
             let _taken = self.shell.in_flight.take(delete.key.len()).ok_or_else(too_many)?;
+            if is_eventual(delete.consistency())? {
+                return eventual::delete(&self.shell, delete, deadline).await;
+            }
             let shard = self.shell.routing.shard_of(&delete.key);
             let request = requests::delete(delete).map_err(refusal)?;
             self.execute(shard, request, deadline, |reply| requests::delete_response(&reply)).await
@@ -68,6 +77,9 @@ impl Kv for KvService {
         self.counted(Operation::Scan, async {
             let (deadline, scan) = self.open(request)?;
             let _taken = self.shell.in_flight.take(MAX_SCAN_BYTES).ok_or_else(too_many)?;
+            if is_eventual(scan.consistency())? {
+                return eventual::scan(&self.shell, scan).await;
+            }
             let query: Query = requests::scan(scan).map_err(refusal)?;
             let page = scan::scan(&self.shell, query, deadline).await.map_err(|error| status_of(&error))?;
             Ok(Response::new(requests::scan_response(page)))
@@ -127,10 +139,15 @@ fn get_response(reply: Reply) -> Option<GetResponse> {
     }
 }
 
-fn too_many() -> Status {
-    outcome::overloaded("too many requests are under way in this node; retry later")
+/// Of requests that can't be stale.
+fn is_eventual(consistency: Consistency) -> Result<bool, Status> {
+    match consistency {
+        Consistency::Linearizable => Ok(false),
+        Consistency::Eventual => Ok(true),
+        Consistency::Stale => Err(outcome::invalid("only a get may be stale")),
+    }
 }
 
-fn refusal(invalid: Invalid) -> Status {
-    outcome::invalid(invalid.to_string())
+fn too_many() -> Status {
+    outcome::overloaded("too many requests are under way in this node; retry later")
 }

@@ -2,6 +2,8 @@
 
 mod cluster;
 pub mod connections;
+mod eventual;
+pub mod gossip;
 mod kv;
 mod marked;
 mod peer;
@@ -9,6 +11,7 @@ pub mod status;
 mod timeout;
 
 use crate::execute::ExecuteError;
+use crate::requests::Invalid;
 use crate::shell::Shell;
 use ringfort_core::limits::{LARGEST_ENTRY_BYTES, MAX_PEER_MESSAGE_BYTES};
 use ringfort_proto::v1::cluster_server::ClusterServer;
@@ -93,6 +96,10 @@ pub async fn serve_peers(shell: Arc<Shell>, listener: TcpListener) -> Result<(),
         .add_service(peer)
         .serve_with_incoming(connections)
         .await
+}
+
+fn refusal(invalid: Invalid) -> Status {
+    outcome::invalid(invalid.to_string())
 }
 
 /// An error as a client sees it.

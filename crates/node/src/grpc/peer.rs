@@ -1,6 +1,7 @@
 //! What the other nodes send.
 
 use crate::control_thread;
+use crate::gossip_thread;
 use crate::inbox::Incoming;
 use crate::shell::Shell;
 use crate::ticket::Ticket;
@@ -89,6 +90,9 @@ impl PeerService {
                 Ok(message) => control_thread::deliver(&self.shell, from, message),
                 Err(error) => tracing::warn!(node = %from, "a control message can't be read: {error}"),
             }
+        }
+        for bytes in batch.gossip {
+            gossip_thread::deliver(&self.shell, from, bytes);
         }
         self.shell
             .push_requests(batch.forwards.into_iter().filter_map(|forward| self.forwarded(from, forward)).collect());

@@ -1,5 +1,6 @@
 //! How the cluster fares: each node tells what it knows by itself, and whoever is asked puts it together.
 
+use super::gossip;
 use crate::control_thread::{ControlEvent, Knowledge};
 use crate::inbox::Event;
 use crate::shell::Shell;
@@ -50,6 +51,7 @@ pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
         log_entries: replicas.iter().map(|replica| replica.last.saturating_sub(replica.base)).sum(),
         keys: keys as u64,
         key_value_bytes: bytes as u64,
+        liveness: None,
     };
     let mut shards: Vec<ShardStatus> = replicas.iter().map(|replica| shard_here(&topology, replica)).collect();
     for (shard, replica) in lost {
@@ -63,6 +65,7 @@ pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
 pub async fn gather(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
     let (topology, members) = (shell.routing.topology(), shell.routing.members());
     let silent = knowledge(shell).await?.silent;
+    let gossip = gossip::knowledge(shell).await?.status;
     let mut asked = JoinSet::new();
     for (&node, member) in members.iter().filter(|(node, _)| **node != shell.node) {
         let address = member.grpc_address.clone();
@@ -78,14 +81,16 @@ pub async fn gather(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
     }
     let nodes = members.iter().map(|(&id, member)| {
         let told = parts.get(&id).and_then(|part| part.nodes.first().cloned());
-        told.unwrap_or_else(|| NodeStatus {
+        let status = told.unwrap_or_else(|| NodeStatus {
             id: id.0,
             name: member.name.clone(),
             grpc_address: member.grpc_address.clone(),
             raft_address: member.raft_address.clone(),
             silent_ms: silent.get(&id).map_or(0, |silent| silent.as_millis() as u64),
             ..NodeStatus::default()
-        })
+        });
+        let liveness = gossip.members.iter().find(|known| known.node == id).and_then(|known| known.liveness);
+        NodeStatus { liveness: liveness.map(gossip::liveness), ..status }
     });
     let shards = topology.groups.keys().map(|&shard| merge(&topology, shard, &parts));
     Ok(StatusResponse {
@@ -120,7 +125,7 @@ pub async fn knowledge(shell: &Shell) -> Result<Knowledge, Status> {
     answer.await.map_err(|_| stopping())
 }
 
-fn stopping() -> Status {
+pub fn stopping() -> Status {
     outcome::unavailable("this node is stopping", None)
 }
 

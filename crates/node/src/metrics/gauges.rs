@@ -1,7 +1,7 @@
 //! How the node stands at this moment: looked at when somebody asks for the metrics.
 
 use super::{Maker, Metrics};
-use crate::grpc::status;
+use crate::grpc::{gossip, status};
 use crate::shell::Shell;
 use prometheus::{IntGauge, IntGaugeVec};
 use ringfort_core::replica::ReplicaStatus;
@@ -108,6 +108,7 @@ impl Metrics {
         let topology = shell.routing.topology();
         let replicas = status::replicas(shell).await?;
         let knowledge = status::knowledge(shell).await?;
+        self.gossip.set(&gossip::knowledge(shell).await?);
         self.gauges.set(&replicas, &topology);
         self.gauges.set_silences(&topology, |node| knowledge.silent.get(node).copied());
         self.gauges.lost.set(knowledge.lost.len() as i64);

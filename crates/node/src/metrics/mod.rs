@@ -9,6 +9,7 @@
 //! when the process does. docs/operating.md says what to watch.
 
 mod gauges;
+mod gossip;
 mod process;
 mod requests;
 
@@ -44,6 +45,7 @@ pub struct Metrics {
     pub snapshots_written: Outcomes,
     pub snapshots_sent: Outcomes,
     pub snapshots_received: Outcomes,
+    pub gossip: gossip::Gossip,
     gauges: Gauges,
     process: Process,
 }
@@ -114,6 +116,7 @@ impl Metrics {
             snapshots_written: outcomes("snapshots_written_total", "Snapshots of shards written to the disk."),
             snapshots_sent: outcomes("snapshots_sent_total", "Snapshots sent to other nodes."),
             snapshots_received: outcomes("snapshots_received_total", "Snapshots that other nodes sent."),
+            gossip: gossip::Gossip::new(&maker),
             gauges: Gauges::new(&maker),
             process: Process::new(&maker.0),
             registry: maker.0,

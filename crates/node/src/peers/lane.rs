@@ -85,6 +85,14 @@ impl Lane {
         });
     }
 
+    pub fn send_gossip(&self, message: Bytes) {
+        self.with(|state| {
+            if state.has_room() {
+                self.last(state, ITEM_BYTES + message.len()).gossip.push(message);
+            }
+        });
+    }
+
     /// Queues a request for the peer. What is told to `answered` comes at once where that can't be done.
     pub fn forward(&self, forward: v1::Forward, bytes: usize, answered: oneshot::Sender<Forwarded>) {
         self.with(|state| {

@@ -10,6 +10,7 @@ pub mod link;
 use crate::shell::Shell;
 use crate::{convert, requests};
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use lane::Lane;
 use link::Link;
 use ringfort_core::control::codec;
@@ -25,6 +26,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// A larger gossip message waits behind entries.
+const URGENT_GOSSIP_BYTES: usize = 16 << 10;
 
 /// How a forwarded request ended.
 #[derive(Debug)]
@@ -89,6 +93,15 @@ impl Peers {
             let is_large = matches!(message, ControlMessage::Topology(_));
             let link = if is_large { &peer.bulk } else { &peer.urgent };
             link.lane.send_control(codec::encode(message));
+        }
+    }
+
+    /// Gossips, or drops the message.
+    pub fn send_gossip(&self, node: NodeId, message: Bytes) {
+        if let Some(peer) = self.peers.load().get(&node) {
+            // What tells that a node is alive is small.
+            let link = if message.len() > URGENT_GOSSIP_BYTES { &peer.bulk } else { &peer.urgent };
+            link.lane.send_gossip(message);
         }
     }
 

@@ -9,13 +9,15 @@
 //! be. *Safety*: for the options' duration, clients work while the seed's faults happen ([`faults`]). *Liveness*: all
 //! faults end, crashed nodes start again, and within [`RECOVERY`] every shard must have its replicas, caught up. Then
 //! one node of three or more may find bits of its disk flipped, and what it can't trust must be replaced from the
-//! others. At last each key must be read. Throughout, [`invariants`] are checked after every drain, and in the
-//! end the clients' history must be linearizable.
+//! others. Before and after that all nodes must hold the same of the eventual keyspace ([`eventual`]). At last each key
+//! must be read. Throughout, [`invariants`] are checked after every drain, and in the end the clients' history must be
+//! linearizable.
 //!
 //! Clients talk to nodes over connections that lose messages but do not double them, as TCP does. Nodes talk to each
 //! other over links with all the seed's faults: Raft must bear them, whatever the transport would have hidden.
 
 mod client;
+mod eventual;
 mod faults;
 mod invariants;
 mod node;
@@ -71,6 +73,7 @@ enum Wake {
     RequestTimedOut(ClientId, OperationId),
     RequestRetried(ClientId, OperationId),
     Fault(faults::Fault),
+    WriteEventually,
 }
 
 struct Cluster {
@@ -81,6 +84,7 @@ struct Cluster {
     network: Network<Message>,
     nodes: BTreeMap<NodeId, Node>,
     clients: Clients,
+    eventual: eventual::Eventual,
     faults: faults::Faults,
     invariants: Invariants,
     trace: Trace,
@@ -97,6 +101,7 @@ impl Cluster {
             network: Network::new(random.fork("network"), Link::healthy(options.link.delay.clone())),
             nodes: BTreeMap::new(),
             clients: Clients::new(&options, random.fork("workload")),
+            eventual: eventual::Eventual::new(random.fork("eventual")),
             faults: faults::Faults::new(random.fork("faults")),
             invariants: Invariants::default(),
             trace: Trace::default(),
@@ -115,13 +120,22 @@ impl Cluster {
 
         self.begin_faults();
         self.clients.begin(self.now, &mut self.agenda);
+        self.begin_eventual();
         let end = self.now + self.options.duration;
         self.run_until_moment(end)?;
 
         self.end_faults()?;
+        self.end_eventual();
         self.run_until(RECOVERY, Cluster::is_settled, "the cluster did not recover after all faults had ended")?;
+        let unequal = "the nodes do not hold the same of the eventual keyspace";
+        self.run_until_moment(self.now + eventual::REST)?;
+        self.run_until(eventual::CATCH_UP, Cluster::is_caught_up, "clocks are further apart than they were set")?;
+        self.run_until(eventual::CONVERGENCE, Cluster::is_converged, unequal)?;
+        self.check_eventual()?;
         if self.corrupt_one()? {
             self.run_until(RECOVERY, Cluster::is_settled, "the cluster did not replace what was corrupted")?;
+            self.run_until(eventual::CONVERGENCE, Cluster::is_converged, unequal)?;
+            self.check_eventual()?;
         }
         self.clients.read_everything(self.now, &mut self.agenda);
         self.run_until(RECOVERY, Cluster::is_read, "a key could not be read after all faults had ended")?;
@@ -184,6 +198,7 @@ impl Cluster {
                 self.clients.retry(client, id, self.now, &mut self.network, &self.nodes);
             }
             Wake::Fault(fault) => return self.inflict(fault),
+            Wake::WriteEventually => self.write_eventually(),
             Wake::Node { node, incarnation, task } => return self.run_task(node, incarnation, task),
         }
         Ok(())
@@ -207,6 +222,9 @@ impl Cluster {
         match (to, message) {
             (Endpoint::Client(client), Message::Answer { id, answer }) => {
                 self.clients.answered(client, id, answer, self.now, &mut self.agenda);
+            }
+            (Endpoint::Client(_), Message::WrittenEventually { id, stamp, node }) => {
+                self.eventual.written(id, stamp, node);
             }
             (Endpoint::Client(_), _) => {}
             (Endpoint::Node(id), message) => {

@@ -63,7 +63,7 @@ impl Target {
                 let mut node = nodes[turn.fetch_add(1, Ordering::Relaxed) % nodes.len()].clone();
                 let result = match operation {
                     Operation::Put(key) => {
-                        let mut request = Request::new(PutRequest { key, value: value.clone() });
+                        let mut request = Request::new(PutRequest { key, value: value.clone(), ..Default::default() });
                         request.set_timeout(*timeout);
                         node.put(request).await.map(|_| true)
                     }

@@ -5,7 +5,7 @@
 
 use crate::client_options::parse_duration;
 use clap::{ArgAction, Args, ValueEnum};
-use ringfort_node::{NodeConfig, ReadMode};
+use ringfort_node::{GossipConfig, NodeConfig, ReadMode};
 use ringfort_ring::ShardCount;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
@@ -85,6 +85,27 @@ pub struct Serve {
     /// there is no limit.
     #[arg(long, env = "RINGFORT_MAX_MEMORY", value_name = "BYTES")]
     pub max_memory: Option<u64>,
+
+    /// How often this node has an exchange of gossip with another one. Shorter finds out sooner who is dead, and costs
+    /// more: see docs/gossip.md. The same for all nodes.
+    #[arg(
+        long,
+        env = "RINGFORT_GOSSIP_PERIOD",
+        value_name = "TIME",
+        default_value = "500ms",
+        value_parser = parse_gossip_period
+    )]
+    pub gossip_period: Duration,
+
+    /// With how many nodes at a time.
+    #[arg(
+        long,
+        env = "RINGFORT_GOSSIP_FAN_OUT",
+        value_name = "NUMBER",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=16)
+    )]
+    pub gossip_fan_out: u8,
 
     /// The address to listen on, with all ports. One that other machines reach needs --insecure.
     #[arg(long, env = "RINGFORT_LISTEN", value_name = "IP", default_value = "127.0.0.1")]
@@ -193,6 +214,11 @@ impl Serve {
             },
             segment_bytes: self.segment_bytes,
             max_memory_bytes: self.max_memory,
+            gossip: GossipConfig {
+                period: self.gossip_period,
+                fan_out: self.gossip_fan_out.into(),
+                ..GossipConfig::default()
+            },
         }
     }
 }
@@ -210,6 +236,15 @@ fn parse_segment(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(bytes) if bytes >= 64 << 10 && bytes % 4096 == 0 => Ok(bytes),
         _ => Err("give a multiple of 4096, from 65536 on".to_owned()),
+    }
+}
+
+/// Below, all nodes would do little else; above, it would take minutes to see that one is dead.
+fn parse_gossip_period(text: &str) -> Result<Duration, String> {
+    let period = parse_duration(text)?;
+    match (Duration::from_millis(50)..=Duration::from_secs(10)).contains(&period) {
+        true => Ok(period),
+        false => Err("give 50ms to 10s".to_owned()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `ringfort status`: one sentence for the operator, then the evidence.
 
+mod gossip;
 mod report;
 mod tables;
 pub mod verdict;
@@ -7,7 +8,7 @@ pub mod verdict;
 use super::{print_json, print_line};
 use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
-use clap::Args;
+use clap::{ArgAction, Args};
 use std::io::{self, IsTerminal};
 
 /// Show how the cluster fares
@@ -16,25 +17,51 @@ use std::io::{self, IsTerminal};
 /// what to do. Tables of the nodes and the shards follow.
 #[derive(Args, Debug)]
 pub struct Status {
+    /// Show what one node knows through gossip instead: who is alive, and how the eventual keyspace stands. It asks
+    /// nobody else, so it answers without a quorum too.
+    #[arg(
+        long,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true"
+    )]
+    gossip: bool,
+
     #[command(flatten)]
     client: ClientOptions,
 }
 
 impl Status {
     pub fn run(self) -> Result<Answer, Failure> {
+        if self.gossip {
+            let gossip = self.client.run(async |client| Ok(client.gossip().await?))?;
+            match self.client.output {
+                Output::Json => print_json(&gossip::Report::new(&gossip))?,
+                Output::Table => {
+                    print_line(&gossip::sentence(&gossip))?;
+                    print_line(&format!("\n{}", gossip::table(&gossip, style())))?;
+                }
+            }
+            return Ok(Answer::Yes);
+        }
         let status = self.client.run(async |client| Ok(client.status().await?))?;
         let verdict = verdict::judge(&status);
         match self.client.output {
             Output::Json => print_json(&report::Report::new(&status, &verdict))?,
             Output::Table => {
-                let style = if io::stdout().is_terminal() { tables::Style::Lines } else { tables::Style::Plain };
                 print_line(&verdict.sentence)?;
-                print_line(&format!("\n{}", tables::nodes(&status, style)))?;
-                print_line(&format!("\n{}", tables::shards(&status, style)))?;
+                print_line(&format!("\n{}", tables::nodes(&status, style())))?;
+                print_line(&format!("\n{}", tables::shards(&status, style())))?;
             }
         }
         Ok(Answer::Yes)
     }
+}
+
+fn style() -> tables::Style {
+    if io::stdout().is_terminal() { tables::Style::Lines } else { tables::Style::Plain }
 }
 
 /// "system" or the shard's number.

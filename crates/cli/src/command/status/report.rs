@@ -2,7 +2,7 @@
 
 use super::shard_name;
 use super::verdict::{SYSTEM_SHARD, Verdict};
-use ringfort_client::v1::{NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse};
+use ringfort_client::v1::{NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, Standing, StatusResponse};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -25,6 +25,10 @@ struct Node<'a> {
     raft_address: &'a str,
     alive: bool,
     silent_ms: u64,
+    /// What the answering node thinks of it by its heartbeats: alive, suspect or dead; null of itself.
+    standing: Option<&'static str>,
+    standing_ms: Option<u64>,
+    standing_reason: Option<&'a str>,
     build_version: &'a str,
     shards_led: u32,
     replicas: u32,
@@ -79,6 +83,9 @@ fn node(node: &NodeStatus) -> Node<'_> {
         raft_address: &node.raft_address,
         alive: node.alive,
         silent_ms: node.silent_ms,
+        standing: node.liveness.as_ref().map(|liveness| standing_name(liveness.standing())),
+        standing_ms: node.liveness.as_ref().map(|liveness| liveness.since_ms),
+        standing_reason: node.liveness.as_ref().map(|liveness| &liveness.reason[..]),
         build_version: &node.build_version,
         shards_led: node.shards_led,
         replicas: node.replicas,
@@ -108,6 +115,14 @@ fn member(member: &ReplicaStatus) -> Member {
         lag: member.lag,
         caught_up: member.caught_up,
         offline: member.offline,
+    }
+}
+
+pub fn standing_name(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Alive => "alive",
+        Standing::Suspect => "suspect",
+        Standing::Dead => "dead",
     }
 }
 
@@ -146,7 +161,7 @@ mod tests {
             "epoch": 3,
             "nodes": [{
                 "id": 1, "name": "node1", "grpc_address": "", "raft_address": "", "alive": true, "silent_ms": 0,
-                "build_version": "", "shards_led": 0, "replicas": 0, "log_bytes": 0, "log_entries": 0, "keys": 0,
+                "standing": null, "standing_ms": null, "standing_reason": null, "build_version": "", "shards_led": 0, "replicas": 0, "log_bytes": 0, "log_entries": 0, "keys": 0,
                 "key_value_bytes": 0,
             }],
             "shards": [{

@@ -1,11 +1,11 @@
 //! The tables under the sentence: drawn with lines on a terminal, aligned columns in a pipe.
 
-use super::report::role_name;
+use super::report::{role_name, standing_name};
 use super::shard_name;
 use super::verdict::SYSTEM_SHARD;
 use crate::text::escaped;
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use ringfort_client::v1::{NodeStatus, ReplicaRole, ReplicaStatus, StatusResponse};
+use ringfort_client::v1::{NodeStatus, ReplicaRole, ReplicaStatus, Standing, StatusResponse};
 
 #[derive(Clone, Copy)]
 pub enum Style {
@@ -60,7 +60,7 @@ pub fn shards(status: &StatusResponse, style: Style) -> Table {
     table
 }
 
-fn table(style: Style, header: &[&str]) -> Table {
+pub(super) fn table(style: Style, header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(match style {
         Style::Lines => presets::UTF8_HORIZONTAL_ONLY,
@@ -70,20 +70,26 @@ fn table(style: Style, header: &[&str]) -> Table {
     table
 }
 
-fn text(text: &str) -> Cell {
+pub(super) fn text(text: &str) -> Cell {
     Cell::new(escaped(text.as_bytes()))
 }
 
-fn number(number: u64) -> Cell {
+pub(super) fn number(number: u64) -> Cell {
     right(number.to_string())
 }
 
-fn right(text: String) -> Cell {
+pub(super) fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
 fn state(node: &NodeStatus) -> String {
-    if node.alive { "alive".to_owned() } else { format!("silent {} s", node.silent_ms / 1000) }
+    let dead = node.liveness.as_ref().filter(|liveness| liveness.standing() != Standing::Alive);
+    match dead {
+        // It answered just now, whatever its heartbeats say.
+        _ if node.alive => "alive".to_owned(),
+        Some(liveness) => format!("{} {} s", standing_name(liveness.standing()), liveness.since_ms / 1000),
+        None => format!("silent {} s", node.silent_ms / 1000),
+    }
 }
 
 /// What is special about a replica, in parentheses; nothing about a voter that is caught up.
@@ -101,7 +107,7 @@ fn remark(member: &ReplicaStatus) -> String {
 }
 
 /// A size in the largest unit that leaves at least one before the point.
-fn bytes(bytes: u64) -> String {
+pub(super) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut size, mut unit) = (bytes as f64, 0);
     while size >= 1024.0 && unit + 1 < UNITS.len() {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use ringfort_core::message::{ControlMessage, RaftMessage};
 use ringfort_core::replica::{Failure, Reply};
 use ringfort_core::system::{Member, SystemCommand, Topology};
+use ringfort_core::time::Stamp;
 use ringfort_core::types::NodeId;
 use ringfort_core::worker::Request;
 use std::hash::{Hash, Hasher};
@@ -43,6 +44,18 @@ pub enum Message {
         id: OperationId,
         answer: Answer,
     },
+    Gossip(Bytes),
+    /// A client's write to the eventual keyspace; without a value it deletes.
+    WriteEventually {
+        id: usize,
+        key: Bytes,
+        value: Option<Bytes>,
+    },
+    WrittenEventually {
+        id: usize,
+        stamp: Stamp,
+        node: NodeId,
+    },
 }
 
 /// Who waits for the answer to a request.
@@ -72,6 +85,9 @@ impl Message {
             Message::SnapshotReceived { send, arrived } => (send, arrived).hash(&mut digest),
             Message::Join { reply_to, .. } => reply_to.hash(&mut digest),
             Message::Welcome(topology) => topology.epoch.hash(&mut digest),
+            Message::Gossip(bytes) => bytes.hash(&mut digest),
+            Message::WriteEventually { id, .. } => id.hash(&mut digest),
+            Message::WrittenEventually { id, stamp, .. } => (id, stamp.0).hash(&mut digest),
             Message::Control(_) | Message::Propose(_) => {}
         }
         digest.finish()

@@ -1,5 +1,6 @@
 //! A simulated node: the shell of the core, an event where a thread would take time.
 
+mod gossip;
 mod message;
 mod running;
 
@@ -37,6 +38,7 @@ pub(super) enum Task {
     LogSynced,
     SnapshotTimedOut(u64),
     AskToJoin,
+    Gossip,
 }
 
 pub(super) struct Node {
@@ -135,14 +137,19 @@ impl Node {
             // What was synced is there, unless somebody has flipped it.
             return Err(format!("node {} distrusts {:?} after a crash: {:?}", self.endpoint, boot.lost, boot.findings));
         }
+        if boot.eventual.lost && !self.is_corrupt {
+            return Err(format!("node {} distrusts the eventual keyspace: {:?}", self.endpoint, boot.findings));
+        }
+        self.count("eventual keyspaces distrusted", boot.eventual.lost.into());
         let mut settings = self.settings.clone();
         settings.replica.boot_nonce = self.random.next_u64();
         let random = self.random.fork(&format!("incarnation {}", self.incarnation));
         let now = self.clock.read(world.now);
-        let running = Running::new(boot, settings, self.disk.clone(), random, now.moment)
+        let running = Running::new(boot, settings, self.disk.clone(), random, now)
             .ok_or_else(|| format!("node {} is not in its own topology", self.endpoint))?;
         self.state = State::Running(Box::new(running));
         self.plan(Task::Control, world.now, world);
+        self.plan(Task::Gossip, world.now, world);
         for worker in 0..self.settings.workers {
             self.plan(Task::Drain(worker), world.now, world);
         }
@@ -214,7 +221,7 @@ impl Node {
             }
             (State::Running(running), message) => {
                 let mut outbox = running::Outbox::default();
-                running.receive(from, message, &mut outbox);
+                running.receive(from, message, self.clock.read(world.now), &mut outbox);
                 self.perform(outbox, world);
             }
             (State::Down | State::Joining(_), _) => {}

@@ -1,5 +1,6 @@
 //! A node that runs: workers, their inboxes, the log writer, snapshots, the controller.
 
+use super::gossip::{EventualTicket, GOSSIP};
 use super::{Answer, Message, Task, Ticket};
 use crate::network::Endpoint;
 use crate::random::Random;
@@ -9,6 +10,7 @@ use ringfort_core::control::Control;
 use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
 use ringfort_core::effects::{Effects, LogBatch, SnapshotWork};
+use ringfort_core::gossip::{Gossip, GossipConfig};
 use ringfort_core::log::{Log, LogConfig};
 use ringfort_core::machine::Machine;
 use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepRequest};
@@ -81,16 +83,17 @@ struct Slot {
 }
 
 pub struct Running {
-    node: NodeId,
+    pub(super) node: NodeId,
     settings: Settings,
     disk: Arc<MemDisk>,
     slots: Vec<Slot>,
-    control: Control,
+    pub(super) control: Control,
     control_inbox: VecDeque<(NodeId, ControlMessage)>,
     control_planned: bool,
     control_tick: Moment,
+    pub(super) gossip: Gossip<EventualTicket>,
     log: Log<Arc<MemDisk>>,
-    log_queue: VecDeque<(usize, LogBatch)>,
+    pub(super) log_queue: VecDeque<(usize, LogBatch)>,
     log_under_way: Vec<(usize, u64)>,
     writers: BTreeMap<String, SnapshotWriter<MemDisk>>,
     sends: BTreeMap<u64, (ShardId, ReplicaId)>,
@@ -107,10 +110,14 @@ impl Running {
         settings: Settings,
         disk: Arc<MemDisk>,
         random: Random,
-        now: Moment,
+        now: Now,
     ) -> Option<Running> {
         let node = boot.node()?;
         let topology = Arc::new(boot.topology?);
+        let config = GossipConfig { mutation: settings.replica.mutation, ..GossipConfig::default() };
+        let boot_nonce = settings.replica.boot_nonce;
+        let gossip = Gossip::new(node, config, topology.clone(), boot.eventual, now, boot_nonce);
+        let now = now.moment;
         let mut slots: Vec<Slot> = (0..settings.workers)
             .map(|index| {
                 let config = WorkerConfig {
@@ -144,6 +151,7 @@ impl Running {
             control_inbox: VecDeque::new(),
             control_planned: true,
             control_tick: now,
+            gossip,
             log: boot.log,
             log_queue: VecDeque::new(),
             log_under_way: Vec::new(),
@@ -155,6 +163,10 @@ impl Running {
             received: 0,
             settings,
         })
+    }
+
+    pub fn gossip(&self) -> &Gossip<EventualTicket> {
+        &self.gossip
     }
 
     pub fn topology(&self) -> &Arc<Topology> {
@@ -178,13 +190,14 @@ impl Running {
         match task {
             Task::Drain(worker) => self.drain(worker, now, out),
             Task::Control => self.drain_control(now.moment, out),
-            Task::LogSynced => self.log_synced(out),
+            Task::LogSynced => self.log_synced(now, out),
             Task::SnapshotTimedOut(send) => self.snapshot_sent(send, false, out),
+            Task::Gossip => self.tick_gossip(now, out),
             Task::AskToJoin => {}
         }
     }
 
-    pub fn receive(&mut self, from: Endpoint, message: Message, out: &mut Outbox) {
+    pub fn receive(&mut self, from: Endpoint, message: Message, now: Now, out: &mut Outbox) {
         match message {
             Message::Raft(messages) => {
                 for message in messages {
@@ -221,7 +234,8 @@ impl Running {
                 let shard = self.topology().shards.shard_of_key(key);
                 self.give(shard, Input::Request { shard, request, ticket: Ticket::Client { from, id } }, out);
             }
-            Message::Welcome(_) | Message::Answer { .. } => {}
+            Message::Gossip(_) | Message::WriteEventually { .. } => self.receive_gossip(from, message, now, out),
+            Message::Welcome(_) | Message::Answer { .. } | Message::WrittenEventually { .. } => {}
         }
     }
 
@@ -376,7 +390,7 @@ impl Running {
         self.give(shard, Input::Request { shard, request: Request::Write(Write::System(command)), ticket }, out);
     }
 
-    fn endpoint_of(&self, node: NodeId) -> Option<Endpoint> {
+    pub(super) fn endpoint_of(&self, node: NodeId) -> Option<Endpoint> {
         let member = self.topology().nodes.get(&node)?;
         member.raft_address.parse().ok().map(|at| Endpoint::Node(NodeId(at)))
     }
@@ -385,11 +399,11 @@ impl Running {
         self.endpoint_of(self.control.leader(ShardId::SYSTEM)?)
     }
 
-    fn node_at(&self, endpoint: Endpoint) -> Option<NodeId> {
+    pub(super) fn node_at(&self, endpoint: Endpoint) -> Option<NodeId> {
         self.topology().nodes.keys().copied().find(|&node| self.endpoint_of(node) == Some(endpoint))
     }
 
-    fn write_log(&mut self, out: &mut Outbox) {
+    pub(super) fn write_log(&mut self, out: &mut Outbox) {
         if !self.log_under_way.is_empty() || self.log_queue.is_empty() {
             return;
         }
@@ -405,18 +419,25 @@ impl Running {
         out.tasks.push((When::Synced, Task::LogSynced));
     }
 
-    fn log_synced(&mut self, out: &mut Outbox) {
+    fn log_synced(&mut self, now: Now, out: &mut Outbox) {
         self.log.sync().expect("this disk syncs");
         for (worker, number) in std::mem::take(&mut self.log_under_way) {
-            self.give_to(worker, Input::Persisted(number), out);
+            match worker {
+                GOSSIP => self.gossip.handle_persisted(now, number),
+                worker => self.give_to(worker, Input::Persisted(number), out),
+            }
         }
         if self.log.size_bytes() > SEGMENTS_BUDGET * self.settings.log.segment_bytes {
             let pinning: Vec<ShardId> = self.log.pinned_by().collect();
             for shard in pinning {
-                self.give(shard, Input::LogPressure(shard), out);
+                match shard {
+                    ShardId::EVENTUAL => self.gossip.handle_log_pressure(),
+                    shard => self.give(shard, Input::LogPressure(shard), out),
+                }
             }
         }
         self.write_log(out);
+        self.perform_gossip(out);
     }
 
     fn snapshot(&mut self, work: SnapshotWork, out: &mut Outbox) {

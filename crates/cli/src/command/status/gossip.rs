@@ -1,0 +1,171 @@
+//! `ringfort status --gossip`: what one node knows by itself.
+
+use super::report::standing_name;
+use super::tables::{Style, bytes, number, right, table as empty_table, text};
+use comfy_table::{Cell, Table};
+use ringfort_client::v1::{GossipMember, GossipResponse, Standing};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The answer of `-o json`. Field names stay.
+#[derive(Serialize)]
+pub struct Report<'a> {
+    node: u64,
+    nodes: Vec<Node<'a>>,
+    keys: u64,
+    tombstones: u64,
+    bytes: u64,
+    /// 16 hexadecimal digits: JSON numbers end at 2^53.
+    hash: String,
+    missing: u64,
+    diverged: &'a [u64],
+    rounds: u64,
+    refused: BTreeMap<&'a str, u64>,
+}
+
+#[derive(Serialize)]
+struct Node<'a> {
+    id: u64,
+    name: &'a str,
+    /// Alive, suspect or dead; null of the node that answers, as what follows.
+    standing: Option<&'static str>,
+    since_ms: Option<u64>,
+    reason: Option<&'a str>,
+    heard_ms: Option<u64>,
+    incarnation: u64,
+    heartbeat: u64,
+    epoch: u64,
+    build_version: &'a str,
+    shards_led: u32,
+    keys: u64,
+    key_value_bytes: u64,
+    clock_ahead_us: i64,
+    lag: Option<u64>,
+}
+
+impl<'a> Report<'a> {
+    pub fn new(gossip: &'a GossipResponse) -> Report<'a> {
+        Report {
+            node: gossip.node,
+            nodes: gossip.members.iter().map(node).collect(),
+            keys: gossip.keys,
+            tombstones: gossip.tombstones,
+            bytes: gossip.bytes,
+            hash: format!("{:016x}", gossip.hash),
+            missing: gossip.missing,
+            diverged: &gossip.diverged,
+            rounds: gossip.rounds,
+            refused: gossip.refused.iter().map(|(kind, &count)| (&kind[..], count)).collect(),
+        }
+    }
+}
+
+fn node(member: &GossipMember) -> Node<'_> {
+    let liveness = member.liveness.as_ref();
+    Node {
+        id: member.id,
+        name: &member.name,
+        standing: liveness.map(|liveness| standing_name(liveness.standing())),
+        since_ms: liveness.map(|liveness| liveness.since_ms),
+        reason: liveness.map(|liveness| &liveness.reason[..]),
+        heard_ms: liveness.map(|liveness| liveness.heard_ms),
+        incarnation: member.incarnation,
+        heartbeat: member.heartbeat,
+        epoch: member.epoch,
+        build_version: &member.build_version,
+        shards_led: member.shards_led,
+        keys: member.keys,
+        key_value_bytes: member.key_value_bytes,
+        clock_ahead_us: member.clock_ahead_us,
+        lag: member.lag,
+    }
+}
+
+/// How the eventual keyspace stands, and what is wrong.
+pub fn sentence(gossip: &GossipResponse) -> String {
+    let name_of = |id: u64| gossip.members.iter().find(|member| member.id == id).map_or("?", |member| &member.name);
+    let count = |standing| {
+        let members = gossip.members.iter().filter_map(|member| member.liveness.as_ref());
+        members.filter(|liveness| liveness.standing() == standing).count()
+    };
+    let mut sentence = format!(
+        "{} of {} nodes alive as {} sees it; the eventual keyspace here has {} keys in {} and lacks {} writes",
+        gossip.members.len() - count(Standing::Suspect) - count(Standing::Dead),
+        gossip.members.len(),
+        name_of(gossip.node),
+        gossip.keys,
+        bytes(gossip.bytes),
+        gossip.missing,
+    );
+    for &node in &gossip.diverged {
+        let name = name_of(node);
+        sentence += &format!("; {name} holds something else and does not come to agree: see docs/gossip.md");
+    }
+    let refused: Vec<String> = gossip.refused.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    if !refused.is_empty() {
+        let mut refused = refused;
+        refused.sort();
+        sentence += &format!("; messages not taken: {}", refused.join(", "));
+    }
+    sentence
+}
+
+/// A row a node.
+pub fn table(gossip: &GossipResponse, style: Style) -> Table {
+    let header = ["NODE", "ID", "STATE", "SINCE", "WHY", "HEARD", "BEATS", "EPOCH", "VERSION", "LEADS", "CLOCK", "LAG"];
+    let mut table = empty_table(style, &header);
+    for member in &gossip.members {
+        let seconds = |ms: u64| right(format!("{:.1} s", ms as f64 / 1000.0));
+        let dash = || Cell::new("-");
+        let liveness = member.liveness.as_ref();
+        table.add_row([
+            text(&member.name),
+            number(member.id),
+            liveness.map_or_else(|| Cell::new("itself"), |liveness| Cell::new(standing_name(liveness.standing()))),
+            liveness.map_or_else(dash, |liveness| seconds(liveness.since_ms)),
+            liveness.map_or_else(dash, |liveness| text(&liveness.reason)),
+            liveness.map_or_else(dash, |liveness| seconds(liveness.heard_ms)),
+            number(member.heartbeat),
+            number(member.epoch),
+            text(&member.build_version),
+            number(member.shards_led.into()),
+            liveness.map_or_else(dash, |_| right(format!("{:+} ms", member.clock_ahead_us / 1000))),
+            member.lag.map_or_else(dash, number),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_client::v1::Liveness;
+
+    fn gossip() -> GossipResponse {
+        let liveness =
+            Liveness { standing: Standing::Dead.into(), since_ms: 1500, reason: "heartbeats".into(), heard_ms: 9000 };
+        let one = GossipMember { id: 1, name: "node1".into(), lag: Some(0), ..Default::default() };
+        let two = GossipMember { id: 2, name: "node2".into(), liveness: Some(liveness), ..Default::default() };
+        let refused = [("late".to_owned(), 3)].into();
+        GossipResponse { node: 1, members: vec![one, two], keys: 7, diverged: vec![2], refused, ..Default::default() }
+    }
+
+    #[test]
+    fn the_sentence_says_what_is_wrong() {
+        let sentence = sentence(&gossip());
+        assert!(sentence.starts_with("1 of 2 nodes alive as node1 sees it; the eventual keyspace here has 7 keys"));
+        assert!(sentence.contains("; node2 holds something else"));
+        assert!(sentence.ends_with("; messages not taken: 3 late"));
+    }
+
+    #[test]
+    fn a_node_is_a_row_and_an_object() {
+        let gossip = gossip();
+        let table = table(&gossip, Style::Plain).to_string();
+        let row: Vec<&str> = table.lines().nth(2).unwrap().split_whitespace().collect();
+        assert_eq!(row[..8], ["node2", "2", "dead", "1.5", "s", "heartbeats", "9.0", "s"]);
+        let json = serde_json::to_value(Report::new(&gossip)).unwrap();
+        assert_eq!(json["nodes"][1]["standing"], "dead");
+        assert_eq!((&json["nodes"][0]["standing"], &json["nodes"][0]["lag"]), (&serde_json::Value::Null, &0.into()));
+    }
+}

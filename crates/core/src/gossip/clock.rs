@@ -1,0 +1,71 @@
+//! The hybrid logical clock of eventual writes (Kulkarni et al., 2014).
+//!
+//! Its readings follow the wall clock and are above every reading that this node has given or seen. So a write that was
+//! made where another one was known wins over that one, and writes that did not know of each other are ordered by their
+//! wall clocks.
+//!
+//! A clock that runs ahead would drag all others with it, for ever. So a stamp from elsewhere that is more than
+//! [`MAX_AHEAD`] above this node's wall clock is not taken over, nor is the entry that has it: it is refused until true
+//! time has come so far. Meanwhile the entry stays where it was written, and the node is reported.
+
+use crate::time::{Stamp, Wall};
+use std::time::Duration;
+
+/// How far a stamp of another node may be ahead of the wall clock here.
+pub const MAX_AHEAD: Duration = Duration::from_millis(500);
+
+/// Readings only grow.
+#[derive(Debug, Default)]
+pub struct HybridClock(Stamp);
+
+impl HybridClock {
+    /// A clock that goes on above `latest`.
+    pub fn after(latest: Stamp) -> HybridClock {
+        HybridClock(latest)
+    }
+
+    /// A new reading.
+    pub fn tick(&mut self, wall: Wall) -> Stamp {
+        self.0 = self.0.next(wall);
+        self.0
+    }
+
+    /// The latest reading, or stamp observed.
+    pub fn latest(&self) -> Stamp {
+        self.0
+    }
+
+    /// How far ahead of the wall clock a stamp from elsewhere is, if that is too far.
+    pub fn too_far_ahead(stamp: Stamp, wall: Wall) -> Option<Duration> {
+        let ahead = Duration::from_micros(stamp.0.saturating_sub(wall.0));
+        (ahead > MAX_AHEAD).then_some(ahead)
+    }
+
+    /// Takes a stamp from elsewhere into account that is not too far ahead.
+    pub fn observe(&mut self, stamp: Stamp) {
+        self.0 = self.0.max(stamp);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readings_grow_past_what_was_seen_while_the_wall_clock_stands_back() {
+        let mut clock = HybridClock::after(Stamp(1_000));
+        assert_eq!(clock.tick(Wall(5)), Stamp(1_001));
+        clock.observe(Stamp(2_000));
+        clock.observe(Stamp(1_500));
+        assert_eq!(clock.tick(Wall(5)), Stamp(2_001));
+        assert_eq!(clock.tick(Wall(9_000)), Stamp(9_000));
+    }
+
+    #[test]
+    fn half_a_second_ahead_is_allowed_and_no_more() {
+        assert_eq!(HybridClock::too_far_ahead(Stamp(1_500_000), Wall(1_000_000)), None);
+        let ahead = HybridClock::too_far_ahead(Stamp(1_500_001), Wall(1_000_000));
+        assert_eq!(ahead, Some(Duration::from_micros(500_001)));
+        assert_eq!(HybridClock::too_far_ahead(Stamp(1), Wall(1_000_000)), None, "the past is no danger");
+    }
+}

@@ -1,0 +1,315 @@
+//! Who is alive: a phi-accrual failure detector (Hayashibara et al., SRDS 2004) fed with the heartbeats that gossip
+//! carries.
+//!
+//! A heartbeat is a number that only its own node raises; that it has risen is news, whoever told it. For each node the
+//! detector keeps the last [`WINDOW`] intervals between such news. *Phi* is how unlikely the present silence is under a
+//! normal distribution of that mean and deviation: at phi = 8 one such silence in 10^8 happens by chance.
+//!
+//! | state | when |
+//! |---|---|
+//! | alive | otherwise |
+//! | suspect | phi of the silence reaches [`PHI`] |
+//! | dead | phi of the silence less [`TOLERATED_PAUSE`] reaches [`PHI`] |
+//!
+//! Suspicion is quick and cheap: nothing but `status` depends on it. A verdict of death makes others act, so a node may
+//! pause for as long as [`TOLERATED_PAUSE`], loaded or swapped out, beside what its heartbeats usually take. One that is
+//! heard of again is alive at once. The pause becomes one of the intervals, [`TOLERATED_PAUSE`] at the most: it makes the
+//! detector more patient, but an hour of it must not make it blind.
+//!
+//! A detector that was itself stopped would find everybody silent. It knows by its own ticks: what they were late is
+//! added to everyone's last news, so that nobody pays for a pause that was here.
+//!
+//! Costs: 64 intervals of 8 bytes a node, and a few floating-point operations a node and tick.
+
+use crate::time::Moment;
+use crate::types::NodeId;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Intervals that are remembered of each node.
+pub const WINDOW: usize = 64;
+
+/// The suspicion from which on a silence is no chance.
+pub const PHI: f64 = 8.0;
+
+/// A node may stand still for this long without being taken for dead.
+pub const TOLERATED_PAUSE: Duration = Duration::from_secs(3);
+
+/// The least deviation, as a share of the mean: news that came like clockwork so far may still be late.
+const LEAST_DEVIATION: f64 = 0.3;
+
+/// A tick that comes this many intervals late means that this node stood still.
+const LATE_TICKS: u32 = 3;
+
+/// What is thought of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    Alive,
+    /// Silent for longer than it ever is by chance.
+    Suspect,
+    /// Silent for so long that it is to be done without.
+    Dead,
+}
+
+/// Why a node stands as it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It has become known and has not been heard of yet.
+    Expected,
+    /// Its heartbeats come.
+    Heard,
+    /// They ceased to come.
+    Silent,
+    /// They came again after a silence.
+    Back,
+    /// It has started anew.
+    Restarted,
+}
+
+/// The verdict on one node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Liveness {
+    pub standing: Standing,
+    /// When it began to stand so.
+    pub since: Moment,
+    pub reason: Reason,
+    /// When there was last news of it; when it became known, if there never was.
+    pub heard: Moment,
+    /// How unlikely its present silence is: the negative decimal logarithm of the probability.
+    pub phi: f64,
+}
+
+/// Judges all other nodes.
+pub struct Detector {
+    /// How often a node's heartbeat rises and [`Detector::handle_tick`] is called.
+    period: Duration,
+    nodes: BTreeMap<NodeId, Watched>,
+    ticked: Option<Moment>,
+}
+
+struct Watched {
+    incarnation: u64,
+    heartbeat: u64,
+    heard: Moment,
+    was_heard: bool,
+    intervals: VecDeque<Duration>,
+    standing: Standing,
+    since: Moment,
+    reason: Reason,
+}
+
+impl Detector {
+    /// `period` is how often nodes raise their heartbeats.
+    pub fn new(period: Duration) -> Detector {
+        Detector { period, nodes: BTreeMap::new(), ticked: None }
+    }
+
+    /// Watches these nodes and no others.
+    pub fn watch(&mut self, now: Moment, nodes: impl Iterator<Item = NodeId>) {
+        let mut before = std::mem::take(&mut self.nodes);
+        for node in nodes {
+            self.nodes.insert(node, before.remove(&node).unwrap_or_else(|| Watched::new(now)));
+        }
+    }
+
+    /// There is news of a node: its heartbeat since it started for the `incarnation`-th time.
+    pub fn heard(&mut self, now: Moment, node: NodeId, incarnation: u64, heartbeat: u64) {
+        let Some(watched) = self.nodes.get_mut(&node) else { return };
+        if (incarnation, heartbeat) <= (watched.incarnation, watched.heartbeat) {
+            return;
+        }
+        let restarted = watched.was_heard && incarnation > watched.incarnation;
+        if watched.was_heard && !restarted {
+            watched.intervals.push_back(now.saturating_since(watched.heard).min(TOLERATED_PAUSE));
+            if watched.intervals.len() > WINDOW {
+                watched.intervals.pop_front();
+            }
+        }
+        let reason = match (restarted, watched.standing, watched.was_heard) {
+            (true, ..) => Some(Reason::Restarted),
+            (_, _, false) => Some(Reason::Heard),
+            (_, Standing::Alive, _) => None,
+            _ => Some(Reason::Back),
+        };
+        (watched.incarnation, watched.heartbeat) = (incarnation, heartbeat);
+        (watched.heard, watched.was_heard) = (now, true);
+        if let Some(reason) = reason {
+            (watched.standing, watched.since, watched.reason) = (Standing::Alive, now, reason);
+        }
+    }
+
+    /// Judges everyone anew. To be called once a period.
+    pub fn handle_tick(&mut self, now: Moment) {
+        let late = self.ticked.map_or(Duration::ZERO, |ticked| now.saturating_since(ticked));
+        self.ticked = Some(now);
+        for watched in self.nodes.values_mut() {
+            if late > self.period * LATE_TICKS {
+                watched.heard = now.min(watched.heard + late);
+            }
+            let standing = watched.judge(now, self.period);
+            // Only news makes a node alive again.
+            if standing > watched.standing {
+                (watched.standing, watched.since, watched.reason) = (standing, now, Reason::Silent);
+            }
+        }
+    }
+
+    /// What is thought of `node`, as of the last tick or news; nothing of one that is not watched.
+    pub fn liveness(&self, node: NodeId, now: Moment) -> Option<Liveness> {
+        let watched = self.nodes.get(&node)?;
+        let &Watched { standing, since, reason, heard, .. } = watched;
+        let phi = phi(now.saturating_since(heard), watched.intervals(self.period));
+        Some(Liveness { standing, since, reason, heard, phi })
+    }
+}
+
+impl Watched {
+    fn new(now: Moment) -> Watched {
+        Watched {
+            incarnation: 0,
+            heartbeat: 0,
+            heard: now,
+            was_heard: false,
+            intervals: VecDeque::new(),
+            standing: Standing::Alive,
+            since: now,
+            reason: Reason::Expected,
+        }
+    }
+
+    fn judge(&self, now: Moment, period: Duration) -> Standing {
+        let silence = now.saturating_since(self.heard);
+        let usual = self.intervals(period);
+        if phi(silence.saturating_sub(TOLERATED_PAUSE), usual) >= PHI {
+            Standing::Dead
+        } else if phi(silence, usual) >= PHI {
+            Standing::Suspect
+        } else {
+            Standing::Alive
+        }
+    }
+
+    /// Mean and deviation of the intervals, in seconds. Two of twice the period stand for what is not known yet.
+    fn intervals(&self, period: Duration) -> (f64, f64) {
+        let assumed = [2.0 * period.as_secs_f64(); 2];
+        let known = || self.intervals.iter().map(Duration::as_secs_f64).chain(assumed);
+        let count = (self.intervals.len() + assumed.len()) as f64;
+        let mean = known().sum::<f64>() / count;
+        let variance = known().map(|interval| (interval - mean) * (interval - mean)).sum::<f64>() / count;
+        (mean, variance.sqrt().max(mean * LEAST_DEVIATION))
+    }
+}
+
+/// How unlikely a silence of this length is. The normal distribution's tail, by the logistic approximation that phi
+/// detectors use as a rule.
+fn phi(silence: Duration, (mean, deviation): (f64, f64)) -> f64 {
+    let y = (silence.as_secs_f64() - mean) / deviation;
+    let odds = (-y * (1.5976 + 0.070566 * y * y)).exp();
+    let phi = -(odds / (1.0 + odds)).log10();
+    // Far out the odds are too small for a float, far below they are too large.
+    if phi.is_nan() { 0.0 } else { phi.min(f64::from(u16::MAX)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId(2);
+    const PERIOD: Duration = Duration::from_millis(500);
+
+    fn at(milliseconds: u64) -> Moment {
+        Moment(milliseconds * 1_000_000)
+    }
+
+    /// A detector that has heard a heartbeat every 500 ms, give or take 100, for as long as it remembers.
+    fn accustomed() -> (Detector, u64) {
+        let mut detector = Detector::new(PERIOD);
+        detector.watch(at(0), [NODE].into_iter());
+        let end = 100 * 500;
+        for beat in 1..=100u64 {
+            let time = beat * 500 - [0, 100][beat as usize % 2];
+            detector.handle_tick(at(time));
+            detector.heard(at(time), NODE, 7, beat);
+        }
+        (detector, end)
+    }
+
+    /// Ticks until `until`; returns when the node was first seen to stand so.
+    fn wait_for(detector: &mut Detector, from: u64, until: u64, standing: Standing) -> Option<u64> {
+        let mut first = None;
+        for time in (from..=until).step_by(500) {
+            detector.handle_tick(at(time));
+            if first.is_none() && detector.liveness(NODE, at(time)).unwrap().standing == standing {
+                first = Some(time - from);
+            }
+        }
+        first
+    }
+
+    #[test]
+    fn silence_makes_suspect_then_dead_and_news_alive() {
+        let (mut detector, end) = accustomed();
+        assert_eq!(detector.liveness(NODE, at(end)).unwrap().standing, Standing::Alive);
+        let suspect = wait_for(&mut detector, end, end + 2_500, Standing::Suspect).unwrap();
+        assert!((1_000..=2_500).contains(&suspect), "{suspect}");
+        let dead = 2_500 + wait_for(&mut detector, end + 2_500, end + 20_000, Standing::Dead).unwrap();
+        assert!((4_000..=6_000).contains(&dead), "{dead}");
+        let liveness = detector.liveness(NODE, at(end + 20_000)).unwrap();
+        assert_eq!((liveness.reason, liveness.since), (Reason::Silent, at(end + dead)));
+        detector.heard(at(end + 20_500), NODE, 7, 100);
+        assert_eq!(detector.liveness(NODE, at(end + 20_500)).unwrap().standing, Standing::Dead, "that is old news");
+        detector.heard(at(end + 20_500), NODE, 7, 101);
+        let liveness = detector.liveness(NODE, at(end + 20_500)).unwrap();
+        assert_eq!(
+            (liveness.standing, liveness.reason, liveness.since),
+            (Standing::Alive, Reason::Back, at(end + 20_500))
+        );
+    }
+
+    #[test]
+    fn a_pause_of_a_second_is_no_death() {
+        let (mut detector, end) = accustomed();
+        assert_eq!(wait_for(&mut detector, end, end + 1_500, Standing::Dead), None);
+        detector.heard(at(end + 1_500), NODE, 7, 101);
+        assert_eq!(detector.liveness(NODE, at(end + 1_500)).unwrap().standing, Standing::Alive);
+    }
+
+    #[test]
+    fn a_node_never_heard_of_is_given_time_then_dead() {
+        let mut detector = Detector::new(PERIOD);
+        detector.watch(at(0), [NODE].into_iter());
+        let liveness = detector.liveness(NODE, at(0)).unwrap();
+        assert_eq!((liveness.standing, liveness.reason), (Standing::Alive, Reason::Expected));
+        let dead = wait_for(&mut detector, 0, 20_000, Standing::Dead).unwrap();
+        assert!((4_000..=8_000).contains(&dead), "{dead}");
+        assert_eq!(detector.liveness(NodeId(9), at(0)), None);
+    }
+
+    #[test]
+    fn the_detectors_own_pause_is_nobodys_death() {
+        let (mut detector, end) = accustomed();
+        let woken = end + 60_000;
+        detector.handle_tick(at(woken));
+        assert_eq!(detector.liveness(NODE, at(woken)).unwrap().standing, Standing::Alive);
+        assert!(wait_for(&mut detector, woken, woken + 20_000, Standing::Dead).is_some(), "it is watched all the same");
+    }
+
+    #[test]
+    fn a_restart_is_told_from_a_heartbeat() {
+        let (mut detector, end) = accustomed();
+        detector.heard(at(end + 100), NODE, 8, 1);
+        let liveness = detector.liveness(NODE, at(end + 100)).unwrap();
+        assert_eq!((liveness.reason, liveness.since), (Reason::Restarted, at(end + 100)));
+        detector.heard(at(end + 200), NODE, 7, 1_000);
+        assert_eq!(detector.liveness(NODE, at(end + 200)).unwrap().heard, at(end + 100), "of the life before");
+    }
+
+    #[test]
+    fn phi_grows_with_silence_and_never_breaks() {
+        let usual = (0.5, 0.1);
+        let phis = [0, 400, 500, 700, 1_000, 2_000, 1_000_000].map(|ms| phi(Duration::from_millis(ms), usual));
+        assert!(phis.windows(2).all(|pair| pair[0] <= pair[1]), "{phis:?}");
+        assert!(phis.iter().all(|phi| phi.is_finite() && *phi >= 0.0), "{phis:?}");
+        assert!((phis[2] - 2f64.log10()).abs() < 1e-9, "half of all are later than the mean: {phis:?}");
+    }
+}

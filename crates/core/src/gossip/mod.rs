@@ -1,0 +1,649 @@
+//! What nodes tell each other without a leader: who is alive, how they fare, and the eventual keyspace.
+//!
+//! # The algorithm
+//!
+//! Scuttlebutt reconciliation (van Renesse et al., LADIS 2008). Whoever says something, an *origin*, numbers what it says
+//! with versions. How much a node knows of an origin is then one number, the version up to which it has seen everything,
+//! and what it lacks compared with another node is known from those numbers alone.
+//!
+//! Once a *period* each node picks `fan_out` members at random and has an exchange with each:
+//!
+//! ```text
+//! A                                            B
+//!   ask:    digest of A: origin -> version  ->
+//!         <-  answer: digest of B, and what A lacks
+//!   give:   what B lacks                    ->
+//! ```
+//!
+//! A message is filled up to a number of bytes; where there is more, the receiver asks again at once. Members that are
+//! thought dead are asked as well, which is how a partition heals: no one has to notice.
+//!
+//! # What is told
+//!
+//! - [`vitals`]: what each node says of itself. Kept in memory. Its version is the heartbeat that feeds the [`detector`].
+//! - [`keyspace`]: users' data, written at any node. Of two writes of a key the later one wins, by a hybrid logical
+//!   [`clock`] with bounds, then by the origin. All nodes hold all of it, in their logs ([`journal`]).
+//!
+//! # Why it converges
+//!
+//! What a node holds of a key is the maximum of the entries that it has merged; what it knows of an origin, the maximum of
+//! the versions. Maxima are commutative, associative and idempotent, so messages may be lost, doubled and reordered. Be a
+//! link between two correct nodes up for good: each period one of them asks the other with a probability of at least
+//! fan_out / (members - 1), and the exchange leaves both with the maximum of what they had, or closer to it by a message.
+//! So along a connected graph every entry reaches every node; picking at random, within O(log members) periods in the
+//! mean (Demers et al., PODC 1987). Nothing is told that could be taken back:
+//!
+//! - **Nothing is merged, shown or told before it is durable here**, so a digest is a promise: what it claims survives a
+//!   crash. A node whose log was damaged begins with nothing, under a new incarnation, and takes back what others hold,
+//!   its own former entries among them.
+//! - **Deletions stay until nothing can bring back what they deleted** ([`tombstones`]).
+//! - **Late messages are ignored.** A delta answers a digest and names it; one that answers none of the last
+//!   [`MAX_EXCHANGE_PERIODS`], or one of a former life of this node, is not taken.
+//!
+//! # Who is believed
+//!
+//! Members of the cluster are not malicious; what is refused comes of bugs, wrong clocks and stale views. [`Refusal`]
+//! lists what, and [`Gossip::refused`] counts it; nothing of it changes any state, and nothing panics. What was refused
+//! because this node knew too little (an unknown node, a gap, a stamp too far ahead) comes again in a later exchange.
+//!
+//! # How to drive it
+//!
+//! Like the rest of this crate: `handle_*` with the time, then [`Gossip::take_effects`] once, whose parts are all to be
+//! performed at once; then wait for more, or for [`Gossip::next_tick`].
+//!
+//! Costs, at rest: each period a node sends about 3 x fan_out messages of some 40 bytes a member.
+
+pub mod clock;
+pub mod detector;
+pub mod journal;
+pub mod keyspace;
+pub mod message;
+pub mod status;
+pub mod tombstones;
+pub mod vitals;
+
+#[cfg(test)]
+mod tests;
+
+use crate::effects::LogBatch;
+use crate::limits::{GOSSIP_DELTA_BYTES, MAX_EVENTUAL_BYTES, MAX_EVENTUAL_ENTRY_BYTES, MAX_EVENTUAL_PENDING_BYTES};
+use crate::mutation::Mutation;
+use crate::system::Topology;
+use crate::time::{Moment, Now, Stamp, Wall};
+use crate::types::NodeId;
+use bytes::Bytes;
+use clock::HybridClock;
+use detector::{Detector, Liveness};
+use journal::{Journal, Recovered};
+use keyspace::{Entry, Found, Incarnation, Keyspace, Origin, Page, Part, Seen, Version, cost};
+use message::{Body, Delta, Digest, Exchange, Message, MessageError};
+use status::Difference;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tombstones::Collector;
+use vitals::{Fact, VitalPart, Vitals};
+
+/// A delta is taken for this many periods after the digest that it answers.
+pub const MAX_EXCHANGE_PERIODS: u64 = 20;
+
+/// How often tombstones are looked at, in periods.
+const COLLECT_PERIODS: u64 = 4;
+
+/// How a node gossips.
+#[derive(Clone, Copy, Debug)]
+pub struct GossipConfig {
+    pub period: Duration,
+    /// How many members a node has an exchange with each period.
+    pub fan_out: usize,
+    pub mutation: Mutation,
+}
+
+impl Default for GossipConfig {
+    fn default() -> GossipConfig {
+        GossipConfig { period: Duration::from_millis(500), fan_out: 1, mutation: Mutation::None }
+    }
+}
+
+/// What was written, durably.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Written {
+    /// By the hybrid logical clock: larger than that of any entry that this node had seen.
+    pub stamp: Stamp,
+    /// Whether the key had a value here before.
+    pub existed: bool,
+}
+
+/// Why a write was not done. Nothing has changed, and nothing will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    #[error("key and value have {0} bytes, the limit of the eventual keyspace is {MAX_EVENTUAL_ENTRY_BYTES}")]
+    TooLarge(usize),
+    #[error("the eventual keyspace holds {MAX_EVENTUAL_BYTES} bytes, which is its limit; delete something")]
+    Full,
+    #[error("too many eventual writes wait for the disk; retry later")]
+    Overloaded,
+}
+
+/// Why a message, or a part of it, is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    #[error("it can't be read: {0}")]
+    Malformed(#[from] MessageError),
+    #[error("it says to be from node {said} and to node {to}, on a connection of node {from}")]
+    Misdelivered { from: NodeId, said: NodeId, to: NodeId },
+    #[error("node {0} is no member of the cluster, as far as this node knows")]
+    Stranger(NodeId),
+    #[error("it has something of node {0}, which that can't have said")]
+    Forged(NodeId),
+    #[error("it leaves out versions of node {0} that were not seen here")]
+    Gap(NodeId),
+    #[error("a stamp of node {node} is {} ms ahead of the clock here: set the clock of one of the two", .ahead.as_millis())]
+    FromTheFuture { node: NodeId, ahead: Duration },
+    #[error("it answers nothing that this node has asked of late")]
+    Late,
+}
+
+impl Refusal {
+    /// The kinds of refusals, for counting.
+    pub const KINDS: [&str; 7] = ["malformed", "misdelivered", "stranger", "forged", "gap", "from_the_future", "late"];
+
+    /// One of [`Refusal::KINDS`].
+    pub fn kind(&self) -> &'static str {
+        let kind = match self {
+            Refusal::Malformed(_) => 0,
+            Refusal::Misdelivered { .. } => 1,
+            Refusal::Stranger(_) => 2,
+            Refusal::Forged(_) => 3,
+            Refusal::Gap(_) => 4,
+            Refusal::FromTheFuture { .. } => 5,
+            Refusal::Late => 6,
+        };
+        Refusal::KINDS[kind]
+    }
+}
+
+/// What a [`Gossip`] wants done. `T` is the shell's ticket for a write.
+pub struct GossipEffects<T> {
+    /// May be lost.
+    pub messages: Vec<(NodeId, Bytes)>,
+    /// To be made durable after all earlier ones; then [`Gossip::handle_persisted`].
+    pub log: Option<LogBatch>,
+    pub replies: Vec<(T, Result<Written, WriteError>)>,
+}
+
+/// One node's gossip.
+///
+/// - `keyspace` holds what is durable; `pending` is what is being made so, in order. `reserved` has, for each origin in
+///   `pending`, the highest version in there.
+/// - `own` is this node's origin; all its versions up to `seen` or `reserved` were given out here.
+pub struct Gossip<T> {
+    node: NodeId,
+    config: GossipConfig,
+    topology: Arc<Topology>,
+    vitals: Vitals,
+    keyspace: Keyspace,
+    own: Option<Origin>,
+    clock: HybridClock,
+    journal: Journal,
+    /// Not in any batch yet.
+    staged: Batch<T>,
+    pending: VecDeque<(u64, Batch<T>)>,
+    pending_bytes: usize,
+    reserved: Seen,
+    next_batch: u64,
+    wants_state: bool,
+    detector: Detector,
+    collector: Collector,
+    differences: BTreeMap<NodeId, Difference>,
+    offsets: BTreeMap<NodeId, i64>,
+    refused: BTreeMap<&'static str, u64>,
+    rounds: u64,
+    next_tick: Moment,
+    random: u64,
+    out: GossipEffects<T>,
+}
+
+/// Parts to be made durable together.
+struct Batch<T> {
+    /// This node's own writes have a ticket.
+    parts: Vec<(Part, Option<T>)>,
+    bytes: usize,
+    /// Whoever has more of this.
+    again: Option<NodeId>,
+}
+
+impl<T> Default for Batch<T> {
+    fn default() -> Batch<T> {
+        Batch { parts: Vec::new(), bytes: 0, again: None }
+    }
+}
+
+impl<T> Gossip<T> {
+    /// `random` must differ from start to start.
+    pub fn new(
+        node: NodeId,
+        config: GossipConfig,
+        topology: Arc<Topology>,
+        recovered: Recovered,
+        now: Now,
+        random: u64,
+    ) -> Gossip<T> {
+        let Recovered { journal, keyspace, own, clock, .. } = recovered;
+        let mut clock = HybridClock::after(clock);
+        let mut vitals = Vitals::default();
+        vitals.begin(node, Incarnation(clock.tick(now.wall).0));
+        let mut detector = Detector::new(config.period);
+        detector.watch(now.moment, topology.nodes.keys().copied().filter(|&other| other != node));
+        vitals.say(node, &Fact::Epoch(topology.epoch));
+        Gossip {
+            node,
+            config,
+            topology,
+            vitals,
+            keyspace,
+            own,
+            clock,
+            wants_state: !journal.is_begun(),
+            journal,
+            staged: Batch::default(),
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            reserved: Seen::new(),
+            next_batch: 1,
+            detector,
+            collector: Collector::new(config.mutation),
+            differences: BTreeMap::new(),
+            offsets: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            rounds: 0,
+            next_tick: now.moment,
+            random,
+            out: GossipEffects { messages: Vec::new(), log: None, replies: Vec::new() },
+        }
+    }
+
+    /// When [`Gossip::handle_tick`] is due.
+    pub fn next_tick(&self) -> Moment {
+        self.next_tick
+    }
+
+    /// Reads a key: what is durable here.
+    pub fn get(&self, key: &[u8]) -> Option<Found> {
+        self.keyspace.get(key)
+    }
+
+    /// See [`Keyspace::scan`].
+    pub fn scan(&self, prefix: &[u8], start_after: Option<&[u8]>, limit: usize) -> Page {
+        self.keyspace.scan(prefix, start_after, limit)
+    }
+
+    pub fn keyspace(&self) -> &Keyspace {
+        &self.keyspace
+    }
+
+    /// What is thought of another member; nothing of this node itself, or of one that is no member.
+    pub fn liveness(&self, node: NodeId, now: Moment) -> Option<Liveness> {
+        self.detector.liveness(node, now)
+    }
+
+    /// What a member says of itself, as far as it is known here.
+    pub fn facts(&self, node: NodeId) -> impl Iterator<Item = Fact> {
+        self.vitals.facts(node)
+    }
+
+    /// How often what kind of message was refused.
+    pub fn refused(&self) -> &BTreeMap<&'static str, u64> {
+        &self.refused
+    }
+
+    /// Periods since the start.
+    pub fn rounds(&self) -> u64 {
+        self.rounds
+    }
+
+    /// This node says something of itself to all others.
+    pub fn say(&mut self, fact: &Fact) {
+        self.vitals.say(self.node, fact);
+    }
+
+    /// Begins a round, if it is time.
+    pub fn handle_tick(&mut self, now: Now) {
+        if now.moment < self.next_tick {
+            return;
+        }
+        self.next_tick = now.moment + self.config.period;
+        self.rounds += 1;
+        self.vitals.beat(self.node);
+        self.detector.handle_tick(now.moment);
+        if self.rounds.is_multiple_of(COLLECT_PERIODS) {
+            let others = self.topology.nodes.keys().copied().filter(|&other| other != self.node);
+            self.collector.collect(&mut self.keyspace, others, self.topology.epoch);
+        }
+        let mut others: Vec<NodeId> = self.topology.nodes.keys().copied().filter(|&node| node != self.node).collect();
+        for _ in 0..self.config.fan_out.min(others.len()) {
+            let picked = self.random() as usize % others.len();
+            self.ask(now.wall, others.swap_remove(picked));
+        }
+    }
+
+    /// There is a newer topology.
+    pub fn handle_topology(&mut self, now: Moment, topology: Arc<Topology>) {
+        if topology.epoch <= self.topology.epoch {
+            return;
+        }
+        let others = topology.nodes.keys().copied().filter(|&node| node != self.node);
+        self.detector.watch(now, others);
+        let is_member = |node| topology.nodes.contains_key(&node);
+        self.vitals.retain(is_member);
+        self.collector.retain(is_member);
+        self.differences.retain(|&node, _| is_member(node));
+        self.offsets.retain(|&node, _| is_member(node));
+        self.vitals.say(self.node, &Fact::Epoch(topology.epoch));
+        self.topology = topology;
+    }
+
+    /// Sets a key, or deletes it. The reply to `ticket` comes when that is durable here.
+    pub fn handle_write(&mut self, now: Now, key: Bytes, value: Option<Bytes>, ticket: T) {
+        if let Err(error) = self.check_write(&key, value.as_ref()) {
+            self.out.replies.push((ticket, Err(error)));
+            return;
+        }
+        let own = match self.own {
+            Some(own) => own,
+            None => self.begin_origin(),
+        };
+        let after = self.reserved(own);
+        let version = after.next();
+        let entries = vec![Entry { version, stamp: self.clock.tick(now.wall), key, value }];
+        self.stage(Part { origin: own, after, upto: version, entries }, Some(ticket));
+    }
+
+    /// The batch of this number, and all before it, are durable.
+    pub fn handle_persisted(&mut self, now: Now, number: u64) {
+        while self.pending.front().is_some_and(|(pending, _)| *pending <= number) {
+            let Some((_, batch)) = self.pending.pop_front() else { break };
+            self.pending_bytes -= batch.bytes;
+            for (part, ticket) in batch.parts {
+                if let Some(ticket) = ticket {
+                    let written = part
+                        .entries
+                        .first()
+                        .map(|entry| Written { stamp: entry.stamp, existed: self.keyspace.get(&entry.key).is_some() });
+                    let written = written.expect("a write is a part of one entry");
+                    self.out.replies.push((ticket, Ok(written)));
+                }
+                self.keyspace.merge(part);
+            }
+            if let Some(node) = batch.again {
+                self.ask(now.wall, node);
+            }
+        }
+        if self.pending.is_empty() && self.staged.parts.is_empty() {
+            self.reserved.clear();
+        }
+    }
+
+    /// The log would like to give back a segment that the keyspace needs.
+    pub fn handle_log_pressure(&mut self) {
+        self.wants_state = true;
+    }
+
+    /// Takes a message that came from `from`. What is refused is counted; the last reason is returned, for the log.
+    pub fn handle_message(&mut self, now: Now, from: NodeId, bytes: &[u8]) -> Result<(), Refusal> {
+        let result = self.receive(now, from, bytes);
+        if let Err(refusal) = &result {
+            self.count(refusal);
+        }
+        result
+    }
+
+    /// What is to be done since the last call.
+    pub fn take_effects(&mut self) -> GossipEffects<T> {
+        // A state has all that is durable, and takes the place of the parts before it in the log: so it waits until none
+        // is on its way to the disk, and the next parts wait for it.
+        let mut items = Vec::new();
+        let waits = self.wants_state && !self.pending.is_empty();
+        if self.wants_state && !waits {
+            self.wants_state = false;
+            let latest = self.clock.latest();
+            items.push(self.journal.state(&self.keyspace, self.own, latest));
+        }
+        if !self.staged.parts.is_empty() && !waits {
+            items.push(self.journal.parts(self.staged.parts.iter().map(|(part, _)| part), self.own));
+        }
+        if !items.is_empty() {
+            let number = self.next_batch;
+            self.next_batch += 1;
+            let batch = std::mem::take(&mut self.staged);
+            self.pending.push_back((number, batch));
+            self.out.log = Some(LogBatch { number, items });
+        }
+        let empty = GossipEffects { messages: Vec::new(), log: None, replies: Vec::new() };
+        std::mem::replace(&mut self.out, empty)
+    }
+
+    fn check_write(&self, key: &Bytes, value: Option<&Bytes>) -> Result<(), WriteError> {
+        let bytes = key.len() + value.map_or(0, Bytes::len);
+        if bytes > MAX_EVENTUAL_ENTRY_BYTES {
+            return Err(WriteError::TooLarge(bytes));
+        }
+        if self.pending_bytes >= MAX_EVENTUAL_PENDING_BYTES {
+            return Err(WriteError::Overloaded);
+        }
+        // A deletion of what is here makes room, by and by.
+        let makes_room = value.is_none() && self.keyspace.get(key).is_some();
+        if !makes_room && self.keyspace.bytes() + self.pending_bytes + cost(key, value) > MAX_EVENTUAL_BYTES {
+            return Err(WriteError::Full);
+        }
+        Ok(())
+    }
+
+    fn stage(&mut self, part: Part, ticket: Option<T>) {
+        let bytes: usize = part.entries.iter().map(|entry| cost(&entry.key, entry.value.as_ref())).sum();
+        self.pending_bytes += bytes;
+        self.staged.bytes += bytes;
+        let reserved = self.reserved.entry(part.origin).or_default();
+        *reserved = part.upto.max(*reserved);
+        self.staged.parts.push((part, ticket));
+    }
+
+    /// The version of an origin up to which everything is here or on its way to the disk.
+    fn reserved(&self, origin: Origin) -> Version {
+        let reserved = self.reserved.get(&origin).copied().unwrap_or_default();
+        reserved.max(self.keyspace.seen(origin))
+    }
+
+    /// Numbers this node's writes from 1 on again, under a name that it never had.
+    fn begin_origin(&mut self) -> Origin {
+        let origin = Origin { node: self.node, incarnation: Incarnation(self.random()) };
+        self.own = Some(origin);
+        origin
+    }
+
+    fn exchange(&self) -> Exchange {
+        let (incarnation, version) = self.vitals.heard(self.node);
+        Exchange { incarnation, version }
+    }
+
+    fn digest(&self, wall: Wall) -> Digest {
+        Digest {
+            exchange: self.exchange(),
+            wall,
+            epoch: self.topology.epoch,
+            hash: self.keyspace.hash(),
+            heard: self.vitals.all_heard(),
+            seen: self.keyspace.all_seen(),
+        }
+    }
+
+    /// What the sender of a digest lacks.
+    fn delta(&mut self, digest: &Digest) -> Delta {
+        let first = self.random();
+        let vitals = self.vitals.parts_for(&digest.heard, GOSSIP_DELTA_BYTES, first);
+        let (parts, more) = self.keyspace.parts_for(&digest.seen, GOSSIP_DELTA_BYTES, first);
+        Delta { exchange: digest.exchange, vitals, parts, more }
+    }
+
+    fn ask(&mut self, wall: Wall, node: NodeId) {
+        let digest = self.digest(wall);
+        self.send(node, Body::Ask(digest));
+    }
+
+    fn send(&mut self, to: NodeId, body: Body) {
+        let message = Message { from: self.node, to, body };
+        self.out.messages.push((to, message.encode()));
+    }
+
+    fn receive(&mut self, now: Now, from: NodeId, bytes: &[u8]) -> Result<(), Refusal> {
+        if !self.topology.nodes.contains_key(&from) || from == self.node {
+            return Err(Refusal::Stranger(from));
+        }
+        let Message { from: said, to, body } = Message::decode(bytes)?;
+        if said != from || to != self.node {
+            return Err(Refusal::Misdelivered { from, said, to });
+        }
+        match body {
+            Body::Ask(digest) => {
+                self.take_digest(now, from, &digest);
+                let delta = self.delta(&digest);
+                let own = self.digest(now.wall);
+                self.send(from, Body::Answer(own, delta));
+                Ok(())
+            }
+            Body::Answer(digest, delta) => {
+                self.take_digest(now, from, &digest);
+                let taken = self.take_delta(now, from, delta);
+                let delta = self.delta(&digest);
+                if !(delta.vitals.is_empty() && delta.parts.is_empty()) {
+                    self.send(from, Body::Give(delta));
+                }
+                taken
+            }
+            Body::Give(delta) => self.take_delta(now, from, delta),
+        }
+    }
+
+    fn take_digest(&mut self, now: Now, from: NodeId, digest: &Digest) {
+        let Exchange { incarnation, version } = digest.exchange;
+        self.detector.heard(now.moment, from, incarnation.0, version.0);
+        self.collector.handle_digest(from, digest);
+        self.offsets.insert(from, digest.wall.0 as i64 - now.wall.0 as i64);
+        self.compare(now.moment, from, digest);
+        if let Some((incarnation, version)) = digest.heard.get(&self.node) {
+            self.defend(*incarnation, *version);
+        }
+        if let Some(own) = self.own
+            && digest.seen.get(&own).is_some_and(|seen| *seen > self.reserved(own))
+        {
+            // Others have writes of this origin that are lost here: to number new ones like them would be to lose both.
+            tracing::warn!(
+                "other nodes have eventual writes of this node that are not in its log: they are taken back"
+            );
+            self.own = None;
+            self.wants_state = true;
+        }
+    }
+
+    fn count(&mut self, refusal: &Refusal) {
+        *self.refused.entry(refusal.kind()).or_default() += 1;
+    }
+
+    /// Somebody knows a later version of this node than itself: it was started with a clock that had gone back.
+    fn defend(&mut self, incarnation: Incarnation, version: Version) {
+        if (incarnation, version) > self.vitals.heard(self.node) {
+            self.vitals.begin(self.node, Incarnation(incarnation.0.saturating_add(1)));
+        }
+    }
+
+    fn take_delta(&mut self, now: Now, from: NodeId, delta: Delta) -> Result<(), Refusal> {
+        let Exchange { incarnation, version } = self.exchange();
+        let is_of_late = delta.exchange.incarnation == incarnation
+            && delta.exchange.version <= version
+            && version.0 - delta.exchange.version.0 <= MAX_EXCHANGE_PERIODS;
+        if !is_of_late {
+            return Err(Refusal::Late);
+        }
+        let mut refused = Vec::new();
+        for part in delta.vitals {
+            refused.extend(self.take_vitals(now.moment, part).err());
+        }
+        let mut is_news = false;
+        for part in delta.parts {
+            match self.take_part(now.wall, part) {
+                Ok(taken) => is_news |= taken,
+                Err(refusal) => refused.push(refusal),
+            }
+        }
+        if delta.more && is_news {
+            self.staged.again = Some(from);
+        }
+        let Some(last) = refused.pop() else { return Ok(()) };
+        refused.iter().for_each(|refusal| self.count(refusal));
+        Err(last)
+    }
+
+    fn take_vitals(&mut self, now: Moment, part: VitalPart) -> Result<(), Refusal> {
+        let node = part.node;
+        if node == self.node {
+            self.defend(part.incarnation, part.upto);
+            return Err(Refusal::Forged(node));
+        }
+        if !self.topology.nodes.contains_key(&node) {
+            return Err(Refusal::Stranger(node));
+        }
+        if !self.vitals.follows(&part) {
+            return Err(Refusal::Gap(node));
+        }
+        self.detector.heard(now, node, part.incarnation.0, part.upto.0);
+        self.vitals.merge(part);
+        Ok(())
+    }
+
+    /// Takes a part of the keyspace on its way to the disk. Returns whether there was anything new in it.
+    fn take_part(&mut self, wall: Wall, mut part: Part) -> Result<bool, Refusal> {
+        let origin = part.origin;
+        if !self.topology.has_handed_out(origin.node) {
+            return Err(Refusal::Stranger(origin.node));
+        }
+        let reserved = self.reserved(origin);
+        if Some(origin) == self.own && part.upto > reserved {
+            return Err(Refusal::Forged(origin.node));
+        }
+        if part.after > reserved {
+            return Err(Refusal::Gap(origin.node));
+        }
+        part.entries.retain(|entry| entry.version > reserved);
+        part.after = part.after.max(reserved);
+        // Stamps grow with versions: what comes before the first that is too far ahead is as good as ever.
+        let ahead = |entry: &Entry| HybridClock::too_far_ahead(entry.stamp, wall);
+        let mut taken = Ok(true);
+        if let Some(first) = part.entries.iter().position(|entry| ahead(entry).is_some()) {
+            let entry = &part.entries[first];
+            let ahead = ahead(entry).unwrap_or_default();
+            part.upto = Version(entry.version.0 - 1);
+            part.entries.truncate(first);
+            taken = Err(Refusal::FromTheFuture { node: origin.node, ahead });
+        }
+        if part.upto <= reserved {
+            return taken.map(|_| false);
+        }
+        if self.pending_bytes >= MAX_EVENTUAL_PENDING_BYTES {
+            return Ok(false);
+        }
+        for entry in &part.entries {
+            self.clock.observe(entry.stamp);
+        }
+        self.stage(part, None);
+        taken
+    }
+
+    /// The next number of a sequence that looks random (splitmix64, Steele et al. 2014). Never zero.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)).max(1)
+    }
+}

@@ -1,0 +1,105 @@
+//! What a node knows of the others through gossip, for `status` and the metrics.
+
+use super::Gossip;
+use super::detector::Liveness;
+use super::keyspace::{Incarnation, Version};
+use super::message::Digest;
+use super::vitals::Fact;
+use crate::time::Moment;
+use crate::types::NodeId;
+use std::time::Duration;
+
+/// Two keyspaces that have seen the same and are not the same, for longer than this, do not become the same by gossip.
+/// For a moment it is nothing: a node may lack what has replaced an entry that it was not given any more.
+pub const DIVERGED_AFTER: Duration = Duration::from_secs(30);
+
+/// Another node's keyspace differs from this one's, though both have seen the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Difference {
+    since: Moment,
+}
+
+/// How a node stands.
+#[derive(Clone, Debug)]
+pub struct GossipStatus {
+    /// All members, in order.
+    pub members: Vec<MemberStatus>,
+    /// Versions of the eventual keyspace that other nodes have shown to have and that are missing here.
+    pub missing: u64,
+    pub keys: usize,
+    pub tombstones: usize,
+    /// What the eventual keyspace takes.
+    pub bytes: usize,
+    pub hash: u64,
+    /// Members whose eventual keyspace differs from this one and does not come to agree.
+    pub diverged: Vec<NodeId>,
+}
+
+/// What is known of a member.
+#[derive(Clone, Debug)]
+pub struct MemberStatus {
+    pub node: NodeId,
+    /// None for the node itself.
+    pub liveness: Option<Liveness>,
+    /// Its latest heartbeat here.
+    pub incarnation: Incarnation,
+    pub heartbeat: Version,
+    pub facts: Vec<Fact>,
+    /// How far its wall clock was ahead of the one here at the last exchange, in microseconds.
+    pub clock_ahead_us: Option<i64>,
+    /// Versions of the eventual keyspace that are here, or somewhere, and that it has not shown to have. None where it
+    /// has not shown anything yet.
+    pub lag: Option<u64>,
+}
+
+impl<T> Gossip<T> {
+    pub fn status(&self, now: Moment) -> GossipStatus {
+        let own = self.keyspace.all_seen();
+        let mut highest = own.clone();
+        for seen in self.topology.nodes.keys().filter_map(|&node| self.collector.claimed(node)) {
+            for (origin, version) in seen {
+                let known = highest.entry(*origin).or_default();
+                *known = (*known).max(*version);
+            }
+        }
+        let lag = |seen: &super::keyspace::Seen| -> u64 {
+            let lacks = |(origin, version): (_, &Version)| version.0 - seen.get(origin).map_or(0, |seen| seen.0);
+            highest.iter().map(lacks).sum()
+        };
+        let member = |&node: &NodeId| {
+            let (incarnation, heartbeat) = self.vitals.heard(node);
+            let claimed = if node == self.node { Some(&own) } else { self.collector.claimed(node) };
+            MemberStatus {
+                node,
+                liveness: self.liveness(node, now),
+                incarnation,
+                heartbeat,
+                facts: self.facts(node).collect(),
+                clock_ahead_us: self.offsets.get(&node).copied(),
+                lag: claimed.map(lag),
+            }
+        };
+        GossipStatus {
+            members: self.topology.nodes.keys().map(member).collect(),
+            missing: lag(&own),
+            keys: self.keyspace.keys(),
+            tombstones: self.keyspace.tombstones(),
+            bytes: self.keyspace.bytes(),
+            hash: self.keyspace.hash(),
+            diverged: self.diverged(now).collect(),
+        }
+    }
+
+    fn diverged(&self, now: Moment) -> impl Iterator<Item = NodeId> {
+        let is_old = move |difference: &Difference| now.saturating_since(difference.since) > DIVERGED_AFTER;
+        self.differences.iter().filter(move |(_, difference)| is_old(difference)).map(|(&node, _)| node)
+    }
+
+    pub(super) fn compare(&mut self, now: Moment, node: NodeId, digest: &Digest) {
+        if digest.hash != self.keyspace.hash() && digest.seen == self.keyspace.all_seen() {
+            self.differences.entry(node).or_insert(Difference { since: now });
+        } else {
+            self.differences.remove(&node);
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! Gossip as a whole: small clusters on a network that loses, doubles and reorders.
+
+use super::*;
+use crate::system::topology::tests::member;
+use crate::system::{SystemCommand, SystemMachine};
+use crate::types::{ClusterId, Epoch};
+use proptest::prelude::*;
+use ringfort_ring::ShardCount;
+
+const PERIOD: Duration = Duration::from_millis(500);
+
+fn topology(nodes: u64) -> Arc<Topology> {
+    let topology = Topology::bootstrap(ClusterId(5), ShardCount::new(1).unwrap(), member("node1"));
+    let mut machine = SystemMachine::new(topology, Stamp(0));
+    for node in 2..=nodes {
+        machine.apply(Stamp(node), SystemCommand::Join(member(&format!("node{node}"))));
+    }
+    machine.topology().clone()
+}
+
+/// Nodes whose disks sync at once, and what is on its way between them.
+struct Cluster {
+    nodes: Vec<Gossip<u64>>,
+    network: Vec<(NodeId, NodeId, Bytes)>,
+    replies: Vec<(u64, Result<Written, WriteError>)>,
+    periods: u64,
+}
+
+impl Cluster {
+    fn new(nodes: u64) -> Cluster {
+        Cluster::mutated(nodes, Mutation::None)
+    }
+
+    fn mutated(nodes: u64, mutation: Mutation) -> Cluster {
+        let topology = topology(nodes);
+        let config = GossipConfig { period: PERIOD, fan_out: 1, mutation };
+        let start = |node: u64| {
+            let recovered = journal::recover(None).unwrap();
+            Gossip::new(NodeId(node), config, topology.clone(), recovered, now(0), 1_000 + node)
+        };
+        Cluster { nodes: (1..=nodes).map(start).collect(), network: Vec::new(), replies: Vec::new(), periods: 0 }
+    }
+
+    fn now(&self) -> Now {
+        now(self.periods)
+    }
+
+    fn node(&mut self, node: u64) -> &mut Gossip<u64> {
+        &mut self.nodes[node as usize - 1]
+    }
+
+    /// Performs what a node wants done.
+    fn perform(&mut self, node: u64) {
+        loop {
+            let now = self.now();
+            let gossip = self.node(node);
+            let effects = gossip.take_effects();
+            if let Some(batch) = &effects.log {
+                gossip.handle_persisted(now, batch.number);
+            }
+            let is_done = effects.log.is_none();
+            self.network.extend(effects.messages.into_iter().map(|(to, bytes)| (NodeId(node), to, bytes)));
+            self.replies.extend(effects.replies);
+            if is_done {
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, node: u64, key: &str, value: Option<&str>) {
+        let (now, key) = (self.now(), Bytes::copy_from_slice(key.as_bytes()));
+        let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
+        self.node(node).handle_write(now, key, value, 0);
+        self.perform(node);
+    }
+
+    fn deliver(&mut self, at: usize) -> Result<(), Refusal> {
+        let (from, to, bytes) = self.network.remove(at);
+        let now = self.now();
+        let result = self.node(to.0).handle_message(now, from, &bytes);
+        self.perform(to.0);
+        result
+    }
+
+    /// A period in which every message arrives, in order.
+    fn period(&mut self) {
+        self.periods += 1;
+        for node in 1..=self.nodes.len() as u64 {
+            let now = self.now();
+            self.node(node).handle_tick(now);
+            self.perform(node);
+        }
+        while !self.network.is_empty() {
+            let _ = self.deliver(0);
+        }
+    }
+
+    fn is_converged(&self) -> bool {
+        let first = &self.nodes[0].keyspace;
+        self.nodes
+            .iter()
+            .all(|node| node.keyspace.hash() == first.hash() && node.keyspace.all_seen() == first.all_seen())
+    }
+
+    fn periods_until_converged(&mut self, most: u64) -> u64 {
+        for periods in 0..=most {
+            if self.is_converged() {
+                return periods;
+            }
+            self.period();
+        }
+        panic!("not the same after {most} periods");
+    }
+
+    fn value(&mut self, node: u64, key: &str) -> Option<String> {
+        let found = self.node(node).get(key.as_bytes())?;
+        Some(String::from_utf8(found.value.to_vec()).unwrap())
+    }
+
+    fn refused(&mut self, node: u64, kind: &str) -> u64 {
+        self.node(node).refused().get(kind).copied().unwrap_or_default()
+    }
+}
+
+fn now(periods: u64) -> Now {
+    let moment = Moment(1_000_000_000) + PERIOD * periods as u32;
+    Now { moment, wall: Wall(1_700_000_000_000_000 + 500_000 * periods) }
+}
+
+#[test]
+fn a_write_is_answered_when_it_is_durable_and_reaches_every_node() {
+    let mut cluster = Cluster::new(5);
+    cluster.periods = 1;
+    let now = cluster.now();
+    cluster.node(3).handle_write(now, "k".into(), Some("v".into()), 77);
+    let effects = cluster.node(3).take_effects();
+    let number = effects.log.expect("it is to be logged").number;
+    assert!(effects.replies.is_empty() && cluster.value(3, "k").is_none(), "it is not durable yet");
+    cluster.node(3).handle_persisted(now, number);
+    cluster.perform(3);
+    let [(77, Ok(Written { existed: false, .. }))] = cluster.replies[..] else { panic!("{:?}", cluster.replies) };
+    cluster.periods_until_converged(10);
+    for node in 1..=5 {
+        assert_eq!(cluster.value(node, "k").as_deref(), Some("v"));
+    }
+    cluster.write(1, "k", None);
+    assert!(matches!(cluster.replies[1], (0, Ok(Written { existed: true, .. }))));
+    cluster.periods_until_converged(10);
+    assert_eq!(cluster.value(5, "k"), None);
+    for _ in 0..60 {
+        cluster.period();
+    }
+    let tombstones: usize = cluster.nodes.iter().map(|node| node.keyspace.tombstones()).sum();
+    assert_eq!(tombstones, 0, "all know that all have deleted it");
+    assert_eq!(cluster.value(5, "k"), None);
+}
+
+#[test]
+fn a_write_wins_over_every_one_that_its_node_knew() {
+    let mut cluster = Cluster::new(2);
+    cluster.periods = 1;
+    cluster.write(1, "k", Some("first"));
+    cluster.periods_until_converged(5);
+    cluster.periods = 0; // Node 2's wall clock is behind.
+    cluster.write(2, "k", Some("second"));
+    cluster.periods = 9;
+    cluster.periods_until_converged(5);
+    assert_eq!(cluster.value(1, "k").as_deref(), Some("second"));
+}
+
+#[test]
+fn a_thousand_keys_differ_nowhere_ten_periods_after_a_partition() {
+    let mut cluster = Cluster::new(5);
+    cluster.periods = 1;
+    for key in 0..1_000u64 {
+        cluster.write(key % 5 + 1, &format!("key{key}"), Some("value of some bytes"));
+    }
+    assert!(cluster.periods_until_converged(10) > 0);
+    assert_eq!(cluster.node(4).keyspace().keys(), 1_000);
+}
+
+#[test]
+fn more_than_a_message_holds_follows_at_once() {
+    let mut cluster = Cluster::new(2);
+    cluster.periods = 1;
+    let value = "v".repeat(MAX_EVENTUAL_ENTRY_BYTES - 10);
+    for key in 0..40 {
+        cluster.write(1, &format!("key{key}"), Some(&value));
+    }
+    assert!(40 * value.len() > 8 * GOSSIP_DELTA_BYTES);
+    assert!(cluster.periods_until_converged(2) <= 2);
+}
+
+#[test]
+fn writes_beyond_the_limits_are_refused_and_deletes_make_room() {
+    let mut cluster = Cluster::new(1);
+    let value = "v".repeat(MAX_EVENTUAL_ENTRY_BYTES - 10);
+    let mut written = 0;
+    while cluster.replies.iter().all(|(_, reply)| reply.is_ok()) {
+        cluster.write(1, &format!("key{written}"), Some(&value));
+        written += 1;
+    }
+    assert_eq!(cluster.replies.pop().unwrap().1, Err(WriteError::Full));
+    assert!(cluster.node(1).keyspace().bytes() <= MAX_EVENTUAL_BYTES);
+    cluster.write(1, "key0", None);
+    assert!(cluster.replies.pop().unwrap().1.is_ok());
+    cluster.write(1, "key0", Some(&value));
+    assert!(cluster.replies.pop().unwrap().1.is_ok());
+    cluster.write(1, "large", Some(&"v".repeat(MAX_EVENTUAL_ENTRY_BYTES)));
+    assert!(matches!(cluster.replies.pop().unwrap().1, Err(WriteError::TooLarge(_))));
+    let now = cluster.now();
+    let refused = loop {
+        cluster.node(1).handle_write(now, "key0".into(), None, 0);
+        if let Some((_, reply)) = cluster.node(1).out.replies.pop() {
+            break reply;
+        }
+    };
+    assert_eq!(refused, Err(WriteError::Overloaded), "nothing is synced");
+}
+
+#[test]
+fn what_is_not_to_be_believed_is_refused_and_counted() {
+    let mut cluster = Cluster::new(3);
+    cluster.periods = 1;
+    cluster.write(1, "k", Some("v"));
+    cluster.periods_until_converged(10);
+    let before = (cluster.node(2).keyspace.hash(), cluster.node(2).keyspace.all_seen());
+    let exchange = cluster.node(2).exchange();
+    let wall = cluster.now().wall.0;
+    let own = cluster.node(1).own.unwrap();
+    let part = |node: u64, after: u64, ahead_us: u64| {
+        let stamp = Stamp(wall + ahead_us);
+        let entry = Entry { version: Version(after + 1), stamp, key: "forged".into(), value: Some("v".into()) };
+        let origin = Origin { node: NodeId(node), incarnation: own.incarnation };
+        Part { origin, after: Version(after), upto: Version(after + 1), entries: vec![entry] }
+    };
+    let give = |parts: Vec<Part>, exchange| {
+        let delta = Delta { exchange, vitals: Vec::new(), parts, more: false };
+        Message { from: NodeId(1), to: NodeId(2), body: Body::Give(delta) }
+    };
+    let now = cluster.now();
+    let mut refuses =
+        |from: u64, message: &[u8]| cluster.node(2).handle_message(now, NodeId(from), message).unwrap_err();
+    let good = give(vec![part(1, 1, 0)], exchange).encode();
+    assert_eq!(refuses(9, &good), Refusal::Stranger(NodeId(9)));
+    let misdelivered = Refusal::Misdelivered { from: NodeId(3), said: NodeId(1), to: NodeId(2) };
+    assert_eq!(refuses(3, &good), misdelivered);
+    assert!(matches!(refuses(1, &good[..good.len() - 1]), Refusal::Malformed(MessageError::Codec(_))));
+    let large = vec![1; crate::limits::MAX_GOSSIP_MESSAGE_BYTES + 1];
+    assert!(matches!(refuses(1, &large), Refusal::Malformed(MessageError::TooLarge(_))));
+    assert_eq!(refuses(1, &give(vec![part(9, 0, 0)], exchange).encode()), Refusal::Stranger(NodeId(9)));
+    assert_eq!(refuses(1, &give(vec![part(1, 7, 0)], exchange).encode()), Refusal::Gap(NodeId(1)));
+    let ahead = Duration::from_secs(3600);
+    let future = give(vec![part(1, 1, ahead.as_micros() as u64)], exchange).encode();
+    assert_eq!(refuses(1, &future), Refusal::FromTheFuture { node: NodeId(1), ahead });
+    let former = Exchange { incarnation: Incarnation(exchange.incarnation.0 - 1), ..exchange };
+    assert_eq!(refuses(1, &give(vec![part(1, 1, 0)], former).encode()), Refusal::Late);
+    let old = Exchange { version: Version(0), ..exchange };
+    for _ in 0..MAX_EXCHANGE_PERIODS + 1 {
+        cluster.period();
+    }
+    let now = cluster.now();
+    let late = cluster.node(2).handle_message(now, NodeId(1), &give(vec![part(1, 1, 0)], old).encode());
+    assert_eq!(late, Err(Refusal::Late));
+    // Of its own origin a node knows more than anybody.
+    cluster.write(2, "own", Some("v"));
+    let own = Part { origin: cluster.node(2).own.unwrap(), ..part(2, 1, 0) };
+    let (now, exchange) = (cluster.now(), cluster.node(2).exchange());
+    let forged = cluster.node(2).handle_message(now, NodeId(1), &give(vec![own], exchange).encode());
+    assert_eq!(forged, Err(Refusal::Forged(NodeId(2))));
+
+    for kind in Refusal::KINDS {
+        assert!(cluster.refused(2, kind) > 0, "{kind}");
+    }
+    let after = cluster.node(2).keyspace();
+    assert_eq!(after.get(b"forged"), None);
+    assert_eq!(after.all_seen()[&before.1.keys().next().copied().unwrap()], Version(1));
+    let stamp = cluster.node(2).clock.latest().0;
+    assert!(stamp < wall + Duration::from_secs(60).as_micros() as u64, "the far future has moved no clock");
+}
+
+#[test]
+fn what_comes_before_an_entry_from_the_future_is_taken_and_the_rest_when_its_time_has_come() {
+    let mut cluster = Cluster::new(2);
+    cluster.periods = 1;
+    cluster.write(1, "now", Some("v"));
+    cluster.periods = 101;
+    cluster.write(1, "later", Some("v"));
+    cluster.periods = 1;
+    for _ in 0..5 {
+        cluster.period();
+    }
+    assert_eq!((cluster.value(2, "now").is_some(), cluster.value(2, "later")), (true, None));
+    assert!(cluster.refused(2, "from_the_future") > 0);
+    cluster.periods = 101;
+    cluster.periods_until_converged(5);
+    assert!(cluster.value(2, "later").is_some());
+}
+
+#[test]
+fn a_node_whose_writes_were_lost_takes_them_back_and_begins_a_new_origin() {
+    let mut cluster = Cluster::new(3);
+    cluster.periods = 1;
+    cluster.write(2, "a", Some("1"));
+    cluster.write(2, "b", Some("2"));
+    cluster.periods_until_converged(10);
+    let own = cluster.node(2).own.unwrap();
+    // It comes back without the last one, and does not know.
+    let mut recovered = journal::recover(None).unwrap();
+    let mut part = cluster.node(1).keyspace.all_parts().remove(0);
+    part.entries.truncate(1);
+    part.upto = Version(1);
+    recovered.keyspace.merge(part);
+    recovered.own = Some(own);
+    let topology = cluster.node(2).topology.clone();
+    let config = cluster.node(2).config;
+    let now = cluster.now();
+    *cluster.node(2) = Gossip::new(NodeId(2), config, topology, recovered, now, 99);
+    for _ in 0..5 {
+        cluster.period();
+    }
+    cluster.write(2, "c", Some("3"));
+    assert_ne!(cluster.node(2).own.unwrap(), own);
+    cluster.periods_until_converged(10);
+    assert_eq!(cluster.value(2, "b").as_deref(), Some("2"));
+    assert_eq!(cluster.value(1, "c").as_deref(), Some("3"));
+}
+
+#[test]
+fn a_node_that_is_started_with_an_earlier_clock_is_believed_all_the_same() {
+    let mut cluster = Cluster::new(2);
+    cluster.periods = 1_000;
+    for _ in 0..5 {
+        cluster.period();
+    }
+    let (config, topology) = (cluster.node(2).config, cluster.node(2).topology.clone());
+    let recovered = journal::recover(None).unwrap();
+    *cluster.node(2) = Gossip::new(NodeId(2), config, topology, recovered, now(1), 99);
+    cluster.node(2).say(&Fact::Build("later".into()));
+    for _ in 0..5 {
+        cluster.period();
+    }
+    assert!(cluster.node(1).facts(NodeId(2)).any(|fact| fact == Fact::Build("later".into())));
+}
+
+#[test]
+fn nodes_know_each_other_and_who_is_dead() {
+    let mut cluster = Cluster::new(3);
+    for node in 1..=3 {
+        cluster.node(node).say(&Fact::Build(format!("build {node}")));
+    }
+    for _ in 0..10 {
+        cluster.period();
+    }
+    let now = cluster.now().moment;
+    let status = cluster.node(1).status(now);
+    assert_eq!(status.members.len(), 3);
+    for member in &status.members {
+        assert!(member.facts.contains(&Fact::Build(format!("build {}", member.node))), "{member:?}");
+        assert_eq!(
+            member.liveness.map(|liveness| liveness.standing),
+            match member.node.0 {
+                1 => None,
+                _ => Some(detector::Standing::Alive),
+            }
+        );
+    }
+    // Node 3 says nothing any more.
+    for _ in 0..30 {
+        cluster.periods += 1;
+        let now = cluster.now();
+        cluster.node(1).handle_tick(now);
+        cluster.node(2).handle_tick(now);
+        (1..=2).for_each(|node| cluster.perform(node));
+        while let Some(at) = cluster.network.iter().position(|(_, to, _)| to.0 != 3) {
+            let _ = cluster.deliver(at);
+        }
+        cluster.network.clear();
+    }
+    let now = cluster.now().moment;
+    let standing = |gossip: &Gossip<u64>, node| gossip.liveness(NodeId(node), now).unwrap().standing;
+    assert_eq!(standing(cluster.node(1), 3), detector::Standing::Dead);
+    assert_eq!(standing(cluster.node(1), 2), detector::Standing::Alive);
+}
+
+#[test]
+fn a_member_that_is_removed_is_forgotten_and_its_data_stays() {
+    let mut cluster = Cluster::new(3);
+    cluster.periods = 1;
+    cluster.write(3, "k", Some("v"));
+    cluster.periods_until_converged(10);
+    let mut smaller = Topology::clone(&cluster.node(1).topology);
+    smaller.epoch = Epoch(smaller.epoch.0 + 1);
+    smaller.nodes.remove(&NodeId(3));
+    let (smaller, now) = (Arc::new(smaller), cluster.now());
+    for node in 1..=2 {
+        cluster.node(node).handle_topology(now.moment, smaller.clone());
+    }
+    cluster.nodes.pop();
+    cluster.write(1, "k", None);
+    cluster.write(1, "l", Some("v"));
+    for _ in 0..40 {
+        cluster.period();
+    }
+    assert_eq!(cluster.node(1).liveness(NodeId(3), now.moment), None);
+    assert_eq!(cluster.node(1).status(now.moment).members.len(), 2);
+    assert_eq!((cluster.value(2, "k"), cluster.value(2, "l").as_deref()), (None, Some("v")));
+    assert_eq!(cluster.node(2).keyspace().tombstones(), 0, "it does not wait for who is gone");
+}
+
+/// Something that happens to a cluster.
+#[derive(Clone, Debug)]
+enum Step {
+    Write { node: u64, key: u8, value: Option<u8> },
+    Tick(u64),
+    Deliver(prop::sample::Index),
+    Double(prop::sample::Index),
+    Lose(prop::sample::Index),
+    Period,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (1..=4u64, 0..6u8, prop::option::of(any::<u8>()))
+            .prop_map(|(node, key, value)| Step::Write { node, key, value }),
+        3 => (1..=4u64).prop_map(Step::Tick),
+        6 => any::<prop::sample::Index>().prop_map(Step::Deliver),
+        2 => any::<prop::sample::Index>().prop_map(Step::Double),
+        2 => any::<prop::sample::Index>().prop_map(Step::Lose),
+        1 => Just(Step::Period),
+    ]
+}
+
+/// Performs the steps; then all is well, and after some time every node must have what was written last.
+fn run(cluster: &mut Cluster, steps: Vec<Step>) -> Result<(), String> {
+    // By key: the largest stamp of all acknowledged writes, and its value.
+    let mut latest: BTreeMap<u8, (Stamp, u64, Option<u8>)> = BTreeMap::new();
+    for step in steps {
+        let count = cluster.network.len();
+        match step {
+            Step::Write { node, key, value } => {
+                cluster.write(node, &key.to_string(), value.map(|value| value.to_string()).as_deref());
+                let (_, reply) = cluster.replies.pop().ok_or("a write was not answered")?;
+                let stamp = reply.map_err(|error| error.to_string())?.stamp;
+                let origin = cluster.node(node).own.map_or(0, |own| own.node.0);
+                let known = latest.entry(key).or_insert((stamp, origin, value));
+                if (stamp, origin) > (known.0, known.1) {
+                    *known = (stamp, origin, value);
+                }
+            }
+            Step::Tick(node) => {
+                cluster.periods += 1;
+                let now = cluster.now();
+                cluster.node(node).handle_tick(now);
+                cluster.perform(node);
+            }
+            Step::Deliver(at) if count > 0 => drop(cluster.deliver(at.index(count))),
+            Step::Double(at) if count > 0 => {
+                let message = cluster.network[at.index(count)].clone();
+                cluster.network.push(message);
+            }
+            Step::Lose(at) if count > 0 => drop(cluster.network.remove(at.index(count))),
+            Step::Deliver(_) | Step::Double(_) | Step::Lose(_) => {}
+            Step::Period => cluster.period(),
+        }
+    }
+    for _ in 0..60 {
+        cluster.period();
+    }
+    if !cluster.is_converged() {
+        return Err("they are not the same".into());
+    }
+    for (key, (_, _, value)) in latest {
+        let expected = value.map(|value| value.to_string());
+        let found = cluster.value(2, &key.to_string());
+        if found != expected {
+            return Err(format!("key {key} has {found:?} in place of {expected:?}"));
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn merging_is_commutative_associative_and_idempotent(
+        parts in prop::collection::vec(message::tests::any_part(), 1..6),
+        order in any::<prop::sample::Index>(),
+        repeated in any::<prop::sample::Index>(),
+    ) {
+        // Parts of one origin must agree on what a version is: only the first of each counts, from the beginning.
+        let mut origins = BTreeMap::new();
+        for part in parts {
+            origins.entry(part.origin).or_insert(Part { after: Version(0), ..part });
+        }
+        let parts: Vec<Part> = origins.into_values().collect();
+        let merged = |parts: &[Part]| {
+            let mut keyspace = Keyspace::default();
+            parts.iter().for_each(|part| keyspace.merge(part.clone()));
+            (keyspace.hash(), keyspace.all_seen(), keyspace.bytes(), keyspace.tombstones(), keyspace.all_parts())
+        };
+        let expected = merged(&parts);
+        let mut rotated = parts.clone();
+        rotated.rotate_left(order.index(parts.len()));
+        prop_assert_eq!(&merged(&rotated), &expected);
+        rotated.reverse();
+        rotated.push(parts[repeated.index(parts.len())].clone());
+        prop_assert_eq!(&merged(&rotated), &expected);
+        // Associative: what others have merged and pass on is as good as the parts themselves.
+        let (some, rest) = parts.split_at(order.index(parts.len()));
+        let passed_on: Vec<Part> = [merged(some).4, merged(rest).4].concat();
+        prop_assert_eq!(&merged(&passed_on), &expected);
+    }
+
+    #[test]
+    fn nodes_converge_to_the_last_write_whatever_the_network_does(steps in prop::collection::vec(any_step(), 0..120)) {
+        let mut cluster = Cluster::new(4);
+        cluster.periods = 1;
+        prop_assert_eq!(run(&mut cluster, steps), Ok(()));
+    }
+}
+
+#[test]
+fn a_deleted_key_comes_back_if_tombstones_are_forgotten_too_early() {
+    if !cfg!(feature = "mutations") {
+        return;
+    }
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let found = runner.run(&prop::collection::vec(any_step(), 0..120), |steps| {
+        let mut cluster = Cluster::mutated(4, Mutation::ForgetTombstones);
+        cluster.periods = 1;
+        run(&mut cluster, steps).map_err(TestCaseError::fail)
+    });
+    assert!(found.is_err(), "the property test does not see the planted bug");
+}

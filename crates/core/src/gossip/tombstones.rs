@@ -1,0 +1,196 @@
+//! When a tombstone may be forgotten: when nothing that it has beaten can come back.
+//!
+//! Two things must be true of every member, a member being a node of the topology:
+//!
+//! 1. it holds the tombstone, durably. So nobody keeps or sends what was deleted any more, and no restart brings it back.
+//! 2. It has seen everything that anybody had seen when (1) became true. So a message that is still under way with the
+//!    deleted entry, from a member that did not know better then, is of versions that each receiver ignores.
+//!
+//! Both are read off the digests, whose versions are durable ones: [`Collector`] first waits for a *floor*, versions that
+//! all members have seen, under which there is a tombstone; then notes the *ceiling*, the highest versions that any of them
+//! has seen; when all have seen that too, tombstones under the floor go.
+//!
+//! Members are those of this node's topology. A member that is not known here may have been given the deleted entry, but
+//! only by one that knew it; each digest says how recent its sender's topology is, and while somebody's is more recent
+//! than the one here, nothing is forgotten. A member that has lost its disk begins with nothing, and what it held before
+//! nobody holds any more.
+//!
+//! A node that is down therefore keeps all tombstones alive, until it is back or removed.
+
+use super::keyspace::{Incarnation, Keyspace, Seen};
+use super::message::Digest;
+use crate::mutation::Mutation;
+use crate::types::{Epoch, NodeId};
+use std::collections::BTreeMap;
+
+/// What the members have shown to hold.
+#[derive(Default)]
+pub struct Collector {
+    claims: BTreeMap<NodeId, Claims>,
+    /// Floor and ceiling, while not everybody is known to have reached the ceiling.
+    pending: Option<(Seen, Seen)>,
+    mutation: Mutation,
+}
+
+/// What one node has durably seen. Only grows within an incarnation.
+struct Claims {
+    incarnation: Incarnation,
+    epoch: Epoch,
+    seen: Seen,
+}
+
+impl Collector {
+    pub fn new(mutation: Mutation) -> Collector {
+        Collector { mutation, ..Collector::default() }
+    }
+
+    /// A node shows what it has.
+    pub fn handle_digest(&mut self, node: NodeId, digest: &Digest) {
+        let Digest { exchange, epoch, seen, .. } = digest;
+        match self.claims.get_mut(&node) {
+            Some(claims) if claims.incarnation > exchange.incarnation => {}
+            Some(claims) if claims.incarnation == exchange.incarnation => {
+                claims.epoch = claims.epoch.max(*epoch);
+                raise(&mut claims.seen, seen);
+            }
+            _ => {
+                let claims = Claims { incarnation: exchange.incarnation, epoch: *epoch, seen: seen.clone() };
+                self.claims.insert(node, claims);
+            }
+        }
+    }
+
+    /// What `node` has shown to have seen.
+    pub fn claimed(&self, node: NodeId) -> Option<&Seen> {
+        self.claims.get(&node).map(|claims| &claims.seen)
+    }
+
+    /// Forgets what nodes have shown that are not among the members.
+    pub fn retain(&mut self, is_member: impl Fn(NodeId) -> bool) {
+        self.claims.retain(|node, _| is_member(*node));
+    }
+
+    /// Forgets the tombstones of `keyspace`, this node's own, that may be forgotten, and returns how many those were.
+    /// `others` are all members but this one; the topology that says so has this `epoch`.
+    pub fn collect(&mut self, keyspace: &mut Keyspace, others: impl Iterator<Item = NodeId>, epoch: Epoch) -> usize {
+        if keyspace.tombstones() == 0 {
+            self.pending = None;
+            return 0;
+        }
+        if self.mutation.is(Mutation::ForgetTombstones) {
+            return keyspace.forget_tombstones(&keyspace.all_seen());
+        }
+        if self.claims.values().any(|claims| claims.epoch > epoch) {
+            self.pending = None;
+            return 0;
+        }
+        let own = keyspace.all_seen();
+        let claims: Option<Vec<&Seen>> = others.map(|node| self.claims.get(&node).map(|claims| &claims.seen)).collect();
+        let Some(claims) = claims else { return 0 };
+        if self.pending.is_none() {
+            let mut floor = own.clone();
+            let mut ceiling = own.clone();
+            for seen in &claims {
+                for (origin, version) in &mut floor {
+                    *version = (*version).min(seen.get(origin).copied().unwrap_or_default());
+                }
+                raise(&mut ceiling, seen);
+            }
+            if !keyspace.has_tombstones(&floor) {
+                return 0;
+            }
+            self.pending = Some((floor, ceiling));
+        }
+        let Some((_, ceiling)) = &self.pending else { return 0 };
+        let has_reached = |seen: &Seen| ceiling.iter().all(|(origin, version)| seen.get(origin) >= Some(version));
+        if !has_reached(&own) || !claims.into_iter().all(has_reached) {
+            return 0;
+        }
+        let (floor, _) = self.pending.take().expect("the ceiling belongs to a floor");
+        keyspace.forget_tombstones(&floor)
+    }
+}
+
+/// Raises each version to that of the other.
+fn raise(seen: &mut Seen, other: &Seen) {
+    for (origin, version) in other {
+        let known = seen.entry(*origin).or_default();
+        *known = (*known).max(*version);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keyspace::{Entry, Origin, Part, Version};
+    use super::super::message::Exchange;
+    use super::*;
+    use crate::time::{Stamp, Wall};
+
+    const OTHERS: [NodeId; 2] = [NodeId(2), NodeId(3)];
+
+    fn origin(node: u64) -> Origin {
+        Origin { node: NodeId(node), incarnation: Incarnation(node) }
+    }
+
+    fn with_tombstone() -> Keyspace {
+        let mut keyspace = Keyspace::default();
+        let tombstone = Entry { version: Version(1), stamp: Stamp(1), key: "k".into(), value: None };
+        let part = |node, upto, entries| Part { origin: origin(node), after: Version(0), upto: Version(upto), entries };
+        keyspace.merge(part(1, 1, vec![tombstone]));
+        keyspace.merge(part(2, 4, vec![]));
+        keyspace
+    }
+
+    fn digest(incarnation: u64, epoch: u64, seen: &[(u64, u64)]) -> Digest {
+        Digest {
+            exchange: Exchange { incarnation: Incarnation(incarnation), version: Version(1) },
+            wall: Wall(0),
+            epoch: Epoch(epoch),
+            hash: 0,
+            heard: Default::default(),
+            seen: seen.iter().map(|&(node, version)| (origin(node), Version(version))).collect(),
+        }
+    }
+
+    fn collect(collector: &mut Collector, keyspace: &mut Keyspace) -> usize {
+        collector.collect(keyspace, OTHERS.into_iter(), Epoch(7))
+    }
+
+    #[test]
+    fn a_tombstone_waits_for_every_member_and_for_what_was_under_way() {
+        let mut keyspace = with_tombstone();
+        let mut collector = Collector::default();
+        collector.handle_digest(NodeId(2), &digest(1, 7, &[(1, 1), (2, 5)]));
+        assert_eq!(collect(&mut collector, &mut keyspace), 0, "node 3 has not been heard");
+        collector.handle_digest(NodeId(3), &digest(1, 7, &[(2, 5)]));
+        assert_eq!(collect(&mut collector, &mut keyspace), 0, "node 3 lacks it");
+        collector.handle_digest(NodeId(3), &digest(1, 7, &[(1, 1), (2, 3)]));
+        assert_eq!(collect(&mut collector, &mut keyspace), 0, "nobody but node 2 has its fifth entry");
+        collector.handle_digest(NodeId(3), &digest(1, 7, &[(1, 1), (2, 5)]));
+        assert_eq!(collect(&mut collector, &mut keyspace), 0, "this node lacks it as well");
+        keyspace.merge(Part { origin: origin(2), after: Version(4), upto: Version(5), entries: vec![] });
+        assert_eq!(collect(&mut collector, &mut keyspace), 1);
+        assert_eq!(keyspace.tombstones(), 0);
+    }
+
+    #[test]
+    fn a_more_recent_topology_somewhere_and_a_node_that_begins_anew_hold_it_up() {
+        let mut keyspace = with_tombstone();
+        let mut collector = Collector::default();
+        let all = [(1, 1), (2, 4)];
+        collector.handle_digest(NodeId(2), &digest(1, 8, &all));
+        collector.handle_digest(NodeId(3), &digest(1, 7, &all));
+        assert_eq!(collect(&mut collector, &mut keyspace), 0, "node 2 may know of a member that this one does not");
+        collector.handle_digest(NodeId(3), &digest(2, 7, &[]));
+        assert_eq!(collector.collect(&mut keyspace, OTHERS.into_iter(), Epoch(8)), 0, "node 3 has lost its disk");
+        collector.handle_digest(NodeId(3), &digest(1, 7, &all));
+        assert_eq!(collector.collect(&mut keyspace, OTHERS.into_iter(), Epoch(8)), 0, "that is of before");
+        collector.handle_digest(NodeId(3), &digest(2, 7, &all));
+        assert_eq!(collector.collect(&mut keyspace, OTHERS.into_iter(), Epoch(8)), 1);
+    }
+
+    #[test]
+    fn a_node_that_is_alone_forgets_at_once() {
+        assert_eq!(Collector::default().collect(&mut with_tombstone(), std::iter::empty(), Epoch(1)), 1);
+    }
+}

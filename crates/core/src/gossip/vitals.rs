@@ -1,0 +1,363 @@
+//! What each node says of itself: small, never on disk, replaced as a whole when the node starts again.
+//!
+//! A node numbers what it says with one version, which it also raises once a round without saying anything: that is its
+//! heartbeat. (incarnation, version) only grows, and others take over only what is larger, so copies converge to the
+//! node's own words whatever way they came. Incarnations grow from start to start: they are stamps of the clock, and a
+//! node that finds a larger one of itself about takes one above it.
+//!
+//! Facts are kept as bytes under a number, so that those of later versions of the program travel through earlier ones.
+
+use super::keyspace::{Incarnation, Version};
+use crate::codec::{CodecError, Reader, put_bytes, put_u64, put_varint};
+use crate::types::{Epoch, LogIndex, NodeId, ShardId};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// The most bytes of one fact. A part with a larger one is refused.
+pub const MAX_FACT_BYTES: usize = 64 << 10;
+
+/// The most facts of one node; a part with more is refused.
+pub const MAX_FACTS: usize = 32;
+
+const MAX_TEXT_BYTES: usize = 255;
+
+/// Something that a node says of itself. The last one of each kind counts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// The epoch of the latest topology that it has.
+    Epoch(Epoch),
+    /// Where it is reached: by nodes, and by clients.
+    Addresses {
+        raft: String,
+        grpc: String,
+    },
+    /// The version of its program.
+    Build(String),
+    Load(Load),
+    /// The shards that it leads.
+    Leads(Vec<ShardId>),
+    /// The state of its replicas, each at some index.
+    Checks(Vec<Check>),
+}
+
+/// How much a node has to do with.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    pub replicas: u64,
+    pub keys: u64,
+    /// Memory of keys and values.
+    pub key_value_bytes: u64,
+    /// Bytes in its log's segments.
+    pub log_bytes: u64,
+}
+
+/// A replica's state, to be compared with the other replicas' at the same index.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Check {
+    pub shard: ShardId,
+    pub index: LogIndex,
+    pub hash: u64,
+}
+
+/// Some of a node's facts: all those above `after` up to `upto`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VitalPart {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub after: Version,
+    pub upto: Version,
+    /// (version, kind, content).
+    pub facts: Vec<(Version, u8, Bytes)>,
+}
+
+/// What is known of all nodes, this one among them.
+#[derive(Default)]
+pub struct Vitals {
+    nodes: BTreeMap<NodeId, Known>,
+}
+
+#[derive(Clone, Default)]
+struct Known {
+    incarnation: Incarnation,
+    version: Version,
+    facts: BTreeMap<u8, (Version, Bytes)>,
+}
+
+/// How far somebody has heard of each node.
+pub type Heard = BTreeMap<NodeId, (Incarnation, Version)>;
+
+impl Vitals {
+    /// Begins a new incarnation of `node`, which says of itself what it said before.
+    pub fn begin(&mut self, node: NodeId, incarnation: Incarnation) {
+        let known = self.nodes.entry(node).or_default();
+        known.incarnation = incarnation;
+        known.version = Version(known.facts.len() as u64);
+        for ((version, _), number) in known.facts.values_mut().zip(1..) {
+            *version = Version(number);
+        }
+    }
+
+    /// `node` says something, unless it has said that before.
+    pub fn say(&mut self, node: NodeId, fact: &Fact) {
+        let known = self.nodes.entry(node).or_default();
+        let content = fact.encode();
+        if known.facts.get(&fact.kind()).is_none_or(|(_, said)| *said != content) {
+            known.version = known.version.next();
+            known.facts.insert(fact.kind(), (known.version, content));
+        }
+    }
+
+    /// `node` is alive.
+    pub fn beat(&mut self, node: NodeId) {
+        let known = self.nodes.entry(node).or_default();
+        known.version = known.version.next();
+    }
+
+    /// How far there is news of `node`.
+    pub fn heard(&self, node: NodeId) -> (Incarnation, Version) {
+        self.nodes.get(&node).map_or_else(Default::default, |known| (known.incarnation, known.version))
+    }
+
+    pub fn all_heard(&self) -> Heard {
+        self.nodes.iter().map(|(&node, known)| (node, (known.incarnation, known.version))).collect()
+    }
+
+    /// What `node` says of itself, as far as this version of the program understands it.
+    pub fn facts(&self, node: NodeId) -> impl Iterator<Item = Fact> {
+        let facts = self.nodes.get(&node).into_iter().flat_map(|known| &known.facts);
+        facts.filter_map(|(&kind, (_, content))| Fact::decode(kind, content).ok().flatten())
+    }
+
+    /// Forgets the nodes that are not among these.
+    pub fn retain(&mut self, is_member: impl Fn(NodeId) -> bool) {
+        self.nodes.retain(|node, _| is_member(*node));
+    }
+
+    /// Whether a part can be merged without a gap. One of an earlier incarnation can: it changes nothing.
+    pub fn follows(&self, part: &VitalPart) -> bool {
+        let (incarnation, version) = self.heard(part.node);
+        match part.incarnation.cmp(&incarnation) {
+            std::cmp::Ordering::Less => true,
+            std::cmp::Ordering::Equal => part.after <= version,
+            std::cmp::Ordering::Greater => part.after == Version::default(),
+        }
+    }
+
+    /// Takes a part over.
+    ///
+    /// # Panics
+    /// If it leaves a gap.
+    pub fn merge(&mut self, part: VitalPart) {
+        assert!(self.follows(&part), "a part of node {} leaves a gap", part.node);
+        let known = self.nodes.entry(part.node).or_default();
+        if (part.incarnation, part.upto) <= (known.incarnation, known.version) {
+            return;
+        }
+        if part.incarnation > known.incarnation {
+            *known = Known { incarnation: part.incarnation, ..Known::default() };
+        }
+        for (version, kind, content) in part.facts {
+            if version > known.version {
+                known.facts.insert(kind, (version, content));
+            }
+        }
+        known.version = part.upto;
+    }
+
+    /// What somebody lacks who has heard so much, of about `budget` bytes: whole nodes, the `first`-th first.
+    pub fn parts_for(&self, heard: &Heard, budget: usize, first: u64) -> Vec<VitalPart> {
+        let mut nodes: Vec<(NodeId, &Known, Version)> = Vec::new();
+        for (&node, known) in &self.nodes {
+            let after = match heard.get(&node) {
+                Some(heard) if *heard >= (known.incarnation, known.version) => continue,
+                Some((incarnation, version)) if *incarnation == known.incarnation => *version,
+                _ => Version::default(),
+            };
+            nodes.push((node, known, after));
+        }
+        if !nodes.is_empty() {
+            let first = first as usize % nodes.len();
+            nodes.rotate_left(first);
+        }
+        let mut parts = Vec::new();
+        let mut bytes = 0;
+        for (node, known, after) in nodes {
+            if bytes >= budget {
+                break;
+            }
+            let mut facts: Vec<(Version, u8, Bytes)> = Vec::new();
+            for (&kind, (version, content)) in &known.facts {
+                if *version > after {
+                    bytes += content.len();
+                    facts.push((*version, kind, content.clone()));
+                }
+            }
+            facts.sort_unstable_by_key(|(version, ..)| *version);
+            bytes += 24;
+            parts.push(VitalPart { node, incarnation: known.incarnation, after, upto: known.version, facts });
+        }
+        parts
+    }
+}
+
+impl Fact {
+    fn kind(&self) -> u8 {
+        match self {
+            Fact::Epoch(_) => 1,
+            Fact::Addresses { .. } => 2,
+            Fact::Build(_) => 3,
+            Fact::Load(_) => 4,
+            Fact::Leads(_) => 5,
+            Fact::Checks(_) => 6,
+        }
+    }
+
+    fn encode(&self) -> Bytes {
+        let mut out = Vec::new();
+        match self {
+            Fact::Epoch(epoch) => put_varint(&mut out, epoch.0),
+            Fact::Addresses { raft, grpc } => {
+                put_bytes(&mut out, raft.as_bytes());
+                put_bytes(&mut out, grpc.as_bytes());
+            }
+            Fact::Build(version) => put_bytes(&mut out, version.as_bytes()),
+            Fact::Load(Load { replicas, keys, key_value_bytes, log_bytes }) => {
+                for value in [replicas, keys, key_value_bytes, log_bytes] {
+                    put_varint(&mut out, *value);
+                }
+            }
+            Fact::Leads(leads) => {
+                for shard in leads {
+                    put_varint(&mut out, u64::from(shard.0));
+                }
+            }
+            Fact::Checks(checks) => {
+                for Check { shard, index, hash } in checks {
+                    put_varint(&mut out, u64::from(shard.0));
+                    put_varint(&mut out, index.0);
+                    put_u64(&mut out, *hash);
+                }
+            }
+        }
+        out.into()
+    }
+
+    /// None for a kind that this version does not know.
+    fn decode(kind: u8, content: &[u8]) -> Result<Option<Fact>, CodecError> {
+        let mut reader = Reader::new(content);
+        let fact = match kind {
+            1 => Fact::Epoch(Epoch(reader.varint()?)),
+            2 => Fact::Addresses { raft: text(&mut reader)?, grpc: text(&mut reader)? },
+            3 => Fact::Build(text(&mut reader)?),
+            4 => Fact::Load(Load {
+                replicas: reader.varint()?,
+                keys: reader.varint()?,
+                key_value_bytes: reader.varint()?,
+                log_bytes: reader.varint()?,
+            }),
+            5 => {
+                let mut leads = Vec::new();
+                while !reader.is_empty() {
+                    leads.push(shard(&mut reader)?);
+                }
+                Fact::Leads(leads)
+            }
+            6 => {
+                let mut checks = Vec::new();
+                while !reader.is_empty() {
+                    let (shard, index) = (shard(&mut reader)?, LogIndex(reader.varint()?));
+                    checks.push(Check { shard, index, hash: reader.u64()? });
+                }
+                Fact::Checks(checks)
+            }
+            _ => return Ok(None),
+        };
+        reader.expect_end()?;
+        Ok(Some(fact))
+    }
+}
+
+fn text(reader: &mut Reader<'_>) -> Result<String, CodecError> {
+    Ok(String::from_utf8_lossy(reader.bytes(MAX_TEXT_BYTES)?).into_owned())
+}
+
+fn shard(reader: &mut Reader<'_>) -> Result<ShardId, CodecError> {
+    u32::try_from(reader.varint()?).map(ShardId).map_err(|_| CodecError::Varint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NODE: NodeId = NodeId(3);
+
+    fn speaker() -> Vitals {
+        let mut vitals = Vitals::default();
+        vitals.begin(NODE, Incarnation(5));
+        vitals.say(NODE, &Fact::Epoch(Epoch(1)));
+        vitals.beat(NODE);
+        vitals.say(NODE, &Fact::Build("1.0".into()));
+        vitals
+    }
+
+    #[test]
+    fn facts_survive_their_encoding() {
+        let facts = [
+            Fact::Epoch(Epoch(900)),
+            Fact::Addresses { raft: "a:1".into(), grpc: "b:2".into() },
+            Fact::Build("0.1.0".into()),
+            Fact::Load(Load { replicas: 1, keys: 200, key_value_bytes: 70_000, log_bytes: 1 << 40 }),
+            Fact::Leads(vec![ShardId(0), ShardId::SYSTEM]),
+            Fact::Checks(vec![Check { shard: ShardId(4), index: LogIndex(4096), hash: u64::MAX - 3 }]),
+        ];
+        for fact in facts {
+            assert_eq!(Fact::decode(fact.kind(), &fact.encode()), Ok(Some(fact)));
+        }
+        assert_eq!(Fact::decode(200, b"of a later version"), Ok(None));
+    }
+
+    #[test]
+    fn a_copy_takes_over_what_is_new_and_a_restart_as_a_whole() {
+        let mut vitals = speaker();
+        let mut copy = Vitals::default();
+        for part in vitals.parts_for(&copy.all_heard(), 1000, 0) {
+            copy.merge(part);
+        }
+        assert_eq!(copy.facts(NODE).collect::<Vec<_>>(), vitals.facts(NODE).collect::<Vec<_>>());
+        vitals.beat(NODE);
+        let beat = vitals.parts_for(&copy.all_heard(), 1000, 0);
+        assert_eq!((beat.len(), beat[0].facts.len()), (1, 0), "a heartbeat repeats nothing");
+        let mut restarted = Vitals::default();
+        restarted.begin(NODE, Incarnation(6));
+        restarted.say(NODE, &Fact::Epoch(Epoch(2)));
+        restarted.parts_for(&copy.all_heard(), 1000, 0).into_iter().for_each(|part| copy.merge(part));
+        beat.into_iter().for_each(|part| copy.merge(part));
+        assert_eq!(copy.facts(NODE).collect::<Vec<_>>(), [Fact::Epoch(Epoch(2))]);
+        assert!(!copy.follows(&VitalPart {
+            node: NODE,
+            incarnation: Incarnation(6),
+            after: Version(9),
+            upto: Version(10),
+            facts: vec![]
+        }));
+    }
+
+    #[test]
+    fn saying_the_same_again_is_nothing_new_and_beginning_again_repeats_all() {
+        let mut vitals = speaker();
+        let before = vitals.heard(NODE);
+        vitals.say(NODE, &Fact::Epoch(Epoch(1)));
+        assert_eq!(vitals.heard(NODE), before);
+        vitals.begin(NODE, Incarnation(9));
+        let parts = vitals.parts_for(&Heard::from([(NODE, before)]), 1000, 0);
+        assert_eq!((parts[0].after, parts[0].upto, parts[0].facts.len()), (Version(0), Version(2), 2));
+    }
+
+    proptest! {
+        #[test]
+        fn no_content_makes_it_panic(kind in 0..8u8, content in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Fact::decode(kind, &content);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Drives gossip, and answers for the eventual keyspace.
+//!
+//! One thread, because what it does is little and short: a message is merged in microseconds, what is to be durable goes
+//! to the log thread and comes back as an event. Reads ask it too; they wait for no disk.
+
+use crate::clock;
+use crate::log_thread::{GOSSIP, LogEvent};
+use crate::shell::Shell;
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use ringfort_core::gossip::keyspace::{Found, Page};
+use ringfort_core::gossip::status::GossipStatus;
+use ringfort_core::gossip::vitals::{Fact, Load};
+use ringfort_core::gossip::{Gossip, Refusal, WriteError, Written};
+use ringfort_core::system::Topology;
+use ringfort_core::types::{NodeId, ShardId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::oneshot;
+
+/// Messages of other nodes that may wait; more are dropped, and come again.
+const MAX_WAITING: usize = 1024;
+
+/// Messages that are taken together: what they bring becomes durable together.
+const MAX_DRAINED: usize = 256;
+
+/// How often the node says how much it has to do with, in rounds. It changes all the time.
+const LOAD_ROUNDS: u64 = 10;
+
+/// The same kind of refusal is logged again after this many more.
+const REFUSALS_A_LINE: u64 = 1000;
+
+pub type WriteAnswer = oneshot::Sender<Result<Written, WriteError>>;
+
+pub enum GossipEvent {
+    Message {
+        from: NodeId,
+        bytes: Bytes,
+    },
+    Topology(Arc<Topology>),
+    Write {
+        key: Bytes,
+        /// None deletes.
+        value: Option<Bytes>,
+        answer: WriteAnswer,
+    },
+    Get {
+        key: Bytes,
+        answer: oneshot::Sender<Option<Found>>,
+    },
+    Scan {
+        prefix: Bytes,
+        start_after: Option<Bytes>,
+        limit: usize,
+        answer: oneshot::Sender<Page>,
+    },
+    Persisted(u64),
+    LogPressure,
+    Status(oneshot::Sender<Knowledge>),
+    Stop,
+}
+
+/// What is known through gossip, for `status` and the metrics.
+pub struct Knowledge {
+    pub status: GossipStatus,
+    pub rounds: u64,
+    pub refused: BTreeMap<&'static str, u64>,
+}
+
+/// Passes a message of another node on, or drops it where too many wait.
+pub fn deliver(shell: &Shell, from: NodeId, bytes: Bytes) {
+    if shell.gossip.len() < MAX_WAITING {
+        shell.metrics.gossip.received_bytes.inc_by(bytes.len() as u64);
+        let _ = shell.gossip.send(GossipEvent::Message { from, bytes });
+    }
+}
+
+/// Runs until [`GossipEvent::Stop`].
+pub fn run(shell: Arc<Shell>, mut gossip: Gossip<WriteAnswer>, events: Receiver<GossipEvent>) {
+    gossip.say(&Fact::Build(env!("CARGO_PKG_VERSION").to_owned()));
+    let mut said_rounds = None;
+    loop {
+        let mut next = match events.recv_timeout(clock::until(gossip.next_tick())) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        for _ in 0..MAX_DRAINED {
+            match next {
+                Some(GossipEvent::Stop) => return,
+                Some(event) => handle(&shell, &mut gossip, event),
+                None => break,
+            }
+            next = events.try_recv().ok();
+        }
+        if let Some(event) = next {
+            handle(&shell, &mut gossip, event);
+        }
+        gossip.handle_tick(clock::now());
+        let rounds = gossip.rounds();
+        if said_rounds.is_none_or(|said| rounds >= said + LOAD_ROUNDS) {
+            said_rounds = Some(rounds);
+            speak(&shell, &mut gossip);
+        }
+        perform(&shell, &mut gossip);
+    }
+}
+
+fn handle(shell: &Shell, gossip: &mut Gossip<WriteAnswer>, event: GossipEvent) {
+    // Whoever asks may have stopped waiting for the answer.
+    match event {
+        GossipEvent::Message { from, bytes } => {
+            if let Err(refusal) = gossip.handle_message(clock::now(), from, &bytes) {
+                log(gossip, from, &refusal);
+            }
+        }
+        GossipEvent::Topology(topology) => gossip.handle_topology(clock::moment(), topology),
+        GossipEvent::Write { key, value, answer } if !answer.is_closed() => {
+            gossip.handle_write(clock::now(), key, value, answer);
+        }
+        GossipEvent::Get { key, answer } => drop(answer.send(gossip.get(&key))),
+        GossipEvent::Scan { prefix, start_after, limit, answer } => {
+            drop(answer.send(gossip.scan(&prefix, start_after.as_deref(), limit)));
+        }
+        GossipEvent::Persisted(number) => gossip.handle_persisted(clock::now(), number),
+        GossipEvent::LogPressure => gossip.handle_log_pressure(),
+        GossipEvent::Status(answer) => {
+            let status = gossip.status(clock::moment());
+            let (rounds, refused) = (gossip.rounds(), gossip.refused().clone());
+            drop(answer.send(Knowledge { status, rounds, refused }));
+        }
+        GossipEvent::Write { .. } => {}
+        // Taken up at the beginning of the next round of events.
+        GossipEvent::Stop => drop(shell.gossip.send(GossipEvent::Stop)),
+    }
+}
+
+fn perform(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
+    let effects = gossip.take_effects();
+    for (node, message) in effects.messages {
+        shell.metrics.gossip.sent_bytes.inc_by(message.len() as u64);
+        shell.peers.send_gossip(node, message);
+    }
+    if let Some(batch) = effects.log {
+        let _ = shell.log.send(LogEvent::Batch { worker: GOSSIP, batch });
+    }
+    for (answer, written) in effects.replies {
+        let _ = answer.send(written);
+    }
+}
+
+/// Says what this node has, and where it is reached.
+fn speak(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
+    let topology = shell.routing.topology();
+    let mut load = Load { log_bytes: shell.log_bytes.load(Ordering::Relaxed), ..Load::default() };
+    let mut leads = Vec::new();
+    for &shard in topology.groups.keys() {
+        let Some(view) = shell.routing.view(shard) else { continue };
+        load.replicas += 1;
+        if shard != ShardId::SYSTEM {
+            let (keys, bytes) = view.size();
+            load.keys += keys as u64;
+            load.key_value_bytes += bytes as u64;
+        }
+        if view.leader() == Some(shell.node) {
+            leads.push(shard);
+        }
+    }
+    gossip.say(&Fact::Load(load));
+    gossip.say(&Fact::Leads(leads));
+    if let Some(member) = topology.nodes.get(&shell.node) {
+        let (raft, grpc) = (member.raft_address.clone(), member.grpc_address.clone());
+        gossip.say(&Fact::Addresses { raft, grpc });
+    }
+}
+
+/// A line for the first refusal of its kind, and now and then one more.
+fn log(gossip: &Gossip<WriteAnswer>, from: NodeId, refusal: &Refusal) {
+    let count = gossip.refused().get(refusal.kind()).copied().unwrap_or_default();
+    if count % REFUSALS_A_LINE == 1 {
+        tracing::warn!(node = %from, count, "a gossip message was not taken: {refusal}");
+    }
+}

@@ -1,0 +1,89 @@
+//! What this node knows through gossip, for people.
+
+use super::status::stopping;
+use crate::clock;
+use crate::gossip_thread::{GossipEvent, Knowledge};
+use crate::shell::Shell;
+use ringfort_core::gossip::detector::{self, Reason};
+use ringfort_core::gossip::status::MemberStatus;
+use ringfort_core::gossip::vitals::Fact;
+use ringfort_core::time::Moment;
+use ringfort_proto::v1::*;
+use tokio::sync::oneshot;
+use tonic::Status;
+
+/// What the gossip thread knows.
+pub async fn knowledge(shell: &Shell) -> Result<Knowledge, Status> {
+    let (asked, answer) = oneshot::channel();
+    let _ = shell.gossip.send(GossipEvent::Status(asked));
+    answer.await.map_err(|_| stopping())
+}
+
+/// The same as a message.
+pub async fn own(shell: &Shell) -> Result<GossipResponse, Status> {
+    let Knowledge { status, rounds, refused } = knowledge(shell).await?;
+    let topology = shell.routing.topology();
+    let members = status.members.into_iter().map(|member| {
+        let name = topology.nodes.get(&member.node).map(|known| known.name.clone());
+        self::member(member, name.unwrap_or_default())
+    });
+    Ok(GossipResponse {
+        node: shell.node.0,
+        members: members.collect(),
+        keys: status.keys as u64,
+        tombstones: status.tombstones as u64,
+        bytes: status.bytes as u64,
+        hash: status.hash,
+        missing: status.missing,
+        diverged: status.diverged.into_iter().map(|node| node.0).collect(),
+        rounds,
+        refused: refused.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
+    })
+}
+
+/// A verdict as a message.
+pub fn liveness(liveness: detector::Liveness) -> Liveness {
+    let now = clock::moment();
+    let ms = |since: Moment| now.saturating_since(since).as_millis() as u64;
+    let reason = match liveness.reason {
+        Reason::Expected => "not heard of yet",
+        Reason::Heard => "heartbeats come",
+        Reason::Silent => "heartbeats ceased to come",
+        Reason::Back => "heartbeats come again",
+        Reason::Restarted => "started again",
+    };
+    let standing = match liveness.standing {
+        detector::Standing::Alive => Standing::Alive,
+        detector::Standing::Suspect => Standing::Suspect,
+        detector::Standing::Dead => Standing::Dead,
+    };
+    Liveness {
+        standing: standing.into(),
+        since_ms: ms(liveness.since),
+        reason: reason.to_owned(),
+        heard_ms: ms(liveness.heard),
+    }
+}
+
+fn member(member: MemberStatus, name: String) -> GossipMember {
+    let mut message = GossipMember {
+        id: member.node.0,
+        name,
+        liveness: member.liveness.map(liveness),
+        incarnation: member.incarnation.0,
+        heartbeat: member.heartbeat.0,
+        clock_ahead_us: member.clock_ahead_us.unwrap_or_default(),
+        lag: member.lag,
+        ..GossipMember::default()
+    };
+    for fact in member.facts {
+        match fact {
+            Fact::Epoch(epoch) => message.epoch = epoch.0,
+            Fact::Build(version) => message.build_version = version,
+            Fact::Leads(leads) => message.shards_led = leads.len() as u32,
+            Fact::Load(load) => (message.keys, message.key_value_bytes) = (load.keys, load.key_value_bytes),
+            Fact::Addresses { .. } | Fact::Checks(_) => {}
+        }
+    }
+    message
+}

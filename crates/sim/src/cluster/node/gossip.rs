@@ -1,0 +1,60 @@
+//! Gossip on a simulated node.
+
+use super::running::{Outbox, Running, When};
+use super::{Message, Task};
+use crate::network::Endpoint;
+use ringfort_core::time::Now;
+
+/// In place of a worker's number, in the queue of the log.
+pub const GOSSIP: usize = usize::MAX;
+
+/// Who waits for an eventual write.
+pub struct EventualTicket {
+    from: Endpoint,
+    id: usize,
+}
+
+impl Running {
+    pub(super) fn tick_gossip(&mut self, now: Now, out: &mut Outbox) {
+        self.gossip.handle_topology(now.moment, self.control.topology().clone());
+        self.gossip.handle_tick(now);
+        out.tasks.push((When::Local(self.gossip.next_tick()), Task::Gossip));
+        self.perform_gossip(out);
+    }
+
+    pub(super) fn receive_gossip(&mut self, from: Endpoint, message: Message, now: Now, out: &mut Outbox) {
+        match message {
+            Message::Gossip(bytes) => {
+                let Some(node) = self.node_at(from) else { return };
+                // What is refused comes again, or not: in the end all must be the same.
+                if self.gossip.handle_message(now, node, &bytes).is_err() {
+                    out.events.push("gossip refused");
+                }
+            }
+            Message::WriteEventually { id, key, value } => {
+                self.gossip.handle_write(now, key, value, EventualTicket { from, id });
+            }
+            _ => {}
+        }
+        self.perform_gossip(out);
+    }
+
+    pub(super) fn perform_gossip(&mut self, out: &mut Outbox) {
+        let effects = self.gossip.take_effects();
+        for (node, bytes) in effects.messages {
+            if let Some(to) = self.endpoint_of(node) {
+                out.messages.push((to, Message::Gossip(bytes)));
+            }
+        }
+        if let Some(batch) = effects.log {
+            self.log_queue.push_back((GOSSIP, batch));
+            self.write_log(out);
+        }
+        for (EventualTicket { from, id }, written) in effects.replies {
+            if let Ok(written) = written {
+                out.events.push("eventual writes");
+                out.messages.push((from, Message::WrittenEventually { id, stamp: written.stamp, node: self.node }));
+            }
+        }
+    }
+}
