@@ -16,12 +16,22 @@ pub enum Mutation {
     ServeAsDeposedLeader,
     /// A stalled node makes up for every tick it missed.
     CatchUpTicks,
+    /// A learner is made a voter before it has the log.
+    PromoteEarly,
+    /// A move drops the old replica before the new one has caught up.
+    DropBeforeCaughtUp,
 }
 
 impl Mutation {
     /// Every planted bug.
-    pub const ALL: [Mutation; 4] =
-        [Mutation::AcknowledgeBeforeSync, Mutation::VoteAtBoot, Mutation::ServeAsDeposedLeader, Mutation::CatchUpTicks];
+    pub const ALL: [Mutation; 6] = [
+        Mutation::AcknowledgeBeforeSync,
+        Mutation::VoteAtBoot,
+        Mutation::ServeAsDeposedLeader,
+        Mutation::CatchUpTicks,
+        Mutation::PromoteEarly,
+        Mutation::DropBeforeCaughtUp,
+    ];
 
     /// Whether `other` is planted.
     pub fn is(self, other: Mutation) -> bool {

@@ -50,12 +50,18 @@ pub async fn find(addresses: &[String]) -> Option<String> {
     None
 }
 
-/// Asks the nodes at `addresses` in turn to take this one in, until one does, refuses, or the deadline has passed.
-pub async fn join(addresses: &[String], member: &Member, deadline: Instant) -> Result<Joined, StartError> {
+/// Asks the nodes at `addresses` in turn to take this one in, until one does, refuses, or the deadline has passed. With
+/// `replace` it is to have the name of a member whose directory is lost.
+pub async fn join(
+    addresses: &[String],
+    member: &Member,
+    replace: bool,
+    deadline: Instant,
+) -> Result<Joined, StartError> {
     let mut progress = Instant::now();
     let mut last = Status::unavailable("nobody was asked");
     for address in addresses.iter().cycle() {
-        match ask(address, member).await {
+        match ask(address, member, replace).await {
             Ok(joined) => return Ok(joined),
             Err(status) if is_refusal(&status) => {
                 return Err(StartError::Refused { address: address.clone(), reason: status.message().to_owned() });
@@ -80,7 +86,7 @@ fn is_refusal(status: &Status) -> bool {
     matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument | Code::FailedPrecondition)
 }
 
-async fn ask(address: &str, member: &Member) -> Result<Joined, Status> {
+async fn ask(address: &str, member: &Member, replace: bool) -> Result<Joined, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| Status::invalid_argument(format!("{address:?} is no address: give host:port")))?;
     let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
@@ -90,6 +96,8 @@ async fn ask(address: &str, member: &Member) -> Result<Joined, Status> {
         raft_address: member.raft_address.clone(),
         grpc_address: member.grpc_address.clone(),
         identity: Bytes::copy_from_slice(&member.identity.0.to_le_bytes()),
+        zone: member.zone.clone(),
+        replace,
     });
     request.set_timeout(ANSWER_TIMEOUT);
     let response = ClusterClient::new(channel).join(request).await.map_err(|status| match status.code() {

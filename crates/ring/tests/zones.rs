@@ -95,6 +95,20 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
+    /// With hardly a shard a node every replica counts, and it still comes to an end.
+    #[test]
+    fn few_shards_come_to_rest(
+        zones in prop::collection::vec(0..4u32, 1..12),
+        shards in prop::sample::select(vec![1, 2, 4, 8, 16]),
+        previous in prop::collection::vec(prop::collection::vec(1..14u64, 0..5), 0..16),
+    ) {
+        let sites: Vec<Site> = (1..).zip(&zones).map(|(node, &zone)| site(node, zone)).collect();
+        let shards = shard_count(shards);
+        let previous = previous.into_iter().map(|on| on.into_iter().map(NodeId).collect()).collect();
+        let first = place(&sites, shards, REPLICAS, &Placement::new(previous));
+        checked(&settled(&sites, shards, &first), &sites);
+    }
+
     /// Nodes join and leave one at a time, in any of the zones. Then zones are filled up to the same size.
     #[test]
     fn promises_hold_through_any_history(

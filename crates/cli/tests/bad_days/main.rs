@@ -6,6 +6,7 @@
 //! | `strangers` | requests that are too large, bytes that are no requests, connections that say nothing |
 //! | `gone` | no quorum, and clients that leave before they are answered |
 //! | `overload` | more requests than can be done, more data than may be held |
+//! | `leaving` | nodes that may not leave, leave while others are down, die in the middle, or come back too late |
 //! | `disk_full` | no space for the log |
 //! | `corruption` | bits that flip in files |
 //! | `wall_clock` | time that steps backwards |
@@ -16,6 +17,7 @@ mod corruption;
 mod disk_full;
 mod gone;
 mod http2;
+mod leaving;
 mod overload;
 mod starting;
 mod strangers;

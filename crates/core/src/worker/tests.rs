@@ -614,6 +614,7 @@ fn many_shards(count: u32) -> Topology {
         identity: Identity(1),
         raft_address: "one:1".into(),
         grpc_address: "one:2".into(),
+        zone: String::new(),
     };
     Topology::bootstrap(ClusterId(1), ShardCount::new(count).unwrap(), member)
 }

@@ -1,6 +1,6 @@
 //! What operators, clients and nodes that want to join ask of the cluster.
 
-use super::{status, status_of, timeout};
+use super::{operate, status, status_of, timeout};
 use crate::shell::Shell;
 use ringfort_core::replica::{Reply, Write};
 use ringfort_core::system::topology::MAX_NAME_BYTES;
@@ -23,8 +23,10 @@ impl Cluster for ClusterService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
         let deadline = timeout::deadline(request.metadata());
-        let member = member(request.into_inner())?;
-        let command = CoreRequest::Write(Write::System(SystemCommand::Join(member.clone())));
+        let request = request.into_inner();
+        let replace = request.replace;
+        let member = member(request)?;
+        let command = CoreRequest::Write(Write::System(SystemCommand::Join { member: member.clone(), replace }));
         let executed = self.shell.execute(ShardId::SYSTEM, command, deadline).await;
         let node = match executed.map_err(|error| status_of(&error))?.reply {
             Reply::System(SystemReply::Joined(node)) => node,
@@ -69,6 +71,40 @@ impl Cluster for ClusterService {
     async fn node_status(&self, _: Request<NodeStatusRequest>) -> Result<Response<StatusResponse>, Status> {
         Ok(Response::new(status::own(&self.shell).await?))
     }
+
+    async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
+        operate::plan(&self.shell, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<OperationResponse>, Status> {
+        let operator = self.operator(&request)?;
+        operator.drain(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<OperationResponse>, Status> {
+        let operator = self.operator(&request)?;
+        operator.leave(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn pause(&self, request: Request<PauseRequest>) -> Result<Response<OperationResponse>, Status> {
+        let operator = self.operator(&request)?;
+        operator.pause(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn balance_leaders(
+        &self,
+        request: Request<BalanceLeadersRequest>,
+    ) -> Result<Response<OperationResponse>, Status> {
+        self.operator(&request)?.balance_leaders().await.map(Response::new)
+    }
+}
+
+impl ClusterService {
+    /// Whoever carries out what an operator asks, if that is meant for this cluster.
+    fn operator<R>(&self, request: &Request<R>) -> Result<operate::Operator<'_>, Status> {
+        metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
+        Ok(operate::Operator { shell: &self.shell, deadline: timeout::deadline(request.metadata()) })
+    }
 }
 
 fn member(request: JoinRequest) -> Result<Member, Status> {
@@ -81,10 +117,14 @@ fn member(request: JoinRequest) -> Result<Member, Status> {
             return Err(outcome::invalid(format!("a node's {what} has 1 to {MAX_NAME_BYTES} bytes")));
         }
     }
+    if request.zone.len() > MAX_NAME_BYTES {
+        return Err(outcome::invalid(format!("a zone has at most {MAX_NAME_BYTES} bytes")));
+    }
     Ok(Member {
         name: request.node_id,
         identity: Identity(u128::from_le_bytes(identity)),
         raft_address: request.raft_address,
         grpc_address: request.grpc_address,
+        zone: request.zone,
     })
 }

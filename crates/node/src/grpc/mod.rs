@@ -4,6 +4,7 @@ mod cluster;
 pub mod connections;
 mod kv;
 mod marked;
+mod operate;
 mod peer;
 pub mod status;
 mod timeout;

@@ -80,7 +80,9 @@ impl Draft<'_> {
         let on = &self.shards[shard];
         let mut best: Option<((usize, bool, usize), Move)> = None;
         for (position, &from) in on.iter().enumerate().filter(|&(_, &node)| self.zones.is_crowded(on, node)) {
-            let can_give = self.load[from] > self.band.least(newcomer[from]);
+            // A node that gave its last one away would count as new the next time, and be given another.
+            let least = self.band.least(newcomer[from]).max(self.band.share.min(1));
+            let can_give = self.load[from] > least;
             for &to in self.preferences[shard].order.iter().filter(|&&to| !on.contains(&to)) {
                 if self.zones.change(on, from, to) >= 0 {
                     continue;

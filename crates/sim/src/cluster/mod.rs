@@ -6,8 +6,9 @@
 //! would take time, an event on the agenda does.
 //!
 //! A run has three parts. *Warm-up*: the first node bootstraps, the others join, until every shard is where it should
-//! be. *Safety*: for the options' duration, clients work while the seed's faults happen ([`faults`]). *Liveness*: all
-//! faults end, crashed nodes start again, and within [`RECOVERY`] every shard must have its replicas, caught up. Then
+//! be. *Safety*: for the options' duration, clients work while the seed's faults happen ([`faults`]) and operators have
+//! nodes come and go ([`operator`]). *Liveness*: all faults end, crashed nodes start again, pauses and drains are taken
+//! back, and within [`RECOVERY`] every shard must have its replicas, caught up, on the nodes that are there. Then
 //! one node of three or more may find bits of its disk flipped, and what it can't trust must be replaced from the
 //! others. At last each key must be read. Throughout, [`invariants`] are checked after every drain, and in the
 //! end the clients' history must be linearizable.
@@ -16,9 +17,11 @@
 //! other over links with all the seed's faults: Raft must bear them, whatever the transport would have hidden.
 
 mod client;
+mod configurations;
 mod faults;
 mod invariants;
 mod node;
+mod operator;
 
 use crate::agenda::Agenda;
 use crate::clock::{MAX_DRIFT_PPM, NodeClock};
@@ -30,15 +33,20 @@ use crate::seeds::Outcome;
 use crate::trace::Trace;
 use client::Clients;
 use invariants::Invariants;
-use node::{Message, Node, Task};
+use node::{Message, Node, Running, Task};
 use ringfort_core::mutation::Mutation;
+use ringfort_core::system::Topology;
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Simulated time within which a cluster without faults must be as it should be.
 const RECOVERY: Duration = Duration::from_secs(60);
+
+/// How long a node is down whose controller was to crash.
+const CONTROLLER_DOWN: Duration = Duration::from_secs(1);
 
 /// How often the parts of a run look whether they are over.
 const LOOK: Duration = Duration::from_millis(100);
@@ -50,15 +58,16 @@ pub fn run(options: Options) -> Outcome {
 
 /// Runs it with a planted bug.
 pub fn run_mutated(options: Options, mutation: Mutation) -> Outcome {
-    let mut cluster = Cluster::new(options, mutation);
-    let failure = cluster.run().err();
-    Outcome {
-        simulated: cluster.now.saturating_since(START),
-        operations: cluster.clients.completed(),
-        events: cluster.count_events(),
-        fingerprint: cluster.trace.fingerprint(),
-        failure,
-    }
+    Cluster::new(options, mutation).outcome()
+}
+
+/// Runs it, and crashes the node whose controller asks for something for the `act`th time, right after that. Returns how
+/// often one has asked, too.
+pub fn run_crashing_controller(options: Options, act: u64) -> (Outcome, u64) {
+    let mut cluster = Cluster::new(options, Mutation::None);
+    cluster.crash_controller_at = Some(act);
+    let outcome = cluster.outcome();
+    (outcome, cluster.controller_acts)
 }
 
 /// Clocks do not begin at zero, which means "never" to many.
@@ -85,6 +94,9 @@ struct Cluster {
     invariants: Invariants,
     trace: Trace,
     random: Random,
+    /// How often a controller has asked for something during the faults, and at which time its node crashes.
+    controller_acts: u64,
+    crash_controller_at: Option<u64>,
 }
 
 impl Cluster {
@@ -101,7 +113,20 @@ impl Cluster {
             invariants: Invariants::default(),
             trace: Trace::default(),
             random: random.fork("cluster"),
+            controller_acts: 0,
+            crash_controller_at: None,
             options,
+        }
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        let failure = self.run().err();
+        Outcome {
+            simulated: self.now.saturating_since(START),
+            operations: self.clients.completed(),
+            events: self.count_events(),
+            fingerprint: self.trace.fingerprint(),
+            failure,
         }
     }
 
@@ -119,7 +144,7 @@ impl Cluster {
         self.run_until_moment(end)?;
 
         self.end_faults()?;
-        self.run_until(RECOVERY, Cluster::is_settled, "the cluster did not recover after all faults had ended")?;
+        self.run_until(RECOVERY, Cluster::tidy_up, "the cluster did not recover after all faults had ended")?;
         if self.corrupt_one()? {
             self.run_until(RECOVERY, Cluster::is_settled, "the cluster did not replace what was corrupted")?;
         }
@@ -146,7 +171,12 @@ impl Cluster {
         self.start_node(id)
     }
 
-    fn run_until(&mut self, patience: Duration, is_over: fn(&Cluster) -> bool, otherwise: &str) -> Result<(), String> {
+    fn run_until(
+        &mut self,
+        patience: Duration,
+        mut is_over: impl FnMut(&mut Cluster) -> bool,
+        otherwise: &str,
+    ) -> Result<(), String> {
         let end = self.now + patience;
         while !is_over(self) {
             if self.now >= end {
@@ -198,8 +228,17 @@ impl Cluster {
             self.agenda.put(node.stalled_until, Wake::Node { node: id, incarnation, task });
             return Ok(());
         }
-        node.run(task, &mut World { now: self.now, agenda: &mut self.agenda, network: &mut self.network });
+        let acts = |node: &Node| node.counts.get(node::CONTROLLER_ACTS).copied().unwrap_or_default();
+        let before = acts(node);
+        let endpoints = self.options.nodes as u64 + self.options.joins as u64;
+        node.run(task, &mut World { now: self.now, endpoints, agenda: &mut self.agenda, network: &mut self.network });
         self.trace.record(self.now, (id, node.digest()));
+        let more = if self.faults.is_active() { acts(node) - before } else { 0 };
+        let asked = self.controller_acts..self.controller_acts + more;
+        self.controller_acts = asked.end;
+        if self.crash_controller_at.is_some_and(|at| asked.contains(&at)) {
+            self.crash_for(id, CONTROLLER_DOWN);
+        }
         self.invariants.check(self.now, id, &self.nodes)
     }
 
@@ -210,7 +249,9 @@ impl Cluster {
             }
             (Endpoint::Client(_), _) => {}
             (Endpoint::Node(id), message) => {
-                let mut world = World { now: self.now, agenda: &mut self.agenda, network: &mut self.network };
+                let endpoints = self.endpoints();
+                let mut world =
+                    World { now: self.now, endpoints, agenda: &mut self.agenda, network: &mut self.network };
                 if let Some(node) = self.nodes.get_mut(&id) {
                     node.receive(from, message, &mut world);
                 }
@@ -219,24 +260,43 @@ impl Cluster {
     }
 
     fn start_node(&mut self, id: NodeId) -> Result<(), String> {
-        let mut world = World { now: self.now, agenda: &mut self.agenda, network: &mut self.network };
+        let endpoints = self.endpoints();
+        let mut world = World { now: self.now, endpoints, agenda: &mut self.agenda, network: &mut self.network };
         self.nodes.get_mut(&id).map_or(Ok(()), |node| node.start(&mut world))
     }
 
-    /// Every node runs, knows the same topology, and every shard's leader reports what the topology wants.
-    fn is_settled(&self) -> bool {
-        let mut running = self.nodes.values().map(Node::running);
-        let Some(Some(first)) = running.next() else { return false };
-        let topology = first.topology().clone();
-        let same = running.all(|other| other.is_some_and(|other| other.topology().epoch == topology.epoch));
-        if !same || topology.nodes.len() != self.nodes.len() {
+    fn endpoints(&self) -> u64 {
+        (self.options.nodes + self.options.joins) as u64
+    }
+
+    /// The nodes that have not left and are not dead for good.
+    fn present(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        let is_present = |(id, node): &(&NodeId, &Node)| !node.is_gone() && self.faults.dead() != Some(**id);
+        self.nodes.iter().filter(is_present).map(|(&id, node)| (id, node))
+    }
+
+    /// The latest topology that a node has that runs.
+    fn topology(&self) -> Option<Arc<Topology>> {
+        let topologies = self.nodes.values().filter_map(Node::running).map(Running::topology);
+        topologies.max_by_key(|topology| topology.epoch).cloned()
+    }
+
+    /// Every node that is present runs, and knows the same topology, which has exactly these nodes; and every shard's
+    /// leader reports what the topology wants.
+    fn is_settled(&mut self) -> bool {
+        let Some(topology) = self.topology() else { return false };
+        let knows = |node: &Node| node.running().is_some_and(|running| running.topology().epoch == topology.epoch);
+        let present = self.present().count();
+        if topology.nodes.len() != present || !topology.standings.is_empty() || topology.paused {
+            return false;
+        }
+        if !self.present().all(|(_, node)| knows(node)) {
             return false;
         }
         topology.groups.iter().all(|(shard, group)| {
             let mut wanted = group.wanted_replicas();
             wanted.sort_unstable();
-            let expected = self.nodes.len().min(3);
-            wanted.len() >= expected
+            wanted.len() >= present.min(3)
                 && group.replicas.len() == wanted.len()
                 && self.nodes.values().filter_map(Node::running).any(|running| {
                     running.report(*shard).is_some_and(|report| {
@@ -260,7 +320,7 @@ impl Cluster {
         events
     }
 
-    fn is_read(&self) -> bool {
+    fn is_read(&mut self) -> bool {
         self.clients.are_done()
     }
 
@@ -273,6 +333,8 @@ impl Cluster {
 /// What a node's shell needs of the world around it.
 struct World<'a> {
     now: Moment,
+    /// Nodes are at 1 to this one, once all have joined.
+    endpoints: u64,
     agenda: &'a mut Agenda<Wake>,
     network: &'a mut Network<Message>,
 }

@@ -1,7 +1,7 @@
 //! `ringfort status`: one sentence for the operator, then the evidence.
 
 mod report;
-mod tables;
+pub mod tables;
 pub mod verdict;
 
 use super::{print_json, print_line};
@@ -38,6 +38,6 @@ impl Status {
 }
 
 /// "system" or the shard's number.
-fn shard_name(shard: u32) -> String {
+pub fn shard_name(shard: u32) -> String {
     ringfort_ring::ShardId(shard).to_string()
 }

@@ -118,6 +118,11 @@ impl Node {
         self.stop(Signal::INT)
     }
 
+    /// Sends a signal, and waits for nothing.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.process.as_ref().expect("it runs")), signal).unwrap();
+    }
+
     /// Sends a signal that stops a node: the status that the process ends with in time.
     #[track_caller]
     pub fn stop(&mut self, signal: Signal) -> ExitStatus {

@@ -17,7 +17,11 @@ pub type Answer = Result<Reply, Failure>;
 #[derive(Clone)]
 pub enum Message {
     Raft(Vec<RaftMessage>),
-    Control(ControlMessage),
+    Control {
+        from: NodeId,
+        to: NodeId,
+        message: ControlMessage,
+    },
     /// A whole transfer; it arrives or it does not.
     Snapshot {
         send: u64,
@@ -32,6 +36,7 @@ pub enum Message {
     Propose(SystemCommand),
     Join {
         member: Member,
+        replace: bool,
         reply_to: NodeId,
     },
     Welcome(Arc<Topology>),
@@ -72,7 +77,8 @@ impl Message {
             Message::SnapshotReceived { send, arrived } => (send, arrived).hash(&mut digest),
             Message::Join { reply_to, .. } => reply_to.hash(&mut digest),
             Message::Welcome(topology) => topology.epoch.hash(&mut digest),
-            Message::Control(_) | Message::Propose(_) => {}
+            Message::Control { from, to, .. } => (from, to).hash(&mut digest),
+            Message::Propose(_) => {}
         }
         digest.finish()
     }

@@ -5,7 +5,7 @@ use crate::network::Endpoint;
 use crate::random::Random;
 use bytes::Bytes;
 use ringfort_core::boot::{self, Boot};
-use ringfort_core::control::Control;
+use ringfort_core::control::{Control, ControlConfig};
 use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
 use ringfort_core::effects::{Effects, LogBatch, SnapshotWork};
@@ -14,7 +14,7 @@ use ringfort_core::machine::Machine;
 use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepRequest};
 use ringfort_core::replica::{Failure, Replica, ReplicaConfig, Reply, Restored, ShardView, Write, restore};
 use ringfort_core::snapshot::{Received, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotWriter};
-use ringfort_core::system::{SystemCommand, SystemReply, Topology};
+use ringfort_core::system::{Standing, SystemCommand, SystemReply, Topology};
 use ringfort_core::time::{Moment, Now};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
 use ringfort_core::worker::{Request, Worker, WorkerConfig, worker_of};
@@ -29,6 +29,9 @@ const ENTRY_BUDGET_BYTES: usize = 64 << 10;
 /// Segments that a log may have before shards are asked to release the oldest.
 const SEGMENTS_BUDGET: u64 = 6;
 
+/// What is counted whenever the controller asks for something.
+pub const CONTROLLER_ACTS: &str = "controller acts";
+
 /// A snapshot's sender gives up after this long without an answer.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -37,6 +40,7 @@ pub struct Settings {
     pub workers: usize,
     pub log: LogConfig,
     pub replica: ReplicaConfig,
+    pub control: ControlConfig,
 }
 
 /// When something is to be done.
@@ -57,6 +61,8 @@ pub struct Outbox {
     pub tasks: Vec<(When, Task)>,
     /// What has happened that is worth counting.
     pub events: Vec<&'static str>,
+    /// The node is no member any more.
+    pub departure: Option<Standing>,
 }
 
 /// What comes into a worker's inbox.
@@ -131,7 +137,7 @@ impl Running {
         for &(shard, replica) in boot.removed.iter().chain(&boot.lost) {
             slots[worker_of(shard, settings.workers)].worker.never_again(shard, replica);
         }
-        let mut control = Control::new(node, topology, now);
+        let mut control = Control::new(node, topology, settings.control, now);
         for (shard, replica) in boot.lost {
             control.handle_lost_replica(shard, replica);
         }
@@ -154,6 +160,11 @@ impl Running {
             received: 0,
             settings,
         })
+    }
+
+    /// Under which id the cluster knows the node.
+    pub fn id(&self) -> NodeId {
+        self.node
     }
 
     pub fn topology(&self) -> &Arc<Topology> {
@@ -190,9 +201,9 @@ impl Running {
                     self.give(message.shard, Input::Raft(vec![message]), out);
                 }
             }
-            Message::Control(message) => {
-                if let Some(node) = self.node_at(from) {
-                    self.control_inbox.push_back((node, message));
+            Message::Control { from, to, message } => {
+                if to == self.node {
+                    self.control_inbox.push_back((from, message));
                     if !std::mem::replace(&mut self.control_planned, true) {
                         out.tasks.push((When::Soon, Task::Control));
                     }
@@ -204,11 +215,11 @@ impl Running {
             }
             Message::SnapshotReceived { send, arrived } => self.snapshot_sent(send, arrived, out),
             Message::Propose(command) => self.propose(command, Ticket::Nobody, out),
-            Message::Join { member, reply_to } => {
+            Message::Join { member, replace, reply_to } => {
                 if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
-                    self.propose(SystemCommand::Join(member), Ticket::Join { reply_to }, out);
+                    self.propose(SystemCommand::Join { member, replace }, Ticket::Join { reply_to }, out);
                 } else if let Some(leader) = self.endpoint_of_leader() {
-                    out.messages.push((leader, Message::Join { member, reply_to }));
+                    out.messages.push((leader, Message::Join { member, replace, reply_to }));
                 }
             }
             Message::Request { id, request } => {
@@ -354,9 +365,17 @@ impl Running {
             }
         }
         for (node, message) in effects.messages {
-            if let Some(to) = self.endpoint_of(node) {
-                out.messages.push((to, Message::Control(message)));
+            if matches!(message, ControlMessage::Step(_)) {
+                out.events.push(CONTROLLER_ACTS);
             }
+            if let Some(to) = self.endpoint_of(node) {
+                out.messages.push((to, Message::Control { from: self.node, to: node, message }));
+            }
+        }
+        out.departure = out.departure.or(effects.departure);
+        if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
+            out.events.extend(effects.steps.iter().map(|_| CONTROLLER_ACTS));
+            out.events.extend(effects.proposals.iter().map(|_| CONTROLLER_ACTS));
         }
         for command in effects.proposals {
             if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
@@ -376,16 +395,14 @@ impl Running {
     }
 
     fn endpoint_of(&self, node: NodeId) -> Option<Endpoint> {
-        let member = self.topology().nodes.get(&node)?;
-        member.raft_address.parse().ok().map(|at| Endpoint::Node(NodeId(at)))
+        let topology = self.topology();
+        let departed = || topology.departed.get(&node).map(|departed| &departed.raft_address);
+        let address = topology.nodes.get(&node).map(|member| &member.raft_address).or_else(departed)?;
+        address.parse().ok().map(|at| Endpoint::Node(NodeId(at)))
     }
 
     fn endpoint_of_leader(&self) -> Option<Endpoint> {
         self.endpoint_of(self.control.leader(ShardId::SYSTEM)?)
-    }
-
-    fn node_at(&self, endpoint: Endpoint) -> Option<NodeId> {
-        self.topology().nodes.keys().copied().find(|&node| self.endpoint_of(node) == Some(endpoint))
     }
 
     fn write_log(&mut self, out: &mut Outbox) {
