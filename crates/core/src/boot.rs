@@ -157,20 +157,27 @@ pub fn contacts<D: Disk + ?Sized>(disk: &D) -> Result<Vec<String>, BootError> {
     Ok(contacts)
 }
 
-/// Begins a cluster in an empty directory: this node holds the only replica of every shard.
+/// Begins a cluster in an empty directory: this node has its replicas of the topology, each shard as empty as at its
+/// beginning, with all of the topology's replicas as voters. Of a new cluster that is one node, and all there is.
 ///
 /// # Panics
 /// If the directory belongs to a cluster already; [`open`] tells.
-pub fn bootstrap<D: Disk>(disk: &Arc<D>, config: LogConfig, topology: &Topology) -> Result<(), BootError> {
+pub fn bootstrap<D: Disk>(
+    disk: &Arc<D>,
+    config: LogConfig,
+    topology: &Topology,
+    node: NodeId,
+) -> Result<(), BootError> {
     let (mut log, recovery) = Log::open(disk.clone(), config)?;
     assert!(recovery.shards.is_empty(), "a directory that has shards is not bootstrapped again");
     let mut items = Vec::new();
     for (&shard, group) in &topology.groups {
-        let replica = group.replicas[0];
+        let Some(replica) = group.replica_on(node) else { continue };
+        let voters = group.replicas.iter().map(|replica| replica.0).collect();
         let mut base = Base {
             index: LogIndex::BASE,
             term: Term::FIRST,
-            conf_state: ConfState { voters: vec![replica.0], ..ConfState::default() },
+            conf_state: ConfState { voters, ..ConfState::default() },
             snapshot: String::new(),
         };
         if shard == ShardId::SYSTEM {
@@ -346,7 +353,7 @@ mod tests {
         let own = member("one");
         let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), own.clone());
         set_owner(&*disk, &Owner { identity: own.identity, name: own.name }).unwrap();
-        bootstrap(&disk, config.clone(), &topology).unwrap();
+        bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
         topology.nodes.insert(NodeId(2), member("two"));
         save_topology(&*disk, &topology).unwrap();
         assert_eq!(departure(&*disk).unwrap(), None);

@@ -32,6 +32,16 @@ pub struct Joined {
     pub topology: Topology,
 }
 
+/// As what a node asks to be taken in.
+#[derive(Clone, Copy)]
+pub enum Joins {
+    New,
+    /// Under the name of a member whose directory is lost.
+    Replacing,
+    /// A member says where it is now.
+    Again(NodeId),
+}
+
 /// Looks whether one of the nodes at `addresses` belongs to a cluster, and changes nothing. Returns its address.
 pub async fn find(addresses: &[String]) -> Option<String> {
     let mut asked = JoinSet::new();
@@ -50,18 +60,17 @@ pub async fn find(addresses: &[String]) -> Option<String> {
     None
 }
 
-/// Asks the nodes at `addresses` in turn to take this one in, until one does, refuses, or the deadline has passed. With
-/// `replace` it is to have the name of a member whose directory is lost.
+/// Asks the nodes at `addresses` in turn to take this one in, until one does, refuses, or the deadline has passed.
 pub async fn join(
     addresses: &[String],
     member: &Member,
-    replace: bool,
+    joins: Joins,
     deadline: Instant,
 ) -> Result<Joined, StartError> {
     let mut progress = Instant::now();
     let mut last = Status::unavailable("nobody was asked");
     for address in addresses.iter().cycle() {
-        match ask(address, member, replace).await {
+        match ask(address, member, joins).await {
             Ok(joined) => return Ok(joined),
             Err(status) if is_refusal(&status) => {
                 return Err(StartError::Refused { address: address.clone(), reason: status.message().to_owned() });
@@ -86,7 +95,7 @@ fn is_refusal(status: &Status) -> bool {
     matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument | Code::FailedPrecondition)
 }
 
-async fn ask(address: &str, member: &Member, replace: bool) -> Result<Joined, Status> {
+async fn ask(address: &str, member: &Member, joins: Joins) -> Result<Joined, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| Status::invalid_argument(format!("{address:?} is no address: give host:port")))?;
     let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
@@ -97,7 +106,8 @@ async fn ask(address: &str, member: &Member, replace: bool) -> Result<Joined, St
         grpc_address: member.grpc_address.clone(),
         identity: Bytes::copy_from_slice(&member.identity.0.to_le_bytes()),
         zone: member.zone.clone(),
-        replace,
+        replace: matches!(joins, Joins::Replacing),
+        known_as: if let Joins::Again(node) = joins { node.0 } else { 0 },
     });
     request.set_timeout(ANSWER_TIMEOUT);
     let response = ClusterClient::new(channel).join(request).await.map_err(|status| match status.code() {

@@ -346,10 +346,11 @@ fn tell_addresses(shell: &Arc<Shell>, topology: &Topology, member: Member, join:
     // Itself last: where it leads the system shard alone, it can take its own word.
     let mut addresses: Vec<String> = others.map(|(_, other)| other.grpc_address.clone()).chain(join).collect();
     addresses.push(member.grpc_address.clone());
+    let joins = join::Joins::Again(shell.node);
     shell.runtime.spawn(async move {
         loop {
             let deadline = tokio::time::Instant::now() + READDRESS_PATIENCE;
-            match join::join(&addresses, &member, false, deadline).await {
+            match join::join(&addresses, &member, joins, deadline).await {
                 Ok(_) => return,
                 Err(error) => tracing::warn!("could not tell the cluster this node's addresses: {error}"),
             }

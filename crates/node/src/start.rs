@@ -9,7 +9,7 @@
 //!    under its old name, instead of answering clients from an empty cluster of its own.
 
 use crate::disk::FileDisk;
-use crate::join;
+use crate::join::{self, Joins};
 use crate::node::NodeConfig;
 use crate::random::{random_u64, random_u128};
 use ringfort_core::boot::{self, Boot, BootError, Owner};
@@ -134,7 +134,7 @@ pub fn membership(
         if may_begin && found.is_none() {
             drop(boot);
             let topology = Topology::bootstrap(ClusterId(random_u64()?), config.shards, member.clone());
-            boot::bootstrap(&disk, log_config.clone(), &topology).map_err(boot_error)?;
+            boot::bootstrap(&disk, log_config.clone(), &topology, NodeId(1)).map_err(boot_error)?;
             boot = boot::open(&disk, log_config).map_err(boot_error)?;
             tracing::info!(cluster = %topology.cluster, shards = config.shards.get(), "began a new cluster");
         } else if given.is_empty() {
@@ -143,7 +143,8 @@ pub fn membership(
             return Err(StartError::JoinsItself { address: given.join(", ") });
         } else {
             let deadline = Instant::now() + config.join_timeout;
-            let joined = runtime.block_on(join::join(&others, &member, config.replace, deadline))?;
+            let joins = if config.replace { Joins::Replacing } else { Joins::New };
+            let joined = runtime.block_on(join::join(&others, &member, joins, deadline))?;
             boot::save_topology(&*disk, &joined.topology).map_err(|error| boot_error(error.into()))?;
             tracing::info!(cluster = %joined.topology.cluster, node = %joined.node, "joined the cluster");
             boot.topology = Some(joined.topology);

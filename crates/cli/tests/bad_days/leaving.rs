@@ -2,7 +2,7 @@
 
 use crate::SMALL;
 use crate::support::{Cluster, Node, came_about, list, text};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// The one line with which a command is refused.
@@ -13,8 +13,16 @@ fn refused(cluster: &Cluster, arguments: &[&str]) -> String {
     text(&output.stderr)
 }
 
+/// The nodes' names, in their order. Ids follow the order in which they joined.
 fn names(status: &Value) -> Vec<String> {
-    list(status, "nodes").iter().map(|node| node["name"].as_str().unwrap().to_owned()).collect()
+    let mut names: Vec<String> =
+        list(status, "nodes").iter().map(|node| node["name"].as_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+fn node<'a>(status: &'a Value, name: &str) -> &'a Value {
+    list(status, "nodes").iter().find(|node| node["name"] == name).expect("the node is a member")
 }
 
 /// Small clusters with more flags.
@@ -99,12 +107,17 @@ fn one_takes_the_place_of_another_that_dies_meanwhile() {
     cluster.prints(&["cluster", "pause"]);
     cluster.nodes[3].start();
     cluster.wait_for_status("node4 is a member", |status| list(status, "nodes").len() == 4);
-    cluster.prints(&["cluster", "replace", "node3", "--with", "node4", "--no-wait"]);
+    let waiting = cluster.spawn(&["cluster", "replace", "node3", "--with", "node4"]);
+    cluster.wait_for_status("node3 leaves", |status| node(status, "node3")["standing"] == "leaving");
     cluster.prints(&["cluster", "resume"]);
     // The bandwidth makes this take seconds. The target dies in the middle, then the old node for a while.
     cluster.wait_for_status("replicas on their way", |status| {
         list(status, "shards").iter().flat_map(|shard| list(shard, "members")).any(|member| member["role"] == "learner")
     });
+    kill_process(Pid::from_child(&waiting), Signal::INT).unwrap();
+    let interrupted = waiting.wait_with_output().unwrap();
+    assert_eq!(interrupted.status.code(), Some(1));
+    assert!(text(&interrupted.stderr).contains("node3 goes on leaving without this command"));
     cluster.nodes[3].kill();
     cluster.nodes[2].kill();
     cluster.nodes[3].start();
@@ -129,8 +142,7 @@ fn a_node_that_was_cut_off_for_too_long_begins_anew() {
     cut_off.signal(Signal::CONT);
     cut_off.wait_for_log("others took its place: it starts anew");
     let status = cluster.wait_until_complete(4);
-    let id = list(&status, "nodes").iter().find(|node| node["name"] == "node4").unwrap()["id"].as_u64();
-    assert_eq!(id, Some(5));
+    assert_eq!(node(&status, "node4")["id"], 5);
     assert_eq!(cluster.prints(&["get", "k"]), "v");
 }
 
@@ -138,6 +150,16 @@ fn a_node_that_was_cut_off_for_too_long_begins_anew() {
 fn a_lost_directory_is_replaced_under_its_old_name() {
     let mut cluster = Cluster::start_with(3, &SMALL);
     cluster.prints(&["put", "k", "v"]);
+    // Not while it runs.
+    let mut twin = Cluster::prepare(3, &SMALL);
+    let (twin, running) = (&mut twin.nodes[2], cluster.nodes[0].endpoint());
+    for flag in ["--replace=true", "--join_timeout=1s", &format!("--join_addr={running}")] {
+        twin.set(flag);
+    }
+    twin.start();
+    assert_eq!(twin.ends(), Some(2));
+    twin.wait_for_log("is not to be replaced: stop it first");
+
     let lost = &mut cluster.nodes[2];
     lost.kill();
     std::fs::remove_dir_all(&lost.directory).unwrap();
@@ -149,7 +171,7 @@ fn a_lost_directory_is_replaced_under_its_old_name() {
     let status = cluster.wait_for_status("node3 is there anew", |status| {
         status["healthy"] == true && names(status) == ["node1", "node2", "node3"]
     });
-    assert_eq!(list(&status, "nodes")[2]["id"], 4);
+    assert_eq!(node(&status, "node3")["id"], 4);
     cluster.wait_until_complete(3);
     assert_eq!(cluster.prints(&["get", "k"]), "v");
 }

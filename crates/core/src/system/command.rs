@@ -21,8 +21,9 @@ const PAUSE: u8 = 7;
 #[derive(Clone, Debug, PartialEq)]
 pub enum SystemCommand {
     /// A node joins, or says again that it has, or that its addresses or its zone changed. With `replace` it takes the
-    /// name of another one, whose directory is lost.
-    Join { member: Member, replace: bool },
+    /// name of another one, whose directory is lost. A node whose directory has data says under which id: were it taken
+    /// in under another, its replicas would be nobody's.
+    Join { member: Member, replace: bool, known_as: Option<NodeId> },
     /// Where shards' replicas are to be from now on, the preferred leader first. Computed from the topology at
     /// `based_on`, and refused if that is no longer the latest.
     Place { based_on: Epoch, groups: Vec<(ShardId, Vec<NodeId>)> },
@@ -46,10 +47,11 @@ impl SystemCommand {
         let mut out = vec![FORMAT];
         put_varint(&mut out, stamp.0);
         match self {
-            SystemCommand::Join { member, replace } => {
+            SystemCommand::Join { member, replace, known_as } => {
                 out.push(JOIN);
                 member.encode(&mut out);
                 out.push(u8::from(*replace));
+                put_node(&mut out, *known_as);
             }
             SystemCommand::Place { based_on, groups } => {
                 out.push(PLACE);
@@ -70,8 +72,7 @@ impl SystemCommand {
                 out.push(STAND);
                 put_varint(&mut out, node.0);
                 out.push(standing.map_or(0, Standing::code));
-                // Zero is no node.
-                put_varint(&mut out, successor.map_or(0, |successor| successor.0));
+                put_node(&mut out, *successor);
                 out.push(u8::from(*fewer_replicas));
             }
             SystemCommand::Remove { node } => {
@@ -98,7 +99,8 @@ impl SystemCommand {
         let command = match reader.u8()? {
             JOIN => {
                 let member = Member::decode(&mut reader)?;
-                SystemCommand::Join { member, replace: switch(&mut reader)? }
+                let replace = switch(&mut reader)?;
+                SystemCommand::Join { member, replace, known_as: node(&mut reader)? }
             }
             PLACE => {
                 let based_on = Epoch(reader.varint()?);
@@ -125,7 +127,7 @@ impl SystemCommand {
             STAND => {
                 let node = NodeId(reader.varint()?);
                 let standing = Standing::decode_or_none(&mut reader)?;
-                let successor = Some(NodeId(reader.varint()?)).filter(|successor| successor.0 != 0);
+                let successor = self::node(&mut reader)?;
                 SystemCommand::Stand { node, standing, successor, fewer_replicas: switch(&mut reader)? }
             }
             REMOVE => SystemCommand::Remove { node: NodeId(reader.varint()?) },
@@ -135,6 +137,15 @@ impl SystemCommand {
         reader.expect_end()?;
         Ok((stamp, command))
     }
+}
+
+/// Zero is no node.
+fn put_node(out: &mut Vec<u8>, node: Option<NodeId>) {
+    put_varint(out, node.map_or(0, |node| node.0));
+}
+
+fn node(reader: &mut Reader) -> Result<Option<NodeId>, DecodeError> {
+    Ok(Some(NodeId(reader.varint()?)).filter(|node| node.0 != 0))
 }
 
 fn switch(reader: &mut Reader) -> Result<bool, DecodeError> {
@@ -154,7 +165,11 @@ mod tests {
     fn commands_survive_their_encoding() {
         let replica = ReplicaId::new(NodeId(2), 9);
         let commands = [
-            SystemCommand::Join { member: Member { zone: "a".into(), ..member("node2") }, replace: true },
+            SystemCommand::Join {
+                member: Member { zone: "a".into(), ..member("node2") },
+                replace: true,
+                known_as: Some(NodeId(2)),
+            },
             SystemCommand::Place { based_on: Epoch(4), groups: vec![(ShardId(3), vec![NodeId(1), NodeId(2)])] },
             SystemCommand::Retire { shard: ShardId::SYSTEM, replica },
             SystemCommand::Renew { shard: ShardId(0), replica },

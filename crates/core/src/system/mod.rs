@@ -87,7 +87,7 @@ impl SystemMachine {
 impl Topology {
     fn apply(&mut self, command: SystemCommand) -> Result<Option<NodeId>, String> {
         match command {
-            SystemCommand::Join { member, replace } => self.join(member, replace).map(Some),
+            SystemCommand::Join { member, replace, known_as } => self.join(member, replace, known_as).map(Some),
             SystemCommand::Place { based_on, groups } => self.place(based_on, groups).map(|()| None),
             SystemCommand::Retire { shard, replica } => self.retire(shard, replica).map(|()| None),
             SystemCommand::Renew { shard, replica } => self.renew(shard, replica).map(|()| None),
@@ -102,7 +102,14 @@ impl Topology {
         }
     }
 
-    fn join(&mut self, member: Member, replace: bool) -> Result<NodeId, String> {
+    fn join(&mut self, member: Member, replace: bool, known_as: Option<NodeId>) -> Result<NodeId, String> {
+        let is_member = |id: NodeId| self.nodes.get(&id).is_some_and(|known| known.identity == member.identity);
+        if let Some(gone) = known_as.filter(|id| !is_member(*id)) {
+            return Err(format!(
+                "this --raft-dir holds the data of node {gone}, which is no member any more: choose an empty one to join \
+                 as a new node"
+            ));
+        }
         if let Some((id, known)) = self.node_named(&member.name) {
             if known.identity == member.identity {
                 self.nodes.insert(id, member);

@@ -63,7 +63,8 @@ pub struct Departed {
 
 impl Departed {
     pub fn new(member: &Member, why: Standing) -> Departed {
-        Departed { name: member.name.clone(), raft_address: member.raft_address.clone(), why }
+        let (name, raft_address) = (member.name.clone(), member.raft_address.clone());
+        Departed { name, raft_address, why }
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {

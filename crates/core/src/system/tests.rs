@@ -11,7 +11,7 @@ fn machine() -> SystemMachine {
 }
 
 fn join(machine: &mut SystemMachine, name: &str) -> SystemReply {
-    machine.apply(Stamp(1), SystemCommand::Join { member: member(name), replace: false })
+    machine.apply(Stamp(1), SystemCommand::Join { member: member(name), replace: false, known_as: None })
 }
 
 fn place(machine: &mut SystemMachine, shard: u32, nodes: &[u64]) -> SystemReply {
@@ -34,10 +34,10 @@ fn join_is_idempotent_by_name_and_identity() {
 fn a_taken_name_and_a_taken_identity_are_refused() {
     let mut machine = machine();
     let other = Member { identity: Identity(1), ..member("node1") };
-    let reply = machine.apply(Stamp(1), SystemCommand::Join { member: other, replace: false });
+    let reply = machine.apply(Stamp(1), SystemCommand::Join { member: other, replace: false, known_as: None });
     assert!(matches!(reply, SystemReply::Refused(why) if why.contains("another identity")));
     let renamed = Member { name: "node9".into(), ..member("node1") };
-    let reply = machine.apply(Stamp(1), SystemCommand::Join { member: renamed, replace: true });
+    let reply = machine.apply(Stamp(1), SystemCommand::Join { member: renamed, replace: true, known_as: None });
     assert!(matches!(reply, SystemReply::Refused(why) if why.contains("node1")));
 }
 
@@ -45,7 +45,7 @@ fn a_taken_name_and_a_taken_identity_are_refused() {
 fn addresses_may_change() {
     let mut machine = machine();
     let moved = Member { raft_address: "elsewhere:1".into(), ..member("node1") };
-    let join = SystemCommand::Join { member: moved.clone(), replace: false };
+    let join = SystemCommand::Join { member: moved.clone(), replace: false, known_as: None };
     assert_eq!(machine.apply(Stamp(1), join), SystemReply::Joined(NodeId(1)));
     assert_eq!(machine.topology().nodes[&NodeId(1)], moved);
 }
@@ -125,7 +125,9 @@ fn a_node_leaves_when_it_holds_nothing() {
     for again in [remove(&mut machine, 1), stand(&mut machine, 1, Some(Standing::Leaving), false)] {
         assert_eq!(again, SystemReply::Done(topology.epoch), "done is done");
     }
-    assert_eq!(join(&mut machine, "node1"), SystemReply::Joined(NodeId(3)), "ids are not reused");
+    let with_data = SystemCommand::Join { member: member("node1"), replace: false, known_as: Some(NodeId(1)) };
+    assert_refused(machine.apply(Stamp(1), with_data), "no member any more");
+    assert_eq!(join(&mut machine, "node1"), SystemReply::Joined(NodeId(3)), "without data, and ids are not reused");
 }
 
 #[test]
@@ -169,7 +171,7 @@ fn a_lost_directory_gives_its_name_to_another_only_if_that_is_meant() {
     let mut machine = machine();
     join(&mut machine, "node2");
     let other = Member { identity: Identity(77), ..member("node2") };
-    let replace = SystemCommand::Join { member: other.clone(), replace: true };
+    let replace = SystemCommand::Join { member: other.clone(), replace: true, known_as: None };
     assert_eq!(machine.apply(Stamp(1), replace.clone()), SystemReply::Joined(NodeId(3)));
     assert_eq!(machine.topology().nodes[&NodeId(2)].name, "node2~2");
     assert_eq!(machine.topology().standings[&NodeId(2)], Standing::Replaced);

@@ -62,8 +62,7 @@ impl Member {
 
     pub(super) fn decode(reader: &mut Reader) -> Result<Member, DecodeError> {
         let name = read_text(reader)?;
-        let low = reader.u64()?;
-        let identity = Identity(u128::from(reader.u64()?) << 64 | u128::from(low));
+        let identity = read_identity(reader)?;
         let [raft_address, grpc_address, zone] = [read_text(reader)?, read_text(reader)?, read_text(reader)?];
         Ok(Member { name, identity, raft_address, grpc_address, zone })
     }
@@ -230,6 +229,11 @@ impl Topology {
 
 fn read_u32(reader: &mut Reader, what: &'static str) -> Result<u32, DecodeError> {
     u32::try_from(reader.varint()?).map_err(|_| DecodeError::Invalid(what))
+}
+
+fn read_identity(reader: &mut Reader) -> Result<Identity, DecodeError> {
+    let low = reader.u64()?;
+    Ok(Identity(u128::from(reader.u64()?) << 64 | u128::from(low)))
 }
 
 pub(super) fn read_text(reader: &mut Reader) -> Result<String, DecodeError> {

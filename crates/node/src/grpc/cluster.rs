@@ -2,6 +2,7 @@
 
 use super::{operate, status, status_of, timeout};
 use crate::shell::Shell;
+use ringfort_core::control::SILENT_AFTER;
 use ringfort_core::replica::{Reply, Write};
 use ringfort_core::system::topology::MAX_NAME_BYTES;
 use ringfort_core::system::{Member, SystemCommand, SystemReply};
@@ -24,9 +25,13 @@ impl Cluster for ClusterService {
         metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
         let deadline = timeout::deadline(request.metadata());
         let request = request.into_inner();
-        let replace = request.replace;
+        let (replace, known_as) = (request.replace, Some(NodeId(request.known_as)).filter(|node| node.0 != 0));
         let member = member(request)?;
-        let command = CoreRequest::Write(Write::System(SystemCommand::Join { member: member.clone(), replace }));
+        if replace {
+            self.check_silent(&member).await?;
+        }
+        let command =
+            CoreRequest::Write(Write::System(SystemCommand::Join { member: member.clone(), replace, known_as }));
         let executed = self.shell.execute(ShardId::SYSTEM, command, deadline).await;
         let node = match executed.map_err(|error| status_of(&error))?.reply {
             Reply::System(SystemReply::Joined(node)) => node,
@@ -100,6 +105,21 @@ impl Cluster for ClusterService {
 }
 
 impl ClusterService {
+    /// A name can be taken over only from a node that is not heard of: two that run under one name are a mistake.
+    async fn check_silent(&self, member: &Member) -> Result<(), Status> {
+        let topology = self.shell.routing.topology();
+        let named = topology.node_named(&member.name).filter(|(_, known)| known.identity != member.identity);
+        let Some((node, known)) = named else { return Ok(()) };
+        let silent = status::knowledge(&self.shell).await?.silent.get(&node).copied();
+        if node == self.shell.node || silent.is_some_and(|silent| silent < SILENT_AFTER) {
+            return Err(outcome::unavailable(
+                format!("{:?} runs, at {}, and is not to be replaced: stop it first", known.name, known.raft_address),
+                None,
+            ));
+        }
+        Ok(())
+    }
+
     /// Whoever carries out what an operator asks, if that is meant for this cluster.
     fn operator<R>(&self, request: &Request<R>) -> Result<operate::Operator<'_>, Status> {
         metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;

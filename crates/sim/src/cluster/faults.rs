@@ -71,7 +71,7 @@ pub(super) struct Faults {
     bridge: Option<Bridge>,
     pub counts: BTreeMap<&'static str, u64>,
     down: BTreeSet<NodeId>,
-    dead: Option<NodeId>,
+    dead: BTreeSet<NodeId>,
 }
 
 /// A node that hears everybody, and the one of two groups that it will not hear in the end.
@@ -95,7 +95,14 @@ const DEAF: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::fr
 
 impl Faults {
     pub fn new(random: Random) -> Faults {
-        Faults { random, active: false, bridge: None, counts: BTreeMap::new(), down: BTreeSet::new(), dead: None }
+        Faults {
+            random,
+            active: false,
+            bridge: None,
+            counts: BTreeMap::new(),
+            down: BTreeSet::new(),
+            dead: BTreeSet::new(),
+        }
     }
 
     pub fn random(&mut self) -> &mut Random {
@@ -106,9 +113,15 @@ impl Faults {
         self.active
     }
 
-    /// The node that has gone for good.
-    pub fn dead(&self) -> Option<NodeId> {
-        self.dead
+    /// Whether a node has gone for good.
+    pub fn is_dead(&self, node: NodeId) -> bool {
+        self.dead.contains(&node)
+    }
+
+    /// A node has gone for good.
+    pub fn bury(&mut self, node: NodeId) {
+        self.down.remove(&node);
+        self.dead.insert(node);
     }
 }
 
@@ -162,10 +175,9 @@ impl Cluster {
             node.sync = self.options.sync.clone();
         }
         // With fewer than three others it is not replaced, and has to come back.
-        if self.present().count() < 3
-            && let Some(dead) = self.faults.dead.take()
-        {
-            self.faults.down.insert(dead);
+        if self.present().count() < 3 {
+            let dead = std::mem::take(&mut self.faults.dead);
+            self.faults.down.extend(dead);
         }
         for id in std::mem::take(&mut self.faults.down) {
             self.start_node(id)?;
@@ -299,8 +311,7 @@ impl Cluster {
                 if self.present().count() >= 4 && self.present().any(|(id, _)| id == any) && self.is_settled() {
                     *self.faults.counts.entry("deaths").or_default() += 1;
                     self.crash(any, end);
-                    self.faults.down.remove(&any);
-                    self.faults.dead = Some(any);
+                    self.faults.bury(any);
                 } else {
                     self.agenda.put(self.now + DEATH_PAUSE, Wake::Fault(Fault::Death));
                 }

@@ -22,6 +22,7 @@ mod faults;
 mod invariants;
 mod node;
 mod operator;
+pub mod scale;
 
 use crate::agenda::Agenda;
 use crate::clock::{MAX_DRIFT_PPM, NodeClock};
@@ -97,6 +98,8 @@ struct Cluster {
     /// How often a controller has asked for something during the faults, and at which time its node crashes.
     controller_acts: u64,
     crash_controller_at: Option<u64>,
+    /// What is measured instead of checked, where that is what the run is for.
+    traffic: Option<scale::Traffic>,
 }
 
 impl Cluster {
@@ -115,6 +118,7 @@ impl Cluster {
             random: random.fork("cluster"),
             controller_acts: 0,
             crash_controller_at: None,
+            traffic: None,
             options,
         }
     }
@@ -156,6 +160,11 @@ impl Cluster {
 
     /// A new node: the first one bootstraps a cluster, later ones join it.
     fn add_node(&mut self) -> Result<(), String> {
+        let id = self.make_node();
+        self.start_node(id)
+    }
+
+    fn make_node(&mut self) -> NodeId {
         let id = NodeId(self.nodes.len() as u64 + 1);
         let drift = match self.options.faults.clock_drift {
             true => self.random.below(2 * MAX_DRIFT_PPM as u64 + 1) as i64 - MAX_DRIFT_PPM,
@@ -168,7 +177,7 @@ impl Cluster {
         let clock = NodeClock::new(self.now, START + phase, drift);
         let node = Node::new(id, clock, &self.options, self.mutation, self.random.fork(&format!("node {id}")));
         self.nodes.insert(id, node);
-        self.start_node(id)
+        id
     }
 
     fn run_until(
@@ -193,6 +202,11 @@ impl Cluster {
         {
             self.now = self.now.max(next);
             while let Some(delivery) = self.network.deliver(self.now) {
+                if let Some(traffic) = &mut self.traffic {
+                    traffic.count(&delivery.message);
+                    self.deliver(delivery.from, delivery.to, delivery.message);
+                    continue;
+                }
                 self.trace.record(self.now, (delivery.from, delivery.to, delivery.message.digest()));
                 self.deliver(delivery.from, delivery.to, delivery.message);
             }
@@ -232,6 +246,9 @@ impl Cluster {
         let before = acts(node);
         let endpoints = self.options.nodes as u64 + self.options.joins as u64;
         node.run(task, &mut World { now: self.now, endpoints, agenda: &mut self.agenda, network: &mut self.network });
+        if self.traffic.is_some() {
+            return Ok(());
+        }
         self.trace.record(self.now, (id, node.digest()));
         let more = if self.faults.is_active() { acts(node) - before } else { 0 };
         let asked = self.controller_acts..self.controller_acts + more;
@@ -271,7 +288,7 @@ impl Cluster {
 
     /// The nodes that have not left and are not dead for good.
     fn present(&self) -> impl Iterator<Item = (NodeId, &Node)> {
-        let is_present = |(id, node): &(&NodeId, &Node)| !node.is_gone() && self.faults.dead() != Some(**id);
+        let is_present = |(id, node): &(&NodeId, &Node)| !node.is_gone() && !self.faults.is_dead(**id);
         self.nodes.iter().filter(is_present).map(|(&id, node)| (id, node))
     }
 

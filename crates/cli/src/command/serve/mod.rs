@@ -85,6 +85,9 @@ fn run_once(runtime: &Runtime, mut signals: Signals, config: NodeConfig) -> Resu
             node.shutdown();
             return Ok(Ended::GivenUp(signals));
         }
+        End::Departure(Standing::Replaced) => tracing::warn!(
+            "another node has joined as {name} with --replace, and taken its place: stopping; {directory} can be deleted"
+        ),
         End::Departure(_) => tracing::info!(
             "{name} has left the cluster, which has all that it held: stopping; {directory} can be deleted"
         ),

@@ -206,6 +206,13 @@ impl Cluster {
         run(arguments, &self.endpoints().join(","), b"")
     }
 
+    /// Begins a command that will take a while.
+    pub fn spawn(&self, arguments: &[&str]) -> Child {
+        let mut command = program();
+        command.args(arguments).env("RINGFORT_ENDPOINTS", self.endpoints().join(","));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
     /// What a command prints that must succeed.
     #[track_caller]
     pub fn prints(&self, arguments: &[&str]) -> String {

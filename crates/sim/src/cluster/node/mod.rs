@@ -107,6 +107,26 @@ impl Node {
         }
     }
 
+    /// How the cluster is to know the node.
+    pub fn member(&self, identity: Identity) -> Member {
+        Member {
+            name: format!("node{}", self.endpoint),
+            identity,
+            raft_address: self.endpoint.to_string(),
+            grpc_address: self.endpoint.to_string(),
+            zone: self.zone.clone(),
+        }
+    }
+
+    /// Makes the node one of those that begin a cluster together, with its replicas of the topology.
+    pub fn begin_with(&mut self, topology: &Topology, identity: Identity) {
+        self.has_begun = true;
+        let owner = Owner { identity, name: format!("node{}", self.endpoint) };
+        boot::set_owner(&*self.disk, &owner).expect("this disk has no limit");
+        boot::bootstrap(&self.disk, self.settings.log.clone(), topology, self.endpoint)
+            .expect("this disk has no limit");
+    }
+
     /// Starts the node from its disk. The first one begins a cluster, others ask to join.
     pub fn start(&mut self, world: &mut World) -> Result<(), String> {
         if self.is_gone() {
@@ -128,17 +148,11 @@ impl Node {
                 owner
             }
         };
-        let member = Member {
-            name: owner.name,
-            identity: owner.identity,
-            raft_address: self.endpoint.to_string(),
-            grpc_address: self.endpoint.to_string(),
-            zone: self.zone.clone(),
-        };
+        let member = self.member(owner.identity);
         let mut boot = boot::open(&self.disk, self.settings.log.clone()).map_err(fail)?;
         if !boot.has_state() && self.endpoint == NodeId(1) && !std::mem::replace(&mut self.has_begun, true) {
             let topology = Topology::bootstrap(ClusterId(self.random.next_u64()), self.shards, member.clone());
-            boot::bootstrap(&self.disk, self.settings.log.clone(), &topology).map_err(fail)?;
+            boot::bootstrap(&self.disk, self.settings.log.clone(), &topology, NodeId(1)).map_err(fail)?;
             boot = boot::open(&self.disk, self.settings.log.clone()).map_err(fail)?;
         }
         if boot.has_state() {

@@ -217,7 +217,11 @@ impl Running {
             Message::Propose(command) => self.propose(command, Ticket::Nobody, out),
             Message::Join { member, replace, reply_to } => {
                 if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
-                    self.propose(SystemCommand::Join { member, replace }, Ticket::Join { reply_to }, out);
+                    self.propose(
+                        SystemCommand::Join { member, replace, known_as: None },
+                        Ticket::Join { reply_to },
+                        out,
+                    );
                 } else if let Some(leader) = self.endpoint_of_leader() {
                     out.messages.push((leader, Message::Join { member, replace, reply_to }));
                 }
