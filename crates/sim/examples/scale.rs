@@ -7,12 +7,15 @@ use std::time::Duration;
 
 const SECONDS: u64 = 10;
 
+/// Shorter than anybody would have it, since nothing happens until then.
+const REPLACE_AFTER: Duration = Duration::from_secs(30);
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let what = arguments.next().unwrap_or_default();
     let mut number = |otherwise: usize| arguments.next().map_or(otherwise, |text| text.parse().expect("a number"));
     let (nodes, shards, moves) = (number(100), number(1024), number(8));
-    let mut scale = Scale::new(nodes, shards as u32, moves, Duration::from_secs(300));
+    let mut scale = Scale::new(nodes, shards as u32, moves, REPLACE_AFTER);
     println!("{nodes} nodes, {shards} shards, {moves} moves at once");
     match &*what {
         "rest" => rest(scale.rest(Duration::from_secs(SECONDS)), nodes as u64),

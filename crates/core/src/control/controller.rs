@@ -226,7 +226,7 @@ mod tests {
             let end = self.now + time;
             while self.now < end {
                 self.now = self.now + Duration::from_millis(500);
-                self.silence.tick(self.now);
+                self.silence.tick(self.now, self.topology.nodes.keys().copied());
                 heard.iter().for_each(|&node| self.silence.hear(NodeId(node), self.now));
             }
             let mut out = ControlEffects::default();
@@ -273,6 +273,17 @@ mod tests {
         let mut asleep = Scene::new(5);
         asleep.now = asleep.now + 60 * MINUTE;
         assert_eq!(asleep.after(MINUTE, &[2, 3]).proposals, []);
+    }
+
+    #[test]
+    fn a_node_that_joins_late_is_not_given_up_before_it_could_speak() {
+        let mut scene = Scene::new(3);
+        scene.after(60 * MINUTE, &[2, 3]);
+        scene.topology.nodes.insert(NodeId(4), member("node4"));
+        for _ in 0..4 {
+            let proposals = scene.after(MINUTE, &[2, 3]).proposals;
+            assert!(matches!(&proposals[..], [SystemCommand::Place { .. }]), "{proposals:?}");
+        }
     }
 
     #[test]

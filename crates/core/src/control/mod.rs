@@ -5,7 +5,7 @@
 //! its own answers with the topology, so that the latest one reaches all nodes that can be reached, at the latest a
 //! beacon after they can be. What is known of others is soft: any message here may be lost or come late.
 //!
-//! Leaders of shards report how their membership stands to the leader of the system shard. Its controller ([`controller`])
+//! Leaders of shards report how their membership stands to the leader of the system shard. Its controller (`controller.rs`)
 //! compares that with what the topology wants and answers with one step at a time ([`plan`]). It keeps nothing that it
 //! could not learn again, so that a new system leader goes on where the old one stopped: reports of shards that are not
 //! settled are repeated.
@@ -139,7 +139,7 @@ impl Control {
 
     /// Says what is due to be said, and on the system shard's leader decides what is to be done.
     pub fn handle_tick(&mut self, now: Moment) {
-        self.silence.tick(now);
+        self.silence.tick(now, self.topology.nodes.keys().copied());
         if self.has_departed {
             return;
         }
@@ -167,8 +167,6 @@ impl Control {
         self.topology = topology.clone();
         self.out.topology = Some(topology);
         self.beacon_due = true;
-        let nodes = &self.topology.nodes;
-        self.silence.retain(|node| nodes.contains_key(&node));
     }
 
     /// A replica on this node has become its shard's leader, or ceased to be.

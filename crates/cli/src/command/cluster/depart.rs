@@ -166,7 +166,9 @@ async fn follow(
 fn left(status: &StatusResponse, node: &str, end: End) -> Left {
     let Some(found) = status.nodes.iter().find(|known| known.name == node) else { return Left::Nothing };
     let holds = |shard: &&ringfort_client::v1::ShardStatus| shard.members.iter().any(|member| member.node == found.id);
-    match status.shards.iter().filter(holds).count() {
+    // The node learns a little later than the shards that it may delete its replicas.
+    let own = if found.alive { found.replicas as usize } else { 0 };
+    match status.shards.iter().filter(holds).count().max(own) {
         0 if end == End::Empty => Left::Nothing,
         held => Left::Pieces(held, status.paused.then(|| "moves are paused: ringfort cluster resume".to_owned())),
     }
@@ -193,6 +195,9 @@ mod tests {
         let mut status = StatusResponse { nodes: vec![node], shards: vec![shard(4), shard(2)], ..Default::default() };
         assert!(matches!(left(&status, "node4", End::Empty), Left::Pieces(1, None)));
         status.shards.remove(0);
+        (status.nodes[0].alive, status.nodes[0].replicas) = (true, 2);
+        assert!(matches!(left(&status, "node4", End::Empty), Left::Pieces(2, None)));
+        status.nodes[0].replicas = 0;
         status.paused = true;
         assert!(matches!(left(&status, "node4", End::Empty), Left::Nothing));
         assert!(matches!(left(&status, "node4", End::Gone), Left::Pieces(0, Some(_))));
