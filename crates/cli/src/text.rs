@@ -1,6 +1,7 @@
 //! Keys and values are bytes; what is printed is text.
 
 use serde::{Serialize, Serializer};
+use std::time::Duration;
 
 /// Bytes on one line of a terminal: backslashes, control characters and what is not UTF-8 are escaped (`\n`, `\x00`), so
 /// that no value can move the cursor or be taken for two.
@@ -25,6 +26,14 @@ pub fn escaped(bytes: &[u8]) -> String {
 
 fn push_hex(text: &mut String, byte: u8) {
     text.push_str(&format!("\\x{byte:02x}"));
+}
+
+/// A length of time to the second, or to the minute where it is long.
+pub fn duration(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds => format!("{} min", (seconds + 30) / 60),
+    }
 }
 
 /// Bytes in JSON: a string where they are UTF-8, otherwise `{"base64": "..."}`.

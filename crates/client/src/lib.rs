@@ -285,6 +285,49 @@ impl Client {
         self.call(Target::Node, Effect::Read, self.deadline(), v1::StatusRequest {}, send).await
     }
 
+    /// What the cluster's controller would move, and why, if the nodes of these names were to leave.
+    pub async fn plan(&self, leave: Vec<String>) -> Result<v1::PlanResponse, Error> {
+        let send = async |channel, request| {
+            ClusterClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES).plan(request).await
+        };
+        self.call(Target::Node, Effect::Read, self.deadline(), v1::PlanRequest { leave }, send).await
+    }
+
+    /// Has a node give up all that it holds, and stay a member; or, with `undo`, hold replicas again. The moves follow.
+    pub async fn drain(&self, node: String, undo: bool) -> Result<v1::OperationResponse, Error> {
+        let send = async |channel, request| ClusterClient::new(channel).drain(request).await;
+        self.operate(v1::DrainRequest { node, undo }, send).await
+    }
+
+    /// Has a node give up all that it holds, and be removed then. The moves follow.
+    pub async fn leave(&self, request: v1::LeaveRequest) -> Result<v1::OperationResponse, Error> {
+        self.operate(request, async |channel, request| ClusterClient::new(channel).leave(request).await).await
+    }
+
+    /// Keeps the controller from beginning moves, or lets it again.
+    pub async fn pause(&self, paused: bool) -> Result<v1::OperationResponse, Error> {
+        let send = async |channel, request| ClusterClient::new(channel).pause(request).await;
+        self.operate(v1::PauseRequest { paused }, send).await
+    }
+
+    /// Has all nodes lead equally many shards. The leaderships follow.
+    pub async fn balance_leaders(&self) -> Result<v1::OperationResponse, Error> {
+        let send = async |channel, request| ClusterClient::new(channel).balance_leaders(request).await;
+        self.operate(v1::BalanceLeadersRequest {}, send).await
+    }
+
+    /// One call of an operator. Done twice it changes nothing more, so it may be repeated as a read may.
+    async fn operate<M: Clone>(
+        &self,
+        message: M,
+        send: impl AsyncFn(
+            tonic::transport::Channel,
+            tonic::Request<M>,
+        ) -> Result<tonic::Response<v1::OperationResponse>, tonic::Status>,
+    ) -> Result<v1::OperationResponse, Error> {
+        self.call(Target::Node, Effect::Read, self.deadline(), message, send).await
+    }
+
     fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }

@@ -56,11 +56,12 @@ fn run(nodes: u64, config: GossipConfig, seed: u64) -> Outcome {
         identity: Identity(u128::from(node)),
         raft_address: format!("10.0.0.{node}:12001"),
         grpc_address: format!("10.0.0.{node}:50051"),
+        zone: String::new(),
     };
     let topology = Topology::bootstrap(ClusterId(1), ShardCount::new(64).expect("a power of two"), member(1));
     let mut machine = SystemMachine::new(topology, Stamp(0));
     for node in 2..=nodes {
-        machine.apply(Stamp(0), SystemCommand::Join(member(node)));
+        machine.apply(Stamp(0), SystemCommand::Join { member: member(node), replace: false, known_as: None });
     }
     let topology: Arc<Topology> = machine.topology().clone();
     let start = |node: u64| {

@@ -7,6 +7,10 @@
 //! - `topology`: the latest topology that the node knew. While there is one (or anything in the log) the directory
 //!   belongs to a cluster, and what it says wins over the command line.
 //!
+//! A directory whose node is no member any more has a third one, `departed`, which says why ([`departure`]). What else it
+//! holds must never be used again. A node that was given up as dead may start anew in it: [`clear`] deletes everything and
+//! leaves `contacts`, the nodes that it knew.
+//!
 //! [`bootstrap`] writes the whole beginning of a cluster in one record of the log, so that a crash leaves either
 //! nothing, and bootstrapping can be done again, or a cluster of one node.
 
@@ -21,7 +25,7 @@ use crate::replica::Restored;
 use crate::replica::restore::{self, LoadError};
 use crate::snapshot::{self, SnapshotError, SnapshotHeader, SnapshotWriter, snapshot_name};
 use crate::system::topology::MAX_NAME_BYTES;
-use crate::system::{DecodeError, SystemMachine, Topology};
+use crate::system::{DecodeError, Standing, SystemMachine, Topology};
 use crate::time::Stamp;
 use crate::types::{Identity, LogIndex, NodeId, ReplicaId, ShardId, Term};
 use raft::eraftpb::{ConfState, HardState};
@@ -31,6 +35,14 @@ use std::sync::Arc;
 
 const IDENTITY_FILE: &str = "identity";
 const TOPOLOGY_FILE: &str = "topology";
+/// Held by the process that uses the directory; the shell's, and never deleted.
+pub const LOCK_FILE: &str = "lock";
+
+const DEPARTED_FILE: &str = "departed";
+const CONTACTS_FILE: &str = "contacts";
+
+/// Addresses of other nodes that a node keeps when it starts anew.
+const MAX_CONTACTS: usize = 32;
 
 /// Why a node can't start from its directory. Nothing has been changed.
 #[derive(Debug, thiserror::Error)]
@@ -107,20 +119,70 @@ pub fn save_topology<D: Disk + ?Sized>(disk: &D, topology: &Topology) -> io::Res
     write_file(disk, TOPOLOGY_FILE, &topology.encode())
 }
 
-/// Begins a cluster in an empty directory: this node holds the only replica of every shard.
+/// Notes that the directory's node is no member any more. Durable when this returns.
+pub fn set_departure<D: Disk + ?Sized>(disk: &D, why: Standing) -> io::Result<()> {
+    write_file(disk, DEPARTED_FILE, &[why.code()])
+}
+
+/// Why the directory's node is no member any more; none where it may be one.
+pub fn departure<D: Disk + ?Sized>(disk: &D) -> Result<Option<Standing>, BootError> {
+    let Some(content) = read_file(disk, DEPARTED_FILE)? else { return Ok(None) };
+    Ok(Some(Standing::decode(&mut Reader::new(&content))?))
+}
+
+/// Deletes everything that a departed node had but the addresses for clients of the nodes that it knew, which
+/// [`contacts`] returns from then on. A crash at any point leaves a directory for which this is to be done again, or
+/// has been done.
+pub fn clear<D: Disk + ?Sized>(disk: &D) -> Result<(), BootError> {
+    if let Some(content) = read_file(disk, TOPOLOGY_FILE)? {
+        let topology = Topology::decode(&content)?;
+        let own = owner(disk)?.map(|owner| owner.identity);
+        let others = topology.nodes.values().filter(|member| Some(member.identity) != own);
+        let mut known = Vec::new();
+        others.take(MAX_CONTACTS).for_each(|member| put_bytes(&mut known, member.grpc_address.as_bytes()));
+        write_file(disk, CONTACTS_FILE, &known)?;
+    }
+    for name in disk.list()? {
+        if ![LOCK_FILE, DEPARTED_FILE, CONTACTS_FILE].contains(&&*name) {
+            disk.delete(&name)?;
+        }
+    }
+    Ok(disk.delete(DEPARTED_FILE)?)
+}
+
+/// Nodes that this one knew before it started anew; none where it did not.
+pub fn contacts<D: Disk + ?Sized>(disk: &D) -> Result<Vec<String>, BootError> {
+    let Some(content) = read_file(disk, CONTACTS_FILE)? else { return Ok(Vec::new()) };
+    let mut reader = Reader::new(&content);
+    let mut contacts = Vec::new();
+    while !reader.is_empty() {
+        let address = reader.bytes(MAX_NAME_BYTES).map_err(|_| BootError::Damaged(CONTACTS_FILE))?;
+        contacts.push(String::from_utf8_lossy(address).into_owned());
+    }
+    Ok(contacts)
+}
+
+/// Begins a cluster in an empty directory: this node has its replicas of the topology, each shard as empty as at its
+/// beginning, with all of the topology's replicas as voters. Of a new cluster that is one node, and all there is.
 ///
 /// # Panics
 /// If the directory belongs to a cluster already; [`open`] tells.
-pub fn bootstrap<D: Disk>(disk: &Arc<D>, config: LogConfig, topology: &Topology) -> Result<(), BootError> {
+pub fn bootstrap<D: Disk>(
+    disk: &Arc<D>,
+    config: LogConfig,
+    topology: &Topology,
+    node: NodeId,
+) -> Result<(), BootError> {
     let (mut log, recovery) = Log::open(disk.clone(), config)?;
     assert!(recovery.shards.is_empty(), "a directory that has shards is not bootstrapped again");
     let mut items = Vec::new();
     for (&shard, group) in &topology.groups {
-        let replica = group.replicas[0];
+        let Some(replica) = group.replica_on(node) else { continue };
+        let voters = group.replicas.iter().map(|replica| replica.0).collect();
         let mut base = Base {
             index: LogIndex::BASE,
             term: Term::FIRST,
-            conf_state: ConfState { voters: vec![replica.0], ..ConfState::default() },
+            conf_state: ConfState { voters, ..ConfState::default() },
             snapshot: String::new(),
         };
         if shard == ShardId::SYSTEM {
@@ -285,5 +347,40 @@ fn read_file<D: Disk + ?Sized>(disk: &D, name: &'static str) -> Result<Option<Ve
     match reader.u32() {
         Ok(checksum) if checksum == crc32c::crc32c(reader.rest()) => Ok(Some(reader.rest().to_vec())),
         _ => Err(BootError::Damaged(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::mem::MemDisk;
+    use crate::system::topology::tests::member;
+    use crate::types::ClusterId;
+    use ringfort_ring::ShardCount;
+
+    #[test]
+    fn a_directory_is_cleared_but_for_the_way_back() {
+        let disk = Arc::new(MemDisk::new());
+        let config = LogConfig { segment_bytes: 1 << 16 };
+        let own = member("one");
+        let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), own.clone());
+        set_owner(&*disk, &Owner { identity: own.identity, name: own.name }).unwrap();
+        bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
+        topology.nodes.insert(NodeId(2), member("two"));
+        save_topology(&*disk, &topology).unwrap();
+        assert_eq!(departure(&*disk).unwrap(), None);
+        set_departure(&*disk, Standing::Dead).unwrap();
+        assert_eq!(departure(&*disk).unwrap(), Some(Standing::Dead));
+        for again in [false, true] {
+            if again {
+                // As a crash right before the end leaves it.
+                set_departure(&*disk, Standing::Dead).unwrap();
+            }
+            clear(&*disk).unwrap();
+            assert_eq!(disk.list().unwrap(), [CONTACTS_FILE]);
+            assert_eq!(contacts(&*disk).unwrap(), ["two:50051"]);
+        }
+        assert!(!open(&disk, config).unwrap().has_state());
+        assert_eq!(owner(&*disk).unwrap(), None);
     }
 }

@@ -70,8 +70,21 @@ pub const LOG_BUDGET_BYTES: u64 = 256 << 20;
 /// The size of a log segment unless set otherwise.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 
-/// Shards that receive a new replica at the same time, in the whole cluster; the next ones wait for their turn.
-pub const MAX_CONCURRENT_MOVES: usize = 8;
+/// Replicas of a shard, where there are enough nodes.
+pub const REPLICATION: usize = 3;
+
+/// Replicas of the system shard from as many nodes on.
+pub const LARGE_SYSTEM: usize = 5;
+
+/// Shards that receive a new replica at the same time, in the whole cluster, unless set otherwise; the next ones wait for
+/// their turn.
+pub const CONCURRENT_MOVES: usize = 8;
+
+/// A node that was silent for this long, unless set otherwise, loses its replicas to others.
+pub const REPLACE_AFTER: Duration = Duration::from_secs(300);
+
+/// Nodes that are remembered after they left, the latest; an older one that comes back is told no reason.
+pub const MAX_DEPARTED: usize = 1000;
 
 /// A scan returns at most this many entries in one answer.
 pub const MAX_SCAN_ENTRIES: usize = 10_000;

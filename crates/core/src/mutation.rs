@@ -18,16 +18,22 @@ pub enum Mutation {
     CatchUpTicks,
     /// A node forgets what was deleted as soon as it has deleted it itself.
     ForgetTombstones,
+    /// A learner is made a voter before it has the log.
+    PromoteEarly,
+    /// A move drops the old replica before the new one has caught up.
+    DropBeforeCaughtUp,
 }
 
 impl Mutation {
     /// Every planted bug.
-    pub const ALL: [Mutation; 5] = [
+    pub const ALL: [Mutation; 7] = [
         Mutation::AcknowledgeBeforeSync,
         Mutation::VoteAtBoot,
         Mutation::ServeAsDeposedLeader,
         Mutation::CatchUpTicks,
         Mutation::ForgetTombstones,
+        Mutation::PromoteEarly,
+        Mutation::DropBeforeCaughtUp,
     ];
 
     /// Whether `other` is planted.

@@ -6,10 +6,12 @@
 use crate::clock;
 use crate::gossip_thread::GossipEvent;
 use crate::inbox::Event;
+use crate::peers;
 use crate::shell::Shell;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ringfort_core::boot;
 use ringfort_core::control::Control;
+use ringfort_core::control::progress::Progress;
 use ringfort_core::message::{ControlMessage, ShardReport};
 use ringfort_core::replica::Write;
 use ringfort_core::system::{Member, Topology};
@@ -55,6 +57,8 @@ pub struct Knowledge {
     pub silent: BTreeMap<NodeId, Duration>,
     /// Replicas on this node that can't be run.
     pub lost: Vec<(ShardId, ReplicaId)>,
+    /// How far the moves are, if this node leads the system shard.
+    pub progress: Option<Progress>,
 }
 
 /// Passes a message of another node on, or drops it where too many wait.
@@ -103,7 +107,11 @@ fn handle(control: &mut Control, event: ControlEvent) {
         ControlEvent::Knowledge(asked) => {
             let nodes = control.topology().nodes.keys();
             let silent = nodes.filter_map(|&node| Some((node, now.saturating_since(control.heard_at(node)?))));
-            let knowledge = Knowledge { silent: silent.collect(), lost: control.lost_replicas().collect() };
+            let knowledge = Knowledge {
+                silent: silent.collect(),
+                lost: control.lost_replicas().collect(),
+                progress: control.progress(now),
+            };
             // Whoever asked may have stopped waiting.
             let _ = asked.send(knowledge);
         }
@@ -114,7 +122,13 @@ fn handle(control: &mut Control, event: ControlEvent) {
 fn perform(shell: &Arc<Shell>, control: &mut Control) {
     let effects = control.take_effects();
     for (node, message) in effects.messages {
-        shell.peers.send_control(node, &message);
+        match control.topology().departed.get(&node) {
+            None => shell.peers.send_control(node, &message),
+            Some(departed) => {
+                let told = peers::tell_departed(shell.clone(), node, departed.raft_address.clone(), message);
+                shell.runtime.spawn(told);
+            }
+        }
     }
     for command in effects.proposals {
         let shell = shell.clone();
@@ -139,6 +153,14 @@ fn perform(shell: &Arc<Shell>, control: &mut Control) {
     if let Some(members) = effects.members {
         shell.peers.set_members(shell, &members);
         shell.routing.set_members(members);
+    }
+    if let Some(why) = effects.departure {
+        match boot::set_departure(&*shell.disk, why) {
+            Ok(()) => drop(shell.departure.send_replace(Some(why))),
+            Err(error) => {
+                shell.fail(format!("this node is no member any more ({why:?}), which can't be noted: {error}"))
+            }
+        }
     }
     for (shard, node) in effects.leaders {
         shell.routing.set_leader(shard, node);

@@ -35,6 +35,16 @@ pub struct Joined {
     pub topology: Topology,
 }
 
+/// As what a node asks to be taken in.
+#[derive(Clone, Copy)]
+pub enum Joins {
+    New,
+    /// Under the name of a member whose directory is lost.
+    Replacing,
+    /// A member of this cluster, and of no other that may have taken its address, says where it is now.
+    Again(NodeId, ClusterId),
+}
+
 /// Looks whether one of the nodes at `addresses` belongs to a cluster, and changes nothing. Returns its address.
 pub async fn find(addresses: &[String]) -> Option<String> {
     let mut asked = JoinSet::new();
@@ -54,11 +64,16 @@ pub async fn find(addresses: &[String]) -> Option<String> {
 }
 
 /// Asks the nodes at `addresses` in turn to take this one in, until one does, refuses, or the deadline has passed.
-pub async fn join(addresses: &[String], member: &Member, deadline: Instant) -> Result<Joined, StartError> {
+pub async fn join(
+    addresses: &[String],
+    member: &Member,
+    joins: Joins,
+    deadline: Instant,
+) -> Result<Joined, StartError> {
     let mut progress = Instant::now();
     let mut last = Status::unavailable("nobody was asked");
     for address in addresses.iter().cycle() {
-        match ask(address, member, None).await {
+        match ask(address, member, joins).await {
             Ok(joined) => return Ok(joined),
             Err(status) if is_refusal(&status) => {
                 return Err(StartError::Refused { address: address.clone(), reason: status.message().to_owned() });
@@ -93,7 +108,7 @@ pub async fn introduce(shell: Weak<Shell>, member: Member, join: Vec<String>) {
         let known = members.iter().filter(|(other, _)| **other != node).map(|(_, other)| &other.grpc_address);
         let mut said = None;
         for address in known.chain(&join).filter(|address| **address != member.grpc_address) {
-            match ask(address, &member, Some(cluster)).await {
+            match ask(address, &member, Joins::Again(node, cluster)).await {
                 Ok(_) => return,
                 Err(status) => said = Some(format!("{address}: {}", status.message())),
             }
@@ -111,8 +126,8 @@ fn is_refusal(status: &Status) -> bool {
     matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument | Code::FailedPrecondition)
 }
 
-/// Asks one node to take this one in; where it is a member already, only that one cluster's.
-async fn ask(address: &str, member: &Member, cluster: Option<ClusterId>) -> Result<Joined, Status> {
+/// Asks one node to take this one in.
+async fn ask(address: &str, member: &Member, joins: Joins) -> Result<Joined, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| Status::invalid_argument(format!("{address:?} is no address: give host:port")))?;
     let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
@@ -122,9 +137,12 @@ async fn ask(address: &str, member: &Member, cluster: Option<ClusterId>) -> Resu
         raft_address: member.raft_address.clone(),
         grpc_address: member.grpc_address.clone(),
         identity: Bytes::copy_from_slice(&member.identity.0.to_le_bytes()),
+        zone: member.zone.clone(),
+        replace: matches!(joins, Joins::Replacing),
+        known_as: if let Joins::Again(node, _) = joins { node.0 } else { 0 },
     });
     request.set_timeout(ANSWER_TIMEOUT);
-    if let Some(cluster) = cluster {
+    if let Joins::Again(_, cluster) = joins {
         request.metadata_mut().insert(metadata::CLUSTER, metadata::cluster_value(cluster.0));
     }
     let response = ClusterClient::new(channel).join(request).await.map_err(|status| match status.code() {

@@ -14,7 +14,7 @@
 //! | `shell` | what all threads and tasks share |
 //! | `worker_thread`, `inbox`, `ticket` | the loop around a core worker, what goes in, and who waits for what comes out |
 //! | `log_thread`, [`disk`] | one record and one sync for all that waits |
-//! | `snapshot_thread`, `snapshot_transfer` | snapshot files, and their way between nodes |
+//! | `snapshot_thread`, `snapshot_transfer`, `throttle` | snapshot files, and their way between nodes |
 //! | `control_thread` | the node's controller and its topology |
 //! | `gossip_thread` | gossip, and the eventual keyspace |
 //! | `peers`, `convert` | streams to the other nodes |
@@ -51,10 +51,13 @@ mod snapshot_thread;
 mod snapshot_transfer;
 mod start;
 mod threads;
+mod throttle;
 mod ticket;
 mod worker_thread;
 
 pub use node::{Node, NodeConfig, NodeFailure};
 pub use ringfort_core::gossip::GossipConfig;
+pub use ringfort_core::limits::{CONCURRENT_MOVES, REPLACE_AFTER};
 pub use ringfort_core::replica::ReadMode;
+pub use ringfort_core::system::Standing;
 pub use start::StartError;

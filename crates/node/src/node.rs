@@ -15,14 +15,16 @@ use crate::routing::Routing;
 use crate::shell::{MAX_SNAPSHOTS_RECEIVED, Shell};
 use crate::snapshot_thread::{self, SnapshotEvent};
 use crate::start::{self, Membership, StartError};
+use crate::throttle::Throttle;
 use crate::ticket::Ticket;
 use crate::{grpc, join, threads, worker_thread};
 use crossbeam_channel::unbounded;
-use ringfort_core::control::Control;
+use ringfort_core::control::{Control, ControlConfig};
 use ringfort_core::gossip::{Gossip, GossipConfig};
 use ringfort_core::limits::ENTRY_BUDGET_BYTES;
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{ReadMode, ReplicaConfig};
+use ringfort_core::system::Standing;
 use ringfort_core::worker::{Worker, WorkerConfig, worker_of};
 use ringfort_ring::ShardCount;
 use std::fs::File;
@@ -64,6 +66,16 @@ pub struct NodeConfig {
     /// Addresses of nodes that take this one into their cluster, if the directory is empty.
     pub join: Vec<String>,
     pub join_timeout: Duration,
+    /// Join under the name of a member whose directory is lost.
+    pub replace: bool,
+    /// What the node may fail together with; empty for nothing in particular.
+    pub zone: String,
+    /// Shards that receive a new replica at the same time, as long as this node leads the system shard.
+    pub moves: usize,
+    /// Bytes a second that all snapshots sent from here may take together.
+    pub move_bandwidth: Option<u64>,
+    /// A node that is silent for this long is replaced by others, as long as this node leads the system shard.
+    pub replace_after: Duration,
     /// How many shards a new cluster has.
     pub shards: ShardCount,
     /// Threads that run the shards; as many run the network.
@@ -139,7 +151,9 @@ impl Node {
             log_bytes: AtomicU64::new(0),
             next_received: AtomicU64::new(boot_nonce),
             receives: Semaphore::new(MAX_SNAPSHOTS_RECEIVED),
+            move_bandwidth: Throttle::new(config.move_bandwidth),
             failure: watch::Sender::new(None),
+            departure: watch::Sender::new(None),
             handing_over: AtomicBool::new(false),
             pressure: Pressure::new(config.max_memory_bytes),
             in_flight: InFlight::default(),
@@ -147,7 +161,9 @@ impl Node {
         });
 
         let now = clock::moment();
-        let mut control = Control::new(node, topology.clone(), member.addresses(), now);
+        let control_config =
+            ControlConfig { moves: config.moves, replace_after: config.replace_after, mutation: Mutation::None };
+        let mut control = Control::new(node, topology.clone(), member.addresses(), control_config, now);
         let replica = ReplicaConfig {
             seed: topology.cluster.0,
             boot_nonce,
@@ -229,6 +245,18 @@ impl Node {
             match failure.wait_for(Option::is_some).await {
                 Ok(reason) => NodeFailure(reason.clone().unwrap_or_default()),
                 Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Waits until the node is no member any more, and says why. Then it is to be shut down; started again, it joins as a
+    /// new one if it was [dead](Standing::Dead), and is refused otherwise.
+    pub fn departed(&self) -> impl Future<Output = Standing> + use<> {
+        let mut departure = self.shell.departure.subscribe();
+        async move {
+            match departure.wait_for(Option::is_some).await.map(|why| *why) {
+                Ok(Some(why)) => why,
+                _ => std::future::pending().await,
             }
         }
     }

@@ -111,8 +111,7 @@ mod tests {
 
     #[test]
     fn the_system_shard_has_a_place_of_its_own_and_unknown_shards_none() {
-        let text = String::new;
-        let member = Member { name: text(), identity: Identity(1), raft_address: text(), grpc_address: text() };
+        let member = Member { identity: Identity(1), ..Member::default() };
         let topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), member);
         let routing = Routing::new(Arc::new(topology));
         routing.set_leader(ShardId::SYSTEM, NodeId(3));

@@ -11,9 +11,11 @@ use crate::peers::Peers;
 use crate::pressure::Pressure;
 use crate::routing::Routing;
 use crate::snapshot_thread::SnapshotEvent;
+use crate::throttle::Throttle;
 use crossbeam_channel::Sender;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::Failure;
+use ringfort_core::system::Standing;
 use ringfort_core::types::{ClusterId, NodeId, ShardId};
 use ringfort_core::worker::worker_of;
 use std::sync::Arc;
@@ -42,8 +44,12 @@ pub struct Shell {
     /// Makes the names of received snapshots unique: it starts at random.
     pub next_received: AtomicU64,
     pub receives: Semaphore,
+    /// For all snapshots that are sent.
+    pub move_bandwidth: Throttle,
     /// Why the node must not go on, in words for the operator.
     pub failure: watch::Sender<Option<String>>,
+    /// Why the node is no member any more.
+    pub departure: watch::Sender<Option<Standing>>,
     /// The node hands over what it leads, to stop then.
     pub handing_over: AtomicBool,
     /// What the node has no room for.

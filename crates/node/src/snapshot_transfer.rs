@@ -1,7 +1,8 @@
 //! Snapshots on their way between nodes, each on a connection of its own, so that none delays anything else.
 //!
 //! The sender streams a file's frames as they are; the receiver checks each, writes the file, builds the state from it,
-//! and only then tells the worker. An empty state travels as its place in the log alone.
+//! and only then tells the worker. An empty state travels as its place in the log alone. All that a node sends shares
+//! `--move-bandwidth`: whoever streams waits for its turn before each frame.
 
 use crate::convert;
 use crate::disk::FileDisk;
@@ -21,6 +22,7 @@ use ringfort_proto::v1::peer_client::PeerClient;
 use ringfort_proto::v1::{self, SnapshotAck, SnapshotChunk, snapshot_chunk::Part};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -63,7 +65,7 @@ pub async fn send(shell: Arc<Shell>, name: String, message: RaftMessage) {
     shell.worker(shard).push_event(Event::SnapshotSent { shard, to, arrived });
 }
 
-async fn stream(shell: &Shell, name: String, message: RaftMessage) -> Result<SnapshotAck, TransferError> {
+async fn stream(shell: &Arc<Shell>, name: String, message: RaftMessage) -> Result<SnapshotAck, TransferError> {
     let to_node = message.to.node();
     let members = shell.routing.members();
     let address = &members.get(&to_node).ok_or(TransferError::UnknownNode)?.raft_address;
@@ -76,8 +78,9 @@ async fn stream(shell: &Shell, name: String, message: RaftMessage) -> Result<Sna
         message: Some(convert::to_wire(message)),
         header: Bytes::new(),
     };
-    let disk = shell.disk.clone();
-    let reading = tokio::task::spawn_blocking(move || read(disk, &name, header, &parts_tx));
+    let (disk, sender) = (shell.disk.clone(), shell.clone());
+    let pace = move |bytes| std::thread::sleep(sender.move_bandwidth.pause(Instant::now(), bytes));
+    let reading = tokio::task::spawn_blocking(move || read(disk, &name, header, &parts_tx, pace));
     let mut client = PeerClient::new(channel);
     let answer = client.snapshot(ReceiverStream::new(parts_rx)).await;
     match reading.await {
@@ -92,6 +95,7 @@ fn read(
     name: &str,
     mut header: v1::SnapshotHeader,
     parts: &mpsc::Sender<SnapshotChunk>,
+    pace: impl Fn(usize),
 ) -> Result<(), TransferError> {
     let send = |part| parts.blocking_send(SnapshotChunk { part: Some(part) }).is_ok();
     if name.is_empty() {
@@ -103,6 +107,7 @@ fn read(
     let mut goes_on = send(Part::Header(header));
     let mut sequence = 0;
     while goes_on && let Some(payload) = reader.next_frame()? {
+        pace(payload.len());
         goes_on = send(Part::Payload(v1::SnapshotPayload { sequence, payload }));
         sequence += 1;
     }

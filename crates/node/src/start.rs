@@ -3,17 +3,19 @@
 //! 1. The directory is locked, so that no two processes share it.
 //! 2. Its owner is written, if it has none, before the first contact with a cluster: joining twice is then the same.
 //! 3. What the directory holds decides; only an empty one looks at `bootstrap` and `join`.
-//! 4. With both, a cluster that is found wins: a first node that lost its directory is then refused by its former peers
+//! 4. A directory whose node is no member any more says so: one that an operator had leave is refused, one that was given
+//!    up as dead is cleared, and its node joins the others that it knew as a new one.
+//! 5. With both, a cluster that is found wins: a first node that lost its directory is then refused by its former peers
 //!    under its old name, instead of answering clients from an empty cluster of its own.
 
 use crate::disk::FileDisk;
-use crate::join;
+use crate::join::{self, Joins};
 use crate::node::NodeConfig;
 use crate::random::{random_u64, random_u128};
 use ringfort_core::boot::{self, Boot, BootError, Owner};
 use ringfort_core::log::LogConfig;
 use ringfort_core::system::topology::MAX_NAME_BYTES;
-use ringfort_core::system::{Member, Topology};
+use ringfort_core::system::{Member, Standing, Topology};
 use ringfort_core::types::{ClusterId, Identity, NodeId};
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -22,8 +24,6 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
-
-const LOCK_FILE: &str = "lock";
 
 /// Why a node does not start, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,11 @@ pub enum StartError {
     NoTopology { directory: String },
     #[error("{directory} is empty: give --bootstrap to begin a new cluster, or --join-addr HOST:PORT to join one")]
     NoWay { directory: String },
+    #[error(
+        "the node of {directory} has left its cluster, which has all that it held: delete the directory, or choose an \
+         empty --raft-dir to join as a new node"
+    )]
+    Departed { directory: String },
     #[error("the cluster refuses this node (asked at {address}): {reason}")]
     Refused { address: String, reason: String },
     #[error("no node at {addresses} took this one in before --join-timeout: {reason}")]
@@ -99,8 +104,17 @@ pub fn membership(
     let disk = FileDisk::open(&config.directory)
         .map_err(|source| StartError::Directory { directory: directory.clone(), source })?;
     let disk = Arc::new(disk);
+    match boot::departure(&*disk).map_err(boot_error)? {
+        None => {}
+        Some(Standing::Dead) => {
+            tracing::warn!("this node was silent for so long that others took its place: it joins as a new one");
+            boot::clear(&*disk).map_err(boot_error)?;
+        }
+        Some(_) => return Err(StartError::Departed { directory }),
+    }
     let owner = owner(&disk, config, &directory)?;
-    let member = Member { name: owner.name, identity: owner.identity, raft_address, grpc_address };
+    let zone = config.zone.clone();
+    let member = Member { name: owner.name, identity: owner.identity, raft_address, grpc_address, zone };
     let log_config = LogConfig { segment_bytes: config.segment_bytes };
     let mut boot = boot::open(&disk, log_config.clone()).map_err(boot_error)?;
 
@@ -109,24 +123,28 @@ pub fn membership(
         if has_data {
             return Err(StartError::NoTopology { directory });
         }
-        let others = others(&config.join, config.listen, &member.grpc_address);
-        let found = if config.bootstrap { runtime.block_on(join::find(&others)) } else { None };
+        let contacts = boot::contacts(&*disk).map_err(boot_error)?;
+        let may_begin = config.bootstrap && contacts.is_empty();
+        let given = [&config.join[..], &contacts].concat();
+        let others = others(&given, config.listen, &member.grpc_address);
+        let found = if may_begin { runtime.block_on(join::find(&others)) } else { None };
         if let Some(address) = &found {
             tracing::info!("no new cluster is begun: {address} belongs to one");
         }
-        if config.bootstrap && found.is_none() {
+        if may_begin && found.is_none() {
             drop(boot);
             let topology = Topology::bootstrap(ClusterId(random_u64()?), config.shards, member.clone());
-            boot::bootstrap(&disk, log_config.clone(), &topology).map_err(boot_error)?;
+            boot::bootstrap(&disk, log_config.clone(), &topology, NodeId(1)).map_err(boot_error)?;
             boot = boot::open(&disk, log_config).map_err(boot_error)?;
             tracing::info!(cluster = %topology.cluster, shards = config.shards.get(), "began a new cluster");
-        } else if config.join.is_empty() {
+        } else if given.is_empty() {
             return Err(StartError::NoWay { directory });
         } else if others.is_empty() {
-            return Err(StartError::JoinsItself { address: config.join.join(", ") });
+            return Err(StartError::JoinsItself { address: given.join(", ") });
         } else {
             let deadline = Instant::now() + config.join_timeout;
-            let joined = runtime.block_on(join::join(&others, &member, deadline))?;
+            let joins = if config.replace { Joins::Replacing } else { Joins::New };
+            let joined = runtime.block_on(join::join(&others, &member, joins, deadline))?;
             boot::save_topology(&*disk, &joined.topology).map_err(|error| boot_error(error.into()))?;
             tracing::info!(cluster = %joined.topology.cluster, node = %joined.node, "joined the cluster");
             boot.topology = Some(joined.topology);
@@ -156,7 +174,7 @@ fn lock(path: &Path) -> Result<File, StartError> {
     let directory = || path.display().to_string();
     let failed = |source| StartError::Directory { directory: directory(), source };
     fs::create_dir_all(path).map_err(failed)?;
-    let file = File::create(path.join(LOCK_FILE)).map_err(failed)?;
+    let file = File::create(path.join(boot::LOCK_FILE)).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StartError::Locked { directory: directory() }),

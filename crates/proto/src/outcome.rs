@@ -5,7 +5,7 @@
 //! | `UNAVAILABLE` | `not-applied` | no leader, another leader, shutting down | asks `ringfort-leader` or another node at once |
 //! | `RESOURCE_EXHAUSTED` | `not-applied` | a queue or the memory is full | retries later |
 //! | `INVALID_ARGUMENT` | `not-applied` | the request is wrong | does not retry |
-//! | `FAILED_PRECONDITION` | `not-applied` | this is another cluster | does not retry |
+//! | `FAILED_PRECONDITION` | `not-applied` | this is another cluster, or what is asked can't be done as things stand | does not retry |
 //! | `DEADLINE_EXCEEDED` | `unknown` | no quorum answered in time | never retries a write |
 //! | any other | none | something broke on the way | never retries a write |
 //!
@@ -57,6 +57,11 @@ pub fn other_cluster(cluster_id: u64) -> Status {
     marked(Code::FailedPrecondition, format!("this node belongs to cluster {cluster_id:016x}"), NOT_APPLIED)
 }
 
+/// `FAILED_PRECONDITION`: something else must be done first, which the message says.
+pub fn refused(message: impl Into<String>) -> Status {
+    marked(Code::FailedPrecondition, message, NOT_APPLIED)
+}
+
 /// `DEADLINE_EXCEEDED`: proposed, and no answer in time.
 pub fn unknown(message: impl Into<String>) -> Status {
     marked(Code::DeadlineExceeded, message, UNKNOWN)
@@ -99,7 +104,7 @@ mod tests {
     fn what_a_node_marks_is_read_back() {
         let leader = unavailable("not the leader", Some("node2:50051"));
         assert_eq!(metadata::leader(leader.metadata()), Some("node2:50051"));
-        for status in [leader, overloaded("full"), invalid("empty key"), other_cluster(7)] {
+        for status in [leader, overloaded("full"), invalid("empty key"), refused("first"), other_cluster(7)] {
             assert_eq!(of(&status), Outcome::NotApplied, "{status}");
         }
         assert_eq!(of(&unknown("no quorum")), Outcome::Unknown);

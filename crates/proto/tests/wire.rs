@@ -22,7 +22,7 @@ fn fixed_messages_keep_their_bytes() {
         node_id: "n".into(),
         raft_address: "r".into(),
         grpc_address: "g".into(),
-        identity: Bytes::new(),
+        ..Default::default()
     };
     assert_eq!(join.encode_to_vec(), b"\x0a\x01n\x12\x01r\x1a\x01g");
 }

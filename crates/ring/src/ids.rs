@@ -10,6 +10,24 @@ pub struct NodeId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ShardId(pub u32);
 
+/// What nodes may fail together with: a rack, a room, a provider's zone. Its number means nothing beyond being the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Zone(pub u32);
+
+/// A node, and the zone it is in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Site {
+    pub node: NodeId,
+    pub zone: Zone,
+}
+
+impl From<NodeId> for Site {
+    /// All nodes in one zone are as good as no zones.
+    fn from(node: NodeId) -> Site {
+        Site { node, zone: Zone::default() }
+    }
+}
+
 impl ShardId {
     /// The Raft group that holds the cluster's own state. It owns no slots.
     pub const SYSTEM: ShardId = ShardId(u32::MAX);

@@ -2,7 +2,7 @@
 //!
 //! | module | the idea in it |
 //! |---|---|
-//! | [`ids`] | the two names that everything else speaks of: a node, a shard |
+//! | [`ids`] | the names that everything else speaks of: a node, its zone, a shard |
 //! | [`slot`] | key -> slot, exactly as Redis Cluster clients compute it |
 //! | [`shards`] | slot -> shard: equal runs of consecutive slots, fixed when the cluster is bootstrapped |
 //! | [`token`], [`ring`] | the consistent-hash ring: in which order a shard likes the nodes |
@@ -19,8 +19,8 @@ pub mod shards;
 pub mod slot;
 pub mod token;
 
-pub use ids::{NodeId, ShardId};
-pub use placement::{Placement, place, place_one};
+pub use ids::{NodeId, ShardId, Site, Zone};
+pub use placement::{Placement, even_leaders, place, place_one};
 pub use ring::Ring;
 pub use shards::{InvalidShardCount, ShardCount};
 pub use slot::{Slot, slot_of};

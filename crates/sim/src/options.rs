@@ -51,6 +51,12 @@ pub struct Faults {
     pub crashes: Option<Episodes>,
     /// All nodes crash together.
     pub power_losses: Option<Episodes>,
+    /// All nodes of a zone crash together.
+    pub zone_losses: Option<Episodes>,
+    /// A node loses its disk, and joins anew under its old name. Only while nothing else is missing.
+    pub wipes: Option<Episodes>,
+    /// One node goes for good. Only while nothing else is missing, and of four nodes or more.
+    pub death: bool,
     /// A node stands still while the world goes on, then catches up.
     pub stalls: Option<Episodes>,
     /// A node's syncs take [`Options::slow_sync`].
@@ -71,6 +77,14 @@ pub struct Options {
     pub nodes: usize,
     /// Nodes that join during the run.
     pub joins: usize,
+    /// Zones that the nodes are in, in turn; one for none.
+    pub zones: usize,
+    /// What operators ask for during the run: nodes that leave or are drained, pauses.
+    pub operations: usize,
+    /// Shards that receive a new replica at the same time.
+    pub moves: usize,
+    /// A node that is silent for this long is replaced, if there are enough others.
+    pub replace_after: Duration,
     /// A power of two, 1 to 8.
     pub shards: usize,
     /// Workers of each node.
@@ -104,6 +118,10 @@ impl Options {
             seed,
             nodes: *root.fork("nodes").pick_weighted(&[(1, 1), (1, 2), (6, 3), (1, 4), (3, 5)]),
             joins: *root.fork("joins").pick_weighted(&[(5, 0), (3, 1), (2, 2)]),
+            zones: *root.fork("zones").pick(&[1, 3]),
+            operations: *root.fork("operations").pick_weighted(&[(4, 0), (2, 1), (2, 3), (2, 8)]),
+            moves: *root.fork("moves").pick(&[1, 2, 8]),
+            replace_after: milliseconds(between("replace after", 2_000..=10_000)),
             shards: 1 << between("shards", 0..=3),
             workers: between("workers", 1..=3) as usize,
             clients: between("clients", 1..=10) as usize,
@@ -170,6 +188,9 @@ fn sample_faults(root: &Random) -> Faults {
         bridges: episodes("bridges", 2_000),
         crashes: episodes("crashes", 2_000),
         power_losses: episodes("power losses", 500),
+        zone_losses: episodes("zone losses", 2_000),
+        wipes: episodes("wipes", 1_000),
+        death: class(root, "death").1,
         stalls: episodes("stalls", 1_000),
         slow_disks: episodes("slow disks", 2_000),
         corruption: class(root, "corruption").1,
@@ -191,6 +212,10 @@ impl fmt::Display for Options {
         line("seed", format_args!("{}", self.seed))?;
         line("duration", format_args!("{:?} simulated", self.duration))?;
         line("nodes", format_args!("{}, and {} joining", self.nodes, self.joins))?;
+        line("zones", format_args!("{}", self.zones))?;
+        line("operations", format_args!("{}", self.operations))?;
+        line("moves", format_args!("{} at once", self.moves))?;
+        line("replace after", format_args!("{:?}", self.replace_after))?;
         line("shards", format_args!("{}", self.shards))?;
         line("workers", format_args!("{} a node", self.workers))?;
         line("clients", format_args!("{}, thinking {:?}", self.clients, self.think_time))?;
@@ -216,6 +241,8 @@ impl fmt::Display for Options {
             ("bridges", &faults.bridges),
             ("crashes", &faults.crashes),
             ("power losses", &faults.power_losses),
+            ("zone losses", &faults.zone_losses),
+            ("wipes", &faults.wipes),
             ("stalls", &faults.stalls),
             ("slow disks", &faults.slow_disks),
             ("wall steps", &faults.wall_steps),
@@ -227,6 +254,7 @@ impl fmt::Display for Options {
             }
         }
         let on = |on| if on { "on" } else { "off" };
+        line("death", format_args!("{}", on(faults.death)))?;
         line("corruption", format_args!("{}", on(faults.corruption)))?;
         line("clock drift", format_args!("{}", on(faults.clock_drift)))
     }
@@ -245,7 +273,7 @@ mod tests {
 
     #[test]
     fn every_class_of_faults_is_on_in_half_of_the_runs() {
-        let mut on = [0u32; 14];
+        let mut on = [0u32; 17];
         for seed in 0..1000 {
             let Options { link, faults, .. } = Options::sample(seed);
             let classes = [
@@ -258,6 +286,9 @@ mod tests {
                 faults.bridges.is_some(),
                 faults.crashes.is_some(),
                 faults.power_losses.is_some(),
+                faults.zone_losses.is_some(),
+                faults.wipes.is_some(),
+                faults.death,
                 faults.stalls.is_some(),
                 faults.slow_disks.is_some(),
                 faults.corruption,

@@ -6,7 +6,9 @@ use ringfort_sim::seeds::{run_caught, run_seeds};
 use std::time::Duration;
 
 /// Seeds that once failed, and what went wrong.
-const FOUND: [(u64, &str); 6] = [
+const FOUND: [(u64, &str); 8] = [
+    (105, "placement took a node its last replica to spread zones, and gave it another one as to a new node, for ever"),
+    (161, "a node whose answer to its first join was lost was given up, and then refused for its identity"),
     (162, "replicas were retired before the remaining voters knew that the change was committed"),
     (96, "a learner that had everything counted as lagging while Raft was probing it"),
     (180, "the same, of a shard on its way to another node"),

@@ -1,6 +1,7 @@
 //! The subcommands, one a file.
 
 mod bench;
+mod cluster;
 mod completions;
 mod config;
 mod delete;
@@ -29,6 +30,7 @@ pub enum Command {
     Delete(delete::Delete),
     Scan(scan::Scan),
     Status(status::Status),
+    Cluster(cluster::Cluster),
     Bench(bench::Bench),
     #[command(hide = true)]
     BenchEcho(bench::echo::BenchEcho),
@@ -47,6 +49,7 @@ impl Command {
             Command::Delete(delete) => delete.run(),
             Command::Scan(scan) => scan.run(),
             Command::Status(status) => status.run(),
+            Command::Cluster(cluster) => cluster.run(),
             Command::Bench(bench) => bench.run(),
             Command::BenchEcho(echo) => echo.run(),
             Command::Config(config) => config.run(),

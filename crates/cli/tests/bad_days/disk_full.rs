@@ -149,3 +149,29 @@ async fn one_full_disk_of_three_does_not_stop_the_cluster() {
     cluster.nodes[1].kill();
     assert_has(&client, &acknowledged).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_replica_waits_for_space_and_nobody_waits_for_it() {
+    let mut cluster = Cluster::prepare(2, &SMALL);
+    let Some(disk) = SmallDisk::mount(&cluster.nodes[1].directory) else {
+        return skip("a small disk can't be mounted here");
+    };
+    cluster.nodes[0].start();
+    cluster.wait_until_complete(1);
+    let client = cluster.client();
+    let written: Vec<usize> = (0..100).collect();
+    for &number in &written {
+        client.put(format!("k{number}"), value(number)).await.unwrap();
+    }
+    // Enough for the node to start with, and not for the data of 6 MiB.
+    std::fs::write(disk.ballast(), vec![1; (DISK_BYTES - (5 << 20)) as usize]).unwrap();
+    cluster.nodes[1].start();
+    cluster.wait_for_status("node2 is a member", |status| status["nodes"].as_array().is_some_and(|all| all.len() == 2));
+    let status = cluster.wait_for_status("a replica is on its way", |status| status["moves"]["left"] != 0);
+    assert_eq!(status["healthy"], false);
+    assert_has(&client, &written).await;
+    client.put("k0", value(0)).await.unwrap();
+    disk.free();
+    cluster.wait_until_complete(2);
+    assert_has(&client, &written).await;
+}

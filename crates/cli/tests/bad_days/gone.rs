@@ -65,6 +65,6 @@ async fn clients_that_leave_take_their_requests_along() {
     cluster.wait_until_complete(3);
     // Nothing waits for those who left: there is room for others. The very node is asked, whoever leads the key.
     let mut client = KvClient::connect(format!("http://{}", cluster.nodes[0].endpoint())).await.unwrap();
-    client.put(PutRequest { key: "other".into(), value: "v".into() }).await.unwrap();
+    client.put(PutRequest { key: "other".into(), value: "v".into(), ..Default::default() }).await.unwrap();
     assert_eq!(cluster.prints(&["get", "other"]), "v");
 }

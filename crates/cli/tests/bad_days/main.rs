@@ -7,6 +7,7 @@
 //! | `gone` | no quorum, and clients that leave before they are answered |
 //! | `gossip` | gossip that is forged, truncated, too large or from the future |
 //! | `overload` | more requests than can be done, more data than may be held |
+//! | `leaving` | nodes that may not leave, leave while others are down, die in the middle, or come back too late |
 //! | `disk_full` | no space for the log |
 //! | `corruption` | bits that flip in files |
 //! | `wall_clock` | time that steps backwards |
@@ -18,6 +19,7 @@ mod disk_full;
 mod gone;
 mod gossip;
 mod http2;
+mod leaving;
 mod overload;
 mod starting;
 mod strangers;

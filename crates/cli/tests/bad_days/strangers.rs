@@ -110,7 +110,7 @@ async fn nonsense_in_the_words_of_a_peer_changes_nothing() {
         })
     });
     let put = |key: &[u8], length: usize| {
-        Some(Op::Put(PutRequest { key: key.to_vec().into(), value: vec![b'v'; length].into() }))
+        Some(Op::Put(PutRequest { key: key.to_vec().into(), value: vec![b'v'; length].into(), consistency: 0 }))
     };
     let ops = [
         (own, None),

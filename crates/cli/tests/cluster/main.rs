@@ -9,11 +9,13 @@
 //! | `crashes` | no acknowledged write is lost to `kill -9` of a leader, or of all nodes |
 //! | `eventual` | the eventual keyspace takes writes without a quorum, and all nodes come to hold the same |
 //! | `growth` | one node becomes five under load |
+//! | `coming_and_going` | three nodes become five, then four, then three under load, and one that was given up comes back |
 //! | `playground` | `ringfort playground`, and that it leaves nothing behind |
 //! | `grpcurl` | a stranger's tool finds its way |
 //! | `refusals` | bad input, and clusters that can't answer |
 
 mod addresses;
+mod coming_and_going;
 mod crashes;
 mod eventual;
 mod growth;

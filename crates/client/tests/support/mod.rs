@@ -224,4 +224,24 @@ impl Cluster for Server {
     async fn gossip(&self, _: Request<GossipRequest>) -> Result<Response<GossipResponse>, Status> {
         Err(Status::unimplemented("not needed here"))
     }
+
+    async fn plan(&self, _: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn drain(&self, _: Request<DrainRequest>) -> Result<Response<OperationResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<OperationResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn pause(&self, _: Request<PauseRequest>) -> Result<Response<OperationResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn balance_leaders(&self, _: Request<BalanceLeadersRequest>) -> Result<Response<OperationResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
 }

@@ -9,21 +9,32 @@
 //! reaches, and with their votes can become part of a quorum again, which then writes its addresses into the topology
 //! ([`whereabouts`]).
 //!
-//! Leaders of shards report how their membership stands to the leader of the system shard. Its controller compares
-//! that with what the topology wants and answers with one step at a time ([`plan`]). It keeps nothing that it could
-//! not learn again, so that a new system leader goes on where the old one stopped: reports of shards that are not
+//! Leaders of shards report how their membership stands to the leader of the system shard. Its controller (`controller.rs`)
+//! compares that with what the topology wants and answers with one step at a time ([`plan`]). It keeps nothing that it
+//! could not learn again, so that a new system leader goes on where the old one stopped: reports of shards that are not
 //! settled are repeated.
+//!
+//! A node that is not in the latest topology is no member any more. It goes on calling the others, who answer with that
+//! topology; so it learns its fate however long it was away.
 
 pub mod codec;
+mod controller;
 pub mod plan;
+pub mod preview;
+pub mod progress;
+pub mod removal;
+mod silence;
 mod whereabouts;
 
-use crate::limits::{MAX_CONCURRENT_MOVES, TICK};
+use crate::limits::{CONCURRENT_MOVES, REPLACE_AFTER, TICK};
 use crate::message::{Beacon, ControlMessage, ShardReport, StepRequest};
-use crate::system::{Addresses, Member, Members, SystemCommand, Topology};
+use crate::mutation::Mutation;
+use crate::system::{Addresses, Member, Members, Standing, SystemCommand, Topology};
 use crate::time::Moment;
-use crate::types::{Epoch, NodeId, ReplicaId, ShardId, Term};
-use plan::Action;
+use crate::types::{NodeId, ReplicaId, ShardId, Term};
+use controller::Controller;
+use progress::Progress;
+use silence::Silence;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +48,22 @@ pub const SILENT_AFTER: Duration = Duration::from_secs(2);
 
 /// A step or a proposal whose effect has not been seen for this long is decided anew.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How a node runs the cluster while it leads the system shard.
+#[derive(Clone, Copy, Debug)]
+pub struct ControlConfig {
+    /// Shards that receive a new replica at the same time.
+    pub moves: usize,
+    /// A node that is silent for this long loses its replicas to others.
+    pub replace_after: Duration,
+    pub mutation: Mutation,
+}
+
+impl Default for ControlConfig {
+    fn default() -> ControlConfig {
+        ControlConfig { moves: CONCURRENT_MOVES, replace_after: REPLACE_AFTER, mutation: Mutation::None }
+    }
+}
 
 /// What a [`Control`] wants done.
 #[derive(Default)]
@@ -52,6 +79,8 @@ pub struct ControlEffects {
     pub members: Option<Arc<Members>>,
     /// Who leads which shard, where that has changed.
     pub leaders: Vec<(ShardId, NodeId)>,
+    /// This node is no member any more, for this reason. It must stop, and its directory serves no longer.
+    pub departure: Option<Standing>,
 }
 
 /// One node's controller and its knowledge of the others.
@@ -62,42 +91,41 @@ pub struct Control {
     /// The shards that this node leads.
     led: BTreeMap<ShardId, Term>,
     leaders: BTreeMap<ShardId, (Term, NodeId)>,
-    heard: BTreeMap<NodeId, Moment>,
-    reports: BTreeMap<ShardId, Reported>,
+    silence: Silence,
+    controller: Controller,
     /// Replicas of this node whose log can't be trusted, to be replaced by new ones.
     lost: BTreeSet<(ShardId, ReplicaId)>,
-    placed: Option<(Epoch, Moment)>,
     renewed: Option<Moment>,
     readdressed: Option<Moment>,
     next_beacon: Moment,
     beacon_due: bool,
+    has_departed: bool,
     out: ControlEffects,
-}
-
-/// A shard's latest report, and when it was last acted upon.
-struct Reported {
-    report: ShardReport,
-    acted: Option<Moment>,
-    action: Option<Action>,
 }
 
 impl Control {
     /// `addresses` are where this node is reached now.
-    pub fn new(node: NodeId, topology: Arc<Topology>, addresses: Addresses, now: Moment) -> Control {
+    pub fn new(
+        node: NodeId,
+        topology: Arc<Topology>,
+        addresses: Addresses,
+        config: ControlConfig,
+        now: Moment,
+    ) -> Control {
         let mut control = Control {
             node,
             topology: topology.clone(),
             whereabouts: Whereabouts::new(node, addresses),
             led: BTreeMap::new(),
             leaders: BTreeMap::new(),
-            heard: BTreeMap::new(),
-            reports: BTreeMap::new(),
+            silence: Silence::new(now),
+            controller: Controller::new(node, config),
             lost: BTreeSet::new(),
-            placed: None,
             renewed: None,
             readdressed: None,
             next_beacon: now,
             beacon_due: true,
+            has_departed: false,
             out: ControlEffects::default(),
         };
         control.out.topology = Some(topology);
@@ -116,12 +144,12 @@ impl Control {
 
     /// When `node` was last heard of.
     pub fn heard_at(&self, node: NodeId) -> Option<Moment> {
-        self.heard.get(&node).copied()
+        self.silence.heard_at(node)
     }
 
-    /// The latest report of each shard. Complete only on the leader of the system shard.
-    pub fn reports(&self) -> impl Iterator<Item = &ShardReport> {
-        self.reports.values().map(|reported| &reported.report)
+    /// How far the moves are. Known only on the leader of the system shard.
+    pub fn progress(&self, now: Moment) -> Option<Progress> {
+        self.led.contains_key(&ShardId::SYSTEM).then(|| self.controller.progress(now))
     }
 
     /// When [`handle_tick`](Control::handle_tick) is due.
@@ -131,14 +159,17 @@ impl Control {
 
     /// Says what is due to be said, and on the system shard's leader decides what is to be done.
     pub fn handle_tick(&mut self, now: Moment) {
+        self.silence.tick(now, self.topology.nodes.keys().copied());
+        if self.has_departed {
+            return;
+        }
         if self.beacon_due || now >= self.next_beacon {
             self.beacon(now);
         }
         self.ask_for_new_replicas(now);
         self.ask_for_own_addresses(now);
         if self.led.contains_key(&ShardId::SYSTEM) {
-            self.place(now);
-            self.act(now);
+            self.controller.run(now, &self.topology, &self.silence, &mut self.out);
         }
     }
 
@@ -147,13 +178,18 @@ impl Control {
         if topology.epoch <= self.topology.epoch || topology.cluster != self.topology.cluster {
             return;
         }
+        if !topology.nodes.contains_key(&self.node) {
+            // An old departure is forgotten; what is left is that an operator has to look.
+            let why = topology.departed.get(&self.node).map_or(Standing::Leaving, |departed| departed.why);
+            self.has_departed = true;
+            self.out.departure = Some(why);
+            return;
+        }
         self.whereabouts.follow(&self.topology, &topology);
         self.topology = topology.clone();
         self.out.topology = Some(topology);
         self.publish_members();
         self.beacon_due = true;
-        let nodes = &self.topology.nodes;
-        self.heard.retain(|node, _| nodes.contains_key(node));
     }
 
     /// A replica on this node has become its shard's leader, or ceased to be.
@@ -164,7 +200,7 @@ impl Control {
         } else {
             self.led.remove(&shard);
             if shard == ShardId::SYSTEM {
-                self.reports.clear();
+                self.controller.forget();
             }
         }
         self.beacon_due = true;
@@ -201,10 +237,14 @@ impl Control {
 
     /// Takes a message of another node.
     pub fn handle_message(&mut self, now: Moment, from: NodeId, message: ControlMessage) {
+        if self.topology.departed.contains_key(&from) {
+            self.out.messages.push((from, ControlMessage::Topology(self.topology.clone())));
+            return;
+        }
         if !self.topology.nodes.contains_key(&from) && !matches!(message, ControlMessage::Topology(_)) {
             return;
         }
-        self.heard.insert(from, now);
+        self.silence.hear(from, now);
         match message {
             ControlMessage::Beacon(beacon) => self.handle_beacon(from, beacon),
             ControlMessage::Topology(topology) => self.handle_topology(topology),
@@ -249,18 +289,9 @@ impl Control {
     }
 
     fn handle_report(&mut self, report: ShardReport) {
-        let known = self.reports.get(&report.shard);
-        let is_old = known.is_some_and(|known| {
-            let version = |report: &ShardReport| (report.term, report.configuration);
-            version(&report) < version(&known.report)
-        });
-        if is_old || !self.led.contains_key(&ShardId::SYSTEM) {
-            return;
+        if self.led.contains_key(&ShardId::SYSTEM) {
+            self.controller.learn(report);
         }
-        // The same report again means that what was decided on it is under way, or was lost.
-        let same = known.filter(|known| known.report == report);
-        let (acted, action) = same.map_or((None, None), |known| (known.acted, known.action.clone()));
-        self.reports.insert(report.shard, Reported { report, acted, action });
     }
 
     fn beacon(&mut self, now: Moment) {
@@ -298,62 +329,7 @@ impl Control {
         let member = known.at(self.whereabouts.own().clone());
         if member != *known && self.readdressed.is_none_or(|at| now >= at + PATIENCE) {
             self.readdressed = Some(now);
-            self.out.proposals.push(SystemCommand::Join(member));
-        }
-    }
-
-    /// Wants the shards where the ring puts them.
-    fn place(&mut self, now: Moment) {
-        let epoch = self.topology.epoch;
-        if self.placed.is_some_and(|(at_epoch, at)| at_epoch == epoch && now < at + PATIENCE) {
-            return;
-        }
-        self.placed = Some((epoch, now));
-        let groups = plan::wanted(&self.topology);
-        if !groups.is_empty() {
-            self.out.proposals.push(SystemCommand::Place { based_on: epoch, groups });
-        }
-    }
-
-    /// Takes the next step of every shard that is not as it should be.
-    fn act(&mut self, now: Moment) {
-        let adding = |reported: &Reported| matches!(reported.action, Some(Action::AddLearner(_)));
-        let moving = |reported: &Reported| !reported.report.learners.is_empty() || adding(reported);
-        let mut moves = self.reports.values().filter(|reported| moving(reported)).count();
-        for (shard, reported) in &mut self.reports {
-            let Some(group) = self.topology.groups.get(shard) else { continue };
-            if reported.acted.is_some_and(|at| now < at + PATIENCE) {
-                continue;
-            }
-            let was_moving = moving(reported);
-            reported.action = plan::next_action(group, &reported.report);
-            let Some(action) = reported.action.clone() else { continue };
-            if matches!(action, Action::AddLearner(_)) && !was_moving {
-                if moves >= MAX_CONCURRENT_MOVES {
-                    reported.action = None;
-                    continue;
-                }
-                moves += 1;
-            }
-            reported.acted = Some(now);
-            let report = &reported.report;
-            match action.into_step() {
-                Ok(step) => {
-                    let request = StepRequest {
-                        shard: *shard,
-                        leader: report.leader,
-                        term: report.term,
-                        configuration: report.configuration,
-                        step,
-                    };
-                    if report.leader.node() == self.node {
-                        self.out.steps.push(request);
-                    } else {
-                        self.out.messages.push((report.leader.node(), ControlMessage::Step(request)));
-                    }
-                }
-                Err(replica) => self.out.proposals.push(SystemCommand::Retire { shard: *shard, replica }),
-            }
+            self.out.proposals.push(SystemCommand::Join { member, replace: false, known_as: Some(self.node) });
         }
     }
 }
@@ -361,8 +337,9 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::Departed;
     use crate::system::topology::tests::member;
-    use crate::types::ClusterId;
+    use crate::types::{ClusterId, Epoch};
     use ringfort_ring::ShardCount;
 
     #[test]
@@ -372,7 +349,8 @@ mod tests {
         let (shard, node) = (ShardId(0), NodeId(1));
         let replica = topology.replica(shard, node).expect("the first node has all");
         let mut now = Moment::default();
-        let mut control = Control::new(node, Arc::new(topology), member("node1").addresses(), now);
+        let addresses = member("node1").addresses();
+        let mut control = Control::new(node, Arc::new(topology), addresses, ControlConfig::default(), now);
         control.handle_lost_replica(shard, replica);
         let mut asked = |control: &mut Control| {
             now = now + 2 * PATIENCE;
@@ -390,5 +368,34 @@ mod tests {
         control.handle_message(Moment::default(), NodeId(2), leads(shard));
         assert_eq!(asked(&mut control), [SystemCommand::Renew { shard, replica }]);
         assert_eq!(asked(&mut control), [SystemCommand::Renew { shard, replica }], "until it has an effect");
+    }
+
+    #[test]
+    fn a_node_that_was_removed_is_told_when_it_calls_and_falls_silent() {
+        let mut old = Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), member("node1"));
+        old.nodes.insert(NodeId(2), member("node2"));
+        let mut new = old.clone();
+        new.epoch = Epoch(9);
+        let removed = new.nodes.remove(&NodeId(2)).unwrap();
+        new.departed.insert(NodeId(2), Departed::new(&removed, Standing::Dead));
+        let now = Moment::default();
+        let control = |node, topology: Topology| {
+            let addresses = topology.nodes[&NodeId(node)].addresses();
+            Control::new(NodeId(node), Arc::new(topology), addresses, ControlConfig::default(), now)
+        };
+        let (mut member, mut returned) = (control(1, new), control(2, old));
+        returned.handle_tick(now);
+        let said = returned.take_effects().messages;
+        assert_eq!(said.len(), 1, "its beacon");
+        member.take_effects();
+        member.handle_message(now, NodeId(2), said[0].1.clone());
+        let answer = member.take_effects().messages;
+        assert!(matches!(&answer[..], [(NodeId(2), ControlMessage::Topology(_))]), "{answer:?}");
+        returned.handle_message(now, NodeId(1), answer[0].1.clone());
+        let effects = returned.take_effects();
+        assert_eq!(effects.departure, Some(Standing::Dead));
+        assert!(effects.topology.is_none(), "its directory keeps the topology in which it is a member");
+        returned.handle_tick(now + 10 * BEACON_INTERVAL);
+        assert!(returned.take_effects().messages.is_empty());
     }
 }

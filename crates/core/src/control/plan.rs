@@ -12,16 +12,11 @@
 //! So at every point a quorum of voters is caught up, and a crash of anybody leaves a configuration from which the
 //! same rules go on.
 
+use crate::limits::{LARGE_SYSTEM, REPLICATION};
 use crate::message::{ShardReport, Step};
 use crate::system::{Group, Topology};
 use crate::types::{NodeId, ReplicaId, ShardId};
-use ringfort_ring::{Placement, Token, place, place_one};
-
-/// Replicas of a shard, where there are enough nodes.
-pub const REPLICATION: usize = 3;
-
-/// Replicas of the system shard from this many nodes on.
-pub const LARGE_SYSTEM: usize = 5;
+use ringfort_ring::{Placement, Token, even_leaders, place, place_one};
 
 /// The next thing to do for a shard.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,15 +41,51 @@ impl Action {
 
 /// The groups whose wanted nodes are not the ones that the ring gives, with those that it gives.
 pub fn wanted(topology: &Topology) -> Vec<(ShardId, Vec<NodeId>)> {
-    let nodes: Vec<NodeId> = topology.nodes.keys().copied().collect();
-    let wanted_now = |shard: ShardId| topology.groups.get(&shard).map(|group| group.wanted.clone()).unwrap_or_default();
-    let previous = Placement::new(topology.shards.ids().map(wanted_now).collect());
-    let placement = place(&nodes, topology.shards, REPLICATION, &previous);
-    let system_replicas = if nodes.len() >= LARGE_SYSTEM { LARGE_SYSTEM } else { REPLICATION };
-    let system_now = wanted_now(ShardId::SYSTEM);
-    let system = place_one(Token::of_shard(ShardId::SYSTEM), &nodes, system_replicas, &system_now);
+    let sites = topology.sites();
+    let placement = place(&sites, topology.shards, REPLICATION, &placement_now(topology));
+    let system_replicas = if sites.len() >= LARGE_SYSTEM { LARGE_SYSTEM } else { REPLICATION };
+    let system_now = wanted_now(topology, ShardId::SYSTEM);
+    let system = place_one(Token::of_shard(ShardId::SYSTEM), &sites, system_replicas, &system_now);
     let shards = placement.iter().map(|(shard, nodes)| (shard, nodes.to_vec()));
-    shards.chain([(ShardId::SYSTEM, system)]).filter(|(shard, nodes)| *nodes != wanted_now(*shard)).collect()
+    let wanted = shards.chain([(ShardId::SYSTEM, system)]);
+    wanted.filter(|(shard, nodes)| *nodes != wanted_now(topology, *shard)).collect()
+}
+
+/// The shards whose preferred leader changes where all nodes are to lead equally many, with their nodes.
+pub fn with_even_leaders(topology: &Topology) -> Vec<(ShardId, Vec<NodeId>)> {
+    let even = even_leaders(&placement_now(topology));
+    let shards = even.iter().map(|(shard, nodes)| (shard, nodes.to_vec()));
+    shards.filter(|(shard, nodes)| *nodes != wanted_now(topology, *shard)).collect()
+}
+
+fn wanted_now(topology: &Topology, shard: ShardId) -> Vec<NodeId> {
+    topology.groups.get(&shard).map(|group| group.wanted.clone()).unwrap_or_default()
+}
+
+fn placement_now(topology: &Topology) -> Placement {
+    Placement::new(topology.shards.ids().map(|shard| wanted_now(topology, shard)).collect())
+}
+
+/// How many wanted replicas a shard that stands as reported still lacks.
+pub fn arriving(group: &Group, report: &ShardReport) -> usize {
+    group.wanted_replicas().iter().filter(|replica| !report.voters.contains(replica)).count()
+}
+
+/// Whether an action begins something new, which can wait, rather than bring to its end what was begun.
+pub fn begins(action: &Action, group: &Group, report: &ShardReport) -> bool {
+    match action {
+        Action::AddLearner(_) => report.learners.is_empty(),
+        Action::Transfer(_) => group.wanted_replicas().contains(&report.leader),
+        Action::Change { .. } | Action::Retire(_) => false,
+    }
+}
+
+/// A planted bug: the replica that is not wanted any more goes before the one that is has caught up.
+pub fn drop_early(group: &Group, report: &ShardReport) -> Option<Action> {
+    let wanted = group.wanted_replicas();
+    let dropped = report.voters.iter().find(|replica| !wanted.contains(replica) && **replica != report.leader)?;
+    let is_due = report.outgoing.is_empty() && !report.learners.is_empty();
+    is_due.then(|| Action::Change { promote: Vec::new(), remove: vec![*dropped] })
 }
 
 /// The next thing to do for a shard that stands as reported, if any.

@@ -64,7 +64,7 @@ impl Whereabouts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::Control;
+    use crate::control::{Control, ControlConfig};
     use crate::message::{Beacon, ControlMessage};
     use crate::system::SystemCommand;
     use crate::system::topology::tests::member;
@@ -83,7 +83,7 @@ mod tests {
     }
 
     fn control(own: Addresses) -> Control {
-        Control::new(NodeId(1), Arc::new(topology()), own, Moment::default())
+        Control::new(NodeId(1), Arc::new(topology()), own, ControlConfig::default(), Moment::default())
     }
 
     fn at(port: u16) -> Addresses {
@@ -152,7 +152,7 @@ mod tests {
             control.handle_tick(now);
             control.take_effects()
         };
-        let told = SystemCommand::Join(member("node1").at(at(7)));
+        let told = SystemCommand::Join { member: member("node1").at(at(7)), replace: false, known_as: Some(NodeId(1)) };
         let effects = asked(&mut control);
         assert_eq!(effects.proposals, std::slice::from_ref(&told));
         assert_eq!(effects.members.unwrap()[&NodeId(1)].addresses(), at(7));

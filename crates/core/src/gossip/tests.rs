@@ -13,7 +13,10 @@ fn topology(nodes: u64) -> Arc<Topology> {
     let topology = Topology::bootstrap(ClusterId(5), ShardCount::new(1).unwrap(), member("node1"));
     let mut machine = SystemMachine::new(topology, Stamp(0));
     for node in 2..=nodes {
-        machine.apply(Stamp(node), SystemCommand::Join(member(&format!("node{node}"))));
+        machine.apply(
+            Stamp(node),
+            SystemCommand::Join { member: member(&format!("node{node}")), replace: false, known_as: None },
+        );
     }
     machine.topology().clone()
 }

@@ -366,7 +366,12 @@ impl<T> Replica<T> {
 
     /// Where this replica stands in its log, cheap enough to ask after every drain.
     pub fn position(&self) -> Position {
-        Position { is_leader: self.is_leader(), term: Term(self.raft.raft.term), applied: LogIndex(self.applied) }
+        Position {
+            is_leader: self.is_leader(),
+            term: Term(self.raft.raft.term),
+            applied: LogIndex(self.applied),
+            configuration: self.configuration,
+        }
     }
 
     /// How this replica stands.
@@ -430,6 +435,8 @@ pub struct Position {
     pub is_leader: bool,
     pub term: Term,
     pub applied: LogIndex,
+    /// The index of the last configuration change that it has applied.
+    pub configuration: u64,
 }
 
 /// How a replica stands, for people and for checks.

@@ -1,8 +1,9 @@
 //! What an entry of the system shard says. One command an entry, in a codec of its own.
 
 use super::DecodeError;
-use super::topology::{Member, read_identity, read_text};
-use crate::codec::{Reader, put_bytes, put_varint};
+use super::standing::Standing;
+use super::topology::Member;
+use crate::codec::{Reader, put_varint};
 use crate::time::Stamp;
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId};
 use bytes::Bytes;
@@ -12,12 +13,17 @@ const JOIN: u8 = 1;
 const PLACE: u8 = 2;
 const RETIRE: u8 = 3;
 const RENEW: u8 = 4;
+const STAND: u8 = 5;
+const REMOVE: u8 = 6;
+const PAUSE: u8 = 7;
 
 /// A change of the cluster's own state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SystemCommand {
-    /// A node joins, or says again that it has, or that its addresses changed.
-    Join(Member),
+    /// A node joins, or says again that it has, or that its addresses or its zone changed. With `replace` it takes the
+    /// name of another one, whose directory is lost. A node whose directory has data says under which id: were it taken
+    /// in under another, its replicas would be nobody's.
+    Join { member: Member, replace: bool, known_as: Option<NodeId> },
     /// Where shards' replicas are to be from now on, the preferred leader first. Computed from the topology at
     /// `based_on`, and refused if that is no longer the latest.
     Place { based_on: Epoch, groups: Vec<(ShardId, Vec<NodeId>)> },
@@ -25,6 +31,14 @@ pub enum SystemCommand {
     Retire { shard: ShardId, replica: ReplicaId },
     /// A replica's log is damaged or lost: its node gets a new one in its place.
     Renew { shard: ShardId, replica: ReplicaId },
+    /// A node is to hold no replicas any more, or is active again where no standing is given. `successor` takes its place
+    /// in every shard. Refused where the active nodes would be too few for as many replicas as before, unless
+    /// `fewer_replicas` says that this is meant.
+    Stand { node: NodeId, standing: Option<Standing>, successor: Option<NodeId>, fewer_replicas: bool },
+    /// A node that leaves holds nothing any more, and is no member from now on.
+    Remove { node: NodeId },
+    /// The controller begins no moves, or does again.
+    Pause(bool),
 }
 
 impl SystemCommand {
@@ -33,12 +47,11 @@ impl SystemCommand {
         let mut out = vec![FORMAT];
         put_varint(&mut out, stamp.0);
         match self {
-            SystemCommand::Join(member) => {
+            SystemCommand::Join { member, replace, known_as } => {
                 out.push(JOIN);
-                put_bytes(&mut out, member.name.as_bytes());
-                out.extend_from_slice(&member.identity.0.to_le_bytes());
-                put_bytes(&mut out, member.raft_address.as_bytes());
-                put_bytes(&mut out, member.grpc_address.as_bytes());
+                member.encode(&mut out);
+                out.push(u8::from(*replace));
+                put_node(&mut out, *known_as);
             }
             SystemCommand::Place { based_on, groups } => {
                 out.push(PLACE);
@@ -55,6 +68,18 @@ impl SystemCommand {
                 put_varint(&mut out, u64::from(shard.0));
                 put_varint(&mut out, replica.0);
             }
+            SystemCommand::Stand { node, standing, successor, fewer_replicas } => {
+                out.push(STAND);
+                put_varint(&mut out, node.0);
+                out.push(standing.map_or(0, Standing::code));
+                put_node(&mut out, *successor);
+                out.push(u8::from(*fewer_replicas));
+            }
+            SystemCommand::Remove { node } => {
+                out.push(REMOVE);
+                put_varint(&mut out, node.0);
+            }
+            SystemCommand::Pause(paused) => out.extend_from_slice(&[PAUSE, u8::from(*paused)]),
         }
         out.into()
     }
@@ -73,11 +98,9 @@ impl SystemCommand {
         };
         let command = match reader.u8()? {
             JOIN => {
-                let name = read_text(&mut reader)?;
-                let identity = read_identity(&mut reader)?;
-                let raft_address = read_text(&mut reader)?;
-                let grpc_address = read_text(&mut reader)?;
-                SystemCommand::Join(Member { name, identity, raft_address, grpc_address })
+                let member = Member::decode(&mut reader)?;
+                let replace = switch(&mut reader)?;
+                SystemCommand::Join { member, replace, known_as: node(&mut reader)? }
             }
             PLACE => {
                 let based_on = Epoch(reader.varint()?);
@@ -101,10 +124,35 @@ impl SystemCommand {
                     SystemCommand::Renew { shard, replica }
                 }
             }
+            STAND => {
+                let node = NodeId(reader.varint()?);
+                let standing = Standing::decode_or_none(&mut reader)?;
+                let successor = self::node(&mut reader)?;
+                SystemCommand::Stand { node, standing, successor, fewer_replicas: switch(&mut reader)? }
+            }
+            REMOVE => SystemCommand::Remove { node: NodeId(reader.varint()?) },
+            PAUSE => SystemCommand::Pause(switch(&mut reader)?),
             other => return Err(DecodeError::Operation(other)),
         };
         reader.expect_end()?;
         Ok((stamp, command))
+    }
+}
+
+/// Zero is no node.
+fn put_node(out: &mut Vec<u8>, node: Option<NodeId>) {
+    put_varint(out, node.map_or(0, |node| node.0));
+}
+
+fn node(reader: &mut Reader) -> Result<Option<NodeId>, DecodeError> {
+    Ok(Some(NodeId(reader.varint()?)).filter(|node| node.0 != 0))
+}
+
+fn switch(reader: &mut Reader) -> Result<bool, DecodeError> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(DecodeError::Invalid("switch")),
     }
 }
 
@@ -117,10 +165,23 @@ mod tests {
     fn commands_survive_their_encoding() {
         let replica = ReplicaId::new(NodeId(2), 9);
         let commands = [
-            SystemCommand::Join(member("node2")),
+            SystemCommand::Join {
+                member: Member { zone: "a".into(), ..member("node2") },
+                replace: true,
+                known_as: Some(NodeId(2)),
+            },
             SystemCommand::Place { based_on: Epoch(4), groups: vec![(ShardId(3), vec![NodeId(1), NodeId(2)])] },
             SystemCommand::Retire { shard: ShardId::SYSTEM, replica },
             SystemCommand::Renew { shard: ShardId(0), replica },
+            SystemCommand::Stand {
+                node: NodeId(4),
+                standing: Some(Standing::Leaving),
+                successor: Some(NodeId(5)),
+                fewer_replicas: true,
+            },
+            SystemCommand::Stand { node: NodeId(4), standing: None, successor: None, fewer_replicas: false },
+            SystemCommand::Remove { node: NodeId(4) },
+            SystemCommand::Pause(true),
         ];
         for command in commands {
             let encoded = command.encode(Stamp(77));

@@ -6,16 +6,20 @@
 //! What it guarantees:
 //! - a [`NodeId`] and a [`ReplicaId`] are handed out once and never again;
 //! - a name belongs to one identity: a second identity under it is refused, the same one is told what it was told;
-//! - a replica is retired only when nothing wants it, and every change makes a new epoch.
+//! - a replica is retired only when nothing wants it, a node removed only when it holds nothing;
+//! - there is always an active node, and every change makes a new epoch.
 
 pub mod command;
 mod reply;
+pub mod standing;
 pub mod topology;
 
 use crate::codec::CodecError;
+use crate::limits::{MAX_DEPARTED, REPLICATION};
 use crate::time::Stamp;
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId};
 pub use command::SystemCommand;
+pub use standing::{Departed, Standing};
 use std::sync::Arc;
 pub use topology::{Addresses, Group, Member, Members, Topology};
 
@@ -83,24 +87,42 @@ impl SystemMachine {
 impl Topology {
     fn apply(&mut self, command: SystemCommand) -> Result<Option<NodeId>, String> {
         match command {
-            SystemCommand::Join(member) => self.join(member).map(Some),
+            SystemCommand::Join { member, replace, known_as } => self.join(member, replace, known_as).map(Some),
             SystemCommand::Place { based_on, groups } => self.place(based_on, groups).map(|()| None),
             SystemCommand::Retire { shard, replica } => self.retire(shard, replica).map(|()| None),
             SystemCommand::Renew { shard, replica } => self.renew(shard, replica).map(|()| None),
+            SystemCommand::Stand { node, standing, successor, fewer_replicas } => {
+                self.stand(node, standing, successor, fewer_replicas).map(|()| None)
+            }
+            SystemCommand::Remove { node } => self.remove(node).map(|()| None),
+            SystemCommand::Pause(paused) => {
+                self.paused = paused;
+                Ok(None)
+            }
         }
     }
 
-    fn join(&mut self, member: Member) -> Result<NodeId, String> {
+    fn join(&mut self, member: Member, replace: bool, known_as: Option<NodeId>) -> Result<NodeId, String> {
+        let is_member = |id: NodeId| self.nodes.get(&id).is_some_and(|known| known.identity == member.identity);
+        if let Some(gone) = known_as.filter(|id| !is_member(*id)) {
+            return Err(format!(
+                "this --raft-dir holds the data of node {gone}, which is no member any more: choose an empty one to join \
+                 as a new node"
+            ));
+        }
         if let Some((id, known)) = self.node_named(&member.name) {
-            if known.identity != member.identity {
+            if known.identity == member.identity {
+                self.nodes.insert(id, member);
+                return Ok(id);
+            }
+            if !replace {
                 return Err(format!(
-                    "a node named {:?} is a member already, with another identity (at {}): choose another --node-id, \
-                     or start that node with its own --raft-dir",
+                    "a node named {:?} is a member already, with another identity (at {}): choose another --node-id; \
+                     or start that node with its own --raft-dir; or, if that directory is lost, give --replace",
                     member.name, known.raft_address
                 ));
             }
-            self.nodes.insert(id, member);
-            return Ok(id);
+            self.supersede(id);
         }
         if let Some(known) = self.nodes.values().find(|known| known.identity == member.identity) {
             return Err(format!("this --raft-dir belongs to node {:?}: start it under that --node-id", known.name));
@@ -114,12 +136,111 @@ impl Topology {
         Ok(id)
     }
 
+    /// The node's directory is lost: another one gets its name.
+    fn supersede(&mut self, node: NodeId) {
+        if let Some(lost) = self.nodes.get_mut(&node) {
+            let suffix = format!("~{node}");
+            while lost.name.len() + suffix.len() > topology::MAX_NAME_BYTES {
+                lost.name.pop();
+            }
+            lost.name += &suffix;
+            self.standings.insert(node, Standing::Replaced);
+        }
+    }
+
+    fn stand(
+        &mut self,
+        node: NodeId,
+        standing: Option<Standing>,
+        successor: Option<NodeId>,
+        fewer_replicas: bool,
+    ) -> Result<(), String> {
+        let name = |id: NodeId| self.nodes.get(&id).map(|member| member.name.clone());
+        let Some(own_name) = name(node) else {
+            return match self.departed.contains_key(&node) && standing.is_some_and(Standing::leaves) {
+                true => Ok(()), // It has left already.
+                false => Err(format!("there is no node {node}")),
+            };
+        };
+        let before = self.standings.get(&node).copied();
+        if before == Some(Standing::Replaced) {
+            return Err(format!("{own_name} has been replaced: its directory is lost"));
+        }
+        // Whoever was asked to leave leaves, silent or not.
+        if standing == Some(Standing::Dead) && before.is_some_and(Standing::leaves) {
+            return Ok(());
+        }
+        let Some(standing) = standing else {
+            self.standings.remove(&node);
+            return Ok(());
+        };
+        let active = self.active().count();
+        let others = active - usize::from(before.is_none());
+        let lacking = if fewer_replicas { 1 } else { REPLICATION.min(active) };
+        if before.is_none() && others < lacking {
+            return Err(match others {
+                0 => format!("{own_name} is the only node that holds data: start another node first"),
+                _ => format!(
+                    "without {own_name} there would be {others} nodes for {lacking} replicas of each shard: start \
+                     another node first, or say --fewer-replicas"
+                ),
+            });
+        }
+        if let Some(successor) = successor {
+            let is_active = name(successor).is_some() && !self.standings.contains_key(&successor);
+            if !is_active || successor == node {
+                return Err(format!("node {successor} can't take the place of {own_name}: it is to hold no data"));
+            }
+            self.succeed(node, successor)?;
+        }
+        self.standings.insert(node, standing);
+        Ok(())
+    }
+
+    /// Puts `successor` where `node` is wanted and it is not itself.
+    fn succeed(&mut self, node: NodeId, successor: NodeId) -> Result<(), String> {
+        let is_heir = |group: &Group| group.wanted.contains(&node) && !group.wanted.contains(&successor);
+        let inherited: Vec<ShardId> =
+            self.groups.iter().filter(|(_, group)| is_heir(group)).map(|(&shard, _)| shard).collect();
+        for shard in inherited {
+            if self.replica(shard, successor).is_none() {
+                self.hand_out(shard, successor)?;
+            }
+            if let Some(group) = self.groups.get_mut(&shard) {
+                group.wanted.iter_mut().filter(|wanted| **wanted == node).for_each(|wanted| *wanted = successor);
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, node: NodeId) -> Result<(), String> {
+        let Some(standing) = self.standings.get(&node).copied().filter(|standing| standing.leaves()) else {
+            return match self.nodes.contains_key(&node) {
+                true => Err(format!("node {node} is not about to leave")),
+                false => Ok(()),
+            };
+        };
+        match self.replicas_on(node) {
+            0 => {}
+            held => return Err(format!("node {node} still holds replicas of {held} shards")),
+        }
+        self.standings.remove(&node);
+        if let Some(member) = self.nodes.remove(&node) {
+            self.departed.insert(node, Departed::new(&member, standing));
+        }
+        while self.departed.len() > MAX_DEPARTED {
+            self.departed.pop_first();
+        }
+        Ok(())
+    }
+
     fn place(&mut self, based_on: Epoch, groups: Vec<(ShardId, Vec<NodeId>)>) -> Result<(), String> {
         if based_on != self.epoch {
             return Err(format!("the placement is based on epoch {based_on}, the latest is {}", self.epoch));
         }
+        let may_hold = |node: &NodeId| self.nodes.contains_key(node) && !self.standings.contains_key(node);
         for (shard, nodes) in &groups {
-            let known = self.groups.contains_key(shard) && nodes.iter().all(|node| self.nodes.contains_key(node));
+            let known = self.groups.contains_key(shard) && nodes.iter().all(may_hold);
             if !known || nodes.is_empty() {
                 return Err(format!("shard {shard} can't be placed on {nodes:?}"));
             }
@@ -166,92 +287,4 @@ impl Topology {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::topology::tests::member;
-    use super::*;
-    use crate::types::{ClusterId, Identity};
-    use ringfort_ring::ShardCount;
-
-    fn machine() -> SystemMachine {
-        let topology = Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), member("node1"));
-        SystemMachine::new(topology, Stamp(0))
-    }
-
-    fn join(machine: &mut SystemMachine, name: &str) -> SystemReply {
-        machine.apply(Stamp(1), SystemCommand::Join(member(name)))
-    }
-
-    fn place(machine: &mut SystemMachine, shard: u32, nodes: &[u64]) -> SystemReply {
-        let based_on = machine.topology().epoch;
-        let nodes = nodes.iter().map(|&n| NodeId(n)).collect();
-        machine.apply(Stamp(1), SystemCommand::Place { based_on, groups: vec![(ShardId(shard), nodes)] })
-    }
-
-    #[test]
-    fn join_is_idempotent_by_name_and_identity() {
-        let mut machine = machine();
-        assert_eq!(join(&mut machine, "node2"), SystemReply::Joined(NodeId(2)));
-        let epoch = machine.topology().epoch;
-        assert_eq!(join(&mut machine, "node2"), SystemReply::Joined(NodeId(2)));
-        assert_eq!(machine.topology().epoch, epoch, "nothing changed, so no new epoch");
-        assert_eq!(join(&mut machine, "node3"), SystemReply::Joined(NodeId(3)));
-    }
-
-    #[test]
-    fn a_taken_name_and_a_taken_identity_are_refused() {
-        let mut machine = machine();
-        let other = Member { identity: Identity(1), ..member("node1") };
-        let reply = machine.apply(Stamp(1), SystemCommand::Join(other));
-        assert!(matches!(reply, SystemReply::Refused(why) if why.contains("another identity")));
-        let renamed = Member { name: "node9".into(), ..member("node1") };
-        let reply = machine.apply(Stamp(1), SystemCommand::Join(renamed));
-        assert!(matches!(reply, SystemReply::Refused(why) if why.contains("node1")));
-    }
-
-    #[test]
-    fn addresses_may_change() {
-        let mut machine = machine();
-        let moved = Member { raft_address: "elsewhere:1".into(), ..member("node1") };
-        assert_eq!(machine.apply(Stamp(1), SystemCommand::Join(moved.clone())), SystemReply::Joined(NodeId(1)));
-        assert_eq!(machine.topology().nodes[&NodeId(1)], moved);
-    }
-
-    #[test]
-    fn replica_ids_are_never_handed_out_twice() {
-        let mut machine = machine();
-        join(&mut machine, "node2");
-        place(&mut machine, 0, &[1, 2]);
-        let first = machine.topology().replica(ShardId(0), NodeId(2)).unwrap();
-        place(&mut machine, 0, &[1]);
-        machine.apply(Stamp(1), SystemCommand::Retire { shard: ShardId(0), replica: first });
-        assert_eq!(machine.topology().replica(ShardId(0), NodeId(2)), None);
-        place(&mut machine, 0, &[2, 1]);
-        let second = machine.topology().replica(ShardId(0), NodeId(2)).unwrap();
-        assert!(second > first);
-    }
-
-    #[test]
-    fn a_wanted_replica_is_not_retired_and_a_renewed_one_is_superseded() {
-        let mut machine = machine();
-        let old = machine.topology().replica(ShardId(0), NodeId(1)).unwrap();
-        let retire = SystemCommand::Retire { shard: ShardId(0), replica: old };
-        assert!(matches!(machine.apply(Stamp(1), retire.clone()), SystemReply::Refused(_)));
-        machine.apply(Stamp(1), SystemCommand::Renew { shard: ShardId(0), replica: old });
-        let new = machine.topology().replica(ShardId(0), NodeId(1)).unwrap();
-        assert_ne!(new, old);
-        let epoch = machine.topology().epoch;
-        machine.apply(Stamp(1), SystemCommand::Renew { shard: ShardId(0), replica: old });
-        assert_eq!(machine.topology().epoch, epoch, "renewed once");
-        assert!(matches!(machine.apply(Stamp(1), retire), SystemReply::Done(_)));
-    }
-
-    #[test]
-    fn a_placement_based_on_an_older_epoch_is_refused() {
-        let mut machine = machine();
-        let based_on = machine.topology().epoch;
-        join(&mut machine, "node2");
-        let place = SystemCommand::Place { based_on, groups: vec![(ShardId(0), vec![NodeId(2)])] };
-        assert!(matches!(machine.apply(Stamp(1), place), SystemReply::Refused(_)));
-        assert!(matches!(super::tests::place(&mut machine, 0, &[7]), SystemReply::Refused(_)));
-    }
-}
+mod tests;

@@ -3,13 +3,14 @@
 //! It is the whole state of the system shard. Every node keeps the latest one it has heard of, in memory and on disk.
 
 use super::DecodeError;
+use super::standing::{Departed, Standing};
 use crate::codec::{Reader, put_bytes, put_varint};
 use crate::types::{ClusterId, Epoch, Identity, NodeId, ReplicaId, ShardId};
 use bytes::Bytes;
-use ringfort_ring::ShardCount;
-use std::collections::BTreeMap;
+use ringfort_ring::{ShardCount, Site, Zone};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The longest name or address of a node, in bytes.
+/// The longest name, address or zone of a node, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
 
 /// Nodes that a cluster may have.
@@ -24,6 +25,12 @@ pub struct Topology {
     pub epoch: Epoch,
     pub shards: ShardCount,
     pub nodes: Members,
+    /// The members that are to hold no replicas, and why. All others are active.
+    pub standings: BTreeMap<NodeId, Standing>,
+    /// The latest of those that are no members any more.
+    pub departed: BTreeMap<NodeId, Departed>,
+    /// The controller begins no moves.
+    pub paused: bool,
     /// One for each shard, and one for [`ShardId::SYSTEM`].
     pub groups: BTreeMap<ShardId, Group>,
     pub(super) next_node: u64,
@@ -31,7 +38,7 @@ pub struct Topology {
 }
 
 /// A node that has joined.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Member {
     /// Chosen by the operator, unique in the cluster.
     pub name: String,
@@ -40,6 +47,25 @@ pub struct Member {
     pub raft_address: String,
     /// Where clients reach it, `host:port`.
     pub grpc_address: String,
+    /// What it may fail together with, as the operator named it; empty for nothing in particular.
+    pub zone: String,
+}
+
+impl Member {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.name.as_bytes());
+        out.extend_from_slice(&self.identity.0.to_le_bytes());
+        for text in [&self.raft_address, &self.grpc_address, &self.zone] {
+            put_bytes(out, text.as_bytes());
+        }
+    }
+
+    pub(super) fn decode(reader: &mut Reader) -> Result<Member, DecodeError> {
+        let name = read_text(reader)?;
+        let identity = read_identity(reader)?;
+        let [raft_address, grpc_address, zone] = [read_text(reader)?, read_text(reader)?, read_text(reader)?];
+        Ok(Member { name, identity, raft_address, grpc_address, zone })
+    }
 }
 
 /// The nodes of a cluster.
@@ -93,6 +119,9 @@ impl Topology {
             epoch: Epoch(1),
             shards,
             nodes: BTreeMap::from([(node, member)]),
+            standings: BTreeMap::new(),
+            departed: BTreeMap::new(),
+            paused: false,
             groups: BTreeMap::new(),
             next_node: 2,
             next_replica: 1,
@@ -115,6 +144,27 @@ impl Topology {
         (1..self.next_node).contains(&node.0)
     }
 
+    /// The members that hold replicas, with their zones.
+    pub fn sites(&self) -> Vec<Site> {
+        let labels: BTreeSet<&str> = self.nodes.values().map(|member| &*member.zone).collect();
+        let zone = |label: &str| Zone(labels.range(..label).count() as u32);
+        self.active().map(|(node, member)| Site { node, zone: zone(&member.zone) }).collect()
+    }
+
+    /// The members that hold replicas.
+    pub fn active(&self) -> impl Iterator<Item = (NodeId, &Member)> {
+        let is_active = |(node, _): &(&NodeId, _)| !self.standings.contains_key(node);
+        self.nodes.iter().filter(is_active).map(|(&node, member)| (node, member))
+    }
+
+    /// How many replicas of whatever shard there are on `node`, or should be.
+    pub fn replicas_on(&self, node: NodeId) -> usize {
+        let on_node = |group: &&Group| {
+            group.wanted.contains(&node) || group.replicas.iter().any(|replica| replica.node() == node)
+        };
+        self.groups.values().filter(on_node).count()
+    }
+
     pub fn node_named(&self, name: &str) -> Option<(NodeId, &Member)> {
         self.nodes.iter().find(|(_, member)| member.name == name).map(|(&id, member)| (id, member))
     }
@@ -129,11 +179,19 @@ impl Topology {
         put_varint(&mut out, self.nodes.len() as u64);
         for (id, member) in &self.nodes {
             put_varint(&mut out, id.0);
-            put_bytes(&mut out, member.name.as_bytes());
-            out.extend_from_slice(&member.identity.0.to_le_bytes());
-            put_bytes(&mut out, member.raft_address.as_bytes());
-            put_bytes(&mut out, member.grpc_address.as_bytes());
+            member.encode(&mut out);
         }
+        put_varint(&mut out, self.standings.len() as u64);
+        for (id, standing) in &self.standings {
+            put_varint(&mut out, id.0);
+            out.push(standing.code());
+        }
+        put_varint(&mut out, self.departed.len() as u64);
+        for (id, departed) in &self.departed {
+            put_varint(&mut out, id.0);
+            departed.encode(&mut out);
+        }
+        out.push(u8::from(self.paused));
         put_varint(&mut out, self.groups.len() as u64);
         for (shard, group) in &self.groups {
             put_varint(&mut out, u64::from(shard.0));
@@ -161,12 +219,23 @@ impl Topology {
         let mut nodes = BTreeMap::new();
         for _ in 0..reader.varint()? {
             let id = NodeId(reader.varint()?);
-            let name = read_text(&mut reader)?;
-            let identity = read_identity(&mut reader)?;
-            let raft_address = read_text(&mut reader)?;
-            let grpc_address = read_text(&mut reader)?;
-            nodes.insert(id, Member { name, identity, raft_address, grpc_address });
+            nodes.insert(id, Member::decode(&mut reader)?);
         }
+        let mut standings = BTreeMap::new();
+        for _ in 0..reader.varint()? {
+            let id = NodeId(reader.varint()?);
+            standings.insert(id, Standing::decode(&mut reader)?);
+        }
+        let mut departed = BTreeMap::new();
+        for _ in 0..reader.varint()? {
+            let id = NodeId(reader.varint()?);
+            departed.insert(id, Departed::decode(&mut reader)?);
+        }
+        let paused = match reader.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(DecodeError::Invalid("switch")),
+        };
         let mut groups = BTreeMap::new();
         for _ in 0..reader.varint()? {
             let shard = ShardId(read_u32(&mut reader, "shard")?);
@@ -180,7 +249,7 @@ impl Topology {
             groups.insert(shard, group);
         }
         reader.expect_end()?;
-        Ok(Topology { cluster, epoch, shards, nodes, groups, next_node, next_replica })
+        Ok(Topology { cluster, epoch, shards, nodes, standings, departed, paused, groups, next_node, next_replica })
     }
 }
 
@@ -188,14 +257,14 @@ fn read_u32(reader: &mut Reader, what: &'static str) -> Result<u32, DecodeError>
     u32::try_from(reader.varint()?).map_err(|_| DecodeError::Invalid(what))
 }
 
-pub(crate) fn read_text(reader: &mut Reader) -> Result<String, DecodeError> {
-    let bytes = reader.bytes(MAX_NAME_BYTES)?;
-    String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Invalid("text that is not UTF-8"))
-}
-
 pub(super) fn read_identity(reader: &mut Reader) -> Result<Identity, DecodeError> {
     let low = reader.u64()?;
     Ok(Identity(u128::from(reader.u64()?) << 64 | u128::from(low)))
+}
+
+pub(crate) fn read_text(reader: &mut Reader) -> Result<String, DecodeError> {
+    let bytes = reader.bytes(MAX_NAME_BYTES)?;
+    String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Invalid("text that is not UTF-8"))
 }
 
 #[cfg(test)]
@@ -208,19 +277,38 @@ pub(crate) mod tests {
             identity: Identity(name.bytes().fold(7, |hash, byte| hash * 31 + u128::from(byte))),
             raft_address: format!("{name}:12001"),
             grpc_address: format!("{name}:50051"),
+            zone: String::new(),
         }
+    }
+
+    fn topology() -> Topology {
+        let member_of = |name, zone: &str| Member { zone: zone.into(), ..member(name) };
+        let mut topology = Topology::bootstrap(ClusterId(99), ShardCount::new(8).unwrap(), member_of("one", "east"));
+        topology.nodes.insert(NodeId(3), member_of("three", "west"));
+        topology.nodes.insert(NodeId(4), member_of("four", "east"));
+        topology.nodes.insert(NodeId(5), member_of("five", ""));
+        topology.standings.insert(NodeId(3), Standing::Leaving);
+        topology.departed.insert(NodeId(2), Departed::new(&member("two"), Standing::Dead));
+        topology.paused = true;
+        topology
     }
 
     #[test]
     fn a_topology_survives_its_encoding() {
-        let topology = Topology::bootstrap(ClusterId(99), ShardCount::new(8).unwrap(), member("one"));
+        let topology = topology();
         assert_eq!(topology.groups.len(), 9);
         assert_eq!(Topology::decode(&topology.encode()).unwrap(), topology);
     }
 
     #[test]
+    fn sites_are_the_active_nodes_with_a_number_for_each_zone() {
+        let site = |node, zone| Site { node: NodeId(node), zone: Zone(zone) };
+        assert_eq!(topology().sites(), [site(1, 1), site(4, 1), site(5, 0)]);
+    }
+
+    #[test]
     fn damaged_bytes_are_an_error_and_no_panic() {
-        let encoded = Topology::bootstrap(ClusterId(99), ShardCount::new(2).unwrap(), member("one")).encode();
+        let encoded = topology().encode();
         for length in 0..encoded.len() {
             assert!(Topology::decode(&encoded[..length]).is_err());
         }

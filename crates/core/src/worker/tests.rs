@@ -614,6 +614,7 @@ fn many_shards(count: u32) -> Topology {
         identity: Identity(1),
         raft_address: "one:1".into(),
         grpc_address: "one:2".into(),
+        zone: String::new(),
     };
     Topology::bootstrap(ClusterId(1), ShardCount::new(count).unwrap(), member)
 }
@@ -625,7 +626,7 @@ fn a_cluster_begins_from_its_directory_and_restarts_from_it() {
     let topology = many_shards(4);
     boot::set_owner(&*disk, &boot::Owner { identity: Identity(1), name: "one".into() }).unwrap();
     assert!(!boot::open(&disk, config_of_log.clone()).unwrap().has_state());
-    boot::bootstrap(&disk, config_of_log.clone(), &topology).unwrap();
+    boot::bootstrap(&disk, config_of_log.clone(), &topology, NodeId(1)).unwrap();
     for _ in 0..2 {
         let boot = boot::open(&disk, config_of_log.clone()).unwrap();
         assert_eq!(boot.node(), Some(NodeId(1)));

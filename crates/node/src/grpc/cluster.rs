@@ -1,8 +1,9 @@
 //! What operators, clients and nodes that want to join ask of the cluster.
 
-use super::{gossip, status, status_of, timeout};
+use super::{gossip, operate, status, status_of, timeout};
 use crate::control_thread;
 use crate::shell::Shell;
+use ringfort_core::control::SILENT_AFTER;
 use ringfort_core::replica::{Reply, Write};
 use ringfort_core::system::topology::MAX_NAME_BYTES;
 use ringfort_core::system::{Member, SystemCommand, SystemReply};
@@ -24,10 +25,16 @@ impl Cluster for ClusterService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
         let deadline = timeout::deadline(request.metadata());
-        let member = member(request.into_inner())?;
+        let request = request.into_inner();
+        let (replace, known_as) = (request.replace, Some(NodeId(request.known_as)).filter(|node| node.0 != 0));
+        let member = member(request)?;
+        if replace {
+            self.check_silent(&member).await?;
+        }
         // Without a quorum the cluster can't write down where the node is, and needs it for one, perhaps.
         control_thread::introduce(&self.shell, member.clone());
-        let command = CoreRequest::Write(Write::System(SystemCommand::Join(member.clone())));
+        let command =
+            CoreRequest::Write(Write::System(SystemCommand::Join { member: member.clone(), replace, known_as }));
         let executed = self.shell.execute(ShardId::SYSTEM, command, deadline).await;
         let node = match executed.map_err(|error| status_of(&error))?.reply {
             Reply::System(SystemReply::Joined(node)) => node,
@@ -77,6 +84,55 @@ impl Cluster for ClusterService {
     async fn gossip(&self, _: Request<GossipRequest>) -> Result<Response<GossipResponse>, Status> {
         Ok(Response::new(gossip::own(&self.shell).await?))
     }
+
+    async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
+        operate::plan(&self.shell, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<OperationResponse>, Status> {
+        let operator = self.operator(&request)?;
+        operator.drain(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<OperationResponse>, Status> {
+        let operator = self.operator(&request)?;
+        operator.leave(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn pause(&self, request: Request<PauseRequest>) -> Result<Response<OperationResponse>, Status> {
+        let operator = self.operator(&request)?;
+        operator.pause(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn balance_leaders(
+        &self,
+        request: Request<BalanceLeadersRequest>,
+    ) -> Result<Response<OperationResponse>, Status> {
+        self.operator(&request)?.balance_leaders().await.map(Response::new)
+    }
+}
+
+impl ClusterService {
+    /// A name can be taken over only from a node that is not heard of: two that run under one name are a mistake.
+    async fn check_silent(&self, member: &Member) -> Result<(), Status> {
+        let topology = self.shell.routing.topology();
+        let named = topology.node_named(&member.name).filter(|(_, known)| known.identity != member.identity);
+        let Some((node, known)) = named else { return Ok(()) };
+        let silent = status::knowledge(&self.shell).await?.silent.get(&node).copied();
+        if node == self.shell.node || silent.is_some_and(|silent| silent < SILENT_AFTER) {
+            return Err(outcome::unavailable(
+                format!("{:?} runs, at {}, and is not to be replaced: stop it first", known.name, known.raft_address),
+                None,
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whoever carries out what an operator asks, if that is meant for this cluster.
+    fn operator<R>(&self, request: &Request<R>) -> Result<operate::Operator<'_>, Status> {
+        metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
+        Ok(operate::Operator { shell: &self.shell, deadline: timeout::deadline(request.metadata()) })
+    }
 }
 
 fn member(request: JoinRequest) -> Result<Member, Status> {
@@ -89,10 +145,14 @@ fn member(request: JoinRequest) -> Result<Member, Status> {
             return Err(outcome::invalid(format!("a node's {what} has 1 to {MAX_NAME_BYTES} bytes")));
         }
     }
+    if request.zone.len() > MAX_NAME_BYTES {
+        return Err(outcome::invalid(format!("a zone has at most {MAX_NAME_BYTES} bytes")));
+    }
     Ok(Member {
         name: request.node_id,
         identity: Identity(u128::from_le_bytes(identity)),
         raft_address: request.raft_address,
         grpc_address: request.grpc_address,
+        zone: request.zone,
     })
 }

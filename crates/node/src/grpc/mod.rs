@@ -6,6 +6,7 @@ mod eventual;
 pub mod gossip;
 mod kv;
 mod marked;
+mod operate;
 mod peer;
 pub mod status;
 mod timeout;

@@ -5,7 +5,7 @@ use crate::control_thread::{ControlEvent, Knowledge};
 use crate::inbox::Event;
 use crate::shell::Shell;
 use ringfort_core::replica::ReplicaStatus as CoreStatus;
-use ringfort_core::system::Topology;
+use ringfort_core::system::{Standing, Topology};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
 use ringfort_proto::outcome;
 use ringfort_proto::v1::cluster_client::ClusterClient;
@@ -29,7 +29,7 @@ const MAX_STATUS_BYTES: usize = 16 << 20;
 /// What this node knows by itself.
 pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
     let topology = shell.routing.topology();
-    let lost = knowledge(shell).await?.lost;
+    let Knowledge { lost, progress, .. } = knowledge(shell).await?;
     let mut replicas = replicas(shell).await?;
     replicas.sort_by_key(|replica| replica.shard);
     let sizes = replicas.iter().filter_map(|replica| Some(shell.routing.view(replica.shard)?.size()));
@@ -52,13 +52,29 @@ pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
         keys: keys as u64,
         key_value_bytes: bytes as u64,
         liveness: None,
+        zone: text(|member| &member.zone),
+        standing: standing_of(&topology, shell.node).into(),
     };
-    let mut shards: Vec<ShardStatus> = replicas.iter().map(|replica| shard_here(&topology, replica)).collect();
+    let size = |shard| shell.routing.view(shard).map_or(0, |view| view.size().1 as u64);
+    let here =
+        |replica: &CoreStatus| ShardStatus { key_value_bytes: size(replica.shard), ..shard_here(&topology, replica) };
+    let mut shards: Vec<ShardStatus> = replicas.iter().map(here).collect();
     for (shard, replica) in lost {
         let member = ReplicaStatus { offline: true, ..member_of(replica, ReplicaRole::Voter) };
         shards.push(ShardStatus { members: vec![member], ..place_of(&topology, shard) });
     }
-    Ok(StatusResponse { cluster_id: topology.cluster.0, epoch: topology.epoch.0, nodes: vec![node], shards })
+    let moves = progress.map(|progress| MoveStatus {
+        left: progress.left as u32,
+        estimate_ms: progress.estimate.map_or(0, |estimate| estimate.as_millis() as u64),
+    });
+    Ok(StatusResponse {
+        cluster_id: topology.cluster.0,
+        epoch: topology.epoch.0,
+        nodes: vec![node],
+        shards,
+        paused: topology.paused,
+        moves,
+    })
 }
 
 /// What all nodes know that can be reached in time.
@@ -87,6 +103,8 @@ pub async fn gather(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
             grpc_address: member.grpc_address.clone(),
             raft_address: member.raft_address.clone(),
             silent_ms: silent.get(&id).map_or(0, |silent| silent.as_millis() as u64),
+            zone: member.zone.clone(),
+            standing: standing_of(&topology, id).into(),
             ..NodeStatus::default()
         });
         let liveness = gossip.members.iter().find(|known| known.node == id).and_then(|known| known.liveness);
@@ -98,7 +116,20 @@ pub async fn gather(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
         epoch: topology.epoch.0,
         nodes: nodes.collect(),
         shards: shards.collect(),
+        paused: topology.paused,
+        // A leader that was deposed may not know it yet: the one that is ahead counts.
+        moves: parts.values().max_by_key(|part| (part.moves.is_some(), part.epoch)).and_then(|part| part.moves),
     })
+}
+
+fn standing_of(topology: &Topology, node: NodeId) -> NodeStanding {
+    match topology.standings.get(&node) {
+        None => NodeStanding::Active,
+        Some(Standing::Drained) => NodeStanding::Drained,
+        Some(Standing::Leaving) => NodeStanding::Leaving,
+        Some(Standing::Dead) => NodeStanding::Dead,
+        Some(Standing::Replaced) => NodeStanding::Replaced,
+    }
 }
 
 async fn ask(address: String) -> Option<StatusResponse> {
@@ -209,8 +240,7 @@ mod tests {
     use ringfort_ring::ShardCount;
 
     fn topology() -> Topology {
-        let text = String::new;
-        let member = Member { name: text(), identity: Identity(1), raft_address: text(), grpc_address: text() };
+        let member = Member { identity: Identity(1), ..Member::default() };
         Topology::bootstrap(ClusterId(1), ShardCount::new(1).unwrap(), member)
     }
 

@@ -134,8 +134,7 @@ mod tests {
 
     #[test]
     fn replicas_are_counted_by_role_and_by_what_they_lack() {
-        let text = String::new;
-        let member = Member { name: text(), identity: Identity(1), raft_address: text(), grpc_address: text() };
+        let member = Member { identity: Identity(1), ..Member::default() };
         let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), member);
         let ids = [1, 2, 3, 4].map(|node| ReplicaId::new(NodeId(node), 7));
         topology.groups.get_mut(&ShardId(0)).unwrap().replicas = ids.to_vec();

@@ -21,6 +21,7 @@ use ringfort_core::system::Members;
 use ringfort_core::types::{ClusterId, NodeId, ShardId};
 use ringfort_core::worker::Request;
 use ringfort_proto::v1;
+use ringfort_proto::v1::peer_client::PeerClient;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -161,6 +162,23 @@ impl Peers {
             peer.urgent.hurry();
             peer.bulk.hurry();
         }
+    }
+}
+
+/// Says something to a node that is no member any more, to which there is no stream. Nobody waits for it to arrive: the node
+/// goes on asking until it has.
+pub async fn tell_departed(shell: Arc<Shell>, node: NodeId, address: String, message: ControlMessage) {
+    let batch = v1::PeerBatch {
+        from_node: shell.node.0,
+        to_node: node.0,
+        cluster_id: shell.cluster.0,
+        control: vec![codec::encode(&message)],
+        ..Default::default()
+    };
+    if let Ok(channel) = link::connect(&address).await
+        && let Err(error) = PeerClient::new(channel).raft(tokio_stream::iter([batch])).await
+    {
+        tracing::debug!(%node, address, "could not tell a node that it is no member any more: {error}");
     }
 }
 

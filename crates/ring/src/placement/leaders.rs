@@ -28,10 +28,21 @@ pub(super) fn balance_leaders(shards: &mut [Vec<usize>], led_before: &[Option<us
     }
     let band = Band::new(shards.len(), newcomer.len());
     let mut leaders = Leaders { shards, led_before, led };
-    while leaders.even_out_once() {}
+    while leaders.even_out_once(Some(0)) {}
     while leaders.settle_once(&band, newcomer) {}
     let most = leaders.led.iter().map(Vec::len).max();
     assert!(most <= Some(band.highest), "a node leads {most:?} shards, which is out of {band:?}");
+}
+
+/// As [`balance_leaders`], to the end: no path is left that leads to a node with at least two fewer, whatever it costs.
+pub(super) fn even_leaders(shards: &mut [Vec<usize>], nodes: usize) {
+    let mut led = vec![Vec::new(); nodes];
+    for (shard, on) in shards.iter().enumerate() {
+        led[on[0]].push(shard);
+    }
+    let led_before: Vec<Option<usize>> = shards.iter().map(|on| Some(on[0])).collect();
+    let mut leaders = Leaders { shards, led_before: &led_before, led };
+    while leaders.even_out_once(None) {}
 }
 
 /// Invariant: `led[node]` has exactly the shards whose first node is `node`.
@@ -50,9 +61,10 @@ struct Paths {
 }
 
 impl Leaders<'_> {
-    fn even_out_once(&mut self) -> bool {
+    /// One round along a path of at most `limit` handovers that cost something.
+    fn even_out_once(&mut self, limit: Option<usize>) -> bool {
         for from in self.by_leaderships().into_iter().rev() {
-            let paths = self.paths(&[from], Some(0));
+            let paths = self.paths(&[from], limit);
             if let Some(to) = self.cheapest_end(&paths, from) {
                 self.hand_over(&paths, to);
                 return true;

@@ -9,7 +9,10 @@
 //! 3. When one node joins or leaves, at most 1.25 x the ideal share + R replicas move. The ideal is T/(n + 1) for a node
 //!    that joins, and what it held for one that leaves. In 36,000 random steps it was never more than the ideal.
 //! 4. A placement that keeps 1 and 2, and in which no node has too little, comes back unchanged, in its order too.
-//! 5. The order in which the nodes are named does not matter, and the past only as far as `previous` tells it.
+//! 5. Where nodes are in zones, no zone has more than ceil(R / zones) replicas of a shard, as far as promise 2 allows it:
+//!    balance goes first, and zones of very different sizes can't have both. A change of zones that asks for more moves
+//!    than promise 3 allows is followed in several calls.
+//! 6. The order in which the nodes are named does not matter, and the past only as far as `previous` tells it.
 //!
 //! # How
 //!
@@ -24,7 +27,7 @@
 //!   ceil(1.1 x mean). Only the excess over it moves, always from a node that has most. A node that is new to the
 //!   placement counts as lacking below floor(mean): it would otherwise take no part until others overflow.
 //!
-//! `replicas.rs` chooses the nodes, `leaders.rs` then who leads, by handing leadership around among each shard's nodes.
+//! `replicas.rs` chooses the nodes, with `zones.rs`, `leaders.rs` then who leads, by handing leadership around among each shard's nodes.
 //!
 //! # Why the promises hold
 //!
@@ -51,8 +54,11 @@
 mod band;
 mod leaders;
 mod replicas;
+mod zones;
 
-use crate::{NodeId, Ring, ShardCount, ShardId, Token};
+use crate::{NodeId, Ring, ShardCount, ShardId, Site, Token, Zone};
+use std::collections::BTreeMap;
+use zones::Zones;
 
 /// The nodes of every shard, in order of preference: the first is the one that should lead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,9 +90,15 @@ impl Placement {
 /// Places `replicas` replicas of each shard, or as many as there are nodes, starting out from `previous`, which is empty
 /// for a new cluster. The [module](self) says what it promises.
 ///
-/// Nodes of `previous` that are not in `nodes` have left. With no nodes or no replicas, every shard is on no node.
-pub fn place(nodes: &[NodeId], shards: ShardCount, replicas: usize, previous: &Placement) -> Placement {
-    let ring = Ring::new(nodes);
+/// Nodes are given with their zones, or without. Those of `previous` that are not in `nodes` have left. With no nodes or no
+/// replicas, every shard is on no node.
+pub fn place<N: Copy + Into<Site>>(
+    nodes: &[N],
+    shards: ShardCount,
+    replicas: usize,
+    previous: &Placement,
+) -> Placement {
+    let (ring, zone_of) = ring_of(nodes);
     let replicas = replicas.min(ring.nodes().len());
     let preferences: Vec<Preference> =
         shards.ids().map(|shard| Preference::new(&ring, Token::of_shard(shard))).collect();
@@ -97,24 +109,71 @@ pub fn place(nodes: &[NodeId], shards: ShardCount, replicas: usize, previous: &P
         .map(|shard| previous.preferred_leader(shard).and_then(|leader| ring.nodes().binary_search(&leader).ok()))
         .collect();
 
-    let mut placed = replicas::place_replicas(&preferences, kept, replicas, &newcomer);
+    let mut placed = replicas::place_replicas(&preferences, Zones::new(zone_of, replicas), kept, replicas, &newcomer);
     if replicas > 0 {
         leaders::balance_leaders(&mut placed, &led_before, &newcomer);
     }
     Placement::new(placed.iter().map(|on| on.iter().map(|&node| ring.nodes()[node]).collect()).collect())
 }
 
+/// The same placement with each shard's preferred leader chosen so that nodes lead as equally many as can be. No replica
+/// moves.
+pub fn even_leaders(placement: &Placement) -> Placement {
+    let mut nodes: Vec<NodeId> = placement.shards.iter().flatten().copied().collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let index = |node: &NodeId| nodes.binary_search(node).expect("every node of the placement is listed");
+    let mut shards: Vec<Vec<usize>> = placement.shards.iter().map(|on| on.iter().map(index).collect()).collect();
+    if shards.iter().all(|on| !on.is_empty()) {
+        leaders::even_leaders(&mut shards, nodes.len());
+    }
+    Placement::new(shards.iter().map(|on| on.iter().map(|&node| nodes[node]).collect()).collect())
+}
+
 /// Chooses the nodes of one group that stands alone, the system shard's: `replicas` of them, or as many as there are.
 ///
-/// What `previous` chose stays, in its order, if it is still among `nodes`; the ring fills up from `token`; if there are
-/// too many, the last ones go. There is nothing to balance, so nothing moves that need not.
-pub fn place_one(token: Token, nodes: &[NodeId], replicas: usize, previous: &[NodeId]) -> Vec<NodeId> {
-    let ring = Ring::new(nodes);
+/// What `previous` chose stays, in its order, if it is still among `nodes`; the ring fills up from `token`, zones with
+/// fewest first; if there are too many, the last ones go, of the fullest zone. A zone that has two more than another gives
+/// one up, its last. There is nothing else to balance, so nothing else moves.
+pub fn place_one<N: Copy + Into<Site>>(token: Token, nodes: &[N], replicas: usize, previous: &[NodeId]) -> Vec<NodeId> {
+    let (ring, zone_of) = ring_of(nodes);
+    let candidates: Vec<usize> = ring.candidate_indices(token).collect();
     let mut chosen = kept(&ring, previous);
-    let more: Vec<usize> = ring.candidate_indices(token).filter(|node| !chosen.contains(node)).collect();
-    chosen.extend(more);
+    let in_zone = |chosen: &[usize], zone: usize| chosen.iter().filter(|&&node| zone_of[node] == zone).count();
+    let emptiest = |chosen: &[usize]| {
+        let absent = candidates.iter().copied().filter(|node| !chosen.contains(node));
+        absent.min_by_key(|&node| in_zone(chosen, zone_of[node]))
+    };
+    // Of equally full zones the last replica, and never the first of all: it leads.
+    let fullest =
+        |chosen: &[usize]| (1..chosen.len()).max_by_key(|&position| in_zone(chosen, zone_of[chosen[position]]));
+    while chosen.len() < replicas
+        && let Some(node) = emptiest(&chosen)
+    {
+        chosen.push(node);
+    }
+    while chosen.len() > replicas.max(1)
+        && let Some(position) = fullest(&chosen)
+    {
+        chosen.remove(position);
+    }
     chosen.truncate(replicas);
+    while let (Some(node), Some(position)) = (emptiest(&chosen), fullest(&chosen))
+        && in_zone(&chosen, zone_of[node]) + 2 <= in_zone(&chosen, zone_of[chosen[position]])
+    {
+        chosen[position] = node;
+    }
     chosen.iter().map(|&node| ring.nodes()[node]).collect()
+}
+
+/// The ring of the nodes, and for each of its nodes the number of its zone.
+fn ring_of<N: Copy + Into<Site>>(nodes: &[N]) -> (Ring, Vec<usize>) {
+    let sites: BTreeMap<NodeId, Zone> =
+        nodes.iter().map(|&node| node.into()).map(|site| (site.node, site.zone)).collect();
+    let ids: Vec<NodeId> = sites.keys().copied().collect();
+    let ring = Ring::new(&ids);
+    let zone_of = ring.nodes().iter().map(|node| sites[node].0 as usize).collect();
+    (ring, zone_of)
 }
 
 /// In which order one shard likes the nodes.
@@ -214,7 +273,7 @@ mod tests {
     #[test]
     fn without_nodes_or_replicas_every_shard_is_on_no_node() {
         for placement in [
-            place(&[], ShardCount::default(), 3, &Placement::default()),
+            place::<NodeId>(&[], ShardCount::default(), 3, &Placement::default()),
             place(&ids(1..=3), ShardCount::default(), 0, &Placement::default()),
         ] {
             assert_eq!(placement.iter().len(), 64);
@@ -246,6 +305,45 @@ mod tests {
 
         assert_eq!(place_one(token, &ids(1..=9), 3, &five), three, "the last ones go");
         assert_eq!(place_one(token, &ids([4, 2]), 3, &[]).len(), 2, "as many as there are");
+    }
+
+    fn sites(zones: &[u32]) -> Vec<Site> {
+        (1..).zip(zones).map(|(node, &zone)| Site { node: NodeId(node), zone: Zone(zone) }).collect()
+    }
+
+    #[test]
+    fn system_group_is_spread_over_zones() {
+        let token = Token::of_shard(ShardId::SYSTEM);
+        let zones = [0, 0, 0, 1, 1, 2];
+        let spread = |chosen: &[NodeId]| {
+            let mut counts = [0; 3];
+            chosen.iter().for_each(|node| counts[zones[node.0 as usize - 1] as usize] += 1);
+            counts
+        };
+        assert_eq!(spread(&place_one(token, &sites(&zones), 3, &[])), [1, 1, 1]);
+        assert_eq!(spread(&place_one(token, &sites(&zones), 5, &[])), [2, 2, 1]);
+        let crowded = place_one(token, &sites(&zones), 3, &ids([2, 1, 3]));
+        assert_eq!((crowded[0], spread(&crowded)), (NodeId(2), [1, 1, 1]), "the leader stays");
+        assert_eq!(place_one(token, &sites(&zones), 3, &crowded), crowded);
+    }
+
+    #[test]
+    fn evened_leaders_differ_by_one_at_most_and_no_replica_moves() {
+        let mut previous = place(&ids(1..=5), ShardCount::default(), 3, &Placement::default());
+        for shard in &mut previous.shards {
+            shard.sort_unstable();
+        }
+        let even = even_leaders(&previous);
+        let mut led = [0; 5];
+        for (shard, on) in even.iter() {
+            led[on[0].0 as usize - 1] += 1;
+            let mut sorted = on.to_vec();
+            sorted.sort_unstable();
+            assert_eq!(sorted, previous.nodes_of(shard));
+        }
+        assert!(led.iter().all(|count| (12..=13).contains(count)), "{led:?}");
+        assert_eq!(even_leaders(&even), even);
+        assert_eq!(even_leaders(&Placement::default()), Placement::default());
     }
 
     proptest! {

@@ -1,14 +1,16 @@
-//! Which nodes hold which shard. Three steps, each of which touches only what the one before left undone:
+//! Which nodes hold which shard. Four steps, each of which touches only what the one before left undone:
 //!
 //! 1. *Fill*: a shard that has too few replicas takes the first nodes on its ring walk that are not full.
 //! 2. *Even out* what was just placed, until no replica of step 1 could go to a node with at least two fewer. Moving these
 //!    costs nothing, since their data is nowhere yet.
 //! 3. *Settle* what is still out of the band by moving replicas that are in place, one by one, from a node that has most.
+//! 4. *Thin out* zones that a shard still crowds (`zones.rs`). The other steps prefer what crowds less, too.
 //!
 //! Steps 2 and 3 end: each move goes to a node with at least two fewer and so lowers the sum of the squared loads.
 
 use super::Preference;
 use super::band::Band;
+use super::zones::Zones;
 use std::cmp::Reverse;
 
 /// Completes `kept`, the nodes on which each shard already is, to `replicas` nodes a shard. Those kept come first.
@@ -16,6 +18,7 @@ use std::cmp::Reverse;
 /// `replicas` is at most the number of nodes; `newcomer` says of each node whether it is new.
 pub(super) fn place_replicas(
     preferences: &[Preference],
+    zones: Zones,
     kept: Vec<Vec<usize>>,
     replicas: usize,
     newcomer: &[bool],
@@ -28,34 +31,40 @@ pub(super) fn place_replicas(
         load[node] += 1;
     }
     let band = Band::new(replicas * preferences.len(), newcomer.len());
-    let mut draft = Draft { preferences, shards: kept.clone(), kept, load, band };
+    let mut draft = Draft { preferences, zones, shards: kept.clone(), kept, load, band };
     draft.trim(replicas);
     draft.fill(replicas);
     draft.even_out();
     draft.settle(newcomer);
+    // Together with what a join or a leave moves by itself this stays within the promise on moves.
+    draft.thin_out(newcomer, replicas + band.lowest / 5);
     draft.shards
 }
 
 /// A placement in the making.
 ///
 /// Invariants: a shard's nodes are distinct; `load[node]` is how many shards are on `node`.
-struct Draft<'a> {
-    preferences: &'a [Preference],
+pub(super) struct Draft<'a> {
+    pub preferences: &'a [Preference],
+    pub zones: Zones,
     /// The nodes of each shard.
-    shards: Vec<Vec<usize>>,
+    pub shards: Vec<Vec<usize>>,
     /// The nodes that have each shard's data: to be on them costs nothing.
-    kept: Vec<Vec<usize>>,
-    load: Vec<usize>,
-    band: Band,
+    pub kept: Vec<Vec<usize>>,
+    pub load: Vec<usize>,
+    pub band: Band,
 }
 
 impl Draft<'_> {
-    /// Drops replicas above `replicas`, where most are, but never the preferred leader.
+    /// Drops replicas above `replicas`: in crowded zones first, then where most are, but never the preferred leader.
     fn trim(&mut self, replicas: usize) {
         for shard in 0..self.shards.len() {
             while self.shards[shard].len() > replicas {
                 let position = (1..self.shards[shard].len())
-                    .max_by_key(|&position| self.load[self.shards[shard][position]])
+                    .max_by_key(|&position| {
+                        let (on, node) = (&self.shards[shard], self.shards[shard][position]);
+                        (self.zones.is_crowded(on, node), self.load[node])
+                    })
                     .expect("more than one replica");
                 self.remove(shard, position);
             }
@@ -67,7 +76,9 @@ impl Draft<'_> {
             while self.shards[shard].len() < replicas {
                 let on = &self.shards[shard];
                 let mut absent = self.preferences[shard].order.iter().copied().filter(|node| !on.contains(node));
-                let node = (absent.clone().find(|&node| self.load[node] < self.band.full))
+                let has_room = |&node: &usize| self.load[node] < self.band.full;
+                let node = (absent.clone().find(|node| has_room(node) && !self.zones.is_full(on, *node)))
+                    .or_else(|| absent.clone().find(has_room))
                     .or_else(|| absent.by_ref().min_by_key(|&node| self.load[node]))
                     .expect("there are at least as many nodes as replicas");
                 self.add(shard, node);
@@ -83,7 +94,8 @@ impl Draft<'_> {
     }
 
     /// A replica not yet in place, and a node with at least two fewer where it could be as well: from the highest load
-    /// to the lowest for which there is one, and of several the shard that likes that node best.
+    /// to the lowest for which there is one, and of several the one that crowds least, of a shard that likes that node
+    /// best.
     fn free_move(&self) -> Option<(usize, usize, usize)> {
         let mut arriving = vec![Vec::new(); self.load.len()];
         for (shard, on) in self.shards.iter().enumerate() {
@@ -96,7 +108,9 @@ impl Draft<'_> {
         for &from in by_load.iter().rev() {
             for &to in by_load.iter().take_while(|&&to| self.load[to] + 2 <= self.load[from]) {
                 let fitting = arriving[from].iter().filter(|&&(shard, _)| !self.shards[shard].contains(&to));
-                if let Some(&(shard, position)) = fitting.min_by_key(|&&(shard, _)| self.preferences[shard].rank[to]) {
+                let key =
+                    |shard: usize| (self.zones.change(&self.shards[shard], from, to), self.preferences[shard].rank[to]);
+                if let Some(&(shard, position)) = fitting.min_by_key(|&&(shard, _)| key(shard)) {
                     return Some((shard, position, to));
                 }
             }
@@ -127,14 +141,14 @@ impl Draft<'_> {
         nodes.min_by_key(|&node| self.load[node]).map(|node| (node, 1))
     }
 
-    /// Moves `count` replicas to `to`, each from a node that has most then: one that does not lead if there is one, and of
-    /// those the one whose shard likes `to` best.
+    /// Moves `count` replicas to `to`, each from a node that has most then: one that crowds least there, does not lead if
+    /// there is one, and of those the one whose shard likes `to` best.
     fn bring(&mut self, to: usize, count: usize) {
         let mut offers = vec![Vec::new(); self.load.len()];
         for (shard, on) in self.shards.iter().enumerate().filter(|(_, on)| !on.contains(&to)) {
             for (position, &node) in on.iter().enumerate() {
                 let rank = self.preferences[shard].rank[to];
-                offers[node].push(Reverse((position == 0, rank, shard)));
+                offers[node].push(Reverse((self.zones.change(on, node, to), position == 0, rank, shard)));
             }
         }
         for offered in &mut offers {
@@ -147,10 +161,10 @@ impl Draft<'_> {
             let mut best = None;
             for from in fullest {
                 // Another replica of the same shard may have gone to `to` since the offers were made.
-                while offers[from].pop_if(|Reverse((_, _, shard))| self.shards[*shard].contains(&to)).is_some() {}
+                while offers[from].pop_if(|Reverse((.., shard))| self.shards[*shard].contains(&to)).is_some() {}
                 best = best.max(offers[from].last().map(|&offer| (offer, from)));
             }
-            let (Reverse((_, _, shard)), from) =
+            let (Reverse((.., shard)), from) =
                 best.expect("a node with more shards than another has one that the other has not");
             let position = self.shards[shard].iter().position(|&node| node == from).expect("offered where it is");
             self.remove(shard, position);
@@ -158,12 +172,12 @@ impl Draft<'_> {
         }
     }
 
-    fn add(&mut self, shard: usize, node: usize) {
+    pub(super) fn add(&mut self, shard: usize, node: usize) {
         self.shards[shard].push(node);
         self.load[node] += 1;
     }
 
-    fn remove(&mut self, shard: usize, position: usize) {
+    pub(super) fn remove(&mut self, shard: usize, position: usize) {
         let node = self.shards[shard].remove(position);
         self.load[node] -= 1;
     }

@@ -25,6 +25,10 @@ pub(super) enum Fault {
     Heal,
     Crash,
     PowerLoss,
+    ZoneLoss,
+    Wipe,
+    Death,
+    Operate,
     Start(NodeId),
     Stall,
     SlowDisk,
@@ -42,6 +46,8 @@ impl Fault {
             Fault::Bridge => Some("bridges"),
             Fault::Crash => Some("crashes"),
             Fault::PowerLoss => Some("power losses"),
+            Fault::ZoneLoss => Some("zone losses"),
+            Fault::Operate => Some("operations"),
             Fault::Stall => Some("stalls"),
             Fault::SlowDisk => Some("slow disks"),
             Fault::WallStep => Some("wall steps"),
@@ -51,7 +57,10 @@ impl Fault {
             | Fault::BridgeStalls
             | Fault::BridgeIsBack
             | Fault::Start(_)
-            | Fault::FastDisk(_) => None,
+            | Fault::FastDisk(_)
+            // Counted if it came to that.
+            | Fault::Wipe
+            | Fault::Death => None,
         }
     }
 }
@@ -62,6 +71,7 @@ pub(super) struct Faults {
     bridge: Option<Bridge>,
     pub counts: BTreeMap<&'static str, u64>,
     down: BTreeSet<NodeId>,
+    dead: BTreeSet<NodeId>,
 }
 
 /// A node that hears everybody, and the one of two groups that it will not hear in the end.
@@ -70,6 +80,9 @@ struct Bridge {
     node: NodeId,
     lost: Vec<Endpoint>,
 }
+
+/// A death that can't be now comes later.
+const DEATH_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long a bridge takes to restart.
 const RESTART: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(30);
@@ -82,7 +95,33 @@ const DEAF: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::fr
 
 impl Faults {
     pub fn new(random: Random) -> Faults {
-        Faults { random, active: false, bridge: None, counts: BTreeMap::new(), down: BTreeSet::new() }
+        Faults {
+            random,
+            active: false,
+            bridge: None,
+            counts: BTreeMap::new(),
+            down: BTreeSet::new(),
+            dead: BTreeSet::new(),
+        }
+    }
+
+    pub fn random(&mut self) -> &mut Random {
+        &mut self.random
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// Whether a node has gone for good.
+    pub fn is_dead(&self, node: NodeId) -> bool {
+        self.dead.contains(&node)
+    }
+
+    /// A node has gone for good.
+    pub fn bury(&mut self, node: NodeId) {
+        self.down.remove(&node);
+        self.dead.insert(node);
     }
 }
 
@@ -106,6 +145,8 @@ impl Cluster {
             Fault::Bridge,
             Fault::Crash,
             Fault::PowerLoss,
+            Fault::ZoneLoss,
+            Fault::Wipe,
             Fault::Stall,
             Fault::SlowDisk,
             Fault::WallStep,
@@ -114,6 +155,14 @@ impl Cluster {
         for _ in 0..self.options.joins {
             let after = self.faults.random.duration(&(Duration::ZERO..=self.options.duration));
             self.agenda.put(self.now + after, Wake::Fault(Fault::Join));
+        }
+        let deaths = usize::from(self.options.faults.death);
+        let once = [(Fault::Operate, self.options.operations), (Fault::Death, deaths)];
+        for (fault, times) in once {
+            for _ in 0..times {
+                let after = self.faults.random.duration(&(Duration::ZERO..=self.options.duration));
+                self.agenda.put(self.now + after, Wake::Fault(fault));
+            }
         }
     }
 
@@ -125,6 +174,11 @@ impl Cluster {
         for node in self.nodes.values_mut() {
             node.sync = self.options.sync.clone();
         }
+        // With fewer than three others it is not replaced, and has to come back.
+        if self.present().count() < 3 {
+            let dead = std::mem::take(&mut self.faults.dead);
+            self.faults.down.extend(dead);
+        }
         for id in std::mem::take(&mut self.faults.down) {
             self.start_node(id)?;
         }
@@ -134,11 +188,12 @@ impl Cluster {
     /// Flips bits on the disk of one node, which then restarts: what it can't trust it must get from the others. Only
     /// with three nodes or more, whose every shard has a quorum elsewhere. Returns whether there was one.
     pub(super) fn corrupt_one(&mut self) -> Result<bool, String> {
-        if !self.options.faults.corruption || self.nodes.len() < 3 {
+        let present: Vec<NodeId> = self.present().map(|(id, _)| id).collect();
+        if !self.options.faults.corruption || present.len() < 3 {
             return Ok(false);
         }
         *self.faults.counts.entry("corruptions").or_default() += 1;
-        let id = NodeId(1 + self.faults.random.below(self.nodes.len() as u64));
+        let id = *self.faults.random.pick(&present);
         if let Some(node) = self.nodes.get_mut(&id) {
             node.crash(&mut self.faults.random);
             node.corrupt(&mut self.faults.random);
@@ -163,11 +218,13 @@ impl Cluster {
             Fault::Bridge => faults.bridges.clone(),
             Fault::Crash => faults.crashes.clone(),
             Fault::PowerLoss => faults.power_losses.clone(),
+            Fault::ZoneLoss => faults.zone_losses.clone(),
+            Fault::Wipe => faults.wipes.clone(),
             Fault::Stall => faults.stalls.clone(),
             Fault::SlowDisk => faults.slow_disks.clone(),
             Fault::WallStep => faults.wall_steps.clone(),
             Fault::BridgeRestarts | Fault::BridgeStalls | Fault::BridgeIsBack => None,
-            Fault::Heal | Fault::Start(_) | Fault::FastDisk(_) | Fault::Join => None,
+            Fault::Heal | Fault::Start(_) | Fault::FastDisk(_) | Fault::Join | Fault::Operate | Fault::Death => None,
         }
     }
 
@@ -234,6 +291,32 @@ impl Cluster {
                 let all: Vec<NodeId> = self.nodes.keys().copied().collect();
                 all.into_iter().for_each(|id| self.crash(id, end));
             }
+            Fault::ZoneLoss => {
+                let zone = self.nodes[&any].zone().to_owned();
+                let lost = |(_, node): &(&NodeId, &super::Node)| node.zone() == zone;
+                let lost: Vec<NodeId> = self.nodes.iter().filter(lost).map(|(&id, _)| id).collect();
+                lost.into_iter().for_each(|id| self.crash(id, end));
+            }
+            // Whoever is lost for good must be the only one that is missing, or a quorum's disks may be lost.
+            Fault::Wipe => {
+                if self.present().count() >= 3 && self.present().any(|(id, _)| id == any) && self.is_settled() {
+                    *self.faults.counts.entry("wipes").or_default() += 1;
+                    self.crash(any, end);
+                    if let Some(node) = self.nodes.get_mut(&any) {
+                        node.wipe();
+                    }
+                }
+            }
+            Fault::Death => {
+                if self.present().count() >= 4 && self.present().any(|(id, _)| id == any) && self.is_settled() {
+                    *self.faults.counts.entry("deaths").or_default() += 1;
+                    self.crash(any, end);
+                    self.faults.bury(any);
+                } else {
+                    self.agenda.put(self.now + DEATH_PAUSE, Wake::Fault(Fault::Death));
+                }
+            }
+            Fault::Operate => self.operate(),
             Fault::Start(id) => {
                 if self.faults.down.remove(&id) {
                     self.start_node(id)?;
@@ -268,8 +351,13 @@ impl Cluster {
         Ok(())
     }
 
+    pub(super) fn crash_for(&mut self, id: NodeId, time: Duration) {
+        self.crash(id, self.now + time);
+    }
+
     fn crash(&mut self, id: NodeId, until: Moment) {
-        if self.faults.down.insert(id)
+        if self.present().any(|(present, _)| present == id)
+            && self.faults.down.insert(id)
             && let Some(node) = self.nodes.get_mut(&id)
         {
             node.crash(&mut self.faults.random);

@@ -5,7 +5,10 @@
 //! | at most one leader a term | Raft paper, figure 3, election safety |
 //! | equal state at equal index | Raft paper, figure 3, state machine safety |
 //! | at most one replica of a shard may serve reads by itself | Raft thesis, 6.4.1 |
+//!
+//! Those of configurations and topologies are in [`Configurations`].
 
+use super::configurations::Configurations;
 use super::node::Node;
 use ringfort_core::time::Moment;
 use ringfort_core::types::{LogIndex, NodeId, ShardId, Term};
@@ -18,12 +21,14 @@ const HASHES_KEPT: usize = 20_000;
 pub(super) struct Invariants {
     leaders: BTreeMap<(ShardId, Term), NodeId>,
     states: BTreeMap<ShardId, BTreeMap<LogIndex, (u64, NodeId)>>,
+    configurations: Configurations,
 }
 
 impl Invariants {
     /// Checks what `id` has just done against all others.
     pub fn check(&mut self, now: Moment, id: NodeId, nodes: &BTreeMap<NodeId, Node>) -> Result<(), String> {
         let Some(running) = nodes.get(&id).and_then(Node::running) else { return Ok(()) };
+        self.configurations.check(running, nodes)?;
         for replica in running.replicas() {
             let (shard, position) = (replica.shard(), replica.position());
             if position.is_leader {

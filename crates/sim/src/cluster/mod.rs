@@ -6,8 +6,9 @@
 //! would take time, an event on the agenda does.
 //!
 //! A run has three parts. *Warm-up*: the first node bootstraps, the others join, until every shard is where it should
-//! be. *Safety*: for the options' duration, clients work while the seed's faults happen ([`faults`]). *Liveness*: all
-//! faults end, crashed nodes start again, and within [`RECOVERY`] every shard must have its replicas, caught up. Then
+//! be. *Safety*: for the options' duration, clients work while the seed's faults happen ([`faults`]) and operators have
+//! nodes come and go ([`operator`]). *Liveness*: all faults end, crashed nodes start again, pauses and drains are taken
+//! back, and within [`RECOVERY`] every shard must have its replicas, caught up, on the nodes that are there. Then
 //! one node of three or more may find bits of its disk flipped, and what it can't trust must be replaced from the
 //! others. Before and after that all nodes must hold the same of the eventual keyspace ([`eventual`]). At last each key
 //! must be read. Throughout, [`invariants`] are checked after every drain, and in the end the clients' history must be
@@ -17,10 +18,13 @@
 //! other over links with all the seed's faults: Raft must bear them, whatever the transport would have hidden.
 
 mod client;
+mod configurations;
 mod eventual;
 mod faults;
 mod invariants;
 mod node;
+mod operator;
+pub mod scale;
 
 use crate::agenda::Agenda;
 use crate::clock::{MAX_DRIFT_PPM, NodeClock};
@@ -32,15 +36,20 @@ use crate::seeds::Outcome;
 use crate::trace::Trace;
 use client::Clients;
 use invariants::Invariants;
-use node::{Message, Node, Task};
+use node::{Message, Node, Running, Task};
 use ringfort_core::mutation::Mutation;
+use ringfort_core::system::Topology;
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Simulated time within which a cluster without faults must be as it should be.
 const RECOVERY: Duration = Duration::from_secs(60);
+
+/// How long a node is down whose controller was to crash.
+const CONTROLLER_DOWN: Duration = Duration::from_secs(1);
 
 /// How often the parts of a run look whether they are over.
 const LOOK: Duration = Duration::from_millis(100);
@@ -52,15 +61,16 @@ pub fn run(options: Options) -> Outcome {
 
 /// Runs it with a planted bug.
 pub fn run_mutated(options: Options, mutation: Mutation) -> Outcome {
-    let mut cluster = Cluster::new(options, mutation);
-    let failure = cluster.run().err();
-    Outcome {
-        simulated: cluster.now.saturating_since(START),
-        operations: cluster.clients.completed(),
-        events: cluster.count_events(),
-        fingerprint: cluster.trace.fingerprint(),
-        failure,
-    }
+    Cluster::new(options, mutation).outcome()
+}
+
+/// Runs it, and crashes the node whose controller asks for something for the `act`th time, right after that. Returns how
+/// often one has asked, too.
+pub fn run_crashing_controller(options: Options, act: u64) -> (Outcome, u64) {
+    let mut cluster = Cluster::new(options, Mutation::None);
+    cluster.crash_controller_at = Some(act);
+    let outcome = cluster.outcome();
+    (outcome, cluster.controller_acts)
 }
 
 /// Clocks do not begin at zero, which means "never" to many.
@@ -89,6 +99,11 @@ struct Cluster {
     invariants: Invariants,
     trace: Trace,
     random: Random,
+    /// How often a controller has asked for something during the faults, and at which time its node crashes.
+    controller_acts: u64,
+    crash_controller_at: Option<u64>,
+    /// What is measured instead of checked, where that is what the run is for.
+    traffic: Option<scale::Traffic>,
 }
 
 impl Cluster {
@@ -106,7 +121,21 @@ impl Cluster {
             invariants: Invariants::default(),
             trace: Trace::default(),
             random: random.fork("cluster"),
+            controller_acts: 0,
+            crash_controller_at: None,
+            traffic: None,
             options,
+        }
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        let failure = self.run().err();
+        Outcome {
+            simulated: self.now.saturating_since(START),
+            operations: self.clients.completed(),
+            events: self.count_events(),
+            fingerprint: self.trace.fingerprint(),
+            failure,
         }
     }
 
@@ -126,15 +155,19 @@ impl Cluster {
 
         self.end_faults()?;
         self.end_eventual();
-        self.run_until(RECOVERY, Cluster::is_settled, "the cluster did not recover after all faults had ended")?;
+        self.run_until(RECOVERY, Cluster::tidy_up, "the cluster did not recover after all faults had ended")?;
         let unequal = "the nodes do not hold the same of the eventual keyspace";
         self.run_until_moment(self.now + eventual::REST)?;
-        self.run_until(eventual::CATCH_UP, Cluster::is_caught_up, "clocks are further apart than they were set")?;
-        self.run_until(eventual::CONVERGENCE, Cluster::is_converged, unequal)?;
+        self.run_until(
+            eventual::CATCH_UP,
+            |cluster| cluster.is_caught_up(),
+            "clocks are further apart than they were set",
+        )?;
+        self.run_until(eventual::CONVERGENCE, |cluster| cluster.is_converged(), unequal)?;
         self.check_eventual()?;
         if self.corrupt_one()? {
             self.run_until(RECOVERY, Cluster::is_settled, "the cluster did not replace what was corrupted")?;
-            self.run_until(eventual::CONVERGENCE, Cluster::is_converged, unequal)?;
+            self.run_until(eventual::CONVERGENCE, |cluster| cluster.is_converged(), unequal)?;
             self.check_eventual()?;
         }
         self.clients.read_everything(self.now, &mut self.agenda);
@@ -145,6 +178,11 @@ impl Cluster {
 
     /// A new node: the first one bootstraps a cluster, later ones join it.
     fn add_node(&mut self) -> Result<(), String> {
+        let id = self.make_node();
+        self.start_node(id)
+    }
+
+    fn make_node(&mut self) -> NodeId {
         let id = NodeId(self.nodes.len() as u64 + 1);
         let drift = match self.options.faults.clock_drift {
             true => self.random.below(2 * MAX_DRIFT_PPM as u64 + 1) as i64 - MAX_DRIFT_PPM,
@@ -157,10 +195,15 @@ impl Cluster {
         let clock = NodeClock::new(self.now, START + phase, drift);
         let node = Node::new(id, clock, &self.options, self.mutation, self.random.fork(&format!("node {id}")));
         self.nodes.insert(id, node);
-        self.start_node(id)
+        id
     }
 
-    fn run_until(&mut self, patience: Duration, is_over: fn(&Cluster) -> bool, otherwise: &str) -> Result<(), String> {
+    fn run_until(
+        &mut self,
+        patience: Duration,
+        mut is_over: impl FnMut(&mut Cluster) -> bool,
+        otherwise: &str,
+    ) -> Result<(), String> {
         let end = self.now + patience;
         while !is_over(self) {
             if self.now >= end {
@@ -177,6 +220,11 @@ impl Cluster {
         {
             self.now = self.now.max(next);
             while let Some(delivery) = self.network.deliver(self.now) {
+                if let Some(traffic) = &mut self.traffic {
+                    traffic.count(&delivery.message);
+                    self.deliver(delivery.from, delivery.to, delivery.message);
+                    continue;
+                }
                 self.trace.record(self.now, (delivery.from, delivery.to, delivery.message.digest()));
                 self.deliver(delivery.from, delivery.to, delivery.message);
             }
@@ -213,8 +261,20 @@ impl Cluster {
             self.agenda.put(node.stalled_until, Wake::Node { node: id, incarnation, task });
             return Ok(());
         }
-        node.run(task, &mut World { now: self.now, agenda: &mut self.agenda, network: &mut self.network });
+        let acts = |node: &Node| node.counts.get(node::CONTROLLER_ACTS).copied().unwrap_or_default();
+        let before = acts(node);
+        let endpoints = self.options.nodes as u64 + self.options.joins as u64;
+        node.run(task, &mut World { now: self.now, endpoints, agenda: &mut self.agenda, network: &mut self.network });
+        if self.traffic.is_some() {
+            return Ok(());
+        }
         self.trace.record(self.now, (id, node.digest()));
+        let more = if self.faults.is_active() { acts(node) - before } else { 0 };
+        let asked = self.controller_acts..self.controller_acts + more;
+        self.controller_acts = asked.end;
+        if self.crash_controller_at.is_some_and(|at| asked.contains(&at)) {
+            self.crash_for(id, CONTROLLER_DOWN);
+        }
         self.invariants.check(self.now, id, &self.nodes)
     }
 
@@ -228,7 +288,9 @@ impl Cluster {
             }
             (Endpoint::Client(_), _) => {}
             (Endpoint::Node(id), message) => {
-                let mut world = World { now: self.now, agenda: &mut self.agenda, network: &mut self.network };
+                let endpoints = self.endpoints();
+                let mut world =
+                    World { now: self.now, endpoints, agenda: &mut self.agenda, network: &mut self.network };
                 if let Some(node) = self.nodes.get_mut(&id) {
                     node.receive(from, message, &mut world);
                 }
@@ -237,24 +299,43 @@ impl Cluster {
     }
 
     fn start_node(&mut self, id: NodeId) -> Result<(), String> {
-        let mut world = World { now: self.now, agenda: &mut self.agenda, network: &mut self.network };
+        let endpoints = self.endpoints();
+        let mut world = World { now: self.now, endpoints, agenda: &mut self.agenda, network: &mut self.network };
         self.nodes.get_mut(&id).map_or(Ok(()), |node| node.start(&mut world))
     }
 
-    /// Every node runs, knows the same topology, and every shard's leader reports what the topology wants.
-    fn is_settled(&self) -> bool {
-        let mut running = self.nodes.values().map(Node::running);
-        let Some(Some(first)) = running.next() else { return false };
-        let topology = first.topology().clone();
-        let same = running.all(|other| other.is_some_and(|other| other.topology().epoch == topology.epoch));
-        if !same || topology.nodes.len() != self.nodes.len() {
+    fn endpoints(&self) -> u64 {
+        (self.options.nodes + self.options.joins) as u64
+    }
+
+    /// The nodes that have not left and are not dead for good.
+    fn present(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        let is_present = |(id, node): &(&NodeId, &Node)| !node.is_gone() && !self.faults.is_dead(**id);
+        self.nodes.iter().filter(is_present).map(|(&id, node)| (id, node))
+    }
+
+    /// The latest topology that a node has that runs.
+    fn topology(&self) -> Option<Arc<Topology>> {
+        let topologies = self.nodes.values().filter_map(Node::running).map(Running::topology);
+        topologies.max_by_key(|topology| topology.epoch).cloned()
+    }
+
+    /// Every node that is present runs, and knows the same topology, which has exactly these nodes; and every shard's
+    /// leader reports what the topology wants.
+    fn is_settled(&mut self) -> bool {
+        let Some(topology) = self.topology() else { return false };
+        let knows = |node: &Node| node.running().is_some_and(|running| running.topology().epoch == topology.epoch);
+        let present = self.present().count();
+        if topology.nodes.len() != present || !topology.standings.is_empty() || topology.paused {
+            return false;
+        }
+        if !self.present().all(|(_, node)| knows(node)) {
             return false;
         }
         topology.groups.iter().all(|(shard, group)| {
             let mut wanted = group.wanted_replicas();
             wanted.sort_unstable();
-            let expected = self.nodes.len().min(3);
-            wanted.len() >= expected
+            wanted.len() >= present.min(3)
                 && group.replicas.len() == wanted.len()
                 && self.nodes.values().filter_map(Node::running).any(|running| {
                     running.report(*shard).is_some_and(|report| {
@@ -278,7 +359,7 @@ impl Cluster {
         events
     }
 
-    fn is_read(&self) -> bool {
+    fn is_read(&mut self) -> bool {
         self.clients.are_done()
     }
 
@@ -291,6 +372,8 @@ impl Cluster {
 /// What a node's shell needs of the world around it.
 struct World<'a> {
     now: Moment,
+    /// Nodes are at 1 to this one, once all have joined.
+    endpoints: u64,
     agenda: &'a mut Agenda<Wake>,
     network: &'a mut Network<Message>,
 }

@@ -26,6 +26,9 @@ const PORTS_FILE: &str = "nodes.json";
 /// Small log segments: each node secures the space of two before it serves.
 const SEGMENT_BYTES: u64 = 8 << 20;
 
+/// Soon enough for whoever watches.
+const REPLACE_AFTER: &str = "15s";
+
 /// How long the cluster may take until all replicas are where they belong.
 const COMPLETE_PATIENCE: Duration = Duration::from_secs(90);
 
@@ -107,7 +110,7 @@ impl Cluster {
         let (ports, held) = ports(path, count)?;
         let mut cluster = Cluster { nodes: Vec::new(), logs, screen, ended_tx, ended_rx, _held: held, directory };
         for (number, own) in ports.iter().enumerate() {
-            let command = command(cluster.path(), number, *own, ports[0]);
+            let command = command(cluster.path(), number, *own, &endpoint(ports[0].port));
             let process = cluster.spawn(number, &command)?;
             cluster.nodes.push(Node { endpoint: endpoint(own.port), command, process });
         }
@@ -131,6 +134,14 @@ impl Cluster {
 
     pub fn client(&self) -> Result<Client, ringfort_client::Error> {
         Client::connect(self.endpoints())
+    }
+
+    /// How a node is started that is not there yet, with ports that are free now.
+    pub fn newcomer(&self) -> io::Result<NodeCommand> {
+        let held = [(); 2].map(|()| hold(0));
+        let [port, raft_port] = held.map(|listener| Ok::<_, io::Error>(listener?.local_addr()?.port()));
+        let own = Ports { port: port?, raft_port: raft_port? };
+        Ok(command(self.path(), self.nodes.len(), own, &self.nodes[0].endpoint))
     }
 
     /// Starts a node that has ended again, by its same command.
@@ -200,7 +211,7 @@ fn endpoint(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 
-fn command(directory: &Path, number: usize, own: Ports, first: Ports) -> NodeCommand {
+fn command(directory: &Path, number: usize, own: Ports, first: &str) -> NodeCommand {
     let name = format!("node{}", number + 1);
     let mut args = vec![
         "serve".to_owned(),
@@ -209,8 +220,9 @@ fn command(directory: &Path, number: usize, own: Ports, first: Ports) -> NodeCom
         format!("--raft-port={}", own.raft_port),
         format!("--raft-dir={}", directory.join(&name).display()),
         format!("--segment-bytes={SEGMENT_BYTES}"),
+        format!("--replace-after={REPLACE_AFTER}"),
     ];
-    args.push(if number == 0 { "--bootstrap".to_owned() } else { format!("--join-addr={}", endpoint(first.port)) });
+    args.push(if number == 0 { "--bootstrap".to_owned() } else { format!("--join-addr={first}") });
     NodeCommand { name, args }
 }
 

@@ -112,6 +112,9 @@ fn manual(cluster: &Cluster) -> String {
     let last = cluster.nodes.last().expect("there is at least one node");
     text += &format!("  kill -9 {}   # {} dies; put, get and status again\n", last.process.pid(), last.command.name);
     text += &format!("  {}   # and comes back\n", last.command.line());
+    if let Ok(newcomer) = cluster.newcomer() {
+        text += &format!("  {}   # one more joins\n", newcomer.line());
+    }
     text += "\nCtrl-C stops all nodes.\n";
     text
 }

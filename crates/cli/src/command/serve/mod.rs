@@ -5,8 +5,9 @@ mod options;
 use crate::failure::{Answer, Failure};
 use options::LogFormat;
 pub use options::Serve;
-use ringfort_node::Node;
+use ringfort_node::{Node, NodeConfig, Standing};
 use std::io::IsTerminal;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 impl Serve {
@@ -20,43 +21,15 @@ impl Serve {
                 self.listen
             );
         }
-        let name = self.node_id.clone();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let mut signals = runtime.block_on(async { Signals::new() })?;
         let config = self.node_config();
-        // The first start of a node that joins may wait for its cluster. Nothing that it does meanwhile must be finished.
-        let starting = runtime.spawn_blocking(move || Node::start(config));
-        let started = runtime.block_on(async {
-            tokio::select! {
-                started = starting => Ok(started),
-                received = signals.next() => Err(received),
+        loop {
+            match run_once(&runtime, signals, config.clone())? {
+                Ended::Stopped => return Ok(Answer::Yes),
+                Ended::GivenUp(still) => signals = still,
             }
-        });
-        let node = match started {
-            Ok(started) => started??,
-            Err(received) => {
-                runtime.shutdown_background();
-                tracing::info!("{received}: stopped before the node had started; started again, it begins anew");
-                return Ok(Answer::Yes);
-            }
-        };
-        let (grpc, raft) = (node.grpc_address(), node.raft_address());
-        tracing::info!("{name} serves on {grpc}, and nodes on {raft}");
-        let failed = node.failed();
-        let (received, failure) = runtime.block_on(async {
-            tokio::select! {
-                received = signals.next() => (received, None),
-                failure = failed => ("failure", Some(failure)),
-            }
-        });
-        tracing::info!("{received}: handing over and stopping; a signal now stops at once");
-        runtime.spawn(async move {
-            signals.next().await;
-            std::process::exit(1);
-        });
-        node.shutdown();
-        tracing::info!("stopped");
-        failure.map_or(Ok(Answer::Yes), |failure| Err(Failure::from(failure)))
+        }
     }
 
     /// Sends what is logged to stderr.
@@ -68,6 +41,78 @@ impl Serve {
         }
         Ok(())
     }
+}
+
+/// How a node has ended that has not failed.
+enum Ended {
+    Stopped,
+    /// The cluster had given it up. Started again it clears its directory and joins as a new one.
+    GivenUp(Signals),
+}
+
+/// One life of a node, from its start to its end.
+fn run_once(runtime: &Runtime, mut signals: Signals, config: NodeConfig) -> Result<Ended, Failure> {
+    let (name, directory) = (config.name.clone(), config.directory.display().to_string());
+    // The first start of a node that joins may wait for its cluster. Nothing that it does meanwhile must be finished.
+    let starting = runtime.spawn_blocking(move || Node::start(config));
+    let started = runtime.block_on(async {
+        tokio::select! {
+            started = starting => Ok(started),
+            received = signals.next() => Err(received),
+        }
+    });
+    let node = match started {
+        Ok(started) => started??,
+        Err(received) => {
+            tracing::info!("{received}: stopped before the node had started; started again, it begins anew");
+            // What it waits for may never come.
+            std::process::exit(0);
+        }
+    };
+    let (grpc, raft) = (node.grpc_address(), node.raft_address());
+    tracing::info!("{name} serves on {grpc}, and nodes on {raft}");
+    let (failed, departed) = (node.failed(), node.departed());
+    let end = runtime.block_on(async {
+        tokio::select! {
+            received = signals.next() => End::Signal(received),
+            failure = failed => End::Failure(failure.into()),
+            why = departed => End::Departure(why),
+        }
+    });
+    match &end {
+        End::Departure(Standing::Dead) => {
+            tracing::warn!("{name} was silent for so long that others took its place: it starts anew");
+            node.shutdown();
+            return Ok(Ended::GivenUp(signals));
+        }
+        End::Departure(Standing::Replaced) => tracing::warn!(
+            "another node has joined as {name} with --replace, and taken its place: stopping; {directory} can be deleted"
+        ),
+        End::Departure(_) => tracing::info!(
+            "{name} has left the cluster, which has all that it held: stopping; {directory} can be deleted"
+        ),
+        End::Signal(received) => {
+            tracing::info!("{received}: handing over and stopping; a signal now stops at once");
+        }
+        End::Failure(_) => tracing::info!("failure: handing over and stopping; a signal now stops at once"),
+    }
+    runtime.spawn(async move {
+        signals.next().await;
+        std::process::exit(1);
+    });
+    node.shutdown();
+    tracing::info!("stopped");
+    match end {
+        End::Failure(failure) => Err(failure),
+        End::Signal(_) | End::Departure(_) => Ok(Ended::Stopped),
+    }
+}
+
+/// What ends a life.
+enum End {
+    Signal(&'static str),
+    Failure(Failure),
+    Departure(Standing),
 }
 
 /// The signals that stop a node.

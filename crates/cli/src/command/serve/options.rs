@@ -5,7 +5,7 @@
 
 use crate::client_options::parse_duration;
 use clap::{ArgAction, Args, ValueEnum};
-use ringfort_node::{GossipConfig, NodeConfig, ReadMode};
+use ringfort_node::{CONCURRENT_MOVES, GossipConfig, NodeConfig, ReadMode};
 use ringfort_ring::ShardCount;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
@@ -72,6 +72,44 @@ pub struct Serve {
     /// How long to ask the cluster to take this node in: 500ms, 60s, 5m.
     #[arg(long, env = "RINGFORT_JOIN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub join_timeout: Duration,
+
+    /// Join under the name of a member whose directory is lost: it gives up all that it held, and this node gets its share
+    /// anew. Without effect once the directory holds data.
+    #[arg(
+        long,
+        env = "RINGFORT_REPLACE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = ArgAction::Set
+    )]
+    pub replace: bool,
+
+    /// What this node may fail together with: a rack, a room, a provider's zone. Replicas of a shard are put into different
+    /// ones.
+    #[arg(long, env = "RINGFORT_ZONE", value_name = "NAME")]
+    pub zone: Option<String>,
+
+    /// How many shards may receive a new replica at the same time, in the whole cluster. The node that leads the system
+    /// shard decides; give all nodes the same.
+    #[arg(
+        long,
+        env = "RINGFORT_MOVES",
+        value_name = "NUMBER",
+        default_value_t = CONCURRENT_MOVES as u16,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub moves: u16,
+
+    /// Bytes a second that this node sends to new or lagging replicas; without it there is no limit.
+    #[arg(long, env = "RINGFORT_MOVE_BANDWIDTH", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub move_bandwidth: Option<u64>,
+
+    /// A node that is silent for this long gives up its replicas to others, if there are enough: 30s, 5m. The node that
+    /// leads the system shard decides; give all nodes the same.
+    #[arg(long, env = "RINGFORT_REPLACE_AFTER", value_name = "TIME", default_value = "5m", value_parser = parse_patience)]
+    pub replace_after: Duration,
 
     /// Into how many shards a new cluster cuts its keys: a power of two, fixed for its lifetime.
     #[arg(long, env = "RINGFORT_SHARDS", value_name = "NUMBER", default_value = "64", value_parser = parse_shards)]
@@ -206,6 +244,11 @@ impl Serve {
             bootstrap,
             join: self.join_addr,
             join_timeout: self.join_timeout,
+            replace: self.replace,
+            zone: self.zone.unwrap_or_default(),
+            moves: self.moves.into(),
+            move_bandwidth: self.move_bandwidth,
+            replace_after: self.replace_after,
             shards: self.shards,
             workers: self.workers.map_or_else(default_workers, usize::from),
             read_mode: match self.read_mode {
@@ -230,6 +273,16 @@ fn default_workers() -> usize {
 fn parse_shards(text: &str) -> Result<ShardCount, String> {
     let count: u32 = text.parse().map_err(|_| "give a number".to_owned())?;
     ShardCount::new(count).map_err(|error| error.to_string())
+}
+
+/// A node that restarts must not be taken for dead.
+const LEAST_REPLACE_AFTER: Duration = Duration::from_secs(5);
+
+fn parse_patience(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        duration if duration < LEAST_REPLACE_AFTER => Err("give 5s or more".to_owned()),
+        duration => Ok(duration),
+    }
 }
 
 fn parse_segment(text: &str) -> Result<u64, String> {

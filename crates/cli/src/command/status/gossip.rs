@@ -1,6 +1,6 @@
 //! `ringfort status --gossip`: what one node knows by itself.
 
-use super::report::standing_name;
+use super::report::liveness_name;
 use super::tables::{Style, bytes, number, right, table as empty_table, text};
 use comfy_table::{Cell, Table};
 use ringfort_client::v1::{GossipMember, GossipResponse, Standing};
@@ -65,7 +65,7 @@ fn node(member: &GossipMember) -> Node<'_> {
     Node {
         id: member.id,
         name: &member.name,
-        standing: liveness.map(|liveness| standing_name(liveness.standing())),
+        standing: liveness.map(|liveness| liveness_name(liveness.standing())),
         since_ms: liveness.map(|liveness| liveness.since_ms),
         reason: liveness.map(|liveness| &liveness.reason[..]),
         heard_ms: liveness.map(|liveness| liveness.heard_ms),
@@ -121,7 +121,7 @@ pub fn table(gossip: &GossipResponse, style: Style) -> Table {
         table.add_row([
             text(&member.name),
             number(member.id),
-            liveness.map_or_else(|| Cell::new("itself"), |liveness| Cell::new(standing_name(liveness.standing()))),
+            liveness.map_or_else(|| Cell::new("itself"), |liveness| Cell::new(liveness_name(liveness.standing()))),
             liveness.map_or_else(dash, |liveness| seconds(liveness.since_ms)),
             liveness.map_or_else(dash, |liveness| text(&liveness.reason)),
             liveness.map_or_else(dash, |liveness| seconds(liveness.heard_ms)),

@@ -2,7 +2,7 @@
 
 mod gossip;
 mod report;
-mod tables;
+pub mod tables;
 pub mod verdict;
 
 use super::{print_json, print_line};
@@ -65,6 +65,6 @@ fn style() -> tables::Style {
 }
 
 /// "system" or the shard's number.
-fn shard_name(shard: u32) -> String {
+pub fn shard_name(shard: u32) -> String {
     ringfort_ring::ShardId(shard).to_string()
 }

@@ -2,7 +2,9 @@
 
 use super::shard_name;
 use super::verdict::{SYSTEM_SHARD, Verdict};
-use ringfort_client::v1::{NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, Standing, StatusResponse};
+use ringfort_client::v1::{
+    NodeStanding, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, Standing, StatusResponse,
+};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -13,8 +15,20 @@ pub struct Report<'a> {
     /// 16 hexadecimal digits: JSON numbers end at 2^53.
     cluster_id: String,
     epoch: u64,
+    /// The cluster begins no moves.
+    paused: bool,
+    /// Where the leader of the system shard answers.
+    moves: Option<Moves>,
     nodes: Vec<Node<'a>>,
     shards: Vec<Shard>,
+}
+
+#[derive(Serialize)]
+struct Moves {
+    /// Replicas that are still to arrive where they are wanted.
+    left: u32,
+    /// Until then, if moves go on as they have; null where that is not known yet.
+    estimate_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -26,9 +40,9 @@ struct Node<'a> {
     alive: bool,
     silent_ms: u64,
     /// What the answering node thinks of it by its heartbeats: alive, suspect or dead; null of itself.
-    standing: Option<&'static str>,
-    standing_ms: Option<u64>,
-    standing_reason: Option<&'a str>,
+    liveness: Option<&'static str>,
+    liveness_ms: Option<u64>,
+    liveness_reason: Option<&'a str>,
     build_version: &'a str,
     shards_led: u32,
     replicas: u32,
@@ -36,6 +50,9 @@ struct Node<'a> {
     log_entries: u64,
     keys: u64,
     key_value_bytes: u64,
+    zone: &'a str,
+    /// active, drained, leaving, dead or replaced.
+    standing: &'static str,
 }
 
 #[derive(Serialize)]
@@ -48,6 +65,7 @@ struct Shard {
     leader: Option<u64>,
     term: u64,
     applied_index: u64,
+    key_value_bytes: u64,
     members: Vec<Member>,
 }
 
@@ -69,6 +87,11 @@ impl<'a> Report<'a> {
             node_failures_tolerated: verdict.node_failures_tolerated,
             cluster_id: format!("{:016x}", status.cluster_id),
             epoch: status.epoch,
+            paused: status.paused,
+            moves: status.moves.map(|moves| Moves {
+                left: moves.left,
+                estimate_ms: (moves.estimate_ms != 0).then_some(moves.estimate_ms),
+            }),
             nodes: status.nodes.iter().map(node).collect(),
             shards: status.shards.iter().map(shard).collect(),
         }
@@ -83,9 +106,9 @@ fn node(node: &NodeStatus) -> Node<'_> {
         raft_address: &node.raft_address,
         alive: node.alive,
         silent_ms: node.silent_ms,
-        standing: node.liveness.as_ref().map(|liveness| standing_name(liveness.standing())),
-        standing_ms: node.liveness.as_ref().map(|liveness| liveness.since_ms),
-        standing_reason: node.liveness.as_ref().map(|liveness| &liveness.reason[..]),
+        liveness: node.liveness.as_ref().map(|liveness| liveness_name(liveness.standing())),
+        liveness_ms: node.liveness.as_ref().map(|liveness| liveness.since_ms),
+        liveness_reason: node.liveness.as_ref().map(|liveness| &liveness.reason[..]),
         build_version: &node.build_version,
         shards_led: node.shards_led,
         replicas: node.replicas,
@@ -93,6 +116,8 @@ fn node(node: &NodeStatus) -> Node<'_> {
         log_entries: node.log_entries,
         keys: node.keys,
         key_value_bytes: node.key_value_bytes,
+        zone: &node.zone,
+        standing: standing_name(node.standing()),
     }
 }
 
@@ -103,6 +128,7 @@ fn shard(shard: &ShardStatus) -> Shard {
         leader: (shard.leader != 0).then_some(shard.leader),
         term: shard.term,
         applied_index: shard.applied_index,
+        key_value_bytes: shard.key_value_bytes,
         members: shard.members.iter().map(member).collect(),
     }
 }
@@ -118,7 +144,7 @@ fn member(member: &ReplicaStatus) -> Member {
     }
 }
 
-pub fn standing_name(standing: Standing) -> &'static str {
+pub fn liveness_name(standing: Standing) -> &'static str {
     match standing {
         Standing::Alive => "alive",
         Standing::Suspect => "suspect",
@@ -134,10 +160,21 @@ pub fn role_name(role: ReplicaRole) -> &'static str {
     }
 }
 
+pub fn standing_name(standing: NodeStanding) -> &'static str {
+    match standing {
+        NodeStanding::Active => "active",
+        NodeStanding::Drained => "drained",
+        NodeStanding::Leaving => "leaving",
+        NodeStanding::Dead => "dead",
+        NodeStanding::Replaced => "replaced",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::verdict::judge;
     use super::*;
+    use ringfort_client::v1::MoveStatus;
 
     #[test]
     fn field_names_stay() {
@@ -150,6 +187,8 @@ mod tests {
                 members: vec![ReplicaStatus { node: 1, replica: 2, caught_up: true, ..Default::default() }],
                 ..Default::default()
             }],
+            paused: true,
+            moves: Some(MoveStatus { left: 3, estimate_ms: 0 }),
         };
         let verdict = judge(&status);
         let json = serde_json::to_value(Report::new(&status, &verdict)).unwrap();
@@ -159,13 +198,16 @@ mod tests {
             "node_failures_tolerated": 0,
             "cluster_id": "00000000000000ab",
             "epoch": 3,
+            "paused": true,
+            "moves": {"left": 3, "estimate_ms": null},
             "nodes": [{
                 "id": 1, "name": "node1", "grpc_address": "", "raft_address": "", "alive": true, "silent_ms": 0,
-                "standing": null, "standing_ms": null, "standing_reason": null, "build_version": "", "shards_led": 0, "replicas": 0, "log_bytes": 0, "log_entries": 0, "keys": 0,
-                "key_value_bytes": 0,
+                "liveness": null, "liveness_ms": null, "liveness_reason": null, "build_version": "", "shards_led": 0, "replicas": 0, "log_bytes": 0, "log_entries": 0, "keys": 0,
+                "key_value_bytes": 0, "zone": "", "standing": "active",
             }],
             "shards": [{
                 "shard": "system", "slots": null, "leader": null, "term": 0, "applied_index": 0,
+                "key_value_bytes": 0,
                 "members": [{
                     "node": 1, "replica": 2, "role": "voter", "lag": 0, "caught_up": true, "offline": false,
                 }],

@@ -1,11 +1,12 @@
 //! The tables under the sentence: drawn with lines on a terminal, aligned columns in a pipe.
 
-use super::report::{role_name, standing_name};
+use super::report::{liveness_name, role_name, standing_name};
 use super::shard_name;
 use super::verdict::SYSTEM_SHARD;
 use crate::text::escaped;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use ringfort_client::v1::{NodeStatus, ReplicaRole, ReplicaStatus, Standing, StatusResponse};
+use std::io::IsTerminal;
 
 #[derive(Clone, Copy)]
 pub enum Style {
@@ -15,7 +16,7 @@ pub enum Style {
 
 /// A row a node.
 pub fn nodes(status: &StatusResponse, style: Style) -> Table {
-    let header = ["NODE", "ID", "GRPC", "RAFT", "STATE", "VERSION", "LEADS", "REPLICAS", "KEYS", "DATA", "LOG"];
+    let header = ["NODE", "ID", "GRPC", "RAFT", "ZONE", "STATE", "VERSION", "LEADS", "REPLICAS", "KEYS", "DATA", "LOG"];
     let mut table = table(style, &header);
     for node in &status.nodes {
         table.add_row([
@@ -23,6 +24,7 @@ pub fn nodes(status: &StatusResponse, style: Style) -> Table {
             number(node.id),
             text(&node.grpc_address),
             text(&node.raft_address),
+            text(&node.zone),
             Cell::new(state(node)),
             text(&node.build_version),
             number(node.shards_led.into()),
@@ -60,6 +62,11 @@ pub fn shards(status: &StatusResponse, style: Style) -> Table {
     table
 }
 
+/// A table as it suits where it is printed.
+pub fn table_style(header: &[&str]) -> Table {
+    table(if std::io::stdout().is_terminal() { Style::Lines } else { Style::Plain }, header)
+}
+
 pub(super) fn table(style: Style, header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(match style {
@@ -84,11 +91,15 @@ pub(super) fn right(text: String) -> Cell {
 
 fn state(node: &NodeStatus) -> String {
     let dead = node.liveness.as_ref().filter(|liveness| liveness.standing() != Standing::Alive);
-    match dead {
+    let alive = match dead {
         // It answered just now, whatever its heartbeats say.
         _ if node.alive => "alive".to_owned(),
-        Some(liveness) => format!("{} {} s", standing_name(liveness.standing()), liveness.since_ms / 1000),
+        Some(liveness) => format!("{} {} s", liveness_name(liveness.standing()), liveness.since_ms / 1000),
         None => format!("silent {} s", node.silent_ms / 1000),
+    };
+    match standing_name(node.standing()) {
+        "active" => alive,
+        standing => format!("{alive}, {standing}"),
     }
 }
 
@@ -107,7 +118,7 @@ fn remark(member: &ReplicaStatus) -> String {
 }
 
 /// A size in the largest unit that leaves at least one before the point.
-pub(super) fn bytes(bytes: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut size, mut unit) = (bytes as f64, 0);
     while size >= 1024.0 && unit + 1 < UNITS.len() {

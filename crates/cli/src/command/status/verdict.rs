@@ -5,9 +5,10 @@
 //! a voter that lags, lowers N. Then comes what is wrong and what to do about it, the worst first.
 
 use super::shard_name;
-use crate::text::escaped;
-use ringfort_client::v1::{NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse};
+use crate::text::{duration, escaped};
+use ringfort_client::v1::{NodeStanding, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Slots of a cluster.
 const SLOTS: u32 = 16_384;
@@ -61,7 +62,13 @@ pub fn judge(status: &StatusResponse) -> Verdict {
         clauses.push(format!("{} without a leader or a quorum ({})", counted(lost.len(), "shard"), some_of(&lost)));
     }
     for node in &silent {
-        clauses.push(format!("{} has been silent for {}: start it again", name(node), seconds(node.silent_ms)));
+        let advice = match node.standing() {
+            NodeStanding::Active | NodeStanding::Drained => "start it again",
+            NodeStanding::Leaving => "it leaves",
+            NodeStanding::Dead => "others take its place",
+            NodeStanding::Replaced => "another node has its name and takes its place",
+        };
+        clauses.push(format!("{} has been silent for {}: {advice}", name(node), seconds(node.silent_ms)));
     }
     if !offline.is_empty() {
         let names: Vec<String> = offline.iter().map(|node| name(nodes[node])).collect();
@@ -74,7 +81,11 @@ pub fn judge(status: &StatusResponse) -> Verdict {
         clauses.push(format!("{} catching up: wait", counted(lagging, "replica")));
     }
     if arriving > 0 {
-        clauses.push(format!("{} being added: wait", counted(arriving, "replica")));
+        let estimate = status.moves.filter(|moves| moves.estimate_ms > 0).map(|moves| {
+            let left = Duration::from_millis(moves.estimate_ms);
+            format!(" ({} to move, about {} left)", moves.left, duration(left))
+        });
+        clauses.push(format!("{} being added{}: wait", counted(arriving, "replica"), estimate.unwrap_or_default()));
     }
     if !lost.is_empty() && silent.is_empty() && offline.is_empty() {
         clauses.push("an election should end this within seconds; if it does not, see the nodes' logs".to_owned());
@@ -90,6 +101,8 @@ pub fn judge(status: &StatusResponse) -> Verdict {
         }
     }
 
+    clauses.extend(under_orders(status));
+
     let shard_count = shards().filter(|shard| shard.shard != SYSTEM_SHARD).count();
     let mut sentence = format!("{}, {}", counted(status.nodes.len(), "node"), counted(shard_count, "shard"));
     if lost.is_empty() {
@@ -102,6 +115,25 @@ pub fn judge(status: &StatusResponse) -> Verdict {
         sentence.push_str(clause);
     }
     Verdict { sentence, node_failures_tolerated: tolerated as u32, healthy }
+}
+
+/// What an operator has ordered and may have forgotten. Nothing is wrong with it.
+fn under_orders(status: &StatusResponse) -> Vec<String> {
+    let mut clauses = Vec::new();
+    for node in status.nodes.iter().filter(|node| node.alive) {
+        let holds = |shard: &&ShardStatus| shard.members.iter().any(|member| member.node == node.id);
+        let held = status.shards.iter().filter(holds).count();
+        match node.standing() {
+            NodeStanding::Drained if held == 0 => clauses.push(format!("{} is drained", name(node))),
+            NodeStanding::Drained => clauses.push(format!("{} is drained, {held} replicas to go", name(node))),
+            NodeStanding::Leaving => clauses.push(format!("{} leaves, {held} replicas to go", name(node))),
+            NodeStanding::Active | NodeStanding::Dead | NodeStanding::Replaced => {}
+        }
+    }
+    if status.paused {
+        clauses.push("moves are paused: ringfort cluster resume".to_owned());
+    }
+    clauses
 }
 
 /// Voters that are `good`, beyond a quorum; negative where they are too few for one.
@@ -220,6 +252,27 @@ mod tests {
         let expected = "3 nodes, 2 shards, tolerates no node failure; node2 has been silent for 12 s: start it again";
         assert_says(&status, expected);
         assert!(!judge(&status).healthy);
+    }
+
+    #[test]
+    fn orders_and_estimates_are_told() {
+        let mut status = cluster(4);
+        status.nodes[2].standing = NodeStanding::Leaving.into();
+        status.nodes[3].standing = NodeStanding::Drained.into();
+        status.paused = true;
+        let expected = "4 nodes, 2 shards, tolerates 1 node failure; all replicas caught up; \
+                        node3 leaves, 3 replicas to go; node4 is drained; moves are paused: ringfort cluster resume";
+        assert_says(&status, expected);
+        assert!(judge(&status).healthy);
+        let mut status = cluster(4);
+        silence(&mut status, 3);
+        status.nodes[3].standing = NodeStanding::Dead.into();
+        status.shards[0].members[2].role = ReplicaRole::Learner.into();
+        status.moves = Some(ringfort_client::v1::MoveStatus { left: 7, estimate_ms: 90_000 });
+        let expected = "4 nodes, 2 shards, tolerates no node failure; \
+                        node4 has been silent for 12 s: others take its place; \
+                        1 replica being added (7 to move, about 90 s left): wait";
+        assert_says(&status, expected);
     }
 
     #[test]

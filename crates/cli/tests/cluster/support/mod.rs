@@ -118,6 +118,11 @@ impl Node {
         self.stop(Signal::INT)
     }
 
+    /// Sends a signal, and waits for nothing.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.process.as_ref().expect("it runs")), signal).unwrap();
+    }
+
     /// Sends a signal that stops a node: the status that the process ends with in time.
     #[track_caller]
     pub fn stop(&mut self, signal: Signal) -> ExitStatus {
@@ -217,6 +222,13 @@ impl Cluster {
     /// Runs a command with `RINGFORT_ENDPOINTS` naming all nodes.
     pub fn runs(&self, arguments: &[&str]) -> Output {
         run(arguments, &self.endpoints().join(","), b"")
+    }
+
+    /// Begins a command that will take a while.
+    pub fn spawn(&self, arguments: &[&str]) -> Child {
+        let mut command = program();
+        command.args(arguments).env("RINGFORT_ENDPOINTS", self.endpoints().join(","));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// What a command prints that must succeed.

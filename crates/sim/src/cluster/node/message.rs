@@ -18,7 +18,11 @@ pub type Answer = Result<Reply, Failure>;
 #[derive(Clone)]
 pub enum Message {
     Raft(Vec<RaftMessage>),
-    Control(ControlMessage),
+    Control {
+        from: NodeId,
+        to: NodeId,
+        message: ControlMessage,
+    },
     /// A whole transfer; it arrives or it does not.
     Snapshot {
         send: u64,
@@ -33,6 +37,7 @@ pub enum Message {
     Propose(SystemCommand),
     Join {
         member: Member,
+        replace: bool,
         reply_to: NodeId,
     },
     Welcome(Arc<Topology>),
@@ -88,7 +93,8 @@ impl Message {
             Message::Gossip(bytes) => bytes.hash(&mut digest),
             Message::WriteEventually { id, .. } => id.hash(&mut digest),
             Message::WrittenEventually { id, stamp, .. } => (id, stamp.0).hash(&mut digest),
-            Message::Control(_) | Message::Propose(_) => {}
+            Message::Control { from, to, .. } => (from, to).hash(&mut digest),
+            Message::Propose(_) => {}
         }
         digest.finish()
     }

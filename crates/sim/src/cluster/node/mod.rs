@@ -11,17 +11,18 @@ use crate::options::{Options, ReadMode};
 use crate::random::Random;
 pub(super) use message::{Answer, Message, Ticket};
 use ringfort_core::boot::{self, Boot, Owner};
+use ringfort_core::control::ControlConfig;
 use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
 use ringfort_core::log::LogConfig;
 use ringfort_core::mutation::Mutation;
-use ringfort_core::replica::{self, ReplicaConfig};
-use ringfort_core::system::{Member, Topology};
+use ringfort_core::replica::{self, Failure, ReplicaConfig};
+use ringfort_core::system::{Member, Standing, Topology};
 use ringfort_core::time::Moment;
 use ringfort_core::types::{ClusterId, Identity, NodeId};
 use ringfort_ring::ShardCount;
-pub(super) use running::Running;
 use running::Settings;
+pub(super) use running::{CONTROLLER_ACTS, Running};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -54,6 +55,11 @@ pub(super) struct Node {
     shards: ShardCount,
     settings: Settings,
     random: Random,
+    zone: String,
+    /// It began the cluster once, and never does so again.
+    has_begun: bool,
+    /// Its disk was lost: it takes its old name over.
+    is_wiped: bool,
     /// Some bits of the disk have been flipped.
     is_corrupt: bool,
     /// How often what has happened here.
@@ -65,6 +71,8 @@ enum State {
     Down,
     Joining(Member),
     Running(Box<Running>),
+    /// It was told that it has left.
+    Gone,
 }
 
 impl Node {
@@ -89,18 +97,50 @@ impl Node {
                     },
                     mutation,
                 },
+                control: ControlConfig { moves: options.moves, replace_after: options.replace_after, mutation },
             },
             random,
+            zone: if options.zones > 1 { (endpoint.0 as usize % options.zones).to_string() } else { String::new() },
+            has_begun: false,
+            is_wiped: false,
             is_corrupt: false,
             counts: BTreeMap::new(),
             state: State::Down,
         }
     }
 
+    /// How the cluster is to know the node.
+    pub fn member(&self, identity: Identity) -> Member {
+        Member {
+            name: format!("node{}", self.endpoint),
+            identity,
+            raft_address: self.endpoint.to_string(),
+            grpc_address: self.endpoint.to_string(),
+            zone: self.zone.clone(),
+        }
+    }
+
+    /// Makes the node one of those that begin a cluster together, with its replicas of the topology.
+    pub fn begin_with(&mut self, topology: &Topology, identity: Identity) {
+        self.has_begun = true;
+        let owner = Owner { identity, name: format!("node{}", self.endpoint) };
+        boot::set_owner(&*self.disk, &owner).expect("this disk has no limit");
+        boot::bootstrap(&self.disk, self.settings.log.clone(), topology, self.endpoint)
+            .expect("this disk has no limit");
+    }
+
     /// Starts the node from its disk. The first one begins a cluster, others ask to join.
     pub fn start(&mut self, world: &mut World) -> Result<(), String> {
+        if self.is_gone() {
+            return Ok(());
+        }
         self.incarnation += 1;
-        let fail = |error: boot::BootError| format!("node {} can't start: {error:?}", self.endpoint);
+        let endpoint = self.endpoint;
+        let fail = |error: boot::BootError| format!("node {endpoint} can't start: {error:?}");
+        if boot::departure(&*self.disk).map_err(fail)? == Some(Standing::Dead) {
+            boot::clear(&*self.disk).map_err(fail)?;
+            self.count("given up and joined anew", 1);
+        }
         let owner = match boot::owner(&*self.disk).map_err(fail)? {
             Some(owner) => owner,
             None => {
@@ -110,16 +150,11 @@ impl Node {
                 owner
             }
         };
-        let member = Member {
-            name: owner.name,
-            identity: owner.identity,
-            raft_address: self.endpoint.to_string(),
-            grpc_address: self.endpoint.to_string(),
-        };
+        let member = self.member(owner.identity);
         let mut boot = boot::open(&self.disk, self.settings.log.clone()).map_err(fail)?;
-        if !boot.has_state() && self.endpoint == NodeId(1) {
+        if !boot.has_state() && self.endpoint == NodeId(1) && !std::mem::replace(&mut self.has_begun, true) {
             let topology = Topology::bootstrap(ClusterId(self.random.next_u64()), self.shards, member.clone());
-            boot::bootstrap(&self.disk, self.settings.log.clone(), &topology).map_err(fail)?;
+            boot::bootstrap(&self.disk, self.settings.log.clone(), &topology, NodeId(1)).map_err(fail)?;
             boot = boot::open(&self.disk, self.settings.log.clone()).map_err(fail)?;
         }
         if boot.has_state() {
@@ -164,6 +199,22 @@ impl Node {
         self.disk.crash(&mut |n| random.below(n));
     }
 
+    /// Its disk is lost while it is down.
+    pub fn wipe(&mut self) {
+        self.disk = Arc::new(MemDisk::new());
+        self.is_wiped = true;
+        self.is_corrupt = false;
+    }
+
+    /// Whether it has left, and knows it.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.state, State::Gone)
+    }
+
+    pub fn zone(&self) -> &str {
+        &self.zone
+    }
+
     /// Flips some bits in its log and its snapshots.
     pub fn corrupt(&mut self, random: &mut Random) {
         self.is_corrupt = true;
@@ -190,7 +241,7 @@ impl Node {
     pub fn running(&self) -> Option<&Running> {
         match &self.state {
             State::Running(running) => Some(running),
-            State::Down | State::Joining(_) => None,
+            State::Down | State::Joining(_) | State::Gone => None,
         }
     }
 
@@ -198,8 +249,9 @@ impl Node {
         let now = self.clock.read(world.now);
         match (&mut self.state, task) {
             (State::Joining(member), Task::AskToJoin) => {
-                let other = NodeId(1 + self.random.below(self.endpoint.0 - 1));
-                let message = Message::Join { member: member.clone(), reply_to: self.endpoint };
+                let others: Vec<u64> = (1..=world.endpoints).filter(|&other| other != self.endpoint.0).collect();
+                let other = NodeId(*self.random.pick(&others));
+                let message = Message::Join { member: member.clone(), replace: self.is_wiped, reply_to: self.endpoint };
                 world.network.send(world.now, Endpoint::Node(self.endpoint), Endpoint::Node(other), message);
                 self.plan(Task::AskToJoin, world.now + JOIN_INTERVAL, world);
             }
@@ -208,13 +260,16 @@ impl Node {
                 running.run(task, now, &mut outbox);
                 self.perform(outbox, world);
             }
-            (State::Down | State::Joining(_), _) => {}
+            (State::Down | State::Joining(_) | State::Gone, _) => {}
         }
     }
 
     pub fn receive(&mut self, from: Endpoint, message: Message, world: &mut World) {
         match (&mut self.state, message) {
-            (State::Joining(_), Message::Welcome(topology)) => {
+            // A welcome may be late, and meant for what the node was before its disk was lost.
+            (State::Joining(member), Message::Welcome(topology))
+                if topology.node_named(&member.name).is_some_and(|(_, known)| known.identity == member.identity) =>
+            {
                 boot::save_topology(&*self.disk, &topology).expect("this disk has no limit");
                 // As in the shell, a joined node starts from its directory like any other.
                 self.start(world).expect("a node that has joined starts");
@@ -224,7 +279,12 @@ impl Node {
                 running.receive(from, message, self.clock.read(world.now), &mut outbox);
                 self.perform(outbox, world);
             }
-            (State::Down | State::Joining(_), _) => {}
+            // Nobody listens there: that is known at once.
+            (State::Gone, Message::Request { id, .. }) => {
+                let answer = Message::Answer { id, answer: Err(Failure::NotLeader(None)) };
+                world.network.send(world.now, Endpoint::Node(self.endpoint), from, answer);
+            }
+            (State::Down | State::Joining(_) | State::Gone, _) => {}
         }
     }
 
@@ -244,6 +304,21 @@ impl Node {
             };
             self.plan(task, at, world);
         }
+        if let Some(why) = outbox.departure {
+            self.depart(why, world);
+        }
+    }
+
+    /// As in the shell: whoever was given up begins anew, whoever was asked to leave ends.
+    fn depart(&mut self, why: Standing, world: &mut World) {
+        boot::set_departure(&*self.disk, why).expect("this disk has no limit");
+        self.incarnation += 1;
+        if why == Standing::Dead {
+            self.start(world).expect("a node that was given up starts anew");
+        } else {
+            self.state = State::Gone;
+            self.count("left", 1);
+        }
     }
 
     fn plan(&self, task: Task, at: Moment, world: &mut World) {
@@ -259,6 +334,7 @@ impl Node {
         let state = match &self.state {
             State::Down => "down".to_owned(),
             State::Joining(_) => "joining".to_owned(),
+            State::Gone => "gone".to_owned(),
             State::Running(running) => running.describe(),
         };
         let stalled = if now < self.stalled_until { ", stalled" } else { "" };

@@ -6,7 +6,7 @@ use crate::network::Endpoint;
 use crate::random::Random;
 use bytes::Bytes;
 use ringfort_core::boot::{self, Boot};
-use ringfort_core::control::Control;
+use ringfort_core::control::{Control, ControlConfig};
 use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
 use ringfort_core::effects::{Effects, LogBatch, SnapshotWork};
@@ -16,7 +16,7 @@ use ringfort_core::machine::Machine;
 use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepRequest};
 use ringfort_core::replica::{Failure, Replica, ReplicaConfig, Reply, Restored, ShardView, Write, restore};
 use ringfort_core::snapshot::{Received, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotWriter};
-use ringfort_core::system::{SystemCommand, SystemReply, Topology};
+use ringfort_core::system::{Standing, SystemCommand, SystemReply, Topology};
 use ringfort_core::time::{Moment, Now};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
 use ringfort_core::worker::{Request, Worker, WorkerConfig, worker_of};
@@ -31,6 +31,9 @@ const ENTRY_BUDGET_BYTES: usize = 64 << 10;
 /// Segments that a log may have before shards are asked to release the oldest.
 const SEGMENTS_BUDGET: u64 = 6;
 
+/// What is counted whenever the controller asks for something.
+pub const CONTROLLER_ACTS: &str = "controller acts";
+
 /// A snapshot's sender gives up after this long without an answer.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -39,6 +42,7 @@ pub struct Settings {
     pub workers: usize,
     pub log: LogConfig,
     pub replica: ReplicaConfig,
+    pub control: ControlConfig,
 }
 
 /// When something is to be done.
@@ -59,6 +63,8 @@ pub struct Outbox {
     pub tasks: Vec<(When, Task)>,
     /// What has happened that is worth counting.
     pub events: Vec<&'static str>,
+    /// The node is no member any more.
+    pub departure: Option<Standing>,
 }
 
 /// What comes into a worker's inbox.
@@ -139,7 +145,7 @@ impl Running {
             slots[worker_of(shard, settings.workers)].worker.never_again(shard, replica);
         }
         let addresses = topology.nodes.get(&node)?.addresses();
-        let mut control = Control::new(node, topology, addresses, now);
+        let mut control = Control::new(node, topology, addresses, settings.control, now);
         for (shard, replica) in boot.lost {
             control.handle_lost_replica(shard, replica);
         }
@@ -167,6 +173,11 @@ impl Running {
 
     pub fn gossip(&self) -> &Gossip<EventualTicket> {
         &self.gossip
+    }
+
+    /// Under which id the cluster knows the node.
+    pub fn id(&self) -> NodeId {
+        self.node
     }
 
     pub fn topology(&self) -> &Arc<Topology> {
@@ -204,9 +215,9 @@ impl Running {
                     self.give(message.shard, Input::Raft(vec![message]), out);
                 }
             }
-            Message::Control(message) => {
-                if let Some(node) = self.node_at(from) {
-                    self.control_inbox.push_back((node, message));
+            Message::Control { from, to, message } => {
+                if to == self.node {
+                    self.control_inbox.push_back((from, message));
                     if !std::mem::replace(&mut self.control_planned, true) {
                         out.tasks.push((When::Soon, Task::Control));
                     }
@@ -218,11 +229,15 @@ impl Running {
             }
             Message::SnapshotReceived { send, arrived } => self.snapshot_sent(send, arrived, out),
             Message::Propose(command) => self.propose(command, Ticket::Nobody, out),
-            Message::Join { member, reply_to } => {
+            Message::Join { member, replace, reply_to } => {
                 if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
-                    self.propose(SystemCommand::Join(member), Ticket::Join { reply_to }, out);
+                    self.propose(
+                        SystemCommand::Join { member, replace, known_as: None },
+                        Ticket::Join { reply_to },
+                        out,
+                    );
                 } else if let Some(leader) = self.endpoint_of_leader() {
-                    out.messages.push((leader, Message::Join { member, reply_to }));
+                    out.messages.push((leader, Message::Join { member, replace, reply_to }));
                 }
             }
             Message::Request { id, request } => {
@@ -369,9 +384,17 @@ impl Running {
             }
         }
         for (node, message) in effects.messages {
-            if let Some(to) = self.endpoint_of(node) {
-                out.messages.push((to, Message::Control(message)));
+            if matches!(message, ControlMessage::Step(_)) {
+                out.events.push(CONTROLLER_ACTS);
             }
+            if let Some(to) = self.endpoint_of(node) {
+                out.messages.push((to, Message::Control { from: self.node, to: node, message }));
+            }
+        }
+        out.departure = out.departure.or(effects.departure);
+        if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
+            out.events.extend(effects.steps.iter().map(|_| CONTROLLER_ACTS));
+            out.events.extend(effects.proposals.iter().map(|_| CONTROLLER_ACTS));
         }
         for command in effects.proposals {
             if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
@@ -391,8 +414,10 @@ impl Running {
     }
 
     pub(super) fn endpoint_of(&self, node: NodeId) -> Option<Endpoint> {
-        let member = self.topology().nodes.get(&node)?;
-        member.raft_address.parse().ok().map(|at| Endpoint::Node(NodeId(at)))
+        let topology = self.topology();
+        let departed = || topology.departed.get(&node).map(|departed| &departed.raft_address);
+        let address = topology.nodes.get(&node).map(|member| &member.raft_address).or_else(departed)?;
+        address.parse().ok().map(|at| Endpoint::Node(NodeId(at)))
     }
 
     fn endpoint_of_leader(&self) -> Option<Endpoint> {

@@ -1,0 +1,207 @@
+//! `ringfort cluster drain`, `leave` and `replace`: everything that a node holds goes elsewhere.
+
+use super::Report;
+use super::watch::{self, Left};
+use crate::client_options::{ClientOptions, Output};
+use crate::command::{print_json, print_line};
+use crate::failure::{Answer, Failure};
+use clap::{ArgAction, Args};
+use ringfort_client::v1::{LeaveRequest, StatusResponse};
+
+/// Move all replicas and leadership away from a node, which stays a member
+///
+/// For maintenance that takes long. Waits until the node holds nothing; the same command waits again.
+#[derive(Args, Debug)]
+pub struct Drain {
+    /// The node's name.
+    node: String,
+
+    /// Let the node hold replicas again, also where it was to leave.
+    #[arg(
+        long,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true"
+    )]
+    undo: bool,
+
+    #[command(flatten)]
+    wait: Wait,
+
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+/// Have a node leave: it is drained, then removed, and its process ends
+///
+/// Refused where replicas or a quorum would be lost; the answer says what must be done first. A node that is silent for
+/// good leaves the same way. Waits until the node is gone; the same command waits again.
+#[derive(Args, Debug)]
+pub struct Leave {
+    /// The node's name.
+    node: String,
+
+    /// Go on where fewer nodes remain than shards have replicas: they will have fewer.
+    #[arg(
+        long,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true"
+    )]
+    fewer_replicas: bool,
+
+    #[command(flatten)]
+    wait: Wait,
+
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+/// Have a node leave, and another one take its place in every shard
+///
+/// The new one must have joined. Only what the old one holds moves.
+#[derive(Args, Debug)]
+pub struct Replace {
+    /// The name of the node that leaves.
+    node: String,
+
+    /// The name of the node that takes its place.
+    #[arg(long = "with", value_name = "NODE")]
+    successor: String,
+
+    #[command(flatten)]
+    wait: Wait,
+
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+#[derive(Args, Debug)]
+struct Wait {
+    /// Do not wait for the moves that follow.
+    #[arg(
+        long,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true"
+    )]
+    no_wait: bool,
+}
+
+/// What a node is to become.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Empty,
+    Gone,
+}
+
+impl Drain {
+    pub fn run(self) -> Result<Answer, Failure> {
+        let Drain { node, undo, wait, client: options } = self;
+        options.run(async |client| {
+            let epoch = client.drain(node.clone(), undo).await?.epoch;
+            if undo {
+                return tell(&options, &node, epoch, true, "may hold replicas again");
+            }
+            follow(&client, &options, &node, epoch, &wait, End::Empty).await
+        })
+    }
+}
+
+impl Leave {
+    pub fn run(self) -> Result<Answer, Failure> {
+        let Leave { node, fewer_replicas, wait, client } = self;
+        leave(&client, &wait, LeaveRequest { node, successor: String::new(), fewer_replicas })
+    }
+}
+
+impl Replace {
+    pub fn run(self) -> Result<Answer, Failure> {
+        let Replace { node, successor, wait, client } = self;
+        leave(&client, &wait, LeaveRequest { node, successor, fewer_replicas: false })
+    }
+}
+
+fn leave(options: &ClientOptions, wait: &Wait, request: LeaveRequest) -> Result<Answer, Failure> {
+    let node = request.node.clone();
+    options.run(async |client| {
+        let epoch = client.leave(request).await?.epoch;
+        follow(&client, options, &node, epoch, wait, End::Gone).await
+    })
+}
+
+/// Waits until the node is what it is to become, and says so.
+async fn follow(
+    client: &ringfort_client::Client,
+    options: &ClientOptions,
+    node: &str,
+    epoch: u64,
+    wait: &Wait,
+    end: End,
+) -> Result<Answer, Failure> {
+    let (doing, done) = match end {
+        End::Empty => ("draining", "holds nothing any more, and stays a member"),
+        End::Gone => ("leaving", "has left the cluster; its process ends by itself"),
+    };
+    if wait.no_wait {
+        return tell(options, node, epoch, false, &format!("is {doing}; ringfort status shows how far it is"));
+    }
+    let left = async |client: &ringfort_client::Client| Ok(left(&client.status().await?, node, end));
+    if watch::wait(client, &format!("{node} is {doing}"), "replicas", left).await? {
+        return tell(options, node, epoch, true, done);
+    }
+    eprintln!(
+        "{node} goes on {doing} without this command: `ringfort status` shows how far it is, the same command waits \
+         again, and `ringfort cluster drain {node} --undo` takes it back"
+    );
+    Ok(Answer::No)
+}
+
+fn left(status: &StatusResponse, node: &str, end: End) -> Left {
+    let Some(found) = status.nodes.iter().find(|known| known.name == node) else { return Left::Nothing };
+    let holds = |shard: &&ringfort_client::v1::ShardStatus| shard.members.iter().any(|member| member.node == found.id);
+    // The node learns a little later than the shards that it may delete its replicas.
+    let own = if found.alive { found.replicas as usize } else { 0 };
+    match status.shards.iter().filter(holds).count().max(own) {
+        0 if end == End::Empty => Left::Nothing,
+        held => Left::Pieces(held, status.paused.then(|| "moves are paused: ringfort cluster resume".to_owned())),
+    }
+}
+
+fn tell(options: &ClientOptions, node: &str, epoch: u64, complete: bool, words: &str) -> Result<Answer, Failure> {
+    match options.output {
+        Output::Json => print_json(&Report { node: Some(node), epoch, complete })?,
+        Output::Table => print_line(&format!("{node} {words}"))?,
+    }
+    Ok(Answer::Yes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_client::v1::{NodeStatus, ReplicaStatus, ShardStatus};
+
+    #[test]
+    fn a_node_is_done_when_it_holds_nothing_or_is_no_member() {
+        let shard =
+            |node| ShardStatus { members: vec![ReplicaStatus { node, ..Default::default() }], ..Default::default() };
+        let node = NodeStatus { id: 4, name: "node4".to_owned(), ..Default::default() };
+        let mut status = StatusResponse { nodes: vec![node], shards: vec![shard(4), shard(2)], ..Default::default() };
+        assert!(matches!(left(&status, "node4", End::Empty), Left::Pieces(1, None)));
+        status.shards.remove(0);
+        (status.nodes[0].alive, status.nodes[0].replicas) = (true, 2);
+        assert!(matches!(left(&status, "node4", End::Empty), Left::Pieces(2, None)));
+        status.nodes[0].replicas = 0;
+        status.paused = true;
+        assert!(matches!(left(&status, "node4", End::Empty), Left::Nothing));
+        assert!(matches!(left(&status, "node4", End::Gone), Left::Pieces(0, Some(_))));
+        status.nodes.clear();
+        assert!(matches!(left(&status, "node4", End::Gone), Left::Nothing));
+    }
+}

@@ -1,0 +1,45 @@
+//! `ringfort cluster pause` and `resume`.
+
+use super::Report;
+use crate::client_options::{ClientOptions, Output};
+use crate::command::{print_json, print_line};
+use crate::failure::{Answer, Failure};
+use clap::Args;
+
+/// Keep the cluster from beginning moves
+///
+/// What is under way goes on. Nothing else is affected: elections, reads and writes go on as ever. A node that dies is not
+/// replaced meanwhile.
+#[derive(Args, Debug)]
+pub struct Pause {
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+/// Let the cluster begin moves again
+#[derive(Args, Debug)]
+pub struct Resume {
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+impl Pause {
+    pub fn run(self) -> Result<Answer, Failure> {
+        set(&self.client, true, "moves are paused; ringfort cluster resume lets them begin again")
+    }
+}
+
+impl Resume {
+    pub fn run(self) -> Result<Answer, Failure> {
+        set(&self.client, false, "moves may begin")
+    }
+}
+
+fn set(options: &ClientOptions, paused: bool, words: &str) -> Result<Answer, Failure> {
+    let epoch = options.run(async |client| Ok(client.pause(paused).await?))?.epoch;
+    match options.output {
+        Output::Json => print_json(&Report { node: None, epoch, complete: true })?,
+        Output::Table => print_line(words)?,
+    }
+    Ok(Answer::Yes)
+}

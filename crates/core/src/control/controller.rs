@@ -1,0 +1,325 @@
+//! What the system shard's leader decides from time to time.
+//!
+//! 1. *Who counts*: a node that has been silent for too long is to hold nothing any more, if there are enough others to
+//!    take its place; one that is heard of again is taken back; one that is to leave and holds nothing is removed.
+//! 2. *What is wanted*: the shards where the ring puts them, on the nodes that count.
+//! 3. *What is next*: a step for each shard that is not as wanted ([`plan`]).
+//!
+//! The first two are proposals to the system shard, the third goes to the shards' leaders. All of it is decided again on
+//! whatever has become of it; nothing here must be remembered.
+
+use super::plan::{self, Action};
+use super::progress::{Pace, Progress};
+use super::silence::Silence;
+use super::{ControlConfig, ControlEffects, PATIENCE, SILENT_AFTER};
+use crate::limits::REPLICATION;
+use crate::message::{ControlMessage, ShardReport, StepRequest};
+use crate::mutation::Mutation;
+use crate::system::{Standing, SystemCommand, Topology};
+use crate::time::Moment;
+use crate::types::{Epoch, NodeId, ReplicaId, ShardId};
+use std::collections::BTreeMap;
+
+pub struct Controller {
+    node: NodeId,
+    config: ControlConfig,
+    reports: BTreeMap<ShardId, Reported>,
+    /// What was proposed last, on which epoch: not again before that had time to have an effect.
+    proposed: Option<(Epoch, Moment)>,
+    pace: Pace,
+}
+
+/// A shard's latest report, and when it was last acted upon.
+struct Reported {
+    report: ShardReport,
+    acted: Option<Moment>,
+    action: Option<Action>,
+}
+
+impl Reported {
+    /// Whether a replica is on its way in, as far as its node can be heard.
+    fn is_moving(&self, is_silent: impl Fn(ReplicaId) -> bool) -> bool {
+        let adding = match &self.action {
+            Some(Action::AddLearner(replica)) => Some(*replica),
+            _ => None,
+        };
+        self.report.learners.iter().copied().chain(adding).any(|replica| !is_silent(replica))
+    }
+}
+
+impl Controller {
+    pub fn new(node: NodeId, config: ControlConfig) -> Controller {
+        Controller { node, config, reports: BTreeMap::new(), proposed: None, pace: Pace::default() }
+    }
+
+    pub fn progress(&self, now: Moment) -> Progress {
+        self.pace.progress(now)
+    }
+
+    /// This node does not lead the system shard any more.
+    pub fn forget(&mut self) {
+        *self = Controller::new(self.node, self.config);
+    }
+
+    /// How a shard stands.
+    pub fn learn(&mut self, report: ShardReport) {
+        let known = self.reports.get(&report.shard);
+        let is_old = known.is_some_and(|known| {
+            let version = |report: &ShardReport| (report.term, report.configuration);
+            version(&report) < version(&known.report)
+        });
+        if is_old {
+            return;
+        }
+        // The same report again means that what was decided on it is under way, or was lost.
+        let same = known.filter(|known| known.report == report);
+        let (acted, action) = same.map_or((None, None), |known| (known.acted, known.action.clone()));
+        self.reports.insert(report.shard, Reported { report, acted, action });
+    }
+
+    pub fn run(&mut self, now: Moment, topology: &Topology, silence: &Silence, out: &mut ControlEffects) {
+        self.propose(now, topology, silence, out);
+        self.act(now, topology, silence, out);
+        let left = |(shard, reported): (&ShardId, &Reported)| {
+            topology.groups.get(shard).map_or(0, |group| plan::arriving(group, &reported.report))
+        };
+        self.pace.note(now, self.reports.iter().map(left).sum());
+    }
+
+    /// Asks the system shard for what is to change in the topology.
+    fn propose(&mut self, now: Moment, topology: &Topology, silence: &Silence, out: &mut ControlEffects) {
+        let epoch = topology.epoch;
+        if self.proposed.is_some_and(|(at_epoch, at)| at_epoch == epoch && now < at + PATIENCE) {
+            return;
+        }
+        self.proposed = Some((epoch, now));
+        let removals = topology.standings.iter().filter(|(_, standing)| standing.leaves());
+        let removals = removals.filter(|(node, _)| topology.replicas_on(**node) == 0);
+        out.proposals.extend(removals.map(|(&node, _)| SystemCommand::Remove { node }));
+        let verdict = self.verdict(now, topology, silence);
+        let is_changing = verdict.is_some();
+        out.proposals.extend(verdict);
+        if is_changing || topology.paused {
+            return;
+        }
+        let groups = plan::wanted(topology);
+        if !groups.is_empty() {
+            out.proposals.push(SystemCommand::Place { based_on: epoch, groups });
+        }
+    }
+
+    /// The next node, if any, that has been silent for too long, or has come back.
+    fn verdict(&self, now: Moment, topology: &Topology, silence: &Silence) -> Option<SystemCommand> {
+        let stand = |node, standing| SystemCommand::Stand { node, standing, successor: None, fewer_replicas: false };
+        let is_heard = |node: NodeId| node == self.node || silence.of(node, now) < SILENT_AFTER;
+        let returned = topology.standings.iter().find(|(node, standing)| {
+            // Heard of for sure, and not only not silent for long yet.
+            **standing == Standing::Dead && is_heard(**node) && silence.heard_at(**node).is_some()
+        });
+        if let Some((&node, _)) = returned {
+            return Some(stand(node, None));
+        }
+        // Without enough others there is nowhere to put its replicas, and it may come back with them.
+        if topology.active().filter(|(node, _)| is_heard(*node)).count() < REPLICATION {
+            return None;
+        }
+        let is_lost = |node: &NodeId| {
+            let may_leave = topology.standings.get(node).is_none_or(|standing| !standing.leaves());
+            may_leave && *node != self.node && silence.of(*node, now) >= self.config.replace_after
+        };
+        topology.nodes.keys().copied().find(is_lost).map(|node| stand(node, Some(Standing::Dead)))
+    }
+
+    /// Takes the next step of every shard that is not as it should be.
+    fn act(&mut self, now: Moment, topology: &Topology, silence: &Silence, out: &mut ControlEffects) {
+        let is_silent =
+            |replica: ReplicaId| replica.node() != self.node && silence.of(replica.node(), now) >= SILENT_AFTER;
+        let mut moves = self.reports.values().filter(|reported| reported.is_moving(is_silent)).count();
+        for (&shard, reported) in &mut self.reports {
+            let Some(group) = topology.groups.get(&shard) else { continue };
+            if reported.acted.is_some_and(|at| now < at + PATIENCE) {
+                continue;
+            }
+            let was_moving = reported.is_moving(is_silent);
+            let report = &reported.report;
+            let mut next = plan::next_action(group, report);
+            if next.is_none() && self.config.mutation.is(Mutation::DropBeforeCaughtUp) {
+                next = plan::drop_early(group, report);
+            }
+            let may_take = |action: &Action| match action {
+                _ if topology.paused && plan::begins(action, group, report) => false,
+                // It would take a place among the moves, and not move.
+                Action::AddLearner(replica) if is_silent(*replica) => false,
+                Action::AddLearner(_) => was_moving || moves < self.config.moves,
+                _ => true,
+            };
+            reported.action = next.filter(may_take);
+            let Some(action) = reported.action.clone() else { continue };
+            moves += usize::from(matches!(action, Action::AddLearner(_)) && !was_moving);
+            reported.acted = Some(now);
+            let report = &reported.report;
+            match action.into_step() {
+                Ok(step) => {
+                    let request = StepRequest {
+                        shard,
+                        leader: report.leader,
+                        term: report.term,
+                        configuration: report.configuration,
+                        step,
+                    };
+                    if report.leader.node() == self.node {
+                        out.steps.push(request);
+                    } else {
+                        out.messages.push((report.leader.node(), ControlMessage::Step(request)));
+                    }
+                }
+                Err(replica) => out.proposals.push(SystemCommand::Retire { shard, replica }),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::topology::tests::member;
+    use crate::types::{ClusterId, Term};
+    use ringfort_ring::ShardCount;
+    use std::time::Duration;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// Node 1 leads the system shard of a cluster of so many.
+    struct Scene {
+        topology: Topology,
+        controller: Controller,
+        silence: Silence,
+        now: Moment,
+    }
+
+    impl Scene {
+        fn new(nodes: u64) -> Scene {
+            let mut topology = Topology::bootstrap(ClusterId(5), ShardCount::new(4).unwrap(), member("node1"));
+            for node in 2..=nodes {
+                topology.nodes.insert(NodeId(node), member(&format!("node{node}")));
+            }
+            let now = Moment(1) + MINUTE;
+            let controller = Controller::new(NodeId(1), ControlConfig { moves: 2, ..ControlConfig::default() });
+            let mut scene = Scene { topology, controller, silence: Silence::new(now), now };
+            scene.place();
+            scene
+        }
+
+        /// Puts everything where it is wanted.
+        fn place(&mut self) {
+            for (shard, nodes) in plan::wanted(&self.topology) {
+                let replica = |&node: &NodeId| ReplicaId::new(node, shard.0 % 1000 + 1);
+                let group = self.topology.groups.get_mut(&shard).unwrap();
+                group.replicas = nodes.iter().map(replica).collect();
+                group.replicas.sort();
+                group.wanted = nodes;
+            }
+        }
+
+        /// What is done after some time in which those nodes were heard.
+        fn after(&mut self, time: Duration, heard: &[u64]) -> ControlEffects {
+            let end = self.now + time;
+            while self.now < end {
+                self.now = self.now + Duration::from_millis(500);
+                self.silence.tick(self.now, self.topology.nodes.keys().copied());
+                heard.iter().for_each(|&node| self.silence.hear(NodeId(node), self.now));
+            }
+            let mut out = ControlEffects::default();
+            self.controller.run(self.now, &self.topology, &self.silence, &mut out);
+            out
+        }
+
+        fn report(&mut self, shard: u32, voters: &[ReplicaId], learners: &[ReplicaId]) {
+            self.controller.learn(ShardReport {
+                shard: ShardId(shard),
+                leader: voters[0],
+                term: Term(2),
+                configuration: 5,
+                voters: voters.to_vec(),
+                outgoing: Vec::new(),
+                learners: learners.to_vec(),
+                caught_up: voters.to_vec(),
+                confirmed: voters.to_vec(),
+            });
+        }
+    }
+
+    fn stand(node: u64, standing: Option<Standing>) -> SystemCommand {
+        SystemCommand::Stand { node: NodeId(node), standing, successor: None, fewer_replicas: false }
+    }
+
+    #[test]
+    fn a_node_is_given_up_after_five_minutes_of_silence_and_taken_back_when_it_speaks() {
+        let mut scene = Scene::new(4);
+        assert_eq!(scene.after(4 * MINUTE, &[2, 3]).proposals, []);
+        assert_eq!(scene.after(2 * MINUTE, &[2, 3]).proposals, [stand(4, Some(Standing::Dead))]);
+        scene.topology.standings.insert(NodeId(4), Standing::Dead);
+        let proposals = scene.after(MINUTE, &[2, 3]).proposals;
+        assert!(matches!(&proposals[..], [SystemCommand::Place { .. }]), "{proposals:?}");
+        assert_eq!(scene.after(MINUTE, &[2, 3, 4]).proposals[..], [stand(4, None)]);
+    }
+
+    #[test]
+    fn nobody_is_given_up_without_enough_others_or_after_a_sleep_of_ones_own() {
+        let mut three = Scene::new(3);
+        assert_eq!(three.after(60 * MINUTE, &[2]).proposals, [], "two can't hold three replicas");
+        let mut five = Scene::new(5);
+        assert_eq!(five.after(60 * MINUTE, &[2]).proposals, [], "most are silent: it is this node that is cut off");
+        let mut asleep = Scene::new(5);
+        asleep.now = asleep.now + 60 * MINUTE;
+        assert_eq!(asleep.after(MINUTE, &[2, 3]).proposals, []);
+    }
+
+    #[test]
+    fn a_node_that_joins_late_is_not_given_up_before_it_could_speak() {
+        let mut scene = Scene::new(3);
+        scene.after(60 * MINUTE, &[2, 3]);
+        scene.topology.nodes.insert(NodeId(4), member("node4"));
+        for _ in 0..4 {
+            let proposals = scene.after(MINUTE, &[2, 3]).proposals;
+            assert!(matches!(&proposals[..], [SystemCommand::Place { .. }]), "{proposals:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_leaves_is_removed_when_it_holds_nothing() {
+        let mut scene = Scene::new(4);
+        scene.topology.standings.insert(NodeId(4), Standing::Leaving);
+        let proposals = scene.after(MINUTE, &[2, 3, 4]).proposals;
+        assert!(matches!(&proposals[..], [SystemCommand::Place { .. }]), "{proposals:?}");
+        scene.place();
+        assert_eq!(scene.after(MINUTE, &[2, 3, 4]).proposals, [SystemCommand::Remove { node: NodeId(4) }]);
+        scene.topology.standings.insert(NodeId(4), Standing::Drained);
+        assert_eq!(scene.after(MINUTE, &[2, 3, 4]).proposals, [], "it stays");
+    }
+
+    #[test]
+    fn so_many_moves_at_once_none_of_them_to_a_silent_node_and_none_while_paused() {
+        let mut scene = Scene::new(3);
+        for shard in 0..4 {
+            scene.report(shard, &[ReplicaId::new(NodeId(1), shard + 1)], &[]);
+        }
+        scene.topology.paused = true;
+        assert_eq!(scene.after(MINUTE, &[2, 3]).steps, []);
+        scene.topology.paused = false;
+        assert_eq!(scene.after(MINUTE, &[]).steps, [], "both targets are silent");
+        assert_eq!(scene.after(MINUTE, &[2, 3]).steps.len(), 2, "the limit");
+        assert_eq!(scene.controller.progress(scene.now).left, 8, "two replicas for each of four shards");
+        let moving: Vec<u32> =
+            (0..4).filter(|shard| scene.controller.reports[&ShardId(*shard)].action.is_some()).collect();
+        for shard in moving {
+            let group = &scene.topology.groups[&ShardId(shard)];
+            let (voters, learners): (Vec<_>, Vec<_>) =
+                group.replicas.clone().into_iter().partition(|replica| replica.node() == NodeId(1));
+            scene.report(shard, &voters, &learners);
+        }
+        assert_eq!(scene.after(MINUTE, &[2, 3]).steps, [], "two are on their way");
+        assert_eq!(scene.after(MINUTE, &[3]).steps, [], "one of each learners is heard");
+        assert_eq!(scene.after(MINUTE, &[]).steps, []);
+    }
+}

@@ -1,0 +1,124 @@
+//! What would move, and why: the controller's next decisions without their effects.
+
+use super::plan;
+use crate::system::{Standing, Topology};
+use crate::types::{NodeId, ShardId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A shard that is not, or would not be, where it is wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Move {
+    pub shard: ShardId,
+    /// Nodes that get a replica.
+    pub gains: Vec<NodeId>,
+    /// Nodes that give theirs up.
+    pub loses: Vec<NodeId>,
+    /// The node that is to lead, where that changes.
+    pub leader: Option<NodeId>,
+    /// In words for the operator.
+    pub reason: String,
+}
+
+/// The moves from where the replicas are to where they would be wanted if the nodes `leaving` were to leave. `held` has
+/// for each shard the nodes with a voter, and its leader.
+pub fn moves(
+    topology: &Topology,
+    leaving: &[NodeId],
+    held: &BTreeMap<ShardId, (Vec<NodeId>, Option<NodeId>)>,
+) -> Vec<Move> {
+    let mut then = topology.clone();
+    then.standings.extend(leaving.iter().map(|&node| (node, Standing::Leaving)));
+    for (shard, nodes) in plan::wanted(&then) {
+        if let Some(group) = then.groups.get_mut(&shard) {
+            group.wanted = nodes;
+        }
+    }
+    let holders: BTreeSet<NodeId> = held.values().flat_map(|(nodes, _)| nodes.iter().copied()).collect();
+    let moves = then.groups.iter().filter_map(|(&shard, group)| {
+        let (nodes, leader) = held.get(&shard)?;
+        let gains: Vec<NodeId> = group.wanted.iter().filter(|node| !nodes.contains(node)).copied().collect();
+        let loses: Vec<NodeId> = nodes.iter().filter(|node| !group.wanted.contains(node)).copied().collect();
+        let leader = group.wanted.first().filter(|wanted| leader.is_some_and(|leader| leader != **wanted)).copied();
+        if gains.is_empty() && loses.is_empty() && leader.is_none() {
+            return None;
+        }
+        let reason = reason(&then, &holders, &gains, &loses);
+        Some(Move { shard, gains, loses, leader, reason })
+    });
+    moves.collect()
+}
+
+fn reason(topology: &Topology, holders: &BTreeSet<NodeId>, gains: &[NodeId], loses: &[NodeId]) -> String {
+    let name = |id: &NodeId| topology.nodes.get(id).map_or_else(|| format!("node {id}"), |member| member.name.clone());
+    let standing = |id: &&NodeId| topology.standings.contains_key(id);
+    if let Some(going) = loses.iter().find(standing) {
+        return match topology.standings[going] {
+            Standing::Drained => format!("{} is drained", name(going)),
+            Standing::Leaving => format!("{} leaves", name(going)),
+            Standing::Dead => format!("{} is silent", name(going)),
+            Standing::Replaced => format!("{} has lost its directory", name(going)),
+        };
+    }
+    match (gains, loses) {
+        ([], []) => "leadership is spread evenly".to_owned(),
+        ([gains, ..], _) if !holders.contains(gains) => format!("{} is new", name(gains)),
+        (_, []) => "too few replicas".to_owned(),
+        ([], _) => "too many replicas".to_owned(),
+        _ => "to spread replicas over nodes and zones".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::topology::tests::member;
+    use crate::types::ClusterId;
+    use ringfort_ring::ShardCount;
+
+    fn settled(nodes: u64) -> Topology {
+        let mut topology = Topology::bootstrap(ClusterId(5), ShardCount::new(16).unwrap(), member("node1"));
+        for node in 2..=nodes {
+            topology.nodes.insert(NodeId(node), member(&format!("node{node}")));
+        }
+        for (shard, nodes) in plan::wanted(&topology) {
+            topology.groups.get_mut(&shard).unwrap().wanted = nodes;
+        }
+        topology
+    }
+
+    fn held(topology: &Topology) -> BTreeMap<ShardId, (Vec<NodeId>, Option<NodeId>)> {
+        topology
+            .groups
+            .iter()
+            .map(|(&shard, group)| (shard, (group.wanted.clone(), group.wanted.first().copied())))
+            .collect()
+    }
+
+    #[test]
+    fn nothing_moves_where_all_is_well_and_whoever_leaves_is_the_reason() {
+        let topology = settled(4);
+        let held = held(&topology);
+        assert_eq!(moves(&topology, &[], &held), []);
+        let moves = moves(&topology, &[NodeId(4)], &held);
+        let given_up = moves.iter().filter(|one| one.loses == [NodeId(4)]);
+        assert!(given_up.clone().all(|one| one.gains.len() == 1 && one.reason == "node4 leaves"), "{moves:?}");
+        let on_four = topology.groups.values().filter(|group| group.wanted.contains(&NodeId(4))).count();
+        assert_eq!(given_up.count(), on_four);
+    }
+
+    #[test]
+    fn a_new_node_and_a_leader_out_of_place_are_told() {
+        let mut topology = settled(3);
+        let mut held = held(&topology);
+        topology.nodes.insert(NodeId(4), member("node4"));
+        let planned = moves(&topology, &[], &held);
+        assert!(planned.iter().filter(|one| one.gains == [NodeId(4)]).all(|one| one.reason == "node4 is new"));
+        assert_eq!(planned.iter().flat_map(|one| &one.gains).count(), 12, "its share: 48 replicas on four nodes");
+        topology.nodes.remove(&NodeId(4));
+        let (nodes, leader) = held.get_mut(&ShardId(3)).unwrap();
+        *leader = Some(nodes[2]);
+        let expected = (ShardId(3), Some(nodes[0]));
+        let planned = moves(&topology, &[], &held);
+        assert_eq!(planned.iter().map(|one| (one.shard, one.leader)).collect::<Vec<_>>(), [expected]);
+    }
+}

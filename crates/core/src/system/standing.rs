@@ -1,0 +1,80 @@
+//! Members that are on their way out, and those that are gone.
+//!
+//! A standing says that a node is to hold nothing, and whether it is removed once it does. What it still holds is moved
+//! away by the controller as anything else is; nothing here waits.
+
+use super::DecodeError;
+use super::topology::{Member, read_text};
+use crate::codec::{Reader, put_bytes};
+
+/// Why a member is to hold no replicas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// An operator wants it empty. It stays a member.
+    Drained,
+    /// An operator wants it gone.
+    Leaving,
+    /// It has been silent for too long. Taken back if it is heard of before it is gone.
+    Dead,
+    /// Its directory is lost, and another node has its name.
+    Replaced,
+}
+
+impl Standing {
+    /// Whether the node is removed once it holds nothing.
+    pub fn leaves(self) -> bool {
+        self != Standing::Drained
+    }
+
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Standing::Drained => 1,
+            Standing::Leaving => 2,
+            Standing::Dead => 3,
+            Standing::Replaced => 4,
+        }
+    }
+
+    pub(crate) fn decode(reader: &mut Reader) -> Result<Standing, DecodeError> {
+        Standing::decode_or_none(reader)?.ok_or(DecodeError::Invalid("standing"))
+    }
+
+    pub(super) fn decode_or_none(reader: &mut Reader) -> Result<Option<Standing>, DecodeError> {
+        match reader.u8()? {
+            0 => Ok(None),
+            1 => Ok(Some(Standing::Drained)),
+            2 => Ok(Some(Standing::Leaving)),
+            3 => Ok(Some(Standing::Dead)),
+            4 => Ok(Some(Standing::Replaced)),
+            _ => Err(DecodeError::Invalid("standing")),
+        }
+    }
+}
+
+/// A node that was a member once: enough to tell it so when it comes back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Departed {
+    pub name: String,
+    /// Where it was reached last, `host:port`.
+    pub raft_address: String,
+    /// Its last standing, one that [leaves](Standing::leaves).
+    pub why: Standing,
+}
+
+impl Departed {
+    pub fn new(member: &Member, why: Standing) -> Departed {
+        let (name, raft_address) = (member.name.clone(), member.raft_address.clone());
+        Departed { name, raft_address, why }
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.name.as_bytes());
+        put_bytes(out, self.raft_address.as_bytes());
+        out.push(self.why.code());
+    }
+
+    pub(super) fn decode(reader: &mut Reader) -> Result<Departed, DecodeError> {
+        let (name, raft_address) = (read_text(reader)?, read_text(reader)?);
+        Ok(Departed { name, raft_address, why: Standing::decode(reader)? })
+    }
+}

@@ -1,0 +1,135 @@
+//! What operators ask for: carried out as commands of the system shard, whichever node is asked.
+//!
+//! Each command leaves the cluster in a state from which the controller goes on by itself. Whether it is wise right now,
+//! given who answers, is looked at here; whether it is allowed at all, the system shard decides.
+
+use super::{status, status_of};
+use crate::shell::Shell;
+use ringfort_core::control::{plan, preview, removal};
+use ringfort_core::replica::{Reply, Write};
+use ringfort_core::system::{Standing, SystemCommand, SystemReply, Topology};
+use ringfort_core::types::{NodeId, ShardId};
+use ringfort_core::worker::Request;
+use ringfort_proto::outcome;
+use ringfort_proto::v1::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tonic::Status;
+
+/// The pause before a command is tried again that was based on an older topology.
+const STALE_PAUSE: Duration = Duration::from_millis(50);
+
+/// What would move, and why.
+pub async fn plan(shell: &Arc<Shell>, request: PlanRequest) -> Result<PlanResponse, Status> {
+    let topology = shell.routing.topology();
+    let leaving: Vec<NodeId> = request.leave.iter().map(|name| member(&topology, name)).collect::<Result<_, _>>()?;
+    if topology.active().all(|(node, _)| leaving.contains(&node)) {
+        return Err(outcome::refused("no node would be left to hold the data"));
+    }
+    let status = status::gather(shell).await?;
+    let (mut held, mut bytes) = (BTreeMap::new(), BTreeMap::new());
+    for shard in &status.shards {
+        let voters = shard.members.iter().filter(|member| member.role() == ReplicaRole::Voter);
+        let leader = (shard.leader != 0).then_some(NodeId(shard.leader));
+        held.insert(ShardId(shard.shard), (voters.map(|member| NodeId(member.node)).collect(), leader));
+        bytes.insert(shard.shard, shard.key_value_bytes);
+    }
+    let name = |id: NodeId| topology.nodes.get(&id).map_or_else(|| format!("node {id}"), |member| member.name.clone());
+    let moves = preview::moves(&topology, &leaving, &held).into_iter().map(|planned| PlannedMove {
+        shard: planned.shard.0,
+        bytes: bytes.get(&planned.shard.0).copied().unwrap_or_default() * planned.gains.len() as u64,
+        gains: planned.gains.into_iter().map(name).collect(),
+        loses: planned.loses.into_iter().map(name).collect(),
+        leader: planned.leader.map(name).unwrap_or_default(),
+        reason: planned.reason,
+    });
+    Ok(PlanResponse { epoch: topology.epoch.0, paused: topology.paused, moves: moves.collect() })
+}
+
+/// Carries out one command until a deadline.
+pub struct Operator<'a> {
+    pub shell: &'a Arc<Shell>,
+    pub deadline: Instant,
+}
+
+impl Operator<'_> {
+    pub async fn drain(&self, request: DrainRequest) -> Result<OperationResponse, Status> {
+        let topology = self.shell.routing.topology();
+        let node = member(&topology, &request.node)?;
+        if !request.undo {
+            self.check(&topology, node).await?;
+        }
+        let standing = (!request.undo).then_some(Standing::Drained);
+        self.execute(SystemCommand::Stand { node, standing, successor: None, fewer_replicas: false }).await
+    }
+
+    pub async fn leave(&self, request: LeaveRequest) -> Result<OperationResponse, Status> {
+        let LeaveRequest { node: name, successor, fewer_replicas } = request;
+        let topology = self.shell.routing.topology();
+        let has_left = |departed: &ringfort_core::system::Departed| departed.name == name;
+        if topology.node_named(&name).is_none() && topology.departed.values().any(has_left) {
+            return Ok(OperationResponse { epoch: topology.epoch.0 });
+        }
+        let node = member(&topology, &name)?;
+        let successor = match &*successor {
+            "" => None,
+            name => Some(member(&topology, name)?),
+        };
+        self.check(&topology, node).await?;
+        let standing = Some(Standing::Leaving);
+        self.execute(SystemCommand::Stand { node, standing, successor, fewer_replicas }).await
+    }
+
+    pub async fn pause(&self, request: PauseRequest) -> Result<OperationResponse, Status> {
+        self.execute(SystemCommand::Pause(request.paused)).await
+    }
+
+    pub async fn balance_leaders(&self) -> Result<OperationResponse, Status> {
+        loop {
+            let topology = self.shell.routing.topology();
+            if topology.paused {
+                return Err(outcome::refused("moves are paused: ringfort cluster resume lets leaders change, too"));
+            }
+            let groups = plan::with_even_leaders(&topology);
+            if groups.is_empty() {
+                return Ok(OperationResponse { epoch: topology.epoch.0 });
+            }
+            let even = SystemCommand::Place { based_on: topology.epoch, groups };
+            match self.execute(even).await {
+                Err(status) if status.code() == tonic::Code::FailedPrecondition => {}
+                answered => return answered,
+            }
+            if Instant::now() + STALE_PAUSE >= self.deadline {
+                return Err(outcome::unavailable("the topology changes all the time: ask again", None));
+            }
+            sleep(STALE_PAUSE).await;
+        }
+    }
+
+    /// Whether a node may be emptied, as far as the others answer.
+    async fn check(&self, topology: &Topology, node: NodeId) -> Result<(), Status> {
+        let status = status::gather(self.shell).await?;
+        let live: BTreeSet<NodeId> =
+            status.nodes.iter().filter(|node| node.alive).map(|node| NodeId(node.id)).collect();
+        removal::obstacle(topology, node, &live).map_or(Ok(()), |why| Err(outcome::refused(why)))
+    }
+
+    async fn execute(&self, command: SystemCommand) -> Result<OperationResponse, Status> {
+        let request = Request::Write(Write::System(command));
+        let executed = self.shell.execute(ShardId::SYSTEM, request, self.deadline).await;
+        match executed.map_err(|error| status_of(&error))?.reply {
+            Reply::System(SystemReply::Done(epoch)) => Ok(OperationResponse { epoch: epoch.0 }),
+            Reply::System(SystemReply::Refused(why)) => Err(outcome::refused(why)),
+            _ => Err(outcome::unknown("the leader's answer is of another kind")),
+        }
+    }
+}
+
+fn member(topology: &Topology, name: &str) -> Result<NodeId, Status> {
+    topology.node_named(name).map(|(node, _)| node).ok_or_else(|| {
+        let names: Vec<&str> = topology.nodes.values().map(|member| &*member.name).collect();
+        outcome::invalid(format!("there is no node {name:?}; there are {}", names.join(", ")))
+    })
+}

@@ -1,0 +1,68 @@
+//! What operators do: have nodes leave, drain them, pause the controller, change their mind.
+//!
+//! A command goes to every node that runs, as an operator's would to any; all but one change nothing.
+
+use super::Cluster;
+use super::node::Message;
+use crate::network::Endpoint;
+use ringfort_core::control::{plan, removal};
+use ringfort_core::system::{Standing, SystemCommand, Topology};
+use ringfort_core::types::NodeId;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+impl Cluster {
+    /// One thing that an operator may want.
+    pub(super) fn operate(&mut self) {
+        let Some(topology) = self.topology() else { return };
+        let ids: Vec<NodeId> = topology.nodes.keys().copied().collect();
+        let node = *self.faults.random().pick(&ids);
+        let command = match self.faults.random().below(8) {
+            0..=2 => self.order(&topology, node, Standing::Leaving),
+            3 => self.order(&topology, node, Standing::Drained),
+            4 => Some(stand(node, None)),
+            5 => Some(SystemCommand::Pause(true)),
+            6 => Some(SystemCommand::Pause(false)),
+            _ => {
+                let groups = plan::with_even_leaders(&topology);
+                Some(SystemCommand::Place { based_on: topology.epoch, groups })
+            }
+        };
+        if let Some(command) = command {
+            self.tell_all(&command);
+        }
+    }
+
+    /// Takes back what would keep the cluster from ever settling. Returns whether it has.
+    pub(super) fn tidy_up(&mut self) -> bool {
+        if let Some(topology) = self.topology() {
+            if topology.paused {
+                self.tell_all(&SystemCommand::Pause(false));
+            }
+            for (&node, &standing) in &topology.standings {
+                if standing == Standing::Drained {
+                    self.tell_all(&stand(node, None));
+                }
+            }
+        }
+        self.is_settled()
+    }
+
+    /// Leaving or draining a node, if nothing is in the way that an operator would be told.
+    fn order(&self, topology: &Arc<Topology>, node: NodeId, standing: Standing) -> Option<SystemCommand> {
+        let live: BTreeSet<NodeId> =
+            self.nodes.values().filter_map(|node| node.running()).map(|running| running.id()).collect();
+        removal::obstacle(topology, node, &live).is_none().then(|| stand(node, Some(standing)))
+    }
+
+    fn tell_all(&mut self, command: &SystemCommand) {
+        let operator = Endpoint::Client(crate::history::ClientId(u32::MAX));
+        for (&id, _) in self.nodes.iter().filter(|(_, node)| node.running().is_some()) {
+            self.network.send(self.now, operator, Endpoint::Node(id), Message::Propose(command.clone()));
+        }
+    }
+}
+
+fn stand(node: NodeId, standing: Option<Standing>) -> SystemCommand {
+    SystemCommand::Stand { node, standing, successor: None, fewer_replicas: false }
+}
