@@ -5,6 +5,9 @@
 //!
 //! - the acknowledged write with the highest stamp, or one that was never answered and so may have come later;
 //! - never an acknowledged write that another one beats: a deleted key that comes back is such.
+//!
+//! A write that only one node has goes with that node: what was taken by one that is no member any more may be lost, and
+//! beats others only where it is found.
 
 use super::node::{Message, Node};
 use super::{Cluster, Wake};
@@ -90,12 +93,12 @@ impl Cluster {
     pub(super) fn is_caught_up(&self) -> bool {
         let running = || self.nodes.values().filter_map(Node::running);
         let latest = running().map(|running| running.gossip().keyspace().clock()).max().unwrap_or_default();
-        self.nodes.values().all(|node| node.clock.read(self.now).wall.0 >= latest.0)
+        self.present().all(|(_, node)| node.clock.read(self.now).wall.0 >= latest.0)
     }
 
     /// All nodes hold the same, and know of all others that they are alive.
     pub(super) fn is_converged(&self) -> bool {
-        let states: Option<Vec<_>> = self.nodes.values().map(|node| node_state(node, self.now)).collect();
+        let states: Option<Vec<_>> = self.present().map(|(_, node)| node_state(node, self.now)).collect();
         states.is_some_and(|states| states.iter().all(|(state, all_alive)| *all_alive && *state == states[0].0))
     }
 
@@ -104,14 +107,19 @@ impl Cluster {
         for write in &self.eventual.writes {
             keys.entry(&write.key).or_default().push(write);
         }
-        for (id, node) in &self.nodes {
+        let Some(topology) = self.topology() else { return Err("no node knows the topology".to_owned()) };
+        let members = &topology.nodes;
+        for (id, node) in self.present() {
             let Some(running) = node.running() else { continue };
             for (key, writes) in &keys {
                 let found = running.gossip().get(key).map(|found| found.value);
-                let best = writes.iter().filter(|write| write.written.is_some()).max_by_key(|write| write.written);
+                let is_kept = |write: &&&Write| write.written.is_some_and(|(_, node)| members.contains_key(&node));
+                let best = writes.iter().filter(is_kept).max_by_key(|write| write.written);
                 let is_best = best.map_or(found.is_none(), |best| best.value == found);
-                let may_be_later = writes.iter().any(|write| write.written.is_none() && write.value == found);
-                if !is_best && !may_be_later {
+                let least = best.and_then(|best| best.written);
+                let may_be_later =
+                    |write: &&Write| write.value == found && (write.written.is_none() || write.written > least);
+                if !is_best && !writes.iter().any(may_be_later) {
                     let best = best.map(|best| (&best.value, best.written));
                     return Err(format!("node {id} holds {found:?} of the eventual {key:?} in place of {best:?}"));
                 }
