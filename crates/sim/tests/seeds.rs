@@ -6,7 +6,11 @@ use ringfort_sim::seeds::{run_caught, run_seeds};
 use std::time::Duration;
 
 /// Seeds that once failed, and what went wrong.
-const FOUND: [(u64, &str); 8] = [
+const FOUND: [(u64, &str); 9] = [
+    (
+        589,
+        "a digest told the detector of a life of a node that no vitals ever showed, and its next life began below that",
+    ),
     (105, "placement took a node its last replica to spread zones, and gave it another one as to a new node, for ever"),
     (161, "a node whose answer to its first join was lost was given up, and then refused for its identity"),
     (162, "replicas were retired before the remaining voters knew that the change was committed"),

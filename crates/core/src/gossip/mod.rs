@@ -525,8 +525,8 @@ impl<T> Gossip<T> {
     }
 
     fn take_digest(&mut self, now: Now, from: NodeId, digest: &Digest) {
-        let Exchange { incarnation, version } = digest.exchange;
-        self.detector.heard(now.moment, from, incarnation.0, version.0);
+        // The sender's heartbeat counts when its vitals come: others see those, and so tell the node to go above them if it
+        // starts again with a clock that has gone back.
         self.collector.handle_digest(from, digest);
         self.offsets.insert(from, digest.wall.0 as i64 - now.wall.0 as i64);
         self.compare(now.moment, from, digest);

@@ -166,7 +166,7 @@ impl Cluster {
         self.run_until(eventual::CONVERGENCE, |cluster| cluster.is_converged(), unequal)?;
         self.check_eventual()?;
         if self.corrupt_one()? {
-            self.run_until(RECOVERY, Cluster::is_settled, "the cluster did not replace what was corrupted")?;
+            self.run_until(RECOVERY, Cluster::tidy_up, "the cluster did not replace what was corrupted")?;
             self.run_until(eventual::CONVERGENCE, |cluster| cluster.is_converged(), unequal)?;
             self.check_eventual()?;
         }
