@@ -1,6 +1,6 @@
 // A real node for the examples in the documentation: they include this file, and run whenever the tests do.
 
-use ringfort_node::{Node, NodeConfig, ReadMode};
+use ringfort_node::{CONCURRENT_MOVES, GossipConfig, Node, NodeConfig, REPLACE_AFTER, ReadMode};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -18,11 +18,17 @@ fn with_node(example: impl AsyncFnOnce(String) -> Result<(), ringfort_client::Er
         bootstrap: true,
         join: Vec::new(),
         join_timeout: Duration::ZERO,
+        replace: false,
+        zone: String::new(),
+        moves: CONCURRENT_MOVES,
+        move_bandwidth: None,
+        replace_after: REPLACE_AFTER,
         shards: ringfort_ring::ShardCount::new(4).unwrap(),
         workers: 1,
         read_mode: ReadMode::Lease,
         segment_bytes: 1 << 20,
         max_memory_bytes: None,
+        gossip: GossipConfig::default(),
     };
     let node = Node::start(config).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
