@@ -86,16 +86,14 @@ pub fn run(shell: Arc<Shell>, mut gossip: Gossip<WriteAnswer>, events: Receiver<
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        for _ in 0..MAX_DRAINED {
-            match next {
-                Some(GossipEvent::Stop) => return,
-                Some(event) => handle(&shell, &mut gossip, event),
-                None => break,
+        let mut drained = 0;
+        while let Some(event) = next {
+            if matches!(event, GossipEvent::Stop) {
+                return;
             }
-            next = events.try_recv().ok();
-        }
-        if let Some(event) = next {
-            handle(&shell, &mut gossip, event);
+            handle(&mut gossip, event);
+            drained += 1;
+            next = if drained < MAX_DRAINED { events.try_recv().ok() } else { None };
         }
         gossip.handle_tick(clock::now());
         let rounds = gossip.rounds();
@@ -107,7 +105,7 @@ pub fn run(shell: Arc<Shell>, mut gossip: Gossip<WriteAnswer>, events: Receiver<
     }
 }
 
-fn handle(shell: &Shell, gossip: &mut Gossip<WriteAnswer>, event: GossipEvent) {
+fn handle(gossip: &mut Gossip<WriteAnswer>, event: GossipEvent) {
     // Whoever asks may have stopped waiting for the answer.
     match event {
         GossipEvent::Message { from, bytes } => {
@@ -130,9 +128,7 @@ fn handle(shell: &Shell, gossip: &mut Gossip<WriteAnswer>, event: GossipEvent) {
             let (rounds, refused) = (gossip.rounds(), gossip.refused().clone());
             drop(answer.send(Knowledge { status, rounds, refused }));
         }
-        GossipEvent::Write { .. } => {}
-        // Taken up at the beginning of the next round of events.
-        GossipEvent::Stop => drop(shell.gossip.send(GossipEvent::Stop)),
+        GossipEvent::Write { .. } | GossipEvent::Stop => {}
     }
 }
 
@@ -150,7 +146,7 @@ fn perform(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
     }
 }
 
-/// Says what this node has, and where it is reached.
+/// Says what this node has.
 fn speak(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
     let topology = shell.routing.topology();
     let mut load = Load { log_bytes: shell.log_bytes.load(Ordering::Relaxed), ..Load::default() };
@@ -169,10 +165,6 @@ fn speak(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
     }
     gossip.say(&Fact::Load(load));
     gossip.say(&Fact::Leads(leads));
-    if let Some(member) = topology.nodes.get(&shell.node) {
-        let (raft, grpc) = (member.raft_address.clone(), member.grpc_address.clone());
-        gossip.say(&Fact::Addresses { raft, grpc });
-    }
 }
 
 /// A line for the first refusal of its kind, and now and then one more.

@@ -8,8 +8,8 @@
 //! Facts are kept as bytes under a number, so that those of later versions of the program travel through earlier ones.
 
 use super::keyspace::{Incarnation, Version};
-use crate::codec::{CodecError, Reader, put_bytes, put_u64, put_varint};
-use crate::types::{Epoch, LogIndex, NodeId, ShardId};
+use crate::codec::{CodecError, Reader, put_bytes, put_varint};
+use crate::types::{Epoch, NodeId, ShardId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -26,18 +26,11 @@ const MAX_TEXT_BYTES: usize = 255;
 pub enum Fact {
     /// The epoch of the latest topology that it has.
     Epoch(Epoch),
-    /// Where it is reached: by nodes, and by clients.
-    Addresses {
-        raft: String,
-        grpc: String,
-    },
     /// The version of its program.
     Build(String),
     Load(Load),
     /// The shards that it leads.
     Leads(Vec<ShardId>),
-    /// The state of its replicas, each at some index.
-    Checks(Vec<Check>),
 }
 
 /// How much a node has to do with.
@@ -49,14 +42,6 @@ pub struct Load {
     pub key_value_bytes: u64,
     /// Bytes in its log's segments.
     pub log_bytes: u64,
-}
-
-/// A replica's state, to be compared with the other replicas' at the same index.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Check {
-    pub shard: ShardId,
-    pub index: LogIndex,
-    pub hash: u64,
 }
 
 /// Some of a node's facts: all those above `after` up to `upto`.
@@ -204,11 +189,9 @@ impl Fact {
     fn kind(&self) -> u8 {
         match self {
             Fact::Epoch(_) => 1,
-            Fact::Addresses { .. } => 2,
-            Fact::Build(_) => 3,
-            Fact::Load(_) => 4,
-            Fact::Leads(_) => 5,
-            Fact::Checks(_) => 6,
+            Fact::Build(_) => 2,
+            Fact::Load(_) => 3,
+            Fact::Leads(_) => 4,
         }
     }
 
@@ -216,10 +199,6 @@ impl Fact {
         let mut out = Vec::new();
         match self {
             Fact::Epoch(epoch) => put_varint(&mut out, epoch.0),
-            Fact::Addresses { raft, grpc } => {
-                put_bytes(&mut out, raft.as_bytes());
-                put_bytes(&mut out, grpc.as_bytes());
-            }
             Fact::Build(version) => put_bytes(&mut out, version.as_bytes()),
             Fact::Load(Load { replicas, keys, key_value_bytes, log_bytes }) => {
                 for value in [replicas, keys, key_value_bytes, log_bytes] {
@@ -231,13 +210,6 @@ impl Fact {
                     put_varint(&mut out, u64::from(shard.0));
                 }
             }
-            Fact::Checks(checks) => {
-                for Check { shard, index, hash } in checks {
-                    put_varint(&mut out, u64::from(shard.0));
-                    put_varint(&mut out, index.0);
-                    put_u64(&mut out, *hash);
-                }
-            }
         }
         out.into()
     }
@@ -247,28 +219,19 @@ impl Fact {
         let mut reader = Reader::new(content);
         let fact = match kind {
             1 => Fact::Epoch(Epoch(reader.varint()?)),
-            2 => Fact::Addresses { raft: text(&mut reader)?, grpc: text(&mut reader)? },
-            3 => Fact::Build(text(&mut reader)?),
-            4 => Fact::Load(Load {
+            2 => Fact::Build(text(&mut reader)?),
+            3 => Fact::Load(Load {
                 replicas: reader.varint()?,
                 keys: reader.varint()?,
                 key_value_bytes: reader.varint()?,
                 log_bytes: reader.varint()?,
             }),
-            5 => {
+            4 => {
                 let mut leads = Vec::new();
                 while !reader.is_empty() {
                     leads.push(shard(&mut reader)?);
                 }
                 Fact::Leads(leads)
-            }
-            6 => {
-                let mut checks = Vec::new();
-                while !reader.is_empty() {
-                    let (shard, index) = (shard(&mut reader)?, LogIndex(reader.varint()?));
-                    checks.push(Check { shard, index, hash: reader.u64()? });
-                }
-                Fact::Checks(checks)
             }
             _ => return Ok(None),
         };
@@ -305,11 +268,9 @@ mod tests {
     fn facts_survive_their_encoding() {
         let facts = [
             Fact::Epoch(Epoch(900)),
-            Fact::Addresses { raft: "a:1".into(), grpc: "b:2".into() },
             Fact::Build("0.1.0".into()),
             Fact::Load(Load { replicas: 1, keys: 200, key_value_bytes: 70_000, log_bytes: 1 << 40 }),
             Fact::Leads(vec![ShardId(0), ShardId::SYSTEM]),
-            Fact::Checks(vec![Check { shard: ShardId(4), index: LogIndex(4096), hash: u64::MAX - 3 }]),
         ];
         for fact in facts {
             assert_eq!(Fact::decode(fact.kind(), &fact.encode()), Ok(Some(fact)));

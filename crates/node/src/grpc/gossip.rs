@@ -82,7 +82,6 @@ fn member(member: MemberStatus, name: String) -> GossipMember {
             Fact::Build(version) => message.build_version = version,
             Fact::Leads(leads) => message.shards_led = leads.len() as u32,
             Fact::Load(load) => (message.keys, message.key_value_bytes) = (load.keys, load.key_value_bytes),
-            Fact::Addresses { .. } | Fact::Checks(_) => {}
         }
     }
     message
