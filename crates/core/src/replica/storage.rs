@@ -14,6 +14,9 @@ use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 use std::cell::Cell;
 use std::collections::VecDeque;
 
+/// Places for entries that are kept when there are fewer: a replica at work has about so many.
+const PLACES_KEPT: usize = 64;
+
 /// A replica's log in memory.
 ///
 /// Invariants: `entries` are contiguous and begin at `floor.0 + 1`; `floor.0 <= base.index <= last index`, unless the
@@ -100,6 +103,7 @@ impl RaftStorage {
             self.bytes -= entry_bytes(&entry);
             self.floor = (entry.index, entry.term);
         }
+        self.release_places();
         self.check();
     }
 
@@ -108,6 +112,7 @@ impl RaftStorage {
         self.floor = (base.index.0, base.term.0);
         self.base = base;
         self.entries.clear();
+        self.release_places();
         self.bytes = 0;
         self.hard_state.commit = self.hard_state.commit.max(self.floor.0);
         self.check();
@@ -116,6 +121,14 @@ impl RaftStorage {
     /// Whether Raft has asked for a snapshot that there is not; asking clears it.
     pub fn take_snapshot_wanted(&self) -> bool {
         self.snapshot_wanted.take()
+    }
+
+    /// Gives up places in the queue once three quarters are empty. A queue never does by itself: after a burst of small
+    /// writes the empty places of 64 shards were 59 MB of a node.
+    fn release_places(&mut self) {
+        if self.entries.capacity() > 4 * self.entries.len().max(PLACES_KEPT) {
+            self.entries.shrink_to(2 * self.entries.len().max(PLACES_KEPT));
+        }
     }
 
     fn check(&self) {
@@ -263,6 +276,18 @@ mod tests {
         assert_eq!(storage.entries_after_base().iter().map(|e| e.index).collect::<Vec<_>>(), [9, 10]);
         assert_eq!(storage.term(5).unwrap(), 1);
         assert_eq!(storage.term(4), Err(Error::Store(StorageError::Compacted)));
+    }
+
+    #[test]
+    fn places_of_entries_that_left_memory_are_given_up() {
+        let mut storage = storage(2, 10_000);
+        assert!(storage.entries.capacity() >= 9_999);
+        storage.advance_base(base(9_990, &[1]), LogIndex(9_990));
+        assert!(storage.entries.capacity() <= 2 * PLACES_KEPT);
+        assert_eq!(read(&storage, 9_991, 10_001, u64::MAX).len(), 10);
+        storage.append(&(10_001..20_000).map(|index| entry(index, 1)).collect::<Vec<_>>());
+        storage.install(base(30_000, &[1]));
+        assert!(storage.entries.capacity() <= 2 * PLACES_KEPT);
     }
 
     #[test]
