@@ -1,8 +1,11 @@
 //! Gossip as a whole: small clusters on a network that loses, doubles and reorders.
 
+use super::message::{Body, Delta, Exchange, Message, MessageError};
 use super::*;
+use crate::limits::GOSSIP_DELTA_BYTES;
 use crate::system::topology::tests::member;
 use crate::system::{SystemCommand, SystemMachine};
+use crate::time::Wall;
 use crate::types::{ClusterId, Epoch};
 use proptest::prelude::*;
 use ringfort_ring::ShardCount;

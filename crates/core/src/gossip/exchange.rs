@@ -1,0 +1,198 @@
+//! Exchanges: what is asked, what is answered, and what of an answer is taken.
+
+use super::clock::HybridClock;
+use super::keyspace::{Entry, Incarnation, Part, Version};
+use super::message::{Body, Delta, Digest, Exchange, Message};
+use super::vitals::VitalPart;
+use super::{Gossip, MAX_EXCHANGE_PERIODS, Refusal};
+use crate::limits::{GOSSIP_DELTA_BYTES, MAX_EVENTUAL_PENDING_BYTES};
+use crate::time::{Moment, Now, Wall};
+use crate::types::NodeId;
+
+impl<T> Gossip<T> {
+    /// Takes a message that came from `from`. What is refused is counted; the last reason is returned, for the log.
+    pub fn handle_message(&mut self, now: Now, from: NodeId, bytes: &[u8]) -> Result<(), Refusal> {
+        let result = self.receive(now, from, bytes);
+        if let Err(refusal) = &result {
+            self.count(refusal);
+        }
+        result
+    }
+
+    pub(super) fn exchange(&self) -> Exchange {
+        let (incarnation, version) = self.vitals.heard(self.node);
+        Exchange { incarnation, version }
+    }
+
+    fn digest(&self, wall: Wall) -> Digest {
+        Digest {
+            exchange: self.exchange(),
+            wall,
+            epoch: self.topology.epoch,
+            hash: self.keyspace.hash(),
+            heard: self.vitals.all_heard(),
+            seen: self.keyspace.all_seen(),
+        }
+    }
+
+    /// What the sender of a digest lacks.
+    fn delta(&mut self, digest: &Digest) -> Delta {
+        let first = self.random();
+        let vitals = self.vitals.parts_for(&digest.heard, GOSSIP_DELTA_BYTES, first);
+        let (parts, more) = self.keyspace.parts_for(&digest.seen, GOSSIP_DELTA_BYTES, first);
+        Delta { exchange: digest.exchange, vitals, parts, more }
+    }
+
+    pub(super) fn ask(&mut self, wall: Wall, node: NodeId) {
+        let digest = self.digest(wall);
+        self.send(node, Body::Ask(digest));
+    }
+
+    fn send(&mut self, to: NodeId, body: Body) {
+        let message = Message { from: self.node, to, body };
+        self.out.messages.push((to, message.encode()));
+    }
+
+    fn receive(&mut self, now: Now, from: NodeId, bytes: &[u8]) -> Result<(), Refusal> {
+        if !self.topology.nodes.contains_key(&from) || from == self.node {
+            return Err(Refusal::Stranger(from));
+        }
+        let Message { from: said, to, body } = Message::decode(bytes)?;
+        if said != from || to != self.node {
+            return Err(Refusal::Misdelivered { from, said, to });
+        }
+        match body {
+            Body::Ask(digest) => {
+                self.take_digest(now, from, &digest);
+                let delta = self.delta(&digest);
+                let own = self.digest(now.wall);
+                self.send(from, Body::Answer(own, delta));
+                Ok(())
+            }
+            Body::Answer(digest, delta) => {
+                self.take_digest(now, from, &digest);
+                let taken = self.take_delta(now, from, delta);
+                let delta = self.delta(&digest);
+                if !(delta.vitals.is_empty() && delta.parts.is_empty()) {
+                    self.send(from, Body::Give(delta));
+                }
+                taken
+            }
+            Body::Give(delta) => self.take_delta(now, from, delta),
+        }
+    }
+
+    fn take_digest(&mut self, now: Now, from: NodeId, digest: &Digest) {
+        // The sender's heartbeat counts when its vitals come: others see those, and so tell the node to go above them if it
+        // starts again with a clock that has gone back.
+        self.collector.handle_digest(from, digest);
+        self.offsets.insert(from, digest.wall.0 as i64 - now.wall.0 as i64);
+        self.compare(now.moment, from, digest);
+        if let Some((incarnation, version)) = digest.heard.get(&self.node) {
+            self.defend(*incarnation, *version);
+        }
+        if let Some(own) = self.own
+            && digest.seen.get(&own).is_some_and(|seen| *seen > self.reserved(own))
+        {
+            // Others have writes of this origin that are lost here: to number new ones like them would be to lose both.
+            tracing::warn!(
+                "other nodes have eventual writes of this node that are not in its log: they are taken back"
+            );
+            self.own = None;
+            self.wants_state = true;
+        }
+    }
+
+    fn count(&mut self, refusal: &Refusal) {
+        *self.refused.entry(refusal.kind()).or_default() += 1;
+    }
+
+    /// Somebody knows a later version of this node than itself: it was started with a clock that had gone back.
+    fn defend(&mut self, incarnation: Incarnation, version: Version) {
+        if (incarnation, version) > self.vitals.heard(self.node) {
+            self.vitals.begin(self.node, Incarnation(incarnation.0.saturating_add(1)));
+        }
+    }
+
+    fn take_delta(&mut self, now: Now, from: NodeId, delta: Delta) -> Result<(), Refusal> {
+        let Exchange { incarnation, version } = self.exchange();
+        let is_of_late = delta.exchange.incarnation == incarnation
+            && delta.exchange.version <= version
+            && version.0 - delta.exchange.version.0 <= MAX_EXCHANGE_PERIODS;
+        if !is_of_late {
+            return Err(Refusal::Late);
+        }
+        let mut refused = Vec::new();
+        for part in delta.vitals {
+            refused.extend(self.take_vitals(now.moment, part).err());
+        }
+        let mut is_news = false;
+        for part in delta.parts {
+            match self.take_part(now.wall, part) {
+                Ok(taken) => is_news |= taken,
+                Err(refusal) => refused.push(refusal),
+            }
+        }
+        if delta.more && is_news {
+            self.staged.again = Some(from);
+        }
+        let Some(last) = refused.pop() else { return Ok(()) };
+        refused.iter().for_each(|refusal| self.count(refusal));
+        Err(last)
+    }
+
+    fn take_vitals(&mut self, now: Moment, part: VitalPart) -> Result<(), Refusal> {
+        let node = part.node;
+        if node == self.node {
+            self.defend(part.incarnation, part.upto);
+            return Err(Refusal::Forged(node));
+        }
+        if !self.topology.nodes.contains_key(&node) {
+            return Err(Refusal::Stranger(node));
+        }
+        if !self.vitals.follows(&part) {
+            return Err(Refusal::Gap(node));
+        }
+        self.detector.heard(now, node, part.incarnation.0, part.upto.0);
+        self.vitals.merge(part);
+        Ok(())
+    }
+
+    /// Takes a part of the keyspace on its way to the disk. Returns whether there was anything new in it.
+    fn take_part(&mut self, wall: Wall, mut part: Part) -> Result<bool, Refusal> {
+        let origin = part.origin;
+        if !self.topology.has_handed_out(origin.node) {
+            return Err(Refusal::Stranger(origin.node));
+        }
+        let reserved = self.reserved(origin);
+        if Some(origin) == self.own && part.upto > reserved {
+            return Err(Refusal::Forged(origin.node));
+        }
+        if part.after > reserved {
+            return Err(Refusal::Gap(origin.node));
+        }
+        part.entries.retain(|entry| entry.version > reserved);
+        part.after = part.after.max(reserved);
+        // Stamps grow with versions: what comes before the first that is too far ahead is as good as ever.
+        let ahead = |entry: &Entry| HybridClock::too_far_ahead(entry.stamp, wall);
+        let mut taken = Ok(true);
+        if let Some(first) = part.entries.iter().position(|entry| ahead(entry).is_some()) {
+            let entry = &part.entries[first];
+            let ahead = ahead(entry).unwrap_or_default();
+            part.upto = Version(entry.version.0 - 1);
+            part.entries.truncate(first);
+            taken = Err(Refusal::FromTheFuture { node: origin.node, ahead });
+        }
+        if part.upto <= reserved {
+            return taken.map(|_| false);
+        }
+        if self.pending_bytes >= MAX_EVENTUAL_PENDING_BYTES {
+            return Ok(false);
+        }
+        for entry in &part.entries {
+            self.clock.observe(entry.stamp);
+        }
+        self.stage(part, None);
+        taken
+    }
+}

@@ -1,0 +1,47 @@
+//! Who and what is not believed.
+//!
+//! Members of the cluster are not malicious; what is refused comes of bugs, wrong clocks and stale views. Nothing of it
+//! changes any state, and nothing panics. What was refused because this node knew too little (an unknown node, a gap, a
+//! stamp too far ahead) comes again in a later exchange.
+
+use super::message::MessageError;
+use crate::types::NodeId;
+use std::time::Duration;
+
+/// Why a message, or a part of it, is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    #[error("it can't be read: {0}")]
+    Malformed(#[from] MessageError),
+    #[error("it says to be from node {said} and to node {to}, on a connection of node {from}")]
+    Misdelivered { from: NodeId, said: NodeId, to: NodeId },
+    #[error("node {0} is no member of the cluster, as far as this node knows")]
+    Stranger(NodeId),
+    #[error("it has something of node {0}, which that can't have said")]
+    Forged(NodeId),
+    #[error("it leaves out versions of node {0} that were not seen here")]
+    Gap(NodeId),
+    #[error("a stamp of node {node} is {} ms ahead of the clock here: set the clock of one of the two", .ahead.as_millis())]
+    FromTheFuture { node: NodeId, ahead: Duration },
+    #[error("it answers nothing that this node has asked of late")]
+    Late,
+}
+
+impl Refusal {
+    /// The kinds of refusals, for counting.
+    pub const KINDS: [&str; 7] = ["malformed", "misdelivered", "stranger", "forged", "gap", "from_the_future", "late"];
+
+    /// One of [`Refusal::KINDS`].
+    pub fn kind(&self) -> &'static str {
+        let kind = match self {
+            Refusal::Malformed(_) => 0,
+            Refusal::Misdelivered { .. } => 1,
+            Refusal::Stranger(_) => 2,
+            Refusal::Forged(_) => 3,
+            Refusal::Gap(_) => 4,
+            Refusal::FromTheFuture { .. } => 5,
+            Refusal::Late => 6,
+        };
+        Refusal::KINDS[kind]
+    }
+}
