@@ -6,7 +6,7 @@ use ringfort_sim::seeds::{run_caught, run_seeds};
 use std::time::Duration;
 
 /// Seeds that once failed, and what went wrong.
-const FOUND: [(u64, &str); 9] = [
+const FOUND: [(u64, &str); 11] = [
     (
         589,
         "a digest told the detector of a life of a node that no vitals ever showed, and its next life began below that",
@@ -22,6 +22,11 @@ const FOUND: [(u64, &str); 9] = [
         1639,
         "a replica campaigned while its installed snapshot was not durable, and raft-rs read entries that were gone",
     ),
+    (
+        1140,
+        "a node skipped an eventual write for a later one, refused that for its clock, and the only disk that had it was lost",
+    ),
+    (1729, "the same"),
 ];
 
 #[test]
@@ -36,17 +41,6 @@ fn two_hundred_seeds_are_clean() {
 fn seeds_that_failed_once_are_clean() {
     for (seed, what) in FOUND {
         assert_eq!(run(Options::sample(seed)).failure, None, "{what}");
-    }
-}
-
-/// Two nodes that have seen the same hold different values of the eventual keyspace for good: a node was shown an origin's
-/// versions without an entry that a write of another origin had beaten, that write was refused for its clock, and then it
-/// was lost with the only disk that had it.
-#[test]
-#[ignore = "not repaired yet: see docs/gossip.md, What is refused"]
-fn a_lost_disk_leaves_no_difference_behind() {
-    for seed in [1140, 1729] {
-        assert_eq!(run(Options::sample(seed)).failure, None, "seed {seed}");
     }
 }
 

@@ -24,7 +24,7 @@ impl<T> Gossip<T> {
         Exchange { incarnation, version }
     }
 
-    fn digest(&self, wall: Wall) -> Digest {
+    pub(super) fn digest(&self, wall: Wall) -> Digest {
         Digest {
             exchange: self.exchange(),
             wall,
@@ -45,7 +45,11 @@ impl<T> Gossip<T> {
 
     pub(super) fn ask(&mut self, wall: Wall, node: NodeId) {
         let digest = self.digest(wall);
-        self.send(node, Body::Ask(digest));
+        let body = match self.repair_cursor(node) {
+            None => Body::Ask(digest),
+            Some(cursor) => Body::Compare(digest, cursor.clone()),
+        };
+        self.send(node, body);
     }
 
     fn send(&mut self, to: NodeId, body: Body) {
@@ -69,16 +73,44 @@ impl<T> Gossip<T> {
                 self.send(from, Body::Answer(own, delta));
                 Ok(())
             }
+            Body::Compare(digest, cursor) => {
+                self.take_digest(now, from, &digest);
+                let mut delta = self.delta(&digest);
+                let own = self.digest(now.wall);
+                let body = if own.seen == digest.seen {
+                    (delta.parts, delta.more) = self.keyspace.parts_for(&cursor, GOSSIP_DELTA_BYTES, 0);
+                    Body::All(own, delta)
+                } else {
+                    Body::Answer(own, delta)
+                };
+                self.send(from, body);
+                Ok(())
+            }
             Body::Answer(digest, delta) => {
                 self.take_digest(now, from, &digest);
                 let taken = self.take_delta(now, from, delta);
-                let delta = self.delta(&digest);
-                if !(delta.vitals.is_empty() && delta.parts.is_empty()) {
-                    self.send(from, Body::Give(delta));
-                }
+                self.give(from, &digest);
                 taken
             }
+            Body::All(digest, mut delta) => {
+                self.take_digest(now, from, &digest);
+                self.check_exchange(&delta)?;
+                let parts = std::mem::take(&mut delta.parts);
+                let more = std::mem::take(&mut delta.more);
+                let taken = self.take_delta(now, from, delta);
+                let repaired = self.take_all(now.wall, from, parts, more);
+                self.give(from, &digest);
+                taken.and(repaired)
+            }
             Body::Give(delta) => self.take_delta(now, from, delta),
+        }
+    }
+
+    /// Ends an exchange with what the other one lacks, if anything.
+    fn give(&mut self, to: NodeId, digest: &Digest) {
+        let delta = self.delta(digest);
+        if !(delta.vitals.is_empty() && delta.parts.is_empty()) {
+            self.send(to, Body::Give(delta));
         }
     }
 
@@ -114,14 +146,17 @@ impl<T> Gossip<T> {
         }
     }
 
-    fn take_delta(&mut self, now: Now, from: NodeId, delta: Delta) -> Result<(), Refusal> {
+    /// Whether a delta answers what was asked of late.
+    fn check_exchange(&self, delta: &Delta) -> Result<(), Refusal> {
         let Exchange { incarnation, version } = self.exchange();
         let is_of_late = delta.exchange.incarnation == incarnation
             && delta.exchange.version <= version
             && version.0 - delta.exchange.version.0 <= MAX_EXCHANGE_PERIODS;
-        if !is_of_late {
-            return Err(Refusal::Late);
-        }
+        is_of_late.then_some(()).ok_or(Refusal::Late)
+    }
+
+    fn take_delta(&mut self, now: Now, from: NodeId, delta: Delta) -> Result<(), Refusal> {
+        self.check_exchange(&delta)?;
         let mut refused = Vec::new();
         for part in delta.vitals {
             refused.extend(self.take_vitals(now.moment, part).err());
@@ -171,6 +206,7 @@ impl<T> Gossip<T> {
         if part.after > reserved {
             return Err(Refusal::Gap(origin.node));
         }
+        // What was seen may have been a deletion that is forgotten by now: it must not come back.
         part.entries.retain(|entry| entry.version > reserved);
         part.after = part.after.max(reserved);
         // Stamps grow with versions: what comes before the first that is too far ahead is as good as ever.

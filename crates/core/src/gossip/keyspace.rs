@@ -5,7 +5,8 @@
 //! deletion is an entry without a value, a *tombstone*.
 //!
 //! What a node has of an origin is said by one number, `seen`. **Invariant**: for each entry of an origin up to `seen`,
-//! the node holds that entry, or a winner over it, or another node holds a winner that this node has not seen yet.
+//! the node holds that entry, or a winner over it, or another node holds a winner that this node has not seen yet, or did
+//! before its disk was lost (then see `repair.rs`).
 //! [`Part`]s keep it: a part has *all* entries that the sender holds of an origin between two versions, so taking it is
 //! as good as having seen them all, provided that it begins no later than `seen`. What the sender has dropped was beaten
 //! by something that is in its own keyspace and reaches the receiver in another part.
@@ -177,7 +178,13 @@ impl Keyspace {
         self.spaces.values().map(|space| space.tombstones.len()).sum()
     }
 
-    /// Takes a part over.
+    /// Whether an entry would take the place of what is held of its key, if anything.
+    pub fn is_beaten_by(&self, origin: Origin, entry: &Entry) -> bool {
+        self.entries.get(&entry.key).is_none_or(|held| (held.stamp, held.origin) < (entry.stamp, origin))
+    }
+
+    /// Takes a part over, also those of its entries that are not above [`Keyspace::seen`]: so whoever takes it from outside
+    /// has to leave these out, or to know that no forgotten tombstone has beaten them.
     ///
     /// # Panics
     /// If the part leaves a gap; whoever takes it from outside has to look.
@@ -185,12 +192,7 @@ impl Keyspace {
         let Part { origin, after, upto, entries } = part;
         let seen = self.seen(origin);
         assert!(after <= seen, "a part after {after:?} does not follow {seen:?} of {origin:?}");
-        for entry in entries {
-            // What was seen before may have been a deletion that is forgotten by now: it must not come back.
-            if entry.version > seen {
-                self.take(origin, entry);
-            }
-        }
+        entries.into_iter().for_each(|entry| self.take(origin, entry));
         let space = self.spaces.entry(origin).or_default();
         space.seen = seen.max(upto);
     }
@@ -256,11 +258,11 @@ impl Keyspace {
     }
 
     fn take(&mut self, origin: Origin, entry: Entry) {
-        let Entry { version, stamp, key, value } = entry;
-        self.clock = self.clock.max(stamp);
-        if self.entries.get(&key).is_some_and(|held| (held.stamp, held.origin) >= (stamp, origin)) {
+        self.clock = self.clock.max(entry.stamp);
+        if !self.is_beaten_by(origin, &entry) {
             return;
         }
+        let Entry { version, stamp, key, value } = entry;
         self.remove(&key);
         let space = self.spaces.entry(origin).or_default();
         space.versions.insert(version, key.clone());
@@ -333,14 +335,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_does_not_come_back_even_when_its_tombstone_is_forgotten() {
+    fn a_forgotten_tombstone_leaves_nothing_behind() {
         let mut keyspace = Keyspace::default();
-        let put = part(1, 1, 10, "a", Some("x"));
-        keyspace.merge(put.clone());
+        keyspace.merge(part(1, 1, 10, "a", Some("x")));
         keyspace.merge(part(2, 1, 11, "a", None));
         assert_eq!((value(&keyspace, "a"), keyspace.tombstones()), (None, 1));
         assert_eq!(keyspace.forget_tombstones(&Seen::from([(origin(2), Version(1))])), 1);
-        keyspace.merge(put);
         assert_eq!((value(&keyspace, "a"), keyspace.tombstones(), keyspace.bytes()), (None, 0, 0));
         assert_eq!(keyspace.hash(), Keyspace::default().hash());
     }

@@ -1,7 +1,7 @@
 //! What nodes gossip, as values and as bytes.
 //!
 //! An exchange takes three messages: a [`Digest`] of what the one has, the other's digest with what the one lacks, and
-//! what the other lacks. Bytes are our own codec, with one encoding for each value; decoding never panics and allocates
+//! what the other lacks. A repair takes pairs of two others. Bytes are our own codec, with one encoding for each value; decoding never panics and allocates
 //! no more than it is given. The parts of the keyspace look the same on the wire and in the log.
 
 use super::keyspace::{Entry, Incarnation, Origin, Part, Seen, Version};
@@ -44,6 +44,10 @@ pub enum Body {
     Answer(Digest, Delta),
     /// Ends it.
     Give(Delta),
+    /// Asks a node that has seen the same, and holds something else, for what it holds above these versions.
+    Compare(Digest, Seen),
+    /// Answers that.
+    All(Digest, Delta),
 }
 
 /// What the sender has, all of it durable.
@@ -84,13 +88,19 @@ impl Message {
             Body::Ask(_) => 1,
             Body::Answer(..) => 2,
             Body::Give(_) => 3,
+            Body::Compare(..) => 4,
+            Body::All(..) => 5,
         };
         let mut out = vec![FORMAT, kind];
         put_varint(&mut out, self.from.0);
         put_varint(&mut out, self.to.0);
         match &self.body {
             Body::Ask(digest) => put_digest(&mut out, digest),
-            Body::Answer(digest, delta) => {
+            Body::Compare(digest, cursor) => {
+                put_digest(&mut out, digest);
+                put_seen(&mut out, cursor);
+            }
+            Body::Answer(digest, delta) | Body::All(digest, delta) => {
                 put_digest(&mut out, digest);
                 put_delta(&mut out, delta);
             }
@@ -114,6 +124,8 @@ impl Message {
             1 => Body::Ask(digest(&mut reader)?),
             2 => Body::Answer(digest(&mut reader)?, delta(&mut reader)?),
             3 => Body::Give(delta(&mut reader)?),
+            4 => Body::Compare(digest(&mut reader)?, seen(&mut reader)?),
+            5 => Body::All(digest(&mut reader)?, delta(&mut reader)?),
             _ => return Err(MessageError::Kind("message")),
         };
         reader.expect_end()?;
@@ -200,8 +212,12 @@ fn put_digest(out: &mut Vec<u8>, digest: &Digest) {
         put_varint(out, node.0);
         put_exchange(out, Exchange { incarnation: *incarnation, version: *version });
     }
-    put_varint(out, digest.seen.len() as u64);
-    for (origin, version) in &digest.seen {
+    put_seen(out, &digest.seen);
+}
+
+fn put_seen(out: &mut Vec<u8>, seen: &Seen) {
+    put_varint(out, seen.len() as u64);
+    for (origin, version) in seen {
         put_origin(out, *origin);
         put_varint(out, version.0);
     }
@@ -219,6 +235,11 @@ fn digest(reader: &mut Reader<'_>) -> Result<Digest, MessageError> {
         }
         heard.insert(node, (incarnation, version));
     }
+    let seen = seen(reader)?;
+    Ok(Digest { exchange: exchange_of_sender, wall, epoch, hash, heard, seen })
+}
+
+fn seen(reader: &mut Reader<'_>) -> Result<Seen, MessageError> {
     let mut seen = Seen::new();
     for _ in 0..reader.varint()? {
         let (origin, version) = (origin(reader)?, Version(reader.varint()?));
@@ -227,7 +248,7 @@ fn digest(reader: &mut Reader<'_>) -> Result<Digest, MessageError> {
         }
         seen.insert(origin, version);
     }
-    Ok(Digest { exchange: exchange_of_sender, wall, epoch, hash, heard, seen })
+    Ok(seen)
 }
 
 fn put_delta(out: &mut Vec<u8>, delta: &Delta) {
@@ -355,6 +376,8 @@ pub(super) mod tests {
             any_digest().prop_map(Body::Ask),
             (any_digest(), any_delta()).prop_map(|(digest, delta)| Body::Answer(digest, delta)),
             any_delta().prop_map(Body::Give),
+            (any_digest(), any_digest()).prop_map(|(digest, other)| Body::Compare(digest, other.seen)),
+            (any_digest(), any_delta()).prop_map(|(digest, delta)| Body::All(digest, delta)),
         ];
         (1..9u64, 1..9u64, body).prop_map(|(from, to, body)| Message { from: NodeId(from), to: NodeId(to), body })
     }

@@ -37,6 +37,9 @@
 //!   crash. A node whose log was damaged begins with nothing, under a new incarnation, and takes back what others hold,
 //!   its own former entries among them.
 //! - **Deletions stay until nothing can bring back what they deleted** ([`tombstones`]).
+//! - **Equal versions are equal values, or made so.** A node may have seen versions whose entries it was not given, for a
+//!   later write that it has not seen, and that is lost with a disk. Digests have a hash of all values: those who have seen
+//!   the same and differ exchange everything ([`repair`]).
 //! - **Late messages are ignored.** A delta answers a digest and names it; one that answers none of the last
 //!   [`MAX_EXCHANGE_PERIODS`], or one of a former life of this node, is not taken.
 //!
@@ -58,6 +61,7 @@ pub mod journal;
 pub mod keyspace;
 pub mod message;
 mod refusal;
+pub mod repair;
 pub mod status;
 pub mod tombstones;
 pub mod vitals;
@@ -77,7 +81,7 @@ use detector::{Detector, Liveness};
 use journal::{Journal, Recovered};
 use keyspace::{Entry, Found, Incarnation, Keyspace, Origin, Page, Part, Seen, Version, cost};
 pub use refusal::Refusal;
-use status::Difference;
+use repair::Difference;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -278,7 +282,8 @@ impl<T> Gossip<T> {
         self.rounds += 1;
         self.vitals.beat(self.node);
         self.detector.handle_tick(now.moment);
-        if self.rounds.is_multiple_of(COLLECT_PERIODS) {
+        // A node that differs may have skipped a tombstone: it must find it here still.
+        if self.rounds.is_multiple_of(COLLECT_PERIODS) && self.differences.is_empty() {
             let others = self.topology.nodes.keys().copied().filter(|&other| other != self.node);
             self.collector.collect(&mut self.keyspace, others, self.topology.epoch);
         }

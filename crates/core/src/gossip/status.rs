@@ -3,21 +3,9 @@
 use super::Gossip;
 use super::detector::Liveness;
 use super::keyspace::{Incarnation, Version};
-use super::message::Digest;
 use super::vitals::Fact;
 use crate::time::Moment;
 use crate::types::NodeId;
-use std::time::Duration;
-
-/// Two keyspaces that have seen the same and are not the same, for longer than this, do not become the same by gossip.
-/// For a moment it is nothing: a node may lack what has replaced an entry that it was not given any more.
-pub const DIVERGED_AFTER: Duration = Duration::from_secs(30);
-
-/// Another node's keyspace differs from this one's, though both have seen the same.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Difference {
-    since: Moment,
-}
 
 /// How a node stands.
 #[derive(Clone, Debug)]
@@ -87,19 +75,6 @@ impl<T> Gossip<T> {
             bytes: self.keyspace.bytes(),
             hash: self.keyspace.hash(),
             diverged: self.diverged(now).collect(),
-        }
-    }
-
-    fn diverged(&self, now: Moment) -> impl Iterator<Item = NodeId> {
-        let is_old = move |difference: &Difference| now.saturating_since(difference.since) > DIVERGED_AFTER;
-        self.differences.iter().filter(move |(_, difference)| is_old(difference)).map(|(&node, _)| node)
-    }
-
-    pub(super) fn compare(&mut self, now: Moment, node: NodeId, digest: &Digest) {
-        if digest.hash != self.keyspace.hash() && digest.seen == self.keyspace.all_seen() {
-            self.differences.entry(node).or_insert(Difference { since: now });
-        } else {
-            self.differences.remove(&node);
         }
     }
 }

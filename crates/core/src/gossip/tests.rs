@@ -1,5 +1,7 @@
 //! Gossip as a whole: small clusters on a network that loses, doubles and reorders.
 
+mod repair;
+
 use super::message::{Body, Delta, Exchange, Message, MessageError};
 use super::*;
 use crate::limits::GOSSIP_DELTA_BYTES;

@@ -15,6 +15,10 @@
 //! than the one here, nothing is forgotten. A member that has lost its disk begins with nothing, and what it held before
 //! nobody holds any more.
 //!
+//! What (1) takes for granted, that a version seen is an entry held, is not so where the log of a node is lost that had a
+//! later write which others could not take: see `repair.rs`. So nothing is forgotten either while a member is known to
+//! differ.
+//!
 //! A node that is down therefore keeps all tombstones alive, until it is back or removed.
 
 use super::keyspace::{Incarnation, Keyspace, Seen};
