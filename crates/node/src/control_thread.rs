@@ -12,9 +12,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ringfort_core::boot;
 use ringfort_core::control::Control;
 use ringfort_core::control::progress::Progress;
+use ringfort_core::gossip::detector::Liveness;
 use ringfort_core::message::{ControlMessage, ShardReport};
 use ringfort_core::replica::Write;
 use ringfort_core::system::{Member, Topology};
+use ringfort_core::time::Moment;
 use ringfort_core::types::{NodeId, ReplicaId, ShardId, Term};
 use ringfort_core::worker::Request;
 use std::collections::BTreeMap;
@@ -45,6 +47,8 @@ pub enum ControlEvent {
         from: NodeId,
         message: ControlMessage,
     },
+    /// What gossip thought of the other members at this moment.
+    Liveness(Moment, BTreeMap<NodeId, Liveness>),
     /// A node has told who and where it is.
     Introduction(Member),
     Knowledge(oneshot::Sender<Knowledge>),
@@ -53,8 +57,6 @@ pub enum ControlEvent {
 
 /// What the controller knows that `status` shows.
 pub struct Knowledge {
-    /// For how long each of the other nodes has been silent; nodes that were never heard of are missing.
-    pub silent: BTreeMap<NodeId, Duration>,
     /// Replicas on this node that can't be run.
     pub lost: Vec<(ShardId, ReplicaId)>,
     /// How far the moves are, if this node leads the system shard.
@@ -69,6 +71,11 @@ pub fn deliver(shell: &Shell, from: NodeId, message: ControlMessage) {
 /// Passes on who and where a node says that it is, or drops it where too many wait.
 pub fn introduce(shell: &Shell, member: Member) {
     send(shell, ControlEvent::Introduction(member));
+}
+
+/// Passes on what gossip thinks of the other members now.
+pub fn tell_liveness(shell: &Shell, at: Moment, liveness: BTreeMap<NodeId, Liveness>) {
+    send(shell, ControlEvent::Liveness(at, liveness));
 }
 
 fn send(shell: &Shell, event: ControlEvent) {
@@ -102,16 +109,11 @@ fn handle(control: &mut Control, event: ControlEvent) {
         ControlEvent::Report(report) => control.handle_local_report(report),
         ControlEvent::Leadership { shard, term, leads } => control.handle_leadership(shard, term, leads),
         ControlEvent::Lost { shard, replica } => control.handle_lost_replica(shard, replica),
-        ControlEvent::Message { from, message } => control.handle_message(now, from, message),
+        ControlEvent::Message { from, message } => control.handle_message(from, message),
+        ControlEvent::Liveness(at, liveness) => control.handle_liveness(at, liveness),
         ControlEvent::Introduction(member) => control.handle_introduction(&member),
         ControlEvent::Knowledge(asked) => {
-            let nodes = control.topology().nodes.keys();
-            let silent = nodes.filter_map(|&node| Some((node, now.saturating_since(control.heard_at(node)?))));
-            let knowledge = Knowledge {
-                silent: silent.collect(),
-                lost: control.lost_replicas().collect(),
-                progress: control.progress(now),
-            };
+            let knowledge = Knowledge { lost: control.lost_replicas().collect(), progress: control.progress(now) };
             // Whoever asked may have stopped waiting.
             let _ = asked.send(knowledge);
         }

@@ -4,6 +4,7 @@
 //! to the log thread and comes back as an event. Reads ask it too; they wait for no disk.
 
 use crate::clock;
+use crate::control_thread;
 use crate::log_thread::{GOSSIP, LogEvent};
 use crate::shell::Shell;
 use bytes::Bytes;
@@ -95,8 +96,13 @@ pub fn run(shell: Arc<Shell>, mut gossip: Gossip<WriteAnswer>, events: Receiver<
             drained += 1;
             next = if drained < MAX_DRAINED { events.try_recv().ok() } else { None };
         }
-        gossip.handle_tick(clock::now());
+        let rounds_before = gossip.rounds();
+        let now = clock::now();
+        gossip.handle_tick(now);
         let rounds = gossip.rounds();
+        if rounds > rounds_before {
+            control_thread::tell_liveness(&shell, now.moment, gossip.all_liveness(now.moment));
+        }
         if said_rounds.is_none_or(|said| rounds >= said + LOAD_ROUNDS) {
             said_rounds = Some(rounds);
             speak(&shell, &mut gossip);

@@ -11,7 +11,7 @@
 use super::plan::{self, Action};
 use super::progress::{Pace, Progress};
 use super::silence::Silence;
-use super::{ControlConfig, ControlEffects, PATIENCE, SILENT_AFTER};
+use super::{ControlConfig, ControlEffects, PATIENCE};
 use crate::limits::REPLICATION;
 use crate::message::{ControlMessage, ShardReport, StepRequest};
 use crate::mutation::Mutation;
@@ -96,7 +96,7 @@ impl Controller {
         let removals = topology.standings.iter().filter(|(_, standing)| standing.leaves());
         let removals = removals.filter(|(node, _)| topology.replicas_on(**node) == 0);
         out.proposals.extend(removals.map(|(&node, _)| SystemCommand::Remove { node }));
-        let verdict = self.verdict(now, topology, silence);
+        let verdict = self.verdict(topology, silence);
         let is_changing = verdict.is_some();
         out.proposals.extend(verdict);
         if is_changing || topology.paused {
@@ -109,31 +109,28 @@ impl Controller {
     }
 
     /// The next node, if any, that has been silent for too long, or has come back.
-    fn verdict(&self, now: Moment, topology: &Topology, silence: &Silence) -> Option<SystemCommand> {
+    fn verdict(&self, topology: &Topology, silence: &Silence) -> Option<SystemCommand> {
         let stand = |node, standing| SystemCommand::Stand { node, standing, successor: None, fewer_replicas: false };
-        let is_heard = |node: NodeId| node == self.node || silence.of(node, now) < SILENT_AFTER;
-        let returned = topology.standings.iter().find(|(node, standing)| {
-            // Heard of for sure, and not only not silent for long yet.
-            **standing == Standing::Dead && is_heard(**node) && silence.heard_at(**node).is_some()
-        });
+        let is_alive = |node: NodeId| node == self.node || silence.is_alive(node);
+        let returned =
+            topology.standings.iter().find(|(node, standing)| **standing == Standing::Dead && silence.is_heard(**node));
         if let Some((&node, _)) = returned {
             return Some(stand(node, None));
         }
         // Without enough others there is nowhere to put its replicas, and it may come back with them.
-        if topology.active().filter(|(node, _)| is_heard(*node)).count() < REPLICATION {
+        if topology.active().filter(|(node, _)| is_alive(*node)).count() < REPLICATION {
             return None;
         }
         let is_lost = |node: &NodeId| {
             let may_leave = topology.standings.get(node).is_none_or(|standing| !standing.leaves());
-            may_leave && *node != self.node && silence.of(*node, now) >= self.config.replace_after
+            may_leave && *node != self.node && silence.is_lost(*node, self.config.replace_after)
         };
         topology.nodes.keys().copied().find(is_lost).map(|node| stand(node, Some(Standing::Dead)))
     }
 
     /// Takes the next step of every shard that is not as it should be.
     fn act(&mut self, now: Moment, topology: &Topology, silence: &Silence, out: &mut ControlEffects) {
-        let is_silent =
-            |replica: ReplicaId| replica.node() != self.node && silence.of(replica.node(), now) >= SILENT_AFTER;
+        let is_silent = |replica: ReplicaId| replica.node() != self.node && !silence.is_alive(replica.node());
         let mut moves = self.reports.values().filter(|reported| reported.is_moving(is_silent)).count();
         for (&shard, reported) in &mut self.reports {
             let Some(group) = topology.groups.get(&shard) else { continue };
@@ -182,17 +179,21 @@ impl Controller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gossip::detector::Detector;
     use crate::system::topology::tests::member;
     use crate::types::{ClusterId, Term};
     use ringfort_ring::ShardCount;
     use std::time::Duration;
 
     const MINUTE: Duration = Duration::from_secs(60);
+    const PERIOD: Duration = Duration::from_millis(500);
 
     /// Node 1 leads the system shard of a cluster of so many.
     struct Scene {
         topology: Topology,
         controller: Controller,
+        detector: Detector,
+        heartbeat: u64,
         silence: Silence,
         now: Moment,
     }
@@ -205,7 +206,9 @@ mod tests {
             }
             let now = Moment(1) + MINUTE;
             let controller = Controller::new(NodeId(1), ControlConfig { moves: 2, ..ControlConfig::default() });
-            let mut scene = Scene { topology, controller, silence: Silence::new(now), now };
+            let detector = Detector::new(PERIOD);
+            let silence = Silence::default();
+            let mut scene = Scene { topology, controller, detector, heartbeat: 0, silence, now };
             scene.place();
             scene
         }
@@ -225,9 +228,14 @@ mod tests {
         fn after(&mut self, time: Duration, heard: &[u64]) -> ControlEffects {
             let end = self.now + time;
             while self.now < end {
-                self.now = self.now + Duration::from_millis(500);
-                self.silence.tick(self.now, self.topology.nodes.keys().copied());
-                heard.iter().for_each(|&node| self.silence.hear(NodeId(node), self.now));
+                self.now = self.now + PERIOD;
+                self.heartbeat += 1;
+                let others = || self.topology.nodes.keys().copied().filter(|node| *node != NodeId(1));
+                self.detector.watch(self.now, others());
+                self.detector.handle_tick(self.now);
+                heard.iter().for_each(|&node| self.detector.heard(self.now, NodeId(node), 1, self.heartbeat));
+                let liveness = others().filter_map(|node| Some((node, self.detector.liveness(node, self.now)?)));
+                self.silence.tell(self.now, liveness.collect());
             }
             let mut out = ControlEffects::default();
             self.controller.run(self.now, &self.topology, &self.silence, &mut out);

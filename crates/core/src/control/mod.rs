@@ -26,6 +26,7 @@ pub mod removal;
 mod silence;
 mod whereabouts;
 
+use crate::gossip::detector::Liveness;
 use crate::limits::{CONCURRENT_MOVES, REPLACE_AFTER, TICK};
 use crate::message::{Beacon, ControlMessage, ShardReport, StepRequest};
 use crate::mutation::Mutation;
@@ -42,9 +43,6 @@ use whereabouts::Whereabouts;
 
 /// Beacons go out this often, and at once when what they say has changed.
 pub const BEACON_INTERVAL: Duration = Duration::from_millis(500);
-
-/// A node that has not been heard of for this long counts as silent in `status`.
-pub const SILENT_AFTER: Duration = Duration::from_secs(2);
 
 /// A step or a proposal whose effect has not been seen for this long is decided anew.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -118,7 +116,7 @@ impl Control {
             whereabouts: Whereabouts::new(node, addresses),
             led: BTreeMap::new(),
             leaders: BTreeMap::new(),
-            silence: Silence::new(now),
+            silence: Silence::default(),
             controller: Controller::new(node, config),
             lost: BTreeSet::new(),
             renewed: None,
@@ -142,11 +140,6 @@ impl Control {
         self.leaders.get(&shard).map(|(_, node)| *node)
     }
 
-    /// When `node` was last heard of.
-    pub fn heard_at(&self, node: NodeId) -> Option<Moment> {
-        self.silence.heard_at(node)
-    }
-
     /// How far the moves are. Known only on the leader of the system shard.
     pub fn progress(&self, now: Moment) -> Option<Progress> {
         self.led.contains_key(&ShardId::SYSTEM).then(|| self.controller.progress(now))
@@ -159,7 +152,6 @@ impl Control {
 
     /// Says what is due to be said, and on the system shard's leader decides what is to be done.
     pub fn handle_tick(&mut self, now: Moment) {
-        self.silence.tick(now, self.topology.nodes.keys().copied());
         if self.has_departed {
             return;
         }
@@ -235,8 +227,13 @@ impl Control {
         }
     }
 
+    /// What gossip thought of all other members at this moment. To be called once a period of it: nothing else tells who is silent.
+    pub fn handle_liveness(&mut self, at: Moment, liveness: BTreeMap<NodeId, Liveness>) {
+        self.silence.tell(at, liveness);
+    }
+
     /// Takes a message of another node.
-    pub fn handle_message(&mut self, now: Moment, from: NodeId, message: ControlMessage) {
+    pub fn handle_message(&mut self, from: NodeId, message: ControlMessage) {
         if self.topology.departed.contains_key(&from) {
             self.out.messages.push((from, ControlMessage::Topology(self.topology.clone())));
             return;
@@ -244,7 +241,6 @@ impl Control {
         if !self.topology.nodes.contains_key(&from) && !matches!(message, ControlMessage::Topology(_)) {
             return;
         }
-        self.silence.hear(from, now);
         match message {
             ControlMessage::Beacon(beacon) => self.handle_beacon(from, beacon),
             ControlMessage::Topology(topology) => self.handle_topology(topology),
@@ -363,9 +359,9 @@ mod tests {
             let leads = vec![(shard, Term(3))];
             ControlMessage::Beacon(Beacon { epoch: Epoch(1), leads, addresses: addresses.clone() })
         };
-        control.handle_message(Moment::default(), NodeId(2), leads(ShardId(1)));
+        control.handle_message(NodeId(2), leads(ShardId(1)));
         assert_eq!(asked(&mut control), [], "it leads another shard");
-        control.handle_message(Moment::default(), NodeId(2), leads(shard));
+        control.handle_message(NodeId(2), leads(shard));
         assert_eq!(asked(&mut control), [SystemCommand::Renew { shard, replica }]);
         assert_eq!(asked(&mut control), [SystemCommand::Renew { shard, replica }], "until it has an effect");
     }
@@ -388,10 +384,10 @@ mod tests {
         let said = returned.take_effects().messages;
         assert_eq!(said.len(), 1, "its beacon");
         member.take_effects();
-        member.handle_message(now, NodeId(2), said[0].1.clone());
+        member.handle_message(NodeId(2), said[0].1.clone());
         let answer = member.take_effects().messages;
         assert!(matches!(&answer[..], [(NodeId(2), ControlMessage::Topology(_))]), "{answer:?}");
-        returned.handle_message(now, NodeId(1), answer[0].1.clone());
+        returned.handle_message(NodeId(1), answer[0].1.clone());
         let effects = returned.take_effects();
         assert_eq!(effects.departure, Some(Standing::Dead));
         assert!(effects.topology.is_none(), "its directory keeps the topology in which it is a member");

@@ -1,88 +1,101 @@
-//! For how long each node has been silent.
+//! For how long each node has been silent, as the failure detector of gossip sees it.
 //!
-//! Silence counts from the last message, and never from before this node began to listen, or knew of the other: one that
-//! has just joined has not been silent since long before. A node that stood still (a
-//! virtual machine that was paused, a laptop that slept) hears nobody meanwhile, and that is no sign of their death: it
-//! begins to listen anew. What feeds this are the beacons of all nodes; a failure detector can take its place.
+//! What gossip tells once a period is all that is known here; between, no silence grows. So a node that stood still (a
+//! virtual machine that was paused, a laptop that slept) takes nobody for dead when it wakes: its detector, which tells
+//! before anything counts here, has seen by its own ticks that the pause was its own. A node that gossip has not told
+//! of yet, such as one that has just joined, is not silent.
 
+use crate::gossip::detector::{Liveness, Standing};
 use crate::time::Moment;
 use crate::types::NodeId;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Ticks further apart than this mean that this node itself stood still.
-const STOOD_STILL_AFTER: Duration = Duration::from_secs(1);
-
+#[derive(Default)]
 pub struct Silence {
-    heard: BTreeMap<NodeId, Moment>,
-    /// Since when each member is known to be one.
-    known: BTreeMap<NodeId, Moment>,
-    listening_since: Moment,
-    last_tick: Moment,
+    told: BTreeMap<NodeId, (Liveness, Duration)>,
 }
 
 impl Silence {
-    pub fn new(now: Moment) -> Silence {
-        Silence { heard: BTreeMap::new(), known: BTreeMap::new(), listening_since: now, last_tick: now }
+    /// What was thought of each of the other members at this moment.
+    pub fn tell(&mut self, at: Moment, liveness: BTreeMap<NodeId, Liveness>) {
+        let silence = |liveness: &Liveness| at.saturating_since(liveness.heard);
+        self.told = liveness.into_iter().map(|(node, liveness)| (node, (liveness, silence(&liveness)))).collect();
     }
 
-    /// This node's clock goes on, and these are the members. Called often, see [`STOOD_STILL_AFTER`].
-    pub fn tick(&mut self, now: Moment, members: impl IntoIterator<Item = NodeId>) {
-        if now.saturating_since(self.last_tick) > STOOD_STILL_AFTER {
-            self.listening_since = now;
-        }
-        self.last_tick = now;
-        let before = std::mem::take(&mut self.known);
-        self.known = members.into_iter().map(|node| (node, before.get(&node).copied().unwrap_or(now))).collect();
-        self.heard.retain(|node, _| self.known.contains_key(node));
+    /// Whether nothing speaks against `node` being there.
+    pub fn is_alive(&self, node: NodeId) -> bool {
+        self.told.get(&node).is_none_or(|(liveness, _)| liveness.standing == Standing::Alive)
     }
 
-    pub fn hear(&mut self, node: NodeId, now: Moment) {
-        self.heard.insert(node, now);
+    /// Whether `node` has been heard of for sure, and is not only not silent for long yet.
+    pub fn is_heard(&self, node: NodeId) -> bool {
+        self.told.get(&node).is_some_and(|(liveness, _)| liveness.was_heard && liveness.standing == Standing::Alive)
     }
 
-    /// When `node` was last heard of, if ever.
-    pub fn heard_at(&self, node: NodeId) -> Option<Moment> {
-        self.heard.get(&node).copied()
-    }
-
-    /// For how long nothing has been heard of `node`, as far as this node would have heard it.
-    pub fn of(&self, node: NodeId, now: Moment) -> Duration {
-        let heard = self.heard.get(&node).copied().unwrap_or_default();
-        let known = self.known.get(&node).copied().unwrap_or(now);
-        now.saturating_since(heard.max(known).max(self.listening_since))
+    /// Whether `node` is dead, and has been silent for as long as this.
+    pub fn is_lost(&self, node: NodeId, after: Duration) -> bool {
+        self.told.get(&node).is_some_and(|(liveness, silence)| liveness.standing == Standing::Dead && *silence >= after)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gossip::detector::Detector;
 
-    #[test]
-    fn a_node_that_stood_still_does_not_take_that_for_silence() {
-        let second = Duration::from_secs(1);
-        let start = Moment(1) + second;
-        let mut silence = Silence::new(start);
-        let node = NodeId(2);
-        silence.tick(start, [node]);
-        assert_eq!(silence.of(node, start + 3 * second), 3 * second, "never heard of, since the beginning");
-        silence.hear(node, start + second);
-        silence.tick(start + second, [node]);
-        assert_eq!(silence.of(node, start + 2 * second), second);
-        let woken = start + 600 * second;
-        silence.tick(woken, [node]);
-        assert_eq!(silence.of(node, woken + second), second);
+    const NODE: NodeId = NodeId(2);
+    const PERIOD: Duration = Duration::from_millis(500);
+
+    /// A detector that has heard node 2 every period, up to this moment.
+    fn accustomed() -> (Detector, Moment) {
+        let mut detector = Detector::new(PERIOD);
+        let mut now = Moment(1);
+        detector.watch(now, [NODE].into_iter());
+        for beat in 1..100 {
+            now = now + PERIOD;
+            detector.handle_tick(now);
+            detector.heard(now, NODE, 1, beat);
+        }
+        (detector, now)
+    }
+
+    fn tell(silence: &mut Silence, detector: &mut Detector, now: Moment) {
+        detector.handle_tick(now);
+        silence.tell(now, detector.liveness(NODE, now).map(|liveness| (NODE, liveness)).into_iter().collect());
     }
 
     #[test]
-    fn a_node_that_has_just_joined_has_not_been_silent_for_long() {
-        let second = Duration::from_secs(1);
-        let mut silence = Silence::new(Moment(1));
-        let (old, new) = (NodeId(2), NodeId(3));
-        (0..600).for_each(|seconds| silence.tick(Moment(1) + seconds * second, [old]));
-        let joined = Moment(1) + 600 * second;
-        assert_eq!(silence.of(new, joined), Duration::ZERO, "not even known yet");
-        silence.tick(joined, [old, new]);
-        assert_eq!((silence.of(old, joined + second), silence.of(new, joined + second)), (601 * second, second));
+    fn a_second_of_silence_is_no_death_and_ten_are() {
+        let (mut detector, end) = accustomed();
+        let mut silence = Silence::default();
+        for periods in 0..=2 {
+            tell(&mut silence, &mut detector, end + periods * PERIOD);
+            assert!(silence.is_heard(NODE) && !silence.is_lost(NODE, Duration::ZERO), "after {periods} periods");
+        }
+        for periods in 3..=20 {
+            tell(&mut silence, &mut detector, end + periods * PERIOD);
+        }
+        assert!(!silence.is_alive(NODE) && !silence.is_heard(NODE));
+        assert!(silence.is_lost(NODE, Duration::from_secs(10)) && !silence.is_lost(NODE, Duration::from_secs(11)));
+    }
+
+    #[test]
+    fn a_node_that_stood_still_does_not_take_that_for_silence() {
+        let (mut detector, end) = accustomed();
+        let mut silence = Silence::default();
+        tell(&mut silence, &mut detector, end);
+        tell(&mut silence, &mut detector, end + 1_200 * PERIOD);
+        assert!(silence.is_heard(NODE) && !silence.is_lost(NODE, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_node_that_was_not_heard_of_is_not_silent_and_not_heard() {
+        let mut silence = Silence::default();
+        assert!(silence.is_alive(NODE) && !silence.is_heard(NODE) && !silence.is_lost(NODE, Duration::ZERO));
+        let mut detector = Detector::new(PERIOD);
+        detector.watch(Moment(1), [NODE].into_iter());
+        tell(&mut silence, &mut detector, Moment(1));
+        assert!(silence.is_alive(NODE) && !silence.is_heard(NODE) && !silence.is_lost(NODE, Duration::ZERO));
     }
 }

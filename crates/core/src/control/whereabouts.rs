@@ -92,7 +92,7 @@ mod tests {
 
     fn beacon(control: &mut Control, from: NodeId, addresses: Addresses) {
         let beacon = Beacon { epoch: Epoch(1), leads: Vec::new(), addresses };
-        control.handle_message(Moment::default(), from, ControlMessage::Beacon(beacon));
+        control.handle_message(from, ControlMessage::Beacon(beacon));
     }
 
     /// Where the other node is to be dialled, if that has changed.

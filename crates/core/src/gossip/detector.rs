@@ -11,7 +11,8 @@
 //! | suspect | phi of the silence reaches [`PHI`] |
 //! | dead | phi of the silence less [`TOLERATED_PAUSE`] reaches [`PHI`] |
 //!
-//! Suspicion is quick and cheap: nothing but `status` depends on it. A verdict of death makes others act, so a node may
+//! Suspicion is quick and cheap: while it lasts, the controller gives a node nothing new, no more. A verdict of death lets
+//! others take its place, `replace-after` later, so a node may
 //! pause for as long as [`TOLERATED_PAUSE`], loaded or swapped out, beside what its heartbeats usually take. One that is
 //! heard of again is alive at once. The pause becomes one of the intervals, [`TOLERATED_PAUSE`] at the most: it makes the
 //! detector more patient, but an hour of it must not make it blind.
@@ -75,6 +76,8 @@ pub struct Liveness {
     pub reason: Reason,
     /// When there was last news of it; when it became known, if there never was.
     pub heard: Moment,
+    /// Whether there ever was news of it.
+    pub was_heard: bool,
     /// How unlikely its present silence is: the negative decimal logarithm of the probability.
     pub phi: f64,
 }
@@ -96,6 +99,13 @@ struct Watched {
     standing: Standing,
     since: Moment,
     reason: Reason,
+}
+
+impl Liveness {
+    /// For how long nothing has been heard of it; None where nothing ever was.
+    pub fn silence(&self, now: Moment) -> Option<Duration> {
+        self.was_heard.then(|| now.saturating_since(self.heard))
+    }
 }
 
 impl Detector {
@@ -157,9 +167,9 @@ impl Detector {
     /// What is thought of `node`, as of the last tick or news; nothing of one that is not watched.
     pub fn liveness(&self, node: NodeId, now: Moment) -> Option<Liveness> {
         let watched = self.nodes.get(&node)?;
-        let &Watched { standing, since, reason, heard, .. } = watched;
+        let &Watched { standing, since, reason, heard, was_heard, .. } = watched;
         let phi = phi(now.saturating_since(heard), watched.intervals(self.period));
-        Some(Liveness { standing, since, reason, heard, phi })
+        Some(Liveness { standing, since, reason, heard, was_heard, phi })
     }
 }
 

@@ -253,6 +253,12 @@ impl<T> Gossip<T> {
         self.detector.liveness(node, now)
     }
 
+    /// What is thought of each of the other members.
+    pub fn all_liveness(&self, now: Moment) -> BTreeMap<NodeId, Liveness> {
+        let members = self.topology.nodes.keys();
+        members.filter_map(|&node| Some((node, self.liveness(node, now)?))).collect()
+    }
+
     /// What a member says of itself, as far as it is known here.
     pub fn facts(&self, node: NodeId) -> impl Iterator<Item = Fact> {
         self.vitals.facts(node)

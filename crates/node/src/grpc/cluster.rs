@@ -3,7 +3,8 @@
 use super::{gossip, operate, status, status_of, timeout};
 use crate::control_thread;
 use crate::shell::Shell;
-use ringfort_core::control::SILENT_AFTER;
+use ringfort_core::gossip::detector;
+use ringfort_core::gossip::status::MemberStatus;
 use ringfort_core::replica::{Reply, Write};
 use ringfort_core::system::topology::MAX_NAME_BYTES;
 use ringfort_core::system::{Member, SystemCommand, SystemReply};
@@ -118,8 +119,12 @@ impl ClusterService {
         let topology = self.shell.routing.topology();
         let named = topology.node_named(&member.name).filter(|(_, known)| known.identity != member.identity);
         let Some((node, known)) = named else { return Ok(()) };
-        let silent = status::knowledge(&self.shell).await?.silent.get(&node).copied();
-        if node == self.shell.node || silent.is_some_and(|silent| silent < SILENT_AFTER) {
+        let gossip = gossip::knowledge(&self.shell).await?.status;
+        let runs = |known: &MemberStatus| {
+            let liveness = known.liveness.filter(|liveness| liveness.was_heard);
+            known.node == node && liveness.is_some_and(|liveness| liveness.standing == detector::Standing::Alive)
+        };
+        if node == self.shell.node || gossip.members.iter().any(runs) {
             return Err(outcome::unavailable(
                 format!("{:?} runs, at {}, and is not to be replaced: stop it first", known.name, known.raft_address),
                 None,

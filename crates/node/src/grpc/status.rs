@@ -1,6 +1,7 @@
 //! How the cluster fares: each node tells what it knows by itself, and whoever is asked puts it together.
 
 use super::gossip;
+use crate::clock;
 use crate::control_thread::{ControlEvent, Knowledge};
 use crate::inbox::Event;
 use crate::shell::Shell;
@@ -80,7 +81,6 @@ pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
 /// What all nodes know that can be reached in time.
 pub async fn gather(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
     let (topology, members) = (shell.routing.topology(), shell.routing.members());
-    let silent = knowledge(shell).await?.silent;
     let gossip = gossip::knowledge(shell).await?.status;
     let mut asked = JoinSet::new();
     for (&node, member) in members.iter().filter(|(node, _)| **node != shell.node) {
@@ -97,17 +97,18 @@ pub async fn gather(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
     }
     let nodes = members.iter().map(|(&id, member)| {
         let told = parts.get(&id).and_then(|part| part.nodes.first().cloned());
+        let liveness = gossip.members.iter().find(|known| known.node == id).and_then(|known| known.liveness);
+        let silence = || liveness.and_then(|liveness| liveness.silence(clock::moment()));
         let status = told.unwrap_or_else(|| NodeStatus {
             id: id.0,
             name: member.name.clone(),
             grpc_address: member.grpc_address.clone(),
             raft_address: member.raft_address.clone(),
-            silent_ms: silent.get(&id).map_or(0, |silent| silent.as_millis() as u64),
+            silent_ms: silence().map_or(0, |silence| silence.as_millis() as u64),
             zone: member.zone.clone(),
             standing: standing_of(&topology, id).into(),
             ..NodeStatus::default()
         });
-        let liveness = gossip.members.iter().find(|known| known.node == id).and_then(|known| known.liveness);
         NodeStatus { liveness: liveness.map(gossip::liveness), ..status }
     });
     let shards = topology.groups.keys().map(|&shard| merge(&topology, shard, &parts));
@@ -149,7 +150,7 @@ pub async fn replicas(shell: &Shell) -> Result<Vec<CoreStatus>, Status> {
     Ok(replicas)
 }
 
-/// What the controller knows of the other nodes and of replicas that can't be run.
+/// What the controller knows of moves, and of replicas that can't be run.
 pub async fn knowledge(shell: &Shell) -> Result<Knowledge, Status> {
     let (asked, answer) = oneshot::channel();
     let _ = shell.control.send(ControlEvent::Knowledge(asked));

@@ -1,13 +1,14 @@
 //! How the node stands at this moment: looked at when somebody asks for the metrics.
 
 use super::{Maker, Metrics};
+use crate::clock;
 use crate::grpc::{gossip, status};
 use crate::shell::Shell;
 use prometheus::{IntGauge, IntGaugeVec};
+use ringfort_core::gossip::status::MemberStatus;
 use ringfort_core::replica::ReplicaStatus;
 use ringfort_core::system::Topology;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tonic::Status;
 
 pub struct Gauges {
@@ -89,10 +90,12 @@ impl Gauges {
         self.epoch.set(topology.epoch.0 as i64);
     }
 
-    fn set_silences(&self, topology: &Topology, silences: impl Fn(&ringfort_core::types::NodeId) -> Option<Duration>) {
+    fn set_silences(&self, topology: &Topology, members: &[MemberStatus]) {
         self.silence_seconds.reset();
-        for (node, member) in &topology.nodes {
-            if let Some(silence) = silences(node) {
+        let now = clock::moment();
+        for known in members {
+            let silence = known.liveness.and_then(|liveness| liveness.silence(now));
+            if let (Some(silence), Some(member)) = (silence, topology.nodes.get(&known.node)) {
                 self.silence_seconds.with_label_values(&[&member.name]).set(silence.as_secs() as i64);
             }
         }
@@ -108,9 +111,10 @@ impl Metrics {
         let topology = shell.routing.topology();
         let replicas = status::replicas(shell).await?;
         let knowledge = status::knowledge(shell).await?;
-        self.gossip.set(&gossip::knowledge(shell).await?);
+        let gossip = gossip::knowledge(shell).await?;
+        self.gossip.set(&gossip);
         self.gauges.set(&replicas, &topology);
-        self.gauges.set_silences(&topology, |node| knowledge.silent.get(node).copied());
+        self.gauges.set_silences(&topology, &gossip.status.members);
         self.gauges.lost.set(knowledge.lost.len() as i64);
         self.gauges.log_bytes.set(shell.log_bytes.load(Ordering::Relaxed) as i64);
         let sizes = replicas.iter().filter_map(|replica| Some(shell.routing.view(replica.shard)?.size()));

@@ -17,19 +17,21 @@ pub struct EventualTicket {
 impl Running {
     pub(super) fn tick_gossip(&mut self, now: Now, out: &mut Outbox) {
         self.gossip.handle_topology(now.moment, self.control.topology().clone());
+        let rounds = self.gossip.rounds();
         self.gossip.handle_tick(now);
+        if self.gossip.rounds() > rounds {
+            self.control.handle_liveness(now.moment, self.gossip.all_liveness(now.moment));
+        }
         out.tasks.push((When::Local(self.gossip.next_tick()), Task::Gossip));
         self.perform_gossip(out);
     }
 
     pub(super) fn receive_gossip(&mut self, from: Endpoint, message: Message, now: Now, out: &mut Outbox) {
         match message {
-            Message::Gossip(bytes) => {
-                let Some(node) = self.node_at(from) else { return };
+            Message::Gossip { from, bytes } => {
+                let refused = self.gossip.handle_message(now, from, &bytes).is_err();
                 // What is refused comes again, or not: in the end all must be the same.
-                if self.gossip.handle_message(now, node, &bytes).is_err() {
-                    out.events.push("gossip refused");
-                }
+                out.events.extend(refused.then_some("gossip refused"));
             }
             Message::WriteEventually { id, key, value } => {
                 self.gossip.handle_write(now, key, value, EventualTicket { from, id });
@@ -43,7 +45,7 @@ impl Running {
         let effects = self.gossip.take_effects();
         for (node, bytes) in effects.messages {
             if let Some(to) = self.endpoint_of(node) {
-                out.messages.push((to, Message::Gossip(bytes)));
+                out.messages.push((to, Message::Gossip { from: self.node, bytes }));
             }
         }
         if let Some(batch) = effects.log {

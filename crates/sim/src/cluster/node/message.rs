@@ -49,7 +49,10 @@ pub enum Message {
         id: OperationId,
         answer: Answer,
     },
-    Gossip(Bytes),
+    Gossip {
+        from: NodeId,
+        bytes: Bytes,
+    },
     /// A client's write to the eventual keyspace; without a value it deletes.
     WriteEventually {
         id: usize,
@@ -90,7 +93,7 @@ impl Message {
             Message::SnapshotReceived { send, arrived } => (send, arrived).hash(&mut digest),
             Message::Join { reply_to, .. } => reply_to.hash(&mut digest),
             Message::Welcome(topology) => topology.epoch.hash(&mut digest),
-            Message::Gossip(bytes) => bytes.hash(&mut digest),
+            Message::Gossip { bytes, .. } => bytes.hash(&mut digest),
             Message::WriteEventually { id, .. } => id.hash(&mut digest),
             Message::WrittenEventually { id, stamp, .. } => (id, stamp.0).hash(&mut digest),
             Message::Control { from, to, .. } => (from, to).hash(&mut digest),

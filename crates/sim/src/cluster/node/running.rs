@@ -249,7 +249,7 @@ impl Running {
                 let shard = self.topology().shards.shard_of_key(key);
                 self.give(shard, Input::Request { shard, request, ticket: Ticket::Client { from, id } }, out);
             }
-            Message::Gossip(_) | Message::WriteEventually { .. } => self.receive_gossip(from, message, now, out),
+            Message::Gossip { .. } | Message::WriteEventually { .. } => self.receive_gossip(from, message, now, out),
             Message::Welcome(_) | Message::Answer { .. } | Message::WrittenEventually { .. } => {}
         }
     }
@@ -365,7 +365,7 @@ impl Running {
     fn drain_control(&mut self, now: Moment, out: &mut Outbox) {
         self.control_planned = false;
         for (from, message) in std::mem::take(&mut self.control_inbox) {
-            self.control.handle_message(now, from, message);
+            self.control.handle_message(from, message);
         }
         if now >= self.control_tick {
             self.control.handle_tick(now);
@@ -422,10 +422,6 @@ impl Running {
 
     fn endpoint_of_leader(&self) -> Option<Endpoint> {
         self.endpoint_of(self.control.leader(ShardId::SYSTEM)?)
-    }
-
-    pub(super) fn node_at(&self, endpoint: Endpoint) -> Option<NodeId> {
-        self.topology().nodes.keys().copied().find(|&node| self.endpoint_of(node) == Some(endpoint))
     }
 
     pub(super) fn write_log(&mut self, out: &mut Outbox) {
