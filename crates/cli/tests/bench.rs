@@ -121,11 +121,17 @@ fn blind_requests_and_people_are_served() {
 
     let output = node.runs(&["bench", "--reads=100", "--keys=50", "--duration=200ms", "--warm-up=50ms"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    for said in
-        ["gets of 128 bytes, 50 keys; 256 in flight over 4 connections", "P99.9", "no errors", "50 keys deleted"]
-    {
+    for said in ["gets of 128 bytes, 50 keys; 256 in flight from 4 clients", "P99.9", "no errors", "50 keys deleted"] {
         assert!(text.contains(said), "{said:?} is not in:\n{text}");
     }
+}
+
+#[test]
+fn a_rate_is_kept_by_a_node_that_can() {
+    let node = Node::start();
+    let report = node.benches(&["--rate=200", "--in-flight=64"]);
+    let puts = check_operations(&report["puts"], 1.0);
+    assert!((190.0..=201.0).contains(&puts), "{report}");
 }
 
 #[test]

@@ -1,5 +1,9 @@
 //! The closed loop: as many tasks as requests are in flight, each of which sends one after the other.
 //!
+//! With a rate the loop is open as long as there are enough tasks: request k is due at a time of its own, the next free
+//! task sends it then, and its latency counts from that time, however late it was sent. So a stall is in the latencies of
+//! all requests that were due meanwhile, as it is for users who don't wait for each other.
+//!
 //! A request counts if it *began* between the end of the warm-up and the end of the run, however long it took: the
 //! slow ones at the end are waited for, not forgotten. In a steady state that counts rate x duration requests, so
 //! that dividing by the duration is right. Errors count at all times: a cluster that hangs since the warm-up is no clean
@@ -14,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
-use tokio::time::{interval, sleep};
+use tokio::time::{interval, sleep, sleep_until};
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -37,10 +41,12 @@ pub async fn run(
     let from = Instant::now() + warm_up;
     let until = from + duration;
     let parts: Vec<_> = targets.iter().map(|_| Arc::new(Mutex::new(Measurement::new(duration)))).collect();
+    let schedule =
+        workload.rate.map(|rate| Arc::new(Schedule { begun: Instant::now(), rate, next: AtomicU64::new(0) }));
     let mut tasks = JoinSet::new();
     for number in 0..workload.in_flight {
         let (target, part) = (targets[number % targets.len()].clone(), parts[number % parts.len()].clone());
-        tasks.spawn(one_after_the_other(target, workload.clone(), part, from, until));
+        tasks.spawn(one_after_the_other(target, workload.clone(), schedule.clone(), part, from, until));
     }
     let mut ticks = interval(PROGRESS_INTERVAL);
     let mut before = 0;
@@ -63,9 +69,29 @@ pub async fn run(
     parts.iter().fold(Measurement::new(duration), |sum, part| sum.with(&locked(part)))
 }
 
+/// When requests are due that come at a rate.
+struct Schedule {
+    begun: Instant,
+    /// Requests a second.
+    rate: u32,
+    /// The number of the next request.
+    next: AtomicU64,
+}
+
+impl Schedule {
+    /// Waits for the time of the next request that nobody has taken, and returns that time.
+    async fn due(&self) -> Instant {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let due = self.begun + Duration::from_secs_f64(number as f64 / f64::from(self.rate));
+        sleep_until(due.into()).await;
+        due
+    }
+}
+
 async fn one_after_the_other(
     target: Arc<Target>,
     workload: Arc<Workload>,
+    schedule: Option<Arc<Schedule>>,
     measurement: Arc<Mutex<Measurement>>,
     from: Instant,
     until: Instant,
@@ -74,7 +100,10 @@ async fn one_after_the_other(
     loop {
         let operation = workload.draw(&mut random);
         let is_get = matches!(operation, Operation::Get(_));
-        let began = Instant::now();
+        let began = match &schedule {
+            Some(schedule) => schedule.due().await,
+            None => Instant::now(),
+        };
         if began >= until || workload.is_stopped() {
             return;
         }
@@ -117,4 +146,19 @@ pub async fn load(targets: &[Arc<Target>], workload: &Arc<Workload>, progress: &
 
 fn locked(measurement: &Mutex<Measurement>) -> MutexGuard<'_, Measurement> {
     measurement.lock().expect("no code panics while it holds a measurement")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_are_due_at_the_rate_even_when_they_are_late() {
+        let begun = Instant::now() - Duration::from_secs(1);
+        let schedule = Schedule { begun, rate: 1000, next: AtomicU64::new(0) };
+        for number in 0..1010 {
+            assert_eq!(schedule.due().await, begun + Duration::from_millis(number));
+        }
+        assert!(Instant::now() >= begun + Duration::from_millis(1009), "the last ones were waited for");
+    }
 }

@@ -45,6 +45,8 @@ const DISK_DURATION: Duration = Duration::from_secs(2);
 /// Keeps a number of requests in flight and sends the next one when one is answered. The keys begin with bench/ and a
 /// random word, and are deleted afterwards, also after Ctrl-C. Ends with 1 if requests failed.
 ///
+/// With --rate the requests come at that rate, whether or not earlier ones are answered, up to --in-flight.
+///
 /// With --floor also measures what the machine could do at best: a gRPC server in a process of its own that answers
 /// the same requests at once, before and after the run, and a 4 KiB write with fdatasync. The ratios are what can be
 /// compared between machines.
@@ -57,6 +59,10 @@ pub struct Bench {
     /// How many requests are in flight, over all connections.
     #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     in_flight: u32,
+
+    /// Requests a second, each due at a time of its own from which its latency counts [default: as many as are answered]
+    #[arg(long, value_name = "COUNT", conflicts_with = "floor", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rate: Option<u32>,
 
     /// Bytes of a value.
     #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
@@ -110,7 +116,8 @@ impl Bench {
     pub fn run(self) -> Result<Answer, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let progress = Progress::new();
-        let workload = Workload::new(self.keys, self.value_size as usize, self.reads, self.in_flight as usize);
+        let workload =
+            Workload::new(self.keys, self.value_size as usize, self.reads, self.in_flight as usize, self.rate);
         let result = runtime.block_on(self.measure_and_clean_up(&Arc::new(workload), &progress));
         progress.end();
         let (report, cleanup) = result?;
@@ -131,8 +138,9 @@ impl Bench {
     ) -> Result<(Report, Result<(), Failure>), Failure> {
         let client = Client::connect(&self.client.endpoints)?.with_timeout(self.client.timeout);
         // A cluster that does not answer is an error now, not a result later.
-        client.topology().await?;
-        let mut measuring = pin!(self.measure(workload, progress));
+        let nodes = client.topology().await?.nodes.len();
+        let nodes = if self.blind { self.client.endpoints.len() } else { nodes };
+        let mut measuring = pin!(self.measure(nodes, workload, progress));
         let measured = interrupted_by_signals(measuring.as_mut()).await?;
         if measured.is_none() {
             // Puts under way could otherwise be applied after their keys were deleted.
@@ -160,8 +168,10 @@ impl Bench {
         }
     }
 
+    /// Each client has a connection to each of `nodes`; the echo is asked over as many.
     async fn measure(
         &self,
+        nodes: usize,
         workload: &Arc<Workload>,
         progress: &Progress,
     ) -> Result<(Measurement, Option<Floor>), Failure> {
@@ -178,7 +188,7 @@ impl Bench {
         progress.begin("disk", 1);
         let syncs = tokio::task::block_in_place(|| Disk::open(&directory)?.measure(self.duration.min(DISK_DURATION)))?;
         let echo = EchoProcess::start(self.value_size as usize).await?;
-        let echoes = echo.targets(self.connections.into(), timeout)?;
+        let echoes = echo.targets(usize::from(self.connections) * nodes, timeout)?;
         let echo_before = self.measure_echo("echo before", &echoes, workload, progress).await;
         let measurement = self.measure_cluster(&targets, workload, progress).await?;
         let echo_after = self.measure_echo("echo after", &echoes, workload, progress).await;
@@ -221,6 +231,7 @@ impl Bench {
         Report {
             connections: self.connections.into(),
             in_flight: workload.in_flight,
+            rate: self.rate,
             value_bytes: workload.value.len(),
             reads_percent: self.reads,
             keys: self.keys,

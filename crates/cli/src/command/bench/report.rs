@@ -24,6 +24,8 @@ pub struct Floor {
 pub struct Report {
     pub connections: usize,
     pub in_flight: usize,
+    /// What was asked for, requests a second.
+    pub rate: Option<u32>,
     pub value_bytes: usize,
     pub reads_percent: u8,
     pub keys: u64,
@@ -125,14 +127,18 @@ impl FloorReport {
 impl Report {
     pub fn print(&self) -> Result<(), Failure> {
         let routing = if self.blind { "to the endpoints in turn" } else { "to the leader of its key" };
+        let in_flight = match self.rate {
+            Some(rate) => format!("{rate} a second, at most {} in flight", self.in_flight),
+            None => format!("{} in flight", self.in_flight),
+        };
         let reads = match self.reads_percent {
             0 => "puts".to_owned(),
             100 => "gets".to_owned(),
             percent => format!("{percent} % gets, the rest puts"),
         };
         print_line(&format!(
-            "{reads} of {} bytes, {} keys; {} in flight over {} connections for {} s, each {routing}\n",
-            self.value_bytes, self.keys, self.in_flight, self.connections, self.rates.seconds
+            "{reads} of {} bytes, {} keys; {in_flight} from {} clients for {} s, each {routing}\n",
+            self.value_bytes, self.keys, self.connections, self.rates.seconds
         ))?;
         print_line(&format!("{}\n", self.table()))?;
         if let Some(floor) = &self.floor {

@@ -17,6 +17,8 @@ pub struct Workload {
     /// Of a hundred requests so many are gets.
     pub reads_percent: u8,
     pub in_flight: usize,
+    /// Requests a second; without it as many as are answered.
+    pub rate: Option<u32>,
     is_stopped: AtomicBool,
 }
 
@@ -28,11 +30,11 @@ pub enum Operation {
 
 impl Workload {
     /// `keys` must not be 0.
-    pub fn new(keys: u64, value_bytes: usize, reads_percent: u8, in_flight: usize) -> Workload {
+    pub fn new(keys: u64, value_bytes: usize, reads_percent: u8, in_flight: usize, rate: Option<u32>) -> Workload {
         let mut random = Random::new();
         let value = (0..value_bytes).map(|_| random.next() as u8).collect();
         let prefix = format!("{PREFIX}{:08x}/", random.next() as u32);
-        Workload { prefix, keys, value, reads_percent, in_flight, is_stopped: AtomicBool::new(false) }
+        Workload { prefix, keys, value, reads_percent, in_flight, rate, is_stopped: AtomicBool::new(false) }
     }
 
     /// Lets no further request begin.
@@ -81,7 +83,7 @@ mod tests {
     #[test]
     fn requests_are_mixed_as_asked_and_stay_in_the_key_space() {
         for percent in [0, 30, 100] {
-            let workload = Workload::new(10, 16, percent, 1);
+            let workload = Workload::new(10, 16, percent, 1, None);
             let known: Vec<Bytes> = (0..10).map(|number| workload.key(number)).collect();
             let (mut random, mut gets) = (Random::new(), 0);
             for _ in 0..10_000 {
@@ -97,7 +99,7 @@ mod tests {
 
     #[test]
     fn runs_do_not_share_keys() {
-        let runs = [Workload::new(1, 0, 0, 1), Workload::new(1, 0, 0, 1)];
+        let runs = [Workload::new(1, 0, 0, 1, None), Workload::new(1, 0, 0, 1, None)];
         assert_ne!(runs[0].prefix, runs[1].prefix);
         assert!(runs[0].key(0).starts_with(b"bench/"));
     }
