@@ -8,6 +8,7 @@
 //! | `gossip` | gossip that is forged, truncated, too large or from the future |
 //! | `overload` | more requests than can be done, more data than may be held |
 //! | `leaving` | nodes that may not leave, leave while others are down, die in the middle, or come back too late |
+//! | `moving` | two join while one leaves; the conductor of moves dies |
 //! | `disk_full` | no space for the log |
 //! | `corruption` | bits that flip in files |
 //! | `wall_clock` | time that steps backwards |
@@ -20,11 +21,12 @@ mod gone;
 mod gossip;
 mod http2;
 mod leaving;
+mod moving;
 mod overload;
 mod starting;
 mod strangers;
 #[path = "../cluster/support/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "shared with the tests of clusters, which need other parts of it")]
+#[expect(dead_code, reason = "shared with the tests of clusters, which need other parts of it")]
 mod support;
 mod wall_clock;
 
