@@ -39,4 +39,5 @@ fn moved(what: &str, moved: Moved) {
     println!("  every shard has a leader after {:.1} s", moved.leaders_after.as_secs_f64());
     println!("  moves begin after {:.1} s", moved.begun_after.as_secs_f64());
     println!("  all is settled after {:.1} s", moved.settled_after.as_secs_f64());
+    println!("  {:.0} MB sent by all nodes meanwhile, without snapshots", moved.traffic.bytes as f64 / 1e6);
 }

@@ -22,6 +22,7 @@ pub struct Gauges {
     lagging: IntGauge,
     moving_joining: IntGauge,
     moving_learners: IntGauge,
+    moves_left: IntGauge,
     lost: IntGauge,
     silence_seconds: IntGaugeVec,
     log_bytes: IntGauge,
@@ -50,6 +51,10 @@ impl Gauges {
                 .gauge("raft_voters_lagging", "Voters of the shards led here that could not take over at once."),
             moving_joining: moving.with_label_values(&["joining"]),
             moving_learners: moving.with_label_values(&["learner"]),
+            moves_left: maker.gauge(
+                "moves_left",
+                "Replicas of the cluster that are still to arrive; known to the system shard's leader, 0 elsewhere.",
+            ),
             lost: maker.gauge("lost_replicas", "Replicas here that can't be run, because their log can't be trusted."),
             silence_seconds: maker.gauges(
                 "node_silence_seconds",
@@ -115,6 +120,7 @@ impl Metrics {
         self.gossip.set(&gossip);
         self.gauges.set(&replicas, &topology);
         self.gauges.set_silences(&topology, &gossip.status.members);
+        self.gauges.moves_left.set(knowledge.progress.map_or(0, |progress| progress.left as i64));
         self.gauges.lost.set(knowledge.lost.len() as i64);
         self.gauges.log_bytes.set(shell.log_bytes.load(Ordering::Relaxed) as i64);
         let sizes = replicas.iter().filter_map(|replica| Some(shell.routing.view(replica.shard)?.size()));
