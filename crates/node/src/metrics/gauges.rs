@@ -50,7 +50,7 @@ impl Gauges {
                 .gauge("raft_voters_lagging", "Voters of the shards led here that could not take over at once."),
             moving_joining: moving.with_label_values(&["joining"]),
             moving_learners: moving.with_label_values(&["learner"]),
-            lost: maker.gauge("lost_replicas", "Replicas here that can't be run, because their log can't be trusted."),
+            lost: maker.gauge("lost_replicas", "Replicas here that can't be run, because they can't be trusted."),
             silence_seconds: maker.gauges(
                 "node_silence_seconds",
                 "For how long nothing was heard of another node, by its name.",
@@ -113,6 +113,7 @@ impl Metrics {
         let knowledge = status::knowledge(shell).await?;
         let gossip = gossip::knowledge(shell).await?;
         self.gossip.set(&gossip);
+        self.watch.set(&gossip);
         self.gauges.set(&replicas, &topology);
         self.gauges.set_silences(&topology, &gossip.status.members);
         self.gauges.lost.set(knowledge.lost.len() as i64);

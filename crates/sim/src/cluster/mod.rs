@@ -10,7 +10,7 @@
 //! nodes come and go ([`operator`]). *Liveness*: all faults end, crashed nodes start again, pauses and drains are taken
 //! back, and within [`RECOVERY`] every shard must have its replicas, caught up, on the nodes that are there. Then
 //! one node of three or more may find bits of its disk flipped, and what it can't trust must be replaced from the
-//! others. Before and after that all nodes must hold the same of the eventual keyspace ([`eventual`]). At last each key
+//! others; so must be a replica in whose memory a bit is flipped after that. Before and after what happens to the disk all nodes must hold the same of the eventual keyspace ([`eventual`]). At last each key
 //! must be read. Throughout, [`invariants`] are checked after every drain, and in the end the clients' history must be
 //! linearizable.
 //!
@@ -169,6 +169,16 @@ impl Cluster {
             self.run_until(RECOVERY, Cluster::tidy_up, "the cluster did not replace what was corrupted")?;
             self.run_until(eventual::CONVERGENCE, |cluster| cluster.is_converged(), unequal)?;
             self.check_eventual()?;
+        }
+        // What was corrupted a moment ago may not be missed yet: one replica of a shard at a time.
+        self.run_until_moment(self.now + eventual::REST)?;
+        self.run_until(RECOVERY, Cluster::tidy_up, "the cluster does not stay recovered")?;
+        if self.damage_memory() {
+            self.run_until(
+                RECOVERY,
+                Cluster::is_healed,
+                "the cluster did not replace the replica whose memory was damaged",
+            )?;
         }
         self.clients.read_everything(self.now, &mut self.agenda);
         self.run_until(RECOVERY, Cluster::is_read, "a key could not be read after all faults had ended")?;
