@@ -10,6 +10,7 @@
 //! | `leaving` | nodes that may not leave, leave while others are down, die in the middle, or come back too late |
 //! | `disk_full` | no space for the log |
 //! | `corruption` | bits that flip in files |
+//! | `memory` | bits that flip in a node's memory |
 //! | `wall_clock` | time that steps backwards |
 //!
 //! Some need what only root may do, or a tool; without it they say so and pass.
@@ -20,6 +21,7 @@ mod gone;
 mod gossip;
 mod http2;
 mod leaving;
+mod memory;
 mod overload;
 mod starting;
 mod strangers;

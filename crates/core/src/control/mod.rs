@@ -307,12 +307,16 @@ impl Control {
     /// as it is, for an operator to recover, since a new replica would take its place.
     fn ask_for_new_replicas(&mut self, now: Moment) {
         let topology = &self.topology;
-        self.lost.retain(|(shard, replica), _| topology.replica(*shard, replica.node()) == Some(*replica));
+        // Told of for as long as the shard has it, also when the new one is on its way.
+        let held = |shard: &ShardId| topology.groups.get(shard).map(|group| &group.replicas[..]).unwrap_or_default();
+        self.lost.retain(|(shard, replica), _| held(shard).contains(replica));
         if self.renewed.is_some_and(|at| now < at + PATIENCE) {
             return;
         }
         let is_led_elsewhere = |shard: ShardId| self.leader(shard).is_some_and(|leader| leader != self.node);
-        let replaceable = self.lost.keys().filter(|(shard, _)| is_led_elsewhere(*shard));
+        let is_latest = |shard, replica: ReplicaId| topology.replica(shard, replica.node()) == Some(replica);
+        let replaceable =
+            self.lost.keys().filter(|(shard, replica)| is_led_elsewhere(*shard) && is_latest(*shard, *replica));
         let renew: Vec<_> = replaceable.map(|&(shard, replica)| SystemCommand::Renew { shard, replica }).collect();
         if !renew.is_empty() {
             self.renewed = Some(now);

@@ -231,7 +231,10 @@ fn merge(topology: &Topology, shard: ShardId, parts: &BTreeMap<NodeId, StatusRes
     };
     for member in &mut merged.members {
         let view = views.get(&NodeId(member.node));
-        let own = view.and_then(|view| view.members.iter().find(|own| own.replica == member.replica));
+        // A node may have a replica that can't be run and the one that is to take its place.
+        let part = parts.get(&NodeId(member.node));
+        let here = part.into_iter().flat_map(|part| &part.shards).filter(|status| status.shard == shard.0);
+        let own = here.flat_map(|status| &status.members).find(|own| own.replica == member.replica);
         member.distrust = own.map_or(0, |own| own.distrust);
         member.offline = !parts.contains_key(&NodeId(member.node)) || own.is_some_and(|own| own.offline);
         let applied = view.filter(|_| own.is_some()).map_or(0, |view| view.applied_index);

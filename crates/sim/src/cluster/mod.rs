@@ -48,6 +48,9 @@ use std::time::Duration;
 /// Simulated time within which a cluster without faults must be as it should be.
 const RECOVERY: Duration = Duration::from_secs(60);
 
+/// Replicas that differ are found within this time after the last write.
+const WATCHED: Duration = Duration::from_secs(30);
+
 /// How long a node is down whose controller was to crash.
 const CONTROLLER_DOWN: Duration = Duration::from_secs(1);
 
@@ -62,6 +65,17 @@ pub fn run(options: Options) -> Outcome {
 /// Runs it with a planted bug.
 pub fn run_mutated(options: Options, mutation: Mutation) -> Outcome {
     Cluster::new(options, mutation).outcome()
+}
+
+/// Runs it with a planted bug that makes replicas differ, until after the faults the watch has had time to find that and
+/// the cluster is whole again. Histories and states are not checked. Returns what the watch found, too.
+pub fn run_diverging(options: Options, mutation: Mutation) -> (Outcome, Vec<String>) {
+    let mut cluster = Cluster::new(options, mutation);
+    cluster.invariants.expects_divergence = true;
+    let failure = cluster.diverge().err();
+    let running = cluster.nodes.values().filter_map(Node::running);
+    let alarms = running.flat_map(|running| running.alarms().to_vec()).collect();
+    (Outcome { failure, ..cluster.outcome_so_far() }, alarms)
 }
 
 /// Runs it, and crashes the node whose controller asks for something for the `act`th time, right after that. Returns how
@@ -130,16 +144,38 @@ impl Cluster {
 
     fn outcome(&mut self) -> Outcome {
         let failure = self.run().err();
+        Outcome { failure, ..self.outcome_so_far() }
+    }
+
+    fn outcome_so_far(&self) -> Outcome {
         Outcome {
             simulated: self.now.saturating_since(START),
             operations: self.clients.completed(),
             events: self.count_events(),
             fingerprint: self.trace.fingerprint(),
-            failure,
+            failure: None,
         }
     }
 
     fn run(&mut self) -> Result<(), String> {
+        self.work()?;
+        self.end()
+    }
+
+    fn diverge(&mut self) -> Result<(), String> {
+        self.work()?;
+        self.end_faults()?;
+        self.end_eventual();
+        self.run_until_moment(self.now + WATCHED)?;
+        let is_whole = |cluster: &mut Cluster| {
+            let differ = cluster.nodes.values().filter_map(Node::running).any(|running| running.divergences() > 0);
+            !differ && cluster.is_settled()
+        };
+        self.run_until(RECOVERY, is_whole, "the watch's alarms did not end")
+    }
+
+    /// The first nodes form a cluster, which works under faults.
+    fn work(&mut self) -> Result<(), String> {
         self.add_node()?;
         self.run_until(RECOVERY, Cluster::is_settled, "the first node did not begin to serve")?;
         for _ in 1..self.options.nodes {
@@ -151,8 +187,11 @@ impl Cluster {
         self.clients.begin(self.now, &mut self.agenda);
         self.begin_eventual();
         let end = self.now + self.options.duration;
-        self.run_until_moment(end)?;
+        self.run_until_moment(end)
+    }
 
+    /// All faults end, and everything must be as it should.
+    fn end(&mut self) -> Result<(), String> {
         self.end_faults()?;
         self.end_eventual();
         self.run_until(RECOVERY, Cluster::tidy_up, "the cluster did not recover after all faults had ended")?;
