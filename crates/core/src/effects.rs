@@ -11,6 +11,7 @@ use crate::replica::{Failure, Reply, ShardView};
 use crate::snapshot::SnapshotHeader;
 use crate::system::Topology;
 use crate::types::{NodeId, ReplicaId, ShardId, Term};
+use crate::watch::Distrust;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,8 +35,8 @@ pub struct Effects<T> {
     pub reports: Vec<ShardReport>,
     /// Shards whose replica here has become leader of this term (`true`), or ceased to be; to the node's controller.
     pub leadership: Vec<(ShardId, Term, bool)>,
-    /// Replicas that had to stop because their log is not what they acknowledged; to the node's controller.
-    pub lost: Vec<(ShardId, ReplicaId)>,
+    /// Replicas that had to stop because they can't be trusted; to the node's controller.
+    pub lost: Vec<(ShardId, ReplicaId, Distrust)>,
     /// For the node's metrics.
     pub counts: Counts,
 }

@@ -16,6 +16,7 @@
 //! | [`worker`] | the loop that runs many replicas and turns their work into few effects |
 //! | [`boot`] | what a node has on its disk when it starts, and how a cluster begins |
 //! | [`gossip`] | what nodes tell each other without a leader: who is alive, and the eventual keyspace |
+//! | [`watch`] | whether replicas that applied the same hold the same, and memory what was written to it |
 //! | [`system`], [`control`] | the cluster's own replicated state, and the controller that moves replicas |
 
 pub mod boot;
@@ -35,4 +36,5 @@ pub mod snapshot;
 pub mod system;
 pub mod time;
 pub mod types;
+pub mod watch;
 pub mod worker;

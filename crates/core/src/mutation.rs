@@ -22,11 +22,13 @@ pub enum Mutation {
     PromoteEarly,
     /// A move drops the old replica before the new one has caught up.
     DropBeforeCaughtUp,
+    /// A third of all replicas apply some puts with another value.
+    ApplyDifferently,
 }
 
 impl Mutation {
     /// Every planted bug.
-    pub const ALL: [Mutation; 7] = [
+    pub const ALL: [Mutation; 8] = [
         Mutation::AcknowledgeBeforeSync,
         Mutation::VoteAtBoot,
         Mutation::ServeAsDeposedLeader,
@@ -34,6 +36,7 @@ impl Mutation {
         Mutation::ForgetTombstones,
         Mutation::PromoteEarly,
         Mutation::DropBeforeCaughtUp,
+        Mutation::ApplyDifferently,
     ];
 
     /// Whether `other` is planted.

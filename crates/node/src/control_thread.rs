@@ -18,6 +18,7 @@ use ringfort_core::replica::Write;
 use ringfort_core::system::{Member, Topology};
 use ringfort_core::time::Moment;
 use ringfort_core::types::{NodeId, ReplicaId, ShardId, Term};
+use ringfort_core::watch::Distrust;
 use ringfort_core::worker::Request;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub enum ControlEvent {
     Lost {
         shard: ShardId,
         replica: ReplicaId,
+        why: Distrust,
     },
     Message {
         from: NodeId,
@@ -58,7 +60,7 @@ pub enum ControlEvent {
 /// What the controller knows that `status` shows.
 pub struct Knowledge {
     /// Replicas on this node that can't be run.
-    pub lost: Vec<(ShardId, ReplicaId)>,
+    pub lost: Vec<(ShardId, ReplicaId, Distrust)>,
     /// How far the moves are, if this node leads the system shard.
     pub progress: Option<Progress>,
 }
@@ -108,7 +110,7 @@ fn handle(control: &mut Control, event: ControlEvent) {
         ControlEvent::Applied(topology) => control.handle_topology(topology),
         ControlEvent::Report(report) => control.handle_local_report(report),
         ControlEvent::Leadership { shard, term, leads } => control.handle_leadership(shard, term, leads),
-        ControlEvent::Lost { shard, replica } => control.handle_lost_replica(shard, replica),
+        ControlEvent::Lost { shard, replica, why } => control.handle_lost_replica(shard, replica, why),
         ControlEvent::Message { from, message } => control.handle_message(from, message),
         ControlEvent::Liveness(at, liveness) => control.handle_liveness(at, liveness),
         ControlEvent::Introduction(member) => control.handle_introduction(&member),

@@ -5,6 +5,7 @@
 
 use crate::clock;
 use crate::control_thread;
+use crate::inbox::Event;
 use crate::log_thread::{GOSSIP, LogEvent};
 use crate::shell::Shell;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use ringfort_core::gossip::vitals::{Fact, Load};
 use ringfort_core::gossip::{Gossip, Refusal, WriteError, Written};
 use ringfort_core::system::Topology;
 use ringfort_core::types::{NodeId, ShardId};
+use ringfort_core::watch::{self, Distrust, Divergence, Watch};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -67,6 +69,7 @@ pub struct Knowledge {
     pub status: GossipStatus,
     pub rounds: u64,
     pub refused: BTreeMap<&'static str, u64>,
+    pub divergences: Vec<Divergence>,
 }
 
 /// Passes a message of another node on, or drops it where too many wait.
@@ -78,7 +81,7 @@ pub fn deliver(shell: &Shell, from: NodeId, bytes: Bytes) {
 }
 
 /// Runs until [`GossipEvent::Stop`].
-pub fn run(shell: Arc<Shell>, mut gossip: Gossip<WriteAnswer>, events: Receiver<GossipEvent>) {
+pub fn run(shell: Arc<Shell>, mut gossip: Gossip<WriteAnswer>, mut watch: Watch, events: Receiver<GossipEvent>) {
     gossip.say(&Fact::Build(env!("CARGO_PKG_VERSION").to_owned()));
     let mut said_rounds = None;
     loop {
@@ -92,7 +95,7 @@ pub fn run(shell: Arc<Shell>, mut gossip: Gossip<WriteAnswer>, events: Receiver<
             if matches!(event, GossipEvent::Stop) {
                 return;
             }
-            handle(&mut gossip, event);
+            handle(&mut gossip, &watch, event);
             drained += 1;
             next = if drained < MAX_DRAINED { events.try_recv().ok() } else { None };
         }
@@ -107,11 +110,12 @@ pub fn run(shell: Arc<Shell>, mut gossip: Gossip<WriteAnswer>, events: Receiver<
             said_rounds = Some(rounds);
             speak(&shell, &mut gossip);
         }
+        compare(&shell, &mut gossip, &mut watch);
         perform(&shell, &mut gossip);
     }
 }
 
-fn handle(gossip: &mut Gossip<WriteAnswer>, event: GossipEvent) {
+fn handle(gossip: &mut Gossip<WriteAnswer>, watch: &Watch, event: GossipEvent) {
     // Whoever asks may have stopped waiting for the answer.
     match event {
         GossipEvent::Message { from, bytes } => {
@@ -132,7 +136,8 @@ fn handle(gossip: &mut Gossip<WriteAnswer>, event: GossipEvent) {
         GossipEvent::Status(answer) => {
             let status = gossip.status(clock::moment());
             let (rounds, refused) = (gossip.rounds(), gossip.refused().clone());
-            drop(answer.send(Knowledge { status, rounds, refused }));
+            let divergences = watch.divergences().cloned().collect();
+            drop(answer.send(Knowledge { status, rounds, refused, divergences }));
         }
         GossipEvent::Write { .. } | GossipEvent::Stop => {}
     }
@@ -149,6 +154,24 @@ fn perform(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
     }
     for (answer, written) in effects.replies {
         let _ = answer.send(written);
+    }
+}
+
+/// Compares the replicas of all nodes, and does what comes of it.
+fn compare(shell: &Shell, gossip: &mut Gossip<WriteAnswer>, watch: &mut Watch) {
+    let topology = shell.routing.topology();
+    let own = topology.groups.keys().filter_map(|&shard| shell.routing.view(shard)?.point());
+    for event in watch.handle_round(gossip, &topology, own) {
+        match event {
+            watch::Event::Alarm(divergence) => {
+                shell.metrics.watch.count_divergence(&divergence);
+                tracing::error!("{divergence}");
+            }
+            watch::Event::Odd { shard, replica } => {
+                shell.worker(shard).push_event(Event::Distrust { shard, replica, why: Distrust::Odd });
+            }
+            watch::Event::Over(shard) => tracing::info!(%shard, "its replicas do not differ any more"),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use ringfort_core::message::{RaftMessage, StepRequest};
 use ringfort_core::replica::{ReplicaStatus, Restored};
 use ringfort_core::system::Topology;
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
+use ringfort_core::watch::Distrust;
 use ringfort_core::worker::Request;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -62,6 +63,11 @@ pub enum Event {
         restored: Box<Restored>,
     },
     LogPressure(ShardId),
+    Distrust {
+        shard: ShardId,
+        replica: ReplicaId,
+        why: Distrust,
+    },
     Status(oneshot::Sender<Vec<ReplicaStatus>>),
     /// Hand leadership over where that is possible; answered with the number of shards still led.
     HandOver(mpsc::Sender<usize>),

@@ -46,6 +46,7 @@ mod random;
 mod requests;
 mod routing;
 mod scan;
+mod scrub_thread;
 mod shell;
 mod snapshot_thread;
 mod snapshot_transfer;
@@ -57,7 +58,7 @@ mod worker_thread;
 
 pub use node::{Node, NodeConfig, NodeFailure};
 pub use ringfort_core::gossip::GossipConfig;
-pub use ringfort_core::limits::{CONCURRENT_MOVES, REPLACE_AFTER};
+pub use ringfort_core::limits::{CONCURRENT_MOVES, REPLACE_AFTER, SCRUB_BYTES_PER_SECOND};
 pub use ringfort_core::replica::ReadMode;
 pub use ringfort_core::system::Standing;
 pub use start::StartError;

@@ -17,14 +17,15 @@ use crate::snapshot_thread::{self, SnapshotEvent};
 use crate::start::{self, Membership, StartError};
 use crate::throttle::Throttle;
 use crate::ticket::Ticket;
-use crate::{grpc, join, threads, worker_thread};
-use crossbeam_channel::unbounded;
+use crate::{grpc, join, scrub_thread, threads, worker_thread};
+use crossbeam_channel::{Sender, bounded, unbounded};
 use ringfort_core::control::{Control, ControlConfig};
 use ringfort_core::gossip::{Gossip, GossipConfig};
 use ringfort_core::limits::ENTRY_BUDGET_BYTES;
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{ReadMode, ReplicaConfig};
 use ringfort_core::system::Standing;
+use ringfort_core::watch::{Distrust, Scrubber, Watch};
 use ringfort_core::worker::{Worker, WorkerConfig, worker_of};
 use ringfort_ring::ShardCount;
 use std::fs::File;
@@ -85,6 +86,8 @@ pub struct NodeConfig {
     /// Bytes of keys and values, with what they cost around them, from which on puts are refused.
     pub max_memory_bytes: Option<u64>,
     pub gossip: GossipConfig,
+    /// Bytes of keys and values a second that are compared with what was written; zero for none.
+    pub scrub_rate: u64,
 }
 
 /// Why a running node must not go on, and what to do.
@@ -103,6 +106,8 @@ pub struct Node {
     health: HealthReporter,
     workers: Vec<JoinHandle<()>>,
     helpers: Vec<JoinHandle<()>>,
+    /// Dropped, it ends the scrubber.
+    scrubbing: Option<Sender<()>>,
     _lock: File,
 }
 
@@ -185,7 +190,7 @@ impl Node {
         }
         for (shard, replica) in boot.lost {
             tracing::warn!(%shard, %replica, "this replica's log can't be trusted: asking for a new one");
-            control.handle_lost_replica(shard, replica);
+            control.handle_lost_replica(shard, replica, Distrust::Log);
         }
 
         let spawn_log = (shell.clone(), boot.log);
@@ -196,7 +201,15 @@ impl Node {
         helpers.push(threads::spawn("control", move || control_thread::run(shared, control, control_rx))?);
         let gossip = Gossip::new(node, config.gossip, topology.clone(), boot.eventual, clock::now(), boot_nonce);
         let shared = shell.clone();
-        helpers.push(threads::spawn("gossip", move || gossip_thread::run(shared, gossip, gossip_rx))?);
+        helpers
+            .push(threads::spawn("gossip", move || gossip_thread::run(shared, gossip, Watch::new(node), gossip_rx))?);
+        let mut scrubbing = None;
+        if config.scrub_rate > 0 {
+            let (stop, stopped) = bounded(0);
+            let (shared, scrubber) = (shell.clone(), Scrubber::new(config.scrub_rate, now));
+            helpers.push(threads::spawn("scrubber", move || scrub_thread::run(shared, scrubber, stopped))?);
+            scrubbing = Some(stop);
+        }
         let mut worker_threads = Vec::new();
         for (index, worker) in workers.into_iter().enumerate() {
             let shared = shell.clone();
@@ -224,6 +237,7 @@ impl Node {
             health,
             workers: worker_threads,
             helpers,
+            scrubbing,
             _lock: lock,
         })
     }
@@ -275,6 +289,7 @@ impl Node {
         self.shell.push_event_to_all(|| Event::Stop);
         let join = |threads: Vec<JoinHandle<()>>| threads.into_iter().for_each(|thread| drop(thread.join()));
         join(self.workers);
+        drop(self.scrubbing);
         let _ = self.shell.gossip.send(GossipEvent::Stop);
         // Only now, so that these have everything that the workers gave them.
         let _ = self.shell.log.send(LogEvent::Stop);

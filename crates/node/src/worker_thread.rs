@@ -56,6 +56,7 @@ fn handle(worker: &mut Worker<Ticket>, now: Now, event: Event) {
         Event::SnapshotSent { shard, to, arrived } => worker.handle_snapshot_sent(shard, to, arrived),
         Event::Snapshot { message, name, restored } => worker.handle_snapshot(message, name, *restored),
         Event::LogPressure(shard) => worker.handle_log_pressure(shard),
+        Event::Distrust { shard, replica, why } => worker.handle_distrust(shard, replica, why),
         // Whoever asked may have stopped waiting.
         Event::Status(asked) => drop(asked.send(worker.status())),
         Event::HandOver(asked) => {
@@ -93,7 +94,8 @@ fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Ticket>) {
         shell.metrics.count_leadership(leads);
         control(ControlEvent::Leadership { shard, term, leads });
     }
-    for (shard, replica) in lost {
-        control(ControlEvent::Lost { shard, replica });
+    for (shard, replica, why) in lost {
+        shell.metrics.watch.count_lost(why);
+        control(ControlEvent::Lost { shard, replica, why });
     }
 }

@@ -63,6 +63,8 @@ pub struct Faults {
     pub slow_disks: Option<Episodes>,
     /// After all other faults one node, of three or more, finds bits of its log and snapshots flipped.
     pub corruption: bool,
+    /// At last a bit flips in the memory of one replica, where there are three nodes or more.
+    pub memory: bool,
     /// Monotonic clocks run at different rates, within the declared bound.
     pub clock_drift: bool,
     /// A node's wall clock jumps, forwards or back, by the length of the episode.
@@ -194,6 +196,7 @@ fn sample_faults(root: &Random) -> Faults {
         stalls: episodes("stalls", 1_000),
         slow_disks: episodes("slow disks", 2_000),
         corruption: class(root, "corruption").1,
+        memory: class(root, "memory").1,
         clock_drift: class(root, "clock drift").1,
         wall_steps: episodes("wall steps", 3_000),
     }
@@ -256,6 +259,7 @@ impl fmt::Display for Options {
         let on = |on| if on { "on" } else { "off" };
         line("death", format_args!("{}", on(faults.death)))?;
         line("corruption", format_args!("{}", on(faults.corruption)))?;
+        line("memory", format_args!("{}", on(faults.memory)))?;
         line("clock drift", format_args!("{}", on(faults.clock_drift)))
     }
 }
@@ -273,7 +277,7 @@ mod tests {
 
     #[test]
     fn every_class_of_faults_is_on_in_half_of_the_runs() {
-        let mut on = [0u32; 17];
+        let mut on = [0u32; 18];
         for seed in 0..1000 {
             let Options { link, faults, .. } = Options::sample(seed);
             let classes = [
@@ -292,6 +296,7 @@ mod tests {
                 faults.stalls.is_some(),
                 faults.slow_disks.is_some(),
                 faults.corruption,
+                faults.memory,
                 faults.clock_drift,
                 faults.wall_steps.is_some(),
             ];

@@ -33,6 +33,7 @@ fn quiet(seed: u64) -> Options {
             stalls: none.clone(),
             slow_disks: none.clone(),
             corruption: false,
+            memory: false,
             clock_drift: false,
             wall_steps: none,
         },

@@ -69,3 +69,8 @@ fn promoting_a_learner_early_is_found() {
 fn dropping_a_replica_before_the_new_one_has_caught_up_is_found() {
     must_be_found(Mutation::DropBeforeCaughtUp);
 }
+
+#[test]
+fn replicas_that_apply_something_else_are_found() {
+    must_be_found(Mutation::ApplyDifferently);
+}

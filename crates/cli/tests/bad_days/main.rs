@@ -11,6 +11,7 @@
 //! | `moving` | two join while one leaves; the conductor of moves dies |
 //! | `disk_full` | no space for the log |
 //! | `corruption` | bits that flip in files |
+//! | `memory` | bits that flip in a node's memory |
 //! | `wall_clock` | time that steps backwards |
 //!
 //! Some need what only root may do, or a tool; without it they say so and pass.
@@ -21,6 +22,7 @@ mod gone;
 mod gossip;
 mod http2;
 mod leaving;
+mod memory;
 mod moving;
 mod overload;
 mod starting;

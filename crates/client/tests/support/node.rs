@@ -29,6 +29,7 @@ fn with_node(example: impl AsyncFnOnce(String) -> Result<(), ringfort_client::Er
         segment_bytes: 1 << 20,
         max_memory_bytes: None,
         gossip: GossipConfig::default(),
+        scrub_rate: 0,
     };
     let node = Node::start(config).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -33,10 +33,11 @@ use crate::mutation::Mutation;
 use crate::system::{Addresses, Member, Members, Standing, SystemCommand, Topology};
 use crate::time::Moment;
 use crate::types::{NodeId, ReplicaId, ShardId, Term};
+use crate::watch::Distrust;
 use controller::Controller;
 use progress::Progress;
 use silence::Silence;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use whereabouts::Whereabouts;
@@ -91,8 +92,8 @@ pub struct Control {
     leaders: BTreeMap<ShardId, (Term, NodeId)>,
     silence: Silence,
     controller: Controller,
-    /// Replicas of this node whose log can't be trusted, to be replaced by new ones.
-    lost: BTreeSet<(ShardId, ReplicaId)>,
+    /// Replicas of this node that can't be trusted, to be replaced by new ones.
+    lost: BTreeMap<(ShardId, ReplicaId), Distrust>,
     renewed: Option<Moment>,
     readdressed: Option<Moment>,
     next_beacon: Moment,
@@ -118,7 +119,7 @@ impl Control {
             leaders: BTreeMap::new(),
             silence: Silence::default(),
             controller: Controller::new(node, config),
-            lost: BTreeSet::new(),
+            lost: BTreeMap::new(),
             renewed: None,
             readdressed: None,
             next_beacon: now,
@@ -198,14 +199,14 @@ impl Control {
         self.beacon_due = true;
     }
 
-    /// A replica on this node can't be run: its log is damaged or lost.
-    pub fn handle_lost_replica(&mut self, shard: ShardId, replica: ReplicaId) {
-        self.lost.insert((shard, replica));
+    /// A replica on this node can't be run, for this reason.
+    pub fn handle_lost_replica(&mut self, shard: ShardId, replica: ReplicaId, why: Distrust) {
+        self.lost.insert((shard, replica), why);
     }
 
     /// The replicas on this node that can't be run.
-    pub fn lost_replicas(&self) -> impl Iterator<Item = (ShardId, ReplicaId)> + '_ {
-        self.lost.iter().copied()
+    pub fn lost_replicas(&self) -> impl Iterator<Item = (ShardId, ReplicaId, Distrust)> + '_ {
+        self.lost.iter().map(|(&(shard, replica), &why)| (shard, replica, why))
     }
 
     /// A node has told this one who and where it is, outside of the streams between nodes. One that proves to be a known
@@ -306,12 +307,16 @@ impl Control {
     /// as it is, for an operator to recover, since a new replica would take its place.
     fn ask_for_new_replicas(&mut self, now: Moment) {
         let topology = &self.topology;
-        self.lost.retain(|(shard, replica)| topology.replica(*shard, replica.node()) == Some(*replica));
+        // Told of for as long as the shard has it, also when the new one is on its way.
+        let held = |shard: &ShardId| topology.groups.get(shard).map(|group| &group.replicas[..]).unwrap_or_default();
+        self.lost.retain(|(shard, replica), _| held(shard).contains(replica));
         if self.renewed.is_some_and(|at| now < at + PATIENCE) {
             return;
         }
         let is_led_elsewhere = |shard: ShardId| self.leader(shard).is_some_and(|leader| leader != self.node);
-        let replaceable = self.lost.iter().filter(|(shard, _)| is_led_elsewhere(*shard));
+        let is_latest = |shard, replica: ReplicaId| topology.replica(shard, replica.node()) == Some(replica);
+        let replaceable =
+            self.lost.keys().filter(|(shard, replica)| is_led_elsewhere(*shard) && is_latest(*shard, *replica));
         let renew: Vec<_> = replaceable.map(|&(shard, replica)| SystemCommand::Renew { shard, replica }).collect();
         if !renew.is_empty() {
             self.renewed = Some(now);
@@ -347,7 +352,7 @@ mod tests {
         let mut now = Moment::default();
         let addresses = member("node1").addresses();
         let mut control = Control::new(node, Arc::new(topology), addresses, ControlConfig::default(), now);
-        control.handle_lost_replica(shard, replica);
+        control.handle_lost_replica(shard, replica, Distrust::Log);
         let mut asked = |control: &mut Control| {
             now = now + 2 * PATIENCE;
             control.handle_tick(now);

@@ -8,8 +8,9 @@
 //! Facts are kept as bytes under a number, so that those of later versions of the program travel through earlier ones.
 
 use super::keyspace::{Incarnation, Version};
-use crate::codec::{CodecError, Reader, put_bytes, put_varint};
-use crate::types::{Epoch, NodeId, ShardId};
+use crate::codec::{CodecError, Reader, put_bytes, put_u64, put_varint};
+use crate::types::{Epoch, LogIndex, NodeId, ReplicaId, ShardId};
+use crate::watch::{self, Point};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -21,6 +22,16 @@ pub const MAX_FACTS: usize = 32;
 
 const MAX_TEXT_BYTES: usize = 255;
 
+/// The kind of the first part of points; the others follow.
+const FIRST_POINTS: u8 = 16;
+const LAST_POINTS: u8 = FIRST_POINTS + watch::PARTS - 1;
+
+/// The most bytes of a point.
+const POINT_BYTES: usize = 5 + 10 + 10 + 8;
+
+const _: () = assert!(LAST_POINTS as usize - (FIRST_POINTS as usize) < MAX_FACTS / 2);
+const _: () = assert!(watch::MAX_POINTS * POINT_BYTES <= MAX_FACT_BYTES);
+
 /// Something that a node says of itself. The last one of each kind counts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
@@ -31,6 +42,8 @@ pub enum Fact {
     Load(Load),
     /// The shards that it leads.
     Leads(Vec<ShardId>),
+    /// Hashes of its replicas' states, for comparison: those of one part of the shards, ascending. See [`watch`].
+    Points(u8, Vec<Point>),
 }
 
 /// How much a node has to do with.
@@ -192,6 +205,7 @@ impl Fact {
             Fact::Build(_) => 2,
             Fact::Load(_) => 3,
             Fact::Leads(_) => 4,
+            Fact::Points(part, _) => FIRST_POINTS + part,
         }
     }
 
@@ -208,6 +222,14 @@ impl Fact {
             Fact::Leads(leads) => {
                 for shard in leads {
                     put_varint(&mut out, u64::from(shard.0));
+                }
+            }
+            Fact::Points(_, points) => {
+                for point in points {
+                    put_varint(&mut out, u64::from(point.shard.0));
+                    put_varint(&mut out, point.replica.0);
+                    put_varint(&mut out, point.index.0);
+                    put_u64(&mut out, point.hash);
                 }
             }
         }
@@ -232,6 +254,14 @@ impl Fact {
                     leads.push(shard(&mut reader)?);
                 }
                 Fact::Leads(leads)
+            }
+            FIRST_POINTS..=LAST_POINTS => {
+                let mut points: Vec<Point> = Vec::new();
+                while !reader.is_empty() {
+                    let (shard, replica) = (shard(&mut reader)?, ReplicaId(reader.varint()?));
+                    points.push(Point { shard, replica, index: LogIndex(reader.varint()?), hash: reader.u64()? });
+                }
+                Fact::Points(kind - FIRST_POINTS, points)
             }
             _ => return Ok(None),
         };
@@ -271,6 +301,18 @@ mod tests {
             Fact::Build("0.1.0".into()),
             Fact::Load(Load { replicas: 1, keys: 200, key_value_bytes: 70_000, log_bytes: 1 << 40 }),
             Fact::Leads(vec![ShardId(0), ShardId::SYSTEM]),
+            Fact::Points(0, vec![]),
+            Fact::Points(
+                7,
+                [7, 15]
+                    .map(|shard| Point {
+                        shard: ShardId(shard),
+                        replica: ReplicaId(1 << 33),
+                        index: LogIndex(900),
+                        hash: u64::MAX,
+                    })
+                    .into(),
+            ),
         ];
         for fact in facts {
             assert_eq!(Fact::decode(fact.kind(), &fact.encode()), Ok(Some(fact)));
@@ -317,7 +359,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_content_makes_it_panic(kind in 0..8u8, content in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn no_content_makes_it_panic(kind in 0..32u8, content in prop::collection::vec(any::<u8>(), 0..64)) {
             let _ = Fact::decode(kind, &content);
         }
     }

@@ -7,6 +7,7 @@ use super::cut::{CutMeta, VERSION};
 use super::entry::{Entry, EntryError, MAX_PACKED_BYTES};
 use super::{Machine, state_hash};
 use crate::codec::{CodecError, Reader};
+use parking_lot::Mutex;
 
 /// Puts the chunks of one cut together, in their order. After an error it is of no use: drop it.
 pub struct MachineBuilder {
@@ -75,6 +76,8 @@ impl MachineBuilder {
             revision,
             last_stamp: stamp,
             cut: None,
+            is_damaged: false,
+            walk: Mutex::default(),
         })
     }
 

@@ -7,6 +7,9 @@
 //!
 //! The cut costs memory for keys that change while it runs, nothing else: no copy of the map, no second version in it.
 //!
+//! What is handed out is hashed once more and compared with the hash that the machine had when the cut began: memory that
+//! changed by itself makes a cut that nobody can build a machine of, and the machine [damaged](Machine::is_damaged).
+//!
 //! A chunk is a version byte, then packed entries (`super::entry`), each behind a varint length.
 
 use super::Machine;
@@ -69,7 +72,7 @@ impl Machine {
     pub fn begin_cut(&mut self) -> CutMeta {
         assert!(self.cut.is_none(), "a cut began while another one is under way");
         let len = self.entries.len() as u64;
-        self.cut = (len > 0).then(|| Cut::new(len));
+        self.cut = (len > 0).then(|| Cut::new(len, self.entry_hashes));
         CutMeta { revision: self.revision, stamp: self.last_stamp, hash: self.hash(), len }
     }
 
@@ -81,9 +84,16 @@ impl Machine {
         let cut = self.cut.as_mut()?;
         let chunk = cut.next_chunk(&self.entries, max_bytes);
         if cut.remaining == 0 {
+            self.is_damaged |= cut.missing_hashes != 0;
             self.cut = None;
         }
         Some(chunk)
+    }
+
+    /// Whether a cut has found that this machine's memory is not what was written to it. What the cut has handed out
+    /// is of no use then, nor is the machine.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged
     }
 
     /// Gives up the cut, if there is one, and what it keeps.
@@ -103,11 +113,19 @@ pub(super) struct Cut {
     pre_image_bytes: usize,
     /// Entries not yet handed out. At zero the cut is complete, whatever has been created ahead of the cursor.
     remaining: u64,
+    /// The sum of their hashes, as the machine had it.
+    missing_hashes: u64,
 }
 
 impl Cut {
-    fn new(len: u64) -> Cut {
-        Cut { cursor: None, pre_images: BTreeSet::new(), pre_image_bytes: 0, remaining: len }
+    fn new(len: u64, entry_hashes: u64) -> Cut {
+        Cut {
+            cursor: None,
+            pre_images: BTreeSet::new(),
+            pre_image_bytes: 0,
+            remaining: len,
+            missing_hashes: entry_hashes,
+        }
     }
 
     pub(super) fn held_bytes(&self) -> usize {
@@ -148,6 +166,7 @@ impl Cut {
             if !next.is_absent() {
                 put_bytes(&mut chunk, next.packed());
                 self.remaining -= 1;
+                self.missing_hashes = self.missing_hashes.wrapping_sub(next.hash());
             }
             let cursor = self.cursor.get_or_insert_default();
             cursor.clear();

@@ -115,6 +115,14 @@ impl Entry {
         hash(&self.0)
     }
 
+    /// Changes a bit of the value, or of what else comes last, as memory does that is damaged.
+    #[cfg(any(test, feature = "memory-faults"))]
+    pub fn flip_a_bit(&mut self, bit: u32) {
+        if let Some(last) = self.0.last_mut() {
+            *last ^= 1 << (bit % 7); // The highest one would make another length of a number.
+        }
+    }
+
     /// The memory that the entry holds, estimated.
     pub fn held_bytes(&self) -> usize {
         self.0.len() + ENTRY_OVERHEAD_BYTES

@@ -12,7 +12,8 @@
 //! **Hash.** [`Machine::hash`] is kept up in constant time by a change: the sum over all entries of a 64-bit hash
 //! of each ([`hash`](mod@hash)), mixed with revision, stamp and count. A sum does not depend on the order, and unlike
 //! exclusive-or it does not cancel what is there twice. What it cannot see is memory that changes by itself:
-//! [`Machine::recomputed_hash`] walks all entries for that.
+//! [`Machine::recomputed_hash`] walks all entries for that, and [`Machine::scrub`] does so in small steps, while
+//! commands go on being applied.
 //!
 //! **Snapshots.** `cut` hands out the state of one moment in chunks while commands go on being applied, and
 //! `builder` makes a machine of them.
@@ -23,16 +24,20 @@ mod entry;
 pub mod hash;
 #[cfg(test)]
 mod model_tests;
+mod scrub;
 
 pub use builder::{BuildError, MachineBuilder};
 pub use cut::{CutMeta, CutMetaError};
 pub use entry::EntryError;
+pub use scrub::Scrubbed;
 
 use crate::command::Command;
 use crate::time::Stamp;
 use bytes::Bytes;
 use cut::Cut;
 use entry::{Entry, Numbers};
+use parking_lot::Mutex;
+use scrub::Walk;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
@@ -48,6 +53,10 @@ pub struct Machine {
     revision: u64,
     last_stamp: Stamp,
     cut: Option<Cut>,
+    /// A cut's entries were not those that it began with.
+    is_damaged: bool,
+    /// The scrubber's, which has no more than the read side of the lock around the machine.
+    walk: Mutex<Option<Walk>>,
 }
 
 /// What a command did.
@@ -166,7 +175,11 @@ impl Machine {
             None => (1, revision),
         };
         let entry = Entry::pack(key, value, Numbers { version, create_revision, modify_revision: revision });
-        self.entry_hashes = self.entry_hashes.wrapping_add(entry.hash());
+        let entry_hash = entry.hash();
+        self.entry_hashes = self.entry_hashes.wrapping_add(entry_hash);
+        if let Some(walk) = self.walk.get_mut() {
+            walk.add(key, entry_hash);
+        }
         self.entry_bytes += entry.held_bytes();
         let previous = self.entries.replace(entry);
         let existed = previous.is_some();
@@ -187,7 +200,11 @@ impl Machine {
     /// Takes what was in the map under `key` until now out of the books, and leaves it to the cut.
     fn forget(&mut self, key: &[u8], previous: Option<Entry>) {
         if let Some(previous) = &previous {
-            self.entry_hashes = self.entry_hashes.wrapping_sub(previous.hash());
+            let entry_hash = previous.hash();
+            self.entry_hashes = self.entry_hashes.wrapping_sub(entry_hash);
+            if let Some(walk) = self.walk.get_mut() {
+                walk.subtract(key, entry_hash);
+            }
             self.entry_bytes -= previous.held_bytes();
         }
         if let Some(cut) = &mut self.cut {

@@ -22,6 +22,11 @@ impl<T> Replica<T> {
                 }
             }
             (self.applied, self.applied_term) = (entry.index, entry.term);
+            let index = LogIndex(entry.index);
+            if Marks::is_due(index) {
+                let hash = writer.hash().unwrap_or_else(|| self.state_hash());
+                self.marks.note(index, hash, self.ticks);
+            }
         }
         drop(writer);
         self.tell_applied();
@@ -46,7 +51,13 @@ impl<T> Replica<T> {
         match &mut self.machine {
             StateMachine::Kv => {
                 let decoded = command::decode(entry.data.clone()).unwrap_or_else(|error| unreadable(&error));
-                for command in decoded.commands {
+                let is_planted = self.config.mutation.is(Mutation::ApplyDifferently)
+                    && self.id.number().is_multiple_of(3)
+                    && entry.index.is_multiple_of(20);
+                for mut command in decoded.commands {
+                    if let (true, command::Command::Put { value, .. }) = (is_planted, &mut command) {
+                        *value = self.id.0.to_le_bytes().to_vec().into();
+                    }
                     let applied = writer.machine(command.encoded_len()).apply(decoded.stamp, &command);
                     if let Some(ticket) = tickets.next() {
                         out.replies.push((ticket, Ok(Reply::Applied(applied))));
@@ -81,6 +92,11 @@ struct Writer<'a> {
 impl<'a> Writer<'a> {
     fn new(view: &'a ShardView) -> Writer<'a> {
         Writer { view, guard: None, commands: 0, bytes: 0 }
+    }
+
+    /// The map's hash, if the lock is held already.
+    fn hash(&self) -> Option<u64> {
+        self.guard.as_ref().map(|machine| machine.hash())
     }
 
     /// The map, for one command of this size.

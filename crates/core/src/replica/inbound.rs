@@ -27,6 +27,7 @@ impl<T> Replica<T> {
         if last != self.last_grown.0 {
             self.last_grown = (last, self.ticks);
         }
+        self.mark();
         if self.snapshot_is_not_durable() {
             return;
         }
@@ -35,6 +36,17 @@ impl<T> Replica<T> {
         if self.is_leader() {
             self.reads.retry(self.ticks);
             self.leave_joint_if_stuck();
+        }
+    }
+
+    /// Publishes a hash for comparison. Before its first snapshot or entry a replica has none: its state stands for no
+    /// index.
+    fn mark(&mut self) {
+        if self.applied > LogIndex::BASE.0 {
+            let mut marks = std::mem::take(&mut self.marks);
+            marks.tick(LogIndex(self.applied), || self.state_hash(), self.ticks);
+            self.view.publish_point(marks.settled(self.ticks));
+            self.marks = marks;
         }
     }
 

@@ -44,12 +44,14 @@ use crate::command::Command;
 use crate::effects::{Effects, SnapshotWork};
 use crate::limits::*;
 use crate::log::item::{Base, ReplicaState};
+use crate::machine::hash::hash;
 use crate::machine::{Applied, Machine, Record, ScanPage};
 use crate::message::{RaftMessage, ShardReport};
 use crate::mutation::Mutation;
 use crate::system::{Group, SystemCommand, SystemMachine, SystemReply};
 use crate::time::{Moment, Stamp};
 use crate::types::{LogIndex, NodeId, ReplicaId, ShardId, Term};
+use crate::watch::Marks;
 use bytes::Bytes;
 use lease::Lease;
 use proposals::Proposals;
@@ -228,6 +230,10 @@ pub struct Replica<T> {
     heard: Option<(u64, Moment)>,
     /// The voters of every active configuration: one, or two while joint.
     configurations: Vec<Vec<ReplicaId>>,
+    /// Hashes to be compared with those of other replicas.
+    marks: Marks,
+    /// A snapshot was given up because memory is not what was written to it.
+    is_damaged: bool,
 }
 
 /// A `Ready` whose batch is not durable yet, and the messages that wait for it.
@@ -318,6 +324,8 @@ impl<T> Replica<T> {
             answered: BTreeMap::new(),
             heard: None,
             configurations: Vec::new(),
+            marks: Marks::default(),
+            is_damaged: false,
             raft,
         };
         replica.learn_configurations();
@@ -401,6 +409,7 @@ impl<T> Replica<T> {
         let proposed = self.proposals.drain();
         out.replies.extend(proposed.into_iter().map(|ticket| (ticket, Err(Failure::Unknown))));
         self.view.publish_lease(Moment::default());
+        self.view.close();
         if let Some(cutting) = self.cutting.take() {
             out.snapshots.push(SnapshotWork::Abandon { name: cutting.name().to_owned() });
         }
@@ -408,6 +417,19 @@ impl<T> Replica<T> {
             out.leadership.push((self.shard, Term(self.raft.raft.term), false));
         }
         self.base().snapshot.clone()
+    }
+
+    /// Whether a snapshot has shown that memory is not what was written to it: the replica must end.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged
+    }
+
+    /// The hash of the state as it is now, a function of the log up to here and of nothing else.
+    pub fn state_hash(&self) -> u64 {
+        match &self.machine {
+            StateMachine::Kv => self.view.machine().hash(),
+            StateMachine::System(system) => hash(&system.topology().encode()),
+        }
     }
 
     /// All that a restart needs besides the snapshot.

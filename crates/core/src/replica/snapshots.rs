@@ -99,6 +99,9 @@ impl<T> Replica<T> {
 
     fn cut_on(&mut self, out: &mut Effects<T>) {
         let Some(cutting) = &mut self.cutting else { return };
+        if self.is_damaged {
+            return;
+        }
         while cutting.under_way < CHUNKS_UNDER_WAY && !cutting.exhausted {
             let chunk = match &self.machine {
                 StateMachine::Kv => self.view.machine_mut().next_chunk(SNAPSHOT_CHUNK_BYTES),
@@ -109,6 +112,11 @@ impl<T> Replica<T> {
                 Some(payload) => {
                     cutting.under_way += 1;
                     out.snapshots.push(SnapshotWork::Chunk { shard, name, payload });
+                }
+                None if self.view.machine().is_damaged() => {
+                    // The replica ends with this drain, and gives the file up then: nobody could use it.
+                    self.is_damaged = true;
+                    return;
                 }
                 None => {
                     cutting.exhausted = true;

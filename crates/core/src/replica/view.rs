@@ -8,9 +8,10 @@
 use super::{Query, QueryReply};
 use crate::machine::Machine;
 use crate::time::Moment;
-use crate::types::{NodeId, ReplicaId, ShardId};
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::types::{LogIndex, NodeId, ReplicaId, ShardId};
+use crate::watch::Point;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// One shard's replica on this node, shared between its worker and the readers.
@@ -23,10 +24,14 @@ pub struct ShardView {
     /// When this state was last known to hold everything that was committed.
     fresh_at: AtomicU64,
     leader: AtomicU64,
+    /// No read is to be answered here any more, whatever else is published.
+    is_closed: AtomicBool,
+    /// What is told to the other nodes, for comparison.
+    point: Mutex<Option<(LogIndex, u64)>>,
 }
 
 impl ShardView {
-    pub(super) fn new(shard: ShardId, replica: ReplicaId, machine: Machine) -> ShardView {
+    pub(crate) fn new(shard: ShardId, replica: ReplicaId, machine: Machine) -> ShardView {
         ShardView {
             shard,
             replica,
@@ -34,6 +39,8 @@ impl ShardView {
             lease_until: AtomicU64::new(0),
             fresh_at: AtomicU64::new(0),
             leader: AtomicU64::new(0),
+            is_closed: AtomicBool::new(false),
+            point: Mutex::new(None),
         }
     }
 
@@ -43,14 +50,16 @@ impl ShardView {
             return None;
         }
         let machine = self.machine.read();
-        (clock().0 < self.lease_until.load(Ordering::Acquire)).then(|| query.answer(&machine))
+        let is_leased = clock().0 < self.lease_until.load(Ordering::Acquire);
+        (is_leased && !self.is_closed()).then(|| query.answer(&machine))
     }
 
     /// Answers `query` from a state that was the latest at most `bound` ago, or nothing where that can't be told.
     pub fn read_stale(&self, clock: impl FnOnce() -> Moment, bound: Duration, query: &Query) -> Option<QueryReply> {
         let machine = self.machine.read();
         let fresh_at = Moment(self.fresh_at.load(Ordering::Acquire));
-        (fresh_at > Moment::default() && clock().saturating_since(fresh_at) <= bound).then(|| query.answer(&machine))
+        let is_fresh = fresh_at > Moment::default() && clock().saturating_since(fresh_at) <= bound;
+        (is_fresh && !self.is_closed()).then(|| query.answer(&machine))
     }
 
     /// The node of the leader that this replica knows of.
@@ -70,15 +79,41 @@ impl ShardView {
         self.machine.read()
     }
 
-    pub(super) fn machine_mut(&self) -> RwLockWriteGuard<'_, Machine> {
+    /// Ends all reads here for good: the replica has ended, or must.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    /// Whether no read is answered here any more.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// The hash to be compared with that of other replicas, if there is one.
+    pub fn point(&self) -> Option<Point> {
+        let (index, hash) = (*self.point.lock())?;
+        Some(Point { shard: self.shard, replica: self.replica, index, hash })
+    }
+
+    /// Changes a bit of some entry behind the replica's back. False where the map is empty.
+    #[cfg(any(test, feature = "memory-faults"))]
+    pub fn flip_a_bit(&self, nth: usize, bit: u32) -> bool {
+        self.machine.write().flip_a_bit(nth, bit)
+    }
+
+    pub(super) fn publish_point(&self, point: Option<(LogIndex, u64)>) {
+        *self.point.lock() = point;
+    }
+
+    pub(crate) fn machine_mut(&self) -> RwLockWriteGuard<'_, Machine> {
         self.machine.write()
     }
 
-    pub(super) fn publish_lease(&self, until: Moment) {
+    pub(crate) fn publish_lease(&self, until: Moment) {
         self.lease_until.store(until.0, Ordering::Release);
     }
 
-    pub(super) fn publish_fresh(&self, at: Moment) {
+    pub(crate) fn publish_fresh(&self, at: Moment) {
         self.fresh_at.fetch_max(at.0, Ordering::AcqRel);
     }
 

@@ -23,6 +23,7 @@ use crate::replica::{Failure, Origin, Query, Replica, ReplicaConfig, ReplicaStat
 use crate::system::{SystemMachine, Topology};
 use crate::time::{Moment, Now, Stamp};
 use crate::types::{NodeId, ReplicaId, ShardId};
+use crate::watch::Distrust;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -159,20 +160,28 @@ impl<T> Worker<T> {
             self.dirty.insert(shard);
             if let Err(fault) = replica.step(now, from, message) {
                 tracing::error!(%shard, replica = %to, "replica stopped: {fault}");
-                self.stop(shard, to);
+                self.stop(shard, to, Distrust::Log);
             }
         }
     }
 
+    /// This replica can't be trusted for this reason, and ends if it still runs here.
+    pub fn handle_distrust(&mut self, shard: ShardId, id: ReplicaId, why: Distrust) {
+        if self.replicas.get(&shard).is_some_and(|replica| replica.id() == id) {
+            tracing::error!(%shard, replica = %id, "replica stopped: {why}");
+            self.stop(shard, id, why);
+        }
+    }
+
     /// A replica that can't go on. It stays on the disk and counts as lost; its node asks for a new one.
-    fn stop(&mut self, shard: ShardId, id: ReplicaId) {
+    fn stop(&mut self, shard: ShardId, id: ReplicaId, why: Distrust) {
         if let Some(replica) = self.replicas.remove(&shard) {
             // Its snapshot stays, for an operator to look at; the next start of the node clears it away.
             replica.retire(&mut self.out);
         }
         self.dirty.remove(&shard);
         self.out.views.push((shard, None));
-        self.out.lost.push((shard, id));
+        self.out.lost.push((shard, id, why));
     }
 
     /// The node could not be reached: what was sent to its replicas may be lost.
@@ -347,6 +356,10 @@ impl<T> Worker<T> {
             if replica.flush(now, &mut self.batch, &mut self.out) {
                 more = true;
                 self.dirty.insert(shard);
+            }
+            if replica.is_damaged() {
+                let id = replica.id();
+                self.handle_distrust(shard, id, Distrust::Memory);
             }
         }
         if !self.batch.items.is_empty() {

@@ -485,7 +485,7 @@ fn a_lost_log_stops_the_replica_instead_of_the_process() {
     let worker = group.workers.get_mut(&victim).unwrap();
     worker.handle_raft(group.now, [message]);
     let (effects, _) = worker.flush(Now { moment: group.now, wall: Wall(0) });
-    assert_eq!(effects.lost, [(SHARD, own)]);
+    assert_eq!(effects.lost, [(SHARD, own, Distrust::Log)]);
     assert_eq!(worker.replicas().count(), 0);
 }
 

@@ -21,7 +21,7 @@ pub async fn knowledge(shell: &Shell) -> Result<Knowledge, Status> {
 
 /// The same as a message.
 pub async fn own(shell: &Shell) -> Result<GossipResponse, Status> {
-    let Knowledge { status, rounds, refused } = knowledge(shell).await?;
+    let Knowledge { status, rounds, refused, .. } = knowledge(shell).await?;
     let topology = shell.routing.topology();
     let members = status.members.into_iter().map(|member| {
         let name = topology.nodes.get(&member.node).map(|known| known.name.clone());
@@ -81,6 +81,7 @@ fn member(member: MemberStatus, name: String) -> GossipMember {
             Fact::Epoch(epoch) => message.epoch = epoch.0,
             Fact::Build(version) => message.build_version = version,
             Fact::Leads(leads) => message.shards_led = leads.len() as u32,
+            Fact::Points(..) => {}
             Fact::Load(load) => (message.keys, message.key_value_bytes) = (load.keys, load.key_value_bytes),
         }
     }

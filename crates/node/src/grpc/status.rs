@@ -8,6 +8,7 @@ use crate::shell::Shell;
 use ringfort_core::replica::ReplicaStatus as CoreStatus;
 use ringfort_core::system::{Standing, Topology};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
+use ringfort_core::watch;
 use ringfort_proto::outcome;
 use ringfort_proto::v1::cluster_client::ClusterClient;
 use ringfort_proto::v1::*;
@@ -60,8 +61,14 @@ pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
     let here =
         |replica: &CoreStatus| ShardStatus { key_value_bytes: size(replica.shard), ..shard_here(&topology, replica) };
     let mut shards: Vec<ShardStatus> = replicas.iter().map(here).collect();
-    for (shard, replica) in lost {
-        let member = ReplicaStatus { offline: true, ..member_of(replica, ReplicaRole::Voter) };
+    for (shard, replica, why) in lost {
+        let distrust = match why {
+            watch::Distrust::Log => Distrust::Log,
+            watch::Distrust::Memory => Distrust::Memory,
+            watch::Distrust::Odd => Distrust::Odd,
+        };
+        let member =
+            ReplicaStatus { offline: true, distrust: distrust.into(), ..member_of(replica, ReplicaRole::Voter) };
         shards.push(ShardStatus { members: vec![member], ..place_of(&topology, shard) });
     }
     let moves = progress.map(|progress| MoveStatus {
@@ -75,13 +82,15 @@ pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
         shards,
         paused: topology.paused,
         moves,
+        divergences: Vec::new(),
     })
 }
 
 /// What all nodes know that can be reached in time.
 pub async fn gather(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
     let (topology, members) = (shell.routing.topology(), shell.routing.members());
-    let gossip = gossip::knowledge(shell).await?.status;
+    let told = gossip::knowledge(shell).await?;
+    let gossip = told.status;
     let mut asked = JoinSet::new();
     for (&node, member) in members.iter().filter(|(node, _)| **node != shell.node) {
         let address = member.grpc_address.clone();
@@ -120,7 +129,18 @@ pub async fn gather(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
         paused: topology.paused,
         // A leader that was deposed may not know it yet: the one that is ahead counts.
         moves: parts.values().max_by_key(|part| (part.moves.is_some(), part.epoch)).and_then(|part| part.moves),
+        divergences: told.divergences.iter().map(divergence).collect(),
     })
+}
+
+fn divergence(divergence: &watch::Divergence) -> Divergence {
+    let node = |replica: &ReplicaId| replica.node().0;
+    Divergence {
+        shard: divergence.shard.0,
+        index: divergence.index.0,
+        nodes: divergence.hashes.keys().map(node).collect(),
+        odd: divergence.odd.iter().map(node).collect(),
+    }
 }
 
 fn standing_of(topology: &Topology, node: NodeId) -> NodeStanding {
@@ -211,7 +231,11 @@ fn merge(topology: &Topology, shard: ShardId, parts: &BTreeMap<NodeId, StatusRes
     };
     for member in &mut merged.members {
         let view = views.get(&NodeId(member.node));
-        let own = view.and_then(|view| view.members.iter().find(|own| own.replica == member.replica));
+        // A node may have a replica that can't be run and the one that is to take its place.
+        let part = parts.get(&NodeId(member.node));
+        let here = part.into_iter().flat_map(|part| &part.shards).filter(|status| status.shard == shard.0);
+        let own = here.flat_map(|status| &status.members).find(|own| own.replica == member.replica);
+        member.distrust = own.map_or(0, |own| own.distrust);
         member.offline = !parts.contains_key(&NodeId(member.node)) || own.is_some_and(|own| own.offline);
         let applied = view.filter(|_| own.is_some()).map_or(0, |view| view.applied_index);
         member.lag = merged.applied_index.saturating_sub(applied);

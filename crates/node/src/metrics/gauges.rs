@@ -55,7 +55,7 @@ impl Gauges {
                 "moves_left",
                 "Replicas of the cluster that are still to arrive; known to the system shard's leader, 0 elsewhere.",
             ),
-            lost: maker.gauge("lost_replicas", "Replicas here that can't be run, because their log can't be trusted."),
+            lost: maker.gauge("lost_replicas", "Replicas here that can't be run, because they can't be trusted."),
             silence_seconds: maker.gauges(
                 "node_silence_seconds",
                 "For how long nothing was heard of another node, by its name.",
@@ -118,6 +118,7 @@ impl Metrics {
         let knowledge = status::knowledge(shell).await?;
         let gossip = gossip::knowledge(shell).await?;
         self.gossip.set(&gossip);
+        self.watch.set(&gossip);
         self.gauges.set(&replicas, &topology);
         self.gauges.set_silences(&topology, &gossip.status.members);
         self.gauges.moves_left.set(knowledge.progress.map_or(0, |progress| progress.left as i64));

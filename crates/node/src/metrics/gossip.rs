@@ -56,7 +56,7 @@ impl Gossip {
 
     /// Takes over what the gossip thread knows.
     pub(super) fn set(&self, knowledge: &Knowledge) {
-        let Knowledge { status, rounds, refused } = knowledge;
+        let Knowledge { status, rounds, refused, .. } = knowledge;
         raise(&self.rounds, *rounds);
         for (kind, count) in refused {
             raise(&self.refused.with_label_values(&[kind]), *count);

@@ -12,6 +12,7 @@ mod gauges;
 mod gossip;
 mod process;
 mod requests;
+mod watch;
 
 pub use requests::Operation;
 
@@ -46,6 +47,7 @@ pub struct Metrics {
     pub snapshots_sent: Outcomes,
     pub snapshots_received: Outcomes,
     pub gossip: gossip::Gossip,
+    pub watch: watch::Watch,
     gauges: Gauges,
     process: Process,
 }
@@ -117,6 +119,7 @@ impl Metrics {
             snapshots_sent: outcomes("snapshots_sent_total", "Snapshots sent to other nodes."),
             snapshots_received: outcomes("snapshots_received_total", "Snapshots that other nodes sent."),
             gossip: gossip::Gossip::new(&maker),
+            watch: watch::Watch::new(&maker),
             gauges: Gauges::new(&maker),
             process: Process::new(&maker.0),
             registry: maker.0,

@@ -6,7 +6,7 @@ use crate::network::{Endpoint, Link};
 use crate::options::Episodes;
 use crate::random::Random;
 use ringfort_core::time::Moment;
-use ringfort_core::types::NodeId;
+use ringfort_core::types::{NodeId, ReplicaId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -72,6 +72,8 @@ pub(super) struct Faults {
     pub counts: BTreeMap<&'static str, u64>,
     down: BTreeSet<NodeId>,
     dead: BTreeSet<NodeId>,
+    /// The replica whose memory was damaged.
+    damaged: Option<(ShardId, ReplicaId)>,
 }
 
 /// A node that hears everybody, and the one of two groups that it will not hear in the end.
@@ -102,6 +104,7 @@ impl Faults {
             counts: BTreeMap::new(),
             down: BTreeSet::new(),
             dead: BTreeSet::new(),
+            damaged: None,
         }
     }
 
@@ -200,6 +203,34 @@ impl Cluster {
         }
         self.start_node(id)?;
         Ok(true)
+    }
+
+    /// Flips a bit in the memory of one replica. Only with three nodes or more, whose every shard has a quorum elsewhere.
+    /// Returns whether there was one.
+    pub(super) fn damage_memory(&mut self) -> bool {
+        let present: Vec<NodeId> = self.present().map(|(id, _)| id).collect();
+        if !self.options.faults.memory || present.len() < 3 {
+            return false;
+        }
+        let id = *self.faults.random.pick(&present);
+        let random = &mut self.faults.random;
+        self.faults.damaged = self.nodes.get_mut(&id).and_then(|node| node.damage_memory(random));
+        let is_damaged = self.faults.damaged.is_some();
+        self.invariants.expects_divergence = is_damaged;
+        *self.faults.counts.entry("memory damaged").or_default() += u64::from(is_damaged);
+        is_damaged
+    }
+
+    /// The replica whose memory was damaged is gone, an alarm has told why, and the cluster is as it should be.
+    pub(super) fn is_healed(&mut self) -> bool {
+        let Some((shard, damaged)) = self.faults.damaged else { return true };
+        let running = || self.nodes.values().filter_map(super::Node::running);
+        let mut held = running().flat_map(|node| node.replicas().map(|held| (held.shard(), held.id())));
+        let still_runs = held.any(|held| held == (shard, damaged));
+        let is_told = running().any(|node| !node.alarms().is_empty());
+        let is_over = running().all(|node| node.divergences() == 0);
+        drop(held);
+        !still_runs && is_told && is_over && self.tidy_up()
     }
 
     /// Plans the next episode of a fault, if its class is on.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | at most one leader a term | Raft paper, figure 3, election safety |
 //! | equal state at equal index | Raft paper, figure 3, state machine safety |
+//! | the divergence watch raises no alarm without damage | `core::watch` |
 //! | at most one replica of a shard may serve reads by itself | Raft thesis, 6.4.1 |
 //!
 //! Those of configurations and topologies are in [`Configurations`].
@@ -22,6 +23,8 @@ pub(super) struct Invariants {
     leaders: BTreeMap<(ShardId, Term), NodeId>,
     states: BTreeMap<ShardId, BTreeMap<LogIndex, (u64, NodeId)>>,
     configurations: Configurations,
+    /// Replicas may differ, and memory be damaged: that is what the run is about.
+    pub expects_divergence: bool,
 }
 
 impl Invariants {
@@ -29,6 +32,9 @@ impl Invariants {
     pub fn check(&mut self, now: Moment, id: NodeId, nodes: &BTreeMap<NodeId, Node>) -> Result<(), String> {
         let Some(running) = nodes.get(&id).and_then(Node::running) else { return Ok(()) };
         self.configurations.check(running, nodes)?;
+        if let (Some(alarm), false) = (running.alarms().first(), self.expects_divergence) {
+            return Err(format!("node {id} raised an alarm without a reason: {alarm}"));
+        }
         for replica in running.replicas() {
             let (shard, position) = (replica.shard(), replica.position());
             if position.is_leader {
@@ -37,7 +43,7 @@ impl Invariants {
                     return Err(format!("nodes {leader} and {id} both lead shard {shard} in term {}", position.term));
                 }
             }
-            if shard != ShardId::SYSTEM {
+            if shard != ShardId::SYSTEM && !self.expects_divergence {
                 let hash = replica.view().machine().hash();
                 let states = self.states.entry(shard).or_default();
                 let (known, by) = *states.entry(position.applied).or_insert((hash, id));

@@ -10,7 +10,7 @@
 //! nodes come and go ([`operator`]). *Liveness*: all faults end, crashed nodes start again, pauses and drains are taken
 //! back, and within [`RECOVERY`] every shard must have its replicas, caught up, on the nodes that are there. Then
 //! one node of three or more may find bits of its disk flipped, and what it can't trust must be replaced from the
-//! others. Before and after that all nodes must hold the same of the eventual keyspace ([`eventual`]). At last each key
+//! others; so must be a replica in whose memory a bit is flipped after that. Before and after what happens to the disk all nodes must hold the same of the eventual keyspace ([`eventual`]). At last each key
 //! must be read. Throughout, [`invariants`] are checked after every drain, and in the end the clients' history must be
 //! linearizable.
 //!
@@ -48,6 +48,9 @@ use std::time::Duration;
 /// Simulated time within which a cluster without faults must be as it should be.
 const RECOVERY: Duration = Duration::from_secs(60);
 
+/// Replicas that differ are found within this time after the last write.
+const WATCHED: Duration = Duration::from_secs(30);
+
 /// How long a node is down whose controller was to crash.
 const CONTROLLER_DOWN: Duration = Duration::from_secs(1);
 
@@ -62,6 +65,17 @@ pub fn run(options: Options) -> Outcome {
 /// Runs it with a planted bug.
 pub fn run_mutated(options: Options, mutation: Mutation) -> Outcome {
     Cluster::new(options, mutation).outcome()
+}
+
+/// Runs it with a planted bug that makes replicas differ, until after the faults the watch has had time to find that and
+/// the cluster is whole again. Histories and states are not checked. Returns what the watch found, too.
+pub fn run_diverging(options: Options, mutation: Mutation) -> (Outcome, Vec<String>) {
+    let mut cluster = Cluster::new(options, mutation);
+    cluster.invariants.expects_divergence = true;
+    let failure = cluster.diverge().err();
+    let running = cluster.nodes.values().filter_map(Node::running);
+    let alarms = running.flat_map(|running| running.alarms().to_vec()).collect();
+    (Outcome { failure, ..cluster.outcome_so_far() }, alarms)
 }
 
 /// Runs it, and crashes the node whose controller asks for something for the `act`th time, right after that. Returns how
@@ -130,16 +144,38 @@ impl Cluster {
 
     fn outcome(&mut self) -> Outcome {
         let failure = self.run().err();
+        Outcome { failure, ..self.outcome_so_far() }
+    }
+
+    fn outcome_so_far(&self) -> Outcome {
         Outcome {
             simulated: self.now.saturating_since(START),
             operations: self.clients.completed(),
             events: self.count_events(),
             fingerprint: self.trace.fingerprint(),
-            failure,
+            failure: None,
         }
     }
 
     fn run(&mut self) -> Result<(), String> {
+        self.work()?;
+        self.end()
+    }
+
+    fn diverge(&mut self) -> Result<(), String> {
+        self.work()?;
+        self.end_faults()?;
+        self.end_eventual();
+        self.run_until_moment(self.now + WATCHED)?;
+        let is_whole = |cluster: &mut Cluster| {
+            let differ = cluster.nodes.values().filter_map(Node::running).any(|running| running.divergences() > 0);
+            !differ && cluster.is_settled()
+        };
+        self.run_until(RECOVERY, is_whole, "the watch's alarms did not end")
+    }
+
+    /// The first nodes form a cluster, which works under faults.
+    fn work(&mut self) -> Result<(), String> {
         self.add_node()?;
         self.run_until(RECOVERY, Cluster::is_settled, "the first node did not begin to serve")?;
         for _ in 1..self.options.nodes {
@@ -151,8 +187,11 @@ impl Cluster {
         self.clients.begin(self.now, &mut self.agenda);
         self.begin_eventual();
         let end = self.now + self.options.duration;
-        self.run_until_moment(end)?;
+        self.run_until_moment(end)
+    }
 
+    /// All faults end, and everything must be as it should.
+    fn end(&mut self) -> Result<(), String> {
         self.end_faults()?;
         self.end_eventual();
         self.run_until(RECOVERY, Cluster::tidy_up, "the cluster did not recover after all faults had ended")?;
@@ -169,6 +208,16 @@ impl Cluster {
             self.run_until(RECOVERY, Cluster::tidy_up, "the cluster did not replace what was corrupted")?;
             self.run_until(eventual::CONVERGENCE, |cluster| cluster.is_converged(), unequal)?;
             self.check_eventual()?;
+        }
+        // What was corrupted a moment ago may not be missed yet: one replica of a shard at a time.
+        self.run_until_moment(self.now + eventual::REST)?;
+        self.run_until(RECOVERY, Cluster::tidy_up, "the cluster does not stay recovered")?;
+        if self.damage_memory() {
+            self.run_until(
+                RECOVERY,
+                Cluster::is_healed,
+                "the cluster did not replace the replica whose memory was damaged",
+            )?;
         }
         self.clients.read_everything(self.now, &mut self.agenda);
         self.run_until(RECOVERY, Cluster::is_read, "a key could not be read after all faults had ended")?;

@@ -256,6 +256,7 @@ fn options(nodes: usize, shards: usize, moves: usize, replace_after: Duration) -
             stalls: None,
             slow_disks: None,
             corruption: false,
+            memory: false,
             clock_drift: false,
             wall_steps: None,
         },

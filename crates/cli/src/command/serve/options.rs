@@ -5,7 +5,7 @@
 
 use crate::client_options::parse_duration;
 use clap::{ArgAction, Args, ValueEnum};
-use ringfort_node::{CONCURRENT_MOVES, GossipConfig, NodeConfig, ReadMode};
+use ringfort_node::{CONCURRENT_MOVES, GossipConfig, NodeConfig, ReadMode, SCRUB_BYTES_PER_SECOND};
 use ringfort_ring::ShardCount;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
@@ -145,6 +145,11 @@ pub struct Serve {
     )]
     pub gossip_fan_out: u8,
 
+    /// Bytes of keys and values a second that this node compares with what was written to them, to find memory that is
+    /// damaged; 0 for none.
+    #[arg(long, env = "RINGFORT_SCRUB_RATE", value_name = "BYTES", default_value_t = SCRUB_BYTES_PER_SECOND)]
+    pub scrub_rate: u64,
+
     /// The address to listen on, with all ports. One that other machines reach needs --insecure.
     #[arg(long, env = "RINGFORT_LISTEN", value_name = "IP", default_value = "127.0.0.1")]
     pub listen: IpAddr,
@@ -262,6 +267,7 @@ impl Serve {
                 fan_out: self.gossip_fan_out.into(),
                 ..GossipConfig::default()
             },
+            scrub_rate: self.scrub_rate,
         }
     }
 }

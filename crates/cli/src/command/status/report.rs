@@ -3,7 +3,7 @@
 use super::shard_name;
 use super::verdict::{SYSTEM_SHARD, Verdict};
 use ringfort_client::v1::{
-    NodeStanding, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, Standing, StatusResponse,
+    self, Distrust, NodeStanding, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, Standing, StatusResponse,
 };
 use serde::Serialize;
 
@@ -21,6 +21,19 @@ pub struct Report<'a> {
     moves: Option<Moves>,
     nodes: Vec<Node<'a>>,
     shards: Vec<Shard>,
+    /// Shards whose replicas were found to differ.
+    divergences: Vec<Divergence<'a>>,
+}
+
+#[derive(Serialize)]
+struct Divergence<'a> {
+    /// A number, or "system".
+    shard: String,
+    index: u64,
+    /// The ids of the nodes whose replicas were compared.
+    nodes: &'a [u64],
+    /// Those that most others contradict; none where there is no majority.
+    odd: &'a [u64],
 }
 
 #[derive(Serialize)]
@@ -77,6 +90,8 @@ struct Member {
     lag: u64,
     caught_up: bool,
     offline: bool,
+    /// Why it can't be trusted: log, memory or odd; null where it can.
+    distrust: Option<&'static str>,
 }
 
 impl<'a> Report<'a> {
@@ -94,7 +109,17 @@ impl<'a> Report<'a> {
             }),
             nodes: status.nodes.iter().map(node).collect(),
             shards: status.shards.iter().map(shard).collect(),
+            divergences: status.divergences.iter().map(divergence).collect(),
         }
+    }
+}
+
+fn divergence(divergence: &v1::Divergence) -> Divergence<'_> {
+    Divergence {
+        shard: shard_name(divergence.shard),
+        index: divergence.index,
+        nodes: &divergence.nodes,
+        odd: &divergence.odd,
     }
 }
 
@@ -141,6 +166,12 @@ fn member(member: &ReplicaStatus) -> Member {
         lag: member.lag,
         caught_up: member.caught_up,
         offline: member.offline,
+        distrust: match member.distrust() {
+            Distrust::None => None,
+            Distrust::Log => Some("log"),
+            Distrust::Memory => Some("memory"),
+            Distrust::Odd => Some("odd"),
+        },
     }
 }
 
@@ -189,6 +220,7 @@ mod tests {
             }],
             paused: true,
             moves: Some(MoveStatus { left: 3, estimate_ms: 0 }),
+            divergences: vec![v1::Divergence { shard: 4, index: 64, nodes: vec![1, 2, 3], odd: vec![2] }],
         };
         let verdict = judge(&status);
         let json = serde_json::to_value(Report::new(&status, &verdict)).unwrap();
@@ -210,8 +242,10 @@ mod tests {
                 "key_value_bytes": 0,
                 "members": [{
                     "node": 1, "replica": 2, "role": "voter", "lag": 0, "caught_up": true, "offline": false,
+                    "distrust": null,
                 }],
             }],
+            "divergences": [{"shard": "4", "index": 64, "nodes": [1, 2, 3], "odd": [2]}],
         });
         assert_eq!(json, expected);
     }

@@ -6,7 +6,9 @@
 
 use super::shard_name;
 use crate::text::{duration, escaped};
-use ringfort_client::v1::{NodeStanding, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse};
+use ringfort_client::v1::{
+    Distrust, NodeStanding, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -47,7 +49,9 @@ pub fn judge(status: &StatusResponse) -> Verdict {
     let silent: Vec<&NodeStatus> = status.nodes.iter().filter(|node| !node.alive).collect();
     let answering = |member: &&ReplicaStatus| served_by(member.node);
     let offline = shards().flat_map(|shard| &shard.members).filter(answering).filter(|member| member.offline);
+    let offline = offline.filter(|member| !has_wrong_state(member));
     let offline: BTreeSet<u64> = offline.map(|member| member.node).collect();
+    let wrong = wrong_states(status, can_serve);
     // Only a leader knows who has caught up, and without one nobody does.
     let served = || {
         let members = shards().filter(|shard| can_serve(shard)).flat_map(|shard| &shard.members);
@@ -70,6 +74,8 @@ pub fn judge(status: &StatusResponse) -> Verdict {
         };
         clauses.push(format!("{} has been silent for {}: {advice}", name(node), seconds(node.silent_ms)));
     }
+    let are_wrong = !wrong.is_empty();
+    clauses.extend(wrong);
     if !offline.is_empty() {
         let names: Vec<String> = offline.iter().map(|node| name(nodes[node])).collect();
         clauses.push(format!("replicas are offline on {}: see its log for the reason", some_of(&names)));
@@ -87,7 +93,7 @@ pub fn judge(status: &StatusResponse) -> Verdict {
         });
         clauses.push(format!("{} being added{}: wait", counted(arriving, "replica"), estimate.unwrap_or_default()));
     }
-    if !lost.is_empty() && silent.is_empty() && offline.is_empty() {
+    if !lost.is_empty() && silent.is_empty() && offline.is_empty() && !are_wrong {
         clauses.push("an election should end this within seconds; if it does not, see the nodes' logs".to_owned());
     }
     let healthy = clauses.is_empty();
@@ -115,6 +121,55 @@ pub fn judge(status: &StatusResponse) -> Verdict {
         sentence.push_str(clause);
     }
     Verdict { sentence, node_failures_tolerated: tolerated as u32, healthy }
+}
+
+/// Whether a replica was stopped for what it held, and not for its log.
+fn has_wrong_state(member: &ReplicaStatus) -> bool {
+    matches!(member.distrust(), Distrust::Memory | Distrust::Odd)
+}
+
+/// Replicas that hold something wrong, or of which nobody knows which is right.
+fn wrong_states(status: &StatusResponse, can_serve: impl Fn(&ShardStatus) -> bool) -> Vec<String> {
+    let node = |id: u64| status.nodes.iter().find(|node| node.id == id).map_or_else(|| format!("node {id}"), name);
+    let mut clauses = Vec::new();
+    for shard in &status.shards {
+        for member in shard.members.iter().filter(|member| has_wrong_state(member)) {
+            let node = node(member.node);
+            let what = match member.distrust() {
+                Distrust::Memory => format!("memory of shard {} is damaged on {node}", shard_name(shard.shard)),
+                _ => format!("shard {} on {node} is not what the others hold", shard_name(shard.shard)),
+            };
+            let next = match can_serve(shard) {
+                true => {
+                    "it serves no more there and comes from the others: wait, and have that machine's memory checked"
+                        .to_owned()
+                }
+                false => {
+                    format!("it serves no more there: start {node} again, so that it reads the shard from its disk")
+                }
+            };
+            clauses.push(format!("{what}, {next}"));
+        }
+    }
+    for divergence in &status.divergences {
+        let shard = status.shards.iter().find(|shard| shard.shard == divergence.shard);
+        let is_told = shard.is_some_and(|shard| shard.members.iter().any(has_wrong_state));
+        if is_told {
+            continue;
+        }
+        let nodes = if divergence.odd.is_empty() { &divergence.nodes } else { &divergence.odd };
+        let names: Vec<String> = nodes.iter().map(|&id| node(id)).collect();
+        let shard = shard_name(divergence.shard);
+        clauses.push(match divergence.odd.is_empty() {
+            true => format!(
+                "the replicas of shard {shard} on {} differ, and there is no majority to tell which is wrong: see \
+                 \"Replicas that differ\" in the manual",
+                some_of(&names)
+            ),
+            false => format!("shard {shard} on {} is not what the others hold: wait", some_of(&names)),
+        });
+    }
+    clauses
 }
 
 /// What an operator has ordered and may have forgotten. Nothing is wrong with it.
@@ -181,6 +236,7 @@ fn some_of(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringfort_client::v1::Divergence;
 
     /// A healthy cluster of `nodes` nodes with two shards and the system shard, each on the first three nodes.
     fn cluster(nodes: u64) -> StatusResponse {
@@ -325,6 +381,36 @@ mod tests {
             &status,
             "3 nodes, 2 shards, tolerates no node failure; replicas are offline on node3: see its log for the reason",
         );
+    }
+
+    #[test]
+    fn replicas_with_a_wrong_state_are_told_with_what_comes_next() {
+        let mut status = cluster(3);
+        let member = &mut status.shards[1].members[2];
+        (member.offline, member.caught_up) = (true, false);
+        member.set_distrust(Distrust::Memory);
+        status.divergences = vec![Divergence { shard: 1, index: 64, nodes: vec![1, 2, 3], odd: vec![3] }];
+        assert_says(
+            &status,
+            "3 nodes, 2 shards, tolerates no node failure; memory of shard 1 is damaged on node3, it serves no more there \
+             and comes from the others: wait, and have that machine's memory checked",
+        );
+        status.shards[1].members[1].offline = true;
+        status.shards[1].members[1].set_distrust(Distrust::Odd);
+        status.shards[1].members.truncate(2);
+        assert_says(
+            &status,
+            "3 nodes, 2 shards; 1 shard without a leader or a quorum (1); shard 1 on node2 is not what the others hold, \
+             it serves no more there: start node2 again, so that it reads the shard from its disk",
+        );
+        let mut status = cluster(3);
+        status.divergences = vec![Divergence { shard: 1, index: 64, nodes: vec![1, 2], odd: vec![] }];
+        assert_says(
+            &status,
+            "3 nodes, 2 shards, tolerates 1 node failure; the replicas of shard 1 on node1, node2 differ, and there is no \
+             majority to tell which is wrong: see \"Replicas that differ\" in the manual",
+        );
+        assert!(!judge(&status).healthy);
     }
 
     #[test]

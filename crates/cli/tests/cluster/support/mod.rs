@@ -96,6 +96,11 @@ impl Node {
         self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
     }
 
+    /// The number of the process.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
+    }
+
     /// The most memory that the process has had so far.
     pub fn peak_memory_bytes(&self) -> u64 {
         let id = self.process.as_ref().expect("it runs").id();

@@ -22,6 +22,7 @@ impl Running {
         if self.gossip.rounds() > rounds {
             self.control.handle_liveness(now.moment, self.gossip.all_liveness(now.moment));
         }
+        self.compare(out);
         out.tasks.push((When::Local(self.gossip.next_tick()), Task::Gossip));
         self.perform_gossip(out);
     }

@@ -3,6 +3,7 @@
 mod gossip;
 mod message;
 mod running;
+mod watch;
 
 use super::{Wake, World};
 use crate::clock::NodeClock;
@@ -19,7 +20,7 @@ use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{self, Failure, ReplicaConfig};
 use ringfort_core::system::{Member, Standing, Topology};
 use ringfort_core::time::Moment;
-use ringfort_core::types::{ClusterId, Identity, NodeId};
+use ringfort_core::types::{ClusterId, Identity, NodeId, ReplicaId, ShardId};
 use ringfort_ring::ShardCount;
 use running::Settings;
 pub(super) use running::{CONTROLLER_ACTS, Running};
@@ -40,6 +41,7 @@ pub(super) enum Task {
     SnapshotTimedOut(u64),
     AskToJoin,
     Gossip,
+    Scrub,
 }
 
 pub(super) struct Node {
@@ -185,6 +187,7 @@ impl Node {
         self.state = State::Running(Box::new(running));
         self.plan(Task::Control, world.now, world);
         self.plan(Task::Gossip, world.now, world);
+        self.plan(Task::Scrub, world.now, world);
         for worker in 0..self.settings.workers {
             self.plan(Task::Drain(worker), world.now, world);
         }
@@ -243,6 +246,16 @@ impl Node {
             State::Running(running) => Some(running),
             State::Down | State::Joining(_) | State::Gone => None,
         }
+    }
+
+    /// Flips a bit in the memory of one of its replicas: which one, if one has anything in it.
+    pub fn damage_memory(&mut self, random: &mut Random) -> Option<(ShardId, ReplicaId)> {
+        let views: Vec<_> = self.running()?.views().filter(|view| view.size().0 > 0).cloned().collect();
+        if views.is_empty() {
+            return None;
+        }
+        let view = random.pick(&views);
+        view.flip_a_bit(random.below(1 << 20) as usize, random.below(7) as u32).then_some((view.shard, view.replica))
     }
 
     pub fn run(&mut self, task: Task, world: &mut World) {

@@ -1,6 +1,7 @@
 //! A node that runs: workers, their inboxes, the log writer, snapshots, the controller.
 
 use super::gossip::{EventualTicket, GOSSIP};
+use super::watch::SCRUB_BYTES_PER_SECOND;
 use super::{Answer, Message, Task, Ticket};
 use crate::network::Endpoint;
 use crate::random::Random;
@@ -19,6 +20,7 @@ use ringfort_core::snapshot::{Received, SnapshotError, SnapshotHeader, SnapshotR
 use ringfort_core::system::{Standing, SystemCommand, SystemReply, Topology};
 use ringfort_core::time::{Moment, Now};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
+use ringfort_core::watch::{Distrust, Scrubber, Watch};
 use ringfort_core::worker::{Request, Worker, WorkerConfig, worker_of};
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -68,7 +70,7 @@ pub struct Outbox {
 }
 
 /// What comes into a worker's inbox.
-enum Input {
+pub(super) enum Input {
     Raft(Vec<RaftMessage>),
     Request { shard: ShardId, request: Request, ticket: Ticket },
     Persisted(u64),
@@ -79,6 +81,7 @@ enum Input {
     SnapshotSent { shard: ShardId, to: ReplicaId, arrived: bool },
     Snapshot(Box<(RaftMessage, String, Restored)>),
     LogPressure(ShardId),
+    Distrust { shard: ShardId, replica: ReplicaId, why: Distrust },
 }
 
 struct Slot {
@@ -103,7 +106,10 @@ pub struct Running {
     log_under_way: Vec<(usize, u64)>,
     writers: BTreeMap<String, SnapshotWriter<MemDisk>>,
     sends: BTreeMap<u64, (ShardId, ReplicaId)>,
-    views: BTreeMap<ShardId, Arc<ShardView>>,
+    pub(super) views: BTreeMap<ShardId, Arc<ShardView>>,
+    pub(super) watch: Watch,
+    pub(super) scrubber: Scrubber,
+    pub(super) alarms: Vec<String>,
     random: Random,
     next_send: u64,
     received: u64,
@@ -147,7 +153,7 @@ impl Running {
         let addresses = topology.nodes.get(&node)?.addresses();
         let mut control = Control::new(node, topology, addresses, settings.control, now);
         for (shard, replica) in boot.lost {
-            control.handle_lost_replica(shard, replica);
+            control.handle_lost_replica(shard, replica, Distrust::Log);
         }
         Some(Running {
             node,
@@ -164,6 +170,9 @@ impl Running {
             writers: BTreeMap::new(),
             sends: BTreeMap::new(),
             views: BTreeMap::new(),
+            watch: Watch::new(node),
+            scrubber: Scrubber::new(SCRUB_BYTES_PER_SECOND, now),
+            alarms: Vec::new(),
             random,
             next_send: 0,
             received: 0,
@@ -204,6 +213,7 @@ impl Running {
             Task::LogSynced => self.log_synced(now, out),
             Task::SnapshotTimedOut(send) => self.snapshot_sent(send, false, out),
             Task::Gossip => self.tick_gossip(now, out),
+            Task::Scrub => self.scrub(now, out),
             Task::AskToJoin => {}
         }
     }
@@ -254,7 +264,7 @@ impl Running {
         }
     }
 
-    fn give(&mut self, shard: ShardId, input: Input, out: &mut Outbox) {
+    pub(super) fn give(&mut self, shard: ShardId, input: Input, out: &mut Outbox) {
         self.give_to(worker_of(shard, self.settings.workers), input, out);
     }
 
@@ -287,6 +297,7 @@ impl Running {
                     worker.handle_snapshot(message, name, restored);
                 }
                 Input::LogPressure(shard) => worker.handle_log_pressure(shard),
+                Input::Distrust { shard, replica, why } => worker.handle_distrust(shard, replica, why),
             }
         }
         slot.worker.handle_tick(now.moment);
@@ -333,8 +344,11 @@ impl Running {
             out.events.extend(leads.then_some("elections won"));
             self.control.handle_leadership(shard, term, leads);
         }
-        for (shard, replica) in effects.lost {
-            self.control.handle_lost_replica(shard, replica);
+        for (shard, replica, why) in effects.lost {
+            if why != Distrust::Log {
+                self.alarms.push(format!("replica {replica} of shard {shard} ended: {why}"));
+            }
+            self.control.handle_lost_replica(shard, replica, why);
         }
         self.perform_control(out);
     }
@@ -565,6 +579,9 @@ impl Running {
 
     pub fn describe(&self) -> String {
         let mut text = format!("{} at epoch {}", self.node, self.topology().epoch);
+        for alarm in self.alarms() {
+            text += &format!("\n  {alarm}");
+        }
         for replica in self.replicas() {
             let (status, membership) = (replica.status(), replica.report());
             text += &format!(

@@ -1,0 +1,275 @@
+//! The divergence watch: whether replicas that applied the same hold the same, and whether memory still holds what was
+//! written to it.
+//!
+//! # Between replicas
+//!
+//! A shard's state is a function of its log up to an index and of nothing else, and so is the state's hash. Two
+//! replicas whose hashes differ at *the same index* therefore differ in what they serve; and without a bug or damage
+//! they never do, whatever is lost, delayed, restarted or moved, because a snapshot carries the state of its index with
+//! its hash. An alarm is never a matter of timing.
+//!
+//! 1. Each replica takes its hash at indexes that all replicas take it at, multiples of powers of four, and where its
+//!    log has come to rest ([`marks`]). It publishes one of them, in such a way that others publish the same one.
+//! 2. The points of a node's replicas travel as facts in gossip, an eighth of the shards each round: [`fact`]. At rest
+//!    they do not change, so that they cost nothing.
+//! 3. Every node keeps the last [`POINTS_KEPT`] of each replica, and compares those of equal index: [`Watch::compare`].
+//!    What has been compared is an alarm everywhere; only the node of the replica that is wrong acts on it.
+//!
+//! **Who is wrong.** Where more than half of *all* replicas that the topology has of the shard agree at the index, the
+//! others are wrong: [`Event::Odd`]. That takes three at least. Otherwise nobody knows, and all go on serving: to stop
+//! the wrong ones would be to guess, to stop all of them to lose what is right as well. That is an alarm for people.
+//!
+//! # Within a replica
+//!
+//! A kept-up hash cannot see a byte that changes by itself. A [`Scrubber`] walks over the entries of one shard after
+//! the other at a bounded rate, and every snapshot is checked against the hash that it began with
+//! ([`scrub`](crate::machine::Scrubbed), `machine/cut.rs`). What these find is certain without asking anybody.
+//!
+//! # What follows
+//!
+//! A replica that is odd or damaged ends at once: no read of whatever kind is answered from its map, it leads no more,
+//! and what it was about to write or send as a snapshot is given up. Its node takes it for lost, like one whose log was
+//! damaged, and the system shard hands out a new one, which gets its state from the others
+//! ([`Distrust`]). Nothing acknowledged is lost by that: the log is whole, and a quorum has it.
+
+mod marks;
+mod scrubber;
+
+pub use marks::{Marks, SETTLED_TICKS};
+pub use scrubber::Scrubber;
+
+use crate::gossip::Gossip;
+use crate::gossip::vitals::Fact;
+use crate::system::Topology;
+use crate::types::{LogIndex, NodeId, ReplicaId, ShardId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+
+/// The shards are told of in so many parts, one a round.
+pub const PARTS: u8 = 8;
+
+/// The most points in a part; a node that has more replicas than eight times this does not tell of the last ones.
+pub const MAX_POINTS: usize = 1900;
+
+/// Points of each replica that are kept for comparison.
+pub const POINTS_KEPT: usize = 8;
+
+/// The hash of a replica's state at an index of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    pub shard: ShardId,
+    pub replica: ReplicaId,
+    pub index: LogIndex,
+    pub hash: u64,
+}
+
+/// Why a replica must not be run any more.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Distrust {
+    /// Its log is damaged, or lacks what it acknowledged.
+    Log,
+    /// Its memory is not what was written to it.
+    Memory,
+    /// Most other replicas hold something else at the same index.
+    Odd,
+}
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Distrust::Log => "its log is damaged, or lacks what it acknowledged",
+            Distrust::Memory => "its memory is not what was written to it; have the memory of this machine checked",
+            Distrust::Odd => "most replicas hold something else at the same index, so it has a bug or bad memory",
+        })
+    }
+}
+
+/// Replicas of a shard that differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Divergence {
+    pub shard: ShardId,
+    /// Where they were first seen to differ.
+    pub index: LogIndex,
+    /// What was compared there.
+    pub hashes: BTreeMap<ReplicaId, u64>,
+    /// Those that most others contradict; none where nobody can tell.
+    pub odd: BTreeSet<ReplicaId>,
+}
+
+impl fmt::Display for Divergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the replicas of shard {} differ at index {}:", self.shard, self.index)?;
+        for (replica, hash) in &self.hashes {
+            write!(f, " node {} has {hash:016x},", replica.node())?;
+        }
+        if self.odd.is_empty() {
+            return f
+                .write_str(" and there is no majority to tell who is wrong: see the manual, \"Replicas that differ\"");
+        }
+        let nodes: Vec<String> = self.odd.iter().map(|replica| replica.node().to_string()).collect();
+        write!(f, " so node {} is wrong, serves the shard no more, and gets it from the others", nodes.join(" and "))
+    }
+}
+
+/// Something that the watch has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// For the operator, once, and again when it is known who is wrong.
+    Alarm(Divergence),
+    /// This node's replica is wrong: it must end.
+    Odd { shard: ShardId, replica: ReplicaId },
+    /// The replicas that differed are gone, or agree again.
+    Over(ShardId),
+}
+
+/// One node's comparison of all replicas.
+pub struct Watch {
+    node: NodeId,
+    round: u64,
+    shards: BTreeMap<ShardId, Compared>,
+}
+
+#[derive(Default)]
+struct Compared {
+    points: BTreeMap<ReplicaId, VecDeque<(LogIndex, u64)>>,
+    divergence: Option<Divergence>,
+}
+
+/// Which part of the shards is told of in a round, and the points that belong to it, in the order of shards.
+fn fact(round: u64, points: impl Iterator<Item = Point>) -> (u8, Vec<Point>) {
+    let part = (round % u64::from(PARTS)) as u8;
+    let mut points: Vec<Point> = points.filter(|point| part_of(point.shard) == part).collect();
+    points.sort_unstable_by_key(|point| point.shard);
+    points.truncate(MAX_POINTS);
+    (part, points)
+}
+
+fn part_of(shard: ShardId) -> u8 {
+    (shard.0 % u32::from(PARTS)) as u8
+}
+
+impl Watch {
+    pub fn new(node: NodeId) -> Watch {
+        Watch { node, round: 0, shards: BTreeMap::new() }
+    }
+
+    /// Once a round of gossip: says what is due of this node's own points, and compares what all nodes have said.
+    pub fn handle_round<T>(
+        &mut self,
+        gossip: &mut Gossip<T>,
+        topology: &Topology,
+        own: impl Iterator<Item = Point>,
+    ) -> Vec<Event> {
+        if std::mem::replace(&mut self.round, gossip.rounds()) == gossip.rounds() {
+            return Vec::new();
+        }
+        let (part, points) = fact(self.round, own);
+        gossip.say(&Fact::Points(part, points));
+        let points = |fact| match fact {
+            Fact::Points(_, points) => points,
+            _ => Vec::new(),
+        };
+        let said =
+            topology.nodes.keys().flat_map(|&node| gossip.facts(node).flat_map(points).map(move |point| (node, point)));
+        self.compare(topology, said)
+    }
+
+    /// What stands at the moment, by shard.
+    pub fn divergences(&self) -> impl Iterator<Item = &Divergence> {
+        self.shards.values().filter_map(|compared| compared.divergence.as_ref())
+    }
+
+    /// Takes what nodes say of their replicas, this one among them, and compares it. The same again is nothing new.
+    pub(crate) fn compare(
+        &mut self,
+        topology: &Topology,
+        said: impl IntoIterator<Item = (NodeId, Point)>,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.forget(topology, &mut events);
+        for (node, point) in said {
+            let held = topology.groups.get(&point.shard).map(|group| &group.replicas[..]).unwrap_or_default();
+            if point.replica.node() != node || !held.contains(&point.replica) {
+                continue;
+            }
+            let compared = self.shards.entry(point.shard).or_default();
+            if compared.take(&point) {
+                compared.judge(self.node, &point, held.len(), &mut events);
+            }
+        }
+        events
+    }
+
+    /// Replicas that the topology does not have any more say nothing.
+    fn forget(&mut self, topology: &Topology, events: &mut Vec<Event>) {
+        for (&shard, compared) in &mut self.shards {
+            let held = topology.groups.get(&shard).map(|group| &group.replicas[..]).unwrap_or_default();
+            compared.points.retain(|replica, _| held.contains(replica));
+            let is_over = |divergence: &mut Divergence| {
+                let are_gone = |replicas: &BTreeSet<ReplicaId>| replicas.iter().all(|replica| !held.contains(replica));
+                let mut here = divergence.hashes.iter().filter(|(replica, _)| held.contains(replica));
+                let first = here.next().map(|(_, hash)| hash);
+                let none_differ = here.all(|(_, hash)| Some(hash) == first);
+                if divergence.odd.is_empty() { none_differ } else { are_gone(&divergence.odd) }
+            };
+            if compared.divergence.take_if(is_over).is_some() {
+                events.push(Event::Over(shard));
+            }
+        }
+        self.shards.retain(|_, compared| !compared.points.is_empty());
+    }
+}
+
+impl Compared {
+    /// Keeps a point. False for one that is known.
+    fn take(&mut self, point: &Point) -> bool {
+        let points = self.points.entry(point.replica).or_default();
+        if points.contains(&(point.index, point.hash)) {
+            return false;
+        }
+        points.push_back((point.index, point.hash));
+        if points.len() > POINTS_KEPT {
+            points.pop_front();
+        }
+        true
+    }
+
+    /// Looks at everything that is known of the index of `point`.
+    fn judge(&mut self, own: NodeId, point: &Point, replicas: usize, events: &mut Vec<Event>) {
+        let at_index = |(replica, points): (&ReplicaId, &VecDeque<(LogIndex, u64)>)| {
+            points.iter().rev().find(|(index, _)| *index == point.index).map(|(_, hash)| (*replica, *hash))
+        };
+        let hashes: BTreeMap<ReplicaId, u64> = self.points.iter().filter_map(at_index).collect();
+        let agreeing = |hash: u64| hashes.values().filter(|other| **other == hash).count();
+        if agreeing(point.hash) == hashes.len() {
+            let settled = |known: &mut Divergence| {
+                let are_all_here = known.hashes.keys().all(|replica| hashes.contains_key(replica));
+                known.index < point.index && are_all_here
+            };
+            if self.divergence.take_if(settled).is_some() {
+                events.push(Event::Over(point.shard));
+            }
+            return;
+        }
+        let majority = hashes.values().copied().find(|hash| agreeing(*hash) > replicas / 2);
+        let is_odd = |(_, hash): &(&ReplicaId, &u64)| majority.is_some_and(|majority| **hash != majority);
+        let odd: BTreeSet<ReplicaId> = hashes.iter().filter(is_odd).map(|(replica, _)| *replica).collect();
+        let is_news = match &self.divergence {
+            None => true,
+            Some(known) => !odd.is_subset(&known.odd),
+        };
+        if !is_news {
+            return;
+        }
+        let mine = odd.iter().find(|replica| replica.node() == own).copied();
+        let known_odd = self.divergence.take().map(|known| known.odd).unwrap_or_default();
+        let all_odd = odd.union(&known_odd).copied().collect();
+        let divergence = Divergence { shard: point.shard, index: point.index, hashes, odd: all_odd };
+        events.push(Event::Alarm(divergence.clone()));
+        self.divergence = Some(divergence);
+        events.extend(mine.map(|replica| Event::Odd { shard: point.shard, replica }));
+    }
+}
+
+#[cfg(test)]
+mod tests;

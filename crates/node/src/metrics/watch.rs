@@ -1,0 +1,50 @@
+//! Replicas that differ, and memory that is not what was written to it.
+
+use super::Maker;
+use crate::gossip_thread::Knowledge;
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
+use ringfort_core::watch::{Distrust, Divergence};
+
+/// What an alarm is about: this node's memory, a replica that most others contradict, replicas of which nobody knows which
+/// is wrong.
+const KINDS: [&str; 3] = ["memory", "odd", "undecided"];
+
+pub struct Watch {
+    pub scrubbed: IntCounter,
+    alarms: IntCounterVec,
+    shards: IntGauge,
+}
+
+impl Watch {
+    pub(super) fn new(maker: &Maker) -> Watch {
+        let watch = Watch {
+            scrubbed: maker
+                .counter("scrubbed_maps_total", "Walks over all keys of a shard, compared with what was written."),
+            alarms: maker.counters(
+                "divergence_alarms_total",
+                "Replicas anywhere that were found to differ, and memory here that is damaged: see the manual.",
+                &["kind"],
+            ),
+            shards: maker.gauge("divergence_shards", "Shards of which this node knows replicas that differ."),
+        };
+        KINDS.iter().for_each(|kind| drop(watch.alarms.with_label_values(&[kind])));
+        watch
+    }
+
+    /// A replica here has ended for this reason.
+    pub fn count_lost(&self, why: Distrust) {
+        if why == Distrust::Memory {
+            self.alarms.with_label_values(&[KINDS[0]]).inc();
+        }
+    }
+
+    pub fn count_divergence(&self, divergence: &Divergence) {
+        let kind = if divergence.odd.is_empty() { KINDS[2] } else { KINDS[1] };
+        self.alarms.with_label_values(&[kind]).inc();
+    }
+
+    /// Takes over what the gossip thread knows.
+    pub(super) fn set(&self, knowledge: &Knowledge) {
+        self.shards.set(knowledge.divergences.len() as i64);
+    }
+}

@@ -1,0 +1,24 @@
+//! Walks over the maps of this node, and compares them with what was written.
+//!
+//! A thread of its own, so that neither requests nor the shards wait for it, and the system may run it whenever there is
+//! nothing better to do.
+
+use crate::clock;
+use crate::inbox::Event;
+use crate::shell::Shell;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use ringfort_core::watch::{Distrust, Scrubber};
+use std::sync::Arc;
+
+/// Runs until the other end of `stopped` is dropped.
+pub fn run(shell: Arc<Shell>, mut scrubber: Scrubber, stopped: Receiver<()>) {
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(clock::until(scrubber.next_step())) {
+        let before = scrubber.walks();
+        let shards = shell.routing.topology().shards;
+        let damaged = scrubber.handle_step(clock::moment(), shards, |shard| shell.routing.view(shard));
+        shell.metrics.watch.scrubbed.inc_by(scrubber.walks() - before);
+        if let Some((shard, replica)) = damaged {
+            shell.worker(shard).push_event(Event::Distrust { shard, replica, why: Distrust::Memory });
+        }
+    }
+}
