@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn a_directory_is_cleared_but_for_the_way_back() {
         let disk = Arc::new(MemDisk::new());
-        let config = LogConfig { segment_bytes: 1 << 16 };
+        let config = LogConfig { segment_bytes: 1 << 16, ..LogConfig::default() };
         let own = member("one");
         let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), own.clone());
         set_owner(&*disk, &Owner { identity: own.identity, name: own.name }).unwrap();

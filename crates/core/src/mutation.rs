@@ -3,6 +3,9 @@
 //! Without the cargo feature `mutations`, which no release has, [`Mutation::is`] is always false and the compiler
 //! removes the planted branches.
 
+/// Whether bugs can be planted in this build.
+pub const CAN_BE_PLANTED: bool = cfg!(feature = "mutations");
+
 /// A planted bug. [`Mutation::None`] is the product.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Mutation {
@@ -12,35 +15,83 @@ pub enum Mutation {
     AcknowledgeBeforeSync,
     /// A replica votes right after a restart, having forgotten what it promised a leader.
     VoteAtBoot,
+    /// The log keeps a replica's term, and not its vote in it.
+    ForgetVote,
+    /// A replica asks for votes, and a sole voter leads, before its own vote is durable.
+    SpeakBeforeVote,
     /// A leader goes on serving reads from its map for as long as it believes that it leads.
     ServeAsDeposedLeader,
+    /// A leader serves reads before it has applied an entry of its term.
+    ServeBeforeTermStart,
+    /// A lease counts from when a heartbeat's answer came, not from when the heartbeat was sent.
+    LeaseFromEcho,
+    /// A leader that hands its leadership over goes on serving reads.
+    KeepLeaseOnTransfer,
+    /// All rounds of ReadIndex in a term have the same context.
+    ReuseReadContext,
+    /// A follower takes its state for the latest, whatever it has heard.
+    StaleWithoutBound,
+    /// A leader says how far it has committed before it has committed anything in its term.
+    FreshBeforeTermStart,
     /// A stalled node makes up for every tick it missed.
     CatchUpTicks,
-    /// A node forgets what was deleted as soon as it has deleted it itself.
-    ForgetTombstones,
+    /// A leader that is deposed says of what it has proposed that it is not applied.
+    DisownProposals,
+    /// After a snapshot the first two entries are applied in the wrong order.
+    ApplyOutOfOrder,
+    /// A snapshot has the configuration of the one before it.
+    ForgetConfState,
+    /// A record counts, whatever its checksum says.
+    IgnoreChecksums,
+    /// What is damaged in the last segment, and all behind it, is taken for never written.
+    TruncateAtFirstBad,
     /// A learner is made a voter before it has the log.
     PromoteEarly,
     /// A move drops the old replica before the new one has caught up.
     DropBeforeCaughtUp,
     /// A third of all replicas apply some puts with another value.
     ApplyDifferently,
+    /// A leader that commits its own removal leads on.
+    LeadAfterRemoval,
+    /// The controller tells others what it has proposed before that is committed.
+    PublishBeforeCommit,
+    /// A node forgets what was deleted as soon as it has deleted it itself.
+    ForgetTombstones,
+    /// An eventual write is answered before it is durable.
+    AnswerEventualEarly,
 }
 
 impl Mutation {
     /// Every planted bug.
-    pub const ALL: [Mutation; 8] = [
+    pub const ALL: [Mutation; 24] = [
         Mutation::AcknowledgeBeforeSync,
         Mutation::VoteAtBoot,
+        Mutation::ForgetVote,
+        Mutation::SpeakBeforeVote,
         Mutation::ServeAsDeposedLeader,
+        Mutation::ServeBeforeTermStart,
+        Mutation::LeaseFromEcho,
+        Mutation::KeepLeaseOnTransfer,
+        Mutation::ReuseReadContext,
+        Mutation::StaleWithoutBound,
+        Mutation::FreshBeforeTermStart,
         Mutation::CatchUpTicks,
-        Mutation::ForgetTombstones,
+        Mutation::DisownProposals,
+        Mutation::ApplyOutOfOrder,
+        Mutation::ForgetConfState,
+        Mutation::IgnoreChecksums,
+        Mutation::TruncateAtFirstBad,
         Mutation::PromoteEarly,
         Mutation::DropBeforeCaughtUp,
         Mutation::ApplyDifferently,
+        Mutation::LeadAfterRemoval,
+        Mutation::PublishBeforeCommit,
+        Mutation::ForgetTombstones,
+        Mutation::AnswerEventualEarly,
     ];
 
     /// Whether `other` is planted.
     pub fn is(self, other: Mutation) -> bool {
-        cfg!(feature = "mutations") && self == other
+        CAN_BE_PLANTED && self == other
     }
 }

@@ -207,7 +207,13 @@ mod tests {
         let item = |change| LogItem { shard: ShardId(1), replica: ReplicaId(2), change };
         let entry = |index| Entry { index, data: vec![b'x'; 3000].into(), ..Default::default() };
         let mut state = ReplicaState::default();
-        let open = || Log::open(FileDisk::open(directory.path()).unwrap(), LogConfig { segment_bytes: 8192 }).unwrap();
+        let open = || {
+            Log::open(
+                FileDisk::open(directory.path()).unwrap(),
+                LogConfig { segment_bytes: 8192, ..LogConfig::default() },
+            )
+            .unwrap()
+        };
         let (mut log, _) = open();
         log.append(&[item(Change::State(Box::new(state.clone())))]).unwrap();
         log.sync().unwrap();

@@ -115,7 +115,7 @@ pub fn membership(
     let owner = owner(&disk, config, &directory)?;
     let zone = config.zone.clone();
     let member = Member { name: owner.name, identity: owner.identity, raft_address, grpc_address, zone };
-    let log_config = LogConfig { segment_bytes: config.segment_bytes };
+    let log_config = LogConfig { segment_bytes: config.segment_bytes, ..LogConfig::default() };
     let mut boot = boot::open(&disk, log_config.clone()).map_err(boot_error)?;
 
     if !boot.has_state() {

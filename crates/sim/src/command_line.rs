@@ -1,12 +1,19 @@
-//! The simulator's command line: `--seed N` or `--seeds A..B`.
+//! The simulator's command line: what to run, and what to print of it.
 //!
 //! The one place of this crate that reads a real clock, to say how fast the simulation is.
 
-use crate::seeds::{Run, run_seed, run_seeds};
+use crate::cluster::Case;
+use crate::gate;
+use crate::minimise::{Minimised, minimise};
+use crate::options::Options;
+use crate::seeds::{Run, run_caught, run_seed, run_seeds};
 use clap::Parser;
+use ringfort_core::mutation::CAN_BE_PLANTED;
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Runs Ringfort's cluster, clients and faults on simulated time. A seed decides everything.
 #[derive(Parser, Clone, PartialEq, Eq, Debug)]
@@ -19,6 +26,18 @@ pub struct Arguments {
     /// Run the seeds from A to B - 1
     #[arg(long, value_name = "A..B", value_parser = parse_range)]
     seeds: Option<Range<u64>>,
+    /// Print the fingerprints of the seeds from A to B - 1, which are the same in every build of the same sources
+    #[arg(long, value_name = "A..B", value_parser = parse_range)]
+    fingerprints: Option<Range<u64>>,
+    /// Measure the speed with 5 nodes and 8 shards, on one core, over the seeds from A to B - 1
+    #[arg(long, value_name = "A..B", value_parser = parse_range)]
+    speed: Option<Range<u64>>,
+    /// Make a failing seed as small as possible, and print what happens in it
+    #[arg(long, value_name = "N")]
+    minimise: Option<u64>,
+    /// Look for every planted bug, and print what found it (needs a build with `--features mutations`)
+    #[arg(long)]
+    mutations: bool,
 }
 
 /// Seeds of a range between two lines of progress.
@@ -32,6 +51,10 @@ pub fn main(run: impl Run) -> ExitCode {
     let elapsed = || started.elapsed();
     let mut out = io::stdout();
     let summary = match Arguments::parse() {
+        Arguments { fingerprints: Some(seeds), .. } => return print_fingerprints(seeds, &run),
+        Arguments { speed: Some(seeds), .. } => return measure_speed(seeds, &run, &elapsed),
+        Arguments { mutations: true, .. } => return find_planted(),
+        Arguments { minimise: Some(seed), .. } => return minimise_seed(seed),
         Arguments { seed: Some(seed), .. } => run_seed(seed, &run, &elapsed, &mut out),
         Arguments { seeds, .. } => {
             let seeds = seeds.expect("one of the two is required");
@@ -43,6 +66,60 @@ pub fn main(run: impl Run) -> ExitCode {
         Ok(_) => ExitCode::from(1),
         Err(_) => ExitCode::from(2),
     }
+}
+
+fn print_fingerprints(seeds: Range<u64>, run: &impl Run) -> ExitCode {
+    for seed in seeds {
+        println!("{seed} {:016x}", run_caught(Options::sample(seed), run).fingerprint);
+    }
+    ExitCode::SUCCESS
+}
+
+fn measure_speed(seeds: Range<u64>, run: &impl Run, elapsed: &dyn Fn() -> Duration) -> ExitCode {
+    let (mut simulated, mut operations, count) = (Duration::ZERO, 0, seeds.end - seeds.start);
+    for seed in seeds {
+        let outcome = run_caught(Options { nodes: 5, joins: 0, shards: 8, ..Options::sample(seed) }, run);
+        simulated += outcome.simulated;
+        operations += outcome.operations;
+    }
+    let speed = simulated.as_secs_f64() / elapsed().as_secs_f64();
+    println!("5 nodes, 8 shards, one core: {speed:.0} s simulated a second, {} operations a seed", operations / count);
+    ExitCode::SUCCESS
+}
+
+/// Cases that minimising may run.
+const MOST_RUNS: u32 = 600;
+
+fn minimise_seed(seed: u64) -> ExitCode {
+    let Some(Minimised { case, before, replay, runs }) = minimise(Case::of(Options::sample(seed)), MOST_RUNS) else {
+        println!("seed {seed} does not fail");
+        return ExitCode::SUCCESS;
+    };
+    let left = |all: u64, without: &BTreeSet<u64>| (0..all).filter(|number| !without.contains(number)).count();
+    let operations = replay.begun.operations.min(case.without.operations_from.unwrap_or(u64::MAX));
+    let Case { options, without, .. } = case;
+    println!("{options}\n{}", replay.timeline);
+    println!(
+        "{} of {} faults, {} of {} operations and {} of {} eventual writes are left, after {runs} runs",
+        left(replay.begun.faults, &without.faults),
+        before.faults,
+        left(operations, &without.operations),
+        before.operations,
+        left(replay.begun.eventual_writes, &without.eventual_writes),
+        before.eventual_writes,
+    );
+    ExitCode::from(1)
+}
+
+/// Every planted bug must be found.
+fn find_planted() -> ExitCode {
+    if !CAN_BE_PLANTED {
+        eprintln!("this build can't plant bugs: build it with --features mutations");
+        return ExitCode::from(2);
+    }
+    let findings = gate::run(gate::searches());
+    println!("{}", gate::Table(&findings));
+    ExitCode::from(u8::from(findings.iter().any(|finding| finding.found.is_none())))
 }
 
 fn parse_range(text: &str) -> Result<Range<u64>, String> {
@@ -66,8 +143,8 @@ mod tests {
     #[test]
     fn one_seed_or_a_range() {
         use clap::error::ErrorKind;
-        assert_eq!(parse(&["--seed", "7"]), Ok(Arguments { seed: Some(7), seeds: None }));
-        assert_eq!(parse(&["--seeds", "5..9"]), Ok(Arguments { seed: None, seeds: Some(5..9) }));
+        assert_eq!(parse(&["--seed", "7"]).map(|arguments| arguments.seed), Ok(Some(7)));
+        assert_eq!(parse(&["--seeds", "5..9"]).map(|arguments| arguments.seeds), Ok(Some(5..9)));
         assert_eq!(parse(&[]), Err(ErrorKind::MissingRequiredArgument));
         assert_eq!(parse(&["--seed", "7", "--seeds", "5..9"]), Err(ErrorKind::ArgumentConflict));
         for wrong in ["9", "9..5", "5..5", "a..b", "..5", "1...5"] {

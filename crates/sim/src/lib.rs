@@ -12,15 +12,21 @@
 //! | [`network`] | messages that are late, lost, doubled and overtaken |
 //! | [`options`] | from a seed to a cluster, a workload and its faults |
 //! | [`cluster`] | nodes that run the real core, clients, and the faults that happen to them |
+//! | [`invariant`] | what must hold, with sources; the checks are in `cluster/invariants`, a file each |
 //! | [`history`], [`linearizability`] | what clients saw, and whether it may be |
 //! | [`seeds`], [`command_line`] | many runs, and what came of them |
+//! | [`minimise`] | from a run that fails to a small one that fails alike |
+//! | [`gate`] | planted bugs, which must be found |
 
 pub mod agenda;
 pub mod clock;
 pub mod cluster;
 pub mod command_line;
+pub mod gate;
 pub mod history;
+pub mod invariant;
 pub mod linearizability;
+pub mod minimise;
 pub mod network;
 pub mod options;
 pub mod random;

@@ -47,8 +47,12 @@ pub struct Faults {
     /// Two groups do not hear each other while one node hears both. In the end that node restarts or stalls, and no
     /// longer hears one of them: what it has promised that group is all that keeps it from helping the other.
     pub bridges: Option<Episodes>,
+    /// Two groups stop hearing each other and hear each other again, many times.
+    pub flapping: Option<Episodes>,
     /// A node loses what it has not synced and is down for a while.
     pub crashes: Option<Episodes>,
+    /// The same, between two writes to its disk.
+    pub crashes_midway: Option<Episodes>,
     /// All nodes crash together.
     pub power_losses: Option<Episodes>,
     /// All nodes of a zone crash together.
@@ -61,14 +65,48 @@ pub struct Faults {
     pub stalls: Option<Episodes>,
     /// A node's syncs take [`Options::slow_sync`].
     pub slow_disks: Option<Episodes>,
-    /// After all other faults one node, of three or more, finds bits of its log and snapshots flipped.
+    /// A node's disk has no space for a while.
+    pub full_disks: Option<Episodes>,
+    /// A node's disk fails to sync, once. The node ends, and starts again after the length of the episode.
+    pub sync_errors: Option<Episodes>,
+    /// A node hands all its leadership over, as before a planned stop.
+    pub handovers: Option<Episodes>,
+    /// After all other faults one node, of three or more, finds its log and snapshots damaged: bits that have flipped,
+    /// sectors that were never written or went to another place.
     pub corruption: bool,
     /// At last a bit flips in the memory of one replica, where there are three nodes or more.
     pub memory: bool,
-    /// Monotonic clocks run at different rates, within the declared bound.
+    /// Monotonic clocks run at different rates, which change, within the declared bound.
     pub clock_drift: bool,
-    /// A node's wall clock jumps, forwards or back, by the length of the episode.
+    /// A node's wall clock jumps to up to 10 s from true time.
     pub wall_steps: Option<Episodes>,
+}
+
+impl Faults {
+    /// All classes off.
+    pub fn none() -> Faults {
+        Faults {
+            partitions: None,
+            one_way_cuts: None,
+            bridges: None,
+            flapping: None,
+            crashes: None,
+            crashes_midway: None,
+            power_losses: None,
+            zone_losses: None,
+            wipes: None,
+            death: false,
+            stalls: None,
+            slow_disks: None,
+            full_disks: None,
+            sync_errors: None,
+            handovers: None,
+            corruption: false,
+            memory: false,
+            clock_drift: false,
+            wall_steps: None,
+        }
+    }
 }
 
 /// A run's options. Printed before anything else: see the `Display` implementation.
@@ -138,7 +176,7 @@ impl Options {
                 let least = between("sync", 50..=2_000);
                 Duration::from_micros(least)..=Duration::from_micros(4 * least)
             },
-            slow_sync: milliseconds(20)..=milliseconds(500),
+            slow_sync: milliseconds(20)..=milliseconds(1_000),
             link: sample_link(&root),
             faults: sample_faults(&root),
             duration: Duration::from_secs(between("duration", 10..=60)),
@@ -166,8 +204,8 @@ fn sample_link(root: &Random) -> Link {
     let spread = root.fork("delay spread").between(1..=10);
     Link {
         delay: Duration::from_micros(least)..=Duration::from_micros(least * spread),
-        drop_permille: permille("drop", 1..=100),
-        duplicate_permille: permille("duplicate", 1..=100),
+        drop_permille: permille("drop", 1..=300),
+        duplicate_permille: permille("duplicate", 1..=500),
         reorder_permille: permille("reorder", 1..=300),
         straggle_permille: permille("straggle", 1..=20),
         straggle: milliseconds(100)..=milliseconds(5_000),
@@ -188,13 +226,18 @@ fn sample_faults(root: &Random) -> Faults {
         partitions: episodes("partitions", 2_000),
         one_way_cuts: episodes("one-way cuts", 2_000),
         bridges: episodes("bridges", 2_000),
+        flapping: episodes("flapping", 2_000),
         crashes: episodes("crashes", 2_000),
+        crashes_midway: episodes("crashes midway", 2_000),
         power_losses: episodes("power losses", 500),
         zone_losses: episodes("zone losses", 2_000),
         wipes: episodes("wipes", 1_000),
         death: class(root, "death").1,
         stalls: episodes("stalls", 1_000),
         slow_disks: episodes("slow disks", 2_000),
+        full_disks: episodes("full disks", 2_000),
+        sync_errors: episodes("sync errors", 1_000),
+        handovers: episodes("hand-overs", 1_000),
         corruption: class(root, "corruption").1,
         memory: class(root, "memory").1,
         clock_drift: class(root, "clock drift").1,
@@ -242,12 +285,17 @@ impl fmt::Display for Options {
             ("partitions", &faults.partitions),
             ("one-way cuts", &faults.one_way_cuts),
             ("bridges", &faults.bridges),
+            ("flapping", &faults.flapping),
             ("crashes", &faults.crashes),
+            ("crashes midway", &faults.crashes_midway),
             ("power losses", &faults.power_losses),
             ("zone losses", &faults.zone_losses),
             ("wipes", &faults.wipes),
             ("stalls", &faults.stalls),
             ("slow disks", &faults.slow_disks),
+            ("full disks", &faults.full_disks),
+            ("sync errors", &faults.sync_errors),
+            ("hand-overs", &faults.handovers),
             ("wall steps", &faults.wall_steps),
         ];
         for (name, episodes) in episodes {
@@ -277,7 +325,7 @@ mod tests {
 
     #[test]
     fn every_class_of_faults_is_on_in_half_of_the_runs() {
-        let mut on = [0u32; 18];
+        let mut on = [0u32; 23];
         for seed in 0..1000 {
             let Options { link, faults, .. } = Options::sample(seed);
             let classes = [
@@ -288,6 +336,11 @@ mod tests {
                 faults.partitions.is_some(),
                 faults.one_way_cuts.is_some(),
                 faults.bridges.is_some(),
+                faults.flapping.is_some(),
+                faults.crashes_midway.is_some(),
+                faults.full_disks.is_some(),
+                faults.sync_errors.is_some(),
+                faults.handovers.is_some(),
                 faults.crashes.is_some(),
                 faults.power_losses.is_some(),
                 faults.zone_losses.is_some(),

@@ -7,6 +7,7 @@
 //!
 //! The reader of a failure needs one thing, the command that repeats it, and gets it as a line of its own.
 
+use crate::invariant::{Invariant, Violation};
 use crate::options::Options;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,8 +29,8 @@ pub struct Outcome {
     pub events: BTreeMap<&'static str, u64>,
     /// [`crate::trace::Trace::fingerprint`]; the same whenever the seed is run.
     pub fingerprint: u64,
-    /// What went wrong, over as many lines as it takes.
-    pub failure: Option<String>,
+    /// What went wrong.
+    pub failure: Option<Violation>,
 }
 
 /// What came of all runs. Displayed as one line.
@@ -128,8 +129,13 @@ pub fn run_seeds(
 
 /// A panic is a failed run of which nothing else is known.
 pub fn run_caught(options: Options, run: &impl Run) -> Outcome {
-    // The run's state dies with it, so nobody can see it half changed.
-    catch_unwind(AssertUnwindSafe(|| run(options))).unwrap_or_else(|panic| {
+    caught(|| run(options))
+}
+
+/// What came of a run, whether or not it panicked.
+pub fn caught(run: impl FnOnce() -> Outcome) -> Outcome {
+    // The run's state dies with it, or is only read: nobody goes on with it half changed.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("of unknown kind");
         Outcome {
@@ -137,7 +143,7 @@ pub fn run_caught(options: Options, run: &impl Run) -> Outcome {
             operations: 0,
             events: BTreeMap::new(),
             fingerprint: 0,
-            failure: Some(format!("panic: {message}")),
+            failure: Some(Invariant::Assertion.broken(message)),
         }
     })
 }
@@ -181,7 +187,7 @@ impl fmt::Display for Summary {
         if !elapsed.is_zero() {
             write!(f, " ({:.0} s a second)", simulated.as_secs_f64() / elapsed.as_secs_f64())?;
         }
-        write!(f, ", {operations} operations")
+        write!(f, ", {operations} operations, {} a seed", operations / seeds.max(&1))
     }
 }
 
@@ -202,25 +208,25 @@ mod tests {
             events: BTreeMap::new(),
             operations: 100,
             fingerprint: options.seed,
-            failure: (options.seed == 3).then(|| "three\nis wrong".to_owned()),
+            failure: (options.seed == 3).then(|| Invariant::LogMatching.broken("three\nis wrong")),
         }
     }
 
     #[test]
     fn range_reports_in_order_of_seeds() {
         let expected = "
-seed 3 failed: three
+seed 3 failed: log matching: three
 is wrong
 to run it again:
   cargo run --release -p ringfort-sim -- --seed 3
 
-... 1 of 4 seeds failed, 40 s simulated in 2.0 s (20 s a second), 400 operations
+... 1 of 4 seeds failed, 40 s simulated in 2.0 s (20 s a second), 400 operations, 100 a seed
 
-seed 5 failed: panic: five is right out
+seed 5 failed: no assertion fails: five is right out
 to run it again:
   cargo run --release -p ringfort-sim -- --seed 5
 
-2 of 8 seeds failed, 70 s simulated in 2.0 s (35 s a second), 700 operations
+2 of 8 seeds failed, 70 s simulated in 2.0 s (35 s a second), 700 operations, 87 a seed
 ";
         let mut out = Vec::new();
         let summary = run_seeds(0..8, 4, &toy, &|| Duration::from_secs(2), &mut out).unwrap();
@@ -236,7 +242,7 @@ to run it again:
         let expected = format!(
             "{}\nfingerprint      0000000000000007\n{}\n",
             Options::sample(7),
-            "0 of 1 seeds failed, 10 s simulated in 1.0 s (10 s a second), 100 operations"
+            "0 of 1 seeds failed, 10 s simulated in 1.0 s (10 s a second), 100 operations, 100 a seed"
         );
         assert_eq!(out, expected);
     }
@@ -260,6 +266,9 @@ to run it again:
     fn empty_range_is_a_summary() {
         let mut out = Vec::new();
         run_seeds(4..4, 1, &toy, &|| Duration::ZERO, &mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "0 of 0 seeds failed, 0 s simulated in 0.0 s, 0 operations\n");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "0 of 0 seeds failed, 0 s simulated in 0.0 s, 0 operations, 0 a seed\n"
+        );
     }
 }

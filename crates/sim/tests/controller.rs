@@ -2,12 +2,11 @@
 
 use ringfort_sim::cluster::run_crashing_controller;
 use ringfort_sim::network::Link;
-use ringfort_sim::options::{Episodes, Faults, Options, TickPhases};
+use ringfort_sim::options::{Faults, Options, TickPhases};
 use std::time::Duration;
 
 /// A quiet cluster of four, which a fifth node joins; operators have nodes come and go as `seed` has it.
 fn quiet(seed: u64) -> Options {
-    let none: Option<Episodes> = None;
     Options {
         nodes: 4,
         joins: 1,
@@ -21,22 +20,7 @@ fn quiet(seed: u64) -> Options {
         tick_phases: TickPhases::Spread,
         link: Link::healthy(Duration::from_micros(200)..=Duration::from_millis(1)),
         duration: Duration::from_secs(10),
-        faults: Faults {
-            partitions: none.clone(),
-            one_way_cuts: none.clone(),
-            bridges: none.clone(),
-            crashes: none.clone(),
-            power_losses: none.clone(),
-            zone_losses: none.clone(),
-            wipes: none.clone(),
-            death: false,
-            stalls: none.clone(),
-            slow_disks: none.clone(),
-            corruption: false,
-            memory: false,
-            clock_drift: false,
-            wall_steps: none,
-        },
+        faults: Faults::none(),
         ..Options::sample(seed)
     }
 }

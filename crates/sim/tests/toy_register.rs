@@ -7,6 +7,7 @@ use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
 use ringfort_sim::agenda::Agenda;
 use ringfort_sim::history::{Action, ClientId, History, Key, OperationId, Value};
+use ringfort_sim::invariant::Invariant;
 use ringfort_sim::linearizability;
 use ringfort_sim::network::{Endpoint, Network};
 use ringfort_sim::options::{Episodes, Options};
@@ -103,7 +104,9 @@ impl Toy {
             operations: self.completed,
             events: BTreeMap::new(),
             fingerprint: self.trace.fingerprint(),
-            failure: linearizability::check(&self.history).err().map(|violation| violation.to_string()),
+            failure: linearizability::check(&self.history)
+                .err()
+                .map(|violation| Invariant::Linearizability.broken(violation.to_string())),
         }
     }
 

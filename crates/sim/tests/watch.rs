@@ -7,23 +7,16 @@ use ringfort_sim::options::{Faults, Options};
 /// Three nodes, a shard, no faults: of three replicas one has a number that the planted bug is for.
 fn options(seed: u64) -> Options {
     let sampled = Options::sample(seed);
-    let faults = Faults {
-        partitions: None,
-        one_way_cuts: None,
-        bridges: None,
-        crashes: None,
-        power_losses: None,
-        zone_losses: None,
-        wipes: None,
-        death: false,
-        stalls: None,
-        slow_disks: None,
-        corruption: false,
-        memory: false,
-        clock_drift: false,
-        wall_steps: None,
-    };
-    Options { nodes: 3, joins: 0, operations: 0, zones: 1, shards: 1, put_permille: 900, faults, ..sampled }
+    Options {
+        nodes: 3,
+        joins: 0,
+        operations: 0,
+        zones: 1,
+        shards: 1,
+        put_permille: 900,
+        faults: Faults::none(),
+        ..sampled
+    }
 }
 
 #[test]

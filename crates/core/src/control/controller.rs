@@ -15,10 +15,11 @@ use super::{ControlConfig, ControlEffects, PATIENCE};
 use crate::limits::REPLICATION;
 use crate::message::{ControlMessage, ShardReport, StepRequest};
 use crate::mutation::Mutation;
-use crate::system::{Standing, SystemCommand, Topology};
-use crate::time::Moment;
+use crate::system::{Standing, SystemCommand, SystemMachine, Topology};
+use crate::time::{Moment, Stamp};
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub struct Controller {
     node: NodeId,
@@ -84,6 +85,14 @@ impl Controller {
             topology.groups.get(shard).map_or(0, |group| plan::arriving(group, &reported.report))
         };
         self.pace.note(now, self.reports.iter().map(left).sum());
+    }
+
+    /// A planted bug: what is proposed counts before it is committed.
+    pub fn publish_early(&self, topology: &Topology, proposals: &[SystemCommand]) -> Option<Arc<Topology>> {
+        let command = proposals.first().filter(|_| self.config.mutation.is(Mutation::PublishBeforeCommit))?;
+        let mut machine = SystemMachine::new(topology.clone(), Stamp::default());
+        machine.apply(Stamp::default(), command.clone());
+        Some(machine.topology().clone())
     }
 
     /// Asks the system shard for what is to change in the topology.

@@ -163,6 +163,9 @@ impl Control {
         self.ask_for_own_addresses(now);
         if self.led.contains_key(&ShardId::SYSTEM) {
             self.controller.run(now, &self.topology, &self.silence, &mut self.out);
+            if let Some(uncommitted) = self.controller.publish_early(&self.topology, &self.out.proposals) {
+                self.handle_topology(uncommitted);
+            }
         }
     }
 

@@ -22,6 +22,8 @@ struct Shared {
     /// The bytes that all files together may have; `None` is no limit.
     capacity_bytes: Option<u64>,
     syncs_to_fail: u32,
+    /// Changes that still reach the disk before the machine stops.
+    changes_left: Option<u64>,
 }
 
 #[derive(Default)]
@@ -47,7 +49,10 @@ impl MemDisk {
     /// The power fails: each unsynced sector of each file keeps its new content or falls back to its old one, and so
     /// does a file that grew. `choose(n)` is uniform in `0..n`; the outcome depends on nothing else.
     pub fn crash(&self, choose: &mut dyn FnMut(u64) -> u64) {
-        for file in self.lock().files.values_mut() {
+        let mut shared = self.lock();
+        shared.changes_left = None;
+        shared.syncs_to_fail = 0;
+        for file in shared.files.values_mut() {
             for (sector, unsynced) in std::mem::take(&mut file.unsynced) {
                 if choose(2) == 0 {
                     let range = sector_range(sector, file.bytes.len());
@@ -72,6 +77,22 @@ impl MemDisk {
         self.lock().syncs_to_fail = count;
     }
 
+    /// The machine stops after `changes` more calls that change something, or not at all: what follows does nothing, and
+    /// reports success to a program that will not live to act on it. A crash is to come next.
+    pub fn stop_after(&self, changes: Option<u64>) {
+        self.lock().changes_left = changes;
+    }
+
+    /// Whether it has come to that.
+    pub fn has_stopped(&self) -> bool {
+        self.lock().changes_left == Some(0)
+    }
+
+    /// The sum of all file sizes.
+    pub fn used_bytes(&self) -> u64 {
+        self.lock().files.values().map(|file| file.bytes.len() as u64).sum()
+    }
+
     /// Flips the bits of `mask` in one byte, on the disk itself. Panics where there is no such byte.
     pub fn corrupt(&self, name: &str, offset: u64, mask: u8) {
         let mut shared = self.lock();
@@ -87,6 +108,18 @@ impl MemDisk {
         file.bytes[range].fill(0);
     }
 
+    /// Writes what is in sector `from` over sector `to`, on the disk itself, and leaves zeros behind: a write that went to the
+    /// wrong place. Panics where there is no such file.
+    pub fn misdirect_sector(&self, name: &str, from: u64, to: u64) {
+        let mut shared = self.lock();
+        let bytes = &mut shared.files.get_mut(name).expect("the file to corrupt is there").bytes;
+        let (from, to) = (sector_range(from as usize, bytes.len()), sector_range(to as usize, bytes.len()));
+        let moved = bytes[from.clone()].to_vec();
+        bytes[from].fill(0);
+        let len = moved.len().min(to.len());
+        bytes[to.start..to.start + len].copy_from_slice(&moved[..len]);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         // A panic elsewhere leaves the bytes as they are: a test reads them afterwards.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
@@ -94,6 +127,18 @@ impl MemDisk {
 }
 
 impl Shared {
+    /// Whether a call that changes something is still to be carried out.
+    fn goes_on(&mut self) -> bool {
+        match &mut self.changes_left {
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+            None => true,
+        }
+    }
+
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
         self.files.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -114,6 +159,9 @@ impl Shared {
 impl Disk for MemDisk {
     fn preallocate(&self, name: &str, size_bytes: u64) -> io::Result<()> {
         let mut shared = self.lock();
+        if !shared.goes_on() {
+            return Ok(());
+        }
         shared.files.remove(name);
         shared.check_space(name, size_bytes)?;
         let size = size_bytes as usize;
@@ -123,12 +171,18 @@ impl Disk for MemDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<()> {
-        self.lock().files.insert(name.to_owned(), File::default());
+        let mut shared = self.lock();
+        if shared.goes_on() {
+            shared.files.insert(name.to_owned(), File::default());
+        }
         Ok(())
     }
 
     fn write_at(&self, name: &str, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut shared = self.lock();
+        if !shared.goes_on() {
+            return Ok(());
+        }
         let end = offset + data.len() as u64;
         if end > shared.size(name) {
             shared.check_space(name, end)?;
@@ -150,6 +204,9 @@ impl Disk for MemDisk {
 
     fn sync(&self, name: &str) -> io::Result<()> {
         let mut shared = self.lock();
+        if !shared.goes_on() {
+            return Ok(());
+        }
         let fails = shared.syncs_to_fail > 0;
         shared.syncs_to_fail = shared.syncs_to_fail.saturating_sub(1);
         let file = shared.file(name)?;
@@ -176,13 +233,19 @@ impl Disk for MemDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut shared = self.lock();
+        if !shared.goes_on() {
+            return Ok(());
+        }
         let file = shared.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         shared.files.insert(to.to_owned(), file);
         Ok(())
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
-        self.lock().files.remove(name);
+        let mut shared = self.lock();
+        if shared.goes_on() {
+            shared.files.remove(name);
+        }
         Ok(())
     }
 
@@ -241,6 +304,33 @@ mod tests {
         assert_eq!(disk.read_at("f", 0, 4).unwrap(), b"lost");
         disk.crash(&mut |_| 0);
         assert_eq!(disk.read_at("f", 0, 4).unwrap(), [0; 4]);
+    }
+
+    #[test]
+    fn a_machine_that_stops_leaves_the_rest_undone() {
+        let disk = MemDisk::new();
+        disk.stop_after(Some(2));
+        disk.create("f").unwrap();
+        assert!(!disk.has_stopped());
+        disk.write_at("f", 0, b"was").unwrap();
+        assert!(disk.has_stopped());
+        disk.write_at("f", 0, b"not").unwrap();
+        disk.delete("f").unwrap();
+        disk.crash(&mut |_| 1);
+        assert_eq!(disk.read_at("f", 0, 3).unwrap(), b"was");
+        disk.delete("f").unwrap();
+        assert_eq!(disk.size("f").unwrap(), None);
+    }
+
+    #[test]
+    fn a_misdirected_sector_is_missing_in_one_place_and_too_much_in_another() {
+        let disk = MemDisk::new();
+        disk.preallocate("f", 3 * 512).unwrap();
+        disk.write_at("f", 0, &[1; 512]).unwrap();
+        disk.write_at("f", 512, &[2; 512]).unwrap();
+        disk.misdirect_sector("f", 1, 0);
+        let bytes = disk.read_at("f", 0, 3 * 512).unwrap();
+        assert_eq!([bytes[0], bytes[512], bytes[1024]], [2, 0, 0]);
     }
 
     #[test]

@@ -171,7 +171,8 @@ mod tests {
     }
 
     fn open(disk: &Arc<MemDisk>) -> (Log<Arc<MemDisk>>, Recovered) {
-        let (log, mut recovery) = Log::open(disk.clone(), LogConfig { segment_bytes: 4096 }).unwrap();
+        let (log, mut recovery) =
+            Log::open(disk.clone(), LogConfig { segment_bytes: 4096, ..LogConfig::default() }).unwrap();
         (log, recover(recovery.shards.remove(&ShardId::EVENTUAL)).unwrap())
     }
 

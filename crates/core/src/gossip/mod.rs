@@ -328,8 +328,14 @@ impl<T> Gossip<T> {
         };
         let after = self.reserved(own);
         let version = after.next();
-        let entries = vec![Entry { version, stamp: self.clock.tick(now.wall), key, value }];
-        self.stage(Part { origin: own, after, upto: version, entries }, Some(ticket));
+        let stamp = self.clock.tick(now.wall);
+        let entries = vec![Entry { version, stamp, key, value }];
+        let part = Part { origin: own, after, upto: version, entries };
+        if self.config.mutation.is(Mutation::AnswerEventualEarly) {
+            self.out.replies.push((ticket, Ok(Written { stamp, existed: false })));
+            return self.stage(part, None);
+        }
+        self.stage(part, Some(ticket));
     }
 
     /// The batch of this number, and all before it, are durable.

@@ -74,6 +74,7 @@ mod tests;
 pub use segment::SpareRequest;
 
 use crate::disk::Disk;
+use crate::mutation::Mutation;
 use crate::types::{ReplicaId, ShardId};
 use codec::{encode_directory, encode_item};
 use index::Index;
@@ -89,11 +90,12 @@ use std::io;
 pub struct LogConfig {
     /// The size of a segment: a multiple of the sector size. A record that is larger gets a segment of its own size.
     pub segment_bytes: u64,
+    pub mutation: Mutation,
 }
 
 impl Default for LogConfig {
     fn default() -> LogConfig {
-        LogConfig { segment_bytes: crate::limits::SEGMENT_BYTES }
+        LogConfig { segment_bytes: crate::limits::SEGMENT_BYTES, mutation: Mutation::None }
     }
 }
 
@@ -161,7 +163,7 @@ impl<D: Disk> Log<D> {
     /// Recovers what is on the disk, or starts a new log where there is none. Other files are left alone.
     pub fn open(disk: D, config: LogConfig) -> Result<(Log<D>, Recovery), LogError> {
         let maker = SegmentMaker::new(config.segment_bytes);
-        let (recovery, Restart { index, segments, offset, next }) = recovery::recover(&disk)?;
+        let (recovery, Restart { index, segments, offset, next }) = recovery::recover(&disk, config.mutation)?;
         let mut log = Log {
             disk,
             segments: segments.into(),

@@ -7,6 +7,7 @@ use super::scan::{Piece, scan};
 use super::segment::{Segment, SegmentNumber, is_spare};
 use super::{LogError, Recovery};
 use crate::disk::{Disk, SECTOR_BYTES};
+use crate::mutation::Mutation;
 use std::ops::Range;
 
 /// Where the log goes on.
@@ -30,21 +31,24 @@ enum Tail {
 }
 
 /// Reads all that is there, cuts a torn record, and makes sure that what was read stays.
-pub(super) fn recover(disk: &impl Disk) -> Result<(Recovery, Restart), LogError> {
+pub(super) fn recover(disk: &impl Disk, mutation: Mutation) -> Result<(Recovery, Restart), LogError> {
     let segments = find_segments(disk)?;
     let lowest = segments.first().map_or(SegmentNumber::FIRST, |segment| segment.number);
-    let mut replay = Replay::new(lowest);
+    let mut replay = Replay::new(lowest, mutation);
     let mut offset = 0;
     for (position, segment) in segments.iter().enumerate() {
         if position > 0 && segments[position - 1].number.next() != segment.number {
             replay.lose_all(format!("the segment before segment {} is missing", segment.number.0));
         }
         let bytes = read(disk, segment)?;
-        let pieces = scan(segment.number, &bytes)
+        let mut pieces = scan(segment.number, &bytes)
             .map_err(|_| LogError::UnknownFormat { file_name: segment.file_name.clone() })?;
         if position + 1 < segments.len() {
             replay_pieces(&mut replay, segment.number, &pieces);
         } else {
+            if mutation.is(Mutation::TruncateAtFirstBad) {
+                truncate_at_first_bad(&mut pieces);
+            }
             let tail = replay_last(&mut replay, segment.number, &pieces);
             offset = settle(disk, segment, &bytes, tail)?;
         }
@@ -83,6 +87,15 @@ fn replay_pieces(replay: &mut Replay, segment: SegmentNumber, pieces: &[Piece<'_
             }
         }
     }
+}
+
+/// A planted bug: whatever does not check, and all that follows, counts as never written.
+fn truncate_at_first_bad(pieces: &mut Vec<Piece<'_>>) {
+    let is_bad = |piece: &Piece<'_>| match piece {
+        Piece::Stray { .. } => true,
+        Piece::Record(record) => record.named().is_none() || record.body().is_none(),
+    };
+    pieces.truncate(pieces.iter().position(is_bad).unwrap_or(pieces.len()));
 }
 
 /// Replays the last segment, the only one that may end in a torn record: the next segment is made when the last

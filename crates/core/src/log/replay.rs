@@ -10,6 +10,7 @@ use super::item::{Change, LogItem, ReplicaState};
 use super::record::{Header, Record, Sequence};
 use super::segment::SegmentNumber;
 use super::{RecoveredShard, Recovery};
+use crate::mutation::Mutation;
 use crate::types::{LogIndex, ReplicaId, ShardId};
 use raft::eraftpb::Entry;
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 pub(super) struct Replay {
     shards: BTreeMap<ShardId, Replayed>,
     shards_unknown: bool,
+    mutation: Mutation,
     findings: Vec<String>,
     next: Option<Next>,
     /// Whether the last record was intact.
@@ -50,12 +52,13 @@ impl Replayed {
 
 impl Replay {
     /// Starts with the lowest segment there is. Only the first one of all begins with a record known beforehand.
-    pub(super) fn new(lowest: SegmentNumber) -> Replay {
+    pub(super) fn new(lowest: SegmentNumber, mutation: Mutation) -> Replay {
         let is_whole = lowest == SegmentNumber::FIRST;
         let first = Next { sequence: Sequence::FIRST, previous: 0 };
         Replay {
             shards: BTreeMap::new(),
             shards_unknown: !is_whole,
+            mutation,
             findings: Vec::new(),
             next: is_whole.then_some(first),
             last_is_intact: true,
@@ -142,7 +145,9 @@ impl Replay {
         let Some(named) = record.named() else {
             return self.lose_all(format!("{place} is corrupt where it names its shards"));
         };
-        let Some(decoded) = record.body().and_then(|body| decode_body(&body).ok()) else {
+        let unchecked = self.mutation.is(Mutation::IgnoreChecksums) && !record.is_cut_short();
+        let body = if unchecked { Some(record.unchecked_body()) } else { record.body() };
+        let Some(decoded) = body.and_then(|body| decode_body(&body).ok()) else {
             self.find(format!("{place} is corrupt: the shards that it names are suspect: {named:?}"));
             for (shard, replica) in named {
                 self.suspect(shard, replica);

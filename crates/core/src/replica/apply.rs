@@ -6,7 +6,10 @@ use parking_lot::RwLockWriteGuard;
 use raft::eraftpb::{Entry, EntryType};
 
 impl<T> Replica<T> {
-    pub(super) fn apply(&mut self, entries: Vec<Entry>, out: &mut Effects<T>) {
+    pub(super) fn apply(&mut self, mut entries: Vec<Entry>, out: &mut Effects<T>) {
+        if self.config.mutation.is(Mutation::ApplyOutOfOrder) && self.applied == self.base().index.0 {
+            swap_first_commands(&mut entries);
+        }
         let view = self.view.clone();
         let mut writer = Writer::new(&view);
         out.counts.applied_entries += entries.len() as u64;
@@ -78,6 +81,15 @@ impl<T> Replica<T> {
                 self.last_stamp = self.last_stamp.max(stamp);
             }
         }
+    }
+}
+
+/// A planted bug: the commands of the first two entries change places.
+fn swap_first_commands(entries: &mut [Entry]) {
+    if let [first, second, ..] = entries
+        && [&*first, &*second].iter().all(|entry| entry.get_entry_type() == EntryType::EntryNormal)
+    {
+        std::mem::swap(&mut first.data, &mut second.data);
     }
 }
 

@@ -8,6 +8,9 @@ use raft::eraftpb::{Message, MessageType};
 /// is bounded by what the follower has.)
 const TRAILER_BYTES: usize = 16;
 
+/// In place of a commit index.
+const UNKNOWN: u64 = u64::MAX;
+
 /// Why a replica can't go on.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -69,6 +72,7 @@ impl<T> Replica<T> {
                 }
                 if let Some((_, committed)) = trailer(message.get_context())
                     && message.term >= self.raft.raft.term
+                    && committed != UNKNOWN
                 {
                     // Once that much is applied, the state is as new as the leader's was at the least just now.
                     self.heard.get_or_insert((committed, now));
@@ -78,6 +82,8 @@ impl<T> Replica<T> {
                 let context = message.take_context();
                 let Some((round, _)) = trailer(&context) else { return Ok(()) };
                 if self.is_leader() && message.term == self.raft.raft.term {
+                    let from_echo = self.config.mutation.is(Mutation::LeaseFromEcho);
+                    let round = if from_echo { self.lease.round_at(now) } else { round };
                     self.lease.echo(from, round);
                 }
                 message.set_context(context.slice(..context.len() - TRAILER_BYTES));
@@ -116,7 +122,11 @@ impl<T> Replica<T> {
         if message.get_msg_type() == MessageType::MsgHeartbeat {
             let mut context = message.take_context().to_vec();
             context.extend_from_slice(&self.lease.round_at(now).to_le_bytes());
-            context.extend_from_slice(&self.raft.raft.raft_log.committed.to_le_bytes());
+            // Before it has committed in its term, a leader may not know how far others had.
+            let planted = self.config.mutation.is(Mutation::FreshBeforeTermStart);
+            let knows = planted || self.raft.raft.commit_to_current_term();
+            let committed = if knows { self.raft.raft.raft_log.committed } else { UNKNOWN };
+            context.extend_from_slice(&committed.to_le_bytes());
             message.set_context(context.into());
         }
     }

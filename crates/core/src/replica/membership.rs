@@ -146,8 +146,10 @@ impl<T> Replica<T> {
         if !self.has_caught_up(to) {
             return Err(StepRefused::Behind(to));
         }
-        self.lease.give_up();
-        self.view.publish_lease(Moment::default());
+        if !self.config.mutation.is(Mutation::KeepLeaseOnTransfer) {
+            self.lease.give_up();
+            self.view.publish_lease(Moment::default());
+        }
         self.raft.transfer_leader(to.0);
         Ok(())
     }
@@ -229,7 +231,8 @@ impl<T> Replica<T> {
         self.save_commit = true;
         // A change that an earlier leader proposed may remove the one that commits it. raft-rs lets it lead on, and
         // panics when it next looks for itself among the members.
-        if self.is_leader() && !self.raft.raft.promotable() {
+        let leads_on = self.config.mutation.is(Mutation::LeadAfterRemoval);
+        if self.is_leader() && !self.raft.raft.promotable() && !leads_on {
             let term = self.raft.raft.term;
             self.raft.raft.become_follower(term, raft::INVALID_ID);
         }

@@ -378,8 +378,20 @@ impl<T> Replica<T> {
             is_leader: self.is_leader(),
             term: Term(self.raft.raft.term),
             applied: LogIndex(self.applied),
+            committed: LogIndex(self.raft.raft.raft_log.committed),
+            durable: LogIndex(self.raft.raft.raft_log.persisted),
             configuration: self.configuration,
         }
+    }
+
+    /// The log in memory, for checks.
+    pub fn log(&self) -> &RaftStorage {
+        self.storage()
+    }
+
+    /// The voters of every active configuration, for checks.
+    pub fn configurations(&self) -> &[Vec<ReplicaId>] {
+        &self.configurations
     }
 
     /// How this replica stands.
@@ -457,6 +469,9 @@ pub struct Position {
     pub is_leader: bool,
     pub term: Term,
     pub applied: LogIndex,
+    pub committed: LogIndex,
+    /// The last entry that this replica has on its disk, and may have acknowledged.
+    pub durable: LogIndex,
     /// The index of the last configuration change that it has applied.
     pub configuration: u64,
 }

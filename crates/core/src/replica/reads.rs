@@ -61,6 +61,11 @@ impl<R> Reads<R> {
         context
     }
 
+    /// A planted bug: the next round gets a context that was used before.
+    pub fn repeat_contexts(&mut self) {
+        self.sequence = 0;
+    }
+
     /// Puts the reads of rounds that have gone unanswered for [`RETRY_TICKS`] back among the unasked.
     pub fn retry(&mut self, tick: u64) {
         while self.asked.front().is_some_and(|round| tick >= round.asked_at_tick + RETRY_TICKS) {

@@ -78,7 +78,8 @@ impl<T> Replica<T> {
 
         let stored = self.storage().hard_state();
         let votes = |hard_state: &HardState| (hard_state.term, hard_state.vote) != (stored.term, stored.vote);
-        let rests_on_vote = ready.hs().is_some_and(votes) || self.vote_batch > self.persisted_batch;
+        let rests_on_vote = (ready.hs().is_some_and(votes) || self.vote_batch > self.persisted_batch)
+            && !self.config.mutation.is(Mutation::SpeakBeforeVote);
         let mut waiting = self.outgoing(now, ready.take_messages(), out);
         if !rests_on_vote {
             send(std::mem::take(&mut waiting), out);
@@ -102,7 +103,11 @@ impl<T> Replica<T> {
             self.raft.mut_store().set_hard_state(hard_state.clone());
         }
         if ready.must_sync() {
-            batch.items.push(self.item(Change::HardState(self.storage().hard_state().clone())));
+            let mut hard_state = self.storage().hard_state().clone();
+            if self.config.mutation.is(Mutation::ForgetVote) {
+                hard_state.vote = raft::INVALID_ID;
+            }
+            batch.items.push(self.item(Change::HardState(hard_state)));
             self.commit_saved(batch.number);
         }
 
@@ -158,6 +163,10 @@ impl<T> Replica<T> {
             }
             if !is {
                 self.refuse_reads(out);
+                if self.config.mutation.is(Mutation::DisownProposals) {
+                    let proposed = self.proposals.drain();
+                    out.replies.extend(proposed.into_iter().map(|ticket| (ticket, Err(Failure::NotApplied))));
+                }
             }
             if was != is {
                 out.leadership.push((self.shard, Term(role.1), is));
@@ -194,7 +203,8 @@ impl<T> Replica<T> {
     /// Tells the readers who leads, until when they may read here, and how old what they read may be.
     fn publish(&mut self, now: Moment) {
         self.view.publish_leader(self.leader());
-        if self.is_leader() && self.raft.raft.apply_to_current_term() {
+        let early = self.config.mutation.is(Mutation::ServeBeforeTermStart);
+        if self.is_leader() && (early || self.raft.raft.apply_to_current_term()) {
             let followed_at = self.lease.followed_at(now, self.id, &self.configurations);
             self.view.publish_fresh(followed_at);
             let until = match self.config.read_mode {
@@ -206,6 +216,9 @@ impl<T> Replica<T> {
             return;
         }
         self.view.publish_lease(Moment::default());
+        if self.config.mutation.is(Mutation::StaleWithoutBound) {
+            self.view.publish_fresh(now);
+        }
         if let Some((_, at)) = self.heard.take_if(|(committed, _)| *committed <= self.applied) {
             self.view.publish_fresh(at);
         }

@@ -100,6 +100,9 @@ impl<T> Replica<T> {
     pub(super) fn ask_for_reads(&mut self) {
         // Before the first commit of the term raft-rs would drop the request without a word.
         if self.reads.has_unasked() && self.is_leader() && self.raft.raft.commit_to_current_term() {
+            if self.config.mutation.is(Mutation::ReuseReadContext) {
+                self.reads.repeat_contexts();
+            }
             let context = self.reads.ask(self.raft.raft.term, self.ticks);
             self.raft.read_index(context);
         }

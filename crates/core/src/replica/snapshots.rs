@@ -65,7 +65,10 @@ impl<T> Replica<T> {
         let base = Base {
             index: LogIndex(self.applied),
             term: Term(self.applied_term),
-            conf_state: self.raft.raft.prs().conf().to_conf_state(),
+            conf_state: match self.config.mutation.is(Mutation::ForgetConfState) {
+                true => self.base().conf_state.clone(),
+                false => self.raft.raft.prs().conf().to_conf_state(),
+            },
             snapshot: name.clone(),
         };
         let header = SnapshotHeader {

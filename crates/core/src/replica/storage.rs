@@ -67,6 +67,16 @@ impl RaftStorage {
         self.entries.iter().skip(skipped).cloned().collect()
     }
 
+    /// All entries in memory, for checks.
+    pub fn in_memory(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// The term of the entry at `index`; none where it has left memory, or has never been there.
+    pub fn term_at(&self, index: u64) -> Option<u64> {
+        Storage::term(self, index).ok()
+    }
+
     /// Entries from `from` on, as far as there are any.
     pub fn entries_from(&self, from: u64) -> impl Iterator<Item = &Entry> {
         let skipped = from.saturating_sub(self.floor.0 + 1) as usize;

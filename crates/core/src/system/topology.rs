@@ -134,6 +134,11 @@ impl Topology {
         topology
     }
 
+    /// Whether this topology is later than the one that first named `replica`, so that it says what has become of it.
+    pub fn has_named(&self, replica: ReplicaId) -> bool {
+        replica.number() < self.next_replica
+    }
+
     /// The replica of `shard` that `node` should hold, if any.
     pub fn replica(&self, shard: ShardId, node: NodeId) -> Option<ReplicaId> {
         self.groups.get(&shard)?.replica_on(node)

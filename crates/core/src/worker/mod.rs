@@ -231,8 +231,10 @@ impl<T> Worker<T> {
                 continue;
             }
             let assigned = group.replica_on(self.config.node);
+            // A node may come back with a topology that is older than its newest replica, where saving the later one failed.
             if let Some(held) = self.replicas.get(&shard).map(Replica::id)
                 && !group.replicas.contains(&held)
+                && topology.has_named(held)
             {
                 self.remove(shard);
             }

@@ -9,13 +9,14 @@ use crate::limits::{ELECTION_TICKS, MAX_ELECTION_TICKS, QUIET_TICKS, SMALL_LOG_B
 use crate::log::item::Base;
 use crate::message::Step;
 use crate::replica::{QueryReply, ReadMode, Reply};
-use crate::system::{Member, SystemCommand};
+use crate::system::{Member, SystemCommand, SystemMachine};
 use crate::time::Wall;
 use crate::types::{ClusterId, Identity, LogIndex, Term};
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType};
 use ringfort_ring::ShardCount;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 const SHARD: ShardId = ShardId(0);
@@ -622,7 +623,7 @@ fn many_shards(count: u32) -> Topology {
 #[test]
 fn a_cluster_begins_from_its_directory_and_restarts_from_it() {
     let disk = Arc::new(crate::disk::mem::MemDisk::new());
-    let config_of_log = crate::log::LogConfig { segment_bytes: 1 << 16 };
+    let config_of_log = crate::log::LogConfig { segment_bytes: 1 << 16, ..Default::default() };
     let topology = many_shards(4);
     boot::set_owner(&*disk, &boot::Owner { identity: Identity(1), name: "one".into() }).unwrap();
     assert!(!boot::open(&disk, config_of_log.clone()).unwrap().has_state());
@@ -642,6 +643,22 @@ fn a_cluster_begins_from_its_directory_and_restarts_from_it() {
         let (effects, _) = worker.flush(Now { moment: now, wall: Wall(0) });
         assert_eq!(effects.views.len(), 5);
     }
+}
+
+#[test]
+fn a_replica_outlives_a_topology_that_is_older_than_it() {
+    let old = many_shards(4);
+    let shard = ShardId(0);
+    let first = old.groups[&shard].replicas[0];
+    let mut machine = SystemMachine::new(old.clone(), Stamp::default());
+    machine.apply(Stamp::default(), SystemCommand::Renew { shard, replica: first });
+    let mut worker: Worker<u32> = Worker::new(config(NodeId(1), 1), Moment(0));
+    worker.handle_topology(Moment(0), machine.topology().clone());
+    let held = |worker: &Worker<u32>| worker.replicas().find(|replica| replica.shard() == shard).map(Replica::id);
+    let renewed = held(&worker);
+    assert!(renewed > Some(first), "{renewed:?}");
+    worker.handle_topology(Moment(0), Arc::new(old));
+    assert_eq!(held(&worker), renewed);
 }
 
 #[test]

@@ -4,16 +4,19 @@
 //! what it was told has not been applied. An operation whose answer does not come in time is over for the client: a put
 //! may still take effect, a get is forgotten.
 
-use super::Wake;
+use super::invariants::{AcknowledgedWrites, SessionMonotonicity};
 use super::node::{Answer, Message, Node};
+use super::{Wake, Without};
 use crate::agenda::Agenda;
-use crate::history::{Action, ClientId, History, Key, OperationId, Value};
+use crate::history::{Action, ClientId, History, Key, Operation, OperationId, Value};
+use crate::invariant::{Invariant, Violation};
 use crate::linearizability;
 use crate::network::{Endpoint, Network};
 use crate::options::Options;
 use crate::random::Random;
 use bytes::Bytes;
 use ringfort_core::command::Command;
+use ringfort_core::machine::Applied;
 use ringfort_core::replica::{Failure, Query, QueryReply, Reply, Write};
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
@@ -39,7 +42,12 @@ pub(super) struct Clients {
     waiting: BTreeMap<ClientId, Waiting>,
     node: BTreeMap<ClientId, NodeId>,
     history: History,
+    acknowledged: AcknowledgedWrites,
+    sessions: SessionMonotonicity,
+    violation: Result<(), Violation>,
     completed: u64,
+    /// Operations while the faults happen, those that were left out among them.
+    begun: u64,
     /// Keys that are still to be read, once the cluster has recovered.
     to_read: Vec<Key>,
 }
@@ -64,7 +72,11 @@ impl Clients {
             waiting: BTreeMap::new(),
             node: BTreeMap::new(),
             history: History::default(),
+            acknowledged: AcknowledgedWrites::default(),
+            sessions: SessionMonotonicity::default(),
+            violation: Ok(()),
             completed: 0,
+            begun: 0,
             to_read: Vec::new(),
         }
     }
@@ -92,28 +104,53 @@ impl Clients {
         self.completed
     }
 
-    pub fn check(&self) -> Result<(), String> {
-        linearizability::check(&self.history).map_err(|violation| violation.to_string())
+    /// Operations that have begun while the faults happened, or would have.
+    pub fn begun(&self) -> u64 {
+        self.begun
     }
 
+    pub fn operation(&self, id: OperationId) -> &Operation {
+        self.history.operation(id)
+    }
+
+    pub fn acknowledged(&self) -> &AcknowledgedWrites {
+        &self.acknowledged
+    }
+
+    pub fn check(&self) -> Result<(), Violation> {
+        linearizability::check(&self.history)
+            .map_err(|violation| Invariant::Linearizability.broken(violation.to_string()))
+    }
+
+    /// Begins the client's next operation, if there is one and it is not left out.
     pub fn invoke(
         &mut self,
         client: ClientId,
         now: Moment,
+        without: &Without,
         agenda: &mut Agenda<Wake>,
         network: &mut Network<Message>,
         nodes: &BTreeMap<NodeId, Node>,
-    ) {
+    ) -> Option<OperationId> {
         if self.waiting.contains_key(&client) {
-            return;
+            return None;
         }
         let (key, action) = match self.to_read.last() {
             Some(&key) => (key, Action::Get),
-            None if !self.working => return,
+            None if !self.working => return None,
             None => {
                 let key = Key(self.random.below(u64::from(self.keys)) as u32);
                 let is_put = self.random.chance(self.put_permille);
                 let value = Value(self.history.operations().len() as u64);
+                self.begun += 1;
+                let number = self.begun - 1;
+                if without.operations_from.is_some_and(|from| number >= from) {
+                    return None;
+                }
+                if without.operations.contains(&number) {
+                    self.go_on(client, now, agenda);
+                    return None;
+                }
                 (key, if is_put { Action::Put(value) } else { Action::Get })
             }
         };
@@ -122,6 +159,7 @@ impl Clients {
         self.waiting.insert(client, Waiting { id, deadline, may_be_applied: false });
         agenda.put(deadline, Wake::RequestTimedOut(client, id));
         self.send(client, now, network, nodes);
+        Some(id)
     }
 
     /// Sends the operation again, which has been told not to be applied.
@@ -143,7 +181,7 @@ impl Clients {
         let any = NodeId(1 + self.random.below(nodes.len() as u64));
         let node = *self.node.entry(client).or_insert(any);
         let operation = self.history.operation(waiting.id);
-        let key = Bytes::from(format!("key {}", operation.key.0));
+        let key = key_bytes(operation.key);
         let request = match operation.action {
             Action::Put(value) => {
                 waiting.may_be_applied = true;
@@ -154,6 +192,12 @@ impl Clients {
         network.send(now, Endpoint::Client(client), Endpoint::Node(node), Message::Request { id: waiting.id, request });
     }
 
+    /// What the last answer has broken, asked once.
+    pub fn take_violation(&mut self) -> Result<(), Violation> {
+        std::mem::replace(&mut self.violation, Ok(()))
+    }
+
+    /// Takes an answer. Returns whether it ends an operation.
     pub fn answered(
         &mut self,
         client: ClientId,
@@ -161,18 +205,24 @@ impl Clients {
         answer: Answer,
         now: Moment,
         agenda: &mut Agenda<Wake>,
-    ) {
-        let Some(waiting) = self.waiting.get_mut(&client).filter(|waiting| waiting.id == id) else { return };
-        match answer {
-            Ok(Reply::Applied(_)) => self.history.written(id, now),
-            Ok(Reply::Query(QueryReply::Get(record))) => {
+    ) -> bool {
+        let Some(waiting) = self.waiting.get_mut(&client).filter(|waiting| waiting.id == id) else { return false };
+        let Operation { key, action, .. } = *self.history.operation(id);
+        match (answer, action) {
+            (Ok(Reply::Applied(Applied::Put { revision, .. })), Action::Put(value)) => {
+                self.history.written(id, now);
+                let acknowledged = self.acknowledged.acknowledge(key, value, revision, now);
+                self.violation = acknowledged.and(self.sessions.saw(client, key, revision));
+            }
+            (Ok(Reply::Query(QueryReply::Get(record))), Action::Get) => {
+                let revision = record.as_ref().map_or(0, |record| record.modify_revision);
                 self.history.read(id, record.map(|record| decode(&record.value)), now);
-                let key = self.history.operation(id).key;
+                self.violation = self.sessions.saw(client, key, revision);
                 self.to_read.retain(|unread| *unread != key);
             }
-            Ok(other) => panic!("a client was answered {other:?}"),
-            Err(Failure::Unknown) => return, // Nothing more is known than without an answer.
-            Err(failure) => {
+            (Ok(other), _) => panic!("a client that asked for {action:?} was answered {other:?}"),
+            (Err(Failure::Unknown), _) => return false, // Nothing more is known than without an answer.
+            (Err(failure), _) => {
                 waiting.may_be_applied = false;
                 match failure {
                     Failure::NotLeader(Some(leader)) => self.node.insert(client, leader),
@@ -182,11 +232,12 @@ impl Clients {
                 if again < waiting.deadline {
                     agenda.put(again, Wake::RequestRetried(client, id));
                 }
-                return;
+                return false;
             }
         }
         self.completed += 1;
         self.go_on(client, now, agenda);
+        true
     }
 
     pub fn timed_out(&mut self, client: ClientId, id: OperationId, now: Moment, agenda: &mut Agenda<Wake>) {
@@ -214,6 +265,10 @@ impl Clients {
     }
 }
 
+pub(super) fn key_bytes(key: Key) -> Bytes {
+    Bytes::from(format!("key {}", key.0))
+}
+
 /// A value's number, and as many bytes after it as the number decides: entries of many sizes.
 fn encode(value: Value) -> Bytes {
     let mut bytes = value.0.to_le_bytes().to_vec();
@@ -221,7 +276,7 @@ fn encode(value: Value) -> Bytes {
     bytes.into()
 }
 
-fn decode(bytes: &[u8]) -> Value {
+pub(super) fn decode(bytes: &[u8]) -> Value {
     let (number, _) = bytes.split_first_chunk().expect("a value begins with its number");
     let value = Value(u64::from_le_bytes(*number));
     assert_eq!(bytes, &encode(value)[..], "a value came back other than it was put");

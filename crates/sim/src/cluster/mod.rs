@@ -8,27 +8,31 @@
 //! A run has three parts. *Warm-up*: the first node bootstraps, the others join, until every shard is where it should
 //! be. *Safety*: for the options' duration, clients work while the seed's faults happen ([`faults`]) and operators have
 //! nodes come and go ([`operator`]). *Liveness*: all faults end, crashed nodes start again, pauses and drains are taken
-//! back, and within [`RECOVERY`] every shard must have its replicas, caught up, on the nodes that are there. Then
-//! one node of three or more may find bits of its disk flipped, and what it can't trust must be replaced from the
-//! others; so must be a replica in whose memory a bit is flipped after that. Before and after what happens to the disk all nodes must hold the same of the eventual keyspace ([`eventual`]). At last each key
-//! must be read. Throughout, [`invariants`] are checked after every drain, and in the end the clients' history must be
-//! linearizable.
+//! back, and within [`invariants::RECOVERY`] every shard must have its replicas, caught up, on the nodes that are there. Then
+//! one node of three or more may find its disk damaged, and what it can't trust must be replaced from the others; so must
+//! be a replica in whose memory a bit is flipped after that. Before and after what happens to the disk all nodes must hold
+//! the same of the eventual keyspace ([`eventual`]). At last each key must be read.
+//! Throughout, [`invariants`] are checked after every drain, and in the end the clients' history must be linearizable.
+//!
+//! A run can be told to leave out faults and operations by their numbers ([`Case`]), which is how a failing one is made
+//! small, and to write down what happens in it ([`timeline`]).
 //!
 //! Clients talk to nodes over connections that lose messages but do not double them, as TCP does. Nodes talk to each
 //! other over links with all the seed's faults: Raft must bear them, whatever the transport would have hidden.
 
 mod client;
-mod configurations;
 mod eventual;
 mod faults;
 mod invariants;
 mod node;
 mod operator;
 pub mod scale;
+pub mod timeline;
 
 use crate::agenda::Agenda;
 use crate::clock::{MAX_DRIFT_PPM, NodeClock};
 use crate::history::{ClientId, OperationId};
+use crate::invariant::{Invariant, Violation};
 use crate::network::{Endpoint, Link, Network};
 use crate::options::{Options, TickPhases};
 use crate::random::Random;
@@ -41,12 +45,10 @@ use ringfort_core::mutation::Mutation;
 use ringfort_core::system::Topology;
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Simulated time within which a cluster without faults must be as it should be.
-const RECOVERY: Duration = Duration::from_secs(60);
+use timeline::Timeline;
 
 /// Replicas that differ are found within this time after the last write.
 const WATCHED: Duration = Duration::from_secs(30);
@@ -57,20 +59,80 @@ const CONTROLLER_DOWN: Duration = Duration::from_secs(1);
 /// How often the parts of a run look whether they are over.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Runs the cluster that the options describe.
-pub fn run(options: Options) -> Outcome {
-    run_mutated(options, Mutation::None)
+/// A replica that follows has applied all that is committed within this time, where nothing is in the way.
+const FOLLOW: Duration = Duration::from_secs(1);
+
+/// A run to be made: what the options describe, with a bug planted or without, and less what is left out.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Case {
+    pub options: Options,
+    pub mutation: Mutation,
+    pub without: Without,
+    /// What may be broken: a run goes on as if it were not. (Not when it waits for something in vain: that ends a run.)
+    pub ignored: BTreeSet<Invariant>,
 }
 
-/// Runs it with a planted bug.
-pub fn run_mutated(options: Options, mutation: Mutation) -> Outcome {
-    Cluster::new(options, mutation).outcome()
+/// What a run leaves out, by numbers that count from zero in the order in which it would happen. The random draws that
+/// belong to it are made all the same, so that the rest changes as little as can be.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Without {
+    pub faults: BTreeSet<u64>,
+    pub operations: BTreeSet<u64>,
+    /// No operation from this number on.
+    pub operations_from: Option<u64>,
+    pub eventual_writes: BTreeSet<u64>,
+}
+
+impl Case {
+    pub fn of(options: Options) -> Case {
+        Case { options, mutation: Mutation::None, without: Without::default(), ignored: BTreeSet::new() }
+    }
+}
+
+/// Runs the cluster that the options describe.
+pub fn run(options: Options) -> Outcome {
+    run_case(Case::of(options))
+}
+
+pub fn run_case(case: Case) -> Outcome {
+    Cluster::new(case).outcome()
+}
+
+/// How much a run began, what it left out included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Begun {
+    pub faults: u64,
+    pub operations: u64,
+    pub eventual_writes: u64,
+}
+
+/// What came of a run, and what happened in it.
+pub struct Replay {
+    pub outcome: Outcome,
+    pub begun: Begun,
+    pub timeline: Timeline,
+}
+
+/// Runs a case and writes down what happens in it. What a panic cuts short is told up to there.
+pub fn replay(case: Case) -> Replay {
+    let mut cluster = Cluster::new(case);
+    cluster.timeline = Some(Timeline::default());
+    let outcome = crate::seeds::caught(|| cluster.outcome());
+    if let Some(failure) = &outcome.failure {
+        cluster.note(failure.to_string());
+    }
+    let begun = Begun {
+        faults: cluster.faults.begun(),
+        operations: cluster.clients.begun(),
+        eventual_writes: cluster.eventual.begun(),
+    };
+    Replay { outcome, begun, timeline: cluster.timeline.unwrap_or_default() }
 }
 
 /// Runs it with a planted bug that makes replicas differ, until after the faults the watch has had time to find that and
 /// the cluster is whole again. Histories and states are not checked. Returns what the watch found, too.
 pub fn run_diverging(options: Options, mutation: Mutation) -> (Outcome, Vec<String>) {
-    let mut cluster = Cluster::new(options, mutation);
+    let mut cluster = Cluster::new(Case { mutation, ..Case::of(options) });
     cluster.invariants.expects_divergence = true;
     let failure = cluster.diverge().err();
     let running = cluster.nodes.values().filter_map(Node::running);
@@ -81,7 +143,7 @@ pub fn run_diverging(options: Options, mutation: Mutation) -> (Outcome, Vec<Stri
 /// Runs it, and crashes the node whose controller asks for something for the `act`th time, right after that. Returns how
 /// often one has asked, too.
 pub fn run_crashing_controller(options: Options, act: u64) -> (Outcome, u64) {
-    let mut cluster = Cluster::new(options, Mutation::None);
+    let mut cluster = Cluster::new(Case::of(options));
     cluster.crash_controller_at = Some(act);
     let outcome = cluster.outcome();
     (outcome, cluster.controller_acts)
@@ -98,11 +160,13 @@ enum Wake {
     RequestRetried(ClientId, OperationId),
     Fault(faults::Fault),
     WriteEventually,
+    ReadStale,
 }
 
 struct Cluster {
     options: Options,
     mutation: Mutation,
+    without: Without,
     now: Moment,
     agenda: Agenda<Wake>,
     network: Network<Message>,
@@ -112,7 +176,12 @@ struct Cluster {
     faults: faults::Faults,
     invariants: Invariants,
     trace: Trace,
+    /// What happens, where somebody wants to read it.
+    timeline: Option<Timeline>,
     random: Random,
+    stale_reads: Random,
+    /// How often what has happened, besides faults and what nodes count.
+    counts: BTreeMap<&'static str, u64>,
     /// How often a controller has asked for something during the faults, and at which time its node crashes.
     controller_acts: u64,
     crash_controller_at: Option<u64>,
@@ -121,10 +190,11 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn new(options: Options, mutation: Mutation) -> Cluster {
+    fn new(Case { options, mutation, without, ignored }: Case) -> Cluster {
         let random = Random::new(options.seed);
         Cluster {
             mutation,
+            without,
             now: START,
             agenda: Agenda::default(),
             network: Network::new(random.fork("network"), Link::healthy(options.link.delay.clone())),
@@ -132,8 +202,11 @@ impl Cluster {
             clients: Clients::new(&options, random.fork("workload")),
             eventual: eventual::Eventual::new(random.fork("eventual")),
             faults: faults::Faults::new(random.fork("faults")),
-            invariants: Invariants::default(),
+            invariants: Invariants::new(ignored),
             trace: Trace::default(),
+            timeline: None,
+            stale_reads: random.fork("stale reads"),
+            counts: BTreeMap::new(),
             random: random.fork("cluster"),
             controller_acts: 0,
             crash_controller_at: None,
@@ -157,12 +230,12 @@ impl Cluster {
         }
     }
 
-    fn run(&mut self) -> Result<(), String> {
+    fn run(&mut self) -> Result<(), Violation> {
         self.work()?;
         self.end()
     }
 
-    fn diverge(&mut self) -> Result<(), String> {
+    fn diverge(&mut self) -> Result<(), Violation> {
         self.work()?;
         self.end_faults()?;
         self.end_eventual();
@@ -171,62 +244,72 @@ impl Cluster {
             let differ = cluster.nodes.values().filter_map(Node::running).any(|running| running.divergences() > 0);
             !differ && cluster.is_settled()
         };
-        self.run_until(RECOVERY, is_whole, "the watch's alarms did not end")
+        self.must_recover(is_whole, "the watch's alarms did not end")
     }
 
     /// The first nodes form a cluster, which works under faults.
-    fn work(&mut self) -> Result<(), String> {
+    fn work(&mut self) -> Result<(), Violation> {
         self.add_node()?;
-        self.run_until(RECOVERY, Cluster::is_settled, "the first node did not begin to serve")?;
+        self.must_recover(Cluster::is_settled, "the first node did not begin to serve")?;
         for _ in 1..self.options.nodes {
             self.add_node()?;
         }
-        self.run_until(RECOVERY, Cluster::is_settled, "the first nodes did not form a cluster")?;
+        self.must_recover(Cluster::is_settled, "the first nodes did not form a cluster")?;
 
         self.begin_faults();
         self.clients.begin(self.now, &mut self.agenda);
         self.begin_eventual();
+        self.begin_stale_reads();
         let end = self.now + self.options.duration;
         self.run_until_moment(end)
     }
 
     /// All faults end, and everything must be as it should.
-    fn end(&mut self) -> Result<(), String> {
+    fn end(&mut self) -> Result<(), Violation> {
+        self.note("all faults end");
         self.end_faults()?;
         self.end_eventual();
-        self.run_until(RECOVERY, Cluster::tidy_up, "the cluster did not recover after all faults had ended")?;
-        let unequal = "the nodes do not hold the same of the eventual keyspace";
-        self.run_until_moment(self.now + eventual::REST)?;
+        self.must_recover(Cluster::tidy_up, "the cluster did not recover after all faults had ended")?;
+        self.run_until_moment(self.now + invariants::REST)?;
         self.run_until(
-            eventual::CATCH_UP,
+            invariants::CATCH_UP,
+            Invariant::GossipConvergence,
             |cluster| cluster.is_caught_up(),
             "clocks are further apart than they were set",
         )?;
-        self.run_until(eventual::CONVERGENCE, |cluster| cluster.is_converged(), unequal)?;
-        self.check_eventual()?;
-        if self.corrupt_one()? {
-            self.run_until(RECOVERY, Cluster::tidy_up, "the cluster did not replace what was corrupted")?;
-            self.run_until(eventual::CONVERGENCE, |cluster| cluster.is_converged(), unequal)?;
-            self.check_eventual()?;
+        self.must_converge()?;
+        self.invariants.judge(self.check_eventual())?;
+        if self.damage_one()? {
+            // The damaged node has to look before others can know.
+            self.run_until_moment(self.now + FOLLOW)?;
+            self.must_recover(Cluster::tidy_up, "the cluster did not replace what was damaged")?;
+            self.must_converge()?;
+            self.invariants.judge(self.check_eventual())?;
         }
         // What was corrupted a moment ago may not be missed yet: one replica of a shard at a time.
-        self.run_until_moment(self.now + eventual::REST)?;
-        self.run_until(RECOVERY, Cluster::tidy_up, "the cluster does not stay recovered")?;
+        self.run_until_moment(self.now + invariants::REST)?;
+        self.must_recover(Cluster::tidy_up, "the cluster does not stay recovered")?;
         if self.damage_memory() {
-            self.run_until(
-                RECOVERY,
-                Cluster::is_healed,
-                "the cluster did not replace the replica whose memory was damaged",
-            )?;
+            self.must_recover(Cluster::is_healed, "the cluster did not replace the replica whose memory was damaged")?;
         }
         self.clients.read_everything(self.now, &mut self.agenda);
-        self.run_until(RECOVERY, Cluster::is_read, "a key could not be read after all faults had ended")?;
-        self.invariants.check_replicas_agree(&self.nodes)?;
-        self.clients.check()
+        self.must_recover(|cluster| cluster.clients.are_done(), "a key could not be read after all faults had ended")?;
+        self.must_recover(Cluster::tidy_up, "the cluster did not stay as it should be")?;
+        self.run_until_moment(self.now + FOLLOW)?;
+        self.invariants.check_hashes(&self.nodes)?;
+        self.invariants.judge(self.clients.acknowledged().check(&self.nodes))?;
+        self.invariants.judge(self.clients.check())
+    }
+
+    /// Writes something down for the reader of the run, where there is one.
+    fn note(&mut self, what: impl Into<String>) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.note(self.now, what.into());
+        }
     }
 
     /// A new node: the first one bootstraps a cluster, later ones join it.
-    fn add_node(&mut self) -> Result<(), String> {
+    fn add_node(&mut self) -> Result<(), Violation> {
         let id = self.make_node();
         self.start_node(id)
     }
@@ -250,20 +333,21 @@ impl Cluster {
     fn run_until(
         &mut self,
         patience: Duration,
+        invariant: Invariant,
         mut is_over: impl FnMut(&mut Cluster) -> bool,
         otherwise: &str,
-    ) -> Result<(), String> {
+    ) -> Result<(), Violation> {
         let end = self.now + patience;
         while !is_over(self) {
             if self.now >= end {
-                return Err(format!("{otherwise} within {patience:?}\n{}", self.describe()));
+                return Err(invariant.broken(format!("{otherwise} within {patience:?}\n{}", self.describe())));
             }
             self.run_until_moment(self.now + LOOK)?;
         }
         Ok(())
     }
 
-    fn run_until_moment(&mut self, end: Moment) -> Result<(), String> {
+    fn run_until_moment(&mut self, end: Moment) -> Result<(), Violation> {
         while let Some(next) = [self.agenda.next_at(), self.network.next_at()].into_iter().flatten().min()
             && next <= end
         {
@@ -271,11 +355,10 @@ impl Cluster {
             while let Some(delivery) = self.network.deliver(self.now) {
                 if let Some(traffic) = &mut self.traffic {
                     traffic.count(&delivery.message);
-                    self.deliver(delivery.from, delivery.to, delivery.message);
-                    continue;
+                } else {
+                    self.trace.record(self.now, (delivery.from, delivery.to, delivery.message.digest()));
                 }
-                self.trace.record(self.now, (delivery.from, delivery.to, delivery.message.digest()));
-                self.deliver(delivery.from, delivery.to, delivery.message);
+                self.deliver(delivery.from, delivery.to, delivery.message)?;
             }
             while let Some((_, wake)) = self.agenda.take_due(self.now) {
                 self.wake(wake)?;
@@ -285,24 +368,26 @@ impl Cluster {
         Ok(())
     }
 
-    fn wake(&mut self, wake: Wake) -> Result<(), String> {
+    fn wake(&mut self, wake: Wake) -> Result<(), Violation> {
         match wake {
-            Wake::Client(client) => {
-                self.clients.invoke(client, self.now, &mut self.agenda, &mut self.network, &self.nodes);
-            }
+            Wake::Client(client) => self.begin_operation(client),
             Wake::RequestTimedOut(client, id) => self.clients.timed_out(client, id, self.now, &mut self.agenda),
             Wake::RequestRetried(client, id) => {
                 self.clients.retry(client, id, self.now, &mut self.network, &self.nodes);
             }
             Wake::Fault(fault) => return self.inflict(fault),
             Wake::WriteEventually => self.write_eventually(),
+            Wake::ReadStale => {
+                let read = self.read_stale();
+                return self.invariants.judge(read);
+            }
             Wake::Node { node, incarnation, task } => return self.run_task(node, incarnation, task),
         }
         Ok(())
     }
 
     /// Runs a task of a node, unless it has stopped since; a stalled node does it when it wakes up.
-    fn run_task(&mut self, id: NodeId, incarnation: u64, task: Task) -> Result<(), String> {
+    fn run_task(&mut self, id: NodeId, incarnation: u64, task: Task) -> Result<(), Violation> {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.incarnation == incarnation) else {
             return Ok(());
         };
@@ -318,7 +403,14 @@ impl Cluster {
             return Ok(());
         }
         self.trace.record(self.now, (id, node.digest()));
+        if let (Some(timeline), Some(running)) = (&mut self.timeline, node.running()) {
+            for replica in running.replicas().filter(|replica| replica.is_leader()) {
+                timeline.leads(self.now, replica.shard(), replica.position().term, id);
+            }
+        }
         let more = if self.faults.is_active() { acts(node) - before } else { 0 };
+        self.restart_if_aborted(id);
+        self.crash_if_midway(id);
         let asked = self.controller_acts..self.controller_acts + more;
         self.controller_acts = asked.end;
         if self.crash_controller_at.is_some_and(|at| asked.contains(&at)) {
@@ -327,10 +419,14 @@ impl Cluster {
         self.invariants.check(self.now, id, &self.nodes)
     }
 
-    fn deliver(&mut self, from: Endpoint, to: Endpoint, message: Message) {
+    fn deliver(&mut self, from: Endpoint, to: Endpoint, message: Message) -> Result<(), Violation> {
         match (to, message) {
             (Endpoint::Client(client), Message::Answer { id, answer }) => {
-                self.clients.answered(client, id, answer, self.now, &mut self.agenda);
+                let told = self.clients.answered(client, id, answer, self.now, &mut self.agenda);
+                self.invariants.judge(self.clients.take_violation())?;
+                if let (Some(timeline), true) = (&mut self.timeline, told) {
+                    timeline.operation_ended(self.now, self.clients.operation(id));
+                }
             }
             (Endpoint::Client(_), Message::WrittenEventually { id, stamp, node }) => {
                 self.eventual.written(id, stamp, node);
@@ -342,12 +438,24 @@ impl Cluster {
                     World { now: self.now, endpoints, agenda: &mut self.agenda, network: &mut self.network };
                 if let Some(node) = self.nodes.get_mut(&id) {
                     node.receive(from, message, &mut world);
+                    self.restart_if_aborted(id);
+                    self.crash_if_midway(id);
                 }
             }
         }
+        Ok(())
     }
 
-    fn start_node(&mut self, id: NodeId) -> Result<(), String> {
+    fn begin_operation(&mut self, client: ClientId) {
+        let without = &self.without;
+        let begun = self.clients.invoke(client, self.now, without, &mut self.agenda, &mut self.network, &self.nodes);
+        if let (Some(timeline), Some(id)) = (&mut self.timeline, begun) {
+            timeline.operation_began(self.now, self.clients.operation(id));
+        }
+    }
+
+    fn start_node(&mut self, id: NodeId) -> Result<(), Violation> {
+        self.note(format!("node {id} starts"));
         let endpoints = self.endpoints();
         let mut world = World { now: self.now, endpoints, agenda: &mut self.agenda, network: &mut self.network };
         self.nodes.get_mut(&id).map_or(Ok(()), |node| node.start(&mut world))
@@ -369,47 +477,16 @@ impl Cluster {
         topologies.max_by_key(|topology| topology.epoch).cloned()
     }
 
-    /// Every node that is present runs, and knows the same topology, which has exactly these nodes; and every shard's
-    /// leader reports what the topology wants.
-    fn is_settled(&mut self) -> bool {
-        let Some(topology) = self.topology() else { return false };
-        let knows = |node: &Node| node.running().is_some_and(|running| running.topology().epoch == topology.epoch);
-        let present = self.present().count();
-        if topology.nodes.len() != present || !topology.standings.is_empty() || topology.paused {
-            return false;
-        }
-        if !self.present().all(|(_, node)| knows(node)) {
-            return false;
-        }
-        topology.groups.iter().all(|(shard, group)| {
-            let mut wanted = group.wanted_replicas();
-            wanted.sort_unstable();
-            wanted.len() >= present.min(3)
-                && group.replicas.len() == wanted.len()
-                && self.nodes.values().filter_map(Node::running).any(|running| {
-                    running.report(*shard).is_some_and(|report| {
-                        report.voters == wanted
-                            && report.learners.is_empty()
-                            && report.outgoing.is_empty()
-                            && report.caught_up.len() == wanted.len()
-                    })
-                })
-        })
-    }
-
     /// How often what has happened in this run.
     fn count_events(&self) -> BTreeMap<&'static str, u64> {
         let mut events = self.faults.counts.clone();
+        events.append(&mut self.counts.clone());
         for node in self.nodes.values() {
             for (name, count) in &node.counts {
                 *events.entry(name).or_default() += count;
             }
         }
         events
-    }
-
-    fn is_read(&mut self) -> bool {
-        self.clients.are_done()
     }
 
     /// How the cluster stands, for whoever looks for the reason of a failure.

@@ -5,12 +5,11 @@
 //! Shards are empty: what is counted of moves is replicas, and the time that the protocol takes for them.
 
 use super::node::{Message, Node};
-use super::{Cluster, LOOK};
+use super::{Case, Cluster, LOOK};
 use crate::network::Link;
 use crate::options::{Faults, Options, ReadMode, TickPhases};
 use ringfort_core::control::{codec, plan};
 use ringfort_core::message::RaftMessage;
-use ringfort_core::mutation::Mutation;
 use ringfort_core::system::{SystemCommand, SystemMachine, Topology};
 use ringfort_core::time::Stamp;
 use ringfort_core::types::{ClusterId, Identity, NodeId, ShardId};
@@ -88,7 +87,7 @@ impl Scale {
     /// So many nodes in three zones, and shards of three replicas each.
     pub fn new(nodes: usize, shards: u32, moves: usize, replace_after: Duration) -> Scale {
         let options = options(nodes, shards as usize, moves, replace_after);
-        let mut cluster = Cluster::new(options, Mutation::None);
+        let mut cluster = Cluster::new(Case::of(options));
         cluster.traffic = Some(Traffic::default());
         let ids: Vec<NodeId> = (0..nodes).map(|_| cluster.make_node()).collect();
         let identity = |id: NodeId| Identity(u128::from(id.0));
@@ -244,22 +243,7 @@ fn options(nodes: usize, shards: usize, moves: usize, replace_after: Duration) -
         segment_bytes: 1 << 20,
         sync: Duration::from_micros(200)..=Duration::from_millis(1),
         link: Link::healthy(Duration::from_micros(100)..=Duration::from_micros(500)),
-        faults: Faults {
-            partitions: None,
-            one_way_cuts: None,
-            bridges: None,
-            crashes: None,
-            power_losses: None,
-            zone_losses: None,
-            wipes: None,
-            death: false,
-            stalls: None,
-            slow_disks: None,
-            corruption: false,
-            memory: false,
-            clock_drift: false,
-            wall_steps: None,
-        },
+        faults: Faults::none(),
         ..Options::sample(1)
     }
 }

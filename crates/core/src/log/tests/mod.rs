@@ -13,7 +13,7 @@ use crate::types::{LogIndex, ReplicaId, ShardId, Term};
 use raft::eraftpb::{ConfState, Entry, HardState};
 
 fn open<D: Disk>(disk: D, segment_bytes: u64) -> Result<(Log<D>, Recovery), LogError> {
-    Log::open(disk, LogConfig { segment_bytes })
+    Log::open(disk, LogConfig { segment_bytes, ..LogConfig::default() })
 }
 
 fn commit<D: Disk>(log: &mut Log<D>, items: &[LogItem]) {

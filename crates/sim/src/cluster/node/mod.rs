@@ -1,5 +1,6 @@
 //! A simulated node: the shell of the core, an event where a thread would take time.
 
+mod damage;
 mod gossip;
 mod message;
 mod running;
@@ -7,9 +8,11 @@ mod watch;
 
 use super::{Wake, World};
 use crate::clock::NodeClock;
+use crate::invariant::{Invariant, Violation};
 use crate::network::Endpoint;
 use crate::options::{Options, ReadMode};
 use crate::random::Random;
+use damage::Damage;
 pub(super) use message::{Answer, Message, Ticket};
 use ringfort_core::boot::{self, Boot, Owner};
 use ringfort_core::control::ControlConfig;
@@ -42,6 +45,7 @@ pub(super) enum Task {
     AskToJoin,
     Gossip,
     Scrub,
+    LogRetry,
 }
 
 pub(super) struct Node {
@@ -62,8 +66,10 @@ pub(super) struct Node {
     has_begun: bool,
     /// Its disk was lost: it takes its old name over.
     is_wiped: bool,
-    /// Some bits of the disk have been flipped.
-    is_corrupt: bool,
+    /// What is on the disk is not all what was written there.
+    is_damaged: bool,
+    /// It has ended because it could not go on, and nobody has taken note yet.
+    aborted: bool,
     /// How often what has happened here.
     pub counts: BTreeMap<&'static str, u64>,
     state: State,
@@ -89,7 +95,7 @@ impl Node {
             shards: ShardCount::new(options.shards as u32).expect("shards are sampled as powers of two"),
             settings: Settings {
                 workers: options.workers,
-                log: LogConfig { segment_bytes: options.segment_bytes },
+                log: LogConfig { segment_bytes: options.segment_bytes, mutation },
                 replica: ReplicaConfig {
                     seed: options.seed,
                     boot_nonce: 0,
@@ -105,7 +111,8 @@ impl Node {
             zone: if options.zones > 1 { (endpoint.0 as usize % options.zones).to_string() } else { String::new() },
             has_begun: false,
             is_wiped: false,
-            is_corrupt: false,
+            is_damaged: false,
+            aborted: false,
             counts: BTreeMap::new(),
             state: State::Down,
         }
@@ -126,19 +133,21 @@ impl Node {
     pub fn begin_with(&mut self, topology: &Topology, identity: Identity) {
         self.has_begun = true;
         let owner = Owner { identity, name: format!("node{}", self.endpoint) };
-        boot::set_owner(&*self.disk, &owner).expect("this disk has no limit");
+        boot::set_owner(&*self.disk, &owner).expect("the disk of a node that begins works");
         boot::bootstrap(&self.disk, self.settings.log.clone(), topology, self.endpoint)
-            .expect("this disk has no limit");
+            .expect("the disk of a node that begins works");
     }
 
     /// Starts the node from its disk. The first one begins a cluster, others ask to join.
-    pub fn start(&mut self, world: &mut World) -> Result<(), String> {
+    pub fn start(&mut self, world: &mut World) -> Result<(), Violation> {
         if self.is_gone() {
             return Ok(());
         }
         self.incarnation += 1;
         let endpoint = self.endpoint;
-        let fail = |error: boot::BootError| format!("node {endpoint} can't start: {error:?}");
+        let fail = |error: boot::BootError| {
+            Invariant::BoundedRecovery.broken(format!("node {endpoint} can't start: {error:?}"))
+        };
         if boot::departure(&*self.disk).map_err(fail)? == Some(Standing::Dead) {
             boot::clear(&*self.disk).map_err(fail)?;
             self.count("given up and joined anew", 1);
@@ -168,22 +177,25 @@ impl Node {
         }
     }
 
-    fn run_from(&mut self, boot: Boot<MemDisk>, world: &mut World) -> Result<(), String> {
+    fn run_from(&mut self, boot: Boot<MemDisk>, world: &mut World) -> Result<(), Violation> {
         self.count("replicas distrusted", boot.lost.len() as u64);
-        if !boot.lost.is_empty() && !self.is_corrupt {
+        if !boot.lost.is_empty() && !self.is_damaged {
             // What was synced is there, unless somebody has flipped it.
-            return Err(format!("node {} distrusts {:?} after a crash: {:?}", self.endpoint, boot.lost, boot.findings));
+            let what = format!("node {} distrusts {:?} after a crash: {:?}", self.endpoint, boot.lost, boot.findings);
+            return Err(Invariant::DurableLog.broken(what));
         }
-        if boot.eventual.lost && !self.is_corrupt {
-            return Err(format!("node {} distrusts the eventual keyspace: {:?}", self.endpoint, boot.findings));
+        if boot.eventual.lost && !self.is_damaged {
+            let what = format!("node {} distrusts the eventual keyspace: {:?}", self.endpoint, boot.findings);
+            return Err(Invariant::DurableLog.broken(what));
         }
         self.count("eventual keyspaces distrusted", boot.eventual.lost.into());
         let mut settings = self.settings.clone();
         settings.replica.boot_nonce = self.random.next_u64();
         let random = self.random.fork(&format!("incarnation {}", self.incarnation));
         let now = self.clock.read(world.now);
-        let running = Running::new(boot, settings, self.disk.clone(), random, now)
-            .ok_or_else(|| format!("node {} is not in its own topology", self.endpoint))?;
+        let running = Running::new(boot, settings, self.disk.clone(), random, now).ok_or_else(|| {
+            Invariant::BoundedRecovery.broken(format!("node {} is not in its own topology", self.endpoint))
+        })?;
         self.state = State::Running(Box::new(running));
         self.plan(Task::Control, world.now, world);
         self.plan(Task::Gossip, world.now, world);
@@ -200,13 +212,68 @@ impl Node {
         self.state = State::Down;
         self.stalled_until = Moment(0);
         self.disk.crash(&mut |n| random.below(n));
+        self.mend_disk();
+    }
+
+    /// The process ends because it must not go on. What it has written stays with the operating system.
+    fn abort(&mut self) {
+        self.incarnation += 1;
+        self.state = State::Down;
+        self.aborted = true;
+        self.mend_disk();
+    }
+
+    /// Whether it has aborted since this was asked last.
+    pub fn take_aborted(&mut self) -> bool {
+        std::mem::take(&mut self.aborted)
+    }
+
+    pub fn stop_disk_after(&mut self, writes: u64) {
+        self.disk.stop_after(Some(writes));
+    }
+
+    pub fn has_disk_stopped(&self) -> bool {
+        self.disk.has_stopped()
+    }
+
+    pub fn fail_sync(&mut self) {
+        self.disk.fail_sync(1);
+    }
+
+    /// Leaves so many bytes of space on the disk.
+    pub fn fill_disk(&mut self, left_bytes: u64) {
+        self.disk.set_capacity(Some(self.disk.used_bytes() + left_bytes));
+    }
+
+    /// There is space again, syncs work, and nothing will stop.
+    pub fn mend_disk(&mut self) {
+        self.disk.set_capacity(None);
+        self.disk.fail_sync(0);
+        self.disk.stop_after(None);
+    }
+
+    pub fn hand_over(&mut self, world: &mut World) {
+        if let State::Running(running) = &mut self.state {
+            let mut outbox = running::Outbox::default();
+            running.hand_over(&mut outbox);
+            self.perform(outbox, world);
+        }
+    }
+
+    /// Its monotonic clock goes on at another rate; what is to happen at some time by that clock is planned anew.
+    pub fn set_drift(&mut self, drift_ppm: i64, world: &mut World) {
+        self.clock.set_drift(world.now, drift_ppm);
+        if let State::Running(running) = &mut self.state {
+            let tasks = running.timed_tasks();
+            self.perform(running::Outbox { tasks, ..running::Outbox::default() }, world);
+        }
     }
 
     /// Its disk is lost while it is down.
     pub fn wipe(&mut self) {
         self.disk = Arc::new(MemDisk::new());
         self.is_wiped = true;
-        self.is_corrupt = false;
+        self.is_damaged = false;
     }
 
     /// Whether it has left, and knows it.
@@ -218,13 +285,14 @@ impl Node {
         &self.zone
     }
 
-    /// Flips some bits in its log and its snapshots.
-    pub fn corrupt(&mut self, random: &mut Random) {
-        self.is_corrupt = true;
+    /// Damages its log and its snapshots in some places, and returns how.
+    pub fn damage(&mut self, random: &mut Random) -> Vec<Damage> {
+        self.is_damaged = true;
         let mut files = self.disk.list().expect("this disk can be listed");
         files.retain(|name| name.starts_with("log-") || name.starts_with("snap-"));
+        let mut damage = Vec::new();
         if files.is_empty() {
-            return; // It has not been given a replica yet.
+            return damage; // It has not been given a replica yet.
         }
         for _ in 0..=random.below(4) {
             let name = random.pick(&files);
@@ -232,9 +300,11 @@ impl Node {
             if size > 0 {
                 // The beginning of a segment is where there is something.
                 let within = if random.chance(500) { size } else { size.min(16 << 10) };
-                self.disk.corrupt(name, random.below(within), 1 << random.below(8));
+                let at = random.below(within);
+                damage.push(Damage::inflict(&self.disk, name, at, within, random));
             }
         }
+        damage
     }
 
     fn count(&mut self, name: &'static str, count: u64) {
@@ -283,7 +353,7 @@ impl Node {
             (State::Joining(member), Message::Welcome(topology))
                 if topology.node_named(&member.name).is_some_and(|(_, known)| known.identity == member.identity) =>
             {
-                boot::save_topology(&*self.disk, &topology).expect("this disk has no limit");
+                boot::save_topology(&*self.disk, &topology).expect("the disk of a node that joins works");
                 // As in the shell, a joined node starts from its directory like any other.
                 self.start(world).expect("a node that has joined starts");
             }
@@ -302,6 +372,13 @@ impl Node {
     }
 
     fn perform(&mut self, outbox: running::Outbox, world: &mut World) {
+        // It has crashed meanwhile; what it has said by then may be lost as any message may.
+        if self.disk.has_stopped() {
+            return;
+        }
+        if outbox.aborted {
+            return self.abort();
+        }
         for name in outbox.events {
             self.count(name, 1);
         }
@@ -324,7 +401,11 @@ impl Node {
 
     /// As in the shell: whoever was given up begins anew, whoever was asked to leave ends.
     fn depart(&mut self, why: Standing, world: &mut World) {
-        boot::set_departure(&*self.disk, why).expect("this disk has no limit");
+        // A node that can't note it ends, and learns it again when it is back.
+        if boot::set_departure(&*self.disk, why).is_err() {
+            return self.abort();
+        }
+        self.mend_disk();
         self.incarnation += 1;
         if why == Standing::Dead {
             self.start(world).expect("a node that was given up starts anew");

@@ -12,7 +12,8 @@ use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
 use ringfort_core::effects::{Effects, LogBatch, SnapshotWork};
 use ringfort_core::gossip::{Gossip, GossipConfig};
-use ringfort_core::log::{Log, LogConfig};
+use ringfort_core::log::item::LogItem;
+use ringfort_core::log::{Log, LogConfig, LogError};
 use ringfort_core::machine::Machine;
 use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepRequest};
 use ringfort_core::replica::{Failure, Replica, ReplicaConfig, Reply, Restored, ShardView, Write, restore};
@@ -35,6 +36,9 @@ const SEGMENTS_BUDGET: u64 = 6;
 
 /// What is counted whenever the controller asks for something.
 pub const CONTROLLER_ACTS: &str = "controller acts";
+
+/// A full disk is tried again after this long.
+const LOG_RETRY: Duration = Duration::from_millis(50);
 
 /// A snapshot's sender gives up after this long without an answer.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -67,6 +71,8 @@ pub struct Outbox {
     pub events: Vec<&'static str>,
     /// The node is no member any more.
     pub departure: Option<Standing>,
+    /// What the disk holds is not known: the process must end.
+    pub aborted: bool,
 }
 
 /// What comes into a worker's inbox.
@@ -82,6 +88,7 @@ pub(super) enum Input {
     Snapshot(Box<(RaftMessage, String, Restored)>),
     LogPressure(ShardId),
     Distrust { shard: ShardId, replica: ReplicaId, why: Distrust },
+    HandOver,
 }
 
 struct Slot {
@@ -104,6 +111,9 @@ pub struct Running {
     log: Log<Arc<MemDisk>>,
     pub(super) log_queue: VecDeque<(usize, LogBatch)>,
     log_under_way: Vec<(usize, u64)>,
+    /// There is no space for the log. As in the shell, what was proposed waits; writes and entries are refused.
+    is_disk_full: bool,
+    log_retry_planned: bool,
     writers: BTreeMap<String, SnapshotWriter<MemDisk>>,
     sends: BTreeMap<u64, (ShardId, ReplicaId)>,
     pub(super) views: BTreeMap<ShardId, Arc<ShardView>>,
@@ -167,6 +177,8 @@ impl Running {
             log: boot.log,
             log_queue: VecDeque::new(),
             log_under_way: Vec::new(),
+            is_disk_full: false,
+            log_retry_planned: false,
             writers: BTreeMap::new(),
             sends: BTreeMap::new(),
             views: BTreeMap::new(),
@@ -214,6 +226,10 @@ impl Running {
             Task::SnapshotTimedOut(send) => self.snapshot_sent(send, false, out),
             Task::Gossip => self.tick_gossip(now, out),
             Task::Scrub => self.scrub(now, out),
+            Task::LogRetry => {
+                self.log_retry_planned = false;
+                self.write_log(out);
+            }
             Task::AskToJoin => {}
         }
     }
@@ -222,7 +238,9 @@ impl Running {
         match message {
             Message::Raft(messages) => {
                 for message in messages {
-                    self.give(message.shard, Input::Raft(vec![message]), out);
+                    if message.message.entries.is_empty() || !self.is_disk_full {
+                        self.give(message.shard, Input::Raft(vec![message]), out);
+                    }
                 }
             }
             Message::Control { from, to, message } => {
@@ -257,6 +275,10 @@ impl Running {
                     other => panic!("clients of this simulation do not ask {other:?}"),
                 };
                 let shard = self.topology().shards.shard_of_key(key);
+                if self.is_disk_full && matches!(request, Request::Write(_)) {
+                    out.messages.push((from, Message::Answer { id, answer: Err(Failure::DiskFull) }));
+                    return;
+                }
                 self.give(shard, Input::Request { shard, request, ticket: Ticket::Client { from, id } }, out);
             }
             Message::Gossip { .. } | Message::WriteEventually { .. } => self.receive_gossip(from, message, now, out),
@@ -298,6 +320,7 @@ impl Running {
                 }
                 Input::LogPressure(shard) => worker.handle_log_pressure(shard),
                 Input::Distrust { shard, replica, why } => worker.handle_distrust(shard, replica, why),
+                Input::HandOver => worker.hand_over(),
             }
         }
         slot.worker.handle_tick(now.moment);
@@ -392,7 +415,10 @@ impl Running {
     fn perform_control(&mut self, out: &mut Outbox) {
         let effects = self.control.take_effects();
         if let Some(topology) = effects.topology {
-            boot::save_topology(&*self.disk, &topology).expect("this disk has no limit");
+            // Without it an older one serves as well at the next start.
+            if boot::save_topology(&*self.disk, &topology).is_err() {
+                out.events.push("topologies not saved");
+            }
             for worker in 0..self.slots.len() {
                 self.give_to(worker, Input::Topology(topology.clone()), out);
             }
@@ -442,20 +468,34 @@ impl Running {
         if !self.log_under_way.is_empty() || self.log_queue.is_empty() {
             return;
         }
-        let mut items = Vec::new();
-        for (worker, batch) in self.log_queue.drain(..) {
-            items.extend(batch.items);
-            self.log_under_way.push((worker, batch.number));
-        }
         if let Some(spare) = self.log.wanted_spare() {
             self.log.spare_ready(self.disk.preallocate(&spare.name, spare.size_bytes));
         }
-        self.log.append(&items).expect("this disk has no limit");
-        out.tasks.push((When::Synced, Task::LogSynced));
+        let items: Vec<LogItem> = self.log_queue.iter().flat_map(|(_, batch)| batch.items.iter().cloned()).collect();
+        match self.log.append(&items) {
+            Ok(()) => {
+                self.is_disk_full = false;
+                self.log_under_way = self.log_queue.drain(..).map(|(worker, batch)| (worker, batch.number)).collect();
+                out.tasks.push((When::Synced, Task::LogSynced));
+            }
+            Err(LogError::NoSegment(_)) => {
+                if !std::mem::replace(&mut self.is_disk_full, true) {
+                    out.events.push("times without space for the log");
+                    self.hand_over(out);
+                }
+                if !std::mem::replace(&mut self.log_retry_planned, true) {
+                    out.tasks.push((When::After(LOG_RETRY), Task::LogRetry));
+                }
+            }
+            Err(_) => out.aborted = true,
+        }
     }
 
     fn log_synced(&mut self, now: Now, out: &mut Outbox) {
-        self.log.sync().expect("this disk syncs");
+        if self.log.sync().is_err() {
+            out.aborted = true;
+            return;
+        }
         for (worker, number) in std::mem::take(&mut self.log_under_way) {
             match worker {
                 GOSSIP => self.gossip.handle_persisted(now, number),
@@ -477,29 +517,32 @@ impl Running {
 
     fn snapshot(&mut self, work: SnapshotWork, out: &mut Outbox) {
         match work {
+            // A file that can't be written is given up, and its end reported as not written.
             SnapshotWork::Begin { name, header, .. } => {
-                let writer = SnapshotWriter::begin(self.disk.clone(), &name, &header).expect("this disk has no limit");
-                self.writers.insert(name, writer);
+                if let Ok(writer) = SnapshotWriter::begin(self.disk.clone(), &name, &header) {
+                    self.writers.insert(name, writer);
+                }
             }
             SnapshotWork::Chunk { shard, name, payload } => {
-                let writer = self.writers.get_mut(&name).expect("a chunk follows its beginning");
-                writer.chunk(&payload).expect("this disk has no limit");
+                if self.writers.get_mut(&name).is_some_and(|writer| writer.chunk(&payload).is_err()) {
+                    self.abandon(&name);
+                }
                 self.give(shard, Input::ChunkWritten(shard), out);
             }
             SnapshotWork::Finish { shard, name } => {
-                let writer = self.writers.remove(&name).expect("an end follows its beginning");
-                writer.finish().expect("this disk has no limit");
-                out.events.push("snapshots taken");
-                self.give(shard, Input::SnapshotWritten { shard, name, written: true }, out);
+                let written = self.writers.remove(&name).is_some_and(|writer| writer.finish().is_ok());
+                out.events.push(if written { "snapshots taken" } else { "snapshots not written" });
+                self.give(shard, Input::SnapshotWritten { shard, name, written }, out);
             }
-            SnapshotWork::Abandon { name } => {
-                if let Some(writer) = self.writers.remove(&name) {
-                    writer.abandon().expect("this disk has no limit");
-                }
-            }
-            SnapshotWork::Delete { name } => self.disk.delete(&name).expect("this disk has no limit"),
+            SnapshotWork::Abandon { name } => self.abandon(&name),
+            SnapshotWork::Delete { name } => self.disk.delete(&name).expect("this disk deletes"),
             SnapshotWork::Send { name, message } => self.send_snapshot(name, message, out),
         }
+    }
+
+    fn abandon(&mut self, name: &str) {
+        // What is left of the file is deleted at the next start.
+        let _ = self.writers.remove(name).map(SnapshotWriter::abandon);
     }
 
     fn send_snapshot(&mut self, name: String, message: RaftMessage, out: &mut Outbox) {
@@ -555,17 +598,40 @@ impl Running {
         let index = message.message.get_snapshot().get_metadata().index;
         let name = format!("snap-{shard}-{index}-{:x}-{}.snap", self.random.next_u64(), self.received);
         let header = SnapshotHeader::decode(&header).expect("headers are not damaged here");
-        let mut writer = SnapshotWriter::begin(self.disk.clone(), &name, &header).expect("this disk has no limit");
-        for frame in frames {
-            if writer.frame(&frame).expect("frames are not damaged here") == Received::End {
-                break;
-            }
-        }
-        writer.finish().expect("this disk has no limit");
+        let Some(restored) = self.store_snapshot(&name, &header, frames) else { return false };
         out.events.push("snapshots received");
-        let (_, restored) = restore::load(&self.disk, &name).expect("what was just written can be read");
         self.give(shard, Input::Snapshot(Box::new((message, name, restored))), out);
         true
+    }
+
+    /// None where the disk does not take it.
+    fn store_snapshot(&self, name: &str, header: &SnapshotHeader, frames: Vec<Bytes>) -> Option<Restored> {
+        let mut writer = SnapshotWriter::begin(self.disk.clone(), name, header).ok()?;
+        for frame in frames {
+            match writer.frame(&frame) {
+                Ok(Received::End) => break,
+                Ok(_) => {}
+                Err(_) => {
+                    let _ = writer.abandon();
+                    return None;
+                }
+            }
+        }
+        writer.finish().ok()?;
+        restore::load(&self.disk, name).ok().map(|(_, restored)| restored)
+    }
+
+    pub fn hand_over(&mut self, out: &mut Outbox) {
+        for worker in 0..self.slots.len() {
+            self.give_to(worker, Input::HandOver, out);
+        }
+    }
+
+    /// What is to be done at some time by this node's clock.
+    pub fn timed_tasks(&self) -> Vec<(When, Task)> {
+        let ticks = self.slots.iter().enumerate();
+        let ticks = ticks.map(|(index, slot)| (When::Local(slot.tick_planned), Task::Drain(index)));
+        ticks.chain([(When::Local(self.control_tick), Task::Control)]).collect()
     }
 
     pub fn digest(&self) -> u64 {
@@ -578,7 +644,14 @@ impl Running {
     }
 
     pub fn describe(&self) -> String {
-        let mut text = format!("{} at epoch {}", self.node, self.topology().epoch);
+        let keyspace = self.gossip.keyspace();
+        let mut text = format!(
+            "{} at epoch {}, eventual keyspace {:016x} of {:?}",
+            self.node,
+            self.topology().epoch,
+            keyspace.hash(),
+            keyspace.all_seen()
+        );
         for alarm in self.alarms() {
             text += &format!("\n  {alarm}");
         }

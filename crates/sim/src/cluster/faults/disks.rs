@@ -1,0 +1,74 @@
+//! Disks that are slow, full, fail to sync, and lose or change what was on them.
+
+use super::super::Cluster;
+use super::Then;
+use crate::invariant::Violation;
+use ringfort_core::types::NodeId;
+use std::time::Duration;
+
+/// A full disk may still have as many bytes.
+const SPACE_LEFT: u64 = 256 << 10;
+
+impl Cluster {
+    pub(super) fn slow_disk(&mut self, id: NodeId, length: Duration) {
+        self.note(format!("the disk of node {id} is slow"));
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.sync = self.options.slow_sync.clone();
+            self.later(length, Then::FastDisk(id));
+        }
+    }
+
+    pub(super) fn hurry_disk(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.sync = self.options.sync.clone();
+        }
+    }
+
+    /// Only of a node that runs: one that joins needs its disk to say who it is, and would just not start.
+    pub(super) fn fill_disk(&mut self, id: NodeId, length: Duration) {
+        let left = self.faults.random.below(SPACE_LEFT);
+        if let Some(node) = self.nodes.get_mut(&id).filter(|node| node.running().is_some()) {
+            node.fill_disk(left);
+            self.note(format!("the disk of node {id} has {left} bytes left"));
+            self.later(length, Then::SpaceAgain(id));
+        }
+    }
+
+    pub(super) fn free_disk(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.mend_disk();
+        }
+    }
+
+    pub(super) fn fail_sync(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(&id).filter(|node| node.running().is_some()) {
+            node.fail_sync();
+            self.note(format!("the next sync of node {id} fails"));
+        }
+    }
+
+    /// Damages the disk of one node, which then restarts: what it can't trust it must get from the others. Only with three
+    /// nodes or more, whose every shard has a quorum elsewhere. Returns whether there was one.
+    pub(in super::super) fn damage_one(&mut self) -> Result<bool, Violation> {
+        let present: Vec<NodeId> = self.present().map(|(id, _)| id).collect();
+        if !self.options.faults.corruption || present.len() < 3 {
+            return Ok(false);
+        }
+        self.faults.random = self.faults.root.fork("damage");
+        let id = *self.faults.random.pick(&present);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.crash(&mut self.faults.random);
+            let damage = node.damage(&mut self.faults.random);
+            self.note(format!("node {id} crashes"));
+            for damage in damage {
+                self.note(format!("on its disk {damage}"));
+                *self.faults.counts.entry(damage.name()).or_default() += 1;
+                if damage.leaves_no_trace() {
+                    self.invariants.excuse(id);
+                }
+            }
+        }
+        self.start_node(id)?;
+        Ok(true)
+    }
+}

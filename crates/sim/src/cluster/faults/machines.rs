@@ -1,0 +1,129 @@
+//! Machines that crash, stand still, are lost, and whose clocks are wrong.
+
+use super::super::node::Node;
+use super::super::{Cluster, World};
+use super::Then;
+use crate::clock::MAX_DRIFT_PPM;
+use ringfort_core::types::NodeId;
+use std::time::Duration;
+
+/// A death that can't be now comes later.
+const DEATH_PAUSE: Duration = Duration::from_millis(200);
+
+/// A node that crashes in the middle of something does so at one of so many next writes to its disk.
+const MIDWAY_WRITES: u64 = 12;
+
+/// How far from true time a wall clock may jump.
+const MAX_WALL_OFFSET_US: i64 = 10_000_000;
+
+impl Cluster {
+    /// The power of one node fails for a while.
+    pub(in super::super) fn crash_for(&mut self, id: NodeId, down: Duration) {
+        if self.present().any(|(present, _)| present == id)
+            && self.faults.down.insert(id)
+            && let Some(node) = self.nodes.get_mut(&id)
+        {
+            node.crash(&mut self.faults.random);
+            self.note(format!("node {id} crashes"));
+            self.later(down, Then::Start(id));
+        }
+    }
+
+    /// A node will crash between two writes to its disk: of what it does then, only what came before the crash happens.
+    pub(super) fn crash_midway(&mut self, id: NodeId, down: Duration) {
+        let writes = self.faults.random.below(MIDWAY_WRITES);
+        if let Some(node) = self.nodes.get_mut(&id).filter(|node| node.running().is_some()) {
+            node.stop_disk_after(writes);
+            self.faults.midway.insert(id, down);
+            self.note(format!("node {id} will crash after {writes} more writes to its disk"));
+        }
+    }
+
+    /// Ends a node that has just come to where it was to crash.
+    pub(in super::super) fn crash_if_midway(&mut self, id: NodeId) {
+        if self.nodes.get(&id).is_some_and(Node::has_disk_stopped)
+            && let Some(down) = self.faults.midway.remove(&id)
+        {
+            self.crash_for(id, down);
+        }
+    }
+
+    /// A node that has ended by itself starts again after a while.
+    pub(in super::super) fn restart_if_aborted(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(&id)
+            && node.take_aborted()
+        {
+            self.note(format!("node {id} aborts"));
+            self.faults.down.insert(id);
+            let down =
+                self.options.faults.sync_errors.clone().map(|errors| self.faults.random.duration(&errors.length));
+            self.later(down.unwrap_or_default(), Then::Start(id));
+        }
+    }
+
+    pub(super) fn crash_all(&mut self, is_hit: impl Fn(&Node) -> bool, down: Duration) {
+        let hit: Vec<NodeId> = self.nodes.iter().filter(|(_, node)| is_hit(node)).map(|(&id, _)| id).collect();
+        hit.into_iter().for_each(|id| self.crash_for(id, down));
+    }
+
+    /// Whoever is lost for good must be the only one that is missing, or a quorum's disks may be lost.
+    pub(super) fn wipe(&mut self, id: NodeId, down: Duration) {
+        if self.present().count() >= 3 && self.present().any(|(present, _)| present == id) && self.is_settled() {
+            self.count("disks wiped");
+            self.crash_for(id, down);
+            self.note(format!("the disk of node {id} is lost"));
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.wipe();
+            }
+        }
+    }
+
+    pub(super) fn kill(&mut self, id: NodeId) {
+        if self.present().count() >= 4 && self.present().any(|(present, _)| present == id) && self.is_settled() {
+            self.count("nodes lost for good");
+            self.crash_for(id, Duration::ZERO);
+            self.note(format!("node {id} is gone for good"));
+            self.faults.bury(id);
+        } else {
+            self.later(DEATH_PAUSE, Then::Die);
+        }
+    }
+
+    pub(super) fn stall(&mut self, id: NodeId, length: Duration) {
+        self.note(format!("node {id} stands still for {length:?}"));
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.stalled_until = self.now + length;
+        }
+    }
+
+    pub(super) fn hand_over(&mut self, id: NodeId) {
+        self.note(format!("node {id} hands its leadership over"));
+        let endpoints = self.endpoints();
+        let mut world = World { now: self.now, endpoints, agenda: &mut self.agenda, network: &mut self.network };
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.hand_over(&mut world);
+        }
+    }
+
+    /// To somewhere within the bound, not by so much: a clock that is stepped forth and back would go anywhere in time.
+    pub(super) fn step_wall_clock(&mut self, id: NodeId) {
+        let offset = self.faults.random.below(2 * MAX_WALL_OFFSET_US as u64 + 1) as i64 - MAX_WALL_OFFSET_US;
+        self.note(format!("the wall clock of node {id} is set {:.3} s off", offset as f64 / 1e6));
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.clock.set_wall_offset(offset);
+        }
+    }
+
+    pub(super) fn change_drift(&mut self, id: NodeId) {
+        let drift_ppm = self.faults.random.below(2 * MAX_DRIFT_PPM as u64 + 1) as i64 - MAX_DRIFT_PPM;
+        let endpoints = self.endpoints();
+        let mut world = World { now: self.now, endpoints, agenda: &mut self.agenda, network: &mut self.network };
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.set_drift(drift_ppm, &mut world);
+        }
+    }
+
+    pub(super) fn count(&mut self, name: &'static str) {
+        *self.counts.entry(name).or_default() += 1;
+    }
+}

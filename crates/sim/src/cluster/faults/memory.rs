@@ -1,0 +1,39 @@
+//! Memory that changes by itself.
+
+use super::super::Cluster;
+use super::super::node::Node;
+use ringfort_core::types::NodeId;
+
+impl Cluster {
+    /// Flips a bit in the memory of one replica. Only with three nodes or more, whose every shard has a quorum elsewhere.
+    /// Returns whether there was one.
+    pub(in super::super) fn damage_memory(&mut self) -> bool {
+        let present: Vec<NodeId> = self.present().map(|(id, _)| id).collect();
+        if !self.options.faults.memory || present.len() < 3 {
+            return false;
+        }
+        self.faults.random = self.faults.root.fork("memory damage");
+        let id = *self.faults.random.pick(&present);
+        let random = &mut self.faults.random;
+        self.faults.damaged = self.nodes.get_mut(&id).and_then(|node| node.damage_memory(random));
+        let is_damaged = self.faults.damaged.is_some();
+        self.invariants.expects_divergence = is_damaged;
+        if let Some((shard, replica)) = self.faults.damaged {
+            self.note(format!("a bit flips in the memory of node {id}, in shard {shard}, replica {replica}"));
+        }
+        *self.faults.counts.entry("memory damaged").or_default() += u64::from(is_damaged);
+        is_damaged
+    }
+
+    /// The replica whose memory was damaged is gone, an alarm has told why, and the cluster is as it should be.
+    pub(in super::super) fn is_healed(&mut self) -> bool {
+        let Some((shard, damaged)) = self.faults.damaged else { return true };
+        let running = || self.nodes.values().filter_map(Node::running);
+        let mut held = running().flat_map(|node| node.replicas().map(|held| (held.shard(), held.id())));
+        let still_runs = held.any(|held| held == (shard, damaged));
+        let is_told = running().any(|node| !node.alarms().is_empty());
+        let is_over = running().all(|node| node.divergences() == 0);
+        drop(held);
+        !still_runs && is_told && is_over && self.tidy_up()
+    }
+}

@@ -1,0 +1,50 @@
+//! Without faults the cluster is whole again in bounded time: every node that is there runs and knows the same topology,
+//! which has exactly these nodes, and every shard has its replicas, caught up, where the topology wants them.
+//!
+//! The bound is one that an operator would accept, not a measured one: it has room for the longest election, a node that is
+//! given up after its time, and moves that wait for each other.
+
+use super::super::Cluster;
+use super::Node;
+use crate::invariant::{Invariant, Violation};
+use std::time::Duration;
+
+/// Simulated time within which a cluster without faults must be as it should be.
+pub const RECOVERY: Duration = Duration::from_secs(60);
+
+impl Cluster {
+    /// Lets time pass until `is_over`; more than [`RECOVERY`] is a violation.
+    pub(in super::super) fn must_recover(
+        &mut self,
+        is_over: impl FnMut(&mut Cluster) -> bool,
+        otherwise: &str,
+    ) -> Result<(), Violation> {
+        self.run_until(RECOVERY, Invariant::BoundedRecovery, is_over, otherwise)
+    }
+
+    pub(in super::super) fn is_settled(&mut self) -> bool {
+        let Some(topology) = self.topology() else { return false };
+        let knows = |node: &Node| node.running().is_some_and(|running| running.topology().epoch == topology.epoch);
+        let present = self.present().count();
+        if topology.nodes.len() != present || !topology.standings.is_empty() || topology.paused {
+            return false;
+        }
+        if !self.present().all(|(_, node)| knows(node)) {
+            return false;
+        }
+        topology.groups.iter().all(|(shard, group)| {
+            let mut wanted = group.wanted_replicas();
+            wanted.sort_unstable();
+            wanted.len() >= present.min(3)
+                && group.replicas.len() == wanted.len()
+                && self.nodes.values().filter_map(Node::running).any(|running| {
+                    running.report(*shard).is_some_and(|report| {
+                        report.voters == wanted
+                            && report.learners.is_empty()
+                            && report.outgoing.is_empty()
+                            && report.caught_up.len() == wanted.len()
+                    })
+                })
+        })
+    }
+}

@@ -1,0 +1,50 @@
+//! When writing has ceased and links work, all nodes come to hold the same eventual keyspace, and know of each other that
+//! they are alive (docs/gossip.md).
+
+use super::super::Cluster;
+use super::Node;
+use crate::invariant::{Invariant, Violation};
+use ringfort_core::gossip::detector::Standing;
+use ringfort_core::gossip::keyspace::Seen;
+use ringfort_core::gossip::status::MemberStatus;
+use ringfort_core::time::Moment;
+use std::time::Duration;
+
+/// After the faults, messages that were held up arrive within this time.
+pub const REST: Duration = Duration::from_secs(10);
+
+/// Wall clocks that have jumped ahead are caught up by all others within this time: the sum of all jumps.
+pub const CATCH_UP: Duration = Duration::from_secs(600);
+
+/// Then all nodes must be the same within this time: 20 periods of gossip.
+pub const CONVERGENCE: Duration = Duration::from_secs(10);
+
+impl Cluster {
+    pub(in super::super) fn must_converge(&mut self) -> Result<(), Violation> {
+        let unequal =
+            "the nodes do not hold the same of the eventual keyspace, or do not all take each other to be alive,";
+        self.run_until(CONVERGENCE, Invariant::GossipConvergence, |cluster| cluster.is_converged(), unequal)
+    }
+
+    /// No stamp is in the future of any node.
+    pub(in super::super) fn is_caught_up(&self) -> bool {
+        let running = || self.nodes.values().filter_map(Node::running);
+        let latest = running().map(|running| running.gossip().keyspace().clock()).max().unwrap_or_default();
+        self.present().all(|(_, node)| node.clock.read(self.now).wall.0 >= latest.0)
+    }
+
+    /// All nodes hold the same, and know of all others that they are alive.
+    fn is_converged(&self) -> bool {
+        let states: Option<Vec<_>> = self.present().map(|(_, node)| state(node, self.now)).collect();
+        states.is_some_and(|states| states.iter().all(|(state, all_alive)| *all_alive && *state == states[0].0))
+    }
+}
+
+/// What a node holds and has seen, and whether it takes all others to be alive.
+fn state(node: &Node, now: Moment) -> Option<((u64, Seen), bool)> {
+    let gossip = node.running()?.gossip();
+    let now = node.clock.read(now).moment;
+    let alive = |member: &MemberStatus| member.liveness.is_none_or(|liveness| liveness.standing == Standing::Alive);
+    let all_alive = gossip.status(now).members.iter().all(alive);
+    Some(((gossip.keyspace().hash(), gossip.keyspace().all_seen()), all_alive))
+}

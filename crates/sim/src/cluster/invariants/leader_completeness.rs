@@ -1,0 +1,46 @@
+//! Leader completeness (Raft paper, figure 3): what was committed in a term is in the logs of the leaders of all later
+//! terms.
+//!
+//! How far each term's leader has committed is noted as it does. Of a leader that is seen for the first time only the last
+//! such entry of earlier terms is looked for: below it, logs match.
+
+use super::{Scene, Seen};
+use crate::invariant::{Invariant, Violation};
+use ringfort_core::types::{ShardId, Term};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Default)]
+pub struct LeaderCompleteness {
+    /// The last entry, by index and term, that was committed in each term.
+    committed: BTreeMap<ShardId, BTreeMap<Term, (u64, u64)>>,
+    leaders: BTreeSet<(ShardId, Term)>,
+}
+
+impl LeaderCompleteness {
+    pub fn check<T>(&mut self, scene: &Scene, seen: &Seen<T>) -> Result<(), Violation> {
+        if !seen.position.is_leader {
+            return Ok(());
+        }
+        let (shard, term, log) = (seen.shard, seen.position.term, seen.replica.log());
+        let committed = self.committed.entry(shard).or_default();
+        if self.leaders.insert((shard, term))
+            && let Some(&(index, of_term)) = committed.range(..term).map(|(_, last)| last).max()
+        {
+            let is_below = index < log.base().index.0;
+            if !is_below && log.term_at(index) != Some(of_term) {
+                let what = format!(
+                    "node {} leads shard {shard} in term {term} without entry {index} of term {of_term}, which is \
+                     committed: its log ends at {}",
+                    scene.id,
+                    log.last()
+                );
+                return Err(Invariant::LeaderCompleteness.broken(what));
+            }
+        }
+        let index = seen.position.committed.0.min(log.last());
+        if let Some(of_term) = log.term_at(index) {
+            committed.insert(term, (index, of_term));
+        }
+        Ok(())
+    }
+}

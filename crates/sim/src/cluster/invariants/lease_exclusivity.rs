@@ -1,0 +1,21 @@
+//! At most one replica of a shard may serve reads by itself at any moment (Raft thesis, 6.4.1): each by what its own clock
+//! says then.
+
+use super::{Node, Scene};
+use crate::invariant::{Invariant, Violation};
+use ringfort_core::types::ShardId;
+
+pub fn check(scene: &Scene, shard: ShardId) -> Result<(), Violation> {
+    let serves = |node: &Node| {
+        let view = node.running().and_then(|running| running.view(shard));
+        view.is_some_and(|view| node.clock.read(scene.now).moment < view.lease_until())
+    };
+    let Scene { id, nodes, .. } = scene;
+    if nodes.get(id).is_some_and(serves)
+        && let Some((other, _)) = nodes.iter().find(|(other, node)| *other != id && serves(node))
+    {
+        let what = format!("nodes {id} and {other} may both serve reads of shard {shard} by themselves");
+        return Err(Invariant::LeaseExclusivity.broken(what));
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! Log matching (Raft paper, figure 3): if two logs have an entry of the same index and term, they are the same up to it.
+//!
+//! Checked entry by entry, when it is first seen to be durable in a log (a sole voter leads before its vote is durable, and
+//! may lead the same term again after a crash, with entries that nobody has heard of): its content and the term before it must be those that this
+//! index and term had in any log before. By induction over the index the logs then are the same all the way down.
+//! This costs as much as hashing each entry once on each replica, since what was seen of a log is not looked at again.
+
+use super::{KEPT, Scene, Seen};
+use crate::invariant::{Invariant, Violation};
+use crate::trace::Absorber;
+use ringfort_core::types::{NodeId, ReplicaId, ShardId};
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+
+#[derive(Default)]
+pub struct LogMatching {
+    entries: BTreeMap<ShardId, BTreeMap<(u64, u64), Entry>>,
+    /// The terms of the entries that were checked in each log, by index.
+    checked: BTreeMap<(ShardId, ReplicaId), BTreeMap<u64, u64>>,
+}
+
+/// What an entry of some index and term was, where it was first seen.
+struct Entry {
+    digest: u64,
+    /// The term of the one before; none where that had left the log.
+    term_before: Option<u64>,
+    seen_at: NodeId,
+}
+
+impl LogMatching {
+    pub fn check<T>(&mut self, scene: &Scene, seen: &Seen<T>) -> Result<(), Violation> {
+        let (shard, log) = (seen.shard, seen.replica.log());
+        let checked = self.checked.entry((shard, seen.replica.id())).or_default();
+        let entries = self.entries.entry(shard).or_default();
+        let last = seen.position.durable.0.min(log.last());
+        if checked.last_key_value().is_some_and(|(index, _)| *index > last) {
+            checked.split_off(&(last + 1));
+        }
+        for entry in log.in_memory().rev().skip_while(|entry| entry.index > last) {
+            if checked.insert(entry.index, entry.term) == Some(entry.term) {
+                break;
+            }
+            let mut digest = Absorber::default();
+            (&entry.data[..], &entry.context[..]).hash(&mut digest);
+            let (digest, term_before) = (digest.finish(), log.term_at(entry.index - 1));
+            let first = Entry { digest, term_before, seen_at: scene.id };
+            let known = entries.entry((entry.index, entry.term)).or_insert(first);
+            let differs = known.term_before.is_some() && term_before.is_some() && known.term_before != term_before;
+            if known.digest != digest || differs {
+                let what = format!(
+                    "entry {} of term {} of shard {shard} differs between nodes {} and {}, or what is before it",
+                    entry.index, entry.term, known.seen_at, scene.id
+                );
+                return Err(Invariant::LogMatching.broken(what));
+            }
+        }
+        while checked.len() > KEPT {
+            checked.pop_first();
+        }
+        while entries.len() > KEPT {
+            entries.pop_first();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! What must hold at every moment of a run, whatever happens. [`Invariant`] lists all, with their sources.
+//!
+//! Each has a file here. Those that look at replicas are asked after every drain of a node, about that node against all
+//! that was seen of the others; those that look at answers, when a client gets one; the rest when the faults are over.
+
+mod acknowledged_writes;
+mod bounded_recovery;
+mod bounded_staleness;
+mod durable_log;
+mod election_safety;
+mod gossip_convergence;
+mod leader_completeness;
+mod lease_exclusivity;
+mod log_matching;
+mod no_false_alarm;
+mod no_resurrection;
+mod safe_configurations;
+mod session_monotonicity;
+mod slot_ownership;
+mod state_machine_safety;
+
+pub(super) use acknowledged_writes::AcknowledgedWrites;
+pub(super) use gossip_convergence::{CATCH_UP, REST};
+pub(super) use session_monotonicity::SessionMonotonicity;
+
+use super::node::{Node, Running};
+use crate::invariant::{Invariant, Violation};
+use ringfort_core::replica::{Position, Replica};
+use ringfort_core::time::Moment;
+use ringfort_core::types::{NodeId, ShardId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Entries and states of a shard that are kept for comparison, the latest ones.
+const KEPT: usize = 20_000;
+
+/// What a node has just done, and the others beside it.
+struct Scene<'a> {
+    now: Moment,
+    id: NodeId,
+    running: &'a Running,
+    nodes: &'a BTreeMap<NodeId, Node>,
+}
+
+/// One replica of that node.
+struct Seen<'a, T> {
+    shard: ShardId,
+    position: Position,
+    replica: &'a Replica<T>,
+}
+
+#[derive(Default)]
+pub(super) struct Invariants {
+    election_safety: election_safety::ElectionSafety,
+    log_matching: log_matching::LogMatching,
+    leader_completeness: leader_completeness::LeaderCompleteness,
+    state_machine_safety: state_machine_safety::StateMachineSafety,
+    slot_ownership: slot_ownership::SlotOwnership,
+    safe_configurations: safe_configurations::SafeConfigurations,
+    durable_log: durable_log::DurableLog,
+    ignored: BTreeSet<Invariant>,
+    /// Replicas may differ, and memory be damaged: that is what the run is about.
+    pub expects_divergence: bool,
+}
+
+impl Invariants {
+    pub fn new(ignored: BTreeSet<Invariant>) -> Invariants {
+        Invariants { ignored, ..Invariants::default() }
+    }
+
+    /// Passes a violation on, unless it is of an invariant that is ignored.
+    pub fn judge(&self, checked: Result<(), Violation>) -> Result<(), Violation> {
+        match checked {
+            Err(violation) if self.ignored.contains(&violation.invariant) => Ok(()),
+            checked => checked,
+        }
+    }
+
+    /// Checks what `id` has just done against all others.
+    pub fn check(&mut self, now: Moment, id: NodeId, nodes: &BTreeMap<NodeId, Node>) -> Result<(), Violation> {
+        let Some(node) = nodes.get(&id) else { return Ok(()) };
+        let Some(running) = node.running() else { return Ok(()) };
+        let scene = Scene { now, id, running, nodes };
+        let owned = self.slot_ownership.check(&scene);
+        self.judge(owned)?;
+        if !self.expects_divergence {
+            self.judge(no_false_alarm::check(&scene))?;
+        }
+        for replica in running.replicas() {
+            let seen = Seen { shard: replica.shard(), position: replica.position(), replica };
+            let checked = [
+                self.election_safety.check(&scene, &seen),
+                self.log_matching.check(&scene, &seen),
+                self.leader_completeness.check(&scene, &seen),
+                match self.expects_divergence {
+                    true => Ok(()),
+                    false => self.state_machine_safety.check(&scene, &seen),
+                },
+                self.durable_log.check(node.incarnation, &scene, &seen),
+                self.safe_configurations.check(&scene, &seen, &self.slot_ownership),
+                lease_exclusivity::check(&scene, seen.shard),
+            ];
+            checked.into_iter().try_for_each(|checked| self.judge(checked))?;
+        }
+        Ok(())
+    }
+
+    /// A node has lost what it had synced, in a way that leaves no trace: nothing is expected of its log any more.
+    pub fn excuse(&mut self, id: NodeId) {
+        self.durable_log.excuse(id);
+    }
+
+    /// In the end the hash that is kept up must be that of the map, on every replica.
+    pub fn check_hashes(&self, nodes: &BTreeMap<NodeId, Node>) -> Result<(), Violation> {
+        for (id, node) in nodes {
+            for replica in node.running().into_iter().flat_map(|running| running.replicas()) {
+                let machine = replica.view().machine();
+                if machine.hash() != machine.recomputed_hash() {
+                    let what = format!("the hash of shard {} on node {id} is not that of its map", replica.shard());
+                    return Err(Invariant::StateMachineSafety.broken(what));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,27 @@
+//! What a client sees of a key never goes back: monotonic reads, and reading one's own writes (Terry et al., "Session
+//! guarantees for weakly consistent replicated data", 1994).
+//!
+//! There are no sessions in the protocol. What is checked is each client's sequence of linearizable operations, by
+//! revisions: it follows from linearizability, costs nothing, and names the client. Stale reads may go back
+//! (docs/guarantees.md); how far is [`super::bounded_staleness`].
+
+use crate::history::{ClientId, Key};
+use crate::invariant::{Invariant, Violation};
+use std::collections::BTreeMap;
+
+#[derive(Default)]
+pub struct SessionMonotonicity {
+    seen: BTreeMap<(ClientId, Key), u64>,
+}
+
+impl SessionMonotonicity {
+    /// A client has read, or been told to have written, this revision of the key; zero where the key is absent.
+    pub fn saw(&mut self, client: ClientId, key: Key, revision: u64) -> Result<(), Violation> {
+        let before = self.seen.insert((client, key), revision).unwrap_or_default();
+        if before <= revision {
+            return Ok(());
+        }
+        let what = format!("client {client} saw revision {before} of key {key}, and then {revision}");
+        Err(Invariant::SessionMonotonicity.broken(what))
+    }
+}

@@ -1,0 +1,63 @@
+//! What may become of bytes that were on a disk.
+
+use crate::random::Random;
+use ringfort_core::disk::SECTOR_BYTES;
+use ringfort_core::disk::mem::MemDisk;
+use std::fmt;
+
+pub enum Damage {
+    /// A bit has flipped.
+    Flipped { file: String, at: u64 },
+    /// A sector that was synced was never written.
+    Lost { file: String, sector: u64 },
+    /// A sector was written in place of another one.
+    Misdirected { file: String, from: u64, to: u64 },
+}
+
+impl Damage {
+    /// Damages a file somewhere around `at`, which is below `within`.
+    pub(super) fn inflict(disk: &MemDisk, name: &str, at: u64, within: u64, random: &mut Random) -> Damage {
+        let file = name.to_owned();
+        let sector = at / SECTOR_BYTES as u64;
+        match random.below(4) {
+            0 => {
+                disk.erase_sector(name, sector);
+                Damage::Lost { file, sector }
+            }
+            1 => {
+                let to = random.below(within) / SECTOR_BYTES as u64;
+                disk.misdirect_sector(name, sector, to);
+                Damage::Misdirected { file, from: sector, to }
+            }
+            _ => {
+                disk.corrupt(name, at, 1 << random.below(8));
+                Damage::Flipped { file, at }
+            }
+        }
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            Damage::Flipped { .. } => "bits flipped",
+            Damage::Lost { .. } => "sectors lost",
+            Damage::Misdirected { .. } => "sectors misdirected",
+        }
+    }
+
+    /// Whether it may look as if the last write had never been made: no checksum tells.
+    pub fn leaves_no_trace(&self) -> bool {
+        !matches!(self, Damage::Flipped { .. })
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Damage::Flipped { file, at } => write!(f, "a bit of byte {at} of {file} has flipped"),
+            Damage::Lost { file, sector } => write!(f, "sector {sector} of {file} was never written"),
+            Damage::Misdirected { file, from, to } => {
+                write!(f, "sector {from} of {file} was written over sector {to}")
+            }
+        }
+    }
+}

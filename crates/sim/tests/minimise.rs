@@ -1,0 +1,32 @@
+//! A failing case is made smaller, and fails in the same way, every time.
+
+use ringfort_core::mutation::Mutation;
+use ringfort_sim::cluster::{Case, replay};
+use ringfort_sim::minimise::minimise;
+use ringfort_sim::options::Options;
+
+#[test]
+fn a_failing_case_shrinks_to_one_that_fails_alike() {
+    let case = Case { mutation: Mutation::AcknowledgeBeforeSync, ..Case::of(Options::sample(0)) };
+    let first = replay(case.clone());
+    let failure = first.outcome.failure.expect("the planted bug is found in this seed");
+    let smaller = minimise(case.clone(), 200).expect("it fails");
+    assert_eq!(smaller.replay.outcome.failure.map(|failure| failure.invariant), Some(failure.invariant));
+    let is_left = |number: &u64| !smaller.case.without.faults.contains(number);
+    let left = (0..smaller.replay.begun.faults).filter(is_left).count() as u64;
+    assert!(left < smaller.before.faults / 2, "{left} of {:?}", smaller.before);
+    let told = smaller.replay.timeline.to_string();
+    assert!(told.contains("crashes") && told.contains(failure.invariant.name()), "{told}");
+    assert_eq!(minimise(case, 200).expect("it fails").case, smaller.case, "minimising is repeatable");
+}
+
+#[test]
+fn nothing_is_left_of_a_case_that_does_not_fail() {
+    assert!(minimise(Case::of(Options::sample(0)), 10).is_none());
+}
+
+#[test]
+fn watching_a_run_does_not_change_it() {
+    let case = Case::of(Options::sample(3));
+    assert_eq!(replay(case.clone()).outcome.fingerprint, ringfort_sim::cluster::run_case(case).fingerprint);
+}
