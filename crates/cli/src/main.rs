@@ -8,6 +8,7 @@ mod args;
 mod client_options;
 mod command;
 mod failure;
+mod random;
 mod settings;
 mod text;
 

@@ -90,7 +90,13 @@ impl Client {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => match judge(status, effect) {
                     Verdict::TryAgain(status) => status,
-                    Verdict::GiveUp(error) => return Err(error),
+                    Verdict::GiveUp(error) => {
+                        // Or every write after this one would wait for the same node that hangs.
+                        if let Error::UnknownOutcome(status) = &error {
+                            self.note_failure(target, &address, status);
+                        }
+                        return Err(error);
+                    }
                 },
             };
             self.note_failure(target, &address, &status);

@@ -119,7 +119,23 @@ async fn write_that_hangs_is_unknown_and_was_sent_once() {
     let error = client.put("k", "applied").await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
     assert_eq!(servers.with(|state| state.writes.clone()), [1, 0, 0]);
+    // The node that hung is passed over for a while; the others forward, as nodes do.
+    servers.with(|state| state.forwards = true);
     assert_eq!(client.get("k").await.unwrap().unwrap().value, "applied");
+}
+
+#[tokio::test]
+async fn node_under_which_a_write_hung_is_passed_over_by_the_next() {
+    let servers = Servers::start(3);
+    let client = servers.client().with_timeout(Duration::from_millis(300));
+    client.put("k", "1").await.unwrap();
+    servers.with(|state| {
+        state.faults.push_back(Fault::ApplyAndHang);
+        state.forwards = true;
+    });
+    assert_eq!(client.put("k", "2").await.unwrap_err().outcome(), Outcome::Unknown);
+    client.put("k", "3").await.unwrap();
+    assert_eq!(servers.with(|state| state.writes[0]), 2, "the third one went to another node");
 }
 
 #[tokio::test]

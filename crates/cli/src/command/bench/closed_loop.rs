@@ -12,8 +12,9 @@
 use super::measurement::Measurement;
 use super::progress::Progress;
 use super::target::{Answer, Target};
-use super::workload::{Operation, Random, Workload};
+use super::workload::{Operation, Workload};
 use crate::failure::Failure;
+use crate::random::Random;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! What is asked: puts and gets of random keys under a prefix of the run's own.
 
+use crate::random::Random;
 use bytes::Bytes;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// All keys of all runs begin with this.
@@ -57,22 +57,6 @@ impl Workload {
             true => Operation::Get(key),
             false => Operation::Put(key),
         }
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): even enough for keys, and next to free.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new() -> Random {
-        Random(RandomState::new().hash_one(0))
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }
 

@@ -71,6 +71,14 @@ pub struct Node {
     pub endpoint: String,
     pub command: NodeCommand,
     pub process: NodeProcess,
+    ports: Ports,
+}
+
+impl Node {
+    /// The ports that it listens on: for clients, and for the other nodes.
+    pub fn ports(&self) -> [u16; 2] {
+        [self.ports.port, self.ports.raft_port]
+    }
 }
 
 pub struct Cluster {
@@ -86,12 +94,14 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts `count` nodes, or as many as the given directory has, if those are more.
+    /// Starts `count` nodes, or as many as the given directory has, if those are more. `arguments`, of the form
+    /// `--flag=value`, are added to those of each node, by its number, or replace them.
     pub fn start(
         count: usize,
         directory: Option<PathBuf>,
         logs: Logs,
         screen: Arc<Screen>,
+        arguments: impl Fn(usize) -> Vec<String>,
     ) -> Result<Cluster, ClusterError> {
         let directory = match directory {
             // Absolute, for commands that are typed elsewhere.
@@ -110,9 +120,14 @@ impl Cluster {
         let (ports, held) = ports(path, count)?;
         let mut cluster = Cluster { nodes: Vec::new(), logs, screen, ended_tx, ended_rx, _held: held, directory };
         for (number, own) in ports.iter().enumerate() {
-            let command = command(cluster.path(), number, *own, &endpoint(ports[0].port));
+            let mut command = command(cluster.path(), number, *own, &endpoint(ports[0].port));
+            for argument in arguments(number) {
+                let flag = argument.split_inclusive('=').next().expect("it has a flag");
+                command.args.retain(|own| !own.starts_with(flag));
+                command.args.push(argument);
+            }
             let process = cluster.spawn(number, &command)?;
-            cluster.nodes.push(Node { endpoint: endpoint(own.port), command, process });
+            cluster.nodes.push(Node { endpoint: endpoint(own.port), command, process, ports: *own });
         }
         Ok(cluster)
     }
@@ -121,6 +136,18 @@ impl Cluster {
         match &self.directory {
             Directory::Temporary(directory) => directory.path(),
             Directory::Given(path) => path,
+        }
+    }
+
+    /// A node's own directory.
+    pub fn directory_of(&self, number: usize) -> PathBuf {
+        self.path().join(&self.nodes[number].command.name)
+    }
+
+    /// Has a temporary directory stay.
+    pub fn keep(&mut self) {
+        if let Directory::Temporary(directory) = &mut self.directory {
+            directory.disable_cleanup(true);
         }
     }
 
@@ -160,7 +187,7 @@ impl Cluster {
         let begun = Instant::now();
         let mut last = "no node has answered yet".to_owned();
         while begun.elapsed() < COMPLETE_PATIENCE {
-            if let Ok(ended) = self.ended_rx.try_recv() {
+            if let Some(ended) = self.ended() {
                 return Err(ClusterError::from(ended).into());
             }
             if let Ok(status) = client.status().await {
@@ -185,6 +212,11 @@ impl Cluster {
             sleep(STATUS_PAUSE).await;
         }
         Err(ClusterError::Incomplete { last }.into())
+    }
+
+    /// A node that has ended without having been asked to.
+    pub fn ended(&mut self) -> Option<Ended> {
+        self.ended_rx.try_recv().ok()
     }
 
     /// Waits for the next node that ends without having been asked to.
@@ -223,7 +255,8 @@ fn command(directory: &Path, number: usize, own: Ports, first: &str) -> NodeComm
         format!("--replace-after={REPLACE_AFTER}"),
     ];
     args.push(if number == 0 { "--bootstrap".to_owned() } else { format!("--join-addr={first}") });
-    NodeCommand { name, args }
+    let log = directory.join(format!("{name}.log"));
+    NodeCommand { name, args, log }
 }
 
 /// The ports that the directory's nodes have, and free ones for as many more as are missing; and what holds them.

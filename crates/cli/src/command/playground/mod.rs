@@ -1,13 +1,15 @@
 //! `ringfort playground`: a cluster of real processes on this machine, to try things on.
 //!
-//! [`cluster`] starts and stops the nodes, [`process`] is one of them, [`tour`] is a story told with them, [`screen`]
-//! prints. All of it runs on the main thread.
+//! [`cluster`] starts and stops the nodes, [`process`] is one of them, [`tour`] is a story told with them, [`chaos`] does
+//! to them what it can, [`screen`] prints. All of it runs on the main thread.
 
+mod chaos;
 mod cluster;
 mod process;
 mod screen;
 mod tour;
 
+use crate::client_options::Output;
 use crate::failure::{Answer, Failure};
 use clap::Args;
 use cluster::Cluster;
@@ -36,32 +38,61 @@ pub struct Playground {
     /// Show in half a minute what happens when a node is killed: write, kill the leader, write on, read everything back.
     #[arg(long, conflicts_with_all = ["nodes", "dir"])]
     tour: bool,
+
+    /// Kill, stop, cut off and damage nodes, one fault after the other, under clients whose answers are checked; then say
+    /// how long service was missed, and whether all answers were right. Ctrl-C ends it early. With three nodes or more.
+    #[arg(long, conflicts_with = "tour")]
+    chaos: bool,
+
+    #[command(flatten)]
+    options: chaos::ChaosOptions,
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("--chaos needs three nodes or more: with fewer none may fail")]
+struct TooFew;
 
 impl Playground {
     pub fn run(self) -> Result<Answer, Failure> {
+        if self.chaos && self.nodes < 3 {
+            return Err(TooFew.into());
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let screen = Arc::new(Screen::new());
-            let logs = if self.tour { Logs::Hidden } else { Logs::Shown };
-            let mut cluster = Cluster::start(self.nodes.into(), self.dir, logs, screen.clone())?;
-            let result = if self.tour {
-                interrupted_by_signals(tour::take(&mut cluster, &screen)).await
-            } else {
-                interrupted_by_signals(play(&mut cluster, &screen)).await
+            let is_silent = self.chaos && self.options.output == Output::Json;
+            let screen = Arc::new(if is_silent { Screen::silent() } else { Screen::new() });
+            let logs = match (self.tour, self.chaos) {
+                (false, false) => Logs::Shown,
+                (true, _) => Logs::Hidden,
+                (_, true) => Logs::InFiles,
             };
+            let arguments = |number| if self.chaos { chaos::arguments(number) } else { Vec::new() };
+            let count = self.nodes.into();
+            let mut cluster = Cluster::start(count, self.dir.clone(), logs, screen.clone(), arguments)?;
+            let result = self.use_up(&mut cluster, &screen).await;
             // Whatever happened, no process and no temporary directory stays behind.
             let stopped_well = stop(cluster, &screen).await?;
-            match result? {
-                Some(Err(failure)) if self.tour => {
-                    screen.failed(&failure.to_string())?;
-                    Ok(Answer::No)
-                }
-                Some(Err(failure)) => Err(failure),
-                None if self.tour => Ok(Answer::No),
-                Some(Ok(())) | None => Ok(if stopped_well { Answer::Yes } else { Answer::No }),
-            }
+            Ok(if result? == Answer::Yes && stopped_well { Answer::Yes } else { Answer::No })
         })
+    }
+
+    /// Does with the cluster what was asked for.
+    async fn use_up(&self, cluster: &mut Cluster, screen: &Screen) -> Result<Answer, Failure> {
+        if self.chaos {
+            // Signals end it, but not at once.
+            return chaos::run(cluster, &self.options, screen).await;
+        }
+        if !self.tour {
+            return interrupted_by_signals(play(cluster, screen)).await?.unwrap_or(Ok(())).map(|()| Answer::Yes);
+        }
+        match interrupted_by_signals(tour::take(cluster, screen)).await? {
+            Some(Ok(())) => Ok(Answer::Yes),
+            Some(Err(failure)) => {
+                screen.failed(&failure.to_string())?;
+                Ok(Answer::No)
+            }
+            None => Ok(Answer::No),
+        }
     }
 }
 

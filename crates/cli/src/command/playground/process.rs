@@ -6,10 +6,12 @@
 use super::screen::Screen;
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
 use std::collections::VecDeque;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
@@ -28,6 +30,8 @@ pub struct NodeCommand {
     pub name: String,
     /// The arguments of this program.
     pub args: Vec<String>,
+    /// The file that takes the log, where that is asked for.
+    pub log: PathBuf,
 }
 
 impl NodeCommand {
@@ -60,6 +64,8 @@ pub enum Logs {
     Shown,
     /// Only kept, for the case that the node ends by itself.
     Hidden,
+    /// The same, and written to a file.
+    InFiles,
 }
 
 /// A node ended, and nobody had asked it to.
@@ -116,26 +122,31 @@ impl NodeProcess {
         let (status_tx, status) = watch::channel(None);
         let is_told_to_end = Arc::new(AtomicBool::new(false));
         let (name, is_told) = (command.name.clone(), is_told_to_end.clone());
+        let mut file = match logs {
+            Logs::InFiles => Some(File::options().create(true).append(true).open(&command.log)?),
+            Logs::Shown | Logs::Hidden => None,
+        };
         tokio::spawn(async move {
-            let log = Mutex::new(VecDeque::new());
-            let status = follow(child, stderr, |line| match logs {
+            let mut log = VecDeque::new();
+            let on_line = |line: String| {
                 // What can't be shown, as in `ringfort playground | head`, must be read all the same: a full pipe would
                 // stop the node.
-                Logs::Shown => drop(screen.log(number, &name, &line)),
-                Logs::Hidden => {
-                    let mut log = log.lock().expect("no code panics while it holds the log");
-                    if log.len() == KEPT_LINES {
-                        log.pop_front();
-                    }
-                    log.push_back(line);
+                if logs == Logs::Shown {
+                    return drop(screen.log(number, &name, &line));
                 }
-            })
-            .await;
+                if let Some(file) = &mut file {
+                    let _ = writeln!(file, "{line}");
+                }
+                if log.len() == KEPT_LINES {
+                    log.pop_front();
+                }
+                log.push_back(line);
+            };
+            let status = follow(child, stderr, on_line).await;
             if !is_told.load(Ordering::Relaxed)
                 && let Some(status) = status
             {
-                let log = log.into_inner().expect("no code panics while it holds the log").into();
-                let _ = ended.send(Ended { name, status, log });
+                let _ = ended.send(Ended { name, status, log: log.into() });
             }
             let _ = status_tx.send(status);
         });
@@ -147,9 +158,23 @@ impl NodeProcess {
         self.pid
     }
 
+    /// Whether the process runs, or is stopped by [`NodeProcess::pause`], and nobody has asked it to end.
+    pub fn runs(&self) -> bool {
+        self.status.borrow().is_none() && !self.is_told_to_end.load(Ordering::Relaxed)
+    }
+
+    /// Stops the process where it stands, until [`NodeProcess::resume`].
+    pub fn pause(&self) {
+        self.send(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.send(Signal::CONT);
+    }
+
     /// Kills the node as `kill -9` does, and waits until it is gone.
     pub async fn kill(&mut self) {
-        self.signal(Signal::KILL);
+        self.end_by(Signal::KILL);
         let _ = self.status.wait_for(Option::is_some).await;
     }
 
@@ -159,15 +184,19 @@ impl NodeProcess {
         if self.status.borrow().is_some() {
             return true;
         }
-        self.signal(Signal::INT);
+        self.end_by(Signal::INT);
         if timeout(STOP_PATIENCE, self.status.wait_for(Option::is_some)).await.is_err() {
             self.kill().await;
         }
         self.status.borrow().is_some_and(|status| status.success())
     }
 
-    fn signal(&self, signal: Signal) {
+    fn end_by(&self, signal: Signal) {
         self.is_told_to_end.store(true, Ordering::Relaxed);
+        self.send(signal);
+    }
+
+    fn send(&self, signal: Signal) {
         // The id is this process's own until the task has fetched its status, on this same thread.
         if self.status.borrow().is_none() {
             let _ = kill_process(self.pid, signal);
@@ -176,7 +205,7 @@ impl NodeProcess {
 }
 
 /// Reads a process's log until its end, and returns its status.
-async fn follow(mut child: Child, stderr: ChildStderr, on_line: impl Fn(String)) -> Option<ExitStatus> {
+async fn follow(mut child: Child, stderr: ChildStderr, mut on_line: impl FnMut(String)) -> Option<ExitStatus> {
     let mut lines = BufReader::new(stderr).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         on_line(line);

@@ -18,6 +18,7 @@ const ERASE_LINE: &str = "\r\x1b[K";
 /// Standard output, shared by all that has something to say.
 pub struct Screen {
     is_terminal: bool,
+    is_silent: bool,
     state: Mutex<State>,
 }
 
@@ -30,7 +31,12 @@ struct State {
 
 impl Screen {
     pub fn new() -> Screen {
-        Screen { is_terminal: io::stdout().is_terminal(), state: Mutex::default() }
+        Screen { is_terminal: io::stdout().is_terminal(), is_silent: false, state: Mutex::default() }
+    }
+
+    /// One that shows nothing: standard output is for something else.
+    pub fn silent() -> Screen {
+        Screen { is_terminal: false, is_silent: true, state: Mutex::default() }
     }
 
     /// A line of its own. The progress line stays the last one.
@@ -84,6 +90,9 @@ impl Screen {
     }
 
     fn print(&self, state: &State, line: &str) -> io::Result<()> {
+        if self.is_silent {
+            return Ok(());
+        }
         let mut stdout = io::stdout().lock();
         match &state.progress[..] {
             "" => writeln!(stdout, "{line}")?,

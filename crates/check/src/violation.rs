@@ -1,0 +1,182 @@
+//! What is wrong with a history that no order explains, in words.
+
+use crate::operation::{Ending, Kind, Operation, Value};
+use crate::shrink::smallest;
+use std::fmt;
+
+/// Why no order of a violation's operations explains their answers: the plainest reason that is seen in them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// A get returned what nobody put to this key.
+    NeverPut(Value),
+    /// A get returned a value whose put had been answered with the promise that nothing happened.
+    Refused(Value),
+    /// A get returned a value before its put began.
+    BeforePut(Value),
+    /// A key was absent after a put of it was acknowledged, and nobody could have deleted it meanwhile.
+    Lost(Value),
+    /// A get returned a value although a delete was acknowledged after its put and before the get.
+    Resurrected(Value),
+    /// A get returned a value although a put of another one was acknowledged in between.
+    Outdated { read: Value, acknowledged: Value },
+    /// A delete found the key although another delete was acknowledged before, and nobody could have put it meanwhile.
+    DeletedTwice,
+    /// A version tells of other writes than those that were asked for.
+    Version(u64),
+    /// Several answers contradict each other in a less plain way.
+    NoOrder,
+}
+
+/// A key's history that is not linearizable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    pub reason: Reason,
+    /// Operations that no order explains, also without the others of the history, by the time of their invocation. Beside
+    /// them the put of a value that could not be read, as it was refused or had not begun.
+    pub operations: Vec<Operation>,
+}
+
+impl Violation {
+    /// What shows that a history is not linearizable, which [`judge`](crate::judge) must have said.
+    pub fn of(history: &[Operation]) -> Violation {
+        let mut operations = smallest(history);
+        let is_read = |put| operations.iter().any(|operation| operation.read() == Some(put));
+        let puts: Vec<Operation> = (history.iter())
+            .filter(|put| matches!(put.kind, Kind::Put { value, .. } if is_read(value)) && !operations.contains(put))
+            .copied()
+            .collect();
+        operations.extend(puts);
+        operations.sort_by_key(|operation| operation.invoked);
+        Violation { reason: reason(&operations), operations }
+    }
+
+    /// The operation whose answer is the contradiction: what a drawing stresses.
+    pub fn contradicted(&self) -> Option<&Operation> {
+        let seen = |operation: &&Operation| match self.reason {
+            Reason::NeverPut(value) | Reason::Refused(value) | Reason::BeforePut(value) => {
+                operation.read() == Some(value)
+            }
+            Reason::Resurrected(value) | Reason::Outdated { read: value, .. } => operation.read() == Some(value),
+            Reason::Lost(_) => operation.saw_absence(),
+            Reason::DeletedTwice => operation.found_to_delete(),
+            Reason::Version(version) => operation.saw_version() == Some(version),
+            Reason::NoOrder => operation.is_answered(),
+        };
+        self.operations.iter().filter(seen).max_by_key(|operation| operation.completed())
+    }
+}
+
+fn reason(operations: &[Operation]) -> Reason {
+    let put_of = |value| {
+        operations.iter().find(|operation| matches!(operation.kind, Kind::Put { value: put, .. } if put == value))
+    };
+    for get in operations {
+        let Some(value) = get.read() else { continue };
+        let Some(put) = put_of(value) else { return Reason::NeverPut(value) };
+        if put.ending == Ending::Refused {
+            return Reason::Refused(value);
+        }
+        if get.precedes(put) {
+            return Reason::BeforePut(value);
+        }
+        for write in operations.iter().filter(|write| put.precedes(write) && write.precedes(get)) {
+            match write.kind {
+                Kind::Put { value: acknowledged, .. } => return Reason::Outdated { read: value, acknowledged },
+                Kind::Delete { .. } => return Reason::Resurrected(value),
+                Kind::Get { .. } => {}
+            }
+        }
+    }
+    for observer in operations.iter().filter(|operation| operation.saw_absence()) {
+        for put in operations.iter().filter(|put| put.precedes(observer)) {
+            let may_have_deleted = |other: &Operation| {
+                matches!(other.kind, Kind::Delete { .. }) && other != observer && !other.precedes(put)
+            };
+            if let Kind::Put { value, .. } = put.kind
+                && !operations.iter().any(may_have_deleted)
+            {
+                return Reason::Lost(value);
+            }
+        }
+    }
+    let is_deleted_twice = |second: &Operation| {
+        let is_put_between = |first: &Operation| {
+            let may_be = |put: &Operation| matches!(put.kind, Kind::Put { .. }) && !put.precedes(first);
+            operations.iter().any(|put| may_be(put) && !second.precedes(put))
+        };
+        let is_delete = |first: &Operation| matches!(first.kind, Kind::Delete { .. });
+        second.found_to_delete()
+            && operations.iter().any(|first| is_delete(first) && first.precedes(second) && !is_put_between(first))
+    };
+    if operations.iter().any(is_deleted_twice) {
+        return Reason::DeletedTwice;
+    }
+    // A version that could be forgotten has been.
+    operations.iter().rev().find_map(Operation::saw_version).map_or(Reason::NoOrder, Reason::Version)
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::NeverPut(value) => write!(f, "a get returned the value {value}, which nobody put to this key"),
+            Reason::Refused(value) => {
+                write!(f, "a get returned the value {value}, whose put was answered as certainly not applied")
+            }
+            Reason::BeforePut(value) => write!(f, "a get returned the value {value} before its put began"),
+            Reason::Lost(value) => {
+                write!(f, "the value {value} was acknowledged and is gone, although nobody deleted it")
+            }
+            Reason::Resurrected(value) => {
+                write!(f, "a get returned the value {value} after a delete of the key was acknowledged")
+            }
+            Reason::Outdated { read, acknowledged } => {
+                write!(f, "a get returned the value {read} after the later value {acknowledged} was acknowledged")
+            }
+            Reason::DeletedTwice => f.write_str("a delete found the key after a delete of it was acknowledged"),
+            Reason::Version(version) => {
+                write!(f, "the version {version} tells of other writes than those that were asked for")
+            }
+            Reason::NoOrder => f.write_str("no order of these operations explains their answers"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::short::{delete, get, put, unknown, versioned};
+
+    fn value(number: u32) -> Value {
+        Value { writer: 1, number }
+    }
+
+    #[track_caller]
+    fn assert_reason(history: &[Operation], expected: Reason) {
+        let violation = Violation::of(history);
+        assert_eq!(violation.reason, expected, "{violation:#?}");
+        // The last operation of each of these histories is the one to blame.
+        assert_eq!(
+            violation.contradicted().map(|operation| operation.invoked),
+            history.last().map(|last| last.invoked)
+        );
+    }
+
+    #[test]
+    fn plain_reasons_are_told_plainly() {
+        let (one, two) = (put(1, (1, 2)), put(2, (3, 4)));
+        assert_reason(&[one, get(Some(9), (5, 6))], Reason::NeverPut(value(9)));
+        let refused = Operation { ending: Ending::Refused, ..two };
+        assert_reason(&[one, refused, get(Some(2), (5, 6))], Reason::Refused(value(2)));
+        assert_reason(&[put(2, (10, 11)), get(Some(2), (5, 6))], Reason::BeforePut(value(2)));
+        assert_reason(&[delete(Some(false), (1, 1)), put(1, (2, 3)), get(None, (5, 6))], Reason::Lost(value(1)));
+        assert_reason(&[one, delete(Some(false), (5, 6))], Reason::Lost(value(1)));
+        assert_reason(&[one, delete(Some(true), (3, 4)), get(Some(1), (5, 6))], Reason::Resurrected(value(1)));
+        let outdated = Reason::Outdated { read: value(1), acknowledged: value(2) };
+        assert_reason(&[one, two, get(Some(1), (5, 6))], outdated);
+        assert_reason(&[one, delete(None, (3, 4)), delete(Some(true), (5, 6))], Reason::DeletedTwice);
+        let twice = [versioned(one, 1), versioned(get(Some(1), (5, 6)), 2)];
+        assert_reason(&twice, Reason::Version(2));
+        let back_and_forth = [one, unknown(two), get(Some(2), (5, 6)), get(Some(1), (7, 8))];
+        assert_reason(&back_and_forth, Reason::NoOrder);
+    }
+}

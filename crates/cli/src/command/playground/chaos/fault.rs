@@ -1,0 +1,146 @@
+//! The faults, and the shapes that a partition can have.
+
+use crate::random::Random;
+use clap::ValueEnum;
+use serde::Serialize;
+use std::fmt;
+
+/// A kind of fault.
+#[derive(ValueEnum, Serialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// kill -9 of one node, started again after a second or two.
+    Kill,
+    /// kill -9 of a majority of the nodes at once.
+    Majority,
+    /// kill -9 of all nodes at once.
+    All,
+    /// SIGSTOP for 0.2 to 2 seconds, then SIGCONT.
+    Pause,
+    /// Nodes that do not hear each other, in one direction or both.
+    Partition,
+    /// Messages between nodes that are late, some by a repetition.
+    Slow,
+    /// One node after the other, stopped by SIGINT and started again.
+    Restart,
+    /// kill -9 of one node, and damage to a file of its log or its snapshots before it starts again.
+    Corrupt,
+}
+
+/// Which nodes do not hear which others. All numbers count from 0.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Partition {
+    /// These are cut off from all others.
+    Group(Vec<usize>),
+    /// Two nodes do not hear each other, and all others hear both.
+    Pair(usize, usize),
+    /// The second does not hear the first.
+    OneWay(usize, usize),
+    /// Nobody hears it, and it hears everyone.
+    Mute(usize),
+    /// It hears nobody, and everyone hears it.
+    Deaf(usize),
+    /// Nobody hears anybody.
+    Apart,
+}
+
+impl Fault {
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::Kill => "kill -9 of one",
+            Fault::Majority => "kill -9 of a majority",
+            Fault::All => "kill -9 of all",
+            Fault::Pause => "pause of one",
+            Fault::Partition => "partition",
+            Fault::Slow => "slow network",
+            Fault::Restart => "rolling restart",
+            Fault::Corrupt => "damaged file",
+        }
+    }
+}
+
+impl Partition {
+    /// One of all shapes, each as likely as the others; of at least two nodes.
+    pub fn draw(nodes: usize, random: &mut Random) -> Partition {
+        let order = random.shuffled(nodes);
+        let (one, other) = (order[0], order[1]);
+        match random.below(6) {
+            0 => {
+                let size = 1 + random.below(nodes / 2);
+                let mut group = order[..size].to_vec();
+                group.sort_unstable();
+                Partition::Group(group)
+            }
+            1 => Partition::Pair(one, other),
+            2 => Partition::OneWay(one, other),
+            3 => Partition::Mute(one),
+            4 => Partition::Deaf(one),
+            _ => Partition::Apart,
+        }
+    }
+
+    /// Whether what `from` sends does not reach `to`.
+    pub fn cuts(&self, from: usize, to: usize) -> bool {
+        match self {
+            Partition::Group(group) => group.contains(&from) != group.contains(&to),
+            Partition::Pair(one, other) => (from, to) == (*one, *other) || (to, from) == (*one, *other),
+            Partition::OneWay(mute, deaf) => (from, to) == (*mute, *deaf),
+            Partition::Mute(node) => from == *node,
+            Partition::Deaf(node) => to == *node,
+            Partition::Apart => from != to,
+        }
+    }
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |node: &usize| format!("node{}", node + 1);
+        match self {
+            Partition::Group(group) => {
+                let names: Vec<String> = group.iter().map(name).collect();
+                write!(f, "{} cut off from all others", names.join(" and "))
+            }
+            Partition::Pair(one, other) => write!(f, "{} and {} do not hear each other", name(one), name(other)),
+            Partition::OneWay(mute, deaf) => write!(f, "{} does not hear {}", name(deaf), name(mute)),
+            Partition::Mute(node) => write!(f, "nobody hears {}", name(node)),
+            Partition::Deaf(node) => write!(f, "{} hears nobody", name(node)),
+            Partition::Apart => f.write_str("no node hears another"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn cut(partition: &Partition, nodes: usize) -> Vec<(usize, usize)> {
+        let pairs = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
+        pairs.filter(|(from, to)| partition.cuts(*from, *to)).collect()
+    }
+
+    #[test]
+    fn shapes_cut_what_they_say() {
+        assert_eq!(cut(&Partition::Group(vec![1]), 3), [(0, 1), (1, 0), (1, 2), (2, 1)]);
+        assert_eq!(cut(&Partition::Pair(0, 2), 3), [(0, 2), (2, 0)]);
+        assert_eq!(cut(&Partition::OneWay(0, 2), 3), [(0, 2)]);
+        assert_eq!(cut(&Partition::Mute(1), 2), [(1, 0), (1, 1)]);
+        assert_eq!(cut(&Partition::Deaf(1), 2), [(0, 1), (1, 1)]);
+        assert_eq!(cut(&Partition::Apart, 3).len(), 6);
+        assert_eq!(Partition::OneWay(0, 2).to_string(), "node3 does not hear node1");
+    }
+
+    #[test]
+    fn all_shapes_are_drawn_and_each_cuts_something() {
+        for nodes in [2, 3, 5] {
+            let mut random = Random::seeded(1);
+            let drawn: Vec<Partition> = (0..300).map(|_| Partition::draw(nodes, &mut random)).collect();
+            let shapes: BTreeSet<_> =
+                drawn.iter().map(|shape| format!("{:?}", std::mem::discriminant(shape))).collect();
+            assert_eq!(shapes.len(), 6);
+            assert!(drawn.iter().all(|shape| cut(shape, nodes).iter().any(|(from, to)| from != to)));
+            let largest = drawn.iter().map(|shape| if let Partition::Group(group) = shape { group.len() } else { 0 });
+            assert_eq!(largest.max(), Some(nodes / 2));
+        }
+    }
+}

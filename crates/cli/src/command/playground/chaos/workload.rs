@@ -1,0 +1,300 @@
+//! Clients that write, read and delete without pause, remember each answer, and time the gaps between them.
+//!
+//! Some clients share each shard: they work on one key at a time, so that there is something to contradict, and go on to
+//! the next key after a number of operations that the checker can judge. A client gives up on a request soon and makes
+//! another one, so that a node that hangs holds up one request and not the measurement.
+//!
+//! **Without service** a shard is for as long as no write to it is acknowledged: of the time since a fault began the
+//! longest stretch between two acknowledgements. That counts the clients' own pauses, their timeouts and the detour
+//! through a node that knows no leader yet: what a user would see, not what the nodes' logs say.
+
+use super::history::{KeyHistory, LAST_READER, decode, encode};
+use crate::random::Random;
+use bytes::Bytes;
+use ringfort_check::{Ending, Found, Kind, MAX_OPERATIONS, Operation, Time, Value};
+use ringfort_client::{Client, Error, Outcome};
+use ringfort_ring::{ShardCount, ShardId};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// Clients of each shard, each with one request at a time.
+const CLIENTS: u32 = 3;
+
+/// A request that takes longer is given up. Below that, a node that hangs would be what is measured.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The pause of a client after an answer.
+const LEAST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(30);
+
+/// Of a hundred requests so many are puts, and so many gets; the others are deletes.
+const PUTS_PERCENT: usize = 55;
+const GETS_PERCENT: usize = 35;
+
+/// A key that was asked for so often is left for the next one.
+const KEY_OPERATIONS: usize = 150;
+
+// Beside them those that were under way, and two reads at the end.
+const _: () = assert!(KEY_OPERATIONS + CLIENTS as usize + 2 <= MAX_OPERATIONS);
+
+/// The last reads have more time: they must be answered.
+const FINAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Last reads at a time.
+const FINAL_READERS: usize = 16;
+
+pub struct Workload {
+    shared: Arc<Shared>,
+    clients: JoinSet<()>,
+}
+
+struct Shared {
+    client: Client,
+    shards: Vec<Mutex<Shard>>,
+    begun: Instant,
+    is_stopped: AtomicBool,
+}
+
+/// What is known of a shard.
+struct Shard {
+    /// A hash tag of the shard's.
+    tag: String,
+    /// The last one is in use.
+    keys: Vec<KeyHistory>,
+    service: Service,
+}
+
+/// How a shard was served since a fault began.
+struct Service {
+    /// When a write was acknowledged last, or the fault began if that is later.
+    last: Instant,
+    longest_gap: Duration,
+    /// When the latest of the writes began that were acknowledged.
+    last_begun: Option<Instant>,
+}
+
+impl Workload {
+    /// Begins to work on every shard of the cluster. To be called on a runtime; the clients run on it.
+    pub fn start(client: &Client, shards: ShardCount, seed: u64) -> Workload {
+        let now = Instant::now();
+        let shard = |shard| Shard {
+            tag: tag_of(shards, shard),
+            keys: Vec::new(),
+            service: Service { last: now, longest_gap: Duration::ZERO, last_begun: None },
+        };
+        let shared = Arc::new(Shared {
+            client: client.clone().with_timeout(REQUEST_TIMEOUT),
+            shards: shards.ids().map(|id| Mutex::new(shard(id))).collect(),
+            begun: now,
+            is_stopped: AtomicBool::new(false),
+        });
+        let mut clients = JoinSet::new();
+        for number in 0..shared.shards.len() as u32 * CLIENTS {
+            let random = Random::seeded(seed ^ (u64::from(number) + 1) << 32);
+            clients.spawn(run(shared.clone(), (number / CLIENTS) as usize, number, random));
+        }
+        Workload { shared, clients }
+    }
+
+    /// For whoever wants to watch how the shards are served.
+    pub fn service(&self) -> ServiceWatch {
+        ServiceWatch(self.shared.clone())
+    }
+
+    /// A fault begins: gaps count from now. Clients go on to new keys, so that a key sees one fault.
+    pub fn begin_fault(&self) {
+        let now = Instant::now();
+        for shard in &self.shared.shards {
+            let mut shard = lock(shard);
+            shard.service = Service { last: now, longest_gap: Duration::ZERO, last_begun: None };
+            shard.next_key();
+        }
+    }
+
+    /// For how long each shard was without service at a stretch since the fault began.
+    pub fn gaps(&self) -> Vec<Duration> {
+        let now = Instant::now();
+        let gap = |service: &Service| service.longest_gap.max(now.saturating_duration_since(service.last));
+        self.shared.shards.iter().map(|shard| gap(&lock(shard).service)).collect()
+    }
+
+    /// Whether each shard has acknowledged a write that began after this moment.
+    pub fn has_served_since(&self, moment: Instant) -> bool {
+        self.shared.shards.iter().all(|shard| lock(shard).service.last_begun.is_some_and(|begun| begun > moment))
+    }
+
+    /// Ends the work, reads every key that was used once more, and returns what there is to judge.
+    ///
+    /// # Errors
+    /// A key can't be read.
+    pub async fn finish(mut self) -> Result<Vec<KeyHistory>, Error> {
+        self.shared.is_stopped.store(true, Ordering::Relaxed);
+        while self.clients.join_next().await.is_some() {}
+        let client = self.shared.client.clone().with_timeout(FINAL_TIMEOUT);
+        let begun = self.shared.begun;
+        let mut unread: Vec<KeyHistory> =
+            self.shared.shards.iter().flat_map(|shard| std::mem::take(&mut lock(shard).keys)).collect();
+        let (mut readers, mut read) = (JoinSet::new(), Vec::new());
+        loop {
+            while readers.len() < FINAL_READERS
+                && let Some(mut key) = unread.pop()
+            {
+                let client = client.clone();
+                readers.spawn(async move {
+                    let invoked = time_since(begun);
+                    let found = client.get(key.name.clone()).await?.map(|found| found_of(&found));
+                    let ending = Ending::Answered(time_since(begun));
+                    key.last_read = Some(Operation { client: LAST_READER, kind: Kind::Get { found }, invoked, ending });
+                    Ok::<_, Error>(key)
+                });
+            }
+            match readers.join_next().await {
+                Some(key) => read.push(key.expect("a reader does not panic")?),
+                None => return Ok(read),
+            }
+        }
+    }
+}
+
+/// How the shards are served at the moment.
+pub struct ServiceWatch(Arc<Shared>);
+
+impl ServiceWatch {
+    /// How long the shard that waits longest for a write to be acknowledged has been waiting.
+    pub fn waiting(&self) -> Duration {
+        let waits = self.0.shards.iter().map(|shard| lock(shard).service.last.elapsed());
+        waits.max().unwrap_or_default()
+    }
+}
+
+/// One client, until the work ends.
+async fn run(shared: Arc<Shared>, shard: usize, client: u32, mut random: Random) {
+    let mut number = 0;
+    while !shared.is_stopped.load(Ordering::Relaxed) {
+        let (key, name) = lock(&shared.shards[shard]).take_key();
+        let (begun, invoked) = (Instant::now(), time_since(shared.begun));
+        let draw = random.below(100);
+        let (kind, answer) = if draw < PUTS_PERCENT {
+            number += 1;
+            let value = Value { writer: client, number };
+            let answer = shared.client.put(name, encode(value)).await;
+            let version = answer.as_ref().ok().map(|put| put.version);
+            (Kind::Put { value, version }, answer.map(drop))
+        } else if draw < PUTS_PERCENT + GETS_PERCENT {
+            let answer = shared.client.get(name).await;
+            let found = answer.as_ref().ok().and_then(|found| found.as_ref()).map(found_of);
+            (Kind::Get { found }, answer.map(drop))
+        } else {
+            let answer = shared.client.delete(name).await;
+            let found = answer.as_ref().ok().map(|deleted| deleted.found);
+            (Kind::Delete { found }, answer.map(drop))
+        };
+        let ending = match &answer {
+            Ok(()) => Ending::Answered(time_since(shared.begun)),
+            Err(error) if error.outcome() == Outcome::Unknown => Ending::Unknown,
+            Err(_) => Ending::Refused,
+        };
+        let operation = Operation { client, kind, invoked, ending };
+        lock(&shared.shards[shard]).note(key, operation, begun);
+        sleep(random.between(LEAST_PAUSE, LONGEST_PAUSE)).await;
+    }
+}
+
+impl Shard {
+    /// The number and the name of the key for the next operation.
+    fn take_key(&mut self) -> (usize, Bytes) {
+        if self.keys.last().is_none_or(|key| key.begun == KEY_OPERATIONS) {
+            self.next_key();
+        }
+        let number = self.keys.len() - 1;
+        let key = &mut self.keys[number];
+        key.begun += 1;
+        (number, Bytes::from(key.name.clone()))
+    }
+
+    /// An operation that began at `begun` is over.
+    fn note(&mut self, key: usize, operation: Operation, begun: Instant) {
+        self.keys[key].operations.push(operation);
+        let is_write = !matches!(operation.kind, Kind::Get { .. });
+        if is_write && matches!(operation.ending, Ending::Answered(_)) {
+            self.service.acknowledge(begun);
+        }
+    }
+
+    fn next_key(&mut self) {
+        self.keys.push(KeyHistory::new(format!("{{{}}}/{}", self.tag, self.keys.len())));
+    }
+}
+
+impl Service {
+    /// A write that began at `begun` is acknowledged.
+    fn acknowledge(&mut self, begun: Instant) {
+        let now = Instant::now();
+        self.longest_gap = self.longest_gap.max(now.saturating_duration_since(self.last));
+        self.last = now;
+        self.last_begun = self.last_begun.max(Some(begun));
+    }
+}
+
+fn found_of(found: &ringfort_client::Value) -> Found {
+    Found { value: decode(&found.value), version: Some(found.version) }
+}
+
+fn time_since(begun: Instant) -> Time {
+    Time(begun.elapsed().as_nanos().try_into().expect("a run takes less than centuries"))
+}
+
+/// A hash tag whose keys are of this shard.
+fn tag_of(shards: ShardCount, shard: ShardId) -> String {
+    let mut tags = (0..).map(|number| format!("chaos-{number}"));
+    tags.find(|tag| shards.shard_of_key(tag.as_bytes()) == shard).expect("some tag is of each shard")
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().expect("no code panics while it holds a shard")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard() -> Shard {
+        let service = Service { last: Instant::now(), longest_gap: Duration::ZERO, last_begun: None };
+        Shard { tag: "t".to_owned(), keys: Vec::new(), service }
+    }
+
+    #[test]
+    fn keys_are_left_before_they_are_too_long_to_judge() {
+        let mut shard = shard();
+        for _ in 0..KEY_OPERATIONS {
+            assert_eq!(shard.take_key(), (0, "{t}/0".into()));
+        }
+        assert_eq!(shard.take_key(), (1, "{t}/1".into()));
+        shard.next_key();
+        assert_eq!(shard.take_key().0, 2);
+    }
+
+    #[test]
+    fn a_gap_is_the_longest_time_between_acknowledgements() {
+        let mut service = shard().service;
+        let pause = Duration::from_millis(20);
+        std::thread::sleep(2 * pause);
+        service.acknowledge(Instant::now());
+        std::thread::sleep(pause / 2);
+        service.acknowledge(Instant::now());
+        assert!(service.longest_gap >= 2 * pause && service.longest_gap < service.last.elapsed() + 100 * pause);
+        assert!(service.last_begun.is_some());
+    }
+
+    #[test]
+    fn tags_are_of_their_shards() {
+        let shards = ShardCount::new(8).unwrap();
+        for shard in shards.ids() {
+            let key = format!("{{{}}}/17", tag_of(shards, shard));
+            assert_eq!(shards.shard_of_key(key.as_bytes()), shard);
+        }
+    }
+}

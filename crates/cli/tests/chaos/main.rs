@@ -1,0 +1,24 @@
+//! Real faults on real processes.
+//!
+//! | module | what goes wrong |
+//! |---|---|
+//! | `playground` | all that `ringfort playground --chaos` does, for a while, with its own checker |
+//! | `sync_errors` | a disk that fails to sync |
+//! | `namespaces` | firewalls between machines of their own, as network namespaces are |
+//!
+//! The last two need tools or what only root may do; without it they say so and pass.
+
+mod namespaces;
+mod playground;
+#[path = "../cluster/support/mod.rs"]
+#[expect(dead_code, reason = "shared with the tests of clusters, which need other parts of it")]
+mod support;
+mod sync_errors;
+
+/// Small clusters: these tests are about faults, not about numbers.
+const SMALL: [&str; 3] = ["--shards=4", "--segment-bytes=1048576", "--workers=1"];
+
+/// Says why a test can't be run here.
+fn skip(why: &str) {
+    println!("skipped: {why}");
+}
