@@ -11,6 +11,7 @@ mod failure;
 mod random;
 mod settings;
 mod text;
+mod violation;
 
 use clap::{CommandFactory, FromArgMatches};
 use failure::{Answer, Failure};

@@ -12,6 +12,7 @@ mod put;
 mod scan;
 mod serve;
 mod status;
+mod verify;
 
 use crate::failure::{Answer, Failure};
 use bytes::Bytes;
@@ -32,6 +33,7 @@ pub enum Command {
     Status(status::Status),
     Cluster(cluster::Cluster),
     Bench(bench::Bench),
+    Verify(verify::Verify),
     #[command(hide = true)]
     BenchEcho(bench::echo::BenchEcho),
     Config(config::Config),
@@ -51,6 +53,7 @@ impl Command {
             Command::Status(status) => status.run(),
             Command::Cluster(cluster) => cluster.run(),
             Command::Bench(bench) => bench.run(),
+            Command::Verify(verify) => verify.run(),
             Command::BenchEcho(echo) => echo.run(),
             Command::Config(config) => config.run(),
             Command::Completions(completions) => completions.run(),

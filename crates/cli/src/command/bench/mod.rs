@@ -8,15 +8,15 @@
 //! with the same messages, connections and requests in flight, before and after the run, and a synced write
 //! ([`disk`]). The ratios to it mean something elsewhere too; absolute figures do not.
 
-mod cleanup;
+pub mod cleanup;
 mod closed_loop;
 mod disk;
 pub mod echo;
-mod measurement;
-mod progress;
-mod report;
-mod target;
-mod workload;
+pub mod measurement;
+pub mod progress;
+pub mod report;
+pub mod target;
+pub mod workload;
 
 use super::playground::interrupted_by_signals;
 use super::print_json;

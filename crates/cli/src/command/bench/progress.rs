@@ -12,6 +12,11 @@ impl Progress {
         Progress(ProgressBar::new(0).with_style(style.expect("the template is well-formed").progress_chars("=> ")))
     }
 
+    /// A line that is never shown.
+    pub fn hidden() -> Progress {
+        Progress(ProgressBar::hidden())
+    }
+
     /// The next phase, of so many steps.
     pub fn begin(&self, phase: &'static str, steps: u64) {
         self.0.set_prefix(phase);

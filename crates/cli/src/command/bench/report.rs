@@ -57,7 +57,7 @@ pub struct Operations {
     pub latency_ms: Percentiles,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Debug)]
 pub struct Percentiles {
     pub p50: f64,
     pub p90: f64,
@@ -101,7 +101,7 @@ impl Rates {
 }
 
 impl Percentiles {
-    fn new(nanoseconds: &Histogram<u64>) -> Percentiles {
+    pub fn new(nanoseconds: &Histogram<u64>) -> Percentiles {
         let at = |quantile| nanoseconds.value_at_quantile(quantile) as f64 / 1e6;
         Percentiles { p50: at(0.5), p90: at(0.9), p99: at(0.99), p99_9: at(0.999), max: at(1.0) }
     }
@@ -152,9 +152,7 @@ impl Report {
     }
 
     fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_preset(if io::stdout().is_terminal() { presets::UTF8_HORIZONTAL_ONLY } else { presets::NOTHING });
-        table.set_header(["", "REQUESTS", "A SECOND", "P50 ms", "P90 ms", "P99 ms", "P99.9 ms", "MAX ms"]);
+        let mut table = latency_table();
         let mut rates = |name: &str, rates: &Rates| {
             for (kind, operations) in [("puts", &rates.puts), ("gets", &rates.gets)] {
                 if let Some(operations) = operations {
@@ -204,7 +202,16 @@ impl FloorReport {
     }
 }
 
-fn add_row(table: &mut Table, name: String, numbers: Option<[f64; 2]>, latency: &Percentiles) {
+/// A table for [`add_row`].
+pub fn latency_table() -> Table {
+    let mut table = Table::new();
+    table.load_preset(if io::stdout().is_terminal() { presets::UTF8_HORIZONTAL_ONLY } else { presets::NOTHING });
+    table.set_header(["", "REQUESTS", "A SECOND", "P50 ms", "P90 ms", "P99 ms", "P99.9 ms", "MAX ms"]);
+    table
+}
+
+/// `numbers`: requests, and how many a second.
+pub fn add_row(table: &mut Table, name: String, numbers: Option<[f64; 2]>, latency: &Percentiles) {
     let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     let mut row = vec![Cell::new(name)];
     match numbers {

@@ -23,6 +23,13 @@ pub enum Target {
     Nodes { nodes: Vec<KvClient<Channel>>, turn: AtomicUsize, timeout: Duration },
 }
 
+/// A connection to one node, made when it is first needed.
+pub fn node(endpoint: &str, timeout: Duration) -> Result<KvClient<Channel>, tonic::transport::Error> {
+    let address = endpoint.trim().trim_start_matches("http://");
+    let channel = Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(timeout).connect_lazy();
+    Ok(KvClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+}
+
 /// How a request ended.
 pub enum Answer {
     Done,
@@ -40,12 +47,7 @@ impl Target {
     }
 
     pub fn nodes(endpoints: &[String], timeout: Duration) -> Result<Target, Failure> {
-        let connect = |endpoint: &String| {
-            let address = endpoint.trim().trim_start_matches("http://");
-            let channel = Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(timeout).connect_lazy();
-            Ok(KvClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
-        };
-        let nodes = endpoints.iter().map(connect).collect::<Result<_, Failure>>()?;
+        let nodes = endpoints.iter().map(|endpoint| node(endpoint, timeout)).collect::<Result<_, _>>()?;
         Ok(Target::Nodes { nodes, turn: AtomicUsize::new(0), timeout })
     }
 

@@ -3,12 +3,10 @@
 //! Judged twice: the answers that came while faults were injected, and those together with the last read, when all is
 //! well again. Where only the second has no explanation, something is gone that was acknowledged.
 
+use crate::violation::ViolationReport;
 use bytes::Bytes;
-use ringfort_check::{Ending, Kind, Operation, Time, Value, Verdict, Violation, judge};
+use ringfort_check::{Ending, Kind, Operation, Verdict, Violation, judge};
 use serde::Serialize;
-
-/// Who reads each key a last time.
-pub const LAST_READER: u32 = u32::MAX;
 
 /// The operations on a key.
 pub struct KeyHistory {
@@ -37,12 +35,12 @@ pub struct Findings {
 
 #[derive(Serialize, Debug)]
 pub struct KeyViolation {
-    pub key: String,
     /// Whether an acknowledged write is gone in the end; otherwise answers contradicted each other before.
     pub lost_acknowledgement: bool,
-    pub reason: String,
-    /// The few operations that prove it.
-    pub operations: Vec<String>,
+    #[serde(flatten)]
+    pub report: ViolationReport,
+    #[serde(skip)]
+    pub violation: Violation,
 }
 
 impl KeyHistory {
@@ -82,58 +80,19 @@ impl Findings {
             Verdict::NotLinearizable => {
                 let violation = Violation::of(&all);
                 self.violations.push(KeyViolation {
-                    key: key.name.clone(),
                     lost_acknowledgement: judge(&key.operations) == Verdict::Linearizable,
-                    reason: violation.reason.to_string(),
-                    operations: violation.operations.iter().map(in_words).collect(),
+                    report: ViolationReport::new(&Bytes::from(key.name.clone()), &violation),
+                    violation,
                 });
             }
         }
     }
 }
 
-/// An operation on one line: who asked for what, when, and what came back.
-fn in_words(operation: &Operation) -> String {
-    let milliseconds = |time: Time| time.0 as f64 / 1e6;
-    let asked = match operation.kind {
-        Kind::Put { value, .. } => format!("put {value}"),
-        Kind::Get { .. } => "get".to_owned(),
-        Kind::Delete { .. } => "delete".to_owned(),
-    };
-    let answer = match operation.kind {
-        Kind::Put { version, .. } => version.map_or_else(String::new, |version| format!(" version {version}")),
-        Kind::Get { found: None } => " nothing".to_owned(),
-        Kind::Get { found: Some(found) } => format!(" {}", found.value),
-        Kind::Delete { found } => found.map_or_else(String::new, |found| format!(" found {found}")),
-    };
-    let ending = match operation.ending {
-        Ending::Answered(at) => format!("answered at {:.3} ms:{answer}", milliseconds(at)),
-        Ending::Refused => "refused".to_owned(),
-        Ending::Unknown => "not answered".to_owned(),
-    };
-    let who =
-        if operation.client == LAST_READER { "last read".to_owned() } else { format!("client {}", operation.client) };
-    format!("{who}: {asked}, asked at {:.3} ms, {ending}", milliseconds(operation.invoked))
-}
-
-/// The bytes of a value.
-pub fn encode(value: Value) -> Bytes {
-    format!("{}-{}", value.writer, value.number).into()
-}
-
-/// The value of these bytes; [`Value::FOREIGN`] where no client wrote them.
-pub fn decode(bytes: &[u8]) -> Value {
-    let parsed = || {
-        let (writer, number) = str::from_utf8(bytes).ok()?.split_once('-')?;
-        Some(Value { writer: writer.parse().ok()?, number: number.parse().ok()? })
-    };
-    parsed().unwrap_or(Value::FOREIGN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfort_check::Found;
+    use ringfort_check::{Found, Time, Value};
 
     const ONE: Value = Value { writer: 1, number: 1 };
     const TWO: Value = Value { writer: 2, number: 1 };
@@ -177,15 +136,7 @@ mod tests {
     fn a_stale_read_on_the_way_is_a_violation_but_no_loss() {
         let findings = findings(&[put(ONE, 1), put(TWO, 3), get(Some(ONE), 5)], get(Some(TWO), 100));
         assert_eq!((findings.violations.len(), findings.lost_acknowledgements()), (1, 0));
-        let words = &findings.violations[0].operations;
-        assert!(words[2].contains("get, asked at 0.000 ms, answered at 0.000 ms: 1.1"), "{words:?}");
-    }
-
-    #[test]
-    fn values_come_back_as_they_were_written() {
-        assert_eq!(decode(&encode(ONE)), ONE);
-        for foreign in [&b""[..], b"1", b"x-1", b"1-99999999999", b"\xff-1"] {
-            assert_eq!(decode(foreign), Value::FOREIGN);
-        }
+        let words = &findings.violations[0].report.operations;
+        assert_eq!((words.len(), &words[2].operation[..]), (3, "get: 1.1"), "{words:?}");
     }
 }

@@ -51,6 +51,9 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 /// The histories are kept in memory until the end: about 100 MB by then.
 const LONGEST_RUN: Duration = Duration::from_secs(30 * 60);
 
+/// Where a contradiction is drawn for a browser, beside the nodes' data.
+const VIOLATION_PAGE: &str = "violation.html";
+
 /// How often the progress line changes.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 
@@ -117,6 +120,10 @@ pub async fn run(cluster: &mut Cluster, options: &ChaosOptions, screen: &Screen)
     show(&report, options, screen)?;
     if report.answer() == Answer::No {
         cluster.keep();
+        if let Some(page) = report.page() {
+            std::fs::write(cluster.path().join(VIOLATION_PAGE), page)?;
+            screen.line(&format!("drawn in {}", cluster.path().join(VIOLATION_PAGE).display()))?;
+        }
         screen.line(&format!("the nodes' logs and data are kept in {}", cluster.path().display()))?;
     }
     Ok(report.answer())

@@ -1,9 +1,10 @@
 //! What a run has shown: for programs as JSON, for people as a table and sentences.
 
 use super::fault::Fault;
-use super::history::Findings;
+use super::history::{Findings, KeyViolation};
 use super::stage::Injected;
 use crate::failure::Answer;
+use crate::violation::{ViolationReport, page};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -122,19 +123,24 @@ impl Report {
 
     /// The proof of each violation, line by line.
     pub fn proofs(&self) -> Vec<String> {
-        let proof = |violation: &super::history::KeyViolation| {
-            let head = format!("{}: {}", violation.key, violation.reason);
-            let operations = violation.operations.iter().map(|operation| format!("    {operation}"));
-            std::iter::once(head).chain(operations).collect::<Vec<_>>()
+        let proof = |violation: &KeyViolation| {
+            let ViolationReport { key, reason, drawing, .. } = &violation.report;
+            [&[format!("key {key}: {reason}")], &drawing[..]].concat()
         };
         self.findings.violations.iter().flat_map(proof).collect()
+    }
+
+    /// The proof with the fewest operations as a page for a browser, if there is one.
+    pub fn page(&self) -> Option<String> {
+        let smallest = self.findings.violations.iter().min_by_key(|violation| violation.violation.operations.len())?;
+        Some(page(&self.sentence(), &smallest.report.key, &smallest.violation))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::history::KeyViolation;
     use super::*;
+    use ringfort_check::{Ending, Kind, Operation, Time, Value, Violation};
 
     fn injected(fault: Fault, outage_ms: f64, failovers_ms: &[f64]) -> Injected {
         Injected { fault, what: String::new(), outage_ms, failovers_ms: failovers_ms.to_vec() }
@@ -168,17 +174,19 @@ mod tests {
 
     #[test]
     fn a_violation_or_a_failure_is_a_no() {
-        let violation = KeyViolation {
-            key: "k".to_owned(),
-            lost_acknowledgement: true,
-            reason: "gone".to_owned(),
-            operations: vec!["put".to_owned()],
-        };
+        let put = Kind::Put { value: Value { writer: 1, number: 1 }, version: None };
+        let at =
+            |kind, from| Operation { client: 1, kind, invoked: Time(from), ending: Ending::Answered(Time(from + 1)) };
+        let lost = Violation::of(&[at(put, 1), at(Kind::Get { found: None }, 3)]);
+        let report = ViolationReport::new(&"k".into(), &lost);
+        let violation = KeyViolation { lost_acknowledgement: true, report, violation: lost };
         let findings = Findings { keys: 2, violations: vec![violation], ..Findings::default() };
         let report = Report::new(1, 3, 1.0, Vec::new(), findings, None);
         assert_eq!((report.answer(), report.linearizable, report.lost_acknowledgements), (Answer::No, false, 1));
         assert!(report.sentence().contains("NOT LINEARIZABLE: 1 of 2 keys"), "{}", report.sentence());
-        assert_eq!(report.proofs(), ["k: gone", "    put"]);
+        let proofs = report.proofs();
+        assert!(proofs.len() == 3 && proofs[0].starts_with("key k: the value 1.1 was acknowledged"), "{proofs:?}");
+        assert!(report.page().is_some_and(|page| page.contains("<svg")));
         let failed = Report::new(1, 3, 1.0, Vec::new(), Findings::default(), Some("node1 ended".to_owned()));
         assert_eq!(failed.answer(), Answer::No);
     }

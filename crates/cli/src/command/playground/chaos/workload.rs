@@ -8,8 +8,9 @@
 //! longest stretch between two acknowledgements. That counts the clients' own pauses, their timeouts and the detour
 //! through a node that knows no leader yet: what a user would see, not what the nodes' logs say.
 
-use super::history::{KeyHistory, LAST_READER, decode, encode};
+use super::history::KeyHistory;
 use crate::random::Random;
+use crate::violation::{FIRST_LOOKER, Values};
 use bytes::Bytes;
 use ringfort_check::{Ending, Found, Kind, MAX_OPERATIONS, Operation, Time, Value};
 use ringfort_client::{Client, Error, Outcome};
@@ -53,6 +54,7 @@ pub struct Workload {
 
 struct Shared {
     client: Client,
+    values: Values,
     shards: Vec<Mutex<Shard>>,
     begun: Instant,
     is_stopped: AtomicBool,
@@ -87,6 +89,7 @@ impl Workload {
         };
         let shared = Arc::new(Shared {
             client: client.clone().with_timeout(REQUEST_TIMEOUT),
+            values: Values::new(),
             shards: shards.ids().map(|id| Mutex::new(shard(id))).collect(),
             begun: now,
             is_stopped: AtomicBool::new(false),
@@ -134,6 +137,7 @@ impl Workload {
         self.shared.is_stopped.store(true, Ordering::Relaxed);
         while self.clients.join_next().await.is_some() {}
         let client = self.shared.client.clone().with_timeout(FINAL_TIMEOUT);
+        let values = self.shared.values;
         let begun = self.shared.begun;
         let mut unread: Vec<KeyHistory> =
             self.shared.shards.iter().flat_map(|shard| std::mem::take(&mut lock(shard).keys)).collect();
@@ -145,9 +149,10 @@ impl Workload {
                 let client = client.clone();
                 readers.spawn(async move {
                     let invoked = time_since(begun);
-                    let found = client.get(key.name.clone()).await?.map(|found| found_of(&found));
+                    let found = client.get(key.name.clone()).await?.map(|found| found_of(values, &found));
                     let ending = Ending::Answered(time_since(begun));
-                    key.last_read = Some(Operation { client: LAST_READER, kind: Kind::Get { found }, invoked, ending });
+                    key.last_read =
+                        Some(Operation { client: FIRST_LOOKER, kind: Kind::Get { found }, invoked, ending });
                     Ok::<_, Error>(key)
                 });
             }
@@ -180,12 +185,13 @@ async fn run(shared: Arc<Shared>, shard: usize, client: u32, mut random: Random)
         let (kind, answer) = if draw < PUTS_PERCENT {
             number += 1;
             let value = Value { writer: client, number };
-            let answer = shared.client.put(name, encode(value)).await;
+            let answer = shared.client.put(name, shared.values.bytes(value)).await;
             let version = answer.as_ref().ok().map(|put| put.version);
             (Kind::Put { value, version }, answer.map(drop))
         } else if draw < PUTS_PERCENT + GETS_PERCENT {
             let answer = shared.client.get(name).await;
-            let found = answer.as_ref().ok().and_then(|found| found.as_ref()).map(found_of);
+            let found = answer.as_ref().ok().and_then(|found| found.as_ref());
+            let found = found.map(|found| found_of(shared.values, found));
             (Kind::Get { found }, answer.map(drop))
         } else {
             let answer = shared.client.delete(name).await;
@@ -239,8 +245,8 @@ impl Service {
     }
 }
 
-fn found_of(found: &ringfort_client::Value) -> Found {
-    Found { value: decode(&found.value), version: Some(found.version) }
+fn found_of(values: Values, found: &ringfort_client::Value) -> Found {
+    Found { value: values.parse(&found.value), version: Some(found.version) }
 }
 
 fn time_since(begun: Instant) -> Time {

@@ -1,0 +1,157 @@
+//! The keys of a run, and what is asked of them.
+//!
+//! Linearizability is checked key by key, at a cost that grows quickly with the length of a history and with the
+//! operations in it whose outcome nobody knows. So a key takes a bounded number of both, and then the next one is begun:
+//! each history is cheap to judge, and can be judged and forgotten while the run goes on.
+
+use bytes::Bytes;
+use ringfort_check::{Ending, MAX_OPERATIONS, Operation};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// A key takes so many operations.
+const OPERATIONS: usize = 160;
+
+/// A key that has so many puts and deletes of unknown outcome takes no more.
+const UNKNOWN: usize = 8;
+
+// The operations that are under way when a key is closed, and the last look.
+const _: () = assert!(OPERATIONS < MAX_OPERATIONS);
+
+/// Names the keys of a run, which all have one prefix and one length.
+pub struct Keys {
+    pub prefix: String,
+    next: AtomicU64,
+}
+
+/// A key and what was asked of it.
+pub struct Record {
+    pub key: Bytes,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    operations: Vec<Operation>,
+    begun: usize,
+    unknown: usize,
+    under_way: usize,
+    is_closed: bool,
+}
+
+/// A succession of keys, one at a time, that a few clients share.
+#[derive(Default)]
+pub struct Lane(Mutex<Option<Arc<Record>>>);
+
+impl Keys {
+    pub fn new(prefix: String) -> Keys {
+        Keys { prefix, next: AtomicU64::new(0) }
+    }
+
+    pub fn next(&self) -> Bytes {
+        // No key begins another one: a scan for one finds only that.
+        format!("{}{:012}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed)).into()
+    }
+}
+
+impl Lane {
+    /// The key for the next operation, which must be [ended](Record::end).
+    pub fn begin(&self, keys: &Keys) -> Arc<Record> {
+        let mut current = self.0.lock().expect("no code panics while it holds a lane");
+        if let Some(record) = current.as_ref().filter(|record| record.begin()) {
+            return record.clone();
+        }
+        let record = Arc::new(Record { key: keys.next(), state: Mutex::default() });
+        assert!(record.begin(), "a new key takes operations");
+        *current = Some(record.clone());
+        record
+    }
+
+    /// Ends the succession: the last key, unless it is closed already. No operation may be under way.
+    pub fn close(&self) -> Option<Arc<Record>> {
+        let record = self.0.lock().expect("no code panics while it holds a lane").take()?;
+        let mut state = record.state();
+        assert!(state.under_way == 0, "the clients have ended");
+        let was_open = !state.is_closed;
+        state.is_closed = true;
+        drop(state);
+        was_open.then_some(record)
+    }
+}
+
+impl Record {
+    fn begin(&self) -> bool {
+        let mut state = self.state();
+        if state.is_closed {
+            return false;
+        }
+        state.begun += 1;
+        state.under_way += 1;
+        state.is_closed = state.begun == OPERATIONS;
+        true
+    }
+
+    /// Notes how an operation ended that was begun here; `None` where that says nothing. Returns whether it was the
+    /// last one of this key.
+    pub fn end(&self, operation: Option<Operation>) -> bool {
+        let mut state = self.state();
+        state.under_way -= 1;
+        if let Some(operation) = operation {
+            state.unknown += usize::from(operation.ending == Ending::Unknown);
+            state.operations.push(operation);
+        }
+        state.is_closed |= state.unknown >= UNKNOWN;
+        state.is_closed && state.under_way == 0
+    }
+
+    /// Takes out the history.
+    pub fn take(&self) -> Vec<Operation> {
+        std::mem::take(&mut self.state().operations)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code panics while it holds a record")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_check::{Kind, Time};
+
+    fn unknown_delete() -> Option<Operation> {
+        let kind = Kind::Delete { found: None };
+        Some(Operation { client: 0, kind, invoked: Time(0), ending: Ending::Unknown })
+    }
+
+    #[test]
+    fn a_full_key_is_handed_over_once_when_its_last_operation_ends() {
+        let (lane, keys) = (Lane::default(), Keys::new("verify/".to_owned()));
+        let first = lane.begin(&keys);
+        for _ in 1..OPERATIONS {
+            assert!(Arc::ptr_eq(&lane.begin(&keys), &first));
+        }
+        let second = lane.begin(&keys);
+        assert_ne!(first.key, second.key);
+        let handed_over: Vec<bool> = (0..OPERATIONS).map(|_| first.end(None)).collect();
+        assert_eq!(handed_over.iter().filter(|last| **last).count(), 1);
+        assert!(handed_over[OPERATIONS - 1]);
+
+        assert!(!second.end(None));
+        assert_eq!(lane.close().map(|record| record.key.clone()), Some(second.key.clone()));
+        assert!(lane.close().is_none());
+    }
+
+    #[test]
+    fn a_key_of_many_unknown_outcomes_is_closed() {
+        let (lane, keys) = (Lane::default(), Keys::new("verify/".to_owned()));
+        let first = lane.begin(&keys);
+        for _ in 1..UNKNOWN {
+            assert!(!first.end(unknown_delete()));
+            assert!(Arc::ptr_eq(&lane.begin(&keys), &first));
+        }
+        assert!(first.end(unknown_delete()));
+        assert!(!Arc::ptr_eq(&lane.begin(&keys), &first));
+        assert_eq!(first.take().len(), UNKNOWN);
+    }
+}

@@ -1,0 +1,70 @@
+//! How long there was no service: the longest time in which clients tried and none had an answer.
+//!
+//! It begins when, after an answer, an operation is under way, and ends with the next answer. A time in which nobody
+//! asked does not count, so neither do pauses between requests.
+
+use std::time::{Duration, Instant};
+
+#[derive(Default, Debug)]
+pub struct Service {
+    under_way: u32,
+    /// Since when somebody has been trying in vain.
+    in_vain_since: Option<Instant>,
+    longest: Duration,
+}
+
+impl Service {
+    pub fn begin(&mut self, now: Instant) {
+        self.under_way += 1;
+        self.in_vain_since.get_or_insert(now);
+    }
+
+    /// An operation ended, with an answer or without.
+    pub fn end(&mut self, is_answered: bool, now: Instant) {
+        self.under_way -= 1;
+        if is_answered {
+            self.longest = self.longest_until(now);
+            self.in_vain_since = (self.under_way > 0).then_some(now);
+        }
+    }
+
+    /// The longest time without service, if there was none from the last answer until `now` either.
+    pub fn longest_until(&self, now: Instant) -> Duration {
+        let last = self.in_vain_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.longest.max(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn longest(steps: &[(u64, &str)]) -> u64 {
+        let start = Instant::now();
+        let mut service = Service::default();
+        let mut now = start;
+        for (at, step) in steps {
+            now = start + Duration::from_millis(*at);
+            match *step {
+                "begin" => service.begin(now),
+                "answer" => service.end(true, now),
+                "failure" => service.end(false, now),
+                "end" => {}
+                _ => panic!("{step}"),
+            }
+        }
+        service.longest_until(now).as_millis() as u64
+    }
+
+    #[test]
+    fn only_time_in_which_somebody_tried_counts() {
+        assert_eq!(longest(&[(0, "begin"), (5, "answer"), (1000, "begin"), (1002, "answer")]), 5);
+        // Attempts that fail one after the other are one time without service.
+        let failures = [(0, "begin"), (10, "failure"), (50, "begin"), (60, "failure"), (70, "begin"), (90, "answer")];
+        assert_eq!(longest(&failures), 90);
+        // One that hangs does not matter while others are answered.
+        let hang = [(0, "begin"), (1, "begin"), (3, "answer"), (4, "begin"), (9, "answer"), (10, "failure")];
+        assert_eq!(longest(&hang), 6);
+        assert_eq!(longest(&[(0, "begin"), (1, "answer"), (2, "begin"), (3, "failure"), (40, "end")]), 38);
+    }
+}

@@ -1,0 +1,166 @@
+//! The stores that can be verified: Ringfort, and peers for comparison.
+//!
+//! Each of them is asked for the same four things, and says for each failure whether the request may have been applied.
+//! That is the delicate part. Who says "not applied" where it was accuses the store wrongly; who says "unknown" where
+//! it was not only makes the checker accept more. So in doubt it is unknown.
+
+mod etcd;
+mod redis;
+mod resp;
+mod ringfort;
+
+use crate::violation::Values;
+use bytes::Bytes;
+use clap::ValueEnum;
+use ringfort_check::{Kind, Value};
+use ringfort_client::Outcome;
+use std::time::Duration;
+
+/// Whom to verify instead of Ringfort.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Peer {
+    /// etcd, by version 3 of its gRPC interface.
+    Etcd,
+    /// Redis, a single server or a cluster.
+    Redis,
+}
+
+/// What is asked of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Request {
+    Put(Value),
+    Get,
+    /// A get by listing all keys that begin with this one.
+    Scan,
+    Delete,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub struct Failed {
+    /// Of a put or delete.
+    pub outcome: Outcome,
+    pub message: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{0:?} is not an endpoint: give host:port")]
+    InvalidEndpoint(String),
+    #[error("{name} does not answer at {endpoints}: {message}; name its nodes with --endpoints")]
+    NoAnswer { name: &'static str, endpoints: String, message: String },
+    #[error("not all keys that begin with {prefix} could be deleted: {message}")]
+    NotCleared { prefix: String, message: String },
+}
+
+/// A store, connected lazily. Clones share connections where the protocol can.
+#[derive(Clone)]
+pub enum Store {
+    Ringfort(ringfort::Store),
+    Etcd(etcd::Store),
+    Redis(redis::Store),
+}
+
+/// One client of a store, with one request under way at a time.
+pub enum Session {
+    Ringfort(ringfort::Session),
+    Etcd(etcd::Session),
+    Redis(redis::Session),
+}
+
+impl Store {
+    /// A peer at `endpoints`.
+    pub fn peer(peer: Peer, endpoints: &[String], timeout: Duration, values: Values) -> Result<Store, StoreError> {
+        Ok(match peer {
+            Peer::Etcd => Store::Etcd(etcd::Store::new(endpoints, timeout, values)?),
+            Peer::Redis => Store::Redis(redis::Store::new(endpoints, timeout, values)?),
+        })
+    }
+
+    /// Ringfort at `endpoints`; learns its nodes and shards from the first that answers.
+    pub async fn ringfort(
+        endpoints: &[String],
+        timeout: Duration,
+        values: Values,
+    ) -> Result<Store, ringfort_client::Error> {
+        Ok(Store::Ringfort(ringfort::Store::new(endpoints, timeout, values).await?))
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            Store::Ringfort(_) => "ringfort",
+            Store::Etcd(_) => "etcd",
+            Store::Redis(_) => "redis",
+        }
+    }
+
+    pub fn session(&self) -> Session {
+        match self {
+            Store::Ringfort(store) => Session::Ringfort(store.session()),
+            Store::Etcd(store) => Session::Etcd(store.session()),
+            Store::Redis(store) => Session::Redis(store.session()),
+        }
+    }
+
+    /// The shard of a key, where shards have names.
+    pub fn shard_of(&self, key: &[u8]) -> Option<u32> {
+        match self {
+            Store::Ringfort(store) => Some(store.shard_of(key)),
+            Store::Etcd(_) | Store::Redis(_) => None,
+        }
+    }
+
+    /// Deletes all keys with a prefix.
+    pub async fn clear(&self, prefix: &str) -> Result<(), StoreError> {
+        let cleared = match self {
+            Store::Ringfort(store) => store.clear(prefix).await,
+            Store::Etcd(store) => store.clear(prefix).await,
+            Store::Redis(store) => store.clear(prefix).await,
+        };
+        cleared.map_err(|message| StoreError::NotCleared { prefix: prefix.to_owned(), message })
+    }
+}
+
+impl Session {
+    /// Asks for one thing. The answer is of the request's kind, with what the store told.
+    pub async fn call(&mut self, key: &Bytes, request: Request) -> Result<Kind, Failed> {
+        match self {
+            Session::Ringfort(session) => session.call(key, request).await,
+            Session::Etcd(session) => session.call(key, request).await,
+            Session::Redis(session) => session.call(key, request).await,
+        }
+    }
+}
+
+impl Request {
+    /// What is known of the request where there was no answer.
+    pub fn unanswered(self) -> Kind {
+        match self {
+            Request::Put(value) => Kind::Put { value, version: None },
+            Request::Get | Request::Scan => Kind::Get { found: None },
+            Request::Delete => Kind::Delete { found: None },
+        }
+    }
+}
+
+/// The host and port of an endpoint.
+fn address(endpoint: &str) -> Result<String, StoreError> {
+    let address = endpoint.trim().trim_start_matches("http://");
+    match address.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(address.to_owned()),
+        _ => Err(StoreError::InvalidEndpoint(endpoint.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_have_a_host_and_a_port() {
+        assert_eq!(address(" http://localhost:6379").unwrap(), "localhost:6379");
+        for bad in ["", "localhost", ":1", "host:x", "host:70000"] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+}

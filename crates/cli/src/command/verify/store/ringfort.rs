@@ -1,0 +1,143 @@
+//! Ringfort: by its client, and blindly.
+//!
+//! Most requests take the client's way, to the leader of the key's shard. Each fourth goes once to a node at random,
+//! which forwards it: two ways to the same key must not tell different stories.
+
+use super::{Failed, Request, Values};
+use crate::command::bench::cleanup::delete_all;
+use crate::command::bench::progress::Progress;
+use crate::command::bench::target::node;
+use crate::random::Random;
+use bytes::Bytes;
+use ringfort_check::{Found, Kind};
+use ringfort_client::v1::kv_client::KvClient;
+use ringfort_client::v1::{DeleteRequest, GetRequest, PutRequest};
+use ringfort_client::{Client, Error};
+use ringfort_proto::outcome;
+use ringfort_ring::ShardCount;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// One of so many puts, gets and deletes goes to a node at random.
+const BLIND_ONE_OF: u64 = 4;
+
+#[derive(Clone)]
+pub struct Store {
+    client: Client,
+    /// All that the topology named in the beginning.
+    nodes: Arc<[KvClient<Channel>]>,
+    shards: ShardCount,
+    timeout: Duration,
+    values: Values,
+}
+
+pub struct Session {
+    store: Store,
+    random: Random,
+}
+
+impl Store {
+    pub async fn new(endpoints: &[String], timeout: Duration, values: Values) -> Result<Store, Error> {
+        let client = Client::connect(endpoints)?.with_timeout(timeout);
+        let topology = client.topology().await?;
+        let shards = ShardCount::new(topology.shard_count)
+            .map_err(|_| Error::BadAnswer("its topology has an impossible number of shards"))?;
+        let nodes = topology
+            .nodes
+            .iter()
+            .map(|member| node(&member.grpc_address, timeout))
+            .collect::<Result<_, _>>()
+            .map_err(|_| Error::BadAnswer("its topology has an address that is none"))?;
+        Ok(Store { client, nodes, shards, timeout, values })
+    }
+
+    pub fn session(&self) -> Session {
+        Session { store: self.clone(), random: Random::new() }
+    }
+
+    pub fn shard_of(&self, key: &[u8]) -> u32 {
+        self.shards.shard_of_key(key).0
+    }
+
+    pub async fn clear(&self, prefix: &str) -> Result<(), String> {
+        delete_all(&self.client, prefix, &Progress::hidden()).await.map_err(|error| error.to_string())?;
+        Ok(())
+    }
+}
+
+impl Session {
+    pub async fn call(&mut self, key: &Bytes, request: Request) -> Result<Kind, Failed> {
+        let is_blind = self.random.next().is_multiple_of(BLIND_ONE_OF) && request != Request::Scan;
+        if is_blind && !self.store.nodes.is_empty() {
+            return Ok(self.blind(key.clone(), request).await?);
+        }
+        Ok(self.routed(key.clone(), request).await?)
+    }
+
+    async fn routed(&self, key: Bytes, request: Request) -> Result<Kind, Error> {
+        let Store { client, values, .. } = &self.store;
+        Ok(match request {
+            Request::Put(value) => {
+                let answer = client.put(key, values.bytes(value)).await?;
+                Kind::Put { value, version: Some(answer.version) }
+            }
+            Request::Get => {
+                let found = client.get(key).await?;
+                Kind::Get { found: found.map(|found| self.found(&found.value, found.version)) }
+            }
+            Request::Scan => {
+                let page = client.scan_page(key.clone(), Bytes::new(), 1).await?;
+                let entry = page.entries.iter().find(|entry| entry.key == key);
+                Kind::Get { found: entry.map(|entry| self.found(&entry.value, entry.version)) }
+            }
+            Request::Delete => Kind::Delete { found: Some(client.delete(key).await?.found) },
+        })
+    }
+
+    /// Sends a request that is no scan once, to any node.
+    async fn blind(&mut self, key: Bytes, request: Request) -> Result<Kind, Status> {
+        let number = self.random.next() % self.store.nodes.len() as u64;
+        let mut node = self.store.nodes[number as usize].clone();
+        let (timeout, values) = (self.store.timeout, self.store.values);
+        Ok(match request {
+            Request::Put(value) => {
+                let message = PutRequest { key, value: values.bytes(value), ..Default::default() };
+                let answer = node.put(limited(message, timeout)).await?.into_inner();
+                Kind::Put { value, version: Some(answer.version) }
+            }
+            Request::Get | Request::Scan => {
+                let message = GetRequest { key, ..Default::default() };
+                let answer = node.get(limited(message, timeout)).await?.into_inner();
+                Kind::Get { found: answer.found.then(|| self.found(&answer.value, answer.version)) }
+            }
+            Request::Delete => {
+                let message = DeleteRequest { key, ..Default::default() };
+                Kind::Delete { found: Some(node.delete(limited(message, timeout)).await?.get_ref().found) }
+            }
+        })
+    }
+
+    fn found(&self, value: &[u8], version: u64) -> Found {
+        Found { value: self.store.values.parse(value), version: Some(version) }
+    }
+}
+
+fn limited<M>(message: M, timeout: Duration) -> tonic::Request<M> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(timeout);
+    request
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed { outcome: error.outcome(), message: error.to_string() }
+    }
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Failed {
+        Failed { outcome: outcome::of(&status), message: status.message().to_owned() }
+    }
+}

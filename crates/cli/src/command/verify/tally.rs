@@ -1,0 +1,105 @@
+//! What the clients count together.
+
+use super::service::Service;
+use super::store::{Failed, Request};
+use crate::command::bench::measurement::{histogram, record};
+use hdrhistogram::Histogram;
+use ringfort_client::Outcome;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// Shared by all clients.
+pub struct Tally(Mutex<Counts>);
+
+pub struct Counts {
+    /// Latencies of what was answered, in nanoseconds.
+    pub puts: Histogram<u64>,
+    pub gets: Histogram<u64>,
+    pub scans: Histogram<u64>,
+    pub deletes: Histogram<u64>,
+    pub failures: Failures,
+    pub service: Service,
+    /// By shard, where the store has shards with names.
+    pub shards: BTreeMap<u32, Service>,
+}
+
+/// Operations that had no answer.
+#[derive(Clone, Default, Debug)]
+pub struct Failures {
+    /// Puts and deletes that were certainly not applied.
+    pub refused: u64,
+    /// Puts and deletes that may have been applied.
+    pub ambiguous: u64,
+    pub gets: u64,
+    /// One of them, in words.
+    pub first: Option<String>,
+}
+
+impl Failures {
+    pub fn total(&self) -> u64 {
+        self.refused + self.ambiguous + self.gets
+    }
+}
+
+impl Tally {
+    pub fn new() -> Tally {
+        Tally(Mutex::new(Counts {
+            puts: histogram(),
+            gets: histogram(),
+            scans: histogram(),
+            deletes: histogram(),
+            failures: Failures::default(),
+            service: Service::default(),
+            shards: BTreeMap::new(),
+        }))
+    }
+
+    pub fn begin(&self, shard: Option<u32>, now: Instant) {
+        let mut counts = self.counts();
+        counts.service.begin(now);
+        if let Some(shard) = shard {
+            counts.shards.entry(shard).or_default().begin(now);
+        }
+    }
+
+    /// Counts an operation that took from `begun` to `now`; `failed` is why it was not answered.
+    pub fn end(&self, shard: Option<u32>, request: Request, failed: Option<&Failed>, begun: Instant, now: Instant) {
+        let counts = &mut *self.counts();
+        counts.service.end(failed.is_none(), now);
+        if let Some(service) = shard.and_then(|shard| counts.shards.get_mut(&shard)) {
+            service.end(failed.is_none(), now);
+        }
+        let Some(failed) = failed else {
+            let latencies = match request {
+                Request::Put(_) => &mut counts.puts,
+                Request::Get => &mut counts.gets,
+                Request::Scan => &mut counts.scans,
+                Request::Delete => &mut counts.deletes,
+            };
+            return record(latencies, now.saturating_duration_since(begun));
+        };
+        *match (request, failed.outcome) {
+            (Request::Get | Request::Scan, _) => &mut counts.failures.gets,
+            (Request::Put(_) | Request::Delete, Outcome::NotApplied) => &mut counts.failures.refused,
+            (Request::Put(_) | Request::Delete, Outcome::Unknown) => &mut counts.failures.ambiguous,
+        } += 1;
+        counts.failures.first.get_or_insert_with(|| failed.message.clone());
+    }
+
+    pub fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().expect("no code panics while it holds the counts")
+    }
+}
+
+impl Counts {
+    pub fn answered(&self) -> u64 {
+        [&self.puts, &self.gets, &self.scans, &self.deletes].map(Histogram::len).iter().sum()
+    }
+
+    /// The shard that was longest without service, and for how long.
+    pub fn worst_shard(&self, now: Instant) -> Option<(u32, Duration)> {
+        let longest = |(shard, service): (&u32, &Service)| (*shard, service.longest_until(now));
+        self.shards.iter().map(longest).max_by_key(|(_, longest)| *longest)
+    }
+}

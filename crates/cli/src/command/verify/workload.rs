@@ -1,0 +1,224 @@
+//! The clients: what they ask, when, and what they write down.
+//!
+//! **Four clients share a key** and ask at the same beats, so that their operations overlap although the rate is modest:
+//! contradictions show only between operations that race. A client whose operation takes longer than a beat skips
+//! beats; it never has two under way.
+//!
+//! **A last look.** A write that was acknowledged before a failover and lost in it can't be seen by those who asked before.
+//! So a key that has had its operations rests for a while, and is then read once more, before it is judged and deleted.
+//!
+//! Clients go on whatever happens. An operation without an answer stays open to the end of its key's history, unless
+//! the store said that it was not applied.
+
+use super::judge::History;
+use super::record::{Keys, Lane, Record};
+use super::store::{Failed, Request, Session, Store};
+use super::tally::Tally;
+use crate::random::Random;
+use crate::violation::FIRST_LOOKER;
+use ringfort_check::{Ending, Kind, Operation, Time, Value};
+use ringfort_client::Outcome;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+
+/// So many clients share a key.
+pub const CLIENTS_PER_KEY: u32 = 4;
+
+/// A key rests this long before the last look: longer than most failovers take.
+const REST: Duration = Duration::from_secs(5);
+
+/// Keys that rest. When there are more, the clients wait.
+const RESTING: usize = 4096;
+
+/// So many take last looks at the same time.
+const LOOKERS: u32 = 4;
+
+/// The last look is tried this often, with these pauses.
+const LOOKS: u32 = 5;
+const PAUSE_BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+
+/// A failed request is not followed at once, however high the rate: servers that refuse would be asked as fast as the
+/// machine can.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
+
+/// What all clients share.
+pub struct Run {
+    store: Store,
+    keys: Keys,
+    lanes: Vec<Lane>,
+    /// Between two beats.
+    period: Duration,
+    begun: Instant,
+    pub tally: Tally,
+}
+
+/// A key that has had its operations, and since when it rests.
+type Resting = (Instant, Arc<Record>);
+
+/// A run under way.
+pub struct Workload {
+    pub run: Arc<Run>,
+    stop_tx: watch::Sender<bool>,
+    clients: JoinSet<()>,
+    lookers: JoinSet<()>,
+    resting_tx: mpsc::Sender<Resting>,
+}
+
+impl Workload {
+    /// Starts `clients` clients that ask `rate` times a second together. Histories go to `histories_tx`.
+    pub fn start(
+        store: Store,
+        prefix: String,
+        clients: u32,
+        rate: u32,
+        histories_tx: &mpsc::Sender<History>,
+    ) -> Workload {
+        let lanes = (0..clients.div_ceil(CLIENTS_PER_KEY)).map(|_| Lane::default()).collect();
+        let period = Duration::from_secs(1) * clients / rate;
+        let (keys, begun, tally) = (Keys::new(prefix), Instant::now(), Tally::new());
+        let run = Arc::new(Run { store, keys, lanes, period, begun, tally });
+        let (resting_tx, resting_rx) = mpsc::channel(RESTING);
+        let (stop_tx, stop_rx) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        for client in 0..clients {
+            tasks.spawn(ask(run.clone(), client, resting_tx.clone(), stop_rx.clone()));
+        }
+        let (mut lookers, resting_rx) = (JoinSet::new(), Arc::new(Mutex::new(resting_rx)));
+        for looker in 0..LOOKERS {
+            let client = FIRST_LOOKER + looker;
+            lookers.spawn(look(run.clone(), client, resting_rx.clone(), histories_tx.clone(), stop_rx.clone()));
+        }
+        Workload { run, stop_tx, clients: tasks, lookers, resting_tx }
+    }
+
+    /// Lets no further operation begin, waits for those under way, and has the last keys judged.
+    pub async fn stop(mut self) {
+        self.stop_tx.send_replace(true);
+        while let Some(ended) = self.clients.join_next().await {
+            ended.expect("no client panics");
+        }
+        for record in self.run.lanes.iter().filter_map(Lane::close) {
+            let sent = self.resting_tx.send((Instant::now(), record)).await;
+            sent.expect("the lookers run until all senders are gone");
+        }
+        drop(self.resting_tx);
+        while let Some(ended) = self.lookers.join_next().await {
+            ended.expect("no looker panics");
+        }
+    }
+}
+
+impl Run {
+    /// Asks for one thing and counts it. Returns what to write down: nothing for a get without an answer.
+    async fn operate(
+        &self,
+        session: &mut Session,
+        record: &Record,
+        client: u32,
+        request: Request,
+    ) -> (Option<Operation>, Result<(), Failed>) {
+        let shard = self.store.shard_of(&record.key);
+        let begun = Instant::now();
+        self.tally.begin(shard, begun);
+        let result = session.call(&record.key, request).await;
+        let ended = Instant::now();
+        self.tally.end(shard, request, result.as_ref().err(), begun, ended);
+        let (kind, ending, result) = match result {
+            Ok(kind) => (kind, Some(Ending::Answered(self.time(ended))), Ok(())),
+            Err(failed) => {
+                let ending = match (request, failed.outcome) {
+                    (Request::Get | Request::Scan, _) => None,
+                    (_, Outcome::NotApplied) => Some(Ending::Refused),
+                    (_, Outcome::Unknown) => Some(Ending::Unknown),
+                };
+                (request.unanswered(), ending, Err(failed))
+            }
+        };
+        let invoked = self.time(begun);
+        (ending.map(|ending| Operation { client, kind, invoked, ending }), result)
+    }
+
+    /// Since the beginning of the run.
+    fn time(&self, at: Instant) -> Time {
+        Time(at.saturating_duration_since(self.begun).as_nanos() as u64)
+    }
+
+    /// The next beat of a lane. Lanes take turns.
+    fn next_beat(&self, lane: usize, now: Instant) -> Instant {
+        let first = self.begun + self.period * lane as u32 / self.lanes.len() as u32;
+        let since = now.saturating_duration_since(first);
+        let beats = since.as_nanos() / self.period.as_nanos().max(1) + 1;
+        first + Duration::from_nanos((beats * self.period.as_nanos()) as u64)
+    }
+}
+
+/// One client.
+async fn ask(run: Arc<Run>, client: u32, resting_tx: mpsc::Sender<Resting>, mut stop_rx: watch::Receiver<bool>) {
+    let number = (client % run.lanes.len() as u32) as usize;
+    let (mut session, mut random, mut written) = (run.store.session(), Random::new(), 0);
+    loop {
+        tokio::select! {
+            () = sleep_until(run.next_beat(number, Instant::now()).into()) => {}
+            _ = stop_rx.changed() => return,
+        }
+        let request = match random.next() % 100 {
+            0..45 => {
+                written += 1;
+                Request::Put(Value { writer: client, number: written })
+            }
+            45..80 => Request::Get,
+            80..85 => Request::Scan,
+            _ => Request::Delete,
+        };
+        let record = run.lanes[number].begin(&run.keys);
+        let (operation, result) = run.operate(&mut session, &record, client, request).await;
+        if record.end(operation) {
+            let sent = resting_tx.send((Instant::now(), record)).await;
+            sent.expect("the lookers run until all senders are gone");
+        }
+        if result.is_err() {
+            tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+        }
+    }
+}
+
+/// Takes last looks, and hands the histories on.
+async fn look(
+    run: Arc<Run>,
+    client: u32,
+    resting_rx: Arc<Mutex<mpsc::Receiver<Resting>>>,
+    histories_tx: mpsc::Sender<History>,
+    mut stop_rx: watch::Receiver<bool>,
+) {
+    let mut session = run.store.session();
+    loop {
+        let Some((since, record)) = resting_rx.lock().await.recv().await else { return };
+        if !*stop_rx.borrow() {
+            tokio::select! {
+                () = sleep_until((since + REST).into()) => {}
+                _ = stop_rx.changed() => {}
+            }
+        }
+        let mut operations = record.take();
+        let mut seen = None;
+        for look in 0..LOOKS {
+            if look > 0 {
+                tokio::time::sleep(PAUSE_BETWEEN_LOOKS).await;
+            }
+            seen = run.operate(&mut session, &record, client, Request::Get).await.0;
+            if seen.is_some() {
+                break;
+            }
+        }
+        operations.extend(seen);
+        if matches!(seen, Some(Operation { kind: Kind::Get { found: Some(_) }, .. })) {
+            // What can't be deleted now is found by its prefix in the end.
+            let _ = session.call(&record.key, Request::Delete).await;
+        }
+        let history = History { key: record.key.clone(), operations, has_last_look: seen.is_some() };
+        histories_tx.send(history).await.expect("the judge runs until all senders are gone");
+    }
+}

@@ -1,0 +1,50 @@
+//! What the clients of a checked workload write: values that say who wrote them.
+
+use crate::random::Random;
+use bytes::Bytes;
+use ringfort_check::Value;
+
+/// How the values of a run are written: `<run>.<writer>.<number>`.
+#[derive(Clone, Copy, Debug)]
+pub struct Values {
+    /// So that what another run left behind is not taken for this one's.
+    pub run: u32,
+}
+
+impl Values {
+    pub fn new() -> Values {
+        Values { run: Random::new().next() as u32 }
+    }
+
+    pub fn bytes(self, value: Value) -> Bytes {
+        format!("{:08x}.{}.{}", self.run, value.writer, value.number).into()
+    }
+
+    /// [`Value::FOREIGN`] where this run has not written it.
+    pub fn parse(self, bytes: &[u8]) -> Value {
+        let parsed = || {
+            let mut parts = str::from_utf8(bytes).ok()?.split('.');
+            let is_ours = u32::from_str_radix(parts.next()?, 16).ok()? == self.run;
+            let value = Value { writer: parts.next()?.parse().ok()?, number: parts.next()?.parse().ok()? };
+            (is_ours && self.bytes(value) == bytes).then_some(value)
+        };
+        parsed().unwrap_or(Value::FOREIGN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_back_and_others_are_foreign() {
+        let values = Values { run: 0xab };
+        let value = Value { writer: 3, number: 17 };
+        assert_eq!(&values.bytes(value)[..], b"000000ab.3.17");
+        assert_eq!(values.parse(&values.bytes(value)), value);
+        let foreign: [&[u8]; 5] = [b"", b"000000ac.3.17", b"000000ab.3", b"000000ab.3.17.1", b"\xff"];
+        for bytes in foreign {
+            assert_eq!(values.parse(bytes), Value::FOREIGN);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! `ringfort verify`: that it finds what a store does wrong, and accuses none that does nothing wrong.
+//!
+//! The stores that do something wrong speak the Redis protocol ([`faulty`]), so that the whole command is tried on them:
+//! workload, checker, drawing, exit code. Ringfort itself, with a node that is killed, is among the tests of clusters.
+
+mod faulty;
+
+use faulty::{Bug, FaultyStore};
+use serde_json::Value;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a server has to begin to listen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs a short `ringfort verify` in a directory.
+fn verify(directory: &Path, peer: &str, endpoint: &str, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ringfort"))
+        .current_dir(directory)
+        .args(["verify", "--duration=2s", "--rate=1000", "--clients=8", "--against", peer, "--endpoints", endpoint])
+        .args(more)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn pages(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    entries.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect()
+}
+
+/// Verifies a store with a bug. Returns the operations that it shows, in words.
+#[track_caller]
+fn shown_of(bug: Bug) -> Vec<String> {
+    let (store, directory) = (FaultyStore::start(bug), TempDir::new().unwrap());
+    let output = verify(directory.path(), "redis", &store.endpoint, &["-o", "json"]);
+    assert_eq!(output.status.code(), Some(1), "{bug:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["verdict"], "not_linearizable");
+    let shown = report["violation"]["operations"].as_array().unwrap();
+    assert!((2..=6).contains(&shown.len()), "{bug:?}: {report}");
+    let [page] = &pages(directory.path())[..] else { panic!("one page for one run") };
+    assert_eq!(page.matches("<rect").count(), shown.len());
+    assert!(directory.path().join(report["page"].as_str().unwrap()).is_file());
+    assert_eq!(store.keys(), 0, "{bug:?}: no key is left");
+    shown.iter().map(|operation| operation["operation"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn lost_writes_are_found() {
+    let shown = shown_of(Bug::LosesWrites);
+    assert!(shown.iter().any(|operation| operation.starts_with("put ")), "{shown:?}");
+}
+
+#[test]
+fn stale_reads_are_found() {
+    let shown = shown_of(Bug::ReadsStale);
+    assert!(shown.iter().any(|operation| operation.starts_with("get: ")), "{shown:?}");
+}
+
+#[test]
+fn deleted_values_that_come_back_are_found() {
+    let shown = shown_of(Bug::Resurrects);
+    assert!(shown.iter().any(|operation| operation.starts_with("delete: ")), "{shown:?}");
+}
+
+#[test]
+fn a_violation_is_shown_to_people_in_a_hundred_columns() {
+    let (store, directory) = (FaultyStore::start(Bug::ReadsStale), TempDir::new().unwrap());
+    let output = verify(directory.path(), "redis", &store.endpoint, &["--html=here.html"]);
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.starts_with("NOT LINEARIZABLE: ") && shown.contains("drawn in here.html"), "{shown}");
+    let drawn: Vec<&str> = shown.lines().filter(|line| line.contains("|-")).collect();
+    assert!(drawn.len() >= 2 && drawn.iter().all(|line| line.len() <= 100), "{shown}");
+    assert!(directory.path().join("here.html").is_file());
+}
+
+#[test]
+fn a_page_that_cannot_be_written_does_not_hide_the_verdict() {
+    let (store, directory) = (FaultyStore::start(Bug::LosesWrites), TempDir::new().unwrap());
+    let output = verify(directory.path(), "redis", &store.endpoint, &["--html=missing/here.html"]);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
+    assert!(
+        stdout.starts_with("NOT LINEARIZABLE: ") && stderr.contains("missing/here.html can't be written"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_store_without_bugs_is_not_accused() {
+    let (store, directory) = (FaultyStore::start(Bug::None), TempDir::new().unwrap());
+    let output = verify(directory.path(), "redis", &store.endpoint, &["-o", "json"]);
+    let report = clean(&output);
+    assert!(report["operations"].as_u64().unwrap() > 1000, "{report}");
+    assert!(report["gets"]["latency_ms"]["p50"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(pages(directory.path()).is_empty() && store.keys() == 0);
+}
+
+#[test]
+fn ctrl_c_ends_the_run_with_a_verdict_and_without_keys() {
+    let store = FaultyStore::start(Bug::None);
+    let verify = Command::new(env!("CARGO_BIN_EXE_ringfort"))
+        .args(["verify", "--duration=5m", "--against=redis", "-o", "json", "--endpoints", &store.endpoint])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("keys are written", || store.keys() > 0);
+    assert!(Command::new("kill").args(["-INT", &verify.id().to_string()]).status().unwrap().success());
+    let report = clean(&verify.wait_with_output().unwrap());
+    assert!(report["seconds"].as_f64().unwrap() < 60.0, "{report}");
+    assert_eq!(store.keys(), 0);
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_an_error() {
+    let directory = TempDir::new().unwrap();
+    for peer in ["etcd", "redis"] {
+        let output = verify(directory.path(), peer, "127.0.0.1:1", &["--timeout=500ms"]);
+        let stderr = text(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{stderr}");
+        assert!(stderr.lines().count() == 1 && stderr.contains("does not answer at 127.0.0.1:1"), "{stderr}");
+    }
+}
+
+/// The report of a run that found nothing wrong.
+#[track_caller]
+fn clean(output: &Output) -> Value {
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["verdict"], &report["violation"]), (&Value::from("linearizable"), &Value::Null));
+    assert!(report["keys_checked"].as_u64().unwrap() > 0, "{report}");
+    report
+}
+
+#[track_caller]
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A server of another project, killed when it is dropped.
+struct Server {
+    process: Child,
+    endpoint: String,
+    _directory: TempDir,
+}
+
+impl Server {
+    /// `None`, with a word about it, where the program is not installed.
+    fn start(program: &str, arguments: impl Fn(u16, u16, &Path) -> Vec<String>) -> Option<Server> {
+        let directory = TempDir::new().unwrap();
+        let [port, other] = [(), ()].map(|()| free_port());
+        let mut command = Command::new(program);
+        command.args(arguments(port, other, directory.path())).current_dir(directory.path());
+        match command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
+            Ok(process) => {
+                let endpoint = format!("127.0.0.1:{port}");
+                wait_until("it listens", || TcpStream::connect(&endpoint).is_ok());
+                Some(Server { process, endpoint, _directory: directory })
+            }
+            Err(error) => {
+                println!("skipped: {program} does not run here ({error})");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn etcd_is_linearizable() {
+    let arguments = |port: u16, peer_port: u16, directory: &Path| {
+        let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+        [
+            format!("--data-dir={}", directory.join("data").display()),
+            format!("--listen-client-urls={client}"),
+            format!("--advertise-client-urls={client}"),
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster=default={peer}"),
+        ]
+        .to_vec()
+    };
+    let Some(server) = Server::start("etcd", arguments) else { return };
+    let directory = TempDir::new().unwrap();
+    let output = verify(directory.path(), "etcd", &server.endpoint, &["-o", "json"]);
+    assert!(clean(&output)["scans"]["operations"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_single_redis_is_linearizable() {
+    let arguments = |port: u16, _: u16, _: &Path| {
+        ["--port".to_owned(), port.to_string(), "--save".to_owned(), String::new()].to_vec()
+    };
+    let Some(server) = Server::start("redis-server", arguments) else { return };
+    let directory = TempDir::new().unwrap();
+    clean(&verify(directory.path(), "redis", &server.endpoint, &["-o", "json"]));
+}
