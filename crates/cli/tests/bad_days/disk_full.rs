@@ -1,48 +1,12 @@
 //! No space for the log: writes are refused in time, reads go on, and so do writes when there is space again.
 
+use crate::support::small_disk::{DISK_BYTES, SmallDisk};
 use crate::support::{Cluster, PATIENCE};
 use crate::{SMALL, skip};
 use ringfort_client::{Client, Error};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-const DISK_BYTES: u64 = 24 << 20;
 const VALUE_BYTES: usize = 64 << 10;
-
-/// A small disk of its own at a directory.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Nothing where this process may not mount.
-    fn mount(directory: &Path) -> Option<SmallDisk> {
-        std::fs::create_dir_all(directory).unwrap();
-        let size = format!("size={DISK_BYTES}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory).output();
-        mounted.is_ok_and(|output| output.status.success()).then(|| SmallDisk(directory.to_owned()))
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.0.join("ballast")
-    }
-
-    /// Takes all the space that is left.
-    fn fill(&self) {
-        let mut ballast = std::fs::File::options().create(true).append(true).open(self.ballast()).unwrap();
-        while std::io::Write::write_all(&mut ballast, &[1; 4096]).is_ok() {}
-    }
-
-    fn free(&self) {
-        std::fs::remove_file(self.ballast()).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // The nodes may be running still.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
-    }
-}
 
 fn value(number: usize) -> Vec<u8> {
     let mut value = vec![b'v'; VALUE_BYTES];

@@ -1,25 +1,16 @@
 //! The wall clock stamps entries. When it steps backwards, stamps do not.
 
-use crate::support::{Cluster, came_about, program, text};
+use crate::support::wall_clock::WallClock;
+use crate::support::{Cluster, came_about, text};
 use crate::{SMALL, skip};
-use std::path::PathBuf;
-
-/// The library of faketime (Debian's package `faketime`), which lies to a program about the time.
-fn library() -> Option<PathBuf> {
-    let candidates = std::fs::read_dir("/usr/lib").ok()?.map_while(Result::ok).map(|entry| entry.path());
-    candidates.map(|path| path.join("faketime/libfaketime.so.1")).find(|path| path.exists())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_and_revisions_grow_while_the_wall_clock_steps_back() {
-    let Some(library) = library() else { return skip("faketime is not installed") };
+    let Some(clock) = WallClock::find() else { return skip("faketime is not installed") };
     let mut cluster = Cluster::prepare(3, &SMALL);
     for node in &mut cluster.nodes {
-        let offset = node.directory.with_extension("offset");
-        std::fs::write(&offset, "+0\n").unwrap();
-        let mut program = program();
-        program.env("LD_PRELOAD", &library).env("FAKETIME_TIMESTAMP_FILE", offset);
-        program.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+        clock.set(node, 0);
+        let program = clock.program(node);
         node.start_by(program);
     }
     cluster.wait_until_complete(3);
@@ -27,9 +18,9 @@ async fn versions_and_revisions_grow_while_the_wall_clock_steps_back() {
     let first = client.put("k", "v").await.unwrap();
     let mut last = (first.version, first.revision);
     // All go back an hour, then one of them another one: leaders change between clocks that differ.
-    for (offset, stepped) in [("-3600\n", 0..3), ("-7200\n", 0..1)] {
+    for (offset, stepped) in [(-3600, 0..3), (-7200, 0..1)] {
         for node in &cluster.nodes[stepped] {
-            std::fs::write(node.directory.with_extension("offset"), offset).unwrap();
+            clock.set(node, offset);
         }
         for _ in 0..50 {
             let put = client.put("k", "v").await.unwrap();

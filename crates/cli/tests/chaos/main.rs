@@ -4,16 +4,21 @@
 //! |---|---|
 //! | `playground` | all that `ringfort playground --chaos` does, for a while, with its own checker |
 //! | `sync_errors` | a disk that fails to sync |
+//! | `disk_full` | a disk without space, while another node is killed |
+//! | `wall_clock` | wall clocks that step, on nodes that stand still |
 //! | `namespaces` | firewalls between machines of their own, as network namespaces are |
 //!
-//! The last two need tools or what only root may do; without it they say so and pass.
+//! All but the first run beside `ringfort verify`, which checks what clients are told. They need tools or what only root may
+//! do; without it they say so and pass.
 
+mod disk_full;
 mod namespaces;
 mod playground;
 #[path = "../cluster/support/mod.rs"]
 #[expect(dead_code, reason = "shared with the tests of clusters, which need other parts of it")]
 mod support;
 mod sync_errors;
+mod wall_clock;
 
 /// Small clusters: these tests are about faults, not about numbers.
 const SMALL: [&str; 3] = ["--shards=4", "--segment-bytes=1048576", "--workers=1"];

@@ -2,6 +2,7 @@
 //! by a switch or a firewall, for connections that there are and for new ones. `ringfort playground --chaos` does the same
 //! without root, from a process in between, where connections are accepted that nobody answers.
 
+use crate::support::verifying::Verifying;
 use crate::support::{Cluster, PATIENCE, Writers, assert_all_there, program, text};
 use crate::{SMALL, skip};
 use ringfort_client::Client;
@@ -107,7 +108,7 @@ async fn wait_until_whole(endpoints: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn firewalls_between_machines_lose_no_acknowledged_write() {
+async fn firewalls_between_machines_lose_nothing_and_no_read_is_stale() {
     let machines = match Machines::start() {
         Ok(machines) => machines,
         Err(why) => return skip(&why),
@@ -129,6 +130,7 @@ async fn firewalls_between_machines_lose_no_acknowledged_write() {
     let all = endpoints.join(",");
     wait_until_whole(&all).await;
     let client = Client::connect(&endpoints).unwrap().with_timeout(Duration::from_secs(2));
+    let verifying = Verifying::start(&all);
     let writers = Writers::start(&client, "cut");
     writers.wait_for(200).await;
 
@@ -148,6 +150,7 @@ async fn firewalls_between_machines_lose_no_acknowledged_write() {
         wait_until_whole(&all).await;
         writers.wait_for(50).await;
     }
+    verifying.finish();
     let acknowledged = writers.stop().await;
     assert_all_there(&client, &acknowledged).await;
 }

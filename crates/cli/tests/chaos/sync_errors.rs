@@ -1,6 +1,7 @@
 //! A disk that says that it could not sync: nobody knows then what is on it, so the node ends, and says why. It is never
 //! tried again, since a second attempt can succeed without having written what the first one lost.
 
+use crate::support::verifying::Verifying;
 use crate::support::{Cluster, Writers, assert_all_there, program};
 use crate::{SMALL, skip};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ async fn a_node_whose_disk_fails_to_sync_ends_and_the_others_go_on() {
     cluster.nodes[1..].iter_mut().for_each(|node| node.start());
     cluster.wait_until_complete(3);
     let client = cluster.client();
+    let verifying = Verifying::start(&cluster.endpoints().join(","));
     let writers = Writers::start(&client, "sync");
     writers.wait_for(200).await;
 
@@ -42,8 +44,9 @@ async fn a_node_whose_disk_fails_to_sync_ends_and_the_others_go_on() {
 
     std::fs::remove_file(&fails).unwrap();
     cluster.nodes[0].start_by(failing());
-    let acknowledged = writers.stop().await;
     cluster.wait_until_complete(3);
+    verifying.finish();
+    let acknowledged = writers.stop().await;
     // What it has must be whole: it is needed for a quorum now.
     cluster.nodes[1].kill();
     assert_all_there(&client, &acknowledged).await;

@@ -2,6 +2,9 @@
 //!
 //! Directories are removed and processes killed when a [`Cluster`] is dropped; a test that fails prints the nodes' logs.
 
+pub mod small_disk;
+pub mod verifying;
+pub mod wall_clock;
 mod writers;
 
 pub use writers::{Writers, assert_all_there};

@@ -1,0 +1,62 @@
+//! A disk that is full for a while, and another node that is killed meanwhile: writes are refused or go unanswered then,
+//! and nothing that was answered is gone.
+
+use crate::support::small_disk::SmallDisk;
+use crate::support::verifying::Verifying;
+use crate::support::{Cluster, Node, PATIENCE, Writers, assert_all_there};
+use crate::{SMALL, skip};
+use ringfort_client::Client;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+const ROUNDS: usize = 3;
+
+/// How long one node is dead while another one's disk is full.
+const DEAD: Duration = Duration::from_secs(2);
+
+/// Enough to fill a segment of the log with a few writes.
+const VALUE_BYTES: usize = 64 << 10;
+
+/// Writes until the node wants another segment for its log and does not get it, for so many times now.
+async fn write_until_refused(client: &Client, node: &Node, times: usize) {
+    let begun = Instant::now();
+    let refused = || node.log().matches("no space for the log").count();
+    for number in 0.. {
+        if refused() >= times {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "a full disk is not noticed");
+        // What comes of it is not the point here.
+        let _ = client.put(format!("large-{}", number % 20), vec![b'v'; VALUE_BYTES]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fills_up_while_another_node_dies_costs_no_answer() {
+    let mut cluster = Cluster::prepare(3, &SMALL);
+    let Some(disk) = SmallDisk::mount(&cluster.nodes[0].directory) else {
+        return skip("a small disk can't be mounted here");
+    };
+    cluster.nodes.iter_mut().for_each(|node| node.start());
+    cluster.wait_until_complete(3);
+    let client = cluster.client().with_timeout(Duration::from_secs(1));
+    let verifying = Verifying::start(&cluster.endpoints().join(","));
+    let writers = Writers::start(&client, "full");
+    for round in 0..ROUNDS {
+        writers.wait_for(200).await;
+        disk.fill();
+        write_until_refused(&client, &cluster.nodes[0], round + 1).await;
+        writers.wait_for(50).await;
+        // Without it a full disk is needed for a quorum.
+        let other = &mut cluster.nodes[1 + round % 2];
+        other.kill();
+        sleep(DEAD).await;
+        other.start();
+        disk.free();
+        cluster.wait_until_complete(3);
+    }
+    verifying.finish();
+    let acknowledged = writers.stop().await;
+    cluster.nodes[1].kill();
+    assert_all_there(&client, &acknowledged).await;
+}
