@@ -1,7 +1,7 @@
 //! The wall clock stamps entries. When it steps backwards, stamps do not.
 
 use crate::support::wall_clock::WallClock;
-use crate::support::{Cluster, came_about, text};
+use crate::support::{Cluster, came_about, program, text};
 use crate::{SMALL, skip};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -10,7 +10,8 @@ async fn versions_and_revisions_grow_while_the_wall_clock_steps_back() {
     let mut cluster = Cluster::prepare(3, &SMALL);
     for node in &mut cluster.nodes {
         clock.set(node, 0);
-        let program = clock.program(node);
+        let mut program = program();
+        clock.take_effect(&mut program, node);
         node.start_by(program);
     }
     cluster.wait_until_complete(3);

@@ -5,8 +5,7 @@
 //! | `playground` | all that `ringfort playground --chaos` does, for a while, with its own checker |
 //! | `sync_errors` | a disk that fails to sync |
 //! | `disk_full` | a disk without space, while another node is killed |
-//! | `wall_clock` | wall clocks that step, on nodes that stand still |
-//! | `namespaces` | firewalls between machines of their own, as network namespaces are |
+//! | `namespaces` | firewalls between machines of their own, as network namespaces are, and wall clocks that step |
 //!
 //! All but the first run beside `ringfort verify`, which checks what clients are told. They need tools or what only root may
 //! do; without it they say so and pass.
@@ -18,7 +17,6 @@ mod playground;
 #[expect(dead_code, reason = "shared with the tests of clusters, which need other parts of it")]
 mod support;
 mod sync_errors;
-mod wall_clock;
 
 /// Small clusters: these tests are about faults, not about numbers.
 const SMALL: [&str; 3] = ["--shards=4", "--segment-bytes=1048576", "--workers=1"];

@@ -1,8 +1,12 @@
 //! Three nodes in network namespaces of their own, joined by a bridge, and iptables between them: packets are dropped as
 //! by a switch or a firewall, for connections that there are and for new ones. `ringfort playground --chaos` does the same
 //! without root, from a process in between, where connections are accepted that nobody answers.
+//!
+//! Meanwhile the wall clocks of those concerned step by ten seconds. Who took the time of day for a measure of how long it
+//! has not heard from the others would go on serving reads, which are stale by then.
 
 use crate::support::verifying::Verifying;
+use crate::support::wall_clock::WallClock;
 use crate::support::{Cluster, PATIENCE, Writers, assert_all_there, program, text};
 use crate::{SMALL, skip};
 use ringfort_client::Client;
@@ -113,6 +117,10 @@ async fn firewalls_between_machines_lose_nothing_and_no_read_is_stale() {
         Ok(machines) => machines,
         Err(why) => return skip(&why),
     };
+    let clock = WallClock::find();
+    if clock.is_none() {
+        println!("without clocks that step: faketime is not installed");
+    }
     let mut cluster = Cluster::prepare(NODES, &SMALL);
     let first = format!("{}:{}", machines.address(1), cluster.nodes[0].port);
     let mut endpoints = Vec::new();
@@ -125,6 +133,10 @@ async fn firewalls_between_machines_lose_nothing_and_no_read_is_stale() {
         endpoints.push(format!("{}:{}", machines.address(number + 1), node.port));
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &machines.namespace(number)]).arg(program().get_program());
+        if let Some(clock) = &clock {
+            clock.set(node, 0);
+            clock.take_effect(&mut command, node);
+        }
         node.start_by(command);
     }
     let all = endpoints.join(",");
@@ -134,15 +146,20 @@ async fn firewalls_between_machines_lose_nothing_and_no_read_is_stale() {
     let writers = Writers::start(&client, "cut");
     writers.wait_for(200).await;
 
-    let cuts: [(&str, &[(usize, usize)]); 5] = [
-        ("node1 is cut off", &[(0, 1), (1, 0), (0, 2), (2, 0)]),
-        ("node2 and node3 do not hear each other", &[(1, 2), (2, 1)]),
-        ("node1 does not hear node2", &[(1, 0)]),
-        ("nobody hears node3", &[(2, 0), (2, 1)]),
-        ("node2 hears nobody", &[(0, 1), (2, 1)]),
+    // What is cut, and by how many seconds whose clock is wrong from then on.
+    let cuts: [(&str, &[(usize, usize)], (usize, i32)); 6] = [
+        ("node1 is cut off", &[(0, 1), (1, 0), (0, 2), (2, 0)], (0, -10)),
+        ("node2 is cut off", &[(1, 0), (0, 1), (1, 2), (2, 1)], (1, -10)),
+        ("node2 and node3 do not hear each other", &[(1, 2), (2, 1)], (2, 10)),
+        ("node1 does not hear node2", &[(1, 0)], (0, 10)),
+        ("nobody hears node3", &[(2, 0), (2, 1)], (2, -10)),
+        ("node2 hears nobody", &[(0, 1), (2, 1)], (1, 10)),
     ];
-    for (what, pairs) in cuts {
+    for (what, pairs, (stepping, seconds)) in cuts {
         pairs.iter().for_each(|(from, to)| machines.cut(*from, *to));
+        if let Some(clock) = &clock {
+            clock.set(&cluster.nodes[stepping], seconds);
+        }
         sleep(CUT).await;
         let waited = writers.wait_for(50).await;
         println!("{what}: 50 more writes within {waited:?}");

@@ -1,6 +1,6 @@
 //! Wall clocks that can be set, one for each node.
 
-use super::{Node, program};
+use super::Node;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -15,12 +15,10 @@ impl WallClock {
         libraries.find(|path| path.exists()).map(WallClock)
     }
 
-    /// The program to start a node by, whose clock has been [set](WallClock::set).
-    pub fn program(&self, node: &Node) -> Command {
-        let mut program = program();
-        program.env("LD_PRELOAD", &self.0).env("FAKETIME_TIMESTAMP_FILE", offset_file(node));
-        program.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
-        program
+    /// Has a command that starts a node show it the clock that has been [set](WallClock::set) for it.
+    pub fn take_effect(&self, command: &mut Command, node: &Node) {
+        command.env("LD_PRELOAD", &self.0).env("FAKETIME_TIMESTAMP_FILE", offset_file(node));
+        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
     }
 
     /// Sets a node's clock to so many seconds from true time.
