@@ -28,6 +28,8 @@ impl Verifying {
             "--endpoints",
             endpoints,
         ]);
+        // Where a contradiction is drawn.
+        command.current_dir(std::env::temp_dir());
         Verifying(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
     }
 
