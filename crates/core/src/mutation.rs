@@ -51,19 +51,27 @@ pub enum Mutation {
     DropBeforeCaughtUp,
     /// A third of all replicas apply some puts with another value.
     ApplyDifferently,
+    /// A replica takes the time of its own clock for an entry's when it applies it.
+    ClockInsideApply,
+    /// A replica notes for the watch, at an index within a drain, the hash that it has after the drain.
+    HashAfterDrain,
     /// A leader that commits its own removal leads on.
     LeadAfterRemoval,
+    /// A replica campaigns while the snapshot that it has installed is not durable.
+    CampaignOnSnapshot,
     /// The controller tells others what it has proposed before that is committed.
     PublishBeforeCommit,
     /// A node forgets what was deleted as soon as it has deleted it itself.
     ForgetTombstones,
+    /// A node does not tell others of deletions.
+    HideDeletions,
     /// An eventual write is answered before it is durable.
     AnswerEventualEarly,
 }
 
 impl Mutation {
     /// Every planted bug.
-    pub const ALL: [Mutation; 24] = [
+    pub const ALL: [Mutation; 28] = [
         Mutation::AcknowledgeBeforeSync,
         Mutation::VoteAtBoot,
         Mutation::ForgetVote,
@@ -84,9 +92,13 @@ impl Mutation {
         Mutation::PromoteEarly,
         Mutation::DropBeforeCaughtUp,
         Mutation::ApplyDifferently,
+        Mutation::ClockInsideApply,
+        Mutation::HashAfterDrain,
         Mutation::LeadAfterRemoval,
+        Mutation::CampaignOnSnapshot,
         Mutation::PublishBeforeCommit,
         Mutation::ForgetTombstones,
+        Mutation::HideDeletions,
         Mutation::AnswerEventualEarly,
     ];
 

@@ -32,6 +32,8 @@ pub enum Focus {
     GrowingFromOne,
     /// Nodes come and go all the time, crash, and do not hear each other.
     Moving,
+    /// Busy clients of one shard, whose nodes crash so often that they get its snapshots, on disks that are slow to sync.
+    Snapshots,
 }
 
 /// A bug to be found.
@@ -99,6 +101,17 @@ impl Focus {
                 options.faults.slow_disks = episodes(100..=500, 1_000..=2_000);
                 options
             }
+            Focus::Snapshots => {
+                let (crashes, slow_disks) = (episodes(300..=1_000, 500..=1_500), episodes(100..=500, 1_000..=3_000));
+                Options {
+                    shards: 1,
+                    clients: 10,
+                    put_permille: 900,
+                    think_time: Duration::ZERO..=Duration::from_millis(5),
+                    slow_sync: Duration::from_millis(500)..=Duration::from_millis(2_000),
+                    ..quiet(sampled, Faults { crashes, slow_disks, ..Faults::none() })
+                }
+            }
             Focus::Moving => {
                 let mut options = Options { nodes: 4, joins: 2, operations: 20, shards: 8, moves: 8, ..sampled };
                 options.faults.crashes = episodes(300..=1_000, 100..=1_000);
@@ -117,7 +130,7 @@ pub fn searches() -> Vec<Search> {
     let (lease, quorum) = (Focus::Partitions(ReadMode::Lease), Focus::Partitions(ReadMode::Quorum));
     vec![
         search(AcknowledgeBeforeSync, Focus::None, &[]),
-        search(VoteAtBoot, Focus::None, &[]),
+        search(VoteAtBoot, Focus::Bridges, &[]),
         search(ForgetVote, Focus::None, &[]),
         search(SpeakBeforeVote, Focus::GrowingFromOne, &[]),
         search(ServeAsDeposedLeader, Focus::None, &[]),
@@ -136,10 +149,14 @@ pub fn searches() -> Vec<Search> {
         search(PromoteEarly, Focus::None, &[]),
         search(DropBeforeCaughtUp, Focus::None, &[]),
         search(ApplyDifferently, Focus::None, &[]),
+        search(ClockInsideApply, Focus::None, &[]),
+        search(HashAfterDrain, Focus::None, &[]),
         search(LeadAfterRemoval, Focus::Moving, &[]),
+        search(CampaignOnSnapshot, Focus::Snapshots, &[]),
         search(PublishBeforeCommit, Focus::None, &[]),
         search(ForgetTombstones, Focus::None, &[]),
-        search(AnswerEventualEarly, Focus::None, &[]),
+        search(HideDeletions, Focus::None, &[]),
+        search(AnswerEventualEarly, Focus::Snapshots, &[]),
         search(AcknowledgeBeforeSync, Focus::None, &[DurableLog]),
         search(
             AcknowledgeBeforeSync,
@@ -148,7 +165,10 @@ pub fn searches() -> Vec<Search> {
         ),
         search(ServeAsDeposedLeader, lease, &[LeaseExclusivity]),
         search(ServeBeforeTermStart, Focus::HandOvers, &[Linearizability]),
-        search(ForgetTombstones, Focus::None, &[GossipConvergence]),
+        search(ApplyDifferently, Focus::None, &[StateMachineSafety]),
+        search(PublishBeforeCommit, Focus::Moving, &[BoundedRecovery]),
+        search(AnswerEventualEarly, Focus::Snapshots, &[NoResurrection]),
+        search(HideDeletions, Focus::None, &[GossipConvergence]),
     ]
 }
 
@@ -226,6 +246,7 @@ impl fmt::Display for Focus {
             Focus::Bridges => "bridges",
             Focus::HandOvers => "hand-overs",
             Focus::GrowingFromOne => "from one node",
+            Focus::Snapshots => "snapshots",
             Focus::Moving => "many moves, crashes and partitions",
         })
     }

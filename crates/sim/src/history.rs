@@ -33,6 +33,11 @@ pub struct Key(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Value(pub u64);
 
+impl Value {
+    /// What was read and can't have been put by any client.
+    pub const FOREIGN: Value = Value(u64::MAX);
+}
+
 /// When an invocation or a completion was recorded. Ordered, without ties, by the order of recording.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Event {

@@ -55,6 +55,27 @@ pub struct Violation {
 }
 
 impl Invariant {
+    pub const ALL: [Invariant; 18] = [
+        Invariant::ElectionSafety,
+        Invariant::LogMatching,
+        Invariant::LeaderCompleteness,
+        Invariant::StateMachineSafety,
+        Invariant::LeaseExclusivity,
+        Invariant::SlotOwnership,
+        Invariant::SafeConfigurations,
+        Invariant::DurableLog,
+        Invariant::AcknowledgedWrites,
+        Invariant::SessionMonotonicity,
+        Invariant::BoundedStaleness,
+        Invariant::Linearizability,
+        Invariant::GossipConvergence,
+        Invariant::LatestEventualWrite,
+        Invariant::NoResurrection,
+        Invariant::NoFalseAlarm,
+        Invariant::BoundedRecovery,
+        Invariant::Assertion,
+    ];
+
     pub fn broken(self, what: impl Into<String>) -> Violation {
         Violation { invariant: self, what: what.into() }
     }

@@ -109,6 +109,9 @@ impl Faults {
     }
 }
 
+/// For how many simulated seconds a run suffers faults.
+const SUFFERING_SECONDS: RangeInclusive<u64> = 30..=45;
+
 /// A run's options. Printed before anything else: see the `Display` implementation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
@@ -179,7 +182,7 @@ impl Options {
             slow_sync: milliseconds(20)..=milliseconds(1_000),
             link: sample_link(&root),
             faults: sample_faults(&root),
-            duration: Duration::from_secs(between("duration", 10..=60)),
+            duration: Duration::from_secs(between("duration", SUFFERING_SECONDS)),
         }
     }
 }
@@ -368,6 +371,7 @@ mod tests {
         assert_eq!(all(|options| options.shards), BTreeSet::from([1, 2, 4, 8]));
         assert_eq!(all(|options| options.joins), BTreeSet::from([0, 1, 2]));
         assert_eq!(all(|options| options.workers), BTreeSet::from([1, 2, 3]));
+        assert_eq!(all(|options| options.duration.as_secs() as usize), (30..=45).collect());
     }
 
     #[test]

@@ -1,7 +1,17 @@
-//! The simulator finds the bugs that it is for: each one that can be planted, within its number of seeds.
+//! The simulator finds the bugs that it is for: each one that can be planted, within its number of seeds. And each
+//! invariant is broken by one at least: what can't be seen to fail checks nothing.
 
 use ringfort_core::mutation::Mutation;
-use ringfort_sim::gate::{Table, run, searches};
+use ringfort_sim::gate::{Finding, Table, run, searches};
+use ringfort_sim::invariant::Invariant;
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+/// What came of all searches, which are made once for all tests.
+fn findings() -> &'static [Finding] {
+    static FINDINGS: OnceLock<Vec<Finding>> = OnceLock::new();
+    FINDINGS.get_or_init(|| run(searches()))
+}
 
 #[test]
 fn every_planted_bug_is_looked_for() {
@@ -11,8 +21,15 @@ fn every_planted_bug_is_looked_for() {
 
 #[test]
 fn every_planted_bug_is_found() {
-    let findings = run(searches());
-    println!("{}", Table(&findings));
-    let missed: Vec<_> = findings.iter().filter(|finding| finding.found.is_none()).collect();
+    println!("{}", Table(findings()));
+    let missed: Vec<_> = findings().iter().filter(|finding| finding.found.is_none()).collect();
     assert!(missed.is_empty(), "{missed:#?}");
+}
+
+#[test]
+fn every_invariant_finds_a_planted_bug() {
+    let found = |finding: &Finding| finding.found.as_ref().map(|(_, violation)| violation.invariant);
+    let seen: BTreeSet<Invariant> = findings().iter().filter_map(found).collect();
+    let unseen: Vec<_> = Invariant::ALL.iter().filter(|invariant| !seen.contains(invariant)).collect();
+    assert!(unseen.is_empty(), "no planted bug breaks {unseen:?}");
 }

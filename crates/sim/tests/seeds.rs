@@ -51,6 +51,14 @@ fn seeds_that_failed_once_are_clean() {
 }
 
 #[test]
+fn every_run_simulates_thirty_seconds() {
+    for seed in 0..20 {
+        let outcome = run_caught(Options::sample(seed), &run);
+        assert!(outcome.simulated >= Duration::from_secs(30), "seed {seed}: {:?}", outcome.simulated);
+    }
+}
+
+#[test]
 fn a_seed_is_the_same_run_every_time() {
     for seed in 300..305 {
         let [first, second] = [0, 1].map(|_| run_caught(Options::sample(seed), &run));

@@ -1,11 +1,12 @@
 //! Exchanges: what is asked, what is answered, and what of an answer is taken.
 
 use super::clock::HybridClock;
-use super::keyspace::{Entry, Incarnation, Part, Version};
+use super::keyspace::{Entry, Incarnation, Part, Seen, Version};
 use super::message::{Body, Delta, Digest, Exchange, Message};
 use super::vitals::VitalPart;
 use super::{Gossip, MAX_EXCHANGE_PERIODS, Refusal};
 use crate::limits::{GOSSIP_DELTA_BYTES, MAX_EVENTUAL_PENDING_BYTES};
+use crate::mutation::Mutation;
 use crate::time::{Moment, Now, Wall};
 use crate::types::NodeId;
 
@@ -39,8 +40,17 @@ impl<T> Gossip<T> {
     fn delta(&mut self, digest: &Digest) -> Delta {
         let first = self.random();
         let vitals = self.vitals.parts_for(&digest.heard, GOSSIP_DELTA_BYTES, first);
-        let (parts, more) = self.keyspace.parts_for(&digest.seen, GOSSIP_DELTA_BYTES, first);
+        let (parts, more) = self.parts_above(&digest.seen, first);
         Delta { exchange: digest.exchange, vitals, parts, more }
+    }
+
+    /// What this node holds above `seen`, as much as a message takes, and whether there is more.
+    fn parts_above(&self, seen: &Seen, first: u64) -> (Vec<Part>, bool) {
+        let (mut parts, more) = self.keyspace.parts_for(seen, GOSSIP_DELTA_BYTES, first);
+        if self.config.mutation.is(Mutation::HideDeletions) {
+            parts.iter_mut().for_each(|part| part.entries.retain(|entry| entry.value.is_some()));
+        }
+        (parts, more)
     }
 
     pub(super) fn ask(&mut self, wall: Wall, node: NodeId) {
@@ -78,7 +88,7 @@ impl<T> Gossip<T> {
                 let mut delta = self.delta(&digest);
                 let own = self.digest(now.wall);
                 let body = if own.seen == digest.seen {
-                    (delta.parts, delta.more) = self.keyspace.parts_for(&cursor, GOSSIP_DELTA_BYTES, 0);
+                    (delta.parts, delta.more) = self.parts_above(&cursor, 0);
                     Body::All(own, delta)
                 } else {
                     Body::Answer(own, delta)

@@ -12,6 +12,7 @@ impl<T> Replica<T> {
         }
         let view = self.view.clone();
         let mut writer = Writer::new(&view);
+        let mut noted_late = None; // only by a planted bug
         out.counts.applied_entries += entries.len() as u64;
         for entry in entries {
             assert_eq!(entry.index, self.applied + 1, "entries are applied in order, without gaps");
@@ -26,12 +27,17 @@ impl<T> Replica<T> {
             }
             (self.applied, self.applied_term) = (entry.index, entry.term);
             let index = LogIndex(entry.index);
-            if Marks::is_due(index) {
+            if Marks::is_due(index) && self.config.mutation.is(Mutation::HashAfterDrain) {
+                noted_late = Some(index);
+            } else if Marks::is_due(index) {
                 let hash = writer.hash().unwrap_or_else(|| self.state_hash());
                 self.marks.note(index, hash, self.ticks);
             }
         }
         drop(writer);
+        if let Some(index) = noted_late {
+            self.marks.note(index, self.state_hash(), self.ticks);
+        }
         self.tell_applied();
     }
 
@@ -53,7 +59,10 @@ impl<T> Replica<T> {
         let mut tickets = tickets.into_iter();
         match &mut self.machine {
             StateMachine::Kv => {
-                let decoded = command::decode(entry.data.clone()).unwrap_or_else(|error| unreadable(&error));
+                let mut decoded = command::decode(entry.data.clone()).unwrap_or_else(|error| unreadable(&error));
+                if self.config.mutation.is(Mutation::ClockInsideApply) {
+                    decoded.stamp = self.last_stamp;
+                }
                 let is_planted = self.config.mutation.is(Mutation::ApplyDifferently)
                     && self.id.number().is_multiple_of(3)
                     && entry.index.is_multiple_of(20);

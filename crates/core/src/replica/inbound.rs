@@ -107,7 +107,7 @@ impl<T> Replica<T> {
     /// Whether an installed snapshot waits for the disk. Raft then still counts from before it, and to campaign it would
     /// read entries that are gone.
     fn snapshot_is_not_durable(&self) -> bool {
-        self.raft.raft.raft_log.applied < self.applied
+        self.raft.raft.raft_log.applied < self.applied && !self.config.mutation.is(Mutation::CampaignOnSnapshot)
     }
 
     /// The node of `to` could not be reached: Raft probes before it sends on.

@@ -26,6 +26,9 @@ impl<T> Replica<T> {
     /// Ends a drain: proposes what it brought and handles what Raft has to say. `batch` is the worker's batch for the
     /// log. Returns whether there is more to do at once.
     pub fn flush(&mut self, now: Now, batch: &mut LogBatch, out: &mut Effects<T>) -> bool {
+        if self.config.mutation.is(Mutation::ClockInsideApply) {
+            self.last_stamp = self.last_stamp.next(now.wall);
+        }
         self.propose(now.wall, out);
         self.ask_for_reads();
         let mut readies = 0;
