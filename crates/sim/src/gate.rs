@@ -32,6 +32,8 @@ pub enum Focus {
     GrowingFromOne,
     /// Nodes come and go all the time, crash, and do not hear each other.
     Moving,
+    /// Nodes come and go all the time, while leaders stand still, are not heard and hand over. Nothing else goes wrong.
+    Removals,
     /// Busy clients of one shard, whose nodes crash so often that they get its snapshots, on disks that are slow to sync.
     Snapshots,
 }
@@ -112,6 +114,15 @@ impl Focus {
                     ..quiet(sampled, Faults { crashes, slow_disks, ..Faults::none() })
                 }
             }
+            Focus::Removals => {
+                let faults = Faults {
+                    one_way_cuts: episodes(300..=1_000, 300..=2_000),
+                    stalls: episodes(100..=500, 500..=2_000),
+                    handovers: episodes(100..=500, 0..=0),
+                    ..Faults::none()
+                };
+                Options { nodes: 4, joins: 2, operations: 20, shards: 8, moves: 8, ..quiet(sampled, faults) }
+            }
             Focus::Moving => {
                 let mut options = Options { nodes: 4, joins: 2, operations: 20, shards: 8, moves: 8, ..sampled };
                 options.faults.crashes = episodes(300..=1_000, 100..=1_000);
@@ -151,7 +162,7 @@ pub fn searches() -> Vec<Search> {
         search(ApplyDifferently, Focus::None, &[]),
         search(ClockInsideApply, Focus::None, &[]),
         search(HashAfterDrain, Focus::None, &[]),
-        search(LeadAfterRemoval, Focus::Moving, &[]),
+        search(LeadAfterRemoval, Focus::Removals, &[]),
         search(CampaignOnSnapshot, Focus::Snapshots, &[]),
         search(PublishBeforeCommit, Focus::None, &[]),
         search(ForgetTombstones, Focus::None, &[]),
@@ -167,7 +178,6 @@ pub fn searches() -> Vec<Search> {
         search(ServeBeforeTermStart, Focus::HandOvers, &[Linearizability]),
         search(ApplyDifferently, Focus::None, &[StateMachineSafety]),
         search(PublishBeforeCommit, Focus::Moving, &[BoundedRecovery]),
-        search(AnswerEventualEarly, Focus::Snapshots, &[NoResurrection]),
         search(HideDeletions, Focus::None, &[GossipConvergence]),
     ]
 }
@@ -247,6 +257,7 @@ impl fmt::Display for Focus {
             Focus::HandOvers => "hand-overs",
             Focus::GrowingFromOne => "from one node",
             Focus::Snapshots => "snapshots",
+            Focus::Removals => "many moves, stalls, cuts and hand-overs",
             Focus::Moving => "many moves, crashes and partitions",
         })
     }
