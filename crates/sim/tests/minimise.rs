@@ -7,7 +7,7 @@ use ringfort_sim::options::Options;
 
 #[test]
 fn a_failing_case_shrinks_to_one_that_fails_alike() {
-    let case = Case { mutation: Mutation::AcknowledgeBeforeSync, ..Case::of(Options::sample(0)) };
+    let case = Case { mutation: Mutation::AcknowledgeBeforeSync, ..Case::of(Options::sample(1)) };
     let first = replay(case.clone());
     let failure = first.outcome.failure.expect("the planted bug is found in this seed");
     let smaller = minimise(case.clone(), 200).expect("it fails");
