@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// Inputs of each kind, for each target. Shorter ones first: what they find is easier to read.
-const INPUTS: u64 = 5000;
+const INPUTS: u64 = 3000;
 const MAX_INPUT_BYTES: u64 = 400;
 
 /// A sequence that looks random (splitmix64, Steele et al. 2014), the same in each run.

@@ -243,13 +243,22 @@ pub fn body(data: &[u8]) {
     let (batches, expected) = batches(&mut source);
     assert_eq!(reopened(&[&batches[0], &batches[1]]), expected, "what was written comes back");
     let segment = first_segment(&written(&[&batches[0], &batches[1]]));
-    let mut damaged = segment.clone();
     if source.flag() {
-        source.damage(&mut damaged);
+        check_disk(&disk_with(&damaged_items(&segment, &mut source)));
     } else {
-        damaged = damaged_items(&segment, &mut source);
+        let mut damaged = segment;
+        source.damage(&mut damaged);
+        check_damaged(&disk_with(&damaged), &[expected, reopened(&[&batches[0]])]);
     }
-    check_disk(&disk_with(&damaged));
+}
+
+/// What a damaged disk still says of a shard, it said once: after the last batch, or before that one was cut as torn.
+fn check_damaged(disk: &Arc<MemDisk>, possible: &[Shards]) {
+    for (shard, recovered) in check_disk(disk).into_iter().flat_map(|recovery| recovery.shards) {
+        let was_said = possible.iter().any(|shards| shards.get(&shard) == Some(&recovered));
+        let is_suspect = matches!(recovered, RecoveredShard::Suspect { .. });
+        assert!(was_said || is_suspect, "nothing else is made of damage: {shard} {recovered:?}");
+    }
 }
 
 /// A whole segment.

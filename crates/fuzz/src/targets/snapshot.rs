@@ -212,9 +212,11 @@ pub fn body(data: &[u8]) {
         1 => check::<Metas>(data),
         2 => {
             check_file(data);
-            let mut damaged = check_state(&mut source);
+            let content = check_state(&mut source);
+            let mut damaged = content.clone();
             source.damage(&mut damaged);
-            check_file(&damaged);
+            let state = check_file(&damaged);
+            assert!(damaged == content || state.is_none(), "a file that was changed is not read");
         }
         _ => drop(check_file(&mended(&mut source))),
     }
