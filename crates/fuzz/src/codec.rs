@@ -36,12 +36,11 @@ pub trait Codec {
 /// A fuzz target's body for one format.
 pub fn check<C: Codec>(data: &[u8]) {
     check_bytes::<C>(data);
-    let mut source = Source::new(data);
-    let value = C::draw(&mut source);
+    let value = C::draw(&mut Source::new(data));
     let encoded = C::encode(&value);
     assert_eq!(check_bytes::<C>(&encoded).as_ref(), Some(&value), "the value that was encoded comes back");
     let mut damaged = encoded.to_vec();
-    source.damage(&mut damaged);
+    Source::end_of(data).damage(&mut damaged);
     check_bytes::<C>(&damaged);
 }
 

@@ -13,6 +13,9 @@ const MAX_ELEMENTS: usize = 6;
 const MAX_SHORT_BYTES: usize = 24;
 const MAX_LONG_BYTES: usize = 2000;
 
+/// What [`Source::end_of`] takes.
+const END_BYTES: usize = 24;
+
 pub struct Source<'a> {
     rest: &'a [u8],
 }
@@ -20,6 +23,11 @@ pub struct Source<'a> {
 impl<'a> Source<'a> {
     pub fn new(data: &'a [u8]) -> Source<'a> {
         Source { rest: data }
+    }
+
+    /// The end of an input, for decisions that are to be made however much of it the value before them took.
+    pub fn end_of(data: &'a [u8]) -> Source<'a> {
+        Source { rest: &data[data.len().saturating_sub(END_BYTES)..] }
     }
 
     pub fn byte(&mut self) -> u8 {
@@ -76,11 +84,6 @@ impl<'a> Source<'a> {
         let mut text = String::from_utf8_lossy(&self.bytes()).into_owned();
         text.truncate(text.floor_char_boundary(max));
         text
-    }
-
-    /// All that is left.
-    pub fn rest(self) -> &'a [u8] {
-        self.rest
     }
 
     /// Damages an encoding as disks, networks and other versions of a program do.

@@ -116,8 +116,9 @@ pub fn body(data: &[u8]) {
     check_written(&mut source);
     let items = items(&mut source);
     let mut segment = log::first_segment(&log::written(&[&items]));
-    if source.flag() {
-        segment = log::damaged_items(&segment, &mut source);
+    let mut end = Source::end_of(data);
+    if end.flag() {
+        segment = log::damaged_items(&segment, &mut end);
     }
     let disk = log::disk_with(&segment);
     put_files(&disk, &mut source);

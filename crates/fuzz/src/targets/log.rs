@@ -239,15 +239,15 @@ pub fn put_segment(disk: &MemDisk, segment: &[u8]) {
 
 pub fn body(data: &[u8]) {
     check_disk(&disk_with(data));
-    let mut source = Source::new(data);
-    let (batches, expected) = batches(&mut source);
+    let (batches, expected) = batches(&mut Source::new(data));
     assert_eq!(reopened(&[&batches[0], &batches[1]]), expected, "what was written comes back");
     let segment = first_segment(&written(&[&batches[0], &batches[1]]));
-    if source.flag() {
-        check_disk(&disk_with(&damaged_items(&segment, &mut source)));
+    let mut end = Source::end_of(data);
+    if end.flag() {
+        check_disk(&disk_with(&damaged_items(&segment, &mut end)));
     } else {
         let mut damaged = segment;
-        source.damage(&mut damaged);
+        end.damage(&mut damaged);
         check_damaged(&disk_with(&damaged), &[expected, reopened(&[&batches[0]])]);
     }
 }

@@ -215,9 +215,8 @@ pub fn body(data: &[u8]) {
     match kind % 8 {
         0 => {
             check_batch(data);
-            let mut source = Source::new(data);
-            let mut damaged = check_written(&mut source).encode_to_vec();
-            source.damage(&mut damaged);
+            let mut damaged = check_written(&mut Source::new(data)).encode_to_vec();
+            Source::end_of(data).damage(&mut damaged);
             check_batch(&damaged);
         }
         1 => drop(check_message::<v1::SnapshotChunk>(data)),
