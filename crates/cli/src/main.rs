@@ -1,20 +1,5 @@
-//! `ringfort`, the one binary.
-//!
-//! [`args`] turns the command line into a [`command::Command`]; each command is one file under `command` and ends with an
-//! [`Answer`] or a [`Failure`]. Both are the process's exit code: 0 done, 1 a clean "no", 2 an error, of which one line
-//! on stderr says what to do.
+//! `ringfort`, the one binary. All of it but the choice of an allocator is the library beside it.
 
-mod args;
-mod client_options;
-mod command;
-mod failure;
-mod random;
-mod settings;
-mod text;
-mod violation;
-
-use clap::{CommandFactory, FromArgMatches};
-use failure::{Answer, Failure};
 use mimalloc::MiMalloc;
 use std::process::ExitCode;
 
@@ -24,22 +9,5 @@ use std::process::ExitCode;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(Answer::Yes) => ExitCode::SUCCESS,
-        Ok(Answer::No) => ExitCode::from(1),
-        // Whoever reads our output has read enough, as in `ringfort scan | head`.
-        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("ringfort: {failure}");
-            ExitCode::from(2)
-        }
-    }
-}
-
-/// Ends the process by itself where the command line is wrong or asks for help.
-fn run() -> Result<Answer, Failure> {
-    let args = args::normalized(std::env::args_os());
-    let command = settings::with_file(args::Cli::command(), &args)?;
-    let cli = args::Cli::from_arg_matches(&command.get_matches_from(args)).unwrap_or_else(|error| error.exit());
-    cli.command.run()
+    ringfort_cli::main()
 }

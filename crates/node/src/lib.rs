@@ -17,8 +17,8 @@
 //! | `snapshot_thread`, `snapshot_transfer`, `throttle` | snapshot files, and their way between nodes |
 //! | `control_thread` | the node's controller and its topology |
 //! | `gossip_thread` | gossip, and the eventual keyspace |
-//! | `peers`, `convert` | streams to the other nodes |
-//! | `routing`, `execute`, `scan`, `requests` | the path of a request |
+//! | `peers`, [`convert`] | streams to the other nodes |
+//! | `routing`, `execute`, `scan`, [`requests`] | the path of a request |
 //! | `in_flight`, `pressure` | what is refused before the proposal: too much at once, memory or disk full |
 //! | `grpc` | the services, and the connections they are served on |
 //! | `http`, `metrics` | what monitoring asks for |
@@ -28,7 +28,7 @@
 
 mod clock;
 mod control_thread;
-mod convert;
+pub mod convert;
 pub mod disk;
 mod execute;
 mod gossip_thread;
@@ -43,7 +43,7 @@ mod node;
 mod peers;
 mod pressure;
 mod random;
-mod requests;
+pub mod requests;
 mod routing;
 mod scan;
 mod scrub_thread;

@@ -60,13 +60,16 @@ impl Recovered {
 pub fn recover(shard: Option<RecoveredShard>) -> Result<Recovered, MessageError> {
     let (replica, state) = match shard {
         None => return Ok(Recovered::empty(ReplicaId(1), false)),
-        Some(RecoveredShard::Suspect { replica }) => return Ok(Recovered::empty(ReplicaId(replica.0 + 1), true)),
-        Some(RecoveredShard::Removed(replica)) => return Ok(Recovered::empty(ReplicaId(replica.0 + 1), true)),
+        Some(RecoveredShard::Suspect { replica } | RecoveredShard::Removed(replica)) => {
+            let next = replica.0.checked_add(1).ok_or(MessageError::Order("lives of the keyspace"))?;
+            return Ok(Recovered::empty(ReplicaId(next), true));
+        }
         Some(RecoveredShard::Recovered { replica, state }) => (replica, state),
     };
     let mut recovered = Recovered::empty(replica, false);
     recovered.journal.begun = true;
-    recovered.journal.next = LogIndex(state.base.index.0 + state.entries.len() as u64).next();
+    let next = state.base.index.0.checked_add(state.entries.len() as u64 + 1);
+    recovered.journal.next = LogIndex(next.ok_or(MessageError::Order("records"))?);
     for entry in &state.entries {
         let mut reader = Reader::new(&entry.data);
         match reader.u8()? {
@@ -214,6 +217,16 @@ mod tests {
         append(&mut log, journal.state(&keyspace, None, Stamp(0)));
         let (_, Recovered { lost, .. }) = open(&disk);
         assert!(!lost, "that was dealt with");
+    }
+
+    #[test]
+    fn numbers_that_have_no_successor_are_refused() {
+        let last = ReplicaId(u64::MAX);
+        assert!(recover(Some(RecoveredShard::Suspect { replica: last })).is_err());
+        assert!(recover(Some(RecoveredShard::Removed(last))).is_err());
+        let base = Base { index: LogIndex(u64::MAX), ..Base::default() };
+        let state = Box::new(ReplicaState { base, ..ReplicaState::default() });
+        assert!(recover(Some(RecoveredShard::Recovered { replica: last, state })).is_err());
     }
 
     #[test]

@@ -250,9 +250,11 @@ fn last_index(state: &ReplicaState) -> LogIndex {
     LogIndex(state.base.index.0.saturating_add(state.entries.len() as u64))
 }
 
-/// Whether Raft can start from this state, which it asserts.
+/// Whether Raft can start from this state, and the log go on with it, which both assert.
 fn is_sound(state: &ReplicaState) -> bool {
-    state.hard_state.commit <= last_index(state).0
+    let follows = state.entries.first().is_none_or(|first| first.index.checked_sub(1) == Some(state.base.index.0));
+    let has_successor = last_index(state).0 < u64::MAX;
+    follows && has_successor && state.hard_state.commit <= last_index(state).0
 }
 
 /// Puts entries into a state's log, in place of those from the first one's index on. Returns whether they fit.
@@ -265,4 +267,25 @@ fn extend(state: &mut ReplicaState, entries: Vec<Entry>) -> bool {
     state.entries.truncate(kept as usize);
     state.entries.extend(entries);
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Records under checksums that are right, and that this program would not write.
+    #[test]
+    fn states_that_do_not_follow_from_their_base_are_not_sound() {
+        let state = |base, first| {
+            let mut state = ReplicaState::default();
+            state.base.index = LogIndex(base);
+            state.entries = vec![Entry { index: first, ..Entry::default() }];
+            state
+        };
+        assert!(is_sound(&state(7, 8)));
+        assert!(!is_sound(&state(7, 9)), "an entry is missing");
+        assert!(!is_sound(&state(7, 0)));
+        assert!(!is_sound(&state(u64::MAX - 1, u64::MAX)), "no entry can follow");
+        assert!(!is_sound(&state(u64::MAX, 0)));
+    }
 }

@@ -38,7 +38,11 @@ impl SystemReply {
         let reply = match reader.u8()? {
             JOINED => SystemReply::Joined(NodeId(reader.varint()?)),
             DONE => SystemReply::Done(Epoch(reader.varint()?)),
-            REFUSED => SystemReply::Refused(String::from_utf8_lossy(reader.bytes(MAX_REASON_BYTES)?).into_owned()),
+            REFUSED => {
+                let reason = std::str::from_utf8(reader.bytes(MAX_REASON_BYTES)?);
+                // What is no text is not made one: that may be longer than what is read, and than what was received.
+                SystemReply::Refused(reason.map_err(|_| DecodeError::Invalid("text that is not UTF-8"))?.to_owned())
+            }
             other => return Err(DecodeError::Operation(other)),
         };
         reader.expect_end()?;

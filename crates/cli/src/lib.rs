@@ -1,0 +1,40 @@
+//! What `ringfort` does: a library for the binary of that name, and for who tests what it reads and prints.
+//!
+//! [`args`] turns the command line into a [`command::Command`]; each command is one file under `command` and ends with an
+//! [`Answer`] or a [`Failure`]. Both are the process's exit code: 0 done, 1 a clean "no", 2 an error, of which one line
+//! on stderr says what to do.
+
+pub mod args;
+mod client_options;
+mod command;
+mod failure;
+mod random;
+pub mod settings;
+pub mod text;
+mod violation;
+
+use clap::{CommandFactory, FromArgMatches};
+use failure::{Answer, Failure};
+use std::process::ExitCode;
+
+/// Does what the process's command line says.
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        // Whoever reads our output has read enough, as in `ringfort scan | head`.
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("ringfort: {failure}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Ends the process by itself where the command line is wrong or asks for help.
+fn run() -> Result<Answer, Failure> {
+    let args = args::normalized(std::env::args_os());
+    let command = settings::with_file(args::Cli::command(), &args)?;
+    let cli = args::Cli::from_arg_matches(&command.get_matches_from(args)).unwrap_or_else(|error| error.exit());
+    cli.command.run()
+}

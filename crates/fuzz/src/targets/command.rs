@@ -1,0 +1,50 @@
+//! What an entry of a shard's log says ([`ringfort_core::command`]). Decoding shares the entry's memory.
+
+use crate::allocation::{Bound, GROWTH, within};
+use crate::codec::{Codec, check, encoding};
+use crate::source::Source;
+use bytes::Bytes;
+use ringfort_core::command::{Batch, Command, decode};
+use ringfort_core::time::Stamp;
+
+pub struct Entry;
+
+impl Codec for Entry {
+    type Value = (Stamp, Vec<Command>);
+    const CANONICAL: bool = true;
+    /// A deletion of the empty key takes two bytes. The list of commands is made here; [`decode`] makes none.
+    const BOUND: Bound = Bound { fixed: 512, per_byte: GROWTH * size_of::<Command>() / 2 };
+
+    fn draw(source: &mut Source) -> Self::Value {
+        let stamp = Stamp(source.number());
+        (stamp, source.list(command))
+    }
+
+    fn encode((stamp, commands): &Self::Value) -> Bytes {
+        let mut batch = Batch::new(*stamp);
+        commands.iter().for_each(|command| batch.push(command));
+        batch.finish()
+    }
+
+    fn decode(bytes: Bytes) -> Option<Self::Value> {
+        let decoded = decode(bytes).ok()?;
+        assert_eq!(decoded.commands.len(), decoded.commands.clone().count());
+        Some((decoded.stamp, decoded.commands.collect()))
+    }
+}
+
+pub fn command(source: &mut Source) -> Command {
+    let key = source.bytes();
+    if source.flag() { Command::Put { key, value: source.bytes() } } else { Command::Delete { key } }
+}
+
+pub fn body(data: &[u8]) {
+    const A_COUNT_OF_REFERENCES: Bound = Bound { fixed: 64, per_byte: 0 };
+    let bytes = Bytes::copy_from_slice(data);
+    let _ = within(A_COUNT_OF_REFERENCES, data.len(), || decode(bytes));
+    check::<Entry>(data);
+}
+
+pub fn seed(data: &[u8]) -> Bytes {
+    encoding::<Entry>(data)
+}

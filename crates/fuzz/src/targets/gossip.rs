@@ -1,0 +1,144 @@
+//! Gossip ([`ringfort_core::gossip::message`]): digests, and deltas of what nodes say and of the eventual keyspace.
+//!
+//! Messages come from other nodes, parts of the keyspace from the log too. What nodes say are bytes inside the bytes,
+//! which are looked at when somebody asks for them: here, at once.
+
+use super::system;
+use crate::allocation::{Bound, MAP_GROWTH, SMALL_THINGS, within};
+use crate::codec::{Codec, check, encoding};
+use crate::source::Source;
+use bytes::Bytes;
+use ringfort_core::gossip::keyspace::{Entry, Incarnation, Keyspace, Origin, Part, Seen, Version};
+use ringfort_core::gossip::message::{Body, Delta, Digest, Exchange, Message};
+use ringfort_core::gossip::vitals::{Heard, VitalPart, Vitals};
+use ringfort_core::time::{Stamp, Wall};
+use ringfort_core::types::{Epoch, ShardId};
+
+pub struct Messages;
+
+/// The elements, with the least that each takes as bytes. The map with the smallest ones has nodes of three bytes.
+const BOUND: Bound = Bound::of_elements::<VitalPart>(5)
+    .or(Bound::of_elements::<(Version, u8, Bytes)>(3))
+    .or(Bound::of_elements::<Part>(12))
+    .or(Bound::of_elements::<Entry>(4))
+    .or(Bound { fixed: SMALL_THINGS, per_byte: MAP_GROWTH * size_of::<(u64, (u64, u64))>() / 3 });
+
+/// A keyspace made of parts: an entry is in two maps, and its key counts references.
+pub const KEYSPACE_BOUND: Bound = BOUND
+    .and(Bound { fixed: SMALL_THINGS, per_byte: MAP_GROWTH * (size_of::<Bytes>() + size_of::<Entry>()) / 4 })
+    .and(Bound { fixed: 0, per_byte: MAP_GROWTH * (size_of::<Version>() + size_of::<Bytes>()) / 4 + 24 });
+
+impl Codec for Messages {
+    type Value = Message;
+    const CANONICAL: bool = true;
+    const BOUND: Bound = BOUND;
+
+    fn draw(source: &mut Source) -> Message {
+        let body = match source.below(5) {
+            0 => Body::Ask(digest(source)),
+            1 => Body::Answer(digest(source), delta(source)),
+            2 => Body::Give(delta(source)),
+            3 => Body::Compare(digest(source), seen(source)),
+            _ => Body::All(digest(source), delta(source)),
+        };
+        Message { from: system::node(source), to: system::node(source), body }
+    }
+
+    fn encode(message: &Message) -> Bytes {
+        message.encode()
+    }
+
+    fn decode(bytes: Bytes) -> Option<Message> {
+        Message::decode(&bytes).ok()
+    }
+}
+
+fn digest(source: &mut Source) -> Digest {
+    Digest {
+        exchange: exchange(source),
+        wall: Wall(source.number()),
+        epoch: Epoch(source.number()),
+        hash: source.number(),
+        heard: Heard::from_iter(source.list(|source| {
+            let node = system::node(source);
+            (node, (Incarnation(source.number()), Version(source.number())))
+        })),
+        seen: seen(source),
+    }
+}
+
+fn delta(source: &mut Source) -> Delta {
+    Delta { exchange: exchange(source), vitals: source.list(vital_part), parts: source.list(part), more: source.flag() }
+}
+
+fn exchange(source: &mut Source) -> Exchange {
+    Exchange { incarnation: Incarnation(source.number()), version: Version(source.number()) }
+}
+
+fn seen(source: &mut Source) -> Seen {
+    Seen::from_iter(source.list(|source| (origin(source), Version(source.number()))))
+}
+
+pub fn origin(source: &mut Source) -> Origin {
+    Origin { node: system::node(source), incarnation: Incarnation(source.number()) }
+}
+
+/// Versions and stamps ascend from entry to entry.
+pub fn part(source: &mut Source) -> Part {
+    let after = source.number() >> 8;
+    let (mut version, mut stamp) = (after, 0);
+    let entries = source.list(|source| {
+        version += 1 + (source.number() >> 32);
+        stamp += 1 + (source.number() >> 32);
+        let (version, stamp) = (Version(version), Stamp(stamp));
+        Entry { version, stamp, key: source.bytes(), value: source.option(Source::bytes) }
+    });
+    let upto = Version(version + (source.number() >> 8));
+    Part { origin: origin(source), after: Version(after), upto, entries }
+}
+
+fn vital_part(source: &mut Source) -> VitalPart {
+    let after = source.number() >> 8;
+    let mut version = after;
+    let facts = source.list(|source| {
+        version += 1 + (source.number() >> 32);
+        (Version(version), source.below(26) as u8, source.bytes())
+    });
+    let upto = Version(version + (source.number() >> 8));
+    let (node, incarnation) = (system::node(source), Incarnation(source.number()));
+    VitalPart { node, incarnation, after: Version(after), upto, facts }
+}
+
+/// Takes over what a message brings, as far as it can be taken over, and looks at it.
+fn take_over(data: &[u8]) {
+    let Ok(Message { body: Body::Give(delta) | Body::Answer(_, delta) | Body::All(_, delta), .. }) =
+        Message::decode(data)
+    else {
+        return;
+    };
+    let (mut vitals, mut keyspace) = (Vitals::default(), Keyspace::default());
+    for part in delta.vitals {
+        let node = part.node;
+        let bytes = part.facts.iter().map(|(.., content)| content.len()).sum();
+        if vitals.follows(&part) {
+            vitals.merge(part);
+            // The shards that a node leads take a byte each.
+            within(Bound::of_elements::<ShardId>(1), bytes, || vitals.facts(node).for_each(drop));
+        }
+    }
+    for part in delta.parts {
+        if part.after <= keyspace.seen(part.origin) {
+            keyspace.merge(part);
+        }
+    }
+}
+
+pub fn body(data: &[u8]) {
+    check::<Messages>(data);
+    take_over(data);
+    take_over(&seed(data));
+}
+
+pub fn seed(data: &[u8]) -> Bytes {
+    encoding::<Messages>(data)
+}
