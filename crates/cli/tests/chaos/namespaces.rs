@@ -94,6 +94,15 @@ impl Drop for Machines {
     }
 }
 
+/// A partition, and a clock that is wrong from then on.
+struct Cut {
+    what: &'static str,
+    /// Whose messages do not come to whom.
+    pairs: &'static [(usize, usize)],
+    stepping: usize,
+    seconds: i32,
+}
+
 /// Waits until every shard has all its replicas and they have caught up.
 async fn wait_until_whole(endpoints: &str) {
     let begun = Instant::now();
@@ -146,16 +155,15 @@ async fn firewalls_between_machines_lose_nothing_and_no_read_is_stale() {
     let writers = Writers::start(&client, "cut");
     writers.wait_for(200).await;
 
-    // What is cut, and by how many seconds whose clock is wrong from then on.
-    let cuts: [(&str, &[(usize, usize)], (usize, i32)); 6] = [
-        ("node1 is cut off", &[(0, 1), (1, 0), (0, 2), (2, 0)], (0, -10)),
-        ("node2 is cut off", &[(1, 0), (0, 1), (1, 2), (2, 1)], (1, -10)),
-        ("node2 and node3 do not hear each other", &[(1, 2), (2, 1)], (2, 10)),
-        ("node1 does not hear node2", &[(1, 0)], (0, 10)),
-        ("nobody hears node3", &[(2, 0), (2, 1)], (2, -10)),
-        ("node2 hears nobody", &[(0, 1), (2, 1)], (1, 10)),
+    let cuts = [
+        Cut { what: "node1 is cut off", pairs: &[(0, 1), (1, 0), (0, 2), (2, 0)], stepping: 0, seconds: -10 },
+        Cut { what: "node2 is cut off", pairs: &[(1, 0), (0, 1), (1, 2), (2, 1)], stepping: 1, seconds: -10 },
+        Cut { what: "node2 and node3 do not hear each other", pairs: &[(1, 2), (2, 1)], stepping: 2, seconds: 10 },
+        Cut { what: "node1 does not hear node2", pairs: &[(1, 0)], stepping: 0, seconds: 10 },
+        Cut { what: "nobody hears node3", pairs: &[(2, 0), (2, 1)], stepping: 2, seconds: -10 },
+        Cut { what: "node2 hears nobody", pairs: &[(0, 1), (2, 1)], stepping: 1, seconds: 10 },
     ];
-    for (what, pairs, (stepping, seconds)) in cuts {
+    for Cut { what, pairs, stepping, seconds } in cuts {
         pairs.iter().for_each(|(from, to)| machines.cut(*from, *to));
         if let Some(clock) = &clock {
             clock.set(&cluster.nodes[stepping], seconds);
