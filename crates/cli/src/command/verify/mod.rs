@@ -137,7 +137,16 @@ impl Verify {
         interrupted_by_signals(self.wait(&run, &judge)).await?;
         let duration = begun.elapsed();
         let prefix = prefix.to_owned();
-        if interrupted_by_signals(workload.stop()).await?.is_none() {
+        let progress = Progress::new();
+        let stopped = async {
+            tokio::select! {
+                () = workload.stop() => {}
+                () = tell_what_is_unread(&run, &progress) => {}
+            }
+        };
+        let stopped = interrupted_by_signals(stopped).await?;
+        progress.end();
+        if stopped.is_none() {
             return Err(VerifyError::Interrupted { prefix }.into());
         }
         let judged = tokio::task::spawn_blocking(|| judge.finish()).await.expect("judging does not panic");
@@ -185,6 +194,21 @@ impl Verify {
         match std::fs::write(&file, page(&report.sentence(), &summary.key, violation)) {
             Ok(()) => Ok(Some(path)),
             Err(source) => Err(VerifyError::Page { path, source }),
+        }
+    }
+}
+
+/// Says how many keys are still to be read a last time: many seconds' work where the cluster does not answer. Does not end.
+async fn tell_what_is_unread(run: &Run, progress: &Progress) {
+    let all = run.unread().max(1);
+    progress.begin("last reads", all);
+    let is_terminal = io::stderr().is_terminal();
+    loop {
+        tokio::time::sleep(if is_terminal { PROGRESS_INTERVAL } else { PLAIN_INTERVAL }).await;
+        let unread = run.unread();
+        match is_terminal {
+            true => progress.set(all.saturating_sub(unread), format!("{unread} keys left")),
+            false => eprintln!("reading each key a last time: {unread} keys left"),
         }
     }
 }

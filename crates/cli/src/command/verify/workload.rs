@@ -19,6 +19,7 @@ use crate::violation::FIRST_LOOKER;
 use ringfort_check::{Ending, Kind, Operation, Time, Value};
 use ringfort_client::Outcome;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
@@ -53,6 +54,8 @@ pub struct Run {
     period: Duration,
     begun: Instant,
     pub tally: Tally,
+    /// Keys that have had their operations and not their last look.
+    unread: AtomicU64,
 }
 
 /// A key that has had its operations, and since when it rests.
@@ -79,7 +82,7 @@ impl Workload {
         let lanes = (0..clients.div_ceil(CLIENTS_PER_KEY)).map(|_| Lane::default()).collect();
         let period = Duration::from_secs(1) * clients / rate;
         let (keys, begun, tally) = (Keys::new(prefix), Instant::now(), Tally::new());
-        let run = Arc::new(Run { store, keys, lanes, period, begun, tally });
+        let run = Arc::new(Run { store, keys, lanes, period, begun, tally, unread: AtomicU64::new(0) });
         let (resting_tx, resting_rx) = mpsc::channel(RESTING);
         let (stop_tx, stop_rx) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -101,6 +104,7 @@ impl Workload {
             ended.expect("no client panics");
         }
         for record in self.run.lanes.iter().filter_map(Lane::close) {
+            self.run.unread.fetch_add(1, Ordering::Relaxed);
             let sent = self.resting_tx.send((Instant::now(), record)).await;
             sent.expect("the lookers run until all senders are gone");
         }
@@ -112,6 +116,11 @@ impl Workload {
 }
 
 impl Run {
+    /// How many keys wait for their last look.
+    pub fn unread(&self) -> u64 {
+        self.unread.load(Ordering::Relaxed)
+    }
+
     /// Asks for one thing and counts it. Returns what to write down: nothing for a get without an answer.
     async fn operate(
         &self,
@@ -176,6 +185,7 @@ async fn ask(run: Arc<Run>, client: u32, resting_tx: mpsc::Sender<Resting>, mut 
         let record = run.lanes[number].begin(&run.keys);
         let (operation, result) = run.operate(&mut session, &record, client, request).await;
         if record.end(operation) {
+            run.unread.fetch_add(1, Ordering::Relaxed);
             let sent = resting_tx.send((Instant::now(), record)).await;
             sent.expect("the lookers run until all senders are gone");
         }
@@ -220,5 +230,6 @@ async fn look(
         }
         let history = History { key: record.key.clone(), operations, has_last_look: seen.is_some() };
         histories_tx.send(history).await.expect("the judge runs until all senders are gone");
+        run.unread.fetch_sub(1, Ordering::Relaxed);
     }
 }
