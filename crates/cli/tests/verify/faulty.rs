@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// One of so many operations of the kind that is concerned goes wrong.
-const ONE_OF: u64 = 10;
+const ONE_OF: u64 = 5;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bug {

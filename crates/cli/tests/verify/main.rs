@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn verify(directory: &Path, peer: &str, endpoint: &str, more: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ringfort"))
         .current_dir(directory)
-        .args(["verify", "--duration=2s", "--rate=1000", "--clients=8", "--against", peer, "--endpoints", endpoint])
+        .args(["verify", "--duration=2s", "--rate=2000", "--clients=8", "--against", peer, "--endpoints", endpoint])
         .args(more)
         .output()
         .unwrap()
@@ -48,7 +48,8 @@ fn shown_of(bug: Bug) -> Vec<String> {
     let [page] = &pages(directory.path())[..] else { panic!("one page for one run") };
     assert_eq!(page.matches("<rect").count(), shown.len());
     assert!(directory.path().join(report["page"].as_str().unwrap()).is_file());
-    assert_eq!(store.keys(), 0, "{bug:?}: no key is left");
+    // A store that keeps what is deleted keeps it now, too.
+    assert!(store.keys() == 0 || bug == Bug::Resurrects, "{bug:?}: no key is left");
     shown.iter().map(|operation| operation["operation"].as_str().unwrap().to_owned()).collect()
 }
 
