@@ -6,15 +6,13 @@
 //! have given the same answers (`search.rs`). Where there is none, [`Violation::of`] takes away all that does not matter
 //! (`shrink.rs`) and says what is wrong with the rest (`violation.rs`).
 //!
-//! Unlike the simulator's checker of registers, this one knows deletes and versions, and pays for it: the problem is
-//! NP-complete, so the search has a budget and may end in [`Verdict::Undecided`]. Histories of some hundred operations
-//! by a few clients, of which a handful have no known outcome, take milliseconds.
+//! It is the one judge of the simulator, of faults on real processes and of whoever else has clients to believe or not. The
+//! problem is NP-complete, so the search has a budget and may end in [`Verdict::Undecided`].
 //!
 //! Pure functions, the standard library and nothing else.
 
 mod operation;
 mod search;
-mod set;
 mod shrink;
 mod violation;
 
@@ -23,4 +21,5 @@ mod exhaustive;
 
 pub use operation::{Ending, Found, Kind, Operation, Time, Value};
 pub use search::{MAX_OPERATIONS, Verdict, judge};
+pub use shrink::first_unexplained;
 pub use violation::{Reason, Violation};

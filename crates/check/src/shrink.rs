@@ -87,8 +87,8 @@ fn after(history: &[Operation], step: Step) -> Option<Vec<Operation>> {
     Some(shorter)
 }
 
-/// The first completion by which there is no explanation.
-fn first_unexplained(history: &[Operation]) -> Option<Time> {
+/// The first completion by which there is no explanation, if there is one.
+pub fn first_unexplained(history: &[Operation]) -> Option<Time> {
     let mut completions: Vec<Time> = history.iter().filter_map(Operation::completed).collect();
     completions.sort_unstable();
     let is_explained =
