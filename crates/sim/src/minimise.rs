@@ -1,9 +1,9 @@
 //! From a run that fails to a small one that fails in the same way, for people to read.
 //!
-//! Delta debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002) over what a case may
-//! leave out: what happens to single messages, whole classes of it; eventual writes, faults, operations, by their numbers.
-//! What is left out changes what comes after it, so a smaller case is one that was run and found to break the same
-//! invariant, never one that should. A seed decides all of it: minimising twice gives the same case.
+//! First what makes a run large: its length, clients and keys, nodes that join, what happens to single messages. Then delta
+//! debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002) over what a case may leave
+//! out: eventual writes, faults, operations, by their numbers. What is left out changes what comes after it, so a smaller
+//! case is one that was run and found to break the same invariant, never one that should. A seed decides all of it: minimising twice gives the same case.
 
 use crate::cluster::{Begun, Case, Replay, replay};
 use crate::invariant::Invariant;
@@ -25,7 +25,7 @@ pub fn minimise(case: Case, most_runs: u32) -> Option<Minimised> {
     let before = first.begun;
     let mut search = Search { invariant, runs: 1, most_runs, best: case, replay: first };
     search.shorten();
-    search.calm_links();
+    search.simplify();
     search.end_operations();
     for kind in [Kind::EventualWrites, Kind::Faults, Kind::Operations, Kind::Faults] {
         search.leave_out(kind);
@@ -90,8 +90,15 @@ impl Search {
         }
     }
 
-    fn calm_links(&mut self) {
-        let calmer: [fn(&mut Case); 6] = [
+    /// Each of these alone; the smaller number of what can be smaller comes first.
+    fn simplify(&mut self) {
+        let simpler: [fn(&mut Case); 12] = [
+            |case| case.options.clients = 1,
+            |case| case.options.clients = case.options.clients.div_ceil(2),
+            |case| case.options.keys = 1,
+            |case| case.options.joins = 0,
+            |case| case.options.operations = 0,
+            |case| case.options.shards = 1,
             |case| case.options.link.straggle_permille = 0,
             |case| case.options.link.duplicate_permille = 0,
             |case| case.options.link.reorder_permille = 0,
@@ -99,9 +106,9 @@ impl Search {
             |case| case.options.faults.clock_drift = false,
             |case| case.options.faults.corruption = false,
         ];
-        for calm in calmer {
+        for simplify in simpler {
             let mut case = self.best.clone();
-            calm(&mut case);
+            simplify(&mut case);
             self.try_case(case);
         }
     }

@@ -7,14 +7,18 @@ use ringfort_sim::options::Options;
 
 #[test]
 fn a_failing_case_shrinks_to_one_that_fails_alike() {
-    let case = Case { mutation: Mutation::AcknowledgeBeforeSync, ..Case::of(Options::sample(1)) };
-    let first = replay(case.clone());
-    let failure = first.outcome.failure.expect("the planted bug is found in this seed");
+    let case = |seed| Case { mutation: Mutation::AcknowledgeBeforeSync, ..Case::of(Options::sample(seed)) };
+    let failing = |seed| Some((case(seed), replay(case(seed)).outcome.failure?));
+    let (case, failure) = (0..20).find_map(failing).expect("the planted bug is found in one of these seeds");
     let smaller = minimise(case.clone(), 200).expect("it fails");
     assert_eq!(smaller.replay.outcome.failure.map(|failure| failure.invariant), Some(failure.invariant));
     let is_left = |number: &u64| !smaller.case.without.faults.contains(number);
     let left = (0..smaller.replay.begun.faults).filter(is_left).count() as u64;
     assert!(left < smaller.before.faults / 2, "{left} of {:?}", smaller.before);
+    let is_left = |number: &u64| !smaller.case.without.operations.contains(number);
+    let begun = smaller.replay.begun.operations.min(smaller.case.without.operations_from.unwrap_or(u64::MAX));
+    let operations = (0..begun).filter(is_left).count() as u64;
+    println!("{left} faults and {operations} operations are left of {:?}, after {} runs", smaller.before, smaller.runs);
     let told = smaller.replay.timeline.to_string();
     assert!(told.contains("crashes") && told.contains(failure.invariant.name()), "{told}");
     assert_eq!(minimise(case, 200).expect("it fails").case, smaller.case, "minimising is repeatable");
