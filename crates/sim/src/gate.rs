@@ -22,11 +22,15 @@ use std::time::Duration;
 pub enum Focus {
     /// Everything, as sampled.
     None,
-    /// Partitions that heal when there may be two leaders, and busy clients of two keys. Nothing else goes wrong.
+    /// Partitions that heal when there may be two leaders, and busy clients of two keys that are never
+    /// deleted. Nothing else goes wrong.
     Partitions(ReadMode),
     /// Nodes that hear two groups that do not hear each other, and then restart or stall. Nothing else goes wrong.
     Bridges,
-    /// Leadership is handed over all the time, over links that lose one direction. Nothing else goes wrong.
+    /// Clients put for a few seconds into many shards, then a node finds its disk damaged. Nothing else goes wrong.
+    Damage,
+    /// Leadership is handed over all the time, over links that lose one direction; busy clients of two keys that are never
+    /// deleted. Nothing else goes wrong.
     HandOvers,
     /// Clusters that begin with one node, which crashes all the time and is slow to sync.
     GrowingFromOne,
@@ -83,6 +87,7 @@ impl Focus {
                     clients: 10,
                     keys: 2,
                     put_permille: 300,
+                    delete_permille: 0,
                     think_time: Duration::ZERO..=Duration::from_millis(5),
                     request_timeout: Duration::from_millis(120),
                     ..quiet(sampled, Faults { partitions, ..Faults::none() })
@@ -90,11 +95,26 @@ impl Focus {
                 (options.link.duplicate_permille, options.link.straggle_permille) = (500, 20);
                 options
             }
+            Focus::Damage => Options {
+                shards: 8,
+                clients: 10,
+                put_permille: 900,
+                think_time: Duration::ZERO..=Duration::from_millis(20),
+                duration: Duration::from_secs(5),
+                ..quiet(sampled, Faults { corruption: true, ..Faults::none() })
+            },
             Focus::Bridges => quiet(sampled, Faults { bridges: episodes(300..=1_000, 500..=1_500), ..Faults::none() }),
             Focus::HandOvers => {
                 let one_way_cuts = episodes(100..=1_000, 100..=1_000);
                 let handovers = episodes(100..=500, 0..=0);
-                quiet(sampled, Faults { one_way_cuts, handovers, ..Faults::none() })
+                Options {
+                    clients: 10,
+                    keys: 2,
+                    put_permille: 300,
+                    delete_permille: 0,
+                    think_time: Duration::ZERO..=Duration::from_millis(5),
+                    ..quiet(sampled, Faults { one_way_cuts, handovers, ..Faults::none() })
+                }
             }
             Focus::GrowingFromOne => {
                 let mut options = Options { nodes: 1, joins: 2, shards: 8, ..sampled };
@@ -145,8 +165,8 @@ pub fn searches() -> Vec<Search> {
         search(ForgetVote, Focus::None, &[]),
         search(SpeakBeforeVote, Focus::GrowingFromOne, &[]),
         search(ServeAsDeposedLeader, Focus::None, &[]),
-        search(ServeBeforeTermStart, Focus::None, &[]),
-        search(LeaseFromEcho, Focus::None, &[]),
+        search(ServeBeforeTermStart, Focus::HandOvers, &[]),
+        search(LeaseFromEcho, lease, &[]),
         search(KeepLeaseOnTransfer, Focus::HandOvers, &[]),
         search(ReuseReadContext, quorum, &[]),
         search(StaleWithoutBound, Focus::None, &[]),
@@ -155,7 +175,7 @@ pub fn searches() -> Vec<Search> {
         search(DisownProposals, Focus::None, &[]),
         search(ApplyOutOfOrder, Focus::None, &[]),
         search(ForgetConfState, Focus::None, &[]),
-        search(IgnoreChecksums, Focus::None, &[]),
+        search(IgnoreChecksums, Focus::Damage, &[]),
         search(TruncateAtFirstBad, Focus::None, &[]),
         search(PromoteEarly, Focus::None, &[]),
         search(DropBeforeCaughtUp, Focus::None, &[]),
@@ -175,7 +195,7 @@ pub fn searches() -> Vec<Search> {
             &[DurableLog, LeaderCompleteness, StateMachineSafety, BoundedStaleness, SessionMonotonicity],
         ),
         search(ServeAsDeposedLeader, lease, &[LeaseExclusivity]),
-        search(ServeBeforeTermStart, Focus::HandOvers, &[Linearizability]),
+        search(ServeBeforeTermStart, Focus::None, &[Linearizability]),
         search(ApplyDifferently, Focus::None, &[StateMachineSafety]),
         search(PublishBeforeCommit, Focus::Moving, &[BoundedRecovery]),
         search(HideDeletions, Focus::None, &[GossipConvergence]),
@@ -253,6 +273,7 @@ impl fmt::Display for Focus {
             Focus::None => "",
             Focus::Partitions(ReadMode::Lease) => "partitions",
             Focus::Partitions(ReadMode::Quorum) => "partitions, quorum reads",
+            Focus::Damage => "damage",
             Focus::Bridges => "bridges",
             Focus::HandOvers => "hand-overs",
             Focus::GrowingFromOne => "from one node",

@@ -1,16 +1,15 @@
 //! What the clients of a run asked for and were told: the input of the checkers.
 //!
-//! The store is seen as one register per key. Every put writes a value that no other put of that key writes, which is
-//! what makes checking fast (see [`crate::linearizability`]), and a key that was never put reads as absent. There
-//! are no deletes: a get that finds nothing cannot tell which delete it saw, so a delete is not a write of a unique
-//! value. Deletes are left to checkers that compare replicas with each other.
+//! The store is seen as a map of keys that are absent in the beginning. Every put writes a value that no other put of that
+//! key writes, so that a get tells which put it saw. A delete tells whether there was something to delete.
 //!
-//! An operation ends in one of four ways, and the difference between the last two is the point of the exercise:
+//! An operation ends in one of five ways, and the difference between the last two is the point of the exercise:
 //!
 //! | outcome | what the client knows | when it may take effect |
 //! |---|---|---|
 //! | [`Outcome::Written`] | the put was acknowledged | once, between invocation and completion |
 //! | [`Outcome::Read`] | the get was answered | once, between invocation and completion |
+//! | [`Outcome::Deleted`] | the delete was acknowledged | once, between invocation and completion |
 //! | [`Outcome::Failed`] | the system promised that nothing happened | never |
 //! | [`Outcome::Unknown`] | nothing: no answer, or an answer that says so | at any time after invocation, even after the client gave up, or never |
 //!
@@ -50,12 +49,15 @@ pub struct Event {
 pub enum Action {
     Put(Value),
     Get,
+    Delete,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
     Written(Event),
     Read(Event, Option<Value>),
+    /// And whether the key was there.
+    Deleted(Event, bool),
     Failed,
     Unknown,
 }
@@ -73,7 +75,7 @@ impl Operation {
     /// When the client was told, if it was.
     pub fn completed(&self) -> Option<Event> {
         match self.outcome {
-            Outcome::Written(event) | Outcome::Read(event, _) => Some(event),
+            Outcome::Written(event) | Outcome::Read(event, _) | Outcome::Deleted(event, _) => Some(event),
             Outcome::Failed | Outcome::Unknown => None,
         }
     }
@@ -116,6 +118,13 @@ impl History {
         assert!(self.operations[id.0].action == Action::Get, "only a get reads");
         let event = self.event(now);
         self.settle(id, Outcome::Read(event, value));
+    }
+
+    /// Records that a delete was acknowledged, and whether the key was there.
+    pub fn deleted(&mut self, id: OperationId, existed: bool, now: Moment) {
+        assert!(self.operations[id.0].action == Action::Delete, "only a delete deletes");
+        let event = self.event(now);
+        self.settle(id, Outcome::Deleted(event, existed));
     }
 
     /// Records the promise that the operation did not and will not take effect.

@@ -13,7 +13,7 @@
 //! | [`Invariant::AcknowledgedWrites`] | no acknowledged write is lost | docs/guarantees.md, `Put` |
 //! | [`Invariant::SessionMonotonicity`] | what a client sees of a key never goes back | Terry et al., "Session guarantees", 1994 |
 //! | [`Invariant::BoundedStaleness`] | a stale read is not staler than promised | docs/guarantees.md, `Get`, stale |
-//! | [`Invariant::Linearizability`] | the history could be that of registers | Herlihy and Wing, 1990 |
+//! | [`Invariant::Linearizability`] | the history could be that of a map | Herlihy and Wing, 1990 |
 //! | [`Invariant::GossipConvergence`] | all nodes come to hold the same | docs/gossip.md |
 //! | [`Invariant::LatestEventualWrite`] | the latest acknowledged eventual write wins | docs/gossip.md |
 //! | [`Invariant::NoResurrection`] | what was deleted does not come back | docs/gossip.md |

@@ -2,7 +2,7 @@
 //!
 //! A run is decided by one number. The seed becomes [`options::Options`]; the options drive a cluster of simulated nodes
 //! on virtual time, which jumps from event to event on an [`agenda::Agenda`]; clients write down what they asked and were
-//! told in a [`history::History`]; [`linearizability::check`] says whether registers could have answered so. Nothing here
+//! told in a [`history::History`]; [`linearizability::check`] says whether a map could have answered so. Nothing here
 //! reads a clock, a global random source or a hashed order (clippy.toml sees to that), so a seed that fails once fails
 //! always, and [`trace::Trace`] proves it.
 //!

@@ -134,8 +134,10 @@ pub struct Options {
     pub workers: usize,
     pub clients: usize,
     pub keys: usize,
-    /// Of 1,000 operations, this many are puts and the others gets.
+    /// Of 1,000 operations, this many are writes and the others gets.
     pub put_permille: u32,
+    /// Of 1,000 writes, this many are deletes and the others puts.
+    pub delete_permille: u32,
     /// What a client waits from an answer to its next operation.
     pub think_time: RangeInclusive<Duration>,
     /// When a client gives up on an operation, whose outcome is then unknown.
@@ -170,6 +172,7 @@ impl Options {
             clients: between("clients", 1..=10) as usize,
             keys: *root.fork("keys").pick(&[1, 2, 5, 20, 100]),
             put_permille: *root.fork("puts").pick(&[100, 300, 500, 900]),
+            delete_permille: *root.fork("deletes").pick(&[0, 100, 300]),
             think_time: Duration::ZERO..=milliseconds(*root.fork("think time").pick(&[1, 5, 20, 100])),
             request_timeout: milliseconds(between("request timeout", 100..=3_000)),
             read_mode: *root.fork("read mode").pick(&[ReadMode::Lease, ReadMode::Quorum]),
@@ -268,7 +271,8 @@ impl fmt::Display for Options {
         line("shards", format_args!("{}", self.shards))?;
         line("workers", format_args!("{} a node", self.workers))?;
         line("clients", format_args!("{}, thinking {:?}", self.clients, self.think_time))?;
-        line("operations", format_args!("{} puts in 1000, on {} keys", self.put_permille, self.keys))?;
+        line("operations", format_args!("{} writes in 1000, on {} keys", self.put_permille, self.keys))?;
+        line("deletes", format_args!("{} in 1000 writes", self.delete_permille))?;
         line("request timeout", format_args!("{:?}", self.request_timeout))?;
         line("read mode", format_args!("{:?}", self.read_mode))?;
         line("tick phases", format_args!("{:?}", self.tick_phases))?;

@@ -20,6 +20,8 @@ use std::time::Duration;
 const PRIMARY: Endpoint = Endpoint::Node(NodeId(1));
 const REPLICA: Endpoint = Endpoint::Node(NodeId(2));
 
+const NO_DELETES: &str = "this store is not asked to delete";
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bug {
     None,
@@ -167,6 +169,7 @@ impl Toy {
                 }
                 self.network.send(self.now, to, from, Message::Answer(id, None));
             }
+            Message::Request(_, _, Action::Delete) => panic!("{NO_DELETES}"),
             Message::Copy(key, value) => {
                 self.replica.insert(key, value);
             }
@@ -178,6 +181,7 @@ impl Toy {
                 match self.history.operation(id).action {
                     Action::Put(_) => self.history.written(id, self.now),
                     Action::Get => self.history.read(id, read, self.now),
+                    Action::Delete => panic!("{NO_DELETES}"),
                 }
                 self.completed += 1;
                 self.go_on(client);

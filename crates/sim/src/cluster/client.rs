@@ -1,7 +1,7 @@
-//! Clients: one operation at a time each, over registers, with a history of what they asked and were told.
+//! Clients: one operation at a time each, over keys, with a history of what they asked and were told.
 //!
 //! A client sends to the node that answered it last, follows hints, and otherwise tries any node. It sends again only
-//! what it was told has not been applied. An operation whose answer does not come in time is over for the client: a put
+//! what it was told has not been applied. An operation whose answer does not come in time is over for the client: a write
 //! may still take effect, a get is forgotten.
 
 use super::invariants::{AcknowledgedWrites, SessionMonotonicity};
@@ -33,9 +33,12 @@ const MAX_VALUE_BYTES: u64 = 2_000;
 
 pub(super) struct Clients {
     random: Random,
+    /// What decides on deletes alone: without them, keys, puts and times are those that they were.
+    deletes: Random,
     clients: usize,
     keys: u32,
     put_permille: u32,
+    delete_permille: u32,
     think_time: RangeInclusive<Duration>,
     timeout: Duration,
     working: bool,
@@ -55,17 +58,19 @@ pub(super) struct Clients {
 struct Waiting {
     id: OperationId,
     deadline: Moment,
-    /// A put is under way of which nobody has said that it is not applied.
+    /// A write is under way of which nobody has said that it is not applied.
     may_be_applied: bool,
 }
 
 impl Clients {
     pub fn new(options: &Options, random: Random) -> Clients {
         Clients {
+            deletes: random.fork("deletes"),
             random,
             clients: options.clients,
             keys: options.keys as u32,
             put_permille: options.put_permille,
+            delete_permille: options.delete_permille,
             think_time: options.think_time.clone(),
             timeout: options.request_timeout,
             working: false,
@@ -140,7 +145,8 @@ impl Clients {
             None if !self.working => return None,
             None => {
                 let key = Key(self.random.below(u64::from(self.keys)) as u32);
-                let is_put = self.random.chance(self.put_permille);
+                let is_write = self.random.chance(self.put_permille);
+                let is_delete = self.deletes.chance(self.delete_permille);
                 let value = Value(self.history.operations().len() as u64);
                 self.begun += 1;
                 let number = self.begun - 1;
@@ -151,7 +157,12 @@ impl Clients {
                     self.go_on(client, now, agenda);
                     return None;
                 }
-                (key, if is_put { Action::Put(value) } else { Action::Get })
+                let action = match (is_write, is_delete) {
+                    (false, _) => Action::Get,
+                    (true, false) => Action::Put(value),
+                    (true, true) => Action::Delete,
+                };
+                (key, action)
             }
         };
         let id = self.history.invoke(client, key, action, now);
@@ -188,6 +199,11 @@ impl Clients {
                 Request::Write(Write::Kv(Command::Put { key, value: encode(value) }))
             }
             Action::Get => Request::Read(Query::Get { key }),
+            Action::Delete => {
+                waiting.may_be_applied = true;
+                self.acknowledged.may_be_deleted(operation.key, waiting.id);
+                Request::Write(Write::Kv(Command::Delete { key }))
+            }
         };
         network.send(now, Endpoint::Client(client), Endpoint::Node(node), Message::Request { id: waiting.id, request });
     }
@@ -211,14 +227,24 @@ impl Clients {
         match (answer, action) {
             (Ok(Reply::Applied(Applied::Put { revision, .. })), Action::Put(value)) => {
                 self.history.written(id, now);
-                let acknowledged = self.acknowledged.acknowledge(key, value, revision, now);
+                let acknowledged = self.acknowledged.acknowledge(key, Some(value), revision, now);
                 self.violation = acknowledged.and(self.sessions.saw(client, key, revision));
             }
             (Ok(Reply::Query(QueryReply::Get(record))), Action::Get) => {
-                let revision = record.as_ref().map_or(0, |record| record.modify_revision);
+                self.violation = match &record {
+                    Some(record) => self.sessions.saw(client, key, record.modify_revision),
+                    None => self.sessions.saw_nothing(client, key, &self.acknowledged),
+                };
                 self.history.read(id, record.map(|record| decode(&record.value)), now);
-                self.violation = self.sessions.saw(client, key, revision);
                 self.to_read.retain(|unread| *unread != key);
+            }
+            (Ok(Reply::Applied(Applied::Deleted { existed, revision })), Action::Delete) => {
+                self.history.deleted(id, existed, now);
+                self.acknowledged.is_settled(key, id);
+                if existed {
+                    let acknowledged = self.acknowledged.acknowledge(key, None, revision, now);
+                    self.violation = acknowledged.and(self.sessions.saw(client, key, revision));
+                }
             }
             (Ok(other), _) => panic!("a client that asked for {action:?} was answered {other:?}"),
             (Err(Failure::Unknown), _) => return false, // Nothing more is known than without an answer.
@@ -244,6 +270,7 @@ impl Clients {
         let Some(waiting) = self.waiting.get(&client).filter(|waiting| waiting.id == id) else { return };
         if !waiting.may_be_applied {
             self.history.failed(id);
+            self.acknowledged.is_settled(self.history.operation(id).key, id);
         }
         self.node.remove(&client);
         self.go_on(client, now, agenda);

@@ -30,6 +30,7 @@ impl Timeline {
         let what = match operation.action {
             Action::Put(value) => format!("{client} puts {value} to key {key}"),
             Action::Get => format!("{client} gets key {key}"),
+            Action::Delete => format!("{client} deletes key {key}"),
         };
         self.note(now, what);
     }
@@ -39,7 +40,10 @@ impl Timeline {
         let what = match (operation.action, operation.outcome) {
             (Action::Put(value), _) => format!("{client} is told that {value} is put to key {key}"),
             (Action::Get, Outcome::Read(_, Some(value))) => format!("{client} is told that key {key} is {value}"),
-            (Action::Get, _) => format!("{client} is told that key {key} is absent"),
+            (Action::Get, _) | (Action::Delete, Outcome::Deleted(_, false)) => {
+                format!("{client} is told that key {key} is absent")
+            }
+            (Action::Delete, _) => format!("{client} is told that key {key} is deleted"),
         };
         self.note(now, what);
     }

@@ -1,24 +1,21 @@
 //! A violation, told so that a reader can check it by eye.
 //!
-//! The operations that prove it (six at the most) are drawn under each other. The bars are to the order of events, not
+//! The operations that prove it are drawn under each other. The bars are to the order of events, not
 //! to scale: what counts is who was done before whom began.
 
-use crate::history::{Action, Event, Key, Operation, Outcome, Value};
+use crate::history::{Action, Event, Key, Operation, Outcome};
 use ringfort_core::time::Moment;
 use std::fmt;
 
-/// Why no order of the operations explains what was read.
+/// What is wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
-    /// A get returned a value that nobody put to this key.
-    NeverPut(Value),
-    /// A get returned a value whose put was reported to have had no effect.
-    PutFailed(Value),
-    /// A get that returned a value was over before the value's put began.
-    ReadBeforePut(Value),
-    /// The register would have had to hold the first value both before and after the second: a stale read, or a lost
-    /// write. `None` is absence.
-    BothOrders(Option<Value>, Option<Value>),
+    /// No order explains the operations that are shown.
+    Contradiction(ringfort_check::Reason),
+    /// No order explains so many operations, up to the answer that is shown.
+    Unexplained(usize),
+    /// It takes too long to say whether one does.
+    Undecided,
 }
 
 /// A key's history that is not linearizable.
@@ -26,17 +23,8 @@ pub enum Reason {
 pub struct Violation {
     pub key: Key,
     pub reason: Reason,
-    /// The operations that prove it, in the order of their invocation; never empty.
+    /// In the order of their invocation.
     pub operations: Vec<Operation>,
-}
-
-impl Violation {
-    pub(super) fn new(reason: Reason, operations: impl IntoIterator<Item = Operation>) -> Violation {
-        let mut operations: Vec<Operation> = operations.into_iter().collect();
-        operations.sort_unstable_by_key(|operation| operation.invoked);
-        operations.dedup();
-        Violation { key: operations.first().expect("a violation has operations").key, reason, operations }
-    }
 }
 
 impl fmt::Display for Violation {
@@ -73,21 +61,14 @@ impl std::error::Error for Violation {}
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::NeverPut(value) => write!(f, "a get returned {value}, which nobody put"),
-            Reason::PutFailed(value) => write!(f, "a get returned {value}, whose put was reported as failed"),
-            Reason::ReadBeforePut(value) => write!(f, "a get returned {value} before its put began"),
-            Reason::BothOrders(one, other) => {
-                write!(f, "{} came both before and after {}", name(*one), name(*other))
-            }
+            Reason::Contradiction(reason) => reason.fmt(f),
+            Reason::Unexplained(count) => write!(f, "no order explains {count} operations up to this answer"),
+            Reason::Undecided => f.write_str("nobody can say in time whether an order explains it"),
         }
     }
 }
 
 const COLUMNS_PER_EVENT: usize = 3;
-
-fn name(value: Option<Value>) -> String {
-    value.map_or("absence".to_owned(), |value| format!("value {value}"))
-}
 
 fn describe(operation: &Operation) -> String {
     match (operation.action, operation.outcome) {
@@ -97,6 +78,10 @@ fn describe(operation: &Operation) -> String {
         (Action::Get, Outcome::Read(_, Some(value))) => format!("get -> {value}"),
         (Action::Get, Outcome::Read(_, None)) => "get -> absent".to_owned(),
         (Action::Get, _) => "get, unanswered".to_owned(),
+        (Action::Delete, Outcome::Deleted(_, true)) => "delete".to_owned(),
+        (Action::Delete, Outcome::Deleted(_, false)) => "delete -> absent".to_owned(),
+        (Action::Delete, Outcome::Failed) => "delete, failed".to_owned(),
+        (Action::Delete, _) => "delete, unknown".to_owned(),
     }
 }
 
@@ -107,7 +92,7 @@ fn seconds(at: Moment) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{ClientId, History};
+    use crate::history::{ClientId, History, Value};
     use crate::linearizability::check;
 
     #[test]
@@ -123,11 +108,25 @@ mod tests {
         history.read(stale, Some(Value(10)), at(7));
         let _ = second;
         let expected = "\
-key 3 is not linearizable: value 10 came both before and after value 11
+key 3 is not linearizable: no order of these operations explains their answers
   c1   put 10                 |--|                    0.001000 s .. 0.002000 s
   c2   put 11, unknown              |--------------?  0.003000 s .. ?
   c3   get -> 11                       |--|           0.004000 s .. 0.005000 s
   c1   get -> 10                             |--|     0.006000 s .. 0.007000 s";
         assert_eq!(check(&history).unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn a_key_that_comes_back_is_told_of() {
+        let at = |milliseconds: u64| Moment(milliseconds * 1_000_000);
+        let mut history = History::default();
+        let put = history.invoke(ClientId(1), Key(3), Action::Put(Value(10)), at(1));
+        history.written(put, at(2));
+        let delete = history.invoke(ClientId(2), Key(3), Action::Delete, at(3));
+        history.deleted(delete, true, at(4));
+        let get = history.invoke(ClientId(1), Key(3), Action::Get, at(5));
+        history.read(get, Some(Value(10)), at(6));
+        let told = check(&history).unwrap_err().to_string();
+        assert!(told.contains("after a delete of the key was acknowledged") && told.contains("c2   delete"), "{told}");
     }
 }

@@ -2,49 +2,77 @@
 //! came after it.
 //!
 //! Linearizability says it of what clients read; this says it of what is there, on every replica, read or not. What comes
-//! after what is told by revisions: a shard's put gets one that no other has.
+//! after what is told by revisions: a shard's change gets one that no other has. What is absent has no revision: a delete
+//! must be known that may have come later.
 
 use super::super::client::{decode, key_bytes};
 use super::{Node, Running};
-use crate::history::{Key, Value};
+use crate::history::{Key, OperationId, Value};
 use crate::invariant::{Invariant, Violation};
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
 pub struct AcknowledgedWrites {
-    /// By revision, the value and when it was acknowledged.
-    acknowledged: BTreeMap<Key, BTreeMap<u64, (Value, Moment)>>,
+    /// By revision, the value, none where it was deleted, and when it was acknowledged.
+    acknowledged: BTreeMap<Key, BTreeMap<u64, (Option<Value>, Moment)>>,
+    /// Deletes that may have happened and were not acknowledged.
+    unsure: BTreeMap<Key, BTreeSet<OperationId>>,
 }
 
 impl AcknowledgedWrites {
-    /// A client was told that `value` was put with this revision.
-    pub fn acknowledge(&mut self, key: Key, value: Value, revision: u64, now: Moment) -> Result<(), Violation> {
+    /// A client was told that `value` was put with this revision, or that the key was deleted.
+    pub fn acknowledge(&mut self, key: Key, value: Option<Value>, revision: u64, now: Moment) -> Result<(), Violation> {
         match self.acknowledged.entry(key).or_default().insert(revision, (value, now)) {
             None => Ok(()),
             Some((other, _)) => {
-                let what = format!("puts of {other} and {value} to key {key} both have revision {revision}");
+                let what = format!("writes of {other:?} and {value:?} to key {key} both have revision {revision}");
                 Err(Invariant::AcknowledgedWrites.broken(what))
             }
         }
     }
 
+    /// A client asks for a delete, from now on it may happen.
+    pub fn may_be_deleted(&mut self, key: Key, by: OperationId) {
+        self.unsure.entry(key).or_default().insert(by);
+    }
+
+    /// It is known what came of it.
+    pub fn is_settled(&mut self, key: Key, by: OperationId) {
+        if let Some(unsure) = self.unsure.get_mut(&key) {
+            unsure.remove(&by);
+        }
+    }
+
+    /// Whether the key may be absent after this revision of it.
+    pub fn may_be_absent_after(&self, key: Key, revision: u64) -> bool {
+        let mut later = self.acknowledged.get(&key).into_iter().flat_map(|writes| writes.range(revision..));
+        revision == 0
+            || self.unsure.get(&key).is_some_and(|unsure| !unsure.is_empty())
+            || later.any(|(_, (value, _))| value.is_none())
+    }
+
     /// The highest revision of the key that was acknowledged by `moment`.
     pub fn revision_at(&self, key: Key, moment: Moment) -> u64 {
-        let puts = self.acknowledged.get(&key).into_iter().flatten();
-        puts.filter(|(_, (_, at))| *at <= moment).map(|(revision, _)| *revision).max().unwrap_or_default()
+        let writes = self.acknowledged.get(&key).into_iter().flatten();
+        writes.filter(|(_, (_, at))| *at <= moment).map(|(revision, _)| *revision).max().unwrap_or_default()
     }
 
     /// Each replica must hold it, when all have applied everything.
     pub fn check(&self, nodes: &BTreeMap<NodeId, Node>) -> Result<(), Violation> {
         let running = || nodes.iter().filter_map(|(id, node)| Some((id, node.running()?)));
-        for (&key, puts) in &self.acknowledged {
-            let Some((&revision, (value, _))) = puts.last_key_value() else { continue };
+        for (&key, writes) in &self.acknowledged {
+            let Some((&revision, &(value, _))) = writes.last_key_value() else { continue };
             for (id, found) in running().filter_map(|(id, running)| Some((id, find(running, key)?))) {
-                if found.is_none_or(|found| found != (revision, *value) && found.0 <= revision) {
+                let is_kept = match found {
+                    None => self.may_be_absent_after(key, revision),
+                    Some((at, found)) => at > revision || (at == revision && Some(found) == value),
+                };
+                if !is_kept {
                     let what = format!(
-                        "{value} was put to key {key} with revision {revision}, but node {id} holds {found:?} in the end"
+                        "{value:?} was written to key {key} with revision {revision}, but node {id} holds {found:?} in the \
+                         end"
                     );
                     return Err(Invariant::AcknowledgedWrites.broken(what));
                 }

@@ -50,7 +50,8 @@ impl Cluster {
         let must_have = Moment(self.now.0.saturating_sub(bound.as_nanos() as u64));
         let acknowledged = self.clients.acknowledged().revision_at(key, must_have);
         *self.counts.entry("stale reads").or_default() += 1;
-        if revision >= acknowledged {
+        let is_deleted = revision == 0 && self.clients.acknowledged().may_be_absent_after(key, acknowledged);
+        if revision >= acknowledged || is_deleted {
             return Ok(());
         }
         let what = format!(

@@ -5,6 +5,7 @@
 //! revisions: it follows from linearizability, costs nothing, and names the client. Stale reads may go back
 //! (docs/guarantees.md); how far is [`super::bounded_staleness`].
 
+use super::AcknowledgedWrites;
 use crate::history::{ClientId, Key};
 use crate::invariant::{Invariant, Violation};
 use std::collections::BTreeMap;
@@ -15,13 +16,23 @@ pub struct SessionMonotonicity {
 }
 
 impl SessionMonotonicity {
-    /// A client has read, or been told to have written, this revision of the key; zero where the key is absent.
+    /// A client has read, or been told to have written, this revision of the key.
     pub fn saw(&mut self, client: ClientId, key: Key, revision: u64) -> Result<(), Violation> {
         let before = self.seen.insert((client, key), revision).unwrap_or_default();
         if before <= revision {
             return Ok(());
         }
         let what = format!("client {client} saw revision {before} of key {key}, and then {revision}");
+        Err(Invariant::SessionMonotonicity.broken(what))
+    }
+
+    /// A client has found the key absent: there must be a delete that may have come after what it saw before.
+    pub fn saw_nothing(&self, client: ClientId, key: Key, writes: &AcknowledgedWrites) -> Result<(), Violation> {
+        let before = self.seen.get(&(client, key)).copied().unwrap_or_default();
+        if writes.may_be_absent_after(key, before) {
+            return Ok(());
+        }
+        let what = format!("client {client} saw revision {before} of key {key}, and then nothing");
         Err(Invariant::SessionMonotonicity.broken(what))
     }
 }
