@@ -20,6 +20,12 @@ use crate::time::{Moment, Stamp};
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A report that is not repeated for this long is forgotten, and with it the place among the moves that its shard took. A
+/// shard that is not settled reports ten times in that time. So what is left is a report that came late, after a newer one
+/// that said that all is well, or of a leader that is none any more.
+const REPORT_LIFE: Duration = Duration::from_secs(10);
 
 pub struct Controller {
     node: NodeId,
@@ -33,6 +39,8 @@ pub struct Controller {
 /// A shard's latest report, and when it was last acted upon.
 struct Reported {
     report: ShardReport,
+    /// When the controller first looked at it after it had come.
+    heard: Option<Moment>,
     acted: Option<Moment>,
     action: Option<Action>,
 }
@@ -75,11 +83,12 @@ impl Controller {
         // The same report again means that what was decided on it is under way, or was lost.
         let same = known.filter(|known| known.report == report);
         let (acted, action) = same.map_or((None, None), |known| (known.acted, known.action.clone()));
-        self.reports.insert(report.shard, Reported { report, acted, action });
+        self.reports.insert(report.shard, Reported { report, heard: None, acted, action });
     }
 
     pub fn run(&mut self, now: Moment, topology: &Topology, silence: &Silence, out: &mut ControlEffects) {
         self.propose(now, topology, silence, out);
+        self.reports.retain(|_, reported| now < *reported.heard.get_or_insert(now) + REPORT_LIFE);
         self.act(now, topology, silence, out);
         let left = |(shard, reported): (&ShardId, &Reported)| {
             topology.groups.get(shard).map_or(0, |group| plan::arriving(group, &reported.report))
@@ -192,7 +201,6 @@ mod tests {
     use crate::system::topology::tests::member;
     use crate::types::{ClusterId, Term};
     use ringfort_ring::ShardCount;
-    use std::time::Duration;
 
     const MINUTE: Duration = Duration::from_secs(60);
     const PERIOD: Duration = Duration::from_millis(500);
@@ -204,6 +212,8 @@ mod tests {
         detector: Detector,
         heartbeat: u64,
         silence: Silence,
+        /// What the shards' leaders repeat.
+        reports: BTreeMap<u32, ShardReport>,
         now: Moment,
     }
 
@@ -217,7 +227,8 @@ mod tests {
             let controller = Controller::new(NodeId(1), ControlConfig { moves: 2, ..ControlConfig::default() });
             let detector = Detector::new(PERIOD);
             let silence = Silence::default();
-            let mut scene = Scene { topology, controller, detector, heartbeat: 0, silence, now };
+            let reports = BTreeMap::new();
+            let mut scene = Scene { topology, controller, detector, heartbeat: 0, silence, reports, now };
             scene.place();
             scene
         }
@@ -246,13 +257,14 @@ mod tests {
                 let liveness = others().filter_map(|node| Some((node, self.detector.liveness(node, self.now)?)));
                 self.silence.tell(self.now, liveness.collect());
             }
+            self.reports.values().for_each(|report| self.controller.learn(report.clone()));
             let mut out = ControlEffects::default();
             self.controller.run(self.now, &self.topology, &self.silence, &mut out);
             out
         }
 
         fn report(&mut self, shard: u32, voters: &[ReplicaId], learners: &[ReplicaId]) {
-            self.controller.learn(ShardReport {
+            let report = ShardReport {
                 shard: ShardId(shard),
                 leader: voters[0],
                 term: Term(2),
@@ -262,7 +274,8 @@ mod tests {
                 learners: learners.to_vec(),
                 caught_up: voters.to_vec(),
                 confirmed: voters.to_vec(),
-            });
+            };
+            self.reports.insert(shard, report);
         }
     }
 
@@ -338,5 +351,25 @@ mod tests {
         assert_eq!(scene.after(MINUTE, &[2, 3]).steps, [], "two are on their way");
         assert_eq!(scene.after(MINUTE, &[3]).steps, [], "one of each learners is heard");
         assert_eq!(scene.after(MINUTE, &[]).steps, []);
+    }
+
+    #[test]
+    fn a_report_that_is_not_repeated_gives_up_its_place_among_the_moves() {
+        let mut scene = Scene::new(3);
+        for shard in 0..3 {
+            scene.report(shard, &[ReplicaId::new(NodeId(1), shard + 1)], &[]);
+        }
+        // Two are moving, as many as may.
+        for shard in 0..2 {
+            let (learner, voter) = (ReplicaId::new(NodeId(2), shard + 1), ReplicaId::new(NodeId(1), shard + 1));
+            scene.report(shard, &[voter], &[learner]);
+        }
+        let waits = |steps: &[StepRequest]| steps.iter().all(|step| step.shard != ShardId(2));
+        assert!(waits(&scene.after(MINUTE, &[2, 3]).steps));
+        assert!(waits(&scene.after(MINUTE, &[2, 3]).steps), "for as long as they say that they move");
+        // They have settled, and what they said then was lost, or overtaken by what they had said before.
+        scene.reports.retain(|shard, _| *shard == 2);
+        assert!(waits(&scene.after(REPORT_LIFE / 2, &[2, 3]).steps));
+        assert!(!waits(&scene.after(REPORT_LIFE, &[2, 3]).steps));
     }
 }

@@ -12,7 +12,7 @@
 //! Leaders of shards report how their membership stands to the leader of the system shard. Its controller (`controller.rs`)
 //! compares that with what the topology wants and answers with one step at a time ([`plan`]). It keeps nothing that it
 //! could not learn again, so that a new system leader goes on where the old one stopped: reports of shards that are not
-//! settled are repeated.
+//! settled are repeated, and one that is not repeated is soon forgotten.
 //!
 //! A node that is not in the latest topology is no member any more. It goes on calling the others, who answer with that
 //! topology; so it learns its fate however long it was away.
