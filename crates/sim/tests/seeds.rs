@@ -33,6 +33,7 @@ const FOUND: [(u64, &str); 13] = [
         "a node skipped an eventual write for a later one, refused that for its clock, and the only disk that had it was lost",
     ),
     (1729, "the same"),
+    (7248, "a report that came late took a place among the moves for ever"),
 ];
 
 #[test]
