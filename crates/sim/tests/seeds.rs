@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Seeds that once failed, and what went wrong. A seed's run changes with the product and the simulator: where one line
 /// brings a bug back, it is also one of those that are planted (`ringfort_core::mutation`).
-const FOUND: [(u64, &str); 13] = [
+const FOUND: [(u64, &str); 14] = [
     (2900, "a topology could not be saved, and after a restart an older one had a newer replica deleted, a voter"),
     (
         39,
