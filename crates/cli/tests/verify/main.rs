@@ -4,30 +4,26 @@
 //! workload, checker, drawing, exit code. Ringfort itself, with a node that is killed, is among the tests of clusters.
 
 mod faulty;
+#[path = "../cluster/support/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "shared with the tests of clusters, which need other parts of it")]
+mod support;
 
 use faulty::{Bug, FaultyStore};
 use serde_json::Value;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use support::{came_about, program, text};
 use tempfile::TempDir;
-
-/// How long a server has to begin to listen.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs a short `ringfort verify` in a directory.
 fn verify(directory: &Path, peer: &str, endpoint: &str, more: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ringfort"))
+    program()
         .current_dir(directory)
         .args(["verify", "--duration=2s", "--rate=2000", "--clients=8", "--against", peer, "--endpoints", endpoint])
         .args(more)
         .output()
         .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn pages(directory: &Path) -> Vec<String> {
@@ -108,13 +104,13 @@ fn a_store_without_bugs_is_not_accused() {
 #[test]
 fn ctrl_c_ends_the_run_with_a_verdict_and_without_keys() {
     let store = FaultyStore::start(Bug::None);
-    let verify = Command::new(env!("CARGO_BIN_EXE_ringfort"))
+    let verify = program()
         .args(["verify", "--duration=5m", "--against=redis", "-o", "json", "--endpoints", &store.endpoint])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_until("keys are written", || store.keys() > 0);
+    assert!(came_about(|| store.keys() > 0), "no keys are written");
     assert!(Command::new("kill").args(["-INT", &verify.id().to_string()]).status().unwrap().success());
     let report = clean(&verify.wait_with_output().unwrap());
     assert!(report["seconds"].as_f64().unwrap() < 60.0, "{report}");
@@ -142,15 +138,6 @@ fn clean(output: &Output) -> Value {
     report
 }
 
-#[track_caller]
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// A server of another project, killed when it is dropped.
 struct Server {
     process: Child,
@@ -168,7 +155,7 @@ impl Server {
         match command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
             Ok(process) => {
                 let endpoint = format!("127.0.0.1:{port}");
-                wait_until("it listens", || TcpStream::connect(&endpoint).is_ok());
+                assert!(came_about(|| TcpStream::connect(&endpoint).is_ok()), "{program} does not listen");
                 Some(Server { process, endpoint, _directory: directory })
             }
             Err(error) => {

@@ -226,7 +226,7 @@ impl Shard {
         self.keys[key].operations.push(operation);
         let is_write = !matches!(operation.kind, Kind::Get { .. });
         if is_write && matches!(operation.ending, Ending::Answered(_)) {
-            self.service.acknowledge(begun);
+            self.service.acknowledge(begun, Instant::now());
         }
     }
 
@@ -237,8 +237,7 @@ impl Shard {
 
 impl Service {
     /// A write that began at `begun` is acknowledged.
-    fn acknowledge(&mut self, begun: Instant) {
-        let now = Instant::now();
+    fn acknowledge(&mut self, begun: Instant, now: Instant) {
         self.longest_gap = self.longest_gap.max(now.saturating_duration_since(self.last));
         self.last = now;
         self.last_begun = self.last_begun.max(Some(begun));
@@ -286,13 +285,14 @@ mod tests {
     #[test]
     fn a_gap_is_the_longest_time_between_acknowledgements() {
         let mut service = shard().service;
-        let pause = Duration::from_millis(20);
-        std::thread::sleep(2 * pause);
-        service.acknowledge(Instant::now());
-        std::thread::sleep(pause / 2);
-        service.acknowledge(Instant::now());
-        assert!(service.longest_gap >= 2 * pause && service.longest_gap < service.last.elapsed() + 100 * pause);
-        assert!(service.last_begun.is_some());
+        let start = service.last;
+        let after = |milliseconds| start + Duration::from_millis(milliseconds);
+        service.acknowledge(after(10), after(40));
+        service.acknowledge(after(30), after(50));
+        assert_eq!((service.longest_gap, service.last), (Duration::from_millis(40), after(50)));
+        // The latest to begin may be acknowledged before another one.
+        service.acknowledge(after(20), after(60));
+        assert_eq!(service.last_begun, Some(after(30)));
     }
 
     #[test]
