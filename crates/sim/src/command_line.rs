@@ -3,6 +3,7 @@
 //! The one place of this crate that reads a real clock, to say how fast the simulation is.
 
 use crate::cluster::Case;
+use crate::focus::Focus;
 use crate::gate;
 use crate::minimise::{Minimised, minimise};
 use crate::options::Options;
@@ -18,8 +19,18 @@ use std::time::Duration;
 /// Runs Ringfort's cluster, clients and faults on simulated time. A seed decides everything.
 #[derive(Parser, Clone, PartialEq, Eq, Debug)]
 #[command(name = "ringfort-sim", version)]
-#[group(required = true, multiple = false)]
 pub struct Arguments {
+    #[command(flatten)]
+    task: Task,
+    /// Narrow the options of every seed to this; without it, each seed draws its focus
+    #[arg(long, value_name = "FOCUS")]
+    focus: Option<Focus>,
+}
+
+/// What to run, one of these.
+#[derive(clap::Args, Clone, PartialEq, Eq, Debug)]
+#[group(required = true, multiple = false)]
+struct Task {
     /// Run one seed, and print its options first
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -50,15 +61,16 @@ pub fn main(run: impl Run) -> ExitCode {
     let started = std::time::Instant::now();
     let elapsed = || started.elapsed();
     let mut out = io::stdout();
-    let summary = match Arguments::parse() {
-        Arguments { fingerprints: Some(seeds), .. } => return print_fingerprints(seeds, &run),
-        Arguments { speed: Some(seeds), .. } => return measure_speed(seeds, &run, &elapsed),
-        Arguments { mutations: true, .. } => return find_planted(),
-        Arguments { minimise: Some(seed), .. } => return minimise_seed(seed),
-        Arguments { seed: Some(seed), .. } => run_seed(seed, &run, &elapsed, &mut out),
-        Arguments { seeds, .. } => {
+    let Arguments { task, focus } = Arguments::parse();
+    let summary = match task {
+        Task { fingerprints: Some(seeds), .. } => return print_fingerprints(seeds, focus, &run),
+        Task { speed: Some(seeds), .. } => return measure_speed(seeds, focus, &run, &elapsed),
+        Task { mutations: true, .. } => return find_planted(),
+        Task { minimise: Some(seed), .. } => return minimise_seed(seed, focus),
+        Task { seed: Some(seed), .. } => run_seed(seed, focus, &run, &elapsed, &mut out),
+        Task { seeds, .. } => {
             let seeds = seeds.expect("one of the two is required");
-            run_seeds(seeds, PROGRESS_EVERY, &run, &elapsed, &mut out)
+            run_seeds(seeds, focus, PROGRESS_EVERY, &run, &elapsed, &mut out)
         }
     };
     match summary {
@@ -68,17 +80,17 @@ pub fn main(run: impl Run) -> ExitCode {
     }
 }
 
-fn print_fingerprints(seeds: Range<u64>, run: &impl Run) -> ExitCode {
+fn print_fingerprints(seeds: Range<u64>, focus: Option<Focus>, run: &impl Run) -> ExitCode {
     for seed in seeds {
-        println!("{seed} {:016x}", run_caught(Options::sample(seed), run).fingerprint);
+        println!("{seed} {:016x}", run_caught(Focus::options_of(seed, focus), run).fingerprint);
     }
     ExitCode::SUCCESS
 }
 
-fn measure_speed(seeds: Range<u64>, run: &impl Run, elapsed: &dyn Fn() -> Duration) -> ExitCode {
+fn measure_speed(seeds: Range<u64>, focus: Option<Focus>, run: &impl Run, elapsed: &dyn Fn() -> Duration) -> ExitCode {
     let (mut simulated, mut operations, count) = (Duration::ZERO, 0, seeds.end - seeds.start);
     for seed in seeds {
-        let outcome = run_caught(Options { nodes: 5, joins: 0, shards: 8, ..Options::sample(seed) }, run);
+        let outcome = run_caught(Options { nodes: 5, joins: 0, shards: 8, ..Focus::options_of(seed, focus) }, run);
         simulated += outcome.simulated;
         operations += outcome.operations;
     }
@@ -90,8 +102,9 @@ fn measure_speed(seeds: Range<u64>, run: &impl Run, elapsed: &dyn Fn() -> Durati
 /// Cases that minimising may run.
 const MOST_RUNS: u32 = 600;
 
-fn minimise_seed(seed: u64) -> ExitCode {
-    let Some(Minimised { case, before, replay, runs }) = minimise(Case::of(Options::sample(seed)), MOST_RUNS) else {
+fn minimise_seed(seed: u64, focus: Option<Focus>) -> ExitCode {
+    let case = Case::of(Focus::options_of(seed, focus));
+    let Some(Minimised { case, before, replay, runs }) = minimise(case, MOST_RUNS) else {
         println!("seed {seed} does not fail");
         return ExitCode::SUCCESS;
     };
@@ -143,8 +156,11 @@ mod tests {
     #[test]
     fn one_seed_or_a_range() {
         use clap::error::ErrorKind;
-        assert_eq!(parse(&["--seed", "7"]).map(|arguments| arguments.seed), Ok(Some(7)));
-        assert_eq!(parse(&["--seeds", "5..9"]).map(|arguments| arguments.seeds), Ok(Some(5..9)));
+        assert_eq!(parse(&["--seed", "7"]).map(|arguments| arguments.task.seed), Ok(Some(7)));
+        assert_eq!(parse(&["--seeds", "5..9"]).map(|arguments| arguments.task.seeds), Ok(Some(5..9)));
+        let focus = parse(&["--seeds", "5..9", "--focus", "slow-disks"]).map(|arguments| arguments.focus);
+        assert_eq!(focus, Ok(Some(Focus::SlowDisks)));
+        assert_eq!(parse(&["--focus", "slow-disks"]), Err(ErrorKind::MissingRequiredArgument));
         assert_eq!(parse(&[]), Err(ErrorKind::MissingRequiredArgument));
         assert_eq!(parse(&["--seed", "7", "--seeds", "5..9"]), Err(ErrorKind::ArgumentConflict));
         for wrong in ["9", "9..5", "5..5", "a..b", "..5", "1...5"] {

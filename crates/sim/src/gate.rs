@@ -1,46 +1,19 @@
 //! The gate of planted bugs: the simulator must find each, within a stated number of seeds.
 //!
 //! A simulator that finds nothing may be of no use; one that finds what was planted has its invariants, its faults and its
-//! checkers at work. Each bug is looked for from seed 0 on, in the runs that everybody gets from [`Options::sample`]; some
-//! need a [`Focus`], which turns off what hides them or turns on what they need. A bug may also be looked for by one
+//! checkers at work. Each bug is looked for from seed 0 on, in the runs that [`Options::sample`](crate::options::Options::sample) gives;
+//! some need a [`Focus`], which turns off what hides them or turns on what they need. A bug may also be looked for by one
 //! invariant alone, with the earlier ones that would find it ignored: so those that come last are seen to work too.
 
 use crate::cluster::{Case, Without, run_case};
+use crate::focus::Focus;
 use crate::invariant::{Invariant, Violation};
-use crate::options::{Episodes, Faults, Options, ReadMode};
 use crate::seeds::caught;
 use ringfort_core::mutation::Mutation;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
-
-/// What a search narrows the options to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Focus {
-    /// Everything, as sampled.
-    None,
-    /// Partitions that heal when there may be two leaders, and busy clients of two keys that are never
-    /// deleted. Nothing else goes wrong.
-    Partitions(ReadMode),
-    /// Nodes that hear two groups that do not hear each other, and then restart or stall. Nothing else goes wrong.
-    Bridges,
-    /// Clients put for a few seconds into many shards, then a node finds its disk damaged. Nothing else goes wrong.
-    Damage,
-    /// Leadership is handed over all the time, over links that lose one direction; busy clients of two keys that are never
-    /// deleted. Nothing else goes wrong.
-    HandOvers,
-    /// Clusters that begin with one node, which crashes all the time and is slow to sync.
-    GrowingFromOne,
-    /// Nodes come and go all the time, crash, and do not hear each other.
-    Moving,
-    /// Nodes come and go all the time, while leaders stand still, are not heard and hand over. Nothing else goes wrong.
-    Removals,
-    /// Busy clients of one shard, whose nodes crash so often that they get its snapshots, on disks that are slow to sync.
-    Snapshots,
-}
 
 /// A bug to be found.
 #[derive(Clone, Debug)]
@@ -61,114 +34,21 @@ pub struct Finding {
     pub found: Option<(u64, Violation)>,
 }
 
-impl Focus {
-    pub fn narrow(self, sampled: Options) -> Options {
-        let episodes = |gap: RangeInclusive<u64>, length: RangeInclusive<u64>| {
-            let range = |range: RangeInclusive<u64>| {
-                Duration::from_millis(*range.start())..=Duration::from_millis(*range.end())
-            };
-            Some(Episodes { gap: range(gap), length: range(length) })
-        };
-        let quiet = |sampled: Options, faults: Faults| Options {
-            nodes: sampled.nodes.max(3),
-            joins: 0,
-            zones: 1,
-            operations: 0,
-            replace_after: Duration::from_secs(3600),
-            faults,
-            ..sampled
-        };
-        match self {
-            Focus::None => sampled,
-            Focus::Partitions(read_mode) => {
-                let partitions = episodes(300..=2_000, 450..=1_200);
-                let mut options = Options {
-                    read_mode,
-                    clients: 10,
-                    keys: 2,
-                    put_permille: 300,
-                    delete_permille: 0,
-                    think_time: Duration::ZERO..=Duration::from_millis(5),
-                    request_timeout: Duration::from_millis(120),
-                    ..quiet(sampled, Faults { partitions, ..Faults::none() })
-                };
-                (options.link.duplicate_permille, options.link.straggle_permille) = (500, 20);
-                options
-            }
-            Focus::Damage => Options {
-                shards: 8,
-                clients: 10,
-                put_permille: 900,
-                think_time: Duration::ZERO..=Duration::from_millis(20),
-                duration: Duration::from_secs(5),
-                ..quiet(sampled, Faults { corruption: true, ..Faults::none() })
-            },
-            Focus::Bridges => quiet(sampled, Faults { bridges: episodes(300..=1_000, 500..=1_500), ..Faults::none() }),
-            Focus::HandOvers => {
-                let one_way_cuts = episodes(100..=1_000, 100..=1_000);
-                let handovers = episodes(100..=500, 0..=0);
-                Options {
-                    clients: 10,
-                    keys: 2,
-                    put_permille: 300,
-                    delete_permille: 0,
-                    think_time: Duration::ZERO..=Duration::from_millis(5),
-                    ..quiet(sampled, Faults { one_way_cuts, handovers, ..Faults::none() })
-                }
-            }
-            Focus::GrowingFromOne => {
-                let mut options = Options { nodes: 1, joins: 2, shards: 8, ..sampled };
-                options.faults.crashes = episodes(300..=1_000, 10..=300);
-                options.faults.crashes_midway = episodes(300..=1_000, 10..=300);
-                options.faults.slow_disks = episodes(100..=500, 1_000..=2_000);
-                options
-            }
-            Focus::Snapshots => {
-                let (crashes, slow_disks) = (episodes(300..=1_000, 500..=1_500), episodes(100..=500, 1_000..=3_000));
-                Options {
-                    shards: 1,
-                    clients: 10,
-                    put_permille: 900,
-                    think_time: Duration::ZERO..=Duration::from_millis(5),
-                    slow_sync: Duration::from_millis(500)..=Duration::from_millis(2_000),
-                    ..quiet(sampled, Faults { crashes, slow_disks, ..Faults::none() })
-                }
-            }
-            Focus::Removals => {
-                let faults = Faults {
-                    one_way_cuts: episodes(300..=1_000, 300..=2_000),
-                    stalls: episodes(100..=500, 500..=2_000),
-                    handovers: episodes(100..=500, 0..=0),
-                    ..Faults::none()
-                };
-                Options { nodes: 4, joins: 2, operations: 20, shards: 8, moves: 8, ..quiet(sampled, faults) }
-            }
-            Focus::Moving => {
-                let mut options = Options { nodes: 4, joins: 2, operations: 20, shards: 8, moves: 8, ..sampled };
-                options.faults.crashes = episodes(300..=1_000, 100..=1_000);
-                options.faults.partitions = episodes(300..=1_000, 300..=1_500);
-                options
-            }
-        }
-    }
-}
-
 /// All searches that the gate makes: each bug as it is found first, then some that are found only by what comes later.
 pub fn searches() -> Vec<Search> {
     use Invariant::*;
     use Mutation::*;
     let search = |mutation, focus, ignored| Search { mutation, focus, ignored, seeds: 400 };
-    let (lease, quorum) = (Focus::Partitions(ReadMode::Lease), Focus::Partitions(ReadMode::Quorum));
     vec![
         search(AcknowledgeBeforeSync, Focus::None, &[]),
         search(VoteAtBoot, Focus::Bridges, &[]),
         search(ForgetVote, Focus::None, &[]),
-        search(SpeakBeforeVote, Focus::GrowingFromOne, &[]),
+        search(SpeakBeforeVote, Focus::FromOneNode, &[]),
         search(ServeAsDeposedLeader, Focus::None, &[]),
         search(ServeBeforeTermStart, Focus::HandOvers, &[]),
-        search(LeaseFromEcho, lease, &[]),
+        search(LeaseFromEcho, Focus::Partitions, &[]),
         search(KeepLeaseOnTransfer, Focus::HandOvers, &[]),
-        search(ReuseReadContext, quorum, &[]),
+        search(ReuseReadContext, Focus::QuorumReads, &[]),
         search(StaleWithoutBound, Focus::None, &[]),
         search(FreshBeforeTermStart, Focus::None, &[]),
         search(CatchUpTicks, Focus::Bridges, &[]),
@@ -194,7 +74,7 @@ pub fn searches() -> Vec<Search> {
             Focus::None,
             &[DurableLog, LeaderCompleteness, StateMachineSafety, BoundedStaleness, SessionMonotonicity],
         ),
-        search(ServeAsDeposedLeader, lease, &[LeaseExclusivity]),
+        search(ServeAsDeposedLeader, Focus::Partitions, &[LeaseExclusivity]),
         search(ServeBeforeTermStart, Focus::None, &[Linearizability]),
         search(ApplyDifferently, Focus::None, &[StateMachineSafety]),
         search(PublishBeforeCommit, Focus::Moving, &[BoundedRecovery]),
@@ -206,7 +86,7 @@ impl Search {
     /// The run of a seed.
     pub fn case(&self, seed: u64) -> Case {
         Case {
-            options: self.focus.narrow(Options::sample(seed)),
+            options: self.focus.options(seed),
             mutation: self.mutation,
             without: Without::default(),
             ignored: self.ignored.iter().copied().collect::<BTreeSet<_>>(),
@@ -264,22 +144,5 @@ impl fmt::Display for Table<'_> {
             writeln!(f, "| {mutation:?} | {focus} | {} | {by} | {after} | {seeds} |", ignored.join(", "))?;
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for Focus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Focus::None => "",
-            Focus::Partitions(ReadMode::Lease) => "partitions",
-            Focus::Partitions(ReadMode::Quorum) => "partitions, quorum reads",
-            Focus::Damage => "damage",
-            Focus::Bridges => "bridges",
-            Focus::HandOvers => "hand-overs",
-            Focus::GrowingFromOne => "from one node",
-            Focus::Snapshots => "snapshots",
-            Focus::Removals => "many moves, stalls, cuts and hand-overs",
-            Focus::Moving => "many moves, crashes and partitions",
-        })
     }
 }

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`random`], [`agenda`], [`clock`], [`trace`] | chance, time, clocks that lie, and the proof that nothing else decided |
 //! | [`network`] | messages that are late, lost, doubled and overtaken |
-//! | [`options`] | from a seed to a cluster, a workload and its faults |
+//! | [`options`], [`focus`] | from a seed to a cluster, a workload and its faults |
 //! | [`cluster`] | nodes that run the real core, clients, and the faults that happen to them |
 //! | [`invariant`] | what must hold, with sources; the checks are in `cluster/invariants`, a file each |
 //! | [`history`], [`linearizability`] | what clients saw, and whether it may be |
@@ -22,6 +22,7 @@ pub mod agenda;
 pub mod clock;
 pub mod cluster;
 pub mod command_line;
+pub mod focus;
 pub mod gate;
 pub mod history;
 pub mod invariant;

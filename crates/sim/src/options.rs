@@ -7,6 +7,7 @@
 //! Each option draws from a stream of its own name, so that an option added later leaves the others of an old seed as
 //! they were.
 
+use crate::focus::Focus;
 use crate::network::Link;
 use crate::random::Random;
 use std::fmt;
@@ -116,6 +117,8 @@ const SUFFERING_SECONDS: RangeInclusive<u64> = 30..=45;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     pub seed: u64,
+    /// What the options were narrowed to.
+    pub focus: Focus,
     /// Nodes at the start, 1 to 5.
     pub nodes: usize,
     /// Nodes that join during the run.
@@ -161,6 +164,7 @@ impl Options {
         let between = |name: &str, range| root.fork(name).between(range);
         Options {
             seed,
+            focus: Focus::None,
             nodes: *root.fork("nodes").pick_weighted(&[(1, 1), (1, 2), (6, 3), (1, 4), (3, 5)]),
             joins: *root.fork("joins").pick_weighted(&[(5, 0), (3, 1), (2, 2)]),
             zones: *root.fork("zones").pick(&[1, 3]),
@@ -262,6 +266,7 @@ impl fmt::Display for Options {
         let Options { link, faults, .. } = self;
         let mut line = |name: &str, value: fmt::Arguments<'_>| writeln!(f, "{name:<16} {value}");
         line("seed", format_args!("{}", self.seed))?;
+        line("focus", format_args!("{}", self.focus))?;
         line("duration", format_args!("{:?} simulated", self.duration))?;
         line("nodes", format_args!("{}, and {} joining", self.nodes, self.joins))?;
         line("zones", format_args!("{}", self.zones))?;
@@ -381,7 +386,7 @@ mod tests {
     #[test]
     fn options_are_printed_one_a_line_seed_first() {
         let printed = Options::sample(17).to_string();
-        assert!(printed.starts_with("seed             17\nduration "), "{printed}");
+        assert!(printed.starts_with("seed             17\nfocus            none\nduration "), "{printed}");
         assert!(printed.lines().all(|line| line.len() > 17 && line.as_bytes()[16] == b' '), "{printed}");
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! The reader of a failure needs one thing, the command that repeats it, and gets it as a line of its own.
 
+use crate::focus::Focus;
 use crate::invariant::{Invariant, Violation};
 use crate::options::Options;
 use std::collections::BTreeMap;
@@ -52,7 +53,7 @@ impl<F: Fn(Options) -> Outcome + Sync> Run for F {}
 /// How many seeds of a range run at the same time.
 pub const SEEDS_AT_A_TIME: usize = 2;
 
-/// Runs one seed. Prints its options first, the fingerprint, what failed if it did, and the summary.
+/// Runs one seed, under the focus given or else the one that it draws. Prints its options first, the fingerprint, what failed if it did, and the summary.
 ///
 /// `elapsed` is the real time since the start.
 ///
@@ -61,21 +62,22 @@ pub const SEEDS_AT_A_TIME: usize = 2;
 /// Only those of `out`.
 pub fn run_seed(
     seed: u64,
+    focus: Option<Focus>,
     run: &impl Run,
     elapsed: &dyn Fn() -> Duration,
     out: &mut impl Write,
 ) -> io::Result<Summary> {
-    let options = Options::sample(seed);
+    let options = Focus::options_of(seed, focus);
     writeln!(out, "{options}")?;
     out.flush()?;
     let outcome = run_caught(options, run);
     let mut summary = Summary::default();
     writeln!(out, "fingerprint      {:016x}", outcome.fingerprint)?;
-    summary.add(seed, outcome, out)?;
+    summary.add(seed, focus, outcome, out)?;
     summary.finish(elapsed, out)
 }
 
-/// Runs all seeds of the range. Prints failures, a line of progress after every `progress_every` seeds, and the summary.
+/// Runs all seeds of the range, under the focus given or else the one that each draws. Prints failures, a line of progress after every `progress_every` seeds, and the summary.
 ///
 /// `elapsed` is the real time since the start.
 ///
@@ -84,6 +86,7 @@ pub fn run_seed(
 /// Only those of `out`; the rest of the range is given up.
 pub fn run_seeds(
     seeds: Range<u64>,
+    focus: Option<Focus>,
     progress_every: u64,
     run: &impl Run,
     elapsed: &dyn Fn() -> Duration,
@@ -100,7 +103,7 @@ pub fn run_seeds(
                     if seed >= end {
                         return;
                     }
-                    if outcome_tx.send((seed, run_caught(Options::sample(seed), run))).is_err() {
+                    if outcome_tx.send((seed, run_caught(Focus::options_of(seed, focus), run))).is_err() {
                         return; // nobody reads what we print any more
                     }
                 }
@@ -117,7 +120,7 @@ pub fn run_seeds(
                     None => early.extend([outcome_rx.recv().expect("threads send one outcome a seed")]),
                 }
             };
-            summary.add(seed, outcome, out)?;
+            summary.add(seed, focus, outcome, out)?;
             if summary.seeds.is_multiple_of(progress_every) && seed + 1 < seeds.end {
                 writeln!(out, "... {summary}", summary = Summary { elapsed: elapsed(), ..summary.clone() })?;
                 out.flush()?;
@@ -149,7 +152,7 @@ pub fn caught(run: impl FnOnce() -> Outcome) -> Outcome {
 }
 
 impl Summary {
-    fn add(&mut self, seed: u64, outcome: Outcome, out: &mut impl Write) -> io::Result<()> {
+    fn add(&mut self, seed: u64, focus: Option<Focus>, outcome: Outcome, out: &mut impl Write) -> io::Result<()> {
         self.seeds += 1;
         self.simulated += outcome.simulated;
         self.operations += outcome.operations;
@@ -158,7 +161,7 @@ impl Summary {
         }
         let Some(failure) = outcome.failure else { return Ok(()) };
         self.failed.push(seed);
-        writeln!(out, "\nseed {seed} failed: {failure}\nto run it again:\n  {}\n", command(seed))?;
+        writeln!(out, "\nseed {seed} failed: {failure}\nto run it again:\n  {}\n", command(seed, focus))?;
         out.flush()
     }
 
@@ -175,8 +178,9 @@ impl Summary {
 }
 
 /// What a shell needs to run a seed again.
-fn command(seed: u64) -> String {
-    format!("cargo run --release -p {} -- --seed {seed}", env!("CARGO_PKG_NAME"))
+fn command(seed: u64, focus: Option<Focus>) -> String {
+    let focus = focus.map(|focus| format!(" --focus {focus}")).unwrap_or_default();
+    format!("cargo run --release -p {} -- --seed {seed}{focus}", env!("CARGO_PKG_NAME"))
 }
 
 impl fmt::Display for Summary {
@@ -229,7 +233,7 @@ to run it again:
 2 of 8 seeds failed, 70 s simulated in 2.0 s (35 s a second), 700 operations, 87 a seed
 ";
         let mut out = Vec::new();
-        let summary = run_seeds(0..8, 4, &toy, &|| Duration::from_secs(2), &mut out).unwrap();
+        let summary = run_seeds(0..8, None, 4, &toy, &|| Duration::from_secs(2), &mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), expected);
         assert_eq!(summary.failed, [3, 5]);
     }
@@ -237,14 +241,21 @@ to run it again:
     #[test]
     fn single_seed_prints_its_options_first() {
         let mut out = Vec::new();
-        run_seed(7, &toy, &|| Duration::from_secs(1), &mut out).unwrap();
+        run_seed(7, Some(Focus::SlowDisks), &toy, &|| Duration::from_secs(1), &mut out).unwrap();
         let out = String::from_utf8(out).unwrap();
         let expected = format!(
             "{}\nfingerprint      0000000000000007\n{}\n",
-            Options::sample(7),
+            Focus::SlowDisks.options(7),
             "0 of 1 seeds failed, 10 s simulated in 1.0 s (10 s a second), 100 operations, 100 a seed"
         );
         assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn a_failed_seed_tells_the_focus_that_was_chosen() {
+        let mut out = Vec::new();
+        run_seed(3, Some(Focus::SlowDisks), &toy, &|| Duration::ZERO, &mut out).unwrap();
+        assert!(String::from_utf8(out).unwrap().contains("-- --seed 3 --focus slow-disks\n"));
     }
 
     #[test]
@@ -258,14 +269,14 @@ to run it again:
                 Ok(())
             }
         }
-        let result = run_seeds(0..u64::MAX, 1, &toy, &|| Duration::ZERO, &mut Closed);
+        let result = run_seeds(0..u64::MAX, None, 1, &toy, &|| Duration::ZERO, &mut Closed);
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]
     fn empty_range_is_a_summary() {
         let mut out = Vec::new();
-        run_seeds(4..4, 1, &toy, &|| Duration::ZERO, &mut out).unwrap();
+        run_seeds(4..4, None, 1, &toy, &|| Duration::ZERO, &mut out).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "0 of 0 seeds failed, 0 s simulated in 0.0 s, 0 operations, 0 a seed\n"

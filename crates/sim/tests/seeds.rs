@@ -39,7 +39,7 @@ const FOUND: [(u64, &str); 14] = [
 #[test]
 fn two_hundred_seeds_are_clean() {
     let mut printed = Vec::new();
-    let summary = run_seeds(0..200, 100, &run, &|| Duration::ZERO, &mut printed).unwrap();
+    let summary = run_seeds(0..200, None, 100, &run, &|| Duration::ZERO, &mut printed).unwrap();
     println!("{}", String::from_utf8_lossy(&printed));
     assert_eq!(summary.failed, [0; 0]);
 }

@@ -6,6 +6,7 @@
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
 use ringfort_sim::agenda::Agenda;
+use ringfort_sim::focus::Focus;
 use ringfort_sim::history::{Action, ClientId, History, Key, OperationId, Value};
 use ringfort_sim::invariant::Invariant;
 use ringfort_sim::linearizability;
@@ -197,7 +198,8 @@ fn run(seed_options: Options, bug: Bug) -> Outcome {
 /// The failed seeds out of 60, and what was printed.
 fn failed_of_60(bug: Bug) -> (usize, String) {
     let mut out = Vec::new();
-    let summary = run_seeds(0..60, 30, &|options| run(options, bug), &|| Duration::ZERO, &mut out).unwrap();
+    let summary =
+        run_seeds(0..60, Some(Focus::None), 30, &|options| run(options, bug), &|| Duration::ZERO, &mut out).unwrap();
     (summary.failed.len(), String::from_utf8(out).unwrap())
 }
 

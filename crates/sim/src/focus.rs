@@ -1,0 +1,215 @@
+//! A focus narrows what a seed sampled to the few faults that a kind of bug needs, and turns off what hides them.
+//!
+//! A run without a focus is as [`Options::sample`] says. Some mixes are so rare there that they need a focus of their
+//! own to happen at all: three nodes whose disks are slow at the same time as the nodes stall, say. Which focus a seed has
+//! is drawn from the seed ([`Focus::of_seed`]), or chosen on the command line (`--focus`). The gate of planted bugs
+//! chooses one for each bug.
+
+use crate::network::Link;
+use crate::options::{Episodes, Faults, Options, ReadMode};
+use crate::random::Random;
+use clap::ValueEnum;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// What a run is about. The names on the command line and in tables are those of [`ValueEnum`].
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub enum Focus {
+    /// Everything, as sampled
+    None,
+    /// Partitions that heal when there may be two leaders, and busy clients of two keys that are never deleted. Nothing
+    /// else goes wrong
+    Partitions,
+    /// The same, and reads need a round of messages each
+    QuorumReads,
+    /// Nodes that hear two groups that do not hear each other, and then restart or stall. Nothing else goes wrong
+    Bridges,
+    /// Clients put for a few seconds into many shards, then a node finds its disk damaged. Nothing else goes wrong
+    Damage,
+    /// Leadership is handed over all the time, over links that lose one direction; busy clients of two keys that are
+    /// never deleted. Nothing else goes wrong
+    HandOvers,
+    /// Clusters that begin with one node, which crashes all the time and is slow to sync
+    FromOneNode,
+    /// Nodes come and go all the time, crash, and do not hear each other
+    Moving,
+    /// Nodes come and go all the time, while leaders stand still, are not heard and hand over. Nothing else goes wrong
+    Removals,
+    /// Busy clients of one shard, whose nodes crash so often that they get its snapshots, on disks that are slow to sync
+    Snapshots,
+    /// Three nodes whose disks take longer to sync than a heartbeat, and which stall meanwhile; in half of the runs each
+    /// with bridges, flapping links and partitions. Messages are quick and none is lost
+    SlowDisks,
+}
+
+/// How often a run that nobody chose a focus for has which.
+const SHARES: [(u32, Focus); 1] = [(1, Focus::None)];
+
+impl Focus {
+    /// The focus that the seed itself draws.
+    pub fn of_seed(seed: u64) -> Focus {
+        *Random::new(seed).fork("focus").pick_weighted(&SHARES)
+    }
+
+    /// The options of a seed under the focus that was chosen, or else under the one that the seed draws.
+    pub fn options_of(seed: u64, chosen: Option<Focus>) -> Options {
+        chosen.unwrap_or_else(|| Focus::of_seed(seed)).options(seed)
+    }
+
+    /// The options of a seed under this focus.
+    pub fn options(self, seed: u64) -> Options {
+        Options { focus: self, ..self.narrow(Options::sample(seed)) }
+    }
+
+    fn narrow(self, sampled: Options) -> Options {
+        match self {
+            Focus::None => sampled,
+            Focus::Partitions => partitions(sampled, ReadMode::Lease),
+            Focus::QuorumReads => partitions(sampled, ReadMode::Quorum),
+            Focus::Damage => Options {
+                shards: 8,
+                clients: 10,
+                put_permille: 900,
+                think_time: milliseconds(0..=20),
+                duration: Duration::from_secs(5),
+                ..quiet(sampled, Faults { corruption: true, ..Faults::none() })
+            },
+            Focus::Bridges => quiet(sampled, Faults { bridges: episodes(300..=1_000, 500..=1_500), ..Faults::none() }),
+            Focus::HandOvers => {
+                let one_way_cuts = episodes(100..=1_000, 100..=1_000);
+                let handovers = episodes(100..=500, 0..=0);
+                Options {
+                    clients: 10,
+                    keys: 2,
+                    put_permille: 300,
+                    delete_permille: 0,
+                    think_time: milliseconds(0..=5),
+                    ..quiet(sampled, Faults { one_way_cuts, handovers, ..Faults::none() })
+                }
+            }
+            Focus::FromOneNode => {
+                let mut options = Options { nodes: 1, joins: 2, shards: 8, ..sampled };
+                options.faults.crashes = episodes(300..=1_000, 10..=300);
+                options.faults.crashes_midway = episodes(300..=1_000, 10..=300);
+                options.faults.slow_disks = episodes(100..=500, 1_000..=2_000);
+                options
+            }
+            Focus::Snapshots => {
+                let (crashes, slow_disks) = (episodes(300..=1_000, 500..=1_500), episodes(100..=500, 1_000..=3_000));
+                Options {
+                    shards: 1,
+                    clients: 10,
+                    put_permille: 900,
+                    think_time: milliseconds(0..=5),
+                    slow_sync: milliseconds(500..=2_000),
+                    ..quiet(sampled, Faults { crashes, slow_disks, ..Faults::none() })
+                }
+            }
+            Focus::Removals => {
+                let faults = Faults {
+                    one_way_cuts: episodes(300..=1_000, 300..=2_000),
+                    stalls: episodes(100..=500, 500..=2_000),
+                    handovers: episodes(100..=500, 0..=0),
+                    ..Faults::none()
+                };
+                Options { nodes: 4, joins: 2, operations: 20, shards: 8, moves: 8, ..quiet(sampled, faults) }
+            }
+            Focus::Moving => {
+                let mut options = Options { nodes: 4, joins: 2, operations: 20, shards: 8, moves: 8, ..sampled };
+                options.faults.crashes = episodes(300..=1_000, 100..=1_000);
+                options.faults.partitions = episodes(300..=1_000, 300..=1_500);
+                options
+            }
+            Focus::SlowDisks => slow_disks(sampled),
+        }
+    }
+}
+
+fn partitions(sampled: Options, read_mode: ReadMode) -> Options {
+    let partitions = episodes(300..=2_000, 450..=1_200);
+    let mut options = Options {
+        read_mode,
+        clients: 10,
+        keys: 2,
+        put_permille: 300,
+        delete_permille: 0,
+        think_time: milliseconds(0..=5),
+        request_timeout: Duration::from_millis(120),
+        ..quiet(sampled, Faults { partitions, ..Faults::none() })
+    };
+    (options.link.duplicate_permille, options.link.straggle_permille) = (500, 20);
+    options
+}
+
+/// Syncs take as long as elections do, so that what a node says of its term is late by an election: what it promised
+/// before must hold meanwhile.
+fn slow_disks(sampled: Options) -> Options {
+    let faults = Faults {
+        slow_disks: episodes(100..=300, 2_000..=4_000),
+        stalls: episodes(300..=1_500, 500..=900),
+        bridges: sampled.faults.bridges.as_ref().and(episodes(200..=1_500, 400..=2_000)),
+        flapping: sampled.faults.flapping.as_ref().and(episodes(500..=3_000, 500..=2_000)),
+        partitions: sampled.faults.partitions.as_ref().and(episodes(500..=2_000, 500..=1_000)),
+        ..Faults::none()
+    };
+    Options {
+        nodes: 3,
+        shards: 8,
+        read_mode: ReadMode::Lease,
+        clients: 10,
+        keys: 5,
+        put_permille: 300,
+        delete_permille: 0,
+        think_time: milliseconds(0..=20),
+        slow_sync: milliseconds(300..=900),
+        link: Link::healthy(Duration::from_micros(100)..=Duration::from_micros(1_000)),
+        ..quiet(sampled, faults)
+    }
+}
+
+/// Nobody joins, leaves or is replaced, and only these faults happen.
+fn quiet(sampled: Options, faults: Faults) -> Options {
+    Options {
+        nodes: sampled.nodes.max(3),
+        joins: 0,
+        zones: 1,
+        operations: 0,
+        replace_after: Duration::from_secs(3600),
+        faults,
+        ..sampled
+    }
+}
+
+fn milliseconds(range: RangeInclusive<u64>) -> RangeInclusive<Duration> {
+    Duration::from_millis(*range.start())..=Duration::from_millis(*range.end())
+}
+
+/// What is between two episodes, and how long they last, in milliseconds.
+fn episodes(gap: RangeInclusive<u64>, length: RangeInclusive<u64>) -> Option<Episodes> {
+    Some(Episodes { gap: milliseconds(gap), length: milliseconds(length) })
+}
+
+impl fmt::Display for Focus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value().expect("no focus is hidden");
+        f.write_str(value.get_name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_focus_changes_nothing_that_it_does_not_name() {
+        for seed in 0..20 {
+            let sampled = Options::sample(seed);
+            assert_eq!(Focus::None.options(seed), sampled);
+            let focused = Focus::SlowDisks.options(seed);
+            assert_eq!(focused.duration, sampled.duration);
+            assert_eq!(focused.faults.bridges.is_some(), sampled.faults.bridges.is_some());
+            assert!(focused.faults.crashes.is_none() && focused.faults.stalls.is_some());
+        }
+    }
+}
