@@ -15,6 +15,8 @@ pub enum Mutation {
     AcknowledgeBeforeSync,
     /// A replica votes right after a restart, having forgotten what it promised a leader.
     VoteAtBoot,
+    /// A voter keeps what it has promised to a leader only until it learns of a later term.
+    ForgetPromise,
     /// The log keeps a replica's term, and not its vote in it.
     ForgetVote,
     /// A replica asks for votes, and a sole voter leads, before its own vote is durable.
@@ -71,9 +73,10 @@ pub enum Mutation {
 
 impl Mutation {
     /// Every planted bug.
-    pub const ALL: [Mutation; 28] = [
+    pub const ALL: [Mutation; 29] = [
         Mutation::AcknowledgeBeforeSync,
         Mutation::VoteAtBoot,
+        Mutation::ForgetPromise,
         Mutation::ForgetVote,
         Mutation::SpeakBeforeVote,
         Mutation::ServeAsDeposedLeader,

@@ -42,6 +42,7 @@ pub fn searches() -> Vec<Search> {
     vec![
         search(AcknowledgeBeforeSync, Focus::None, &[]),
         search(VoteAtBoot, Focus::Bridges, &[]),
+        search(ForgetPromise, Focus::SlowDisks, &[]),
         search(ForgetVote, Focus::None, &[]),
         search(SpeakBeforeVote, Focus::FromOneNode, &[]),
         search(ServeAsDeposedLeader, Focus::None, &[]),

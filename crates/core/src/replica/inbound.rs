@@ -8,6 +8,9 @@ use raft::eraftpb::{Message, MessageType};
 /// is bounded by what the follower has.)
 const TRAILER_BYTES: usize = 16;
 
+/// Longer than any election timeout.
+pub(super) const NEVER_TICKS: usize = usize::MAX - 1;
+
 /// In place of a commit index.
 const UNKNOWN: u64 = u64::MAX;
 
@@ -24,7 +27,7 @@ pub enum Fault {
 
 impl<T> Replica<T> {
     /// One tick of the Raft clock.
-    pub fn tick(&mut self) {
+    pub fn tick(&mut self, now: Moment) {
         self.ticks += 1;
         let last = self.storage().last();
         if last != self.last_grown.0 {
@@ -34,7 +37,7 @@ impl<T> Replica<T> {
         if self.snapshot_is_not_durable() {
             return;
         }
-        self.set_election_timeout();
+        self.set_election_timeout(now);
         self.raft.tick();
         if self.is_leader() {
             self.reads.retry(self.ticks);
@@ -58,13 +61,10 @@ impl<T> Replica<T> {
         if message.from != from.0 || message.to != self.id.0 || !is_well_formed(&message) {
             return Ok(());
         }
+        if self.promise.binds(now) && self.would_break_promise(&message) {
+            return Ok(());
+        }
         match message.get_msg_type() {
-            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
-                // A transfer's candidate is exempt: its leader gave up the lease before asking for the election.
-                if now < self.vote_embargo_until && message.get_context() != CAMPAIGN_TRANSFER {
-                    return Ok(());
-                }
-            }
             MessageType::MsgHeartbeat => {
                 let last = self.raft.raft.raft_log.last_index();
                 if message.term >= self.raft.raft.term && message.commit > last {
@@ -76,6 +76,10 @@ impl<T> Replica<T> {
                 {
                     // Once that much is applied, the state is as new as the leader's was at the least just now.
                     self.heard.get_or_insert((committed, now));
+                }
+                if message.term >= self.raft.raft.term && !self.config.mutation.is(Mutation::ForgetPromise) {
+                    // Raft will echo it.
+                    self.promise.make(now);
                 }
             }
             MessageType::MsgHeartbeatResponse => {
@@ -91,6 +95,8 @@ impl<T> Replica<T> {
             MessageType::MsgTimeoutNow if self.snapshot_is_not_durable() => return Ok(()),
             MessageType::MsgAppend
             | MessageType::MsgAppendResponse
+            | MessageType::MsgRequestVote
+            | MessageType::MsgRequestPreVote
             | MessageType::MsgRequestVoteResponse
             | MessageType::MsgRequestPreVoteResponse
             | MessageType::MsgTimeoutNow => {}
@@ -102,6 +108,20 @@ impl<T> Replica<T> {
         // An unknown peer's answer is an error to raft-rs; to us it is a late message of a member that has left.
         let _ = self.raft.step(message);
         Ok(())
+    }
+
+    /// Whether a replica that is bound must not let this message in: see [`lease`].
+    fn would_break_promise(&self, message: &Message) -> bool {
+        match message.get_msg_type() {
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => message.get_context() != CAMPAIGN_TRANSFER,
+            MessageType::MsgAppendResponse
+            | MessageType::MsgHeartbeatResponse
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVoteResponse => {
+                self.raft.raft.state == StateRole::Follower && message.term > self.raft.raft.term
+            }
+            _ => false,
+        }
     }
 
     /// Whether an installed snapshot waits for the disk. Raft then still counts from before it, and to campaign it would
@@ -142,7 +162,11 @@ impl<T> Replica<T> {
 
     /// raft-rs has drawn a timeout from a thread's random source at its last reset. It is looked at only in a tick,
     /// so it is enough to replace it before each one.
-    fn set_election_timeout(&mut self) {
+    fn set_election_timeout(&mut self, now: Moment) {
+        if self.promise.binds(now) {
+            self.raft.raft.set_randomized_election_timeout(NEVER_TICKS);
+            return;
+        }
         let raft = &self.raft.raft;
         let leader = raft.leader_id;
         let voters = raft.prs().conf().voters().ids();

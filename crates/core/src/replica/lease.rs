@@ -1,17 +1,29 @@
 //! The leader's lease: until when it may answer reads without asking anybody.
 //!
-//! raft-rs has a lease of its own that checks none of what follows (it answers reads from the leader's belief alone).
-//! Here a lease rests on promises that voters really gave:
+//! raft-rs has a lease of its own that rests on the leader's belief alone. This one rests on what voters have promised.
 //!
-//! - A follower that takes a heartbeat sent at `t` neither campaigns nor votes for at least [`ELECTION_TICKS`] of its
-//!   ticks. n ticks span at least n - 1 intervals.
-//! - Each heartbeat carries the number of its round; the follower echoes it. Rounds echoed *in this term* by a quorum
-//!   of every active configuration prove that no other leader can be elected until `t` plus that time.
-//! - Clocks of two nodes may run apart by 1 % ([`DRIFT_PERMILLE`]).
+//! - **The promise.** Before a replica echoes a heartbeat, it promises to vote for nobody for [`PROMISE`], counted on
+//!   its own clock from when it takes the heartbeat ([`Promise`]). It keeps the promise whatever term it learns
+//!   meanwhile, and does not campaign itself. raft-rs alone does not keep it: it forgets its leader at any message of a
+//!   later term that is no request for a vote, such as a rejected pre-vote that a slow disk has held back.
+//! - **The round.** Each heartbeat carries the number of its round, and the echo returns it. A round that a quorum of
+//!   every active configuration has echoed *in this term* proves that no other leader is elected until the round's start
+//!   plus the promise: the quorum of that election would contain a voter that is bound.
+//! - **The clocks** of two nodes run apart by less than 1 % ([`DRIFT_PERMILLE`]), and count while a machine sleeps.
 //!
-//! Hence `lease = t + (ELECTION_TICKS - LEASE_MARGIN_TICKS) x TICK x 0.99`. Learners promise nothing and do not count.
-//! A leader that begins a transfer gives its lease up for the rest of the term, because the transferee's election
-//! overrides the promises, and a delayed MsgTimeoutNow does so later than anybody expects.
+//! Hence `lease = start of the round + (PROMISE - LEASE_MARGIN_TICKS x TICK) x 0.99`. What else the argument needs:
+//!
+//! - Learners make promises, too, and do not count until they are voters.
+//! - A restart forgets promises, so a replica that restarts begins with one. It can't have made an earlier one that lasts
+//!   longer.
+//! - The candidate of a transfer is exempt. Its leader gave up its lease before it asked for the election, and for the
+//!   rest of the term: a delayed MsgTimeoutNow forces an election later than anybody expects.
+//! - A follower that is bound drops *answers* of a later term: to take that term over would only depose a leader that it
+//!   must not replace. It takes appends, heartbeats, snapshots and MsgTimeoutNow of a later term: their sender was elected by
+//!   a quorum. A leader drops nothing of a later term, since a follower that is in that term already could not
+//!   be led any more.
+//!
+//! The model is CockroachDB's leader fortification: support that a follower gives for a time and can't take back.
 
 use crate::limits::{ELECTION_TICKS, LEASE_MARGIN_TICKS, TICK};
 use crate::time::Moment;
@@ -22,13 +34,40 @@ use std::time::Duration;
 /// How far two nodes' monotonic clocks may run apart.
 pub const DRIFT_PERMILLE: u32 = 10;
 
+/// For how long a replica that echoes a heartbeat votes for nobody.
+pub const PROMISE: Duration = Duration::from_nanos(TICK.as_nanos() as u64 * ELECTION_TICKS as u64);
+
 /// How long after the start of an echoed round a leader may serve reads.
 pub const LEASE: Duration = Duration::from_nanos(
     TICK.as_nanos() as u64 * (ELECTION_TICKS - LEASE_MARGIN_TICKS) as u64 * (1000 - DRIFT_PERMILLE) as u64 / 1000,
 );
 
-/// Rounds that are still worth an answer: older ones would give a lease that has run out.
-const ROUNDS_KEPT: usize = 2 * ELECTION_TICKS;
+/// Heartbeats that leave within this time share a round, which begins with the first of them. Each turn of the worker
+/// that asks for reads sends heartbeats: a round for each would push out those whose echoes are still under way.
+const ROUND: Duration = Duration::from_nanos(TICK.as_nanos() as u64 / 4);
+
+/// Rounds that are kept. Older ones would give a lease that has run out.
+const ROUNDS_KEPT: usize = (LEASE.as_nanos() / ROUND.as_nanos()) as usize + 1;
+
+const _: () = assert!(LEASE.as_nanos() < PROMISE.as_nanos());
+
+/// Until when a replica votes for nobody but a transfer's candidate, and does not campaign.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Promise {
+    until: Moment,
+}
+
+impl Promise {
+    /// Promises it at `now`. What was promised before is never shortened.
+    pub fn make(&mut self, now: Moment) {
+        self.until = self.until.max(now + PROMISE);
+    }
+
+    /// Whether the replica is bound at `now`.
+    pub fn binds(&self, now: Moment) -> bool {
+        now < self.until
+    }
+}
 
 /// The rounds of heartbeats of one leader in one term, and who echoed them.
 #[derive(Debug, Default)]
@@ -53,8 +92,8 @@ impl Lease {
 
     /// The number of the round that heartbeats sent at `now` belong to.
     pub fn round_at(&mut self, now: Moment) -> u64 {
-        if let Some(&(round, sent)) = self.rounds.back()
-            && sent == now
+        if let Some(&(round, began)) = self.rounds.back()
+            && now < began + ROUND
         {
             return round;
         }
@@ -165,6 +204,31 @@ mod tests {
         let round = lease.round_at(at(1050));
         lease.echo(voters[1], round);
         assert_eq!(until(&lease, at(1051), &[&voters[..]]), at(1050) + LEASE);
+    }
+
+    #[test]
+    fn heartbeats_in_quick_succession_share_a_round_and_its_echo_counts_from_the_first() {
+        let voters = replicas(3);
+        let mut lease = Lease::default();
+        let first = lease.round_at(at(1000));
+        for millis in 1001..1012 {
+            assert_eq!(lease.round_at(at(millis)), first);
+        }
+        for millis in 1013..1300 {
+            assert!(lease.round_at(at(millis)) > first);
+        }
+        lease.echo(voters[1], first);
+        assert_eq!(until(&lease, at(1300), &[&voters[..]]), at(1000) + LEASE, "it is kept while it is worth anything");
+    }
+
+    #[test]
+    fn a_promise_is_never_shortened() {
+        let mut promise = Promise::default();
+        assert!(!promise.binds(at(0)));
+        promise.make(at(1000));
+        promise.make(at(900));
+        assert!(promise.binds(at(1399)));
+        assert!(!promise.binds(at(1400)));
     }
 
     #[test]

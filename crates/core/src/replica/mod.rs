@@ -53,7 +53,7 @@ use crate::time::{Moment, Stamp};
 use crate::types::{LogIndex, NodeId, ReplicaId, ShardId, Term};
 use crate::watch::Marks;
 use bytes::Bytes;
-use lease::Lease;
+use lease::{Lease, Promise};
 use proposals::Proposals;
 use raft::{RawNode, StateRole};
 use reads::Reads;
@@ -207,7 +207,8 @@ pub struct Replica<T> {
     ticks: u64,
     /// The last index of the log, and the tick at which it was first seen.
     last_grown: (u64, u64),
-    vote_embargo_until: Moment,
+    /// What this replica has promised to a leader, in this life or an earlier one.
+    promise: Promise,
     /// The batch that holds the latest change of term or vote.
     vote_batch: u64,
     persisted_batch: u64,
@@ -263,6 +264,7 @@ impl<T> Replica<T> {
         let raft_config = raft::Config {
             id: id.0,
             election_tick: ELECTION_TICKS,
+            max_election_tick: inbound::NEVER_TICKS + 1,
             heartbeat_tick: 1,
             applied: base.index.0,
             max_size_per_msg: MAX_APPEND_BYTES,
@@ -286,11 +288,10 @@ impl<T> Replica<T> {
             StateMachine::Kv => map.last_stamp(),
             StateMachine::System(system) => system.last_stamp(),
         };
-        let vote_embargo_until = match origin {
-            Origin::Created => now,
-            Origin::Restarted if config.mutation.is(Mutation::VoteAtBoot) => now,
-            Origin::Restarted => now + TICK * MAX_ELECTION_TICKS as u32,
-        };
+        let mut promise = Promise::default();
+        if origin == Origin::Restarted && !config.mutation.is(Mutation::VoteAtBoot) {
+            promise.make(now);
+        }
         let mut replica = Replica {
             shard,
             id,
@@ -309,7 +310,7 @@ impl<T> Replica<T> {
             role: (StateRole::Follower, raft.raft.term),
             ticks: 0,
             last_grown: (0, 0),
-            vote_embargo_until,
+            promise,
             vote_batch: 0,
             persisted_batch: 0,
             pending: VecDeque::new(),

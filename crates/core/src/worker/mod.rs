@@ -128,7 +128,7 @@ impl<T> Worker<T> {
         let ticks = if self.config.replica.mutation.is(Mutation::CatchUpTicks) { 1 + missed } else { 1 };
         self.next_tick = next_phase(now);
         for _ in 0..ticks {
-            self.replicas.values_mut().for_each(Replica::tick);
+            self.replicas.values_mut().for_each(|replica| replica.tick(now));
         }
         self.dirty.extend(self.replicas.keys());
         for replica in self.replicas.values_mut() {

@@ -19,6 +19,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod promises;
+
 const SHARD: ShardId = ShardId(0);
 const REPLICAS: [ReplicaId; 3] = [id(1), id(2), id(3)];
 
@@ -321,7 +323,7 @@ fn a_restarted_replica_votes_for_nobody_until_what_it_promised_has_ended() {
     let [candidate, voter] = group.others(leader)[..] else { panic!("three nodes") };
     group.restart(voter);
     let position = group.replica(candidate).position();
-    for (after, granted) in [(0, false), (MAX_ELECTION_TICKS as u32, true)] {
+    for (after, granted) in [(0, false), (ELECTION_TICKS as u32, true)] {
         group.now = group.now + TICK * after;
         group.sent.clear();
         let mut request =
@@ -336,7 +338,7 @@ fn a_restarted_replica_votes_for_nobody_until_what_it_promised_has_ended() {
 }
 
 #[test]
-fn a_transfer_is_exempt_from_the_embargo() {
+fn a_transfer_is_exempt_from_a_restarted_voters_promise() {
     let (mut group, leader) = Group::with_leader();
     let [candidate, voter] = group.others(leader)[..] else { panic!("three nodes") };
     let term = group.replica(candidate).position().term;

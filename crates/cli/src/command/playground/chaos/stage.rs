@@ -18,8 +18,8 @@ use std::io;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// From one fault's end to the next one's beginning, beside the time that the cluster needs to be whole. The embargo of
-/// a node that has started again is over by then.
+/// From one fault's end to the next one's beginning, beside the time that the cluster needs to be whole. A node
+/// that has started again votes by then.
 const LEAST_CALM: Duration = Duration::from_millis(800);
 const LONGEST_CALM: Duration = Duration::from_millis(1300);
 

@@ -1,0 +1,132 @@
+//! What a lease rests on: a voter that has echoed a heartbeat votes for nobody else for a while, whatever it hears; and
+//! what elections need when disks are slow.
+
+use super::*;
+use crate::time::Moment;
+use raft::CAMPAIGN_TRANSFER;
+
+const PROMISE_TICKS: u32 = ELECTION_TICKS as u32;
+
+impl Group {
+    /// Lets time pass for `node` alone: nobody sends heartbeats meanwhile.
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+    }
+
+    fn term(&self, node: NodeId) -> Term {
+        self.replica(node).position().term
+    }
+
+    /// Asks `voter` for its vote in `term`. Whether it has granted it.
+    fn asks(&mut self, voter: NodeId, candidate: NodeId, kind: MessageType, term: Term, context: &[u8]) -> bool {
+        let mut request = self.message(voter, id(candidate.0), kind, term);
+        (request.index, request.log_term) = (100, 100);
+        request.set_context(context.to_vec().into());
+        self.sent.clear();
+        self.deliver(voter, id(candidate.0), request);
+        self.sent.iter().any(|(from, sent)| {
+            let kind = sent.message.get_msg_type();
+            let is_answer =
+                matches!(kind, MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse);
+            *from == voter && is_answer && !sent.message.reject
+        })
+    }
+}
+
+#[test]
+fn a_voter_keeps_its_promise_whatever_term_it_learns() {
+    use MessageType::*;
+    // (what the voter hears from the third replica in a later term, whether it must take that term over)
+    let heard = [
+        (MsgAppendResponse, false),
+        (MsgHeartbeatResponse, false),
+        (MsgRequestVoteResponse, false),
+        (MsgRequestPreVoteResponse, false),
+        (MsgAppend, true),
+        (MsgHeartbeat, true),
+    ];
+    for (kind, adopts) in heard {
+        let (mut group, leader) = Group::with_leader();
+        let [voter, other] = group.others(leader)[..] else { panic!("three nodes") };
+        assert!(group.lease(leader));
+        let term = group.term(voter);
+        let mut message = group.message(voter, id(other.0), kind, Term(term.0 + 1));
+        message.reject = matches!(kind, MsgRequestVoteResponse | MsgRequestPreVoteResponse);
+        message.set_context(vec![0; 16].into());
+        group.deliver(voter, id(other.0), message);
+        assert_eq!(group.term(voter).0, term.0 + u64::from(adopts), "{kind:?}");
+        let later = Term(term.0 + 2);
+        for request in [MsgRequestPreVote, MsgRequestVote] {
+            group.pass(TICK);
+            assert!(group.lease(leader), "the test looks at nothing once the lease is over");
+            assert!(!group.asks(voter, other, request, later, b""), "{request:?} after {kind:?}");
+        }
+        group.pass(TICK * PROMISE_TICKS);
+        assert!(!group.lease(leader));
+        // A follower's count of ticks keeps it from voting a little longer than its promise.
+        for _ in 0..MAX_ELECTION_TICKS {
+            group.pass(TICK);
+            group.tick(voter);
+        }
+        assert!(group.asks(voter, other, MsgRequestVote, later, b""), "after {kind:?}");
+    }
+}
+
+#[test]
+fn a_transfer_is_exempt_from_the_promise() {
+    let (mut group, leader) = Group::with_leader();
+    let [voter, other] = group.others(leader)[..] else { panic!("three nodes") };
+    let term = Term(group.term(voter).0 + 1);
+    assert!(group.asks(voter, other, MessageType::MsgRequestVote, term, CAMPAIGN_TRANSFER));
+}
+
+#[test]
+fn a_leader_takes_over_a_later_term_from_any_answer() {
+    let (mut group, leader) = Group::with_leader();
+    let other = group.others(leader)[0];
+    let term = Term(group.term(leader).0 + 1);
+    let message = group.message(leader, id(other.0), MessageType::MsgAppendResponse, term);
+    group.deliver(leader, id(other.0), message);
+    assert_eq!(group.term(leader), term, "or the follower that is in this term could never be led again");
+    assert!(!group.lease(leader));
+}
+
+/// A leader without a lease, asked for a read every `gap` while messages take `way`. When it has a lease again.
+fn lease_comes_back(gap: Duration, way: Duration) -> Option<Duration> {
+    let (mut group, leader) = Group::with_leader();
+    group.pass(Duration::from_secs(1));
+    let begun = group.now;
+    let mut under_way: VecDeque<(Moment, NodeId, RaftMessage)> = VecDeque::new();
+    for ticket in 1000.. {
+        group.pass(gap);
+        if group.now > begun + Duration::from_secs(2) {
+            break;
+        }
+        for node in group.workers.keys().copied().collect::<Vec<_>>() {
+            if group.workers[&node].next_tick() <= group.now {
+                group.tick(node);
+            }
+        }
+        group.get(leader, ticket);
+        while let Some((_, to, message)) = under_way.pop_front_if(|(at, _, _)| *at <= group.now) {
+            group.workers.get_mut(&to).unwrap().handle_raft(group.now, [message]);
+            group.drain(to);
+        }
+        let arrives = group.now + way;
+        under_way.extend(group.under_way.drain(..).map(|(_, to, message)| (arrives, to, message)));
+        group.sent.clear();
+        if group.lease(leader) {
+            return Some(group.now.saturating_since(begun));
+        }
+    }
+    None
+}
+
+#[test]
+fn a_lost_lease_comes_back_under_reads() {
+    let us = Duration::from_micros;
+    for (gap, way) in [(us(70), us(500)), (us(30), us(500)), (us(500), us(20_000))] {
+        let after = lease_comes_back(gap, way);
+        assert!(after.is_some_and(|after| after <= TICK * 3), "a read every {gap:?}, {way:?} a way: {after:?}");
+    }
+}
