@@ -3,18 +3,28 @@
 //! An attempt ends in an answer or a [`Status`]; [`judge`] alone decides what a status means. Tried again is only what
 //! was certainly not applied, and any read. Between attempts the client learns: a leader named by the error is asked at
 //! once, otherwise the topology is read again after a pause that doubles. The call's deadline bounds all of it.
+//!
+//! **Silence.** An attempt goes to an endpoint whose [circuit](crate::circuit) is closed, where there is one. What is safe
+//! to repeat does not wait for an endpoint that is silent: [hedging](crate::hedging) asks another one meanwhile. A write
+//! is sent to one endpoint, and only after a sign of life; from then on it waits for its answer until its deadline.
 
+use crate::endpoints::Endpoint;
+use crate::error::Causes;
+use crate::hedging::Hedging;
 use crate::routes::{Address, Target};
 use crate::{Client, Error};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use ringfort_proto::metadata;
 use ringfort_proto::outcome::{self, Outcome};
 use ringfort_proto::v1::TopologyRequest;
 use ringfort_proto::v1::cluster_client::ClusterClient;
 use ringfort_ring::ShardId;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::time::{sleep, timeout, timeout_at};
-use tonic::metadata::{Ascii, MetadataValue};
+use tokio::sync::SemaphorePermit;
+use tokio::time::{sleep, sleep_until, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
@@ -30,13 +40,15 @@ const HINTS_IN_A_ROW: u32 = 2;
 /// A topology younger than this is not read again: of the many calls that a failing leader ends, one asks for all.
 const TOPOLOGY_AGE: Duration = Duration::from_millis(20);
 
-/// One node has this long to answer with its topology before the next one is asked.
-const TOPOLOGY_TIMEOUT: Duration = Duration::from_secs(1);
+/// All nodes together have this long to answer with a topology; meanwhile the other calls that need one wait.
+const TOPOLOGY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Whether a repetition can be seen by others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Effect {
     Read,
+    /// A read, or what may be repeated like one, that takes its time where all is well: only silence moves it.
+    LongRead,
     Write,
 }
 
@@ -46,6 +58,9 @@ enum Verdict {
     TryAgain(Status),
     GiveUp(Error),
 }
+
+/// An endpoint, and how it answered.
+type Ended<R> = (Address, Result<Response<R>, Status>);
 
 impl Client {
     /// Sends a request until it is answered, it may not be sent again, or the deadline has passed. `send` makes the
@@ -63,76 +78,57 @@ impl Client {
     {
         let mut pause = FIRST_PAUSE;
         let mut hints = 0;
-        let mut last: Option<Error> = None;
+        let mut causes = Causes::default();
         loop {
-            let now = Instant::now();
-            let remaining = deadline.saturating_duration_since(now);
-            if remaining.is_zero() {
-                return Err(last.unwrap_or_else(nobody_asked));
+            if deadline <= Instant::now() {
+                return Err(causes.into());
             }
-            // A node may hang with its connection open. A read leaves time to ask another one.
-            let limit = if effect == Effect::Read { remaining / 2 } else { remaining };
-            let (address, cluster) = {
-                let routes = self.read_routes();
-                (routes.pick(target, now), routes.cluster_header())
-            };
-            let result = self.attempt(&address, cluster, limit, message.clone(), &send).await;
-            let headers = result.as_ref().map_or_else(Status::metadata, Response::metadata);
-            let hint = metadata::leader(headers).filter(|leader| *leader != &*address);
-            let is_redirected = match (target, hint) {
-                (Target::Leader(shard), Some(leader)) => {
-                    self.write_routes().learn_leader(shard, leader);
-                    true
+            let (address, result) = match effect {
+                Effect::Write => self.ask_once(target, deadline, message.clone(), &send).await,
+                Effect::Read | Effect::LongRead => {
+                    let next = |asked: &[Address]| match asked {
+                        [] => Some(self.pick(target)),
+                        _ => self.pick_another(target, asked),
+                    };
+                    let hedging = Hedging::new(Instant::now(), effect == Effect::LongRead);
+                    self.ask_hedged(next, hedging, deadline, &message, &send, &mut causes).await
                 }
-                _ => false,
             };
+            let is_redirected = self.learn_leader(target, &address, &result);
             let status = match result {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => match judge(status, effect) {
                     Verdict::TryAgain(status) => status,
-                    Verdict::GiveUp(error) => {
-                        // Or every write after this one would wait for the same node that hangs.
-                        if let Error::UnknownOutcome(status) = &error {
-                            self.note_failure(target, &address, status);
-                        }
-                        return Err(error);
-                    }
+                    Verdict::GiveUp(error) => return Err(error),
                 },
             };
-            self.note_failure(target, &address, &status);
-            // What a node said last tells more than that the last attempt had no time left.
-            if is_said_by_a_node(&status)
-                || !matches!(&last, Some(Error::Unavailable { source, .. }) if is_said_by_a_node(source))
-            {
-                last = Some(Error::Unavailable { asked: address.to_string(), source: status });
-            }
+            causes.note(&address, status);
             if is_redirected && hints < HINTS_IN_A_ROW {
                 hints += 1;
                 continue;
             }
             hints = 0;
             if Instant::now() + pause >= deadline {
-                return Err(last.unwrap_or_else(nobody_asked));
+                return Err(causes.into());
             }
             sleep(jittered(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
             // Without a newer topology the next attempt goes elsewhere all the same; it is the one that reports.
-            if let Err(error @ Error::OtherCluster { .. }) = self.refresh(deadline).await {
-                return Err(error);
-            }
+            self.refresh(deadline, &mut causes).await?;
         }
     }
 
     /// The shard of a key, reading the topology first where none is known.
     pub(crate) async fn shard_of(&self, key: &[u8], deadline: Instant) -> Result<ShardId, Error> {
         let mut pause = FIRST_PAUSE;
+        let mut causes = Causes::default();
         loop {
             if let Some(shard) = self.read_routes().shard_of(key) {
                 return Ok(shard);
             }
-            if let Err(error) = self.refresh(deadline).await {
-                if !error.is_retry_safe() || Instant::now() + pause >= deadline {
-                    return Err(error);
+            if !self.refresh(deadline, &mut causes).await? {
+                if Instant::now() + pause >= deadline {
+                    return Err(causes.into());
                 }
                 sleep(jittered(pause)).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -140,74 +136,167 @@ impl Client {
         }
     }
 
+    /// Sends a request once, to an endpoint that has given a sign of life.
+    async fn ask_once<M, R>(
+        &self,
+        target: Target,
+        deadline: Instant,
+        message: M,
+        send: &impl AsyncFn(Channel, Request<M>) -> Result<Response<R>, Status>,
+    ) -> Ended<R> {
+        let address = self.pick(target);
+        let endpoint = match self.shared.endpoints.get(&address) {
+            Ok(endpoint) => endpoint,
+            Err(error) => return (address, Err(outcome::unavailable(error.to_string(), None))),
+        };
+        let limit = deadline.saturating_duration_since(Instant::now());
+        if let Err(status) = endpoint.wait_for_life(limit).await {
+            return (address, Err(status));
+        }
+        let result = self.attempt(&endpoint, deadline, message, send).await;
+        (address, result)
+    }
+
+    /// Sends a request to the endpoint that `next` names first, and to further ones while there is no answer. Returns the
+    /// first answer, or the last failure; `causes` takes the others. `next` is told who was asked already.
+    async fn ask_hedged<M: Clone, R>(
+        &self,
+        next: impl Fn(&[Address]) -> Option<Address>,
+        mut hedging: Hedging,
+        deadline: Instant,
+        message: &M,
+        send: &impl AsyncFn(Channel, Request<M>) -> Result<Response<R>, Status>,
+        causes: &mut Causes,
+    ) -> Ended<R> {
+        let ask = async |address: Address, _permit: Option<SemaphorePermit<'_>>| {
+            let result = match self.shared.endpoints.get(&address) {
+                Ok(endpoint) => self.attempt(&endpoint, deadline, message.clone(), send).await,
+                Err(error) => Err(outcome::unavailable(error.to_string(), None)),
+            };
+            (address, result)
+        };
+        let mut changes = self.shared.endpoints.changes();
+        let mut asked: Vec<Address> = next(&[]).into_iter().collect();
+        let mut attempts: FuturesUnordered<_> = asked.iter().map(|first| ask(first.clone(), None)).collect();
+        let mut under_way = asked.clone();
+        let mut has_more = true;
+        loop {
+            let all_silent = under_way.iter().all(|address| self.shared.endpoints.is_open(address));
+            let due = hedging.due(all_silent).filter(|_| has_more);
+            tokio::select! {
+                Some((address, result)) = attempts.next() => {
+                    under_way.retain(|other| *other != address);
+                    let others_live = under_way.iter().any(|other| !self.shared.endpoints.is_open(other));
+                    match result {
+                        Err(status) if others_live => causes.note(&address, status),
+                        result => return (address, result),
+                    }
+                }
+                () = sleep_until(due.unwrap_or(deadline).into()), if due.is_some() => {
+                    hedging.asked(all_silent, Instant::now());
+                    let permit = if all_silent { None } else { self.shared.hedges.try_acquire().ok() };
+                    match next(&asked).filter(|_| all_silent || permit.is_some()) {
+                        Some(address) => {
+                            asked.push(address.clone());
+                            under_way.push(address.clone());
+                            attempts.push(ask(address, permit));
+                        }
+                        None => has_more = false,
+                    }
+                }
+                Ok(()) = changes.changed() => has_more = true,
+            }
+        }
+    }
+
+    /// One request to one endpoint.
     async fn attempt<M, R>(
         &self,
-        address: &Address,
-        cluster: Option<MetadataValue<Ascii>>,
-        limit: Duration,
+        endpoint: &Arc<Endpoint>,
+        deadline: Instant,
         message: M,
         send: &impl AsyncFn(Channel, Request<M>) -> Result<Response<R>, Status>,
     ) -> Result<Response<R>, Status> {
+        let limit = deadline.saturating_duration_since(Instant::now());
         let mut request = Request::new(message);
         request.set_timeout(in_whole_milliseconds(limit));
-        if let Some(cluster) = cluster {
+        if let Some(cluster) = self.read_routes().cluster_header() {
             request.metadata_mut().insert(metadata::CLUSTER, cluster);
         }
-        let channel = match self.shared.channels.get(address) {
-            Ok(channel) => channel,
-            Err(error) => return Err(outcome::unavailable(error.to_string(), None)),
-        };
-        match timeout(limit, send(channel, request)).await {
-            Ok(result) => result,
-            Err(_) => {
-                Err(Status::deadline_exceeded(format!("{address} gave no answer within {} ms", limit.as_millis())))
-            }
-        }
+        endpoint.ask(send(endpoint.channel(), request), limit).await
     }
 
-    /// Reads the topology from the first node that gives one.
-    async fn refresh(&self, deadline: Instant) -> Result<(), Error> {
+    /// Reads the topology from the first node that gives one. Returns whether one did; `causes` takes why others did not.
+    ///
+    /// # Errors
+    /// [`Error::OtherCluster`] where none did, and one is of another cluster.
+    async fn refresh(&self, deadline: Instant, causes: &mut Causes) -> Result<bool, Error> {
         let Ok(mut refreshed_at) = timeout_at(deadline.into(), self.shared.refreshed_at.lock()).await else {
-            return Err(nobody_asked());
+            return Ok(false);
         };
         if refreshed_at.is_some_and(|at| at.elapsed() < TOPOLOGY_AGE) {
-            return Ok(());
+            return Ok(true);
         }
-        let mut last = nobody_asked();
-        let (addresses, cluster) = {
-            let routes = self.read_routes();
-            (routes.all(Instant::now()), routes.cluster_header())
-        };
-        for address in addresses {
-            let limit = deadline.saturating_duration_since(Instant::now()).min(TOPOLOGY_TIMEOUT);
+        let deadline = deadline.min(Instant::now() + TOPOLOGY_TIMEOUT);
+        let is_open = |address: &Address| self.shared.endpoints.is_open(address);
+        let mut left = self.read_routes().all(is_open);
+        let mut other_cluster = Ok(false);
+        while !left.is_empty() && Instant::now() < deadline {
+            let next = |asked: &[Address]| left.iter().find(|address| !asked.contains(address)).cloned();
             let send = async |channel, request| ClusterClient::new(channel).topology(request).await;
-            match self.attempt(&address, cluster.clone(), limit, TopologyRequest {}, &send).await {
+            let hedging = Hedging::new(Instant::now(), false);
+            let request = TopologyRequest {};
+            let (address, result) = self.ask_hedged(next, hedging, deadline, &request, &send, causes).await;
+            match result {
                 Ok(answer) => match self.write_routes().adopt(&address, answer.get_ref()) {
                     Ok(()) => {
                         *refreshed_at = Some(Instant::now());
-                        return Ok(());
+                        return Ok(true);
                     }
-                    Err(error) => last = error,
+                    Err(error @ Error::OtherCluster { .. }) => other_cluster = Err(error),
+                    Err(error) => causes.note(&address, outcome::unavailable(error.to_string(), None)),
                 },
-                Err(status) => {
-                    last = match judge(status, Effect::Read) {
-                        Verdict::TryAgain(source) => Error::Unavailable { asked: address.to_string(), source },
-                        Verdict::GiveUp(error) => error,
-                    }
-                }
+                Err(status) => causes.note(&address, status),
             }
-            self.write_routes().avoid(&address, Instant::now());
+            left.retain(|other| *other != address);
         }
-        Err(last)
+        other_cluster
     }
 
-    fn note_failure(&self, target: Target, address: &Address, status: &Status) {
-        let mut routes = self.write_routes();
-        if let Target::Leader(shard) = target {
-            routes.forget_leader(shard, address);
-        }
-        if outcome::of(status) == Outcome::Unknown || outcome::was_never_sent(status) {
-            routes.avoid(address, Instant::now());
+    /// The endpoint to ask first.
+    fn pick(&self, target: Target) -> Address {
+        self.pick_another(target, &[]).unwrap_or_else(|| self.read_routes().any())
+    }
+
+    /// An endpoint that is not silent and was not asked yet.
+    fn pick_another(&self, target: Target, asked: &[Address]) -> Option<Address> {
+        self.read_routes().pick(target, |address| !asked.contains(address) && !self.shared.endpoints.is_open(address))
+    }
+
+    /// Learns who leads a shard from an answer of `address`. Returns whether the answer names another node.
+    fn learn_leader<R>(&self, target: Target, address: &Address, result: &Result<Response<R>, Status>) -> bool {
+        let Target::Leader(shard) = target else { return false };
+        let headers = result.as_ref().map_or_else(Status::metadata, Response::metadata);
+        match (metadata::leader(headers).filter(|leader| *leader != &**address), result) {
+            (Some(leader), _) => {
+                self.write_routes().learn_leader(shard, leader);
+                true
+            }
+            // It has done so itself.
+            (None, Ok(_)) => {
+                if !self.read_routes().is_leader(shard, address) {
+                    self.write_routes().learn_leader(shard, address);
+                }
+                false
+            }
+            // What it refuses for another reason than its shard says nothing of who leads.
+            (None, Err(status)) => {
+                use Code::{FailedPrecondition, InvalidArgument, ResourceExhausted};
+                if !matches!(status.code(), FailedPrecondition | InvalidArgument | ResourceExhausted) {
+                    self.write_routes().forget_leader(shard, address);
+                }
+                false
+            }
         }
     }
 }
@@ -216,7 +305,7 @@ impl Client {
 fn judge(status: Status, effect: Effect) -> Verdict {
     match (outcome::of(&status), effect) {
         (Outcome::Unknown, Effect::Write) => Verdict::GiveUp(Error::UnknownOutcome(status)),
-        (Outcome::Unknown, Effect::Read) => match status.code() {
+        (Outcome::Unknown, Effect::Read | Effect::LongRead) => match status.code() {
             Code::Unimplemented | Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated => {
                 Verdict::GiveUp(Error::Rejected(status))
             }
@@ -228,19 +317,6 @@ fn judge(status: Status, effect: Effect) -> Verdict {
             Code::ResourceExhausted => Verdict::GiveUp(Error::Overloaded(status)),
             _ => Verdict::GiveUp(Error::Rejected(status)),
         },
-    }
-}
-
-/// Whether a node has said why there is no answer. Time that ran out here says less.
-fn is_said_by_a_node(status: &Status) -> bool {
-    status.metadata().contains_key(metadata::OUTCOME)
-}
-
-/// The time limit was over before the first attempt.
-fn nobody_asked() -> Error {
-    Error::Unavailable {
-        asked: "none".to_owned(),
-        source: Status::deadline_exceeded("the time limit left none to ask"),
     }
 }
 

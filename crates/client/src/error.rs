@@ -1,7 +1,7 @@
 //! What a call can end with, and what that means for a write.
 
 use ringfort_proto::outcome::Outcome;
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// Why a call has no answer. [`Error::outcome`] says whether a write was applied, [`Error::is_retry_safe`] whether the
 /// same call may be made again.
@@ -49,11 +49,10 @@ pub enum Error {
 
     /// Until the deadline no node could execute the request: unreachable, or without a leader. Nothing was applied; safe
     /// to retry.
-    #[error("no node could answer in time ({asked}: {}); check that the nodes run and are reachable", describe(.source))]
+    #[error("no node could answer in time ({}); check that the nodes run and are reachable", list(.causes))]
     Unavailable {
-        /// The address that was asked last.
-        asked: String,
-        source: Status,
+        /// Why each endpoint that was asked did not answer.
+        causes: Vec<Cause>,
     },
 
     /// Refused before the proposal because a bound was reached. Nothing was applied; safe to retry after a pause.
@@ -78,6 +77,14 @@ pub enum Error {
     BadAnswer(&'static str),
 }
 
+/// Why an endpoint did not answer.
+#[derive(Debug)]
+pub struct Cause {
+    /// Its address, host:port.
+    pub endpoint: String,
+    pub status: Status,
+}
+
 impl Error {
     /// What is known of the write that ended with this error.
     pub fn outcome(&self) -> Outcome {
@@ -96,6 +103,36 @@ impl Error {
     pub fn is_retry_safe(&self) -> bool {
         matches!(self, Error::Unavailable { .. } | Error::Overloaded(_))
     }
+}
+
+/// What the endpoints said that were asked in vain, each once.
+#[derive(Debug, Default)]
+pub(crate) struct Causes(Vec<Cause>);
+
+impl Causes {
+    /// An endpoint has failed. The latest failure counts, unless all that it says is that the time was over.
+    pub(crate) fn note(&mut self, endpoint: &str, status: Status) {
+        match self.0.iter_mut().find(|cause| cause.endpoint == endpoint) {
+            Some(known) if status.code() != Code::DeadlineExceeded => known.status = status,
+            Some(_) => {}
+            None => self.0.push(Cause { endpoint: endpoint.to_owned(), status }),
+        }
+    }
+}
+
+impl From<Causes> for Error {
+    fn from(causes: Causes) -> Error {
+        Error::Unavailable { causes: causes.0 }
+    }
+}
+
+fn list(causes: &[Cause]) -> String {
+    if causes.is_empty() {
+        return "the time limit left none to ask".to_owned();
+    }
+    let each: Vec<String> =
+        causes.iter().map(|cause| format!("{}: {}", cause.endpoint, describe(&cause.status))).collect();
+    each.join("; ")
 }
 
 /// A status in words, down to the cause: "transport error" alone tells nobody anything.

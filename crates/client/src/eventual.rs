@@ -43,7 +43,7 @@ impl Eventual<'_> {
     pub async fn get(self, key: impl Into<Bytes>) -> Result<Option<EventualValue>, Error> {
         let message = v1::GetRequest { key: key.into(), consistency: EVENTUAL };
         let send = async |channel, request| kv(channel).get(request).await;
-        let found = self.client.call(Target::Node, Effect::Read, self.client.deadline(), message, send).await?;
+        let found = self.client.call(Target::Node, Effect::LongRead, self.client.deadline(), message, send).await?;
         Ok(found.found.then_some(EventualValue { value: found.value, stamp: found.modify_revision }))
     }
 
@@ -70,7 +70,7 @@ impl Eventual<'_> {
         let (prefix, start_after) = (prefix.into(), start_after.into());
         let message = v1::ScanRequest { prefix, start_after: start_after.clone(), limit, consistency: EVENTUAL };
         let send = async |channel, request| kv(channel).scan(request).await;
-        let page = self.client.call(Target::Node, Effect::Read, self.client.deadline(), message, send).await?;
+        let page = self.client.call(Target::Node, Effect::LongRead, self.client.deadline(), message, send).await?;
         check_advance(page, &start_after)
     }
 }

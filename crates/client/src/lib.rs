@@ -11,6 +11,11 @@
 //! **One cluster.** The first topology binds the client to its cluster; every later request names it, and a node of
 //! another cluster refuses.
 //!
+//! **Silence.** A node that says nothing for a quarter of a second, although it is asked for a sign of life, is passed over
+//! until it answers again, and so is one whose every answer takes longer. Reads that wait for it move to another node at
+//! once; a write that was sent to it waits for its answer until its own deadline, and ends unknown. A read that is slow for
+//! another reason is asked of a second node after a quarter of a second.
+//!
 //! One HTTP/2 connection a node carries all requests of a client and its clones.
 //!
 //! ```
@@ -32,24 +37,28 @@
 //! ```
 
 mod call;
-mod channels;
+mod circuit;
+mod endpoints;
 mod error;
 mod eventual;
+mod hedging;
 mod routes;
 
-pub use error::Error;
+pub use error::{Cause, Error};
 pub use eventual::{Eventual, EventualValue};
 pub use ringfort_proto::outcome::Outcome;
 pub use ringfort_proto::v1;
 
 use bytes::Bytes;
 use call::Effect;
+use endpoints::Endpoints;
 use ringfort_proto::outcome;
 use ringfort_proto::v1::cluster_client::ClusterClient;
 use ringfort_proto::v1::kv_client::KvClient;
 use routes::{Address, Routes, Target};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// How long a call may take, all its attempts together, unless [`Client::with_timeout`] says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,6 +71,10 @@ const MAX_WRITE_BYTES: usize = (4 << 20) - 64;
 /// The largest answer that is accepted: above a node's largest page of a scan.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
+/// So many reads may ask a second endpoint because the first one is slow; more wait for their answers. Where all nodes are
+/// slow, hedging would double what they have to do.
+const MAX_HEDGES_UNDER_WAY: usize = 64;
+
 /// A connection to a cluster. Clones share their connections and what they learn.
 #[derive(Clone)]
 pub struct Client {
@@ -71,9 +84,11 @@ pub struct Client {
 
 struct Shared {
     routes: RwLock<Routes>,
-    channels: channels::Channels,
+    endpoints: Endpoints,
     /// When the topology was last read. Held while it is read, so that one call reads it for all.
     refreshed_at: tokio::sync::Mutex<Option<Instant>>,
+    /// One for each request that may be under way twice although all endpoints live.
+    hedges: Semaphore,
 }
 
 /// What a read promises.
@@ -116,18 +131,18 @@ impl Client {
     /// # Panics
     /// Connections are driven by the tokio runtime that calls are made on; calls outside of one panic.
     pub fn connect<E: AsRef<str>>(endpoints: impl IntoIterator<Item = E>) -> Result<Client, Error> {
-        let channels = channels::Channels::default();
         let mut seeds = Vec::new();
         for endpoint in endpoints {
             let address = Address::from(endpoint.as_ref().trim().trim_start_matches("http://"));
-            channels::endpoint(&address)?;
+            endpoints::dial(&address)?;
             seeds.push(address);
         }
         if seeds.is_empty() {
             return Err(Error::InvalidEndpoint(String::new()));
         }
         let routes = RwLock::new(Routes::new(seeds));
-        let shared = Shared { routes, channels, refreshed_at: tokio::sync::Mutex::new(None) };
+        let (endpoints, hedges) = (Endpoints::new(), Semaphore::new(MAX_HEDGES_UNDER_WAY));
+        let shared = Shared { routes, endpoints, refreshed_at: tokio::sync::Mutex::new(None), hedges };
         Ok(Client { shared: Arc::new(shared), timeout: DEFAULT_TIMEOUT })
     }
 
@@ -254,7 +269,7 @@ impl Client {
         let (prefix, start_after) = (prefix.into(), start_after.into());
         let message = v1::ScanRequest { prefix, start_after: start_after.clone(), limit, ..Default::default() };
         let send = async |channel, request| kv(channel).scan(request).await;
-        let page = self.call(Target::Node, Effect::Read, self.deadline(), message, send).await?;
+        let page = self.call(Target::Node, Effect::LongRead, self.deadline(), message, send).await?;
         check_advance(page, &start_after)
     }
 
@@ -263,12 +278,18 @@ impl Client {
         Eventual { client: self }
     }
 
+    /// Whether an endpoint (`host:port`) answers, as far as this client's requests and probes have shown; true of one that
+    /// it never asked. Requests go to others while there are any that do.
+    pub fn answers(&self, endpoint: &str) -> bool {
+        !self.shared.endpoints.is_open(&Address::from(endpoint))
+    }
+
     /// What one node knows through gossip: who is alive, and how the eventual keyspace stands.
     pub async fn gossip(&self) -> Result<v1::GossipResponse, Error> {
         let send = async |channel, request| {
             ClusterClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES).gossip(request).await
         };
-        self.call(Target::Node, Effect::Read, self.deadline(), v1::GossipRequest {}, send).await
+        self.call(Target::Node, Effect::LongRead, self.deadline(), v1::GossipRequest {}, send).await
     }
 
     /// Where the shards are, as far as one node knows.
@@ -282,7 +303,7 @@ impl Client {
         let send = async |channel, request| {
             ClusterClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES).status(request).await
         };
-        self.call(Target::Node, Effect::Read, self.deadline(), v1::StatusRequest {}, send).await
+        self.call(Target::Node, Effect::LongRead, self.deadline(), v1::StatusRequest {}, send).await
     }
 
     /// What the cluster's controller would move, and why, if the nodes of these names were to leave.
@@ -290,7 +311,7 @@ impl Client {
         let send = async |channel, request| {
             ClusterClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES).plan(request).await
         };
-        self.call(Target::Node, Effect::Read, self.deadline(), v1::PlanRequest { leave }, send).await
+        self.call(Target::Node, Effect::LongRead, self.deadline(), v1::PlanRequest { leave }, send).await
     }
 
     /// Has a node give up all that it holds, and stay a member; or, with `undo`, hold replicas again. The moves follow.
@@ -325,7 +346,7 @@ impl Client {
             tonic::Request<M>,
         ) -> Result<tonic::Response<v1::OperationResponse>, tonic::Status>,
     ) -> Result<v1::OperationResponse, Error> {
-        self.call(Target::Node, Effect::Read, self.deadline(), message, send).await
+        self.call(Target::Node, Effect::LongRead, self.deadline(), message, send).await
     }
 
     fn deadline(&self) -> Instant {

@@ -1,4 +1,5 @@
-//! Which node to ask: what the client believes of the cluster, without I/O and without a clock.
+//! Which node to ask: what the client believes of the cluster, without I/O and without a clock. Which of the addresses
+//! answer at all is what [circuits](crate::circuit) know.
 //!
 //! The table comes from a topology and is replaced by a later one; in between, answers correct single leaders. All of
 //! it is belief: a wrong guess costs a forwarded request or one more attempt, never a wrong answer.
@@ -10,15 +11,10 @@ use ringfort_ring::{ShardCount, ShardId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 use tonic::metadata::{Ascii, MetadataValue};
 
 /// A node's gRPC address, host:port.
 pub(crate) type Address = Arc<str>;
-
-/// An address that refused a connection is passed over for this long, where there is another one. Otherwise every
-/// request would first wait for the node that is down.
-pub(crate) const AVOID: Duration = Duration::from_secs(1);
 
 /// Whom a request is for.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +32,6 @@ pub(crate) struct Routes {
     /// The addresses that the user gave. Kept for ever: they may be reachable where the advertised ones are not.
     seeds: Vec<Address>,
     table: Option<Table>,
-    /// Until when to pass over an address.
-    avoided: BTreeMap<Address, Instant>,
     /// Spreads what any node may answer.
     turn: AtomicUsize,
 }
@@ -63,7 +57,7 @@ impl Routes {
     /// `seeds` must not be empty.
     pub(crate) fn new(seeds: Vec<Address>) -> Routes {
         assert!(!seeds.is_empty(), "a client needs an endpoint");
-        Routes { seeds, table: None, avoided: BTreeMap::new(), turn: AtomicUsize::new(0) }
+        Routes { seeds, table: None, turn: AtomicUsize::new(0) }
     }
 
     /// Names the cluster that this client is bound to since its first topology.
@@ -76,37 +70,54 @@ impl Routes {
         self.table.as_ref().map(|table| table.shard_count.shard_of_key(key))
     }
 
-    /// The address to ask now.
-    pub(crate) fn pick(&self, target: Target, now: Instant) -> Address {
-        let preferred: &[Address] = match target {
-            Target::Leader(shard) => {
-                self.place(shard).and_then(|place| place.leader.as_ref()).map_or(&[], std::slice::from_ref)
-            }
-            Target::Replica(shard) => self.place(shard).map_or(&[], |place| &place.members),
-            Target::Node => &[],
+    /// A usable address to ask: the leader where it is asked for, then the shard's replicas, which know who leads, then any
+    /// node.
+    pub(crate) fn pick(&self, target: Target, is_usable: impl Fn(&Address) -> bool) -> Option<Address> {
+        let place = match target {
+            Target::Leader(shard) | Target::Replica(shard) => self.place(shard),
+            Target::Node => None,
         };
+        let leader: &[Address] = match (target, place) {
+            (Target::Leader(_), Some(place)) => place.leader.as_ref().map_or(&[], std::slice::from_ref),
+            _ => &[],
+        };
+        let members = place.map_or(&[][..], |place| &place.members);
         let nodes = self.table.as_ref().map_or(&[][..], |table| &table.nodes);
+        if let [leader] = leader
+            && is_usable(leader)
+        {
+            return Some(leader.clone());
+        }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        [preferred, nodes, &self.seeds]
-            .into_iter()
-            .find_map(|group| {
-                let usable = || group.iter().filter(|address| !self.is_avoided(address, now));
-                usable().nth(turn % usable().count().max(1))
-            })
-            .unwrap_or_else(|| &self.seeds[turn % self.seeds.len()])
-            .clone()
+        [members, nodes, &self.seeds].into_iter().find_map(|group| {
+            let usable: Vec<&Address> = group.iter().filter(|address| is_usable(address)).collect();
+            let address = usable.get(turn.checked_rem(usable.len())?)?;
+            Some(Address::clone(address))
+        })
     }
 
-    /// Every known address, those that are not avoided first.
-    pub(crate) fn all(&self, now: Instant) -> Vec<Address> {
+    /// Each known address in turn, for when none is usable.
+    pub(crate) fn any(&self) -> Address {
+        let nodes = self.table.as_ref().map_or(&[][..], |table| &table.nodes);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (nodes.len() + self.seeds.len());
+        nodes.get(turn).unwrap_or_else(|| &self.seeds[turn - nodes.len()]).clone()
+    }
+
+    /// Every known address, those that are silent last.
+    pub(crate) fn all(&self, is_silent: impl Fn(&Address) -> bool) -> Vec<Address> {
         let mut addresses = self.table.as_ref().map_or_else(Vec::new, |table| table.nodes.clone());
         for seed in &self.seeds {
             if !addresses.contains(seed) {
                 addresses.push(seed.clone());
             }
         }
-        addresses.sort_by_key(|address| self.is_avoided(address, now));
+        addresses.sort_by_key(is_silent);
         addresses
+    }
+
+    /// Whether requests for a shard go to this address already.
+    pub(crate) fn is_leader(&self, shard: ShardId, address: &Address) -> bool {
+        self.place(shard).is_some_and(|place| place.leader.as_ref() == Some(address))
     }
 
     /// Replaces the table by a topology, unless it is older than the known one.
@@ -142,16 +153,6 @@ impl Routes {
         {
             place.leader = None;
         }
-    }
-
-    /// Passes over an address for [`AVOID`].
-    pub(crate) fn avoid(&mut self, address: &Address, now: Instant) {
-        self.avoided.retain(|_, until| *until > now);
-        self.avoided.insert(address.clone(), now + AVOID);
-    }
-
-    fn is_avoided(&self, address: &Address, now: Instant) -> bool {
-        self.avoided.get(address).is_some_and(|until| *until > now)
     }
 
     fn place(&self, shard: ShardId) -> Option<&Place> {
@@ -216,48 +217,57 @@ mod tests {
     }
 
     #[test]
-    fn leader_is_asked_until_it_is_avoided() {
-        let (mut routes, now) = (routes(), Instant::now());
-        assert_eq!(&*routes.pick(Target::Leader(SHARD), now), "node2:1");
-        routes.avoid(&"node2:1".into(), now);
-        for _ in 0..4 {
-            assert_ne!(&*routes.pick(Target::Leader(SHARD), now), "node2:1");
+    fn leader_is_asked_and_without_it_the_other_replicas_then_other_nodes() {
+        let routes = routes();
+        for (silent, asked) in [(&[][..], "node2:1"), (&["node2:1"], "node1:1"), (&["node1:1", "node2:1"], "node3:1")] {
+            let picked = routes.pick(Target::Leader(SHARD), |address| !silent.contains(&&**address));
+            assert_eq!(picked.as_deref(), Some(asked));
         }
-        assert_eq!(&*routes.pick(Target::Leader(SHARD), now + AVOID), "node2:1");
     }
 
     #[test]
     fn seeds_are_asked_where_no_advertised_address_answers() {
-        let (mut routes, now) = (routes(), Instant::now());
-        for node in ["node1:1", "node2:1", "node3:1"] {
-            routes.avoid(&node.into(), now);
-        }
-        assert_eq!(&*routes.pick(Target::Leader(SHARD), now), "seed:1");
-        assert_eq!(&*routes.all(now)[0], "seed:1");
+        let routes = routes();
+        let is_seed = |address: &Address| address.starts_with("seed");
+        assert_eq!(routes.pick(Target::Leader(SHARD), is_seed).as_deref(), Some("seed:1"));
+        assert_eq!(&*routes.all(|address| !is_seed(address))[0], "seed:1");
+    }
+
+    #[test]
+    fn none_is_picked_where_all_are_silent_and_each_is_tried_in_turn() {
+        let routes = routes();
+        assert_eq!(routes.pick(Target::Node, |_| false), None);
+        let tried: std::collections::BTreeSet<_> = (0..4).map(|_| routes.any()).collect();
+        assert_eq!(tried.len(), 4, "three nodes and a seed");
     }
 
     #[test]
     fn replicas_take_turns() {
-        let (routes, now) = (routes(), Instant::now());
-        let asked: std::collections::BTreeSet<_> = (0..8).map(|_| routes.pick(Target::Replica(SHARD), now)).collect();
+        let routes = routes();
+        let asked: std::collections::BTreeSet<_> =
+            (0..8).filter_map(|_| routes.pick(Target::Replica(SHARD), |_| true)).collect();
         assert_eq!(asked.iter().map(|address| &**address).collect::<Vec<_>>(), ["node1:1", "node2:1"]);
     }
 
     #[test]
     fn only_the_leader_that_failed_is_forgotten() {
-        let (mut routes, now) = (routes(), Instant::now());
+        let mut routes = routes();
         routes.learn_leader(SHARD, "node3:1");
         routes.forget_leader(SHARD, &"node2:1".into());
-        assert_eq!(&*routes.pick(Target::Leader(SHARD), now), "node3:1", "a late failure of the old leader");
+        assert_eq!(
+            routes.pick(Target::Leader(SHARD), |_| true).as_deref(),
+            Some("node3:1"),
+            "a late failure of the old leader"
+        );
     }
 
     #[test]
     fn older_topology_is_ignored_and_another_cluster_refused() {
-        let (mut routes, now) = (routes(), Instant::now());
+        let mut routes = routes();
         let mut older = topology(4);
         older.shards[1].leader = 1;
         routes.adopt(&"node1:1".into(), &older).unwrap();
-        assert_eq!(&*routes.pick(Target::Leader(SHARD), now), "node2:1");
+        assert_eq!(routes.pick(Target::Leader(SHARD), |_| true).as_deref(), Some("node2:1"));
 
         let other = TopologyResponse { cluster_id: 8, ..topology(9) };
         let refused = routes.adopt(&"node1:1".into(), &other).unwrap_err();

@@ -1,5 +1,6 @@
 //! The client against servers that redirect, fail and hang.
 
+#[expect(dead_code, reason = "shared with the client's other tests, which need other parts of it")]
 mod support;
 
 use ringfort_client::{Client, Consistency, Error, Outcome};

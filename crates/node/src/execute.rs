@@ -3,6 +3,9 @@
 //! A request is forwarded once; the node that gets it executes it or says who leads. Until its deadline a request is
 //! tried again as long as it was certainly not applied: no leader, another leader, never sent, overwritten. So a client
 //! that knows one node rides through an election. A write whose outcome is not known is never tried again.
+//!
+//! A leader that is silent gets nothing: requests wait here until it is heard or has a successor. A read that is under way
+//! to it is asked again then; a write waits for its answer.
 
 use crate::clock;
 use crate::inbox::Incoming;
@@ -14,7 +17,7 @@ use ringfort_core::types::{NodeId, ShardId};
 use ringfort_core::worker::Request;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 /// A stale read is answered from a state that was the latest at most this long ago.
 pub const STALENESS_BOUND: Duration = Duration::from_secs(5);
@@ -22,6 +25,9 @@ pub const STALENESS_BOUND: Duration = Duration::from_secs(5);
 /// The pause before the first repetition that no hint leads to. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a read that was forwarded looks whether the shard has another leader by now.
+const LEADER_CHECK: Duration = Duration::from_millis(50);
 
 /// Why a request has no answer.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -128,11 +134,29 @@ impl Shell {
             }
             Some(node) => {
                 let remaining = deadline.saturating_duration_since(Instant::now());
-                match self.peers.forward(node, shard, request, remaining).await {
+                let is_read = matches!(request, Request::Read(_));
+                let forwarded = self.peers.forward(node, shard, request, remaining);
+                let forwarded = tokio::select! {
+                    forwarded = forwarded => forwarded,
+                    () = self.leader_is_another(shard, node), if is_read => Forwarded::Lost,
+                };
+                match forwarded {
                     Forwarded::Answer(answer) => answer,
                     Forwarded::NotSent => Err(Failure::NotLeader(None)),
                     Forwarded::Lost => Err(Failure::Unknown),
                 }
+            }
+        }
+    }
+
+    /// Waits until something new is known of the shard's leader, and it is not `node`.
+    async fn leader_is_another(&self, shard: ShardId, node: NodeId) {
+        let before = self.routing.leader(shard);
+        loop {
+            sleep(LEADER_CHECK).await;
+            let leader = self.routing.leader(shard);
+            if leader != before && leader != Some(node) {
+                return;
             }
         }
     }

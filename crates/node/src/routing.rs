@@ -80,12 +80,15 @@ impl Routing {
         }
     }
 
-    /// The node that leads the shard: as its replica here knows, else as beacons told.
+    /// The node that leads the shard: as its replica here knows, else as beacons told. None where the replica here finds
+    /// that node silent: a request is not to be sent into silence.
     pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
         let place = self.place(shard)?;
-        let known_here = place.view.load().as_ref().and_then(|view| view.leader());
+        let view = place.view.load();
+        let known_here = view.as_ref().and_then(|view| view.leader());
         let told = NodeId(place.leader.load(Ordering::Relaxed));
-        known_here.or((told != NodeId(0)).then_some(told))
+        let silent = view.as_ref().and_then(|view| view.silent_leader());
+        known_here.or((told != NodeId(0)).then_some(told)).filter(|leader| Some(*leader) != silent)
     }
 
     pub fn set_leader(&self, shard: ShardId, node: NodeId) {

@@ -6,6 +6,7 @@
 //! | `strangers` | requests that are too large, bytes that are no requests, connections that say nothing |
 //! | `gone` | no quorum, and clients that leave before they are answered |
 //! | `gossip` | gossip that is forged, truncated, too large or from the future |
+//! | `silent` | a node that is stopped, and closes nothing |
 //! | `overload` | more requests than can be done, more data than may be held |
 //! | `leaving` | nodes that may not leave, leave while others are down, die in the middle, or come back too late |
 //! | `moving` | two join while one leaves; the conductor of moves dies |
@@ -25,6 +26,7 @@ mod leaving;
 mod memory;
 mod moving;
 mod overload;
+mod silent;
 mod starting;
 mod strangers;
 #[path = "../cluster/support/mod.rs"]

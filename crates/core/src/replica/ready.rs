@@ -14,8 +14,10 @@
 
 use super::*;
 use crate::effects::LogBatch;
+use crate::limits::SILENT_TICKS;
 use crate::log::item::{Change, LogItem};
 use crate::time::Now;
+use raft::SnapshotStatus;
 use raft::eraftpb::{HardState, Message, MessageType, Snapshot};
 
 /// `Ready`s that one drain takes from one shard before others get their turn.
@@ -69,7 +71,9 @@ impl<T> Replica<T> {
             let Some((_, commit)) = self.commits.pop_front() else { break };
             self.durable_commit = commit;
         }
-        self.delete_retired_snapshots(out);
+        for (_, name) in self.retired_snapshots.extract_if(.., |(batch, _)| *batch <= number) {
+            out.snapshots.push(SnapshotWork::Delete { name });
+        }
     }
 
     fn handle_ready(&mut self, now: Moment, batch: &mut LogBatch, out: &mut Effects<T>) {
@@ -186,16 +190,24 @@ impl<T> Replica<T> {
             }
             let (shard, to) = (self.shard, message.to);
             let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
+            let index = message.get_snapshot().get_metadata().index;
             let message = RaftMessage { shard, from: self.id, to: ReplicaId(to), message };
-            let message = if is_snapshot { self.send_snapshot(message, out) } else { Some(message) };
-            outgoing.extend(message);
+            if !is_snapshot {
+                outgoing.push(message);
+            } else if index == self.base().index.0 {
+                out.snapshots.push(SnapshotWork::Send { name: self.base().snapshot.clone(), message });
+            } else {
+                // The base has moved on since Raft made the message; it asks again.
+                self.raft.report_snapshot(to, SnapshotStatus::Failure);
+            }
         }
         outgoing
     }
 
     /// Tells the readers who leads, until when they may read here, and how old what they read may be.
     fn publish(&mut self, now: Moment) {
-        self.view.publish_leader(self.leader());
+        let is_silent = !self.is_leader() && self.raft.raft.election_elapsed >= SILENT_TICKS;
+        self.view.publish_leader(self.leader(), is_silent);
         let early = self.config.mutation.is(Mutation::ServeBeforeTermStart);
         if self.is_leader() && (early || self.raft.raft.apply_to_current_term()) {
             let followed_at = self.lease.followed_at(now, self.id, &self.configurations);

@@ -24,6 +24,8 @@ pub struct ShardView {
     /// When this state was last known to hold everything that was committed.
     fresh_at: AtomicU64,
     leader: AtomicU64,
+    /// The node of the last known leader, while nothing is heard of it and no other leader is known; zero for none.
+    silent_leader: AtomicU64,
     /// No read is to be answered here any more, whatever else is published.
     is_closed: AtomicBool,
     /// What is told to the other nodes, for comparison.
@@ -39,6 +41,7 @@ impl ShardView {
             lease_until: AtomicU64::new(0),
             fresh_at: AtomicU64::new(0),
             leader: AtomicU64::new(0),
+            silent_leader: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             point: Mutex::new(None),
         }
@@ -66,6 +69,13 @@ impl ShardView {
     pub fn leader(&self) -> Option<NodeId> {
         let leader = self.leader.load(Ordering::Relaxed);
         (leader != 0).then_some(NodeId(leader))
+    }
+
+    /// The node of a leader that has said nothing for [`SILENT_TICKS`](crate::limits::SILENT_TICKS). A write that is sent
+    /// there may be lost on the way, with an outcome that nobody knows.
+    pub fn silent_leader(&self) -> Option<NodeId> {
+        let node = self.silent_leader.load(Ordering::Relaxed);
+        (node != 0).then_some(NodeId(node))
     }
 
     /// Keys and bytes of the map.
@@ -117,8 +127,12 @@ impl ShardView {
         self.fresh_at.fetch_max(at.0, Ordering::AcqRel);
     }
 
-    pub(super) fn publish_leader(&self, leader: Option<NodeId>) {
+    /// Tells who leads, and whether that leader is silent. A silent one is remembered until there is another.
+    pub(super) fn publish_leader(&self, leader: Option<NodeId>, is_silent: bool) {
         self.leader.store(leader.map_or(0, |node| node.0), Ordering::Relaxed);
+        if let Some(node) = leader {
+            self.silent_leader.store(if is_silent { node.0 } else { 0 }, Ordering::Relaxed);
+        }
     }
 
     /// Until when this replica may serve reads by itself, for checks.

@@ -5,7 +5,7 @@
 use super::*;
 use crate::boot;
 use crate::command::Command;
-use crate::limits::{ELECTION_TICKS, MAX_ELECTION_TICKS, QUIET_TICKS, SMALL_LOG_BYTES};
+use crate::limits::{ELECTION_TICKS, MAX_ELECTION_TICKS, QUIET_TICKS, SILENT_TICKS, SMALL_LOG_BYTES};
 use crate::log::item::Base;
 use crate::message::Step;
 use crate::replica::{QueryReply, ReadMode, Reply};
@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod promises;
-mod snapshots;
 
 const SHARD: ShardId = ShardId(0);
 const REPLICAS: [ReplicaId; 3] = [id(1), id(2), id(3)];
@@ -43,9 +42,6 @@ struct Group {
     answers: BTreeMap<u32, Answer>,
     /// Everything that was sent, for tests that look at it.
     sent: Vec<(NodeId, RaftMessage)>,
-    /// Work on snapshot files that nobody has done, and maps that were let go of.
-    snapshots: Vec<(NodeId, SnapshotWork)>,
-    garbage: Vec<Machine>,
 }
 
 fn config(node: NodeId, boot_nonce: u64) -> WorkerConfig {
@@ -76,8 +72,6 @@ impl Group {
             under_way: VecDeque::new(),
             answers: BTreeMap::new(),
             sent: Vec::new(),
-            snapshots: Vec::new(),
-            garbage: Vec::new(),
         };
         for replica in REPLICAS {
             let mut worker = Worker::new(config(replica.node(), 1), now);
@@ -159,8 +153,6 @@ impl Group {
                 }
             }
             self.answers.extend(effects.replies);
-            self.snapshots.extend(effects.snapshots.into_iter().map(|work| (node, work)));
-            self.garbage.extend(effects.garbage);
             if let Some(batch) = effects.log {
                 match self.slow.get_mut(&node) {
                     Some(waiting) => waiting.push(batch.number),
@@ -463,6 +455,28 @@ fn a_stale_read_is_as_new_as_its_bound_says_or_refused() {
     group.isolate(leader);
     group.ticks(110);
     assert_eq!(value(&group, leader), None);
+}
+
+#[test]
+fn a_leader_that_is_not_heard_is_published_as_silent_until_there_is_another() {
+    let (mut group, leader) = Group::with_leader();
+    let [follower, other] = group.others(leader)[..] else { panic!("there are three") };
+    group.ticks(SILENT_TICKS as u32 * 2);
+    assert_eq!(group.replica(follower).view().silent_leader(), None, "it is heard");
+    group.isolate(leader);
+    group.ticks(SILENT_TICKS as u32 + 1);
+    assert_eq!(group.replica(follower).view().silent_leader(), Some(leader));
+    assert_eq!(group.replica(leader).view().silent_leader(), None, "a leader does not hear itself");
+    // Without the other one there is no successor, and the follower soon knows no leader at all.
+    group.isolate(other);
+    group.ticks(MAX_ELECTION_TICKS as u32);
+    assert_eq!(group.replica(follower).view().leader(), None);
+    assert_eq!(group.replica(follower).view().silent_leader(), Some(leader));
+    group.cut.clear();
+    group.isolate(leader);
+    group.wait_for_leader(&[leader]);
+    group.ticks(2);
+    assert_eq!(group.replica(follower).view().silent_leader(), None);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Ringfort: by its client, and blindly.
 //!
 //! Most requests take the client's way, to the leader of the key's shard. Each fourth goes once to a node at random,
-//! which forwards it: two ways to the same key must not tell different stories.
+//! which forwards it: two ways to the same key must not tell different stories. A node that does not answer the client is
+//! asked nothing in this way: it would tell nothing, and the clients would spend their time waiting.
 
 use super::{Failed, Request, Values};
 use crate::command::bench::cleanup::delete_all;
@@ -27,7 +28,7 @@ const BLIND_ONE_OF: u64 = 4;
 pub struct Store {
     client: Client,
     /// All that the topology named in the beginning.
-    nodes: Arc<[KvClient<Channel>]>,
+    nodes: Arc<[(String, KvClient<Channel>)]>,
     shards: ShardCount,
     timeout: Duration,
     values: Values,
@@ -47,9 +48,9 @@ impl Store {
         let nodes = topology
             .nodes
             .iter()
-            .map(|member| node(&member.grpc_address, timeout))
+            .map(|member| Ok((member.grpc_address.clone(), node(&member.grpc_address, timeout)?)))
             .collect::<Result<_, _>>()
-            .map_err(|_| Error::BadAnswer("its topology has an address that is none"))?;
+            .map_err(|_: tonic::transport::Error| Error::BadAnswer("its topology has an address that is none"))?;
         Ok(Store { client, nodes, shards, timeout, values })
     }
 
@@ -70,10 +71,18 @@ impl Store {
 impl Session {
     pub async fn call(&mut self, key: &Bytes, request: Request) -> Result<Kind, Failed> {
         let is_blind = self.random.next().is_multiple_of(BLIND_ONE_OF) && request != Request::Scan;
-        if is_blind && !self.store.nodes.is_empty() {
-            return Ok(self.blind(key.clone(), request).await?);
+        match self.any_node().filter(|_| is_blind) {
+            Some(node) => Ok(self.blind(node, key.clone(), request).await?),
+            None => Ok(self.routed(key.clone(), request).await?),
         }
-        Ok(self.routed(key.clone(), request).await?)
+    }
+
+    /// A node that answers, at random.
+    fn any_node(&mut self) -> Option<KvClient<Channel>> {
+        let answer: Vec<_> =
+            self.store.nodes.iter().filter(|(address, _)| self.store.client.answers(address)).collect();
+        let number = self.random.next().checked_rem(answer.len() as u64)?;
+        Some(answer[number as usize].1.clone())
     }
 
     async fn routed(&self, key: Bytes, request: Request) -> Result<Kind, Error> {
@@ -96,10 +105,8 @@ impl Session {
         })
     }
 
-    /// Sends a request that is no scan once, to any node.
-    async fn blind(&mut self, key: Bytes, request: Request) -> Result<Kind, Status> {
-        let number = self.random.next() % self.store.nodes.len() as u64;
-        let mut node = self.store.nodes[number as usize].clone();
+    /// Sends a request that is no scan once, to this node.
+    async fn blind(&self, mut node: KvClient<Channel>, key: Bytes, request: Request) -> Result<Kind, Status> {
         let (timeout, values) = (self.store.timeout, self.store.values);
         Ok(match request {
             Request::Put(value) => {

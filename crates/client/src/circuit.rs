@@ -1,0 +1,268 @@
+//! Whether an endpoint answers: a state machine without I/O, for one endpoint, on times that it is given.
+//!
+//! ```text
+//!               a probe is late, or a connection fails
+//!        closed ────────────────────────────────────────▶ open
+//!          ▲                                               │ after a rest, one probe at a time
+//!          └─────────── an answer that comes in time ──────┘
+//! ```
+//!
+//! A request that has no answer after [`PROBE_AFTER`] says little: its shard may be without a leader, or its disk slow.
+//! So the endpoint itself is asked for a sign of life, by a **probe** that needs no shard. Where that has no answer
+//! within [`PROBE_LIMIT`] either, the circuit opens: requests go to other endpoints. An endpoint that does answer, but
+//! always too late, is found in the same way, since an answer closes the circuit only if it comes in time.
+//!
+//! **Writes.** A write that was sent into silence has an unknown outcome for ever. So the first write after
+//! [`FRESH`] without any answer waits for a probe: see [`Circuit::takes_writes`]. An endpoint that answers late takes
+//! writes, if there is no better one.
+//!
+//! **What it can't do.** Nothing is known of an endpoint between its last answer and the probe's limit; what is sent in
+//! this quarter of a second is sent into silence. A cluster whose every answer takes longer than [`PROBE_LIMIT`] has all
+//! circuits open, and is used all the same, but requests are spread over nodes that then forward them.
+
+use std::time::{Duration, Instant};
+
+/// A request that has waited this long has the endpoint probed, unless it has just answered something else in time.
+pub(crate) const PROBE_AFTER: Duration = Duration::from_millis(125);
+
+/// An answer that takes longer is late: it proves that the endpoint lives, and not that it is of use.
+pub(crate) const PROBE_LIMIT: Duration = Duration::from_millis(125);
+
+/// A write is sent without a probe to an endpoint that gave any answer within this time.
+pub(crate) const FRESH: Duration = Duration::from_secs(1);
+
+/// The pause before an open circuit's first probe. It doubles up to [`LONGEST_REST`].
+pub(crate) const FIRST_REST: Duration = Duration::from_millis(250);
+
+/// An endpoint that is back is used again after so long at the most, as long as there are requests.
+pub(crate) const LONGEST_REST: Duration = Duration::from_secs(2);
+
+const _: () = assert!(FIRST_REST.as_millis() >= PROBE_LIMIT.as_millis(), "no probe begins before the last one is late");
+
+/// - There is at most one probe that is not late.
+/// - `open` is there while requests are to go elsewhere.
+#[derive(Debug, Default)]
+pub(crate) struct Circuit {
+    /// When the latest answer came, late or not.
+    heard_at: Option<Instant>,
+    /// When the latest request left that was answered in time.
+    prompt_at: Option<Instant>,
+    /// When the probe left that is under way.
+    probe: Option<Instant>,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// When to probe next.
+    retry_at: Instant,
+    rest: Duration,
+}
+
+impl Circuit {
+    /// Whether requests are to go to other endpoints, where there are any.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Whether a write may be sent without a probe before it.
+    pub(crate) fn takes_writes(&self, now: Instant) -> bool {
+        self.heard_at.is_some_and(|at| now.saturating_duration_since(at) < FRESH)
+    }
+
+    /// Whether anything was heard since `start`.
+    pub(crate) fn was_heard_since(&self, start: Instant) -> bool {
+        self.heard_at.is_some_and(|at| at >= start)
+    }
+
+    /// A request that left at `sent` is not answered yet. Returns whether to send a probe.
+    pub(crate) fn request_waits(&mut self, sent: Instant, now: Instant) -> bool {
+        let is_prompt = self.prompt_at.is_some_and(|at| now.saturating_duration_since(at) < PROBE_AFTER);
+        now.saturating_duration_since(sent) >= PROBE_AFTER && !is_prompt && self.open.is_none() && self.begin_probe(now)
+    }
+
+    /// A request was sent elsewhere because this circuit is open. Returns whether to send a probe.
+    pub(crate) fn request_passes(&mut self, now: Instant) -> bool {
+        self.open.as_ref().is_some_and(|open| open.retry_at <= now) && self.begin_probe(now)
+    }
+
+    /// A write needs a sign of life now. Returns whether to send a probe: not while one is under way.
+    pub(crate) fn begin_probe(&mut self, now: Instant) -> bool {
+        let begins = self.probe.is_none();
+        if begins {
+            self.probe = Some(now);
+        }
+        begins
+    }
+
+    /// The endpoint has answered what left at `sent`. Returns whether that closes the circuit.
+    pub(crate) fn answered(&mut self, sent: Instant, now: Instant) -> bool {
+        self.heard_at = Some(now);
+        self.probe.take_if(|probe| *probe == sent);
+        if now.saturating_duration_since(sent) > PROBE_LIMIT {
+            return false;
+        }
+        self.prompt_at = self.prompt_at.max(Some(sent));
+        self.open.take().is_some()
+    }
+
+    /// The probe that left at `sent` has no answer within [`PROBE_LIMIT`]. Returns whether the endpoint has said nothing
+    /// at all since, so that the connection may be dead, too.
+    pub(crate) fn probe_is_late(&mut self, sent: Instant, now: Instant) -> bool {
+        self.probe.take_if(|probe| *probe == sent);
+        self.open(now);
+        !self.was_heard_since(sent)
+    }
+
+    /// The connection could not be made, or it broke; `probe` is when the probe left that found out, if one did.
+    pub(crate) fn failed(&mut self, probe: Option<Instant>, now: Instant) {
+        self.probe.take_if(|under_way| Some(*under_way) == probe);
+        // What was heard on it says nothing of the next connection.
+        self.heard_at = None;
+        self.open(now);
+    }
+
+    /// A request that left at `sent` has ended without an answer that helps. The endpoint may live all the same, but those
+    /// who come next had better ask another one.
+    pub(crate) fn gave_up(&mut self, sent: Instant, now: Instant) {
+        if now.saturating_duration_since(sent) >= PROBE_AFTER {
+            self.open(now);
+        }
+    }
+
+    fn open(&mut self, now: Instant) {
+        match &mut self.open {
+            None => self.open = Some(Open { retry_at: now + FIRST_REST, rest: FIRST_REST }),
+            // Of the many requests that one failure ends, the first one counts.
+            Some(open) if now < open.retry_at => {}
+            Some(open) => {
+                open.rest = (open.rest * 2).min(LONGEST_REST);
+                open.retry_at = now + open.rest;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A circuit whose endpoint has just answered, and that time.
+    fn closed() -> (Circuit, Instant) {
+        let (mut circuit, start) = (Circuit::default(), Instant::now());
+        circuit.answered(start, start);
+        (circuit, start)
+    }
+
+    /// A circuit that opened by a late probe, and that time.
+    fn open() -> (Circuit, Instant) {
+        let (mut circuit, start) = closed();
+        let probed = start + PROBE_AFTER;
+        assert!(circuit.request_waits(start, probed));
+        let late = probed + PROBE_LIMIT;
+        assert!(circuit.probe_is_late(probed, late), "nothing was heard");
+        (circuit, late)
+    }
+
+    #[test]
+    fn silence_opens_the_circuit_after_a_probe() {
+        let (mut circuit, start) = closed();
+        assert!(!circuit.request_waits(start, start + PROBE_AFTER - MS), "too early");
+        assert!(circuit.request_waits(start, start + PROBE_AFTER));
+        assert!(!circuit.request_waits(start, start + PROBE_AFTER + MS), "one probe at a time");
+        assert!(!circuit.is_open());
+        circuit.probe_is_late(start + PROBE_AFTER, start + PROBE_AFTER + PROBE_LIMIT);
+        assert!(circuit.is_open());
+    }
+
+    #[test]
+    fn slow_request_opens_nothing_while_the_endpoint_answers_others() {
+        let (mut circuit, start) = closed();
+        let now = start + PROBE_AFTER * 4;
+        circuit.answered(now - MS, now);
+        assert!(!circuit.request_waits(start, now), "it has just answered");
+        let now = now + PROBE_AFTER;
+        assert!(circuit.request_waits(start, now));
+        circuit.answered(now, now + MS);
+        assert!(!circuit.is_open());
+        assert!(circuit.request_waits(start, now + PROBE_AFTER + MS), "the next probe, for it waits on");
+    }
+
+    #[test]
+    fn endpoint_that_answers_late_is_left_and_takes_writes_where_there_is_no_other() {
+        let (mut circuit, start) = closed();
+        let late = PROBE_LIMIT * 4;
+        // One answer after the other, each of them late.
+        for n in 0..100 {
+            circuit.answered(start + MS * n, start + MS * n + late);
+        }
+        let now = start + MS * 100 + late;
+        assert!(circuit.request_waits(now - PROBE_AFTER, now), "answers that are late are no answer");
+        circuit.answered(now - late + MS, now + MS);
+        assert!(!circuit.probe_is_late(now, now + PROBE_LIMIT), "the connection is good");
+        assert!(circuit.is_open());
+        assert!(!circuit.answered(now, now + late), "late for a probe, too");
+        assert!(circuit.is_open() && circuit.takes_writes(now + late));
+    }
+
+    #[test]
+    fn open_circuit_is_probed_after_rests_that_grow_and_closed_by_an_answer_in_time() {
+        let (mut circuit, mut now) = open();
+        let mut rest = FIRST_REST;
+        for _ in 0..6 {
+            assert!(!circuit.request_passes(now + rest - MS));
+            now += rest;
+            assert!(circuit.request_passes(now));
+            assert!(!circuit.request_passes(now + MS), "one probe at a time");
+            circuit.probe_is_late(now, now + PROBE_LIMIT);
+            now += PROBE_LIMIT;
+            rest = (rest * 2).min(LONGEST_REST);
+        }
+        now += rest;
+        assert!(circuit.request_passes(now));
+        assert!(circuit.answered(now, now + MS));
+        assert!(!circuit.is_open());
+        circuit.failed(None, now + MS);
+        assert!(circuit.request_passes(now + MS + FIRST_REST), "the rests begin anew");
+    }
+
+    #[test]
+    fn many_failures_of_one_moment_are_one() {
+        let (mut circuit, start) = closed();
+        (0..100).for_each(|_| circuit.failed(None, start));
+        assert!(circuit.request_passes(start + FIRST_REST));
+    }
+
+    #[test]
+    fn writes_need_a_sign_of_life() {
+        let mut circuit = Circuit::default();
+        let start = Instant::now();
+        assert!(!circuit.takes_writes(start), "nothing is known of it");
+        assert!(circuit.begin_probe(start));
+        circuit.answered(start, start + MS);
+        assert!(circuit.takes_writes(start + MS) && !circuit.takes_writes(start + MS + FRESH));
+        circuit.failed(None, start + MS);
+        assert!(!circuit.takes_writes(start + MS), "the connection broke");
+    }
+
+    #[test]
+    fn an_answer_to_something_else_does_not_end_the_probe() {
+        let (mut circuit, start) = closed();
+        assert!(circuit.begin_probe(start + MS));
+        circuit.answered(start, start + MS);
+        assert!(!circuit.begin_probe(start + MS));
+        circuit.answered(start + MS, start + MS * 2);
+        assert!(circuit.begin_probe(start + MS * 2));
+    }
+
+    #[test]
+    fn request_without_an_answer_by_its_deadline_opens_the_circuit_unless_the_deadline_was_near() {
+        let (mut circuit, start) = closed();
+        circuit.gave_up(start, start + PROBE_AFTER - MS);
+        assert!(!circuit.is_open());
+        circuit.gave_up(start, start + PROBE_AFTER);
+        assert!(circuit.is_open());
+    }
+}

@@ -1,0 +1,260 @@
+//! One endpoint a node: its connection, made when it is first needed, and its [circuit](crate::circuit), with the I/O
+//! around it: probes are sent here.
+//!
+//! A probe is a call of the standard health service, which a node answers without asking anybody. The answer's meaning
+//! is ignored: that there is one counts. When an endpoint says nothing at all, the next requests make a new connection:
+//! the old one may be dead, and TCP would take many seconds to notice. Requests that are under way on it stay there
+//! until their deadlines.
+
+use crate::Error;
+use crate::circuit::{Circuit, PROBE_AFTER, PROBE_LIMIT};
+use crate::routes::Address;
+use ringfort_proto::{metadata, outcome};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint as Dial};
+use tonic::{Code, Response, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+/// After this long without a connection the node counts as unreachable, and the request goes to another one.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A late answer to a probe is still of interest for so long: it proves that the endpoint lives.
+const PROBE_GIVES_UP: Duration = Duration::from_secs(5);
+
+/// A connection on which nothing was heard for this long is asked for a sign of life ...
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// ... and given up if none comes within this time, with all requests on it. Only for connections that nobody uses any
+/// more, to a machine that vanished and closes nothing: circuits find silence much earlier.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A bound well above what a topology names, so that hints of a broken node cannot fill the memory. Beyond it the
+/// endpoints are forgotten and made again as they are needed.
+const MAX_ENDPOINTS: usize = 4096;
+
+const POISONED: &str = "no code panics while it holds the lock";
+
+pub(crate) struct Endpoints {
+    known: RwLock<BTreeMap<Address, Arc<Endpoint>>>,
+    changes: watch::Sender<()>,
+}
+
+pub(crate) struct Endpoint {
+    address: Address,
+    dial: Dial,
+    channel: Mutex<Channel>,
+    circuit: Mutex<Circuit>,
+    changes: watch::Sender<()>,
+}
+
+impl Endpoints {
+    pub(crate) fn new() -> Endpoints {
+        Endpoints { known: RwLock::default(), changes: watch::Sender::new(()) }
+    }
+
+    pub(crate) fn get(&self, address: &Address) -> Result<Arc<Endpoint>, Error> {
+        if let Some(endpoint) = self.known.read().expect(POISONED).get(address) {
+            return Ok(endpoint.clone());
+        }
+        let dial = dial(address)?;
+        let mut known = self.known.write().expect(POISONED);
+        if known.len() >= MAX_ENDPOINTS {
+            known.clear();
+        }
+        let endpoint = known.entry(address.clone()).or_insert_with(|| {
+            let channel = Mutex::new(dial.connect_lazy());
+            let (address, changes) = (address.clone(), self.changes.clone());
+            Arc::new(Endpoint { address, dial, channel, circuit: Mutex::default(), changes })
+        });
+        Ok(endpoint.clone())
+    }
+
+    /// Whether requests are to go elsewhere. An endpoint that is passed over is probed from time to time.
+    pub(crate) fn is_open(&self, address: &Address) -> bool {
+        let known = self.known.read().expect(POISONED);
+        let Some(endpoint) = known.get(address) else { return false };
+        let mut circuit = endpoint.circuit();
+        if !circuit.is_open() {
+            return false;
+        }
+        let now = Instant::now();
+        if circuit.request_passes(now) {
+            endpoint.probe(now);
+        }
+        true
+    }
+
+    /// Tells when a circuit has opened or closed, or a probe was answered.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+}
+
+impl Endpoint {
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.lock().expect(POISONED).clone()
+    }
+
+    /// Waits for the answer to a request, which is sent when it is first polled, for `limit` at the most; and learns from
+    /// it.
+    pub(crate) async fn ask<R>(
+        self: &Arc<Endpoint>,
+        request: impl Future<Output = Result<Response<R>, Status>>,
+        limit: Duration,
+    ) -> Result<Response<R>, Status> {
+        let sent = Instant::now();
+        let mut request = std::pin::pin!(request);
+        let result = loop {
+            let left = limit.saturating_sub(sent.elapsed());
+            match timeout(left.min(PROBE_AFTER), &mut request).await {
+                Ok(result) => {
+                    self.learn(&result, sent, None);
+                    break result;
+                }
+                Err(_) if left > PROBE_AFTER => {
+                    let now = Instant::now();
+                    if self.circuit().request_waits(sent, now) {
+                        self.probe(now);
+                    }
+                }
+                Err(_) => {
+                    let waited = format!("no answer within {} ms", limit.as_millis());
+                    break Err(Status::deadline_exceeded(waited));
+                }
+            }
+        };
+        if result.as_ref().is_err_and(|status| matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable)) {
+            self.circuit().gave_up(sent, Instant::now());
+        }
+        result
+    }
+
+    /// Waits until a write may be sent, which needs a sign of life where there was none lately.
+    ///
+    /// # Errors
+    /// A status that says that nothing was sent: none within `limit`, or the circuit has opened.
+    pub(crate) async fn wait_for_life(self: &Arc<Endpoint>, limit: Duration) -> Result<(), Status> {
+        let start = Instant::now();
+        let mut changes = self.changes.subscribe();
+        let was_open = {
+            let mut circuit = self.circuit();
+            if circuit.takes_writes(start) {
+                return Ok(());
+            }
+            if circuit.begin_probe(start) {
+                self.probe(start);
+            }
+            circuit.is_open()
+        };
+        let lives = async {
+            while changes.changed().await.is_ok() {
+                let circuit = self.circuit();
+                if circuit.was_heard_since(start) {
+                    return true;
+                }
+                if circuit.is_open() && !was_open {
+                    return false;
+                }
+            }
+            false
+        };
+        // Another endpoint may do better.
+        match timeout(limit.min(2 * PROBE_LIMIT), lives).await {
+            Ok(true) => Ok(()),
+            _ => Err(outcome::unavailable(format!("no sign of life; nothing was sent to {}", self.address), None)),
+        }
+    }
+
+    fn circuit(&self) -> MutexGuard<'_, Circuit> {
+        self.circuit.lock().expect(POISONED)
+    }
+
+    /// Sends the probe that the circuit has begun at `sent`.
+    fn probe(self: &Arc<Endpoint>, sent: Instant) {
+        let endpoint = self.clone();
+        tokio::spawn(async move {
+            let mut health = HealthClient::new(endpoint.channel());
+            let mut check = std::pin::pin!(health.check(HealthCheckRequest::default()));
+            let result = match timeout(PROBE_LIMIT, &mut check).await {
+                Ok(result) => result,
+                Err(_) => {
+                    endpoint.probe_is_late(sent);
+                    let Ok(result) = timeout(PROBE_GIVES_UP, check).await else { return };
+                    result
+                }
+            };
+            endpoint.learn(&result, sent, Some(sent));
+            endpoint.changes.send_replace(());
+        });
+    }
+
+    fn probe_is_late(&self, sent: Instant) {
+        let is_silent = self.circuit().probe_is_late(sent, Instant::now());
+        if is_silent {
+            *self.channel.lock().expect(POISONED) = self.dial.connect_lazy();
+        }
+        self.changes.send_replace(());
+    }
+
+    fn learn<R>(&self, result: &Result<Response<R>, Status>, sent: Instant, probe: Option<Instant>) {
+        let mut circuit = self.circuit();
+        let now = Instant::now();
+        let has_changed = match result {
+            Err(status) if is_of_the_connection(status) => {
+                let was_open = circuit.is_open();
+                circuit.failed(probe, now);
+                !was_open
+            }
+            _ => circuit.answered(sent, now),
+        };
+        drop(circuit);
+        if has_changed {
+            self.changes.send_replace(());
+        }
+    }
+}
+
+/// Whether a status says something of the connection, or of a proxy on the way, rather than of the request.
+fn is_of_the_connection(status: &Status) -> bool {
+    let is_marked = status.metadata().contains_key(metadata::OUTCOME);
+    !is_marked && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
+}
+
+/// How to connect to an address.
+///
+/// # Errors
+/// [`Error::InvalidEndpoint`] where it is not `host:port`.
+pub(crate) fn dial(address: &str) -> Result<Dial, Error> {
+    let invalid = || Error::InvalidEndpoint(address.to_owned());
+    let dial = Dial::from_shared(format!("http://{address}")).map_err(|_| invalid())?;
+    let uri = dial.uri();
+    let has_host = uri.host().is_some_and(|host| !host.is_empty());
+    if !has_host || uri.port_u16().is_none() || uri.path() != "/" || uri.query().is_some() {
+        return Err(invalid());
+    }
+    Ok(dial
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_host_and_port_are_an_address() {
+        for good in ["127.0.0.1:50051", "[::1]:50051", "node1.example:1"] {
+            assert!(dial(good).is_ok(), "{good}");
+        }
+        for bad in ["", "localhost", ":50051", "a b:1", "host:1/path", "host:70000", "host:"] {
+            assert!(matches!(dial(bad), Err(Error::InvalidEndpoint(_))), "{bad}");
+        }
+    }
+}
