@@ -1,7 +1,8 @@
 //! The command line.
 
 use crate::command::Command;
-use clap::Parser;
+use crate::help;
+use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
 
 /// A sharded, replicated, in-memory key-value store that does not lose a write it has acknowledged.
@@ -10,6 +11,11 @@ use std::ffi::OsString;
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The command line with all that its help says.
+pub fn command() -> clap::Command {
+    help::complete(Cli::command())
 }
 
 /// Makes `--raft-dir=x` out of `--raft_dir=x`: long flags are also understood with underscores, as in settings files.
@@ -34,7 +40,6 @@ pub fn normalized(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn normal(args: &[&str]) -> Vec<String> {
         normalized(args.iter().map(OsString::from)).into_iter().map(|arg| arg.into_string().unwrap()).collect()

@@ -8,12 +8,13 @@ pub mod args;
 mod client_options;
 mod command;
 mod failure;
+mod help;
 mod random;
 pub mod settings;
 pub mod text;
 mod violation;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 use failure::{Answer, Failure};
 use std::process::ExitCode;
 
@@ -34,7 +35,7 @@ pub fn main() -> ExitCode {
 /// Ends the process by itself where the command line is wrong or asks for help.
 fn run() -> Result<Answer, Failure> {
     let args = args::normalized(std::env::args_os());
-    let command = settings::with_file(args::Cli::command(), &args)?;
+    let command = settings::with_file(args::command(), &args)?;
     let cli = args::Cli::from_arg_matches(&command.get_matches_from(args)).unwrap_or_else(|error| error.exit());
     cli.command.run()
 }

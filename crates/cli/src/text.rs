@@ -1,12 +1,20 @@
 //! Keys and values are bytes; what is printed is text.
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use std::time::Duration;
 
 /// Bytes on one line of a terminal: backslashes, control characters and what is not UTF-8 are escaped (`\n`, `\x00`), so
-/// that no value can move the cursor or be taken for two.
+/// that no value can move the cursor or be taken for two. [`unescaped`] reads it back.
 pub fn escaped(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
+    let bytes = match encoded(bytes) {
+        // It would be read as the bytes that it encodes.
+        Some(_) => {
+            push_hex(&mut text, b'{');
+            &bytes[1..]
+        }
+        None => bytes,
+    };
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
             match character {
@@ -22,6 +30,72 @@ pub fn escaped(bytes: &[u8]) -> String {
         chunk.invalid().iter().for_each(|byte| push_hex(&mut text, *byte));
     }
     text
+}
+
+/// Why a text does not stand for bytes.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotBytes {
+    #[error("\\{0} is no escape: write \\\\ for a backslash, \\t, \\n, \\r or \\x and two hexadecimal digits")]
+    Escape(String),
+    #[error("{0:?} is not hexadecimal: give two digits a byte")]
+    Hex(String),
+    #[error("{0:?} is not base64 (RFC 4648, with padding)")]
+    Base64(String),
+}
+
+/// The bytes of a text as [`escaped`] prints them, or as `-o json` does where they are no UTF-8: `{"base64":"/w=="}`.
+pub fn unescaped(text: &[u8]) -> Result<Vec<u8>, NotBytes> {
+    if let Some(base64) = encoded(text) {
+        return from_base64(&base64);
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        let (byte, tail) = match (first, tail) {
+            (b'\\', [b'\\', tail @ ..]) => (b'\\', tail),
+            (b'\\', [b't', tail @ ..]) => (b'\t', tail),
+            (b'\\', [b'n', tail @ ..]) => (b'\n', tail),
+            (b'\\', [b'r', tail @ ..]) => (b'\r', tail),
+            (b'\\', [b'x', high, low, tail @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                (digit(*high) << 4 | digit(*low), tail)
+            }
+            (b'\\', _) => {
+                let shown = String::from_utf8_lossy(tail).chars().take(3).collect();
+                return Err(NotBytes::Escape(shown));
+            }
+            (byte, tail) => (*byte, tail),
+        };
+        bytes.push(byte);
+        rest = tail;
+    }
+    Ok(bytes)
+}
+
+/// What is in `{"base64":"..."}`, if that is all of the text.
+fn encoded(text: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Encoded {
+        base64: String,
+    }
+    if !text.starts_with(b"{") {
+        return None;
+    }
+    serde_json::from_slice(text).ok().map(|Encoded { base64 }| base64)
+}
+
+/// Two hexadecimal digits a byte.
+pub fn from_hex(text: &str) -> Result<Vec<u8>, NotBytes> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(NotBytes::Hex(text.to_owned()));
+    }
+    Ok(pairs.iter().map(|[high, low]| digit(*high) << 4 | digit(*low)).collect())
+}
+
+/// The value of a hexadecimal digit.
+fn digit(digit: u8) -> u8 {
+    char::from(digit).to_digit(16).unwrap_or_default() as u8
 }
 
 fn push_hex(text: &mut String, byte: u8) {
@@ -52,9 +126,28 @@ impl Serialize for JsonBytes<'_> {
     }
 }
 
+/// Of base64.
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// RFC 4648, section 4, with padding. Only what [`base64`] writes is read: each text stands for other bytes.
+pub fn from_base64(text: &str) -> Result<Vec<u8>, NotBytes> {
+    let invalid = || NotBytes::Base64(text.to_owned());
+    let digits = text.trim_end_matches('=');
+    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
+    for group in digits.as_bytes().chunks(4) {
+        let mut number = 0;
+        for digit in group {
+            let value = DIGITS.iter().position(|known| known == digit).ok_or_else(invalid)?;
+            number = number << 6 | value as u32;
+        }
+        number <<= 6 * (4 - group.len());
+        bytes.extend_from_slice(&number.to_be_bytes()[1..group.len()]);
+    }
+    if base64(&bytes) == text { Ok(bytes) } else { Err(invalid()) }
+}
+
 /// RFC 4648, section 4, with padding.
 fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
         let number = group.iter().chain([0; 2].iter()).take(3).fold(0, |number, byte| number << 8 | u32::from(*byte));
@@ -83,8 +176,45 @@ mod tests {
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
         for (bytes, text) in vectors {
             assert_eq!(base64(bytes.as_bytes()), text);
+            assert_eq!(from_base64(text).unwrap(), bytes.as_bytes());
         }
         assert_eq!(base64(b"\xfb\xff\xfe"), "+//+");
+        for bad in ["Zg", "Zg=", "Zh==", "Zg==Zg==", "=", "Z", "Zm9v!", "Zm9v "] {
+            assert_eq!(from_base64(bad), Err(NotBytes::Base64(bad.to_owned())));
+        }
+    }
+
+    #[test]
+    fn hexadecimal_is_two_digits_a_byte() {
+        assert_eq!(from_hex("00fF7a").unwrap(), b"\x00\xff\x7a");
+        for bad in ["0", "0g", "0x00", "00 11", "ü"] {
+            assert_eq!(from_hex(bad), Err(NotBytes::Hex(bad.to_owned())));
+        }
+    }
+
+    #[test]
+    fn escaped_text_stands_for_the_same_bytes() {
+        let all: Vec<u8> = (0..=255).collect();
+        for bytes in
+            [&all[..], b"a\tb\nc\\n", "grüße \u{85}".as_bytes(), b"{\"base64\":1}", b"{\"base64\":\"AA==\"}", b""]
+        {
+            assert_eq!(unescaped(escaped(bytes).as_bytes()).unwrap(), bytes);
+        }
+        assert_eq!(unescaped(b"\xff is itself").unwrap(), b"\xff is itself");
+        for bad in ["\\", "a\\q", "\\x0", "\\xfg", "\\X00"] {
+            assert!(matches!(unescaped(bad.as_bytes()), Err(NotBytes::Escape(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bytes_of_json_are_read_back() {
+        let json = serde_json::to_string(&JsonBytes(b"\xff\x80")).unwrap();
+        assert_eq!(unescaped(json.as_bytes()).unwrap(), b"\xff\x80");
+        assert_eq!(unescaped(b"{\"base64\": \"/w==\"}").unwrap(), b"\xff");
+        assert!(unescaped(b"{\"base64\":\"?\"}").is_err());
+        for key in ["{\"base64\":1}", "{\"base64\":\"/w==\",\"a\":1}", "{}", "{user}"] {
+            assert_eq!(unescaped(key.as_bytes()).unwrap(), key.as_bytes());
+        }
     }
 
     #[test]

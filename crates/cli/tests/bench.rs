@@ -135,21 +135,27 @@ fn a_rate_is_kept_by_a_node_that_can() {
 }
 
 #[test]
-fn interrupted_bench_deletes_its_keys() {
+fn interrupted_bench_tells_its_figures_so_far_and_deletes_its_keys() {
     let node = Node::start();
     let mut bench = ringfort()
-        .args(["bench", "--keys=100", "--endpoints", &node.endpoint])
+        .args(["bench", "--keys=100", "--warm-up=1ms", "--duration=1m", "-o", "json", "--endpoints", &node.endpoint])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let begun = std::time::Instant::now();
     while node.keys() == 0 {
-        assert!(bench.try_wait().unwrap().is_none(), "it runs for seconds");
+        assert!(bench.try_wait().unwrap().is_none(), "it runs for a minute");
     }
     assert!(Command::new("kill").args(["-INT", &bench.id().to_string()]).status().unwrap().success());
     let output = bench.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), &output.stderr[..]), (Some(2), &b"ringfort: interrupted\n"[..]));
-    assert_eq!((node.keys(), output.stdout.len()), (0, 0));
+    let (elapsed, stderr) = (begun.elapsed().as_secs_f64(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!((output.status.code(), &stderr[..]), (Some(0), ""));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let seconds = number(&report["seconds"]);
+    assert!(seconds > 0.0 && seconds < elapsed, "{report}");
+    check_operations(&report["puts"], seconds);
+    assert_eq!((&report["interrupted"], node.keys()), (&Value::Bool(true), 0));
 }
 
 #[test]

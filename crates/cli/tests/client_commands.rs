@@ -87,6 +87,9 @@ fn status_opens_with_a_sentence() {
         output.starts_with("0 nodes, 0 shards, tolerates no node failure; not every shard was reported"),
         "{output}"
     );
+    assert!(output.contains("--shards shows each") && !output.contains("APPLIED"), "{output}");
+    let each = String::from_utf8(user.runs_with(&["status", "--shards"], b"").stdout).unwrap();
+    assert!(each.contains("APPLIED"), "{each}");
     let json = user.runs_with(&["status", "-o", "json"], b"").stdout;
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&json).unwrap()["healthy"], false);
 }
@@ -106,4 +109,69 @@ fn errors_are_one_line_and_exit_code_2() {
         assert!(stderr.lines().count() == 1 && stderr.contains(said), "{stderr}");
         assert!(output.stdout.is_empty());
     }
+}
+
+#[test]
+fn a_key_is_taken_as_it_is_printed() {
+    let user = User::new();
+    for key in [&b"a\x00b"[..], b"\xff\x80", b"a\tc", b"back\\slash", b"{\"base64\":\"AA==\"}"] {
+        user.servers.with(|state| state.map.insert(key.to_vec(), b"v".to_vec()));
+        for arguments in [&["scan", "--keys-only"][..], &["scan", "-o", "json"]] {
+            let printed = String::from_utf8(user.runs_with(arguments, b"").stdout).unwrap();
+            let line = printed.trim_end().to_owned();
+            let named = match serde_json::from_str::<serde_json::Value>(&line) {
+                Ok(entry) if arguments.contains(&"json") => match &entry["key"] {
+                    // A string of JSON is text as it is; it is the terminal's form that has escapes.
+                    serde_json::Value::String(_) => continue,
+                    bytes => bytes.to_string(),
+                },
+                _ => line,
+            };
+            user.expects(&["get", &named], 0, "v");
+            user.expects(&["scan", "--count", "--prefix", &named], 0, "1\n");
+            user.expects(&["scan", "--count", "--start-after", &named], 0, "0\n");
+            user.expects(&["put", &named, "v"], 0, "OK, version 1\n");
+        }
+        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        user.expects(&["put", "--key-hex", &hex, "w"], 0, "OK, version 1\n");
+        user.expects(&["get", "--key-hex", &hex], 0, "w");
+        user.expects(&["delete", "--key-hex", &hex], 0, "deleted\n");
+        assert!(user.servers.with(|state| state.map.is_empty()));
+    }
+    user.expects(&["put", "--key-base64", "AP8=", "v"], 0, "OK, version 1\n");
+    user.expects(&["get", r"\x00\xff"], 0, "v");
+    for (args, said) in [
+        (&["get", r"a\q"][..], "is no escape"),
+        (&["get"], "name a key"),
+        (&["get", "k", "--key-hex=00"], "name the key once"),
+        (&["get", "--key-hex=0"], "hexadecimal"),
+        (&["delete", "--key-base64=?"], "base64"),
+        (&["scan", "--prefix", r"\x1"], "--prefix can't be read"),
+    ] {
+        let output = user.runs_with(args, b"");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr.lines().count() == 1 && stderr.contains(said), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn commands_have_the_names_that_people_try() {
+    let user = User::new();
+    user.expects(&["set", "k", "v"], 0, "OK, version 1\n");
+    user.expects(&["del", "k"], 0, "deleted\n");
+    user.expects(&["rm", "k"], 1, "");
+    user.expects(&["version"], 0, concat!("ringfort ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn an_error_names_each_endpoint_with_its_cause_once() {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let [first, second] = [free(), free()];
+    let output = run(&["put", "k", "v", "--timeout=600ms"], b"", &format!("{first},{second}"));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    for endpoint in [&first, &second] {
+        assert_eq!(stderr.matches(&format!("{endpoint}: ")).count(), 1, "{stderr}");
+    }
+    assert!(stderr.to_lowercase().matches("refused").count() == 2, "{stderr}");
 }

@@ -1,8 +1,8 @@
 //! `ringfort completions`.
 
-use crate::args::Cli;
+use crate::args::command;
 use crate::failure::{Answer, Failure};
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 use std::io::{self, Write};
 
@@ -23,7 +23,7 @@ impl Completions {
 
 fn script(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "ringfort", &mut script);
+    clap_complete::generate(shell, &mut command(), "ringfort", &mut script);
     script
 }
 

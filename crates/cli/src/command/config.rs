@@ -1,9 +1,9 @@
 //! `ringfort config`.
 
-use crate::args::Cli;
+use crate::args::command;
 use crate::failure::{Answer, Failure};
 use crate::settings;
-use clap::{CommandFactory, Subcommand};
+use clap::Subcommand;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ enum Action {
 
 impl Config {
     pub fn run(self) -> Result<Answer, Failure> {
-        let command = Cli::command();
+        let command = command();
         let serve = settings::serve(&command);
         let mut out = io::stdout().lock();
         match self.action {

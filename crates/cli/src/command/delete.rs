@@ -1,6 +1,7 @@
 //! `ringfort delete`.
 
-use super::{bytes_of, print_json, print_line};
+use super::key::KeyOptions;
+use super::{print_json, print_line};
 use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
 use clap::{ArgAction, Args};
@@ -12,8 +13,12 @@ use std::ffi::OsString;
 /// Exits with 1 where there was no such key.
 #[derive(Args, Debug)]
 pub struct Delete {
-    /// The key.
-    key: OsString,
+    /// The key, with the escapes of `scan`: \\ for a backslash, \t, \n, \r, \x00.
+    #[arg(verbatim_doc_comment)]
+    key: Option<OsString>,
+
+    #[command(flatten)]
+    options: KeyOptions,
 
     /// Remove from the eventual keyspace, as the node that is asked holds it.
     #[arg(
@@ -39,7 +44,7 @@ struct Report {
 
 impl Delete {
     pub fn run(self) -> Result<Answer, Failure> {
-        let key = bytes_of(&self.key);
+        let key = self.options.key(self.key.as_deref())?;
         let deleted = self.client.run(async |client| {
             Ok(match self.eventual {
                 true => client.eventual().delete(key).await?,

@@ -1,9 +1,10 @@
 //! `ringfort get`.
 
-use super::{bytes_of, print_json};
+use super::key::KeyOptions;
+use super::print_json;
 use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
-use crate::text::JsonBytes;
+use crate::text::{JsonBytes, escaped};
 use clap::{ArgAction, Args};
 use ringfort_client::{Consistency, Value};
 use serde::Serialize;
@@ -12,12 +13,16 @@ use std::io::{self, IsTerminal, Write};
 
 /// Read a key
 ///
-/// Prints the value's bytes as they are; on a terminal a line break follows, in a pipe or a file nothing does, so that
-/// `ringfort get a | ringfort put b` copies. Exits with 1 where there is no such key.
+/// In a pipe or a file the value is printed as it is, so that `ringfort get a | ringfort put b` copies; on a terminal it is
+/// one line, with control characters, backslashes and what is not UTF-8 escaped. Exits with 1 where there is no such key.
 #[derive(Args, Debug)]
 pub struct Get {
-    /// The key.
-    key: OsString,
+    /// The key, with the escapes of `scan`: \\ for a backslash, \t, \n, \r, \x00.
+    #[arg(verbatim_doc_comment)]
+    key: Option<OsString>,
+
+    #[command(flatten)]
+    options: KeyOptions,
 
     /// Let any replica answer, even with a value that is a little old.
     #[arg(
@@ -67,7 +72,7 @@ struct FoundValue<'a> {
 impl Get {
     pub fn run(self) -> Result<Answer, Failure> {
         let consistency = if self.stale { Consistency::Stale } else { Consistency::Linearizable };
-        let key = bytes_of(&self.key);
+        let key = self.options.key(self.key.as_deref())?;
         let found = self.client.run(async |client| {
             if !self.eventual {
                 return Ok(client.get_with(key.clone(), consistency).await?);
@@ -94,9 +99,9 @@ impl Get {
             Output::Table => match &found {
                 Some(found) => {
                     let mut stdout = io::stdout().lock();
-                    stdout.write_all(&found.value)?;
-                    if stdout.is_terminal() {
-                        stdout.write_all(b"\n")?;
+                    match stdout.is_terminal() {
+                        true => writeln!(stdout, "{}", escaped(&found.value))?,
+                        false => stdout.write_all(&found.value)?,
                     }
                     stdout.flush()?;
                 }

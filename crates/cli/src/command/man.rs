@@ -1,8 +1,8 @@
 //! `ringfort man`.
 
-use crate::args::Cli;
+use crate::args::command;
 use crate::failure::{Answer, Failure};
-use clap::{Args, CommandFactory};
+use clap::Args;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ impl Man {
 
 fn write(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    clap_mangen::generate_to(Cli::command(), directory)
+    clap_mangen::generate_to(command(), directory)
 }
 
 #[cfg(test)]
@@ -45,10 +45,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         write(directory.path()).unwrap();
         let page = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
-        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        for command in command().get_subcommands().filter(|command| !command.is_hide_set()) {
             assert!(page(&format!("ringfort-{}.1", command.get_name())).starts_with(".ie"), "{}", command.get_name());
         }
         assert!(page("ringfort.1").contains("ringfort"));
         assert!(page("ringfort-serve.1").contains("raft"));
+        assert!(page("ringfort-get.1").contains("EXIT STATUS"));
     }
 }

@@ -6,6 +6,7 @@ mod completions;
 mod config;
 mod delete;
 mod get;
+mod key;
 mod man;
 mod playground;
 mod put;
@@ -13,6 +14,7 @@ mod scan;
 mod serve;
 mod status;
 mod verify;
+mod version;
 
 use crate::failure::{Answer, Failure};
 use bytes::Bytes;
@@ -26,8 +28,10 @@ use std::io::{self, Write};
 pub enum Command {
     Serve(Box<Serve>),
     Playground(playground::Playground),
+    #[command(visible_alias = "set")]
     Put(put::Put),
     Get(get::Get),
+    #[command(visible_aliases = ["del", "rm"])]
     Delete(delete::Delete),
     Scan(scan::Scan),
     Status(status::Status),
@@ -39,6 +43,7 @@ pub enum Command {
     Config(config::Config),
     Completions(completions::Completions),
     Man(man::Man),
+    Version(version::Version),
 }
 
 impl Command {
@@ -58,6 +63,7 @@ impl Command {
             Command::Config(config) => config.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
+            Command::Version(version) => version.run(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `ringfort put`.
 
+use super::key::KeyOptions;
 use super::{bytes_of, print_json, print_line};
 use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use clap::{ArgAction, Args};
 use serde::Serialize;
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 
 /// Set a key
 ///
@@ -15,12 +16,17 @@ use std::io::{self, Read};
 /// error says so, and the write is never repeated by itself.
 #[derive(Args, Debug)]
 pub struct Put {
-    /// The key.
-    key: OsString,
+    /// The key, with the escapes of `scan`: \\ for a backslash, \t, \n, \r, \x00.
+    #[arg(verbatim_doc_comment)]
+    key: Option<OsString>,
 
-    /// The value; without one it is read from stdin, all of it. After `--` it may begin with a dash.
+    /// The value; without one it is read from stdin, all of it. Its bytes are taken as they are; after `--` it
+    /// may begin with a dash.
     #[arg(allow_negative_numbers = true)]
     value: Option<OsString>,
+
+    #[command(flatten)]
+    options: KeyOptions,
 
     /// Write to the eventual keyspace: one node takes it, quorum or not, and the others come to hold it.
     #[arg(
@@ -46,15 +52,19 @@ struct Report {
 
 impl Put {
     pub fn run(self) -> Result<Answer, Failure> {
-        let value = match &self.value {
+        let (key, value) = self.options.key_and_value(self.key, self.value)?;
+        let value = match &value {
             Some(value) => bytes_of(value),
             None => {
+                let mut stdin = io::stdin().lock();
+                if stdin.is_terminal() {
+                    eprintln!("the value is read from here: type it, and end it with Ctrl-D; Ctrl-C puts nothing");
+                }
                 let mut value = Vec::new();
-                io::stdin().lock().read_to_end(&mut value)?;
+                stdin.read_to_end(&mut value)?;
                 Bytes::from(value)
             }
         };
-        let key = bytes_of(&self.key);
         if self.eventual {
             let stamp = self.client.run(async |client| Ok(client.eventual().put(key, value).await?))?;
             match self.client.output {

@@ -1,6 +1,6 @@
 //! `ringfort scan`.
 
-use super::bytes_of;
+use super::key::unescape;
 use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
 use crate::text::{JsonBytes, escaped};
@@ -14,20 +14,29 @@ use std::io::{self, BufWriter, Write};
 /// List keys with their values, in the order of the keys' bytes
 ///
 /// One line a key: key, tab, value, with control characters, backslashes and what is not UTF-8 escaped (\n, \x00); with
-/// `-o json` one object a line. Each shard is read at one point in time, different shards at different ones.
+/// `-o json` one object a line, with {"base64":"..."} for what is not UTF-8. Every command takes keys in both forms. Each
+/// shard is read at one point in time, different shards at different ones.
 #[derive(Args, Debug)]
 pub struct Scan {
-    /// Only keys that begin with this.
+    /// Only keys that begin with this, written as they are printed.
     #[arg(long, default_value = "")]
     prefix: OsString,
 
-    /// Only keys after this one.
+    /// Only keys after this one, written as it is printed.
     #[arg(long, default_value = "", value_name = "KEY")]
     start_after: OsString,
 
     /// At most this many keys.
     #[arg(long, value_name = "COUNT")]
     limit: Option<u32>,
+
+    /// Print the keys without their values.
+    #[arg(long, conflicts_with = "count")]
+    keys_only: bool,
+
+    /// Print how many keys there are instead of the keys.
+    #[arg(long)]
+    count: bool,
 
     /// List the eventual keyspace, as the node that is asked holds it.
     #[arg(
@@ -48,18 +57,26 @@ pub struct Scan {
 #[derive(Serialize)]
 struct Line<'a> {
     key: JsonBytes<'a>,
-    value: JsonBytes<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<JsonBytes<'a>>,
     version: u64,
     create_revision: u64,
     modify_revision: u64,
 }
 
+/// The answer of `--count -o json`.
+#[derive(Serialize)]
+struct Count {
+    count: u64,
+}
+
 impl Scan {
     pub fn run(self) -> Result<Answer, Failure> {
         let mut stdout = BufWriter::new(io::stdout().lock());
+        let prefix = unescape("--prefix", &self.prefix)?;
+        let mut start_after = unescape("--start-after", &self.start_after)?;
+        let mut count = 0;
         self.client.run(async |client| {
-            let prefix = bytes_of(&self.prefix);
-            let mut start_after = bytes_of(&self.start_after);
             let mut left = self.limit.unwrap_or(u32::MAX);
             while left > 0 {
                 let limit = self.limit.map_or(0, |_| left);
@@ -68,7 +85,10 @@ impl Scan {
                     false => client.scan_page(prefix.clone(), start_after, limit).await?,
                 };
                 for entry in page.entries.iter().take(left as usize) {
-                    print(&mut stdout, self.client.output, entry)?;
+                    count += 1;
+                    if !self.count {
+                        print(&mut stdout, self.client.output, entry, self.keys_only)?;
+                    }
                 }
                 if self.limit.is_some() {
                     left = left.saturating_sub(page.entries.len() as u32);
@@ -81,18 +101,27 @@ impl Scan {
             }
             Ok(())
         })?;
+        match self.client.output {
+            _ if !self.count => {}
+            Output::Table => writeln!(stdout, "{count}")?,
+            Output::Json => {
+                serde_json::to_writer(&mut stdout, &Count { count }).map_err(io::Error::from)?;
+                writeln!(stdout)?;
+            }
+        }
         stdout.flush()?;
         Ok(Answer::Yes)
     }
 }
 
-fn print(out: &mut impl Write, output: Output, entry: &Entry) -> Result<(), Failure> {
+fn print(out: &mut impl Write, output: Output, entry: &Entry, keys_only: bool) -> Result<(), Failure> {
     match output {
+        Output::Table if keys_only => writeln!(out, "{}", escaped(&entry.key))?,
         Output::Table => writeln!(out, "{}\t{}", escaped(&entry.key), escaped(&entry.value))?,
         Output::Json => {
             let line = Line {
                 key: JsonBytes(&entry.key),
-                value: JsonBytes(&entry.value),
+                value: (!keys_only).then_some(JsonBytes(&entry.value)),
                 version: entry.version,
                 create_revision: entry.create_revision,
                 modify_revision: entry.modify_revision,
@@ -112,14 +141,16 @@ mod tests {
     fn an_entry_is_one_line() {
         let entry =
             Entry { key: "k\n".into(), value: "v\t".into(), version: 2, create_revision: 3, modify_revision: 4 };
-        let printed = |output| {
+        let printed = |output, keys_only| {
             let mut out = Vec::new();
-            print(&mut out, output, &entry).unwrap();
+            print(&mut out, output, &entry, keys_only).unwrap();
             String::from_utf8(out).unwrap()
         };
-        assert_eq!(printed(Output::Table), "k\\n\tv\\t\n");
+        assert_eq!(printed(Output::Table, true), "k\\n\n");
+        assert!(!printed(Output::Json, true).contains("value"));
+        assert_eq!(printed(Output::Table, false), "k\\n\tv\\t\n");
         assert_eq!(
-            printed(Output::Json),
+            printed(Output::Json, false),
             "{\"key\":\"k\\n\",\"value\":\"v\\t\",\"version\":2,\"create_revision\":3,\"modify_revision\":4}\n"
         );
     }

@@ -27,6 +27,8 @@ struct Playground {
     endpoints: Vec<String>,
     pids: Vec<Pid>,
     data: PathBuf,
+    /// All that it printed at its start.
+    told: String,
 }
 
 impl Playground {
@@ -34,9 +36,10 @@ impl Playground {
         let mut process = program().arg("playground").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         let (endpoints, pids, data) = (Vec::new(), Vec::new(), PathBuf::new());
-        let mut playground = Playground { process, output, endpoints, pids, data };
+        let mut playground = Playground { process, output, endpoints, pids, data, told: String::new() };
         loop {
             let line = playground.line();
+            playground.told += &line;
             match line.split_whitespace().collect::<Vec<_>>()[..] {
                 ["Ctrl-C", ..] => return playground,
                 [_, endpoint, "process", pid] => {
@@ -101,12 +104,30 @@ fn ctrl_c_leaves_no_process_and_no_file_behind() {
     let mut playground = Playground::start(&["--nodes=2"]);
     assert_eq!((playground.endpoints.len(), playground.pids.len()), (2, 2));
     assert!(playground.data.is_dir());
+    assert!(playground.told.contains("alias ringfort=/"), "{}", playground.told);
+    assert!(!playground.told.contains("INFO"), "nodes log elsewhere: {}", playground.told);
     assert_eq!(playground.runs(&["put", "hello", "world"]), "OK, version 1\n");
     assert_eq!(playground.runs(&["get", "hello"]), "world");
     let begun = Instant::now();
     assert!(playground.end_by(Signal::INT).success());
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     playground.assert_no_process_is_left();
+    assert!(!playground.data.exists());
+}
+
+#[test]
+fn ctrl_c_stops_a_node_too_that_was_started_by_hand() {
+    let mut playground = Playground::start(&["--nodes=2"]);
+    kill_process(playground.pids[1], Signal::KILL).unwrap();
+    let command = playground.wait_for_line("to start node2 again");
+    let command = command.split_once(": ").unwrap().1.trim();
+    let mut shell = std::process::Command::new("sh");
+    let mut by_hand = shell.args(["-c", &format!("exec {command}")]).stderr(Stdio::null()).spawn().unwrap();
+    assert!(came_about(|| run(&["get", "k"], &playground.endpoints[1], b"").status.code() == Some(1)));
+    playground.end_by(Signal::INT);
+    let ended = came_about(|| by_hand.try_wait().unwrap().is_some());
+    let _ = by_hand.kill();
+    assert!(ended, "it serves from a directory that is gone");
     assert!(!playground.data.exists());
 }
 

@@ -166,7 +166,6 @@ mod tests {
             learners: replicas(learners),
             caught_up: replicas(caught_up),
             confirmed: replicas(voters),
-            copied_bytes: 0,
         }
     }
 

@@ -180,10 +180,15 @@ impl Topology {
         if before.is_none() && others < lacking {
             return Err(match others {
                 0 => format!("{own_name} is the only node that holds data: start another node first"),
-                _ => format!(
-                    "without {own_name} there would be {others} nodes for {lacking} replicas of each shard: start \
-                     another node first, or say --fewer-replicas"
-                ),
+                _ => {
+                    // Only `leave` has that option.
+                    let can_be_meant = standing == Standing::Leaving && successor.is_none();
+                    let or_else = if can_be_meant { ", or say --fewer-replicas" } else { "" };
+                    format!(
+                        "without {own_name} there would be {others} nodes for {lacking} replicas of each shard: start \
+                         another node first{or_else}"
+                    )
+                }
             });
         }
         if let Some(successor) = successor {

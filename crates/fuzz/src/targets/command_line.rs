@@ -7,7 +7,7 @@ use crate::source::Source;
 use bytes::Bytes;
 use clap::{Command, CommandFactory};
 use ringfort_cli::args::{Cli, normalized};
-use ringfort_cli::text::{JsonBytes, escaped};
+use ringfort_cli::text::{self, JsonBytes, escaped};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::LazyLock;
@@ -63,17 +63,21 @@ fn from_base64(text: &str) -> Vec<u8> {
 }
 
 fn check_printed(data: &[u8]) {
-    let text = within(TEXT_BOUND, data.len(), || escaped(data));
-    assert!(!text.contains(char::is_control), "{text:?} can't move the cursor");
-    assert_eq!(unescaped(&text), data, "what is printed stands for one value");
+    let printed = within(TEXT_BOUND, data.len(), || escaped(data));
+    assert!(!printed.contains(char::is_control), "{printed:?} can't move the cursor");
+    assert_eq!(unescaped(&printed), data, "what is printed stands for one value");
+    assert_eq!(text::unescaped(printed.as_bytes()).as_deref(), Ok(data), "and is read as that");
     let json = within(TEXT_BOUND, data.len(), || serde_json::to_string(&JsonBytes(data)).expect("bytes have a JSON"));
     match serde_json::from_str(&json).expect("it is JSON") {
         serde_json::Value::String(text) => assert_eq!(text.as_bytes(), data),
         other => {
             assert!(str::from_utf8(data).is_err(), "text is shown as text");
             assert_eq!(from_base64(other["base64"].as_str().expect("bytes are base64")), data);
+            assert_eq!(text::unescaped(json.as_bytes()).as_deref(), Ok(data), "JSON is read as what it stands for");
         }
     }
+    // Any text is read, or refused.
+    drop(text::unescaped(data));
 }
 
 /// Arguments are understood or refused, and a key is what was given.

@@ -56,6 +56,7 @@ pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
         liveness: None,
         zone: text(|member| &member.zone),
         standing: standing_of(&topology, shell.node).into(),
+        memory_full: shell.pressure.is_memory_full(),
     };
     let size = |shard| shell.routing.view(shard).map_or(0, |view| view.size().1 as u64);
     let here =

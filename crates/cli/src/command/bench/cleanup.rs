@@ -2,7 +2,9 @@
 
 use super::progress::Progress;
 use ringfort_client::Client;
+use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 /// Keys that are listed, and then deleted, at once.
 const KEYS_AT_ONCE: u32 = 500;
@@ -15,17 +17,39 @@ pub struct CleanupError {
     source: ringfort_client::Error,
 }
 
+/// Rounds in which what could not be listed or deleted is tried again, and the pause before each.
+const ROUNDS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// Deletes all keys with a prefix. Returns how many there were.
 ///
 /// # Errors
-/// Not every key could be deleted. All have been tried, unless they could not even be listed.
+/// Not every key could be deleted, although all were tried several times: a cluster that has just had more than it can
+/// take refuses deletes, too.
 pub async fn delete_all(client: &Client, prefix: &str, progress: &Progress) -> Result<u64, CleanupError> {
-    let (mut deleted, mut failed, mut start_after) = (0, None, bytes::Bytes::new());
+    let mut deleted = 0;
+    for round in 1.. {
+        match delete_once(client, prefix, progress, &mut deleted).await {
+            Ok(()) => break,
+            Err(source) if round == ROUNDS => {
+                return Err(CleanupError { deleted, prefix: prefix.to_owned(), source });
+            }
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+    Ok(deleted)
+}
+
+/// Lists the keys and tries to delete each.
+async fn delete_once(
+    client: &Client,
+    prefix: &str,
+    progress: &Progress,
+    deleted: &mut u64,
+) -> Result<(), ringfort_client::Error> {
+    let (mut failed, mut start_after) = (Ok(()), bytes::Bytes::new());
     loop {
-        let page = match client.scan_page(prefix.to_owned(), start_after, KEYS_AT_ONCE).await {
-            Ok(page) => page,
-            Err(source) => return Err(CleanupError { deleted, prefix: prefix.to_owned(), source }),
-        };
+        let page = client.scan_page(prefix.to_owned(), start_after, KEYS_AT_ONCE).await?;
         start_after = page.entries.last().map(|entry| entry.key.clone()).unwrap_or_default();
         let mut deletes = JoinSet::new();
         for entry in page.entries {
@@ -34,17 +58,15 @@ pub async fn delete_all(client: &Client, prefix: &str, progress: &Progress) -> R
         }
         while let Some(ended) = deletes.join_next().await {
             match ended.expect("no task panics") {
-                Ok(_) => deleted += 1,
-                Err(error) => failed = Some(error),
+                Ok(_) => {
+                    *deleted += 1;
+                    progress.advance();
+                }
+                Err(error) => failed = Err(error),
             }
-            progress.advance();
         }
         if !page.more {
-            break;
+            return failed;
         }
-    }
-    match failed {
-        None => Ok(deleted),
-        Some(source) => Err(CleanupError { deleted, prefix: prefix.to_owned(), source }),
     }
 }

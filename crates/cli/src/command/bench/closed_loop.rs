@@ -31,7 +31,8 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 #[error("the keys can't be loaded: {0}")]
 struct LoadError(String);
 
-/// Sends the workload's requests for `warm_up` and then `duration`, unless it is stopped. Each of the targets carries an equal part of them.
+/// Sends the workload's requests for `warm_up` and then `duration`; if it is stopped, the measurement is that much shorter.
+/// Each of the targets carries an equal part of them.
 pub async fn run(
     targets: &[Arc<Target>],
     workload: &Arc<Workload>,
@@ -67,7 +68,9 @@ pub async fn run(
             }
         }
     }
-    parts.iter().fold(Measurement::new(duration), |sum, part| sum.with(&locked(part)))
+    let ended = workload.stopped_at().map_or(until, |at| at.min(until));
+    let measured = Measurement::new(ended.saturating_duration_since(from));
+    parts.iter().fold(measured, |sum, part| sum.with(&locked(part)))
 }
 
 /// When requests are due that come at a rate.
@@ -119,7 +122,8 @@ async fn one_after_the_other(
     }
 }
 
-/// Puts every key of the workload once, unless it is stopped.
+/// Puts every key of the workload once, unless it is stopped. Whatever happens, no put is under way afterwards: it could be
+/// applied after its key was deleted.
 pub async fn load(targets: &[Arc<Target>], workload: &Arc<Workload>, progress: &Progress) -> Result<(), Failure> {
     let next = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();
@@ -139,10 +143,15 @@ pub async fn load(targets: &[Arc<Target>], workload: &Arc<Workload>, progress: &
             }
         });
     }
+    let mut result = Ok(());
     while let Some(ended) = tasks.join_next().await {
-        ended.expect("no task panics")?;
+        let ended = ended.expect("no task panics");
+        if ended.is_err() && result.is_ok() {
+            workload.stop();
+            result = ended;
+        }
     }
-    Ok(())
+    Ok(result?)
 }
 
 fn locked(measurement: &Mutex<Measurement>) -> MutexGuard<'_, Measurement> {

@@ -43,7 +43,7 @@ const DISK_DURATION: Duration = Duration::from_secs(2);
 /// Measure how many requests a cluster answers, and how fast
 ///
 /// Keeps a number of requests in flight and sends the next one when one is answered. The keys begin with bench/ and a
-/// random word, and are deleted afterwards, also after Ctrl-C. Ends with 1 if requests failed.
+/// random word, and are deleted afterwards. Ctrl-C ends it early, with the figures so far. Ends with 1 if requests failed.
 ///
 /// With --rate the requests come at that rate, whether or not earlier ones are answered, up to --in-flight.
 ///
@@ -106,7 +106,7 @@ pub struct Bench {
 
 #[derive(Debug, thiserror::Error)]
 enum Interrupted {
-    #[error("interrupted")]
+    #[error("interrupted before anything was measured")]
     Measuring,
     #[error("interrupted before all keys that begin with {prefix} were deleted")]
     Deleting { prefix: String },
@@ -141,23 +141,28 @@ impl Bench {
         let nodes = client.topology().await?.nodes.len();
         let nodes = if self.blind { self.client.endpoints.len() } else { nodes };
         let mut measuring = pin!(self.measure(nodes, workload, progress));
-        let measured = interrupted_by_signals(measuring.as_mut()).await?;
-        if measured.is_none() {
-            // Puts under way could otherwise be applied after their keys were deleted.
-            workload.stop();
-            let _ = measuring.await;
-        }
+        let mut interrupted = false;
+        let measured = match interrupted_by_signals(measuring.as_mut()).await? {
+            Some(measured) => measured,
+            None => {
+                interrupted = true;
+                workload.stop();
+                // Puts under way could otherwise be applied after their keys were deleted.
+                measuring.await
+            }
+        };
         let deleted = match self.keep {
             true => Ok(None),
             false => self.delete(&client, workload, progress).await.map(Some),
         };
-        let Some(measured) = measured else {
+        let (measurement, floor) = measured?;
+        if interrupted && measurement.duration.is_zero() {
             deleted?;
             return Err(Interrupted::Measuring.into());
-        };
-        let (measurement, floor) = measured?;
+        }
         let keys_deleted = *deleted.as_ref().unwrap_or(&None);
-        Ok((self.report(workload, measurement, floor, keys_deleted), deleted.map(drop)))
+        let report = Report { interrupted, ..self.report(workload, measurement, floor, keys_deleted) };
+        Ok((report, deleted.map(drop)))
     }
 
     async fn delete(&self, client: &Client, workload: &Workload, progress: &Progress) -> Result<u64, Failure> {
@@ -191,6 +196,9 @@ impl Bench {
         let echoes = echo.targets(usize::from(self.connections) * nodes, timeout)?;
         let echo_before = self.measure_echo("echo before", &echoes, workload, progress).await;
         let measurement = self.measure_cluster(&targets, workload, progress).await?;
+        if workload.is_stopped() {
+            return Ok((measurement, None));
+        }
         let echo_after = self.measure_echo("echo after", &echoes, workload, progress).await;
         Ok((measurement, Some(Floor { echo_before, echo_after, directory, syncs })))
     }
@@ -242,6 +250,7 @@ impl Bench {
             first_error: measurement.first_error,
             key_prefix: workload.prefix.clone(),
             keys_deleted,
+            interrupted: false,
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct Report {
     pub key_prefix: String,
     /// `null` where the keys were kept.
     pub keys_deleted: Option<u64>,
+    /// Ended early, by a signal: the figures are of a shorter time.
+    pub interrupted: bool,
     pub floor: Option<FloorReport>,
 }
 
@@ -138,13 +140,19 @@ impl Report {
         };
         print_line(&format!(
             "{reads} of {} bytes, {} keys; {in_flight} from {} clients for {} s, each {routing}\n",
-            self.value_bytes, self.keys, self.connections, self.rates.seconds
+            self.value_bytes,
+            self.keys,
+            self.connections,
+            (self.rates.seconds * 10.0).round() / 10.0
         ))?;
         print_line(&format!("{}\n", self.table()))?;
         if let Some(floor) = &self.floor {
             print_line(&floor.sentences())?;
         }
         print_line(&self.failures())?;
+        if self.interrupted {
+            print_line("interrupted: the figures are those so far")?;
+        }
         match self.keys_deleted {
             Some(count) => print_line(&format!("{count} keys deleted")),
             None => print_line(&format!("the keys are kept; they begin with {}", self.key_prefix)),

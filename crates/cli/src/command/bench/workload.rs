@@ -2,7 +2,8 @@
 
 use crate::random::Random;
 use bytes::Bytes;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+use std::time::Instant;
 
 /// All keys of all runs begin with this.
 const PREFIX: &str = "bench/";
@@ -19,7 +20,7 @@ pub struct Workload {
     pub in_flight: usize,
     /// Requests a second; without it as many as are answered.
     pub rate: Option<u32>,
-    is_stopped: AtomicBool,
+    stopped_at: OnceLock<Instant>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,16 +35,20 @@ impl Workload {
         let mut random = Random::new();
         let value = (0..value_bytes).map(|_| random.next() as u8).collect();
         let prefix = format!("{PREFIX}{:08x}/", random.next() as u32);
-        Workload { prefix, keys, value, reads_percent, in_flight, rate, is_stopped: AtomicBool::new(false) }
+        Workload { prefix, keys, value, reads_percent, in_flight, rate, stopped_at: OnceLock::new() }
     }
 
     /// Lets no further request begin.
     pub fn stop(&self) {
-        self.is_stopped.store(true, Ordering::Relaxed);
+        self.stopped_at.get_or_init(Instant::now);
     }
 
     pub fn is_stopped(&self) -> bool {
-        self.is_stopped.load(Ordering::Relaxed)
+        self.stopped_at.get().is_some()
+    }
+
+    pub fn stopped_at(&self) -> Option<Instant> {
+        self.stopped_at.get().copied()
     }
 
     pub fn key(&self, number: u64) -> Bytes {

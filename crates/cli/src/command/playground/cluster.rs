@@ -1,9 +1,10 @@
 //! A cluster of processes on this machine, in one directory.
 //!
 //! The directory holds one directory a node and the file `nodes.json` with their ports: started again in the same
-//! directory, the nodes find each other and their data.
+//! directory, the nodes find each other and their data. New nodes take the ports of the README's examples, 50051 and 12001
+//! and those above, where all that are needed are free.
 
-use super::process::{Ended, Logs, NodeCommand, NodeProcess};
+use super::process::{Ended, Logs, NodeCommand, NodeProcess, stop_strays};
 use super::screen::Screen;
 use crate::command::status::verdict::{REPLICATION_FACTOR, judge};
 use crate::failure::Failure;
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +25,12 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 const PORTS_FILE: &str = "nodes.json";
+
+/// The ports of the first node in the README.
+const README_PORTS: Ports = Ports { port: 50051, raft_port: 12001 };
+
+/// An abstract socket's name. Of several playgrounds that start at the same time, only one takes the README's ports.
+const README_CLAIM: &[u8] = b"ringfort-playground";
 
 /// Small log segments: each node secures the space of two before it serves.
 const SEGMENT_BYTES: u64 = 8 << 20;
@@ -88,7 +97,7 @@ pub struct Cluster {
     ended_tx: mpsc::UnboundedSender<Ended>,
     ended_rx: mpsc::UnboundedReceiver<Ended>,
     /// The nodes' ports, so that nobody else is given one that is free for a moment.
-    _held: Vec<TcpSocket>,
+    _held: Held,
     /// Dropped last: the processes are gone by then.
     directory: Directory,
 }
@@ -165,9 +174,11 @@ impl Cluster {
 
     /// How a node is started that is not there yet, with ports that are free now.
     pub fn newcomer(&self) -> io::Result<NodeCommand> {
-        let held = [(); 2].map(|()| hold(0));
-        let [port, raft_port] = held.map(|listener| Ok::<_, io::Error>(listener?.local_addr()?.port()));
-        let own = Ports { port: port?, raft_port: raft_port? };
+        let own = match self.nodes.iter().all(|node| node.ports.is_of_the_readme()) {
+            true => readme_ports(self.nodes.len()..self.nodes.len() + 1).pop(),
+            false => None,
+        };
+        let (own, _held) = own.map_or_else(any_ports, Ok)?;
         Ok(command(self.path(), self.nodes.len(), own, &self.nodes[0].endpoint))
     }
 
@@ -224,13 +235,18 @@ impl Cluster {
         self.ended_rx.recv().await.expect("the cluster holds a sender itself")
     }
 
-    /// Stops all nodes at once. Returns how many of them failed at it or had to be killed.
+    /// Stops all nodes at once, also those that somebody has started in a temporary directory by a command that was
+    /// printed: their data is about to be removed. Returns how many of them failed at it or had to be killed.
     pub async fn stop(mut self) -> usize {
         let mut stops = tokio::task::JoinSet::new();
         for mut node in self.nodes.drain(..) {
             stops.spawn(async move { node.process.stop().await });
         }
-        stops.join_all().await.into_iter().filter(|well| !well).count()
+        let mut failed = stops.join_all().await.into_iter().filter(|well| !well).count();
+        if self.is_temporary() {
+            failed += stop_strays(self.path()).await;
+        }
+        failed
     }
 
     fn spawn(&self, number: usize, command: &NodeCommand) -> Result<NodeProcess, ClusterError> {
@@ -259,8 +275,27 @@ fn command(directory: &Path, number: usize, own: Ports, first: &str) -> NodeComm
     NodeCommand { name, args, log }
 }
 
+/// Sockets that hold ports, and what keeps other playgrounds from the README's.
+struct Held {
+    _ports: Vec<TcpSocket>,
+    _readme: Option<UnixListener>,
+}
+
+impl Ports {
+    fn of_the_readme(number: usize) -> Option<Ports> {
+        let number = u16::try_from(number).ok()?;
+        let Ports { port, raft_port } = README_PORTS;
+        Some(Ports { port: port.checked_add(number)?, raft_port: raft_port.checked_add(number)? })
+    }
+
+    fn is_of_the_readme(self) -> bool {
+        self.port >= README_PORTS.port
+            && self.port - README_PORTS.port == self.raft_port.wrapping_sub(README_PORTS.raft_port)
+    }
+}
+
 /// The ports that the directory's nodes have, and free ones for as many more as are missing; and what holds them.
-fn ports(directory: &Path, count: usize) -> Result<(Vec<Ports>, Vec<TcpSocket>), ClusterError> {
+fn ports(directory: &Path, count: usize) -> Result<(Vec<Ports>, Held), ClusterError> {
     let file = directory.join(PORTS_FILE);
     let failed = |source| ClusterError::Directory { directory: directory.display().to_string(), source };
     let mut ports: Vec<Ports> = match fs::read(&file) {
@@ -269,23 +304,42 @@ fn ports(directory: &Path, count: usize) -> Result<(Vec<Ports>, Vec<TcpSocket>),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(failed(error)),
     };
+    let readme = claim_readme_ports();
     // A port of old that somebody else has now can't be held; its node will say so.
     let mut held: Vec<TcpSocket> =
         ports.iter().flat_map(|own| [own.port, own.raft_port]).filter_map(|port| hold(port).ok()).collect();
     if ports.len() < count {
-        let mut free = || {
-            let socket = hold(0)?;
-            let port = socket.local_addr()?.port();
-            held.push(socket);
-            Ok(port)
-        };
-        while ports.len() < count {
-            ports.push(Ports { port: free().map_err(failed)?, raft_port: free().map_err(failed)? });
+        let missing = ports.len()..count;
+        let mut new = if readme.is_some() { readme_ports(missing.clone()) } else { Vec::new() };
+        if new.len() < missing.len() {
+            new = missing.map(|_| any_ports()).collect::<io::Result<_>>().map_err(failed)?;
+        }
+        for (own, sockets) in new {
+            ports.push(own);
+            held.extend(sockets);
         }
         let json = serde_json::to_vec(&ports).expect("numbers can be written as JSON");
         fs::write(&file, json).map_err(failed)?;
     }
-    Ok((ports, held))
+    Ok((ports, Held { _ports: held, _readme: readme }))
+}
+
+/// Keeps the README's ports from other playgrounds, for as long as it is held.
+fn claim_readme_ports() -> Option<UnixListener> {
+    UnixListener::bind_addr(&UnixAddr::from_abstract_name(README_CLAIM).ok()?).ok()
+}
+
+/// The README's ports of the nodes of these numbers, with what holds them, up to the first that is not free.
+fn readme_ports(numbers: std::ops::Range<usize>) -> Vec<(Ports, [TcpSocket; 2])> {
+    let held = |own: Ports| Some((own, [hold(own.port).ok()?, hold(own.raft_port).ok()?]));
+    numbers.map_while(|number| held(Ports::of_the_readme(number)?)).collect()
+}
+
+/// Ports that are free, and what holds them.
+fn any_ports() -> io::Result<(Ports, [TcpSocket; 2])> {
+    let held = [hold(0)?, hold(0)?];
+    let [port, raft_port] = [held[0].local_addr()?.port(), held[1].local_addr()?.port()];
+    Ok((Ports { port, raft_port }, held))
 }
 
 /// Binds a port (0 for a free one) without listening on it: the system gives it to nobody, and a node that asks for it
@@ -301,7 +355,7 @@ fn hold(port: u16) -> io::Result<TcpSocket> {
 mod tests {
     use super::*;
 
-    fn numbers((ports, _): (Vec<Ports>, Vec<TcpSocket>)) -> Vec<u16> {
+    fn numbers((ports, _): (Vec<Ports>, Held)) -> Vec<u16> {
         ports.iter().flat_map(|own| [own.port, own.raft_port]).collect()
     }
 
@@ -309,11 +363,30 @@ mod tests {
     fn ports_are_given_to_nobody_else_and_can_be_listened_on() {
         let directory = tempfile::tempdir().unwrap();
         let (ports, held) = ports(directory.path(), 1).unwrap();
-        assert_eq!(held.len(), 2);
+        assert_eq!(held._ports.len(), 2);
         let listens = |port| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port));
         let node = listens(ports[0].port).expect("for the node");
         drop(node);
         listens(ports[0].port).expect("and when it is started again");
+    }
+
+    #[test]
+    fn ports_of_the_readme_belong_together() {
+        let own = Ports::of_the_readme(2).unwrap();
+        assert_eq!((own.port, own.raft_port), (50053, 12003));
+        assert!(own.is_of_the_readme());
+        for (port, raft_port) in [(50053, 12002), (40000, 12001), (50051, 60000), (50050, 12000)] {
+            assert!(!Ports { port, raft_port }.is_of_the_readme(), "{port} {raft_port}");
+        }
+        assert!(Ports::of_the_readme(60_000).is_none());
+    }
+
+    #[test]
+    fn only_one_playground_claims_the_ports_of_the_readme() {
+        // Another one may run on this machine.
+        let claim = claim_readme_ports();
+        assert!(claim_readme_ports().is_none());
+        drop(claim);
     }
 
     #[test]

@@ -23,8 +23,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Start a cluster on this machine to try things on
 ///
-/// The nodes are processes of their own on free ports. Ctrl-C stops them all; they also end if the playground is killed.
-/// Their data is in a temporary directory and is removed at the end, unless --dir is given.
+/// The nodes are processes of their own, on ports 50051, 50052, ... where these are free. Ctrl-C stops them all; they also
+/// end if the playground is killed. Their data is in a temporary directory and is removed at the end, unless --dir is given.
 #[derive(Args, Debug)]
 pub struct Playground {
     /// How many nodes.
@@ -34,6 +34,10 @@ pub struct Playground {
     /// A directory to keep the data in. Started again in it, the cluster goes on with its data and its ports.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+
+    /// Show what the nodes log.
+    #[arg(long, conflicts_with_all = ["tour", "chaos"])]
+    logs: bool,
 
     /// Show in half a minute what happens when a node is killed: write, kill the leader, write on, read everything back.
     #[arg(long, conflicts_with_all = ["nodes", "dir"])]
@@ -62,8 +66,8 @@ impl Playground {
             let is_silent = self.chaos && self.options.output == Output::Json;
             let screen = Arc::new(if is_silent { Screen::silent() } else { Screen::new() });
             let logs = match (self.tour, self.chaos) {
-                (false, false) => Logs::Shown,
-                (true, _) => Logs::Hidden,
+                (false, false) if self.logs => Logs::Shown,
+                (false, false) | (true, _) => Logs::Hidden,
                 (_, true) => Logs::InFiles,
             };
             let arguments = |number| if self.chaos { chaos::arguments(number) } else { Vec::new() };
@@ -136,9 +140,12 @@ fn manual(cluster: &Cluster) -> String {
     let kept = if cluster.is_temporary() { "removed at the end; --dir keeps it" } else { "kept" };
     text += &format!("  data   {} ({kept})\n", cluster.path().display());
     text += "\nTry this in another terminal:\n\n";
+    if program != "ringfort" {
+        text += &format!("  alias ringfort={program}\n");
+    }
     text += &format!("  export RINGFORT_ENDPOINTS={}\n", cluster.endpoints().join(","));
     for command in ["put hello world", "get hello", "status"] {
-        text += &format!("  {program} {command}\n");
+        text += &format!("  ringfort {command}\n");
     }
     let last = cluster.nodes.last().expect("there is at least one node");
     text += &format!("  kill -9 {}   # {} dies; put, get and status again\n", last.process.pid(), last.command.name);

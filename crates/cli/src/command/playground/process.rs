@@ -6,23 +6,26 @@
 use super::screen::Screen;
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// A node that was asked to stop has this long before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// So many of a node's last lines are kept, to be shown where it ends by itself.
 const KEPT_LINES: usize = 10;
+
+/// The pause between two looks whether nodes that others have started are gone.
+const STRAY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a node is started, the same way every time.
 #[derive(Clone, Debug)]
@@ -202,6 +205,41 @@ impl NodeProcess {
             let _ = kill_process(self.pid, signal);
         }
     }
+}
+
+/// Stops the nodes whose `--raft-dir` is in `directory`, as [`NodeProcess::stop`] does, whoever has started them. Returns how
+/// many of them had to be killed.
+pub async fn stop_strays(directory: &Path) -> usize {
+    let begun = Instant::now();
+    for pid in strays(directory) {
+        let _ = kill_process(pid, Signal::INT);
+    }
+    while begun.elapsed() < STOP_PATIENCE {
+        if strays(directory).is_empty() {
+            return 0;
+        }
+        sleep(STRAY_PAUSE).await;
+    }
+    let left = strays(directory);
+    for pid in &left {
+        let _ = kill_process(*pid, Signal::KILL);
+    }
+    left.len()
+}
+
+/// The processes that are nodes with a `--raft-dir` in `directory`.
+fn strays(directory: &Path) -> Vec<Pid> {
+    let prefixes = ["--raft-dir=", "--raft_dir="].map(|flag| format!("{flag}{}/", directory.display()));
+    let is_node = |pid: &Pid| {
+        // A process that has ended, and of which nobody has taken note, has no command line.
+        let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        let words = || line.split(|byte| *byte == 0);
+        words().any(|word| word == b"serve")
+            && words().any(|word| prefixes.iter().any(|prefix| word.starts_with(prefix.as_bytes())))
+    };
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(Pid::from_raw).filter(is_node).collect()
 }
 
 /// Reads a process's log until its end, and returns its status.

@@ -3,6 +3,7 @@
 mod gossip;
 mod report;
 pub mod tables;
+mod trouble;
 pub mod verdict;
 
 use super::{print_json, print_line};
@@ -14,7 +15,7 @@ use std::io::{self, IsTerminal};
 /// Show how the cluster fares
 ///
 /// Opens with a sentence that says how many node failures every shard survives right now and, where something is wrong,
-/// what to do. Tables of the nodes and the shards follow.
+/// what to do. A table of the nodes follows, then the shards in short with those that are not well.
 #[derive(Args, Debug)]
 pub struct Status {
     /// Show what one node knows through gossip instead: who is alive, and how the eventual keyspace stands. It asks
@@ -28,6 +29,10 @@ pub struct Status {
         default_missing_value = "true"
     )]
     gossip: bool,
+
+    /// Show every shard, with its leader and its replicas.
+    #[arg(long, conflicts_with = "gossip")]
+    shards: bool,
 
     #[command(flatten)]
     client: ClientOptions,
@@ -52,8 +57,19 @@ impl Status {
             Output::Json => print_json(&report::Report::new(&status, &verdict))?,
             Output::Table => {
                 print_line(&verdict.sentence)?;
-                print_line(&format!("\n{}", tables::nodes(&status, style())))?;
-                print_line(&format!("\n{}", tables::shards(&status, style())))?;
+                print_line(&format!("\n{}", tables::nodes(&status, style(), terminal_width())))?;
+                if self.shards {
+                    print_line(&format!("\n{}", tables::shards(&status, style())))?;
+                    // What stood at the top has perhaps left the screen.
+                    if terminal_width().is_some() {
+                        print_line(&format!("\n{}", verdict.sentence))?;
+                    }
+                    return Ok(Answer::Yes);
+                }
+                print_line(&format!("\n{}", tables::shards_in_short(&status)))?;
+                if let Some(table) = tables::shards_in_trouble(&status, style()) {
+                    print_line(&format!("\n{table}"))?;
+                }
             }
         }
         Ok(Answer::Yes)
@@ -62,6 +78,12 @@ impl Status {
 
 fn style() -> tables::Style {
     if io::stdout().is_terminal() { tables::Style::Lines } else { tables::Style::Plain }
+}
+
+/// Of standard output, in characters; none where it is no terminal.
+fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
 }
 
 /// "system" or the shard's number.

@@ -66,6 +66,8 @@ struct Node<'a> {
     zone: &'a str,
     /// active, drained, leaving, dead or replaced.
     standing: &'static str,
+    /// It refuses every put.
+    memory_full: bool,
 }
 
 #[derive(Serialize)]
@@ -143,6 +145,7 @@ fn node(node: &NodeStatus) -> Node<'_> {
         key_value_bytes: node.key_value_bytes,
         zone: &node.zone,
         standing: standing_name(node.standing()),
+        memory_full: node.memory_full,
     }
 }
 
@@ -235,7 +238,7 @@ mod tests {
             "nodes": [{
                 "id": 1, "name": "node1", "grpc_address": "", "raft_address": "", "alive": true, "silent_ms": 0,
                 "liveness": null, "liveness_ms": null, "liveness_reason": null, "build_version": "", "shards_led": 0, "replicas": 0, "log_bytes": 0, "log_entries": 0, "keys": 0,
-                "key_value_bytes": 0, "zone": "", "standing": "active",
+                "key_value_bytes": 0, "zone": "", "standing": "active", "memory_full": false,
             }],
             "shards": [{
                 "shard": "system", "slots": null, "leader": null, "term": 0, "applied_index": 0,

@@ -5,7 +5,7 @@ use super::shard_name;
 use super::verdict::SYSTEM_SHARD;
 use crate::text::escaped;
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use ringfort_client::v1::{NodeStatus, ReplicaRole, ReplicaStatus, Standing, StatusResponse};
+use ringfort_client::v1::{NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, Standing, StatusResponse};
 use std::io::IsTerminal;
 
 #[derive(Clone, Copy)]
@@ -14,27 +14,63 @@ pub enum Style {
     Plain,
 }
 
-/// A row a node.
-pub fn nodes(status: &StatusResponse, style: Style) -> Table {
-    let header = ["NODE", "ID", "GRPC", "RAFT", "ZONE", "STATE", "VERSION", "LEADS", "REPLICAS", "KEYS", "DATA", "LOG"];
-    let mut table = table(style, &header);
+/// A row a node: all columns where they fit into `width`, otherwise those that an operator looks at first.
+pub fn nodes(status: &StatusResponse, style: Style, width: Option<usize>) -> Table {
+    let all = nodes_table(status, style, true);
+    let is_too_wide = |width| all.lines().any(|line| line.chars().count() > width);
+    if width.is_some_and(is_too_wide) { nodes_table(status, style, false) } else { all }
+}
+
+fn nodes_table(status: &StatusResponse, style: Style, has_all: bool) -> Table {
+    const FEW: [&str; 7] = ["NODE", "GRPC", "STATE", "LEADS", "REPLICAS", "KEYS", "DATA"];
+    const ALL: [&str; 12] =
+        ["NODE", "ID", "GRPC", "RAFT", "ZONE", "STATE", "VERSION", "LEADS", "REPLICAS", "KEYS", "DATA", "LOG"];
+    let columns: &[&str] = if has_all { &ALL } else { &FEW };
+    let mut table = table(style, columns);
     for node in &status.nodes {
-        table.add_row([
-            text(&node.name),
-            number(node.id),
-            text(&node.grpc_address),
-            text(&node.raft_address),
-            text(&node.zone),
-            Cell::new(state(node)),
-            text(&node.build_version),
-            number(node.shards_led.into()),
-            number(node.replicas.into()),
-            number(node.keys),
-            right(bytes(node.key_value_bytes)),
-            right(bytes(node.log_bytes)),
-        ]);
+        // Of a node that does not answer nothing is known, which is not the same as nothing being there.
+        let known = |text: String| right(if node.alive { text } else { "-".to_owned() });
+        table.add_row(columns.iter().map(|column| match *column {
+            "NODE" => text(&node.name),
+            "ID" => number(node.id),
+            "GRPC" => text(&node.grpc_address),
+            "RAFT" => text(&node.raft_address),
+            "ZONE" => text(&node.zone),
+            "STATE" => Cell::new(state(node)),
+            "VERSION" => text(&node.build_version),
+            "LEADS" => known(node.shards_led.to_string()),
+            "REPLICAS" => known(node.replicas.to_string()),
+            "KEYS" => known(node.keys.to_string()),
+            "DATA" => known(bytes(node.key_value_bytes)),
+            _ => known(bytes(node.log_bytes)),
+        }));
     }
     table
+}
+
+/// All shards in a few words, for a table of those that are not well.
+pub fn shards_in_short(status: &StatusResponse) -> String {
+    let shards: Vec<_> = status.shards.iter().filter(|shard| shard.shard != SYSTEM_SHARD).collect();
+    let well = shards.iter().filter(|shard| is_well(shard)).count();
+    let bytes_held: u64 = shards.iter().map(|shard| shard.key_value_bytes).sum();
+    let are_well = match shards.len() {
+        0 => "no shard was reported".to_owned(),
+        all if well == all => format!("all {all} shards are led, with all replicas caught up"),
+        all => format!("{well} of {all} shards are led, with all replicas caught up"),
+    };
+    format!("{are_well}; {} of data; --shards shows each", bytes(bytes_held))
+}
+
+/// Whether there is nothing to say of a shard but that it is there.
+fn is_well(shard: &ShardStatus) -> bool {
+    shard.leader != 0 && shard.members.iter().all(|member| remark(member).is_empty())
+}
+
+/// A row a shard that is not well, up to so many; nothing where all are.
+pub fn shards_in_trouble(status: &StatusResponse, style: Style) -> Option<Table> {
+    const SHOWN: usize = 10;
+    let few: Vec<_> = status.shards.iter().filter(|shard| !is_well(shard)).take(SHOWN).cloned().collect();
+    (!few.is_empty()).then(|| shards(&StatusResponse { shards: few, ..status.clone() }, style))
 }
 
 /// A row a shard.
@@ -95,6 +131,7 @@ fn state(node: &NodeStatus) -> String {
         // It answered just now, whatever its heartbeats say.
         _ if node.alive => "alive".to_owned(),
         Some(liveness) => format!("{} {} s", liveness_name(liveness.standing()), liveness.since_ms / 1000),
+        None if node.silent_ms < 1000 => "does not answer".to_owned(),
         None => format!("silent {} s", node.silent_ms / 1000),
     };
     match standing_name(node.standing()) {
@@ -131,7 +168,6 @@ pub fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfort_client::v1::ShardStatus;
 
     #[test]
     fn plain_tables_are_aligned_columns() {
@@ -156,11 +192,48 @@ mod tests {
             let lines = table.to_string();
             lines.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
         };
-        let nodes = words(nodes(&status, Style::Plain));
+        let wide = words(nodes(&status, Style::Plain, Some(200)));
+        assert_eq!(wide[0].len(), 12);
+        let narrow = nodes(&status, Style::Lines, Some(80));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+        let nodes = words(nodes(&status, Style::Plain, None));
         assert_eq!(nodes[1], ["node1", "1", "alive", "0", "0", "0", "0", "B", "1.5", "KiB"]);
         let shards = words(shards(&status, Style::Plain));
         assert_eq!(shards[1], ["0", "0-16383", "node1", "4", "10", "node1", "node", "2(learner,", "lag", "5)"]);
         assert_eq!(shards[2][..3], ["system", "-", "none"]);
+    }
+
+    #[test]
+    fn nothing_is_said_of_what_a_silent_node_holds() {
+        let silent = NodeStatus { id: 1, name: "node1".to_owned(), ..Default::default() };
+        let status = StatusResponse { nodes: vec![silent], ..Default::default() };
+        let row = nodes(&status, Style::Plain, None).lines().nth(1).unwrap();
+        assert_eq!(
+            row.split_whitespace().collect::<Vec<_>>(),
+            ["node1", "1", "does", "not", "answer", "-", "-", "-", "-", "-"]
+        );
+    }
+
+    #[test]
+    fn shards_are_told_in_short_and_those_that_are_not_well_by_name() {
+        let voter = |caught_up| ReplicaStatus { node: 1, caught_up, ..Default::default() };
+        let shard = |shard, caught_up| ShardStatus {
+            shard,
+            leader: 1,
+            key_value_bytes: 1024,
+            members: vec![voter(caught_up)],
+            ..Default::default()
+        };
+        let mut status = StatusResponse {
+            shards: vec![shard(0, true), shard(1, true), shard(SYSTEM_SHARD, true)],
+            ..Default::default()
+        };
+        let said = shards_in_short(&status);
+        assert!(said.starts_with("all 2 shards are led, with all replicas caught up; 2.0 KiB"), "{said}");
+        assert!(shards_in_trouble(&status, Style::Plain).is_none());
+        status.shards[1] = shard(1, false);
+        assert!(shards_in_short(&status).starts_with("1 of 2 shards"));
+        assert_eq!(shards_in_trouble(&status, Style::Plain).unwrap().lines().count(), 2);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! them, has N voters more than a quorum that are caught up and on nodes that answer. A shard that nobody reported, or
 //! a voter that lags, lowers N. Then comes what is wrong and what to do about it, the worst first.
 
-use super::shard_name;
+use super::{shard_name, trouble};
 use crate::text::{duration, escaped};
 use ringfort_client::v1::{
     Distrust, NodeStanding, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse,
@@ -65,15 +65,9 @@ pub fn judge(status: &StatusResponse) -> Verdict {
     if !lost.is_empty() {
         clauses.push(format!("{} without a leader or a quorum ({})", counted(lost.len(), "shard"), some_of(&lost)));
     }
-    for node in &silent {
-        let advice = match node.standing() {
-            NodeStanding::Active | NodeStanding::Drained => "start it again",
-            NodeStanding::Leaving => "it leaves",
-            NodeStanding::Dead => "others take its place",
-            NodeStanding::Replaced => "another node has its name and takes its place",
-        };
-        clauses.push(format!("{} has been silent for {}: {advice}", name(node), seconds(node.silent_ms)));
-    }
+    // Those that are silent first.
+    clauses.extend(silent.iter().flat_map(|node| trouble::of(node)));
+    clauses.extend(status.nodes.iter().filter(|node| node.alive).flat_map(trouble::of));
     let are_wrong = !wrong.is_empty();
     clauses.extend(wrong);
     if !offline.is_empty() {
@@ -214,12 +208,8 @@ fn is_complete(status: &StatusResponse) -> bool {
         && next == SLOTS
 }
 
-fn name(node: &NodeStatus) -> String {
+pub(super) fn name(node: &NodeStatus) -> String {
     if node.name.is_empty() { format!("node {}", node.id) } else { escaped(node.name.as_bytes()) }
-}
-
-fn seconds(milliseconds: u64) -> String {
-    format!("{} s", milliseconds / 1000)
 }
 
 fn counted(number: usize, thing: &str) -> String {
@@ -227,7 +217,7 @@ fn counted(number: usize, thing: &str) -> String {
 }
 
 /// The first few of a list, and how many more there are.
-fn some_of(names: &[String]) -> String {
+pub fn some_of(names: &[String]) -> String {
     const SHOWN: usize = 5;
     let shown = names[..names.len().min(SHOWN)].join(", ");
     if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
@@ -308,6 +298,15 @@ mod tests {
         let expected = "3 nodes, 2 shards, tolerates no node failure; node2 has been silent for 12 s: start it again";
         assert_says(&status, expected);
         assert!(!judge(&status).healthy);
+    }
+
+    #[test]
+    fn a_node_without_room_is_told_although_every_shard_is_served() {
+        let mut status = cluster(3);
+        status.nodes[2].memory_full = true;
+        let verdict = judge(&status);
+        assert!(!verdict.healthy && verdict.node_failures_tolerated == 1, "{verdict:?}");
+        assert!(verdict.sentence.contains("; node3 has reached its --max-memory"), "{}", verdict.sentence);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub enum Message {
     Snapshot {
         send: u64,
         message: RaftMessage,
-        header: Bytes,
+        header: Option<Bytes>,
         frames: Vec<Bytes>,
     },
     SnapshotReceived {

@@ -1,0 +1,179 @@
+//! What stands at the end of each command's help and manual page: examples, the environment, and what it exits with.
+
+use clap::Command;
+
+/// Who reads which environment, and what exit codes mean.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Talks to a cluster.
+    Client,
+    /// Runs nodes.
+    Node,
+    /// Neither.
+    Other,
+}
+
+/// By the words of a command: its kind, and examples, one a line.
+const COMMANDS: [(&str, Kind, &str); 22] = [
+    (
+        "serve",
+        Kind::Node,
+        "ringfort serve --node-id node1 --raft-dir ./node1 --bootstrap
+ringfort serve --node-id node2 --port 50052 --raft-port 12002 --raft-dir ./node2 --join-addr localhost:50051
+ringfort serve --config ringfort.toml --node-id node1 --raft-dir ./node1",
+    ),
+    (
+        "playground",
+        Kind::Other,
+        "ringfort playground
+ringfort playground --tour
+ringfort playground --chaos --duration 2m
+ringfort playground --nodes 5 --dir ./data --logs",
+    ),
+    (
+        "put",
+        Kind::Client,
+        r"ringfort put greeting hello
+ringfort put picture < picture.png
+ringfort put number -- -1                a value that begins with a dash
+ringfort put --key-base64 AP8= value     a key that can't be typed",
+    ),
+    (
+        "get",
+        Kind::Client,
+        r"ringfort get greeting
+ringfort get greeting > file
+ringfort get 'bin\x00ary'                a key as scan prints it
+ringfort get --key-hex 62696e00617279    the same key",
+    ),
+    (
+        "delete",
+        Kind::Client,
+        r"ringfort delete greeting
+ringfort delete 'bin\x00ary'             a key as scan prints it",
+    ),
+    (
+        "scan",
+        Kind::Client,
+        r"ringfort scan --prefix users/ --limit 10
+ringfort scan --prefix users/ --count
+ringfort scan --keys-only --start-after 'a\tb'",
+    ),
+    (
+        "status",
+        Kind::Client,
+        "ringfort status\nringfort status --shards\nringfort status -o json\nringfort status --gossip",
+    ),
+    ("cluster plan", Kind::Client, "ringfort cluster plan\nringfort cluster plan --leave node3"),
+    ("cluster drain", Kind::Client, "ringfort cluster drain node3\nringfort cluster drain node3 --undo"),
+    ("cluster leave", Kind::Client, "ringfort cluster leave node3"),
+    ("cluster replace", Kind::Client, "ringfort cluster replace node3 --with node4"),
+    ("cluster pause", Kind::Client, "ringfort cluster pause"),
+    ("cluster resume", Kind::Client, "ringfort cluster resume"),
+    ("cluster leaders", Kind::Client, "ringfort cluster leaders\nringfort cluster leaders balance"),
+    ("cluster leaders balance", Kind::Client, "ringfort cluster leaders balance"),
+    (
+        "bench",
+        Kind::Client,
+        "ringfort bench
+ringfort bench --in-flight 1 --reads 50 --duration 1m
+ringfort bench --rate 1000 -o json
+ringfort bench --floor --floor-dir /var/lib/ringfort",
+    ),
+    (
+        "verify",
+        Kind::Client,
+        "ringfort verify --duration 5m
+ringfort verify --clients 64 --rate 2000 -o json
+ringfort verify --against redis --endpoints localhost:7000",
+    ),
+    ("config check", Kind::Other, "ringfort config check ringfort.toml"),
+    ("config example", Kind::Other, "ringfort config example > ringfort.toml"),
+    ("completions", Kind::Other, "ringfort completions bash > ~/.local/share/bash-completion/completions/ringfort"),
+    ("man", Kind::Other, "ringfort man ~/.local/share/man/man1"),
+    ("version", Kind::Other, "ringfort version"),
+];
+
+const CLIENT_ENVIRONMENT: &str = "\
+RINGFORT_ENDPOINTS   for --endpoints
+RINGFORT_TIMEOUT     for --timeout
+RINGFORT_OUTPUT      for --output";
+
+const NODE_ENVIRONMENT: &str = "\
+RINGFORT_CONFIG      for --config, and so on: each option says the name of its variable";
+
+const OTHER_ENVIRONMENT: &str = "None is read.";
+
+const EXIT_STATUS: &str = "\
+0  done
+1  a clean \"no\": not found, not finished, not as it should be
+2  an error, of which one line on stderr says what to do";
+
+/// The same commands, each with its sections.
+pub fn complete(command: Command) -> Command {
+    complete_below(command, "")
+}
+
+fn complete_below(command: Command, words: &str) -> Command {
+    let command = match COMMANDS.iter().find(|(known, ..)| *known == words) {
+        Some((_, kind, examples)) => command.after_help(sections(*kind, examples)),
+        None => command,
+    };
+    command.mut_subcommands(|below| {
+        let words = format!("{words} {}", below.get_name());
+        complete_below(below, words.trim_start())
+    })
+}
+
+fn sections(kind: Kind, examples: &str) -> String {
+    let environment = match kind {
+        Kind::Client => CLIENT_ENVIRONMENT,
+        Kind::Node => NODE_ENVIRONMENT,
+        Kind::Other => OTHER_ENVIRONMENT,
+    };
+    let section = |(title, text): (&str, &str)| {
+        let lines: Vec<String> = text.lines().map(|line| format!("  {line}")).collect();
+        format!("{title}\n{}", lines.join("\n"))
+    };
+    [("EXAMPLES", examples), ("ENVIRONMENT", environment), ("EXIT STATUS", EXIT_STATUS)].map(section).join("\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, command};
+    use clap::Parser;
+
+    fn check(command: &Command, words: &str) {
+        let subcommands: Vec<_> = command.get_subcommands().filter(|below| !below.is_hide_set()).collect();
+        for below in &subcommands {
+            check(below, format!("{words} {}", below.get_name()).trim_start());
+        }
+        if subcommands.is_empty() {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for section in ["EXAMPLES", "ENVIRONMENT", "EXIT STATUS"] {
+                assert!(after.contains(section), "the help of {words:?} has no {section}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_has_its_sections() {
+        check(&command(), "");
+    }
+
+    #[test]
+    fn examples_are_understood() {
+        for (words, _, examples) in COMMANDS {
+            for example in examples.lines() {
+                // What stands behind two spaces is a remark, what stands behind a redirection is the shell's.
+                let typed = example.split("  ").next().unwrap().split(['<', '>']).next().unwrap();
+                let typed: Vec<&str> = typed.split_whitespace().map(|word| word.trim_matches('\'')).collect();
+                assert!(typed.join(" ").starts_with(&format!("ringfort {words}")), "{example}");
+                if let Err(error) = Cli::try_parse_from(typed) {
+                    panic!("{example}: {error}");
+                }
+            }
+        }
+    }
+}
