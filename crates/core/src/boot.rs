@@ -11,6 +11,10 @@
 //! holds must never be used again. A node that was given up as dead may start anew in it: [`clear`] deletes everything and
 //! leaves `contacts`, the nodes that it knew.
 //!
+//! The directory is opened ([`open`]) before the first topology is saved, so that a log that is missing beside a topology is
+//! known to be lost. Replicas that the topology gives this node, and that a log which has lost something does not know, are
+//! not trusted: they may have voted.
+//!
 //! [`bootstrap`] writes the whole beginning of a cluster in one record of the log, so that a crash leaves either
 //! nothing, and bootstrapping can be done again, or a cluster of one node.
 
@@ -29,7 +33,7 @@ use crate::system::{DecodeError, Standing, SystemMachine, Topology};
 use crate::time::Stamp;
 use crate::types::{Identity, LogIndex, NodeId, ReplicaId, ShardId, Term};
 use raft::eraftpb::{ConfState, HardState};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -216,8 +220,14 @@ fn write_system_snapshot<D: Disk>(disk: &Arc<D>, base: &Base, topology: &Topolog
 
 /// Opens a node's directory: recovers the log, reads the snapshots, deletes files that nothing names.
 pub fn open<D: Disk>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootError> {
+    let topology = read_file(&**disk, TOPOLOGY_FILE)?.map(|content| Topology::decode(&content)).transpose()?;
+    // The log is opened before there is a topology to be saved, in a directory of any kind.
+    let config = LogConfig { has_begun: topology.is_some(), ..config };
     let (log, mut recovery) = Log::open(disk.clone(), config)?;
-    let eventual = journal::recover(recovery.shards.remove(&ShardId::EVENTUAL))?;
+    let eventual = match recovery.shards.remove(&ShardId::EVENTUAL) {
+        None => journal::Recovered { lost: recovery.shards_unknown, ..journal::recover(None)? },
+        shard => journal::recover(shard)?,
+    };
     let mut boot = Boot {
         log,
         replicas: Vec::new(),
@@ -225,12 +235,12 @@ pub fn open<D: Disk>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootEr
         removed: Vec::new(),
         eventual,
         owner: owner(&**disk)?,
-        topology: read_file(&**disk, TOPOLOGY_FILE)?.map(|content| Topology::decode(&content)).transpose()?,
+        topology,
         findings: recovery.findings,
     };
     if boot.eventual.lost {
         let finding =
-            "the eventual keyspace is damaged: what other nodes have of it comes back from them, the rest is lost";
+            "the eventual keyspace may be damaged: what other nodes have of it comes back from them, the rest is lost";
         boot.findings.push(finding.to_owned());
     }
     for (shard, recovered) in recovery.shards {
@@ -254,10 +264,12 @@ pub fn open<D: Disk>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootEr
     {
         boot.topology = Some(Topology::clone(system.topology()));
     }
-    let named: Vec<String> = boot.replicas.iter().map(|start| start.state.base.snapshot.clone()).collect();
-    snapshot::clean_up(&**disk, &named)?;
     if recovery.shards_unknown {
+        // The snapshots that nothing names may be all that is left.
         boot.distrust_unrecovered()?;
+    } else {
+        let named: Vec<String> = boot.replicas.iter().map(|start| start.state.base.snapshot.clone()).collect();
+        snapshot::clean_up(&**disk, &named)?;
     }
     Ok(boot)
 }
@@ -277,16 +289,27 @@ impl<D> Boot<D> {
     /// The log has lost records of which nobody knows the shards. A replica is created only when the topology that
     /// names it is on disk, so whatever that one says this node holds and the log does not know, it may have held, and
     /// lost. With that written down the log knows of all replicas again.
+    ///
+    /// In a log that has lost nothing, a replica that it does not know was never created: its first record is synced
+    /// before it says anything to anybody.
     fn distrust_unrecovered(&mut self) -> Result<(), LogError>
     where
         D: Disk,
     {
         let (Some(topology), Some(node)) = (&self.topology, self.node()) else { return Ok(()) };
-        let recovered: BTreeSet<ShardId> = self.replicas.iter().map(|start| start.shard).collect();
-        let known: BTreeSet<ShardId> = self.lost.iter().chain(&self.removed).map(|(shard, _)| *shard).collect();
-        let unknown = topology.groups.iter().filter(|(shard, _)| !recovered.contains(shard) && !known.contains(shard));
+        let mut highest: BTreeMap<ShardId, ReplicaId> = BTreeMap::new();
+        let recovered = self.replicas.iter().map(|start| (start.shard, start.replica));
+        for (shard, replica) in recovered.chain(self.lost.iter().chain(&self.removed).copied()) {
+            let known = highest.entry(shard).or_insert(replica);
+            *known = replica.max(*known);
+        }
+        let assigned = topology.groups.iter().filter_map(|(&shard, group)| Some((shard, group.replica_on(node)?)));
         let lost: Vec<(ShardId, ReplicaId)> =
-            unknown.filter_map(|(&shard, group)| Some((shard, group.replica_on(node)?))).collect();
+            assigned.filter(|(shard, replica)| highest.get(shard).is_none_or(|known| replica > known)).collect();
+        // Of a shard with a later replica, the earlier one is over, and the log has no more of it.
+        for older in self.replicas.extract_if(.., |start| lost.iter().any(|(shard, _)| *shard == start.shard)) {
+            self.lost.push((older.shard, older.replica));
+        }
         let gone = |&(shard, replica)| LogItem { shard, replica, change: Change::Removed };
         self.log.append(&lost.iter().map(gone).collect::<Vec<_>>())?;
         self.log.sync()?;
@@ -382,5 +405,82 @@ mod tests {
         }
         assert!(!open(&disk, config).unwrap().has_state());
         assert_eq!(owner(&*disk).unwrap(), None);
+    }
+
+    /// A directory of a node with three replicas in a cluster of two nodes, opened once.
+    fn member_of_two() -> (Arc<MemDisk>, LogConfig, Topology) {
+        let disk = Arc::new(MemDisk::new());
+        let config = LogConfig { segment_bytes: 1 << 16, ..LogConfig::default() };
+        let own = member("one");
+        let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), own.clone());
+        topology.nodes.insert(NodeId(2), member("two"));
+        set_owner(&*disk, &Owner { identity: own.identity, name: own.name }).unwrap();
+        (disk, config, topology)
+    }
+
+    fn delete_segments(disk: &MemDisk) {
+        for name in disk.list().unwrap().iter().filter(|name| name.ends_with(".seg")) {
+            disk.delete(name).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_node_whose_log_is_lost_trusts_none_of_its_replicas() {
+        for is_all_lost in [false, true] {
+            let (disk, config, topology) = member_of_two();
+            bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
+            delete_segments(&disk);
+            if is_all_lost {
+                disk.delete("log-extent").unwrap();
+            }
+            let snapshots = disk.list().unwrap().iter().filter(|name| name.starts_with("snap-")).count();
+            for _ in 0..2 {
+                let boot = open(&disk, config.clone()).unwrap();
+                assert!(boot.replicas.is_empty(), "an empty replica under an old id would vote");
+                let lost: Vec<_> = boot.lost.iter().chain(&boot.removed).copied().collect();
+                let held: Vec<_> = topology.groups.iter().map(|(shard, group)| (*shard, group.replicas[0])).collect();
+                assert_eq!(lost, held);
+                assert!(boot.eventual.lost && !boot.findings.is_empty());
+                let kept = disk.list().unwrap().iter().filter(|name| name.starts_with("snap-")).count();
+                assert_eq!(kept, snapshots, "what is left is for an operator to look at");
+            }
+        }
+    }
+
+    #[test]
+    fn a_replica_that_was_never_created_is_no_lost_one() {
+        let (disk, config, topology) = member_of_two();
+        assert!(!open(&disk, config.clone()).unwrap().has_state());
+        // As a node that has joined is right before the first record of its replicas.
+        save_topology(&*disk, &topology).unwrap();
+        let boot = open(&disk, config).unwrap();
+        assert_eq!((boot.lost, boot.removed, boot.findings), (vec![], vec![], vec![]));
+    }
+
+    #[test]
+    fn a_later_replica_that_a_lost_segment_knew_is_not_created_again() {
+        let (disk, config, mut topology) = member_of_two();
+        bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
+        let (first, second, third) = (ShardId(0), ShardId(1), ShardId::SYSTEM);
+        let renewed = ReplicaId::new(NodeId(1), 100);
+        // The log knows that the first replica was removed. That of the second shard was in the lost segment.
+        let mut log = open(&disk, config.clone()).unwrap().log;
+        let older = topology.groups[&first].replicas[0];
+        log.append(&[LogItem { shard: first, replica: older, change: Change::Removed }]).unwrap();
+        log.sync().unwrap();
+        let large = vec![raft::eraftpb::Entry { index: 2, data: vec![1; 1 << 16].into(), ..Default::default() }];
+        let replica = topology.groups[&second].replicas[0];
+        log.append(&[LogItem { shard: second, replica, change: Change::Entries(large) }]).unwrap();
+        log.sync().unwrap();
+        disk.delete("log-00000000000000000002.seg").unwrap();
+        for shard in [first, second] {
+            topology.groups.get_mut(&shard).unwrap().replicas = vec![renewed];
+        }
+        save_topology(&*disk, &topology).unwrap();
+        let boot = open(&disk, config).unwrap();
+        assert!(boot.replicas.is_empty(), "nothing is trusted");
+        for expected in [(first, renewed), (second, renewed), (third, topology.groups[&third].replicas[0])] {
+            assert!(boot.lost.contains(&expected), "{expected:?} is not in {:?}", boot.lost);
+        }
     }
 }

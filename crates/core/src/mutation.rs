@@ -47,6 +47,8 @@ pub enum Mutation {
     IgnoreChecksums,
     /// What is damaged in the last segment, and all behind it, is taken for never written.
     TruncateAtFirstBad,
+    /// A log whose last segments are missing, or all of them, is taken for an older or a new one.
+    TakeLostLogForNew,
     /// A learner is made a voter before it has the log.
     PromoteEarly,
     /// A move drops the old replica before the new one has caught up.
@@ -73,7 +75,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// Every planted bug.
-    pub const ALL: [Mutation; 29] = [
+    pub const ALL: [Mutation; 30] = [
         Mutation::AcknowledgeBeforeSync,
         Mutation::VoteAtBoot,
         Mutation::ForgetPromise,
@@ -92,6 +94,7 @@ impl Mutation {
         Mutation::ForgetConfState,
         Mutation::IgnoreChecksums,
         Mutation::TruncateAtFirstBad,
+        Mutation::TakeLostLogForNew,
         Mutation::PromoteEarly,
         Mutation::DropBeforeCaughtUp,
         Mutation::ApplyDifferently,

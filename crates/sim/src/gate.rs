@@ -58,6 +58,7 @@ pub fn searches() -> Vec<Search> {
         search(ForgetConfState, Focus::None, &[]),
         search(IgnoreChecksums, Focus::Damage, &[]),
         search(TruncateAtFirstBad, Focus::None, &[]),
+        search(TakeLostLogForNew, Focus::Damage, &[]),
         search(PromoteEarly, Focus::None, &[]),
         search(DropBeforeCaughtUp, Focus::None, &[]),
         search(ApplyDifferently, Focus::None, &[]),

@@ -73,7 +73,7 @@ pub struct Faults {
     /// A node hands all its leadership over, as before a planned stop.
     pub handovers: Option<Episodes>,
     /// After all other faults one node, of three or more, finds its log and snapshots damaged: bits that have flipped,
-    /// sectors that were never written or went to another place.
+    /// sectors that were never written or went to another place, segments that are missing.
     pub corruption: bool,
     /// At last a bit flips in the memory of one replica, where there are three nodes or more.
     pub memory: bool,

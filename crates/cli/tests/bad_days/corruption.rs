@@ -139,6 +139,41 @@ async fn damaged_replicas_are_replaced_from_the_others() {
     }
 }
 
+/// Deletes the log's segments, and perhaps what says that there were any.
+fn lose_log(node: &Node, with_extent: bool) {
+    let segments = files(&node.directory, "log-0");
+    assert!(!segments.is_empty());
+    let extent = files(&node.directory, "log-extent").into_iter().filter(|_| with_extent);
+    segments.into_iter().chain(extent).for_each(|path| std::fs::remove_file(path).unwrap());
+}
+
+/// Two nodes have a write and one does not. Where one of the two loses its log and keeps its name, it must not help the
+/// third one to a quorum that has never heard of the write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_log_does_not_vote_acknowledged_writes_away() {
+    for with_extent in [false, true] {
+        let mut cluster = Cluster::start_with(3, &SMALL);
+        cluster.nodes[2].kill();
+        let client = cluster.client();
+        put_keys(&client).await;
+        cluster.nodes[0].kill();
+        cluster.nodes[1].kill();
+        lose_log(&cluster.nodes[1], with_extent);
+        cluster.nodes[1].start();
+        cluster.nodes[2].start();
+        cluster.nodes[1].wait_for_log("can't be trusted: asking for a new one");
+        let client = cluster.client().with_timeout(Duration::from_secs(2));
+        for (number, read) in read_keys(&client).await {
+            assert!(read.is_err(), "k{number:03} is read as {read:?}, and who knows it is down");
+        }
+        cluster.nodes[0].start();
+        cluster.wait_until_complete(3);
+        for (number, read) in read_keys(&cluster.client()).await {
+            assert_eq!(read.unwrap(), Some(format!("value {number}")), "k{number:03}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_node_keeps_damaged_shards_offline_and_says_so() {
     for (at, all_are_lost) in [(IN_BODY, false), (IN_HEADER, true)] {

@@ -42,6 +42,10 @@
 //! was synced: the log goes on in a new segment. If it was a header that was lost, it leaves out a sequence number. So
 //! each start finds the same, until the shards have written new states.
 //!
+//! Segments that are missing are noticed, whichever they are: in the middle by the numbers, the first ones by the directory
+//! of the next, the last ones and all of them by a file that says how far the log has got ([`extent`]). They are corrupt
+//! records of which nobody knows the shards. A log is new only where nothing says that there was one.
+//!
 //! What cannot be told apart: a disk that loses, as zeros, a part of the last synced record, or all of it. Where a disk
 //! refuses to read a sector, the log does not open ([`LogError::Unreadable`]) rather than guess whether that will last.
 //!
@@ -56,10 +60,11 @@
 //! # What it costs
 //!
 //! A batch: one `pwrite`, one `fdatasync`, no allocation once the buffers have grown. A record: 52 bytes, 12 for each
-//! shard, 4 in each sector, and half a sector of padding on average. A new segment: a rename with its directory sync,
-//! and 3 to 15 bytes for each known shard. A start reads everything once and holds one segment in memory.
+//! shard, 4 in each sector, and half a sector of padding on average. A new segment: a rename with its directory sync, a
+//! sync of the extent, and 3 to 15 bytes for each known shard. A start reads everything once and holds one segment in memory.
 
 mod codec;
+mod extent;
 mod index;
 pub mod item;
 mod record;
@@ -90,12 +95,14 @@ use std::io;
 pub struct LogConfig {
     /// The size of a segment: a multiple of the sector size. A record that is larger gets a segment of its own size.
     pub segment_bytes: u64,
+    /// A log was opened here before, as something beside it shows: where there is no trace of it, it is lost.
+    pub has_begun: bool,
     pub mutation: Mutation,
 }
 
 impl Default for LogConfig {
     fn default() -> LogConfig {
-        LogConfig { segment_bytes: crate::limits::SEGMENT_BYTES, mutation: Mutation::None }
+        LogConfig { segment_bytes: crate::limits::SEGMENT_BYTES, has_begun: false, mutation: Mutation::None }
     }
 }
 
@@ -141,14 +148,16 @@ pub enum RecoveredShard {
 /// The log, open for writing.
 ///
 /// - At most one record is unsynced, the last one.
-/// - `segments` are numbered without gaps, and none but the last is written to. `offset` is a multiple of the sector
+/// - `segments` are in order of their numbers, and none but the last is written to. `offset` is a multiple of the sector
 ///   size, and from there on the last segment is zero, unless `offset` is its end.
+/// - `next_segment` is above every segment that ever had a record, and the extent names the last of these.
 /// - A segment's first record has a directory of all shards before it.
 /// - `index` has every item of every record written, and no segment that it needs is deleted; the last never is.
 /// - After [`LogError::Failed`] nothing is called any more.
 pub struct Log<D> {
     disk: D,
     segments: VecDeque<Segment>,
+    next_segment: SegmentNumber,
     offset: u64,
     next: Next,
     index: Index,
@@ -163,10 +172,11 @@ impl<D: Disk> Log<D> {
     /// Recovers what is on the disk, or starts a new log where there is none. Other files are left alone.
     pub fn open(disk: D, config: LogConfig) -> Result<(Log<D>, Recovery), LogError> {
         let maker = SegmentMaker::new(config.segment_bytes);
-        let (recovery, Restart { index, segments, offset, next }) = recovery::recover(&disk, config.mutation)?;
+        let (recovery, Restart { index, segments, next_segment, offset, next }) = recovery::recover(&disk, &config)?;
         let mut log = Log {
             disk,
             segments: segments.into(),
+            next_segment,
             offset,
             next,
             index,
@@ -284,10 +294,13 @@ impl<D: Disk> Log<D> {
     }
 
     fn start_segment(&mut self) -> Result<(), LogError> {
-        let number = self.segments.back().map_or(SegmentNumber::FIRST, |segment| segment.number.next());
-        match self.maker.make(&self.disk, number, self.buffer.size_bytes()) {
+        let number = self.next_segment;
+        let made = self.maker.make(&self.disk, number, self.buffer.size_bytes());
+        // Where the extent can't be written, the next attempt makes the segment anew, in this one's place.
+        match made.and_then(|segment| extent::advance(&self.disk, number).map(|()| segment)) {
             Ok(segment) => {
                 self.segments.push_back(segment);
+                self.next_segment = number.next();
                 self.offset = 0;
                 Ok(())
             }

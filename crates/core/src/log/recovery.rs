@@ -1,11 +1,12 @@
 //! Reading the log at start: the segments in order, then the decision about its end.
 
+use super::extent::{self, Extent};
 use super::index::Index;
 use super::record::{Sequence, Tag};
 use super::replay::{Next, Replay, place};
 use super::scan::{Piece, scan};
 use super::segment::{Segment, SegmentNumber, is_spare};
-use super::{LogError, Recovery};
+use super::{LogConfig, LogError, Recovery};
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::mutation::Mutation;
 use std::ops::Range;
@@ -15,6 +16,8 @@ pub(super) struct Restart {
     pub index: Index,
     /// In order, the last one being written to.
     pub segments: Vec<Segment>,
+    /// The number of the next segment: above those that are there, and those that were.
+    pub next_segment: SegmentNumber,
     /// Where the next record goes in the last segment; its size where that one is to be left as it is.
     pub offset: u64,
     pub next: Next,
@@ -31,10 +34,25 @@ enum Tail {
 }
 
 /// Reads all that is there, cuts a torn record, and makes sure that what was read stays.
-pub(super) fn recover(disk: &impl Disk, mutation: Mutation) -> Result<(Recovery, Restart), LogError> {
+pub(super) fn recover(disk: &impl Disk, config: &LogConfig) -> Result<(Recovery, Restart), LogError> {
+    let mutation = config.mutation;
     let segments = find_segments(disk)?;
-    let lowest = segments.first().map_or(SegmentNumber::FIRST, |segment| segment.number);
+    let found = segments.last().map(|segment| segment.number);
+    let extent = Extent::read(disk)?;
+    let begun = match extent {
+        _ if mutation.is(Mutation::TakeLostLogForNew) => None,
+        // The extent is older than whatever says that there was a log: it is lost with the segments.
+        Extent::Missing | Extent::Damaged if found.is_none() && config.has_begun => Some(SegmentNumber::FIRST),
+        Extent::Missing | Extent::Damaged => None,
+        Extent::Known(begun) => begun,
+    };
+    let last = found.max(begun);
+    let next_segment = last.map_or(SegmentNumber::FIRST, SegmentNumber::next);
+    let lowest = segments.first().map_or(next_segment, |segment| segment.number);
     let mut replay = Replay::new(lowest, mutation);
+    if extent == Extent::Damaged {
+        replay.find("the log's extent is damaged: whether its last segments are missing is not known".to_owned());
+    }
     let mut offset = 0;
     for (position, segment) in segments.iter().enumerate() {
         if position > 0 && segments[position - 1].number.next() != segment.number {
@@ -43,8 +61,9 @@ pub(super) fn recover(disk: &impl Disk, mutation: Mutation) -> Result<(Recovery,
         let bytes = read(disk, segment)?;
         let mut pieces = scan(segment.number, &bytes)
             .map_err(|_| LogError::UnknownFormat { file_name: segment.file_name.clone() })?;
-        if position + 1 < segments.len() {
+        if Some(segment.number) < last {
             replay_pieces(&mut replay, segment.number, &pieces);
+            offset = segment.size_bytes;
         } else {
             if mutation.is(Mutation::TruncateAtFirstBad) {
                 truncate_at_first_bad(&mut pieces);
@@ -53,9 +72,23 @@ pub(super) fn recover(disk: &impl Disk, mutation: Mutation) -> Result<(Recovery,
             offset = settle(disk, segment, &bytes, tail)?;
         }
     }
+    if let Some(last) = last.filter(|_| found < begun) {
+        // The next segment leaves their numbers out, so that each start finds the same.
+        replay.lose_all(match found {
+            Some(found) => format!("segments {} to {} are missing", found.next().0, last.0),
+            None => format!("all segments are missing, up to segment {}", last.0),
+        });
+    }
+    if extent == Extent::Missing {
+        extent::make(disk)?;
+    }
+    if let Some(last) = last {
+        // Also where it says so: it may have been read from a cache while its sync had failed.
+        extent::advance(disk, last)?;
+    }
     let next = replay.next().unwrap_or(Next { sequence: Sequence::FIRST, previous: 0 });
     let (recovery, index) = replay.finish(lowest);
-    Ok((recovery, Restart { index, segments, offset, next }))
+    Ok((recovery, Restart { index, segments, next_segment, offset, next }))
 }
 
 fn find_segments(disk: &impl Disk) -> Result<Vec<Segment>, LogError> {

@@ -35,7 +35,7 @@ pub const BOUND: Bound = Bound { fixed: 4 * SMALL_THINGS, per_byte: 4 }
     .and(Bound { fixed: 0, per_byte: 3 * MAP_GROWTH * size_of::<(ShardId, [u64; 5])>() / 3 });
 
 pub fn config() -> LogConfig {
-    LogConfig { segment_bytes: SEGMENT_BYTES, mutation: Mutation::None }
+    LogConfig { segment_bytes: SEGMENT_BYTES, ..LogConfig::default() }
 }
 
 type Shards = BTreeMap<ShardId, RecoveredShard>;

@@ -3,6 +3,7 @@
 mod corruption;
 mod crash;
 mod format;
+mod missing;
 mod model;
 mod reclaim;
 

@@ -1,8 +1,8 @@
 //! What may become of bytes that were on a disk.
 
 use crate::random::Random;
-use ringfort_core::disk::SECTOR_BYTES;
 use ringfort_core::disk::mem::MemDisk;
+use ringfort_core::disk::{Disk, SECTOR_BYTES};
 use std::fmt;
 
 pub enum Damage {
@@ -12,6 +12,8 @@ pub enum Damage {
     Lost { file: String, sector: u64 },
     /// A sector was written in place of another one.
     Misdirected { file: String, from: u64, to: u64 },
+    /// Segments of the log are not there any more: the first ones, the last ones, or all.
+    SegmentsMissing(Vec<String>),
 }
 
 impl Damage {
@@ -36,8 +38,23 @@ impl Damage {
         }
     }
 
+    /// Deletes segments of the log, in order in `segments`.
+    pub(super) fn delete(disk: &MemDisk, mut segments: Vec<String>, random: &mut Random) -> Damage {
+        let kept = random.below(segments.len() as u64) as usize;
+        match random.below(3) {
+            0 => {}
+            1 => drop(segments.drain(..kept)),
+            _ => segments.truncate(segments.len() - kept),
+        }
+        for name in &segments {
+            disk.delete(name).expect("this disk deletes");
+        }
+        Damage::SegmentsMissing(segments)
+    }
+
     pub fn name(&self) -> &'static str {
         match self {
+            Damage::SegmentsMissing(_) => "segments missing",
             Damage::Flipped { .. } => "bits flipped",
             Damage::Lost { .. } => "sectors lost",
             Damage::Misdirected { .. } => "sectors misdirected",
@@ -46,7 +63,7 @@ impl Damage {
 
     /// Whether it may look as if the last write had never been made: no checksum tells.
     pub fn leaves_no_trace(&self) -> bool {
-        !matches!(self, Damage::Flipped { .. })
+        !matches!(self, Damage::Flipped { .. } | Damage::SegmentsMissing(_))
     }
 }
 
@@ -54,6 +71,7 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Damage::Flipped { file, at } => write!(f, "a bit of byte {at} of {file} has flipped"),
+            Damage::SegmentsMissing(segments) => write!(f, "{} are missing", segments.join(", ")),
             Damage::Lost { file, sector } => write!(f, "sector {sector} of {file} was never written"),
             Damage::Misdirected { file, from, to } => {
                 write!(f, "sector {from} of {file} was written over sector {to}")

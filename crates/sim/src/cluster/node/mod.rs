@@ -95,7 +95,7 @@ impl Node {
             shards: ShardCount::new(options.shards as u32).expect("shards are sampled as powers of two"),
             settings: Settings {
                 workers: options.workers,
-                log: LogConfig { segment_bytes: options.segment_bytes, mutation },
+                log: LogConfig { segment_bytes: options.segment_bytes, mutation, ..LogConfig::default() },
                 replica: ReplicaConfig {
                     seed: options.seed,
                     boot_nonce: 0,
@@ -293,6 +293,11 @@ impl Node {
         let mut damage = Vec::new();
         if files.is_empty() {
             return damage; // It has not been given a replica yet.
+        }
+        let segments: Vec<String> = files.iter().filter(|name| name.ends_with(".seg")).cloned().collect();
+        if !segments.is_empty() && random.chance(250) {
+            damage.push(Damage::delete(&self.disk, segments, random));
+            return damage;
         }
         for _ in 0..=random.below(4) {
             let name = random.pick(&files);
