@@ -6,6 +6,7 @@
 //! stands here may be done at once.
 
 use crate::log::item::LogItem;
+use crate::machine::Machine;
 use crate::message::{RaftMessage, ShardReport};
 use crate::replica::{Failure, Reply, ShardView};
 use crate::snapshot::SnapshotHeader;
@@ -37,6 +38,8 @@ pub struct Effects<T> {
     pub leadership: Vec<(ShardId, Term, bool)>,
     /// Replicas that had to stop because they can't be trusted; to the node's controller.
     pub lost: Vec<(ShardId, ReplicaId, Distrust)>,
+    /// Maps that are not needed any more. A large one takes as long to drop as many requests: not on the worker's thread.
+    pub garbage: Vec<Machine>,
     /// For the node's metrics.
     pub counts: Counts,
 }
@@ -63,6 +66,7 @@ impl<T> Default for Effects<T> {
             reports: Vec::new(),
             leadership: Vec::new(),
             lost: Vec::new(),
+            garbage: Vec::new(),
             counts: Counts::default(),
         }
     }
@@ -98,8 +102,8 @@ pub enum SnapshotWork {
     Abandon {
         name: String,
     },
-    /// Stream the file (none where the name is empty: the state is the empty one), then `message`, to the node of
-    /// `message.to`; then `handle_snapshot_sent`.
+    /// Stream `message` and the file to the node of `message.to`; then `handle_snapshot_sent`. The file stays until
+    /// then.
     Send {
         name: String,
         message: RaftMessage,

@@ -58,8 +58,27 @@ pub const MAX_PEER_MESSAGE_BYTES: usize = 16 << 20;
 /// A snapshot travels and is stored in chunks of about this size (one entry at least).
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
-/// Entries that a node keeps in memory, over all shards; beyond, the shard that holds the most takes a snapshot.
+/// Entries that a node keeps in memory, over all shards; beyond, the oldest ones of the shard that holds the most leave,
+/// and followers that lack them get a snapshot. What is not applied or not durable yet stays. A shard takes a snapshot
+/// where the entries after its last one, over all shards, are more than this.
 pub const ENTRY_BUDGET_BYTES: usize = 64 << 20;
+
+/// A shard keeps this part of the budget in memory for followers that lack what its snapshot has.
+pub const RETAINED_SHARE: usize = 4;
+
+/// Snapshots that a node sends at the same time; the next ones wait. Few, because the entries after each of them are
+/// kept in memory for the receiver.
+pub const MAX_SNAPSHOTS_SENT: usize = 4;
+
+/// Snapshots may write this many bytes for each byte of entries that the log writes ...
+pub const SNAPSHOT_BYTES_PER_LOG_BYTE: usize = 4;
+
+/// ... and this many a second beside that. So the bytes of a snapshot decide how long it takes until the next one, and
+/// the log of a busy node grows to a quarter of its keys and values.
+pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 8 << 20;
+
+/// What snapshots may write at once after a rest.
+pub const SNAPSHOT_BURST_BYTES: usize = SNAPSHOT_BYTES_PER_LOG_BYTE * ENTRY_BUDGET_BYTES;
 
 /// A replica that has got no entries for this many ticks takes a snapshot, so that a node at rest holds its keys and
 /// little else ...
@@ -83,6 +102,15 @@ pub const LARGE_SYSTEM: usize = 5;
 /// Shards that receive a new replica at the same time, in the whole cluster, unless set otherwise; the next ones wait for
 /// their turn.
 pub const CONCURRENT_MOVES: usize = 8;
+
+/// A shard that is copied with no more bytes than this is not counted among those, ...
+pub const SMALL_MOVE_BYTES: u64 = 1 << 20;
+
+/// ... while no more than so many bytes of such shards are on their way.
+pub const SMALL_MOVES_BYTES: u64 = 64 << 20;
+
+/// The least that a move is taken to copy: it costs messages and places even where a shard is empty.
+pub const LEAST_COPIED_BYTES: u64 = 64 << 10;
 
 /// A node that was silent for this long, unless set otherwise, loses its replicas to others.
 pub const REPLACE_AFTER: Duration = Duration::from_secs(300);
@@ -130,3 +158,5 @@ const _: () = assert!(LARGEST_ENTRY_BYTES as u64 + MAX_APPEND_BYTES < MAX_PEER_M
 const _: () = assert!((MAX_UNCOMMITTED_BYTES as usize) > LARGEST_ENTRY_BYTES);
 const _: () = assert!(APPLY_SLICE_BYTES <= LARGEST_ENTRY_BYTES);
 const _: () = assert!(LOG_BUDGET_BYTES >= 2 * SEGMENT_BYTES);
+const _: () = assert!(LEAST_COPIED_BYTES <= SMALL_MOVE_BYTES && SMALL_MOVE_BYTES <= SMALL_MOVES_BYTES);
+const _: () = assert!(MAX_SNAPSHOTS_SENT <= RETAINED_SHARE, "what all transfers want kept fits into the budget");

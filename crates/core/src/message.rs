@@ -54,6 +54,8 @@ pub struct ShardReport {
     pub caught_up: Vec<ReplicaId>,
     /// Voters that know durably that this configuration is committed.
     pub confirmed: Vec<ReplicaId>,
+    /// What a new replica would be sent, rounded up to a power of two: a report does not change with each write.
+    pub copied_bytes: u64,
 }
 
 /// What the controller asks of a shard's leader.

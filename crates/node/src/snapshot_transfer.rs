@@ -1,8 +1,8 @@
 //! Snapshots on their way between nodes, each on a connection of its own, so that none delays anything else.
 //!
 //! The sender streams a file's frames as they are; the receiver checks each, writes the file, builds the state from it,
-//! and only then tells the worker. An empty state travels as its place in the log alone. All that a node sends shares
-//! `--move-bandwidth`: whoever streams waits for its turn before each frame.
+//! and only then tells the worker. All that a node sends shares `--move-bandwidth`: whoever streams waits for its turn
+//! before each frame.
 
 use crate::convert;
 use crate::disk::FileDisk;
@@ -12,12 +12,11 @@ use crate::shell::Shell;
 use bytes::Bytes;
 use raft::eraftpb::MessageType;
 use ringfort_core::disk::Disk;
-use ringfort_core::machine::Machine;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::Restored;
 use ringfort_core::replica::restore::{RestoreError, Restoring};
 use ringfort_core::snapshot::{Received, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotWriter};
-use ringfort_core::types::{LogIndex, ShardId, Term};
+
 use ringfort_proto::v1::peer_client::PeerClient;
 use ringfort_proto::v1::{self, SnapshotAck, SnapshotChunk, snapshot_chunk::Part};
 use std::sync::Arc;
@@ -46,7 +45,7 @@ enum TransferError {
     CutShort,
 }
 
-/// Sends the snapshot `name` (none where that is empty) with `message`, and tells the worker how it ended.
+/// Sends the snapshot `name` with `message`, and tells the worker how it ended.
 pub async fn send(shell: Arc<Shell>, name: String, message: RaftMessage) {
     let (shard, to) = (message.shard, message.to);
     let arrived = match stream(&shell, name, message).await {
@@ -98,10 +97,6 @@ fn read(
     pace: impl Fn(usize),
 ) -> Result<(), TransferError> {
     let send = |part| parts.blocking_send(SnapshotChunk { part: Some(part) }).is_ok();
-    if name.is_empty() {
-        send(Part::Header(header));
-        return Ok(());
-    }
     let mut reader = SnapshotReader::open(disk, name)?;
     header.header = reader.header().encode();
     let mut goes_on = send(Part::Header(header));
@@ -124,15 +119,6 @@ pub async fn receive(shell: &Arc<Shell>, mut parts: Streaming<SnapshotChunk>) ->
         return Ok(refused("too many snapshots are arriving"));
     };
     let (shard, metadata) = (message.shard, message.message.get_snapshot().get_metadata());
-    if header.header.is_empty() {
-        let is_empty_state = metadata.index == LogIndex::BASE.0 && metadata.term == Term::FIRST.0;
-        if shard == ShardId::SYSTEM || !is_empty_state {
-            return Err(Status::invalid_argument("only the state that every shard begins with needs no file"));
-        }
-        let restored = Box::new(Restored::Kv(Machine::new()));
-        shell.worker(shard).push_event(Event::Snapshot { message, name: String::new(), restored });
-        return Ok(installed());
-    }
     let file_header = match SnapshotHeader::decode(&header.header) {
         Ok(file_header) => file_header,
         Err(error) => return Ok(refused(&error.to_string())),
@@ -238,6 +224,7 @@ fn refused(reason: &str) -> SnapshotAck {
 mod tests {
     use super::*;
     use ringfort_core::machine::CutMeta;
+    use ringfort_core::types::{LogIndex, ShardId, Term};
 
     #[test]
     fn a_snapshot_that_can_not_be_built_leaves_no_file() {

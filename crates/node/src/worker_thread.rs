@@ -69,7 +69,8 @@ fn handle(worker: &mut Worker<Ticket>, now: Now, event: Event) {
 
 /// Does what a drain has left to do, in the order that the core documents.
 fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Ticket>) {
-    let Effects { messages, log, snapshots, views, topology, replies, reports, leadership, lost, counts } = effects;
+    let Effects { messages, log, snapshots, views, topology, replies, reports, leadership, lost, garbage, counts } =
+        effects;
     for (node, messages) in messages {
         shell.peers.send_raft(node, messages);
     }
@@ -93,6 +94,10 @@ fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Ticket>) {
     for (shard, term, leads) in leadership {
         shell.metrics.count_leadership(leads);
         control(ControlEvent::Leadership { shard, term, leads });
+    }
+    if !garbage.is_empty() {
+        // A map of 4 million keys takes almost a second to drop: not on this thread, nor on one of the network's.
+        shell.runtime.spawn_blocking(move || drop(garbage));
     }
     for (shard, replica, why) in lost {
         shell.metrics.watch.count_lost(why);

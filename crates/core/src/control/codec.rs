@@ -43,6 +43,7 @@ pub fn encode(message: &ControlMessage) -> Bytes {
             for replicas in [&report.voters, &report.outgoing, &report.learners, &report.caught_up, &report.confirmed] {
                 put_replicas(&mut out, replicas);
             }
+            put_varint(&mut out, report.copied_bytes);
         }
         ControlMessage::Step(request) => {
             out.push(STEP);
@@ -88,6 +89,7 @@ pub fn decode(bytes: &[u8]) -> Result<ControlMessage, DecodeError> {
             let learners = replicas(&mut reader)?;
             let caught_up = replicas(&mut reader)?;
             let confirmed = replicas(&mut reader)?;
+            let copied_bytes = reader.varint()?;
             ControlMessage::Report(ShardReport {
                 shard,
                 leader,
@@ -98,6 +100,7 @@ pub fn decode(bytes: &[u8]) -> Result<ControlMessage, DecodeError> {
                 learners,
                 caught_up,
                 confirmed,
+                copied_bytes,
             })
         }
         STEP => {
@@ -180,6 +183,7 @@ mod tests {
                 learners: vec![],
                 caught_up: vec![ReplicaId(1)],
                 confirmed: vec![ReplicaId(2)],
+                copied_bytes: 1 << 16,
             }),
             request(Step::AddLearner(ReplicaId(4))),
             request(Step::Change { promote: vec![ReplicaId(4)], remove: vec![ReplicaId(2), ReplicaId(3)] }),

@@ -12,7 +12,7 @@ use super::plan::{self, Action};
 use super::progress::{Pace, Progress};
 use super::silence::Silence;
 use super::{ControlConfig, ControlEffects, PATIENCE};
-use crate::limits::REPLICATION;
+use crate::limits::{REPLICATION, SMALL_MOVE_BYTES, SMALL_MOVES_BYTES};
 use crate::message::{ControlMessage, ShardReport, StepRequest};
 use crate::mutation::Mutation;
 use crate::system::{Standing, SystemCommand, SystemMachine, Topology};
@@ -53,6 +53,30 @@ impl Reported {
             _ => None,
         };
         self.report.learners.iter().copied().chain(adding).any(|replica| !is_silent(replica))
+    }
+}
+
+/// What is on its way to new replicas. Shards that take long to copy are few at a time; small ones are bounded by their
+/// bytes, or a new cluster of many shards, with nothing to copy, would wait for one handful of them after the other.
+#[derive(Default)]
+struct Moves {
+    large: usize,
+    small_bytes: u64,
+}
+
+impl Moves {
+    fn add(&mut self, report: &ShardReport) {
+        match report.copied_bytes {
+            bytes if bytes <= SMALL_MOVE_BYTES => self.small_bytes += bytes,
+            _ => self.large += 1,
+        }
+    }
+
+    fn has_room(&self, report: &ShardReport, most: usize) -> bool {
+        match report.copied_bytes {
+            bytes if bytes <= SMALL_MOVE_BYTES => self.small_bytes + bytes <= SMALL_MOVES_BYTES,
+            _ => self.large < most,
+        }
     }
 }
 
@@ -149,7 +173,9 @@ impl Controller {
     /// Takes the next step of every shard that is not as it should be.
     fn act(&mut self, now: Moment, topology: &Topology, silence: &Silence, out: &mut ControlEffects) {
         let is_silent = |replica: ReplicaId| replica.node() != self.node && !silence.is_alive(replica.node());
-        let mut moves = self.reports.values().filter(|reported| reported.is_moving(is_silent)).count();
+        let mut moves = Moves::default();
+        let moving = self.reports.values().filter(|reported| reported.is_moving(is_silent));
+        moving.for_each(|reported| moves.add(&reported.report));
         for (&shard, reported) in &mut self.reports {
             let Some(group) = topology.groups.get(&shard) else { continue };
             if reported.acted.is_some_and(|at| now < at + PATIENCE) {
@@ -165,12 +191,14 @@ impl Controller {
                 _ if topology.paused && plan::begins(action, group, report) => false,
                 // It would take a place among the moves, and not move.
                 Action::AddLearner(replica) if is_silent(*replica) => false,
-                Action::AddLearner(_) => was_moving || moves < self.config.moves,
+                Action::AddLearner(_) => was_moving || moves.has_room(report, self.config.moves),
                 _ => true,
             };
             reported.action = next.filter(may_take);
             let Some(action) = reported.action.clone() else { continue };
-            moves += usize::from(matches!(action, Action::AddLearner(_)) && !was_moving);
+            if matches!(action, Action::AddLearner(_)) && !was_moving {
+                moves.add(&reported.report);
+            }
             reported.acted = Some(now);
             let report = &reported.report;
             match action.into_step() {
@@ -212,6 +240,7 @@ mod tests {
         detector: Detector,
         heartbeat: u64,
         silence: Silence,
+        copied_bytes: u64,
         /// What the shards' leaders repeat.
         reports: BTreeMap<u32, ShardReport>,
         now: Moment,
@@ -228,7 +257,8 @@ mod tests {
             let detector = Detector::new(PERIOD);
             let silence = Silence::default();
             let reports = BTreeMap::new();
-            let mut scene = Scene { topology, controller, detector, heartbeat: 0, silence, reports, now };
+            let copied_bytes = 2 * SMALL_MOVE_BYTES;
+            let mut scene = Scene { topology, controller, detector, heartbeat: 0, silence, copied_bytes, reports, now };
             scene.place();
             scene
         }
@@ -274,6 +304,7 @@ mod tests {
                 learners: learners.to_vec(),
                 caught_up: voters.to_vec(),
                 confirmed: voters.to_vec(),
+                copied_bytes: self.copied_bytes,
             };
             self.reports.insert(shard, report);
         }
@@ -351,6 +382,21 @@ mod tests {
         assert_eq!(scene.after(MINUTE, &[2, 3]).steps, [], "two are on their way");
         assert_eq!(scene.after(MINUTE, &[3]).steps, [], "one of each learners is heard");
         assert_eq!(scene.after(MINUTE, &[]).steps, []);
+    }
+
+    #[test]
+    fn shards_with_little_to_copy_do_not_wait_for_one_another() {
+        let mut scene = Scene::new(3);
+        scene.copied_bytes = SMALL_MOVE_BYTES;
+        for shard in 0..4 {
+            scene.report(shard, &[ReplicaId::new(NodeId(1), shard + 1)], &[]);
+        }
+        assert_eq!(scene.after(MINUTE, &[2, 3]).steps.len(), 4, "more than the limit of two moves");
+        let mut moves = Moves::default();
+        let report = &scene.reports[&0];
+        (0..SMALL_MOVES_BYTES / SMALL_MOVE_BYTES).for_each(|_| moves.add(report));
+        assert!(!moves.has_room(report, 2), "their bytes are bounded");
+        assert!(moves.has_room(&ShardReport { copied_bytes: 2 * SMALL_MOVE_BYTES, ..report.clone() }, 2));
     }
 
     #[test]

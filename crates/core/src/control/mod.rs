@@ -51,7 +51,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How a node runs the cluster while it leads the system shard.
 #[derive(Clone, Copy, Debug)]
 pub struct ControlConfig {
-    /// Shards that receive a new replica at the same time.
+    /// Shards of more than [`SMALL_MOVE_BYTES`](crate::limits::SMALL_MOVE_BYTES) that receive a new replica at the same time.
     pub moves: usize,
     /// A node that is silent for this long loses its replicas to others.
     pub replace_after: Duration,

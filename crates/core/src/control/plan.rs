@@ -166,6 +166,7 @@ mod tests {
             learners: replicas(learners),
             caught_up: replicas(caught_up),
             confirmed: replicas(voters),
+            copied_bytes: 0,
         }
     }
 

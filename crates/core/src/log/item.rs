@@ -11,6 +11,16 @@ pub struct LogItem {
     pub change: Change,
 }
 
+impl LogItem {
+    /// The bytes of the new entries in it.
+    pub fn entry_bytes(&self) -> usize {
+        match &self.change {
+            Change::Entries(entries) => entries.iter().map(|entry| entry.data.len()).sum(),
+            _ => 0,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// The complete state of the replica, replacing whatever the log holds of this shard. Written when a replica is

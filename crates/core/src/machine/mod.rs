@@ -101,6 +101,11 @@ impl Machine {
         self.entries.is_empty()
     }
 
+    /// Whether no command has ever been applied.
+    pub fn is_new(&self) -> bool {
+        self.entries.is_empty() && self.revision == 0 && self.last_stamp == Stamp::default()
+    }
+
     /// The memory held, estimated: entries, what they cost around them, and what a cut under way keeps.
     pub fn bytes(&self) -> usize {
         self.entry_bytes + self.cut.as_ref().map_or(0, Cut::held_bytes)

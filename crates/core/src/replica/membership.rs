@@ -63,7 +63,18 @@ impl<T> Replica<T> {
             learners,
             caught_up,
             confirmed,
+            copied_bytes: self.copied_bytes(),
         }
+    }
+
+    /// What a new replica would be sent, as the report gives it.
+    fn copied_bytes(&self) -> u64 {
+        let state_bytes = match self.machine {
+            StateMachine::Kv => self.state_bytes(),
+            // Small, and to measure it would be to encode it at every tick.
+            StateMachine::System(_) => 0,
+        };
+        ((state_bytes + self.bytes_after_base()) as u64).max(LEAST_COPIED_BYTES).next_power_of_two()
     }
 
     /// The report, when there is one that the controller should see: it differs from the last one, or the shard is not

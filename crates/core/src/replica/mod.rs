@@ -15,7 +15,9 @@
 //! | `ready` | Raft's outputs into effects, and the order between them |
 //! | `apply` | committed entries into the state machine |
 //! | `membership` | reports to the controller, and its steps |
-//! | `snapshots`, [`restore`] | cutting, writing, sending and installing the state |
+//! | `snapshots`, [`restore`] | cutting, writing and installing the state |
+//! | [`transfers`] | snapshots on their way to other replicas |
+//! | [`retention`] | which entries stay in memory, and when a snapshot is due |
 //!
 //! **How a write goes.** Commands collect until the drain ends, become one entry, and are proposed. `ready` sends the
 //! entry to the followers and puts it into the node's batch for the log at the same time. When the log reports the
@@ -35,9 +37,11 @@ pub mod proposals;
 pub mod reads;
 mod ready;
 pub mod restore;
+pub mod retention;
 mod serve;
 mod snapshots;
 pub mod storage;
+pub mod transfers;
 pub mod view;
 
 use crate::command::Command;
@@ -223,8 +227,11 @@ pub struct Replica<T> {
     last_report: Option<(u64, ShardReport)>,
     /// The log asked for the whole state again, to release old segments.
     restate: bool,
-    /// Snapshot files that nothing needs once the batch is durable.
+    /// Snapshot files that nothing needs once the batch is durable and they have been sent.
     retired_snapshots: Vec<(u64, String)>,
+    transfers: transfers::Transfers,
+    transfer_is_permitted: bool,
+    snapshot_is_permitted: bool,
     /// At which tick each of the other replicas was last heard of.
     answered: BTreeMap<ReplicaId, u64>,
     /// How far the leader had committed when its heartbeat came, until that much is applied here.
@@ -322,6 +329,9 @@ impl<T> Replica<T> {
             last_report: None,
             restate: false,
             retired_snapshots: Vec::new(),
+            transfers: transfers::Transfers::default(),
+            transfer_is_permitted: true,
+            snapshot_is_permitted: true,
             answered: BTreeMap::new(),
             heard: None,
             configurations: Vec::new(),
@@ -366,6 +376,14 @@ impl<T> Replica<T> {
 
     pub fn set_group(&mut self, group: Group) {
         self.group = group;
+    }
+
+    /// What a snapshot of the state takes, about.
+    pub fn state_bytes(&self) -> usize {
+        match &self.machine {
+            StateMachine::Kv => self.view.size().1,
+            StateMachine::System(system) => system.topology().encode().len(),
+        }
     }
 
     /// Bytes of entries held in memory.
@@ -414,8 +432,8 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Ends a replica that is removed from this node. Returns the snapshot file that nothing needs any more.
-    pub fn retire(mut self, out: &mut Effects<T>) -> String {
+    /// Ends a replica that is removed from this node. Returns the snapshot files that nothing needs any more.
+    pub fn retire(mut self, out: &mut Effects<T>) -> Vec<String> {
         self.refuse_reads(out);
         let incoming = std::mem::take(&mut self.incoming);
         out.replies.extend(incoming.into_iter().map(|(_, ticket)| (ticket, Err(Failure::NotLeader(None)))));
@@ -423,13 +441,16 @@ impl<T> Replica<T> {
         out.replies.extend(proposed.into_iter().map(|ticket| (ticket, Err(Failure::Unknown))));
         self.view.publish_lease(Moment::default());
         self.view.close();
+        // Readers may hold the view for longer; since it is closed they do not look at the map any more.
+        out.garbage.push(std::mem::take(&mut *self.view.machine_mut()));
         if let Some(cutting) = self.cutting.take() {
-            out.snapshots.push(SnapshotWork::Abandon { name: cutting.name().to_owned() });
+            out.snapshots.push(SnapshotWork::Abandon { name: cutting.base().snapshot.clone() });
         }
         if self.is_leader() {
             out.leadership.push((self.shard, Term(self.raft.raft.term), false));
         }
-        self.base().snapshot.clone()
+        let retired = std::mem::take(&mut self.retired_snapshots).into_iter().map(|(_, name)| name);
+        retired.chain([self.base().snapshot.clone()]).filter(|name| !name.is_empty()).collect()
     }
 
     /// Whether a snapshot has shown that memory is not what was written to it: the replica must end.

@@ -17,7 +17,6 @@ use crate::effects::LogBatch;
 use crate::limits::SILENT_TICKS;
 use crate::log::item::{Change, LogItem};
 use crate::time::Now;
-use raft::SnapshotStatus;
 use raft::eraftpb::{HardState, Message, MessageType, Snapshot};
 
 /// `Ready`s that one drain takes from one shard before others get their turn.
@@ -71,9 +70,7 @@ impl<T> Replica<T> {
             let Some((_, commit)) = self.commits.pop_front() else { break };
             self.durable_commit = commit;
         }
-        for (_, name) in self.retired_snapshots.extract_if(.., |(batch, _)| *batch <= number) {
-            out.snapshots.push(SnapshotWork::Delete { name });
-        }
+        self.delete_retired_snapshots(out);
     }
 
     fn handle_ready(&mut self, now: Moment, batch: &mut LogBatch, out: &mut Effects<T>) {
@@ -190,16 +187,9 @@ impl<T> Replica<T> {
             }
             let (shard, to) = (self.shard, message.to);
             let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
-            let index = message.get_snapshot().get_metadata().index;
             let message = RaftMessage { shard, from: self.id, to: ReplicaId(to), message };
-            if !is_snapshot {
-                outgoing.push(message);
-            } else if index == self.base().index.0 {
-                out.snapshots.push(SnapshotWork::Send { name: self.base().snapshot.clone(), message });
-            } else {
-                // The base has moved on since Raft made the message; it asks again.
-                self.raft.report_snapshot(to, SnapshotStatus::Failure);
-            }
+            let message = if is_snapshot { self.send_snapshot(message, out) } else { Some(message) };
+            outgoing.extend(message);
         }
         outgoing
     }

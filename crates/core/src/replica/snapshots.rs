@@ -1,10 +1,9 @@
-//! Cutting, writing, sending and installing the state.
+//! Cutting, writing and installing the state.
 //!
 //! **Cutting** does not stop writes: the map keeps what changes ahead of the cursor, and chunks go to the thread that
 //! writes files, [`CHUNKS_UNDER_WAY`] at a time. When the file is complete the base moves up to it, the complete state
-//! goes into the log once more, and the older file is deleted when that record is durable.
-//!
-//! **Sending** is reading a file and streaming it; raft-rs is told how it ended.
+//! goes into the log once more, and the older file is deleted when that record is durable and the file is not
+//! being sent ([`transfers`](super::transfers)).
 //!
 //! **Installing** comes with the data: the receiving side has written the file and built the state before the replica
 //! sees the message. Raft may ignore the snapshot (it is older than what is there); then the file is deleted again. If
@@ -13,7 +12,6 @@
 use super::*;
 use crate::machine::CutMeta;
 use crate::snapshot::{SnapshotHeader, snapshot_name};
-use raft::SnapshotStatus;
 use raft::eraftpb::{Message, MessageType, Snapshot};
 
 /// Chunks of one cut that may wait to be written; the cut goes on when one has been.
@@ -29,8 +27,8 @@ pub(super) struct Cutting {
 }
 
 impl Cutting {
-    pub(super) fn name(&self) -> &str {
-        &self.base.snapshot
+    pub(super) fn base(&self) -> &Base {
+        &self.base
     }
 }
 
@@ -41,16 +39,26 @@ pub(super) struct Installing {
 }
 
 impl<T> Replica<T> {
-    /// Begins a snapshot of what is applied now, unless one is on its way. Where the base is as new as that already,
-    /// what is kept in memory for laggards is let go.
+    /// Begins a snapshot of what is applied now, unless one is on its way, the last one is as new as that, or the
+    /// worker has spent on snapshots what it may.
     pub fn begin_snapshot(&mut self, out: &mut Effects<T>) {
-        if self.cutting.is_some() || self.installing.is_some() {
+        let is_needed = self.cutting.is_none() && self.installing.is_none() && self.applied > self.base().index.0;
+        if !is_needed || !self.snapshot_is_permitted {
             return;
         }
-        if self.applied == self.base().index.0 {
-            let base = self.base().clone();
-            let keep_after = base.index;
-            self.raft.mut_store().advance_base(base, keep_after);
+        let mut base = Base {
+            index: LogIndex(self.applied),
+            term: Term(self.applied_term),
+            conf_state: match self.config.mutation.is(Mutation::ForgetConfState) {
+                true => self.base().conf_state.clone(),
+                false => self.raft.raft.prs().conf().to_conf_state(),
+            },
+            snapshot: String::new(),
+        };
+        if matches!(self.machine, StateMachine::Kv) && self.view.machine().is_new() {
+            // The empty state needs no file: the base moves up at once.
+            self.raft.mut_store().advance_base(base);
+            self.restate = true;
             return;
         }
         let (meta, system_chunk) = match &self.machine {
@@ -62,15 +70,7 @@ impl<T> Replica<T> {
             }
         };
         let name = snapshot_name(self.shard, LogIndex(self.applied));
-        let base = Base {
-            index: LogIndex(self.applied),
-            term: Term(self.applied_term),
-            conf_state: match self.config.mutation.is(Mutation::ForgetConfState) {
-                true => self.base().conf_state.clone(),
-                false => self.raft.raft.prs().conf().to_conf_state(),
-            },
-            snapshot: name.clone(),
-        };
+        base.snapshot = name.clone();
         let header = SnapshotHeader {
             shard: self.shard,
             index: base.index,
@@ -83,13 +83,13 @@ impl<T> Replica<T> {
         self.cut_on(out);
     }
 
-    /// Whether entries are held that nothing has been added to for a while.
-    pub fn is_quiet(&self) -> bool {
-        self.ticks >= self.last_grown.1 + QUIET_TICKS && self.log_bytes() > SMALL_LOG_BYTES
-    }
-
     pub fn is_cutting(&self) -> bool {
         self.cutting.is_some()
+    }
+
+    /// Whether the worker lets another snapshot begin.
+    pub fn permit_snapshot(&mut self, is_permitted: bool) {
+        self.snapshot_is_permitted = is_permitted;
     }
 
     /// A chunk of the cut has been written.
@@ -136,30 +136,18 @@ impl<T> Replica<T> {
             self.view.machine_mut().abandon_cut();
             return;
         }
-        let base = cutting.base;
-        let keep_after = self.least_matched().min(base.index);
         self.retire_snapshot();
-        self.raft.mut_store().advance_base(base, keep_after);
+        self.raft.mut_store().advance_base(cutting.base);
         self.restate = true;
     }
 
     /// The log asks for this replica's complete state, so that older segments can go.
     pub fn release_log(&mut self, out: &mut Effects<T>) {
-        if self.log_bytes() <= SMALL_LOG_BYTES {
+        if self.bytes_after_base() <= SMALL_LOG_BYTES && self.storage().is_whole() {
             self.restate = true;
         } else {
             self.begin_snapshot(out);
         }
-    }
-
-    /// The last entry that all followers have that answer; entries after it are worth keeping in memory.
-    fn least_matched(&self) -> LogIndex {
-        let raft = &self.raft.raft;
-        if !self.is_leader() {
-            return LogIndex(u64::MAX);
-        }
-        let answering = raft.prs().iter().filter(|(id, progress)| **id != self.id.0 && progress.recent_active);
-        LogIndex(answering.map(|(_, progress)| progress.matched).min().unwrap_or(u64::MAX))
     }
 
     /// Takes a snapshot whose file and state are here: `message` is the leader's MsgSnapshot.
@@ -187,14 +175,6 @@ impl<T> Replica<T> {
         let _ = self.raft.step(message);
     }
 
-    /// The transfer of a snapshot to `to` has ended.
-    pub fn snapshot_sent(&mut self, to: ReplicaId, arrived: bool) {
-        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-        if self.is_leader() {
-            self.raft.report_snapshot(to.0, status);
-        }
-    }
-
     /// Raft has taken the snapshot: it replaces the state.
     pub(super) fn adopt_snapshot(&mut self, snapshot: &Snapshot, batch: u64, out: &mut Effects<T>) {
         let Some(Installing { name, restored }) = self.installing.take() else {
@@ -216,7 +196,7 @@ impl<T> Replica<T> {
         match restored {
             Restored::Kv(map) => {
                 self.last_stamp = map.last_stamp();
-                *self.view.machine_mut() = map;
+                out.garbage.push(std::mem::replace(&mut *self.view.machine_mut(), map));
             }
             Restored::System(system) => {
                 self.last_stamp = system.last_stamp();

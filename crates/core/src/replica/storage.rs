@@ -4,8 +4,10 @@
 //! memory because Raft may need them: to answer a lagging follower, to apply.
 //!
 //! Two indexes say where the log begins. The **base** is the durable one: the state up to it is in a snapshot file,
-//! and a restart begins there. The **floor** is the lower one of the two: entries above it are still in memory, for
-//! followers that have not got them yet.
+//! and a restart begins there. The **floor** is that of memory: entries above it are here. As a rule the floor is at
+//! the base, or below it, for followers that have not got all entries yet. It is above the base where entries had to
+//! leave memory before a snapshot could be taken; then the log on the disk alone has them, and a follower that lacks
+//! them gets the next snapshot.
 
 use crate::log::item::Base;
 use crate::types::{LogIndex, ReplicaId, Term};
@@ -19,14 +21,16 @@ const PLACES_KEPT: usize = 64;
 
 /// A replica's log in memory.
 ///
-/// Invariants: `entries` are contiguous and begin at `floor.0 + 1`; `floor.0 <= base.index <= last index`, unless the
-/// replica waits for its first snapshot, when all are zero.
+/// Invariants: `entries` are contiguous and begin at `floor.0 + 1`; neither floor nor base is above the last index.
 pub struct RaftStorage {
     hard_state: HardState,
     base: Base,
     floor: (u64, u64),
     entries: VecDeque<Entry>,
+    /// Of `entries`.
     bytes: usize,
+    /// Of all entries after the base, whether or not they are still in memory.
+    bytes_after_base: usize,
     snapshot_wanted: Cell<bool>,
 }
 
@@ -34,8 +38,15 @@ impl RaftStorage {
     pub fn new(hard_state: HardState, base: Base, entries: Vec<Entry>) -> RaftStorage {
         let floor = (base.index.0, base.term.0);
         let bytes = entries.iter().map(entry_bytes).sum();
-        let storage =
-            RaftStorage { hard_state, base, floor, entries: entries.into(), bytes, snapshot_wanted: Cell::new(false) };
+        let storage = RaftStorage {
+            hard_state,
+            base,
+            floor,
+            entries: entries.into(),
+            bytes,
+            bytes_after_base: bytes,
+            snapshot_wanted: Cell::new(false),
+        };
         storage.check();
         storage
     }
@@ -57,12 +68,26 @@ impl RaftStorage {
         self.bytes
     }
 
+    /// Bytes of all entries after the base: what a restart reads, and what a snapshot would make unnecessary.
+    pub fn bytes_after_base(&self) -> usize {
+        self.bytes_after_base
+    }
+
     pub fn last(&self) -> u64 {
         self.floor.0 + self.entries.len() as u64
     }
 
+    /// Whether all entries after the base are in memory.
+    pub fn is_whole(&self) -> bool {
+        self.floor.0 <= self.base.index.0
+    }
+
     /// All entries after the base: what a restart needs besides the snapshot.
+    ///
+    /// # Panics
+    /// Unless the storage [is whole](RaftStorage::is_whole).
     pub fn entries_after_base(&self) -> Vec<Entry> {
+        assert!(self.is_whole(), "entries after the base at {:?} have left memory", self.base.index);
         let skipped = (self.base.index.0 - self.floor.0) as usize;
         self.entries.iter().skip(skipped).cloned().collect()
     }
@@ -93,22 +118,39 @@ impl RaftStorage {
             self.base.index,
             self.last()
         );
+        assert!(first.index > self.floor.0, "entries up to {} are committed and have left memory", self.floor.0);
         while self.last() >= first.index {
             if let Some(replaced) = self.entries.pop_back() {
-                self.bytes -= entry_bytes(&replaced);
+                let bytes = entry_bytes(&replaced);
+                self.bytes -= bytes;
+                self.bytes_after_base -= bytes;
             }
         }
-        self.bytes += entries.iter().map(entry_bytes).sum::<usize>();
+        let bytes = entries.iter().map(entry_bytes).sum::<usize>();
+        self.bytes += bytes;
+        self.bytes_after_base += bytes;
         self.entries.extend(entries.iter().cloned());
         self.check();
     }
 
-    /// The log now begins at `base`, whose snapshot is written; entries up to `keep_after` leave memory.
-    pub fn advance_base(&mut self, base: Base, keep_after: LogIndex) {
+    /// The log now begins at `base`, whose snapshot is written; `bytes_after_base` is the size of the entries after it.
+    /// Nothing leaves memory by that: see [`release`](RaftStorage::release).
+    ///
+    /// # Panics
+    /// If entries after the new base have left memory: [`release`](RaftStorage::release) spares those that a snapshot
+    /// under way leaves out.
+    pub fn advance_base(&mut self, base: Base) {
         assert!(base.index >= self.base.index, "the base may not go back from {:?}", self.base.index);
-        let floor = keep_after.0.min(base.index.0);
+        assert!(base.index.0 >= self.floor.0, "entries after {:?} have left memory", base.index);
         self.base = base;
-        while self.floor.0 < floor {
+        let skipped = (self.base.index.0 - self.floor.0) as usize;
+        self.bytes_after_base = self.entries.iter().skip(skipped).map(entry_bytes).sum();
+        self.check();
+    }
+
+    /// Entries up to `limit` leave memory, oldest first, until no more than `keep_bytes` are left.
+    pub fn release(&mut self, limit: LogIndex, keep_bytes: usize) {
+        while self.bytes > keep_bytes && self.floor.0 < limit.0 {
             let Some(entry) = self.entries.pop_front() else { break };
             self.bytes -= entry_bytes(&entry);
             self.floor = (entry.index, entry.term);
@@ -117,13 +159,19 @@ impl RaftStorage {
         self.check();
     }
 
+    /// Bytes of the entries in memory up to `limit`.
+    pub fn bytes_up_to(&self, limit: LogIndex) -> usize {
+        let count = limit.0.saturating_sub(self.floor.0) as usize;
+        self.entries.iter().take(count).map(entry_bytes).sum()
+    }
+
     /// A snapshot from the leader replaces everything.
     pub fn install(&mut self, base: Base) {
         self.floor = (base.index.0, base.term.0);
         self.base = base;
         self.entries.clear();
         self.release_places();
-        self.bytes = 0;
+        (self.bytes, self.bytes_after_base) = (0, 0);
         self.hard_state.commit = self.hard_state.commit.max(self.floor.0);
         self.check();
     }
@@ -142,7 +190,7 @@ impl RaftStorage {
     }
 
     fn check(&self) {
-        debug_assert!(self.floor.0 <= self.base.index.0 && self.base.index.0 <= self.last());
+        debug_assert!(self.base.index.0 <= self.last());
         debug_assert!(self.entries.front().is_none_or(|entry| entry.index == self.floor.0 + 1));
         debug_assert!(self.entries.back().is_none_or(|entry| entry.index == self.last()));
     }
@@ -201,10 +249,11 @@ impl Storage for RaftStorage {
         Ok(self.last())
     }
 
-    /// The snapshot at the base, if the replica `to` is part of its configuration (Raft refuses it otherwise) and it
-    /// reaches `request_index`; else one is asked for and Raft tries again later.
+    /// The snapshot at the base, if the replica `to` is part of its configuration (Raft refuses it otherwise), it
+    /// reaches `request_index`, and the entries after it are here; else one is asked for and Raft tries again later.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
-        if self.base.index.0 < request_index || !contains(&self.base.conf_state, ReplicaId(to)) {
+        let is_usable = self.base.index.0 >= request_index && contains(&self.base.conf_state, ReplicaId(to));
+        if !is_usable || !self.is_whole() {
             self.snapshot_wanted.set(true);
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
@@ -280,7 +329,10 @@ mod tests {
     #[test]
     fn entries_below_the_base_stay_for_laggards_and_are_not_part_of_the_state() {
         let mut storage = storage(2, 10);
-        storage.advance_base(base(8, &[1, 2]), LogIndex(5));
+        let after_base = storage.bytes_up_to(LogIndex(2));
+        storage.advance_base(base(8, &[1, 2]));
+        storage.release(LogIndex(5), 0);
+        assert_eq!(storage.bytes_after_base(), 2 * after_base);
         assert_eq!(storage.first_index().unwrap(), 6);
         assert_eq!(read(&storage, 6, 11, u64::MAX), [6, 7, 8, 9, 10]);
         assert_eq!(storage.entries_after_base().iter().map(|e| e.index).collect::<Vec<_>>(), [9, 10]);
@@ -292,7 +344,8 @@ mod tests {
     fn places_of_entries_that_left_memory_are_given_up() {
         let mut storage = storage(2, 10_000);
         assert!(storage.entries.capacity() >= 9_999);
-        storage.advance_base(base(9_990, &[1]), LogIndex(9_990));
+        storage.advance_base(base(9_990, &[1]));
+        storage.release(LogIndex(9_990), 0);
         assert!(storage.entries.capacity() <= 2 * PLACES_KEPT);
         assert_eq!(read(&storage, 9_991, 10_001, u64::MAX).len(), 10);
         storage.append(&(10_001..20_000).map(|index| entry(index, 1)).collect::<Vec<_>>());
@@ -306,9 +359,33 @@ mod tests {
         assert!(storage.snapshot(0, 9).is_err());
         assert!(storage.take_snapshot_wanted());
         assert!(!storage.take_snapshot_wanted());
-        storage.advance_base(base(3, &[1, 9]), LogIndex(3));
+        storage.advance_base(base(3, &[1, 9]));
         assert_eq!(storage.snapshot(0, 9).unwrap().get_metadata().index, 3);
         assert!(storage.snapshot(4, 9).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_is_offered_only_with_the_entries_after_it() {
+        let mut storage = storage(2, 10);
+        let all = storage.bytes_after_base();
+        storage.release(LogIndex(4), 0);
+        assert_eq!((storage.first_index().unwrap(), storage.is_whole()), (5, false));
+        assert_eq!(storage.bytes_after_base(), all, "a restart still reads them");
+        assert!(storage.snapshot(0, 1).is_err());
+        assert!(storage.take_snapshot_wanted());
+        storage.advance_base(base(6, &[1]));
+        assert_eq!(storage.entries_after_base().len(), 4);
+        assert_eq!(storage.snapshot(0, 1).unwrap().get_metadata().index, 6);
+    }
+
+    #[test]
+    fn what_is_released_is_bounded_by_bytes_and_by_an_index() {
+        let mut storage = storage(2, 11);
+        let each = storage.bytes() / 10;
+        storage.release(LogIndex(11), 4 * each);
+        assert_eq!(storage.first_index().unwrap(), 8);
+        storage.release(LogIndex(9), 0);
+        assert_eq!((storage.first_index().unwrap(), storage.bytes()), (10, 2 * each));
     }
 
     #[test]

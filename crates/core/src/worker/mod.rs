@@ -13,17 +13,21 @@
 //! makes up for one tick only. Were it to catch up with all that it missed, a follower could count a leader's lease
 //! down in an instant, and vote while the lease lasts.
 
+mod allowance;
+
 use crate::effects::{Effects, LogBatch, SnapshotWork};
-use crate::limits::TICK;
+use crate::limits::{MAX_SNAPSHOTS_SENT, RETAINED_SHARE, TICK};
 use crate::log::item::{Change, LogItem, ReplicaState};
 use crate::machine::Machine;
 use crate::message::{RaftMessage, StepRequest};
 use crate::mutation::Mutation;
+use crate::replica::transfers::is_empty_state;
 use crate::replica::{Failure, Origin, Query, Replica, ReplicaConfig, ReplicaStatus, Restored, Write};
 use crate::system::{SystemMachine, Topology};
 use crate::time::{Moment, Now, Stamp};
 use crate::types::{NodeId, ReplicaId, ShardId};
 use crate::watch::Distrust;
+use allowance::SnapshotAllowance;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -65,6 +69,9 @@ pub struct Worker<T> {
     unsynced: VecDeque<(u64, Vec<ShardId>)>,
     /// Files of removed replicas, which go when the removal is durable.
     retired_snapshots: Vec<(u64, String)>,
+    snapshot_allowance: SnapshotAllowance,
+    /// Snapshots of this worker's replicas that are being sent.
+    transfers: usize,
     out: Effects<T>,
 }
 
@@ -80,6 +87,8 @@ impl<T> Worker<T> {
             batch: LogBatch { number: 1, items: Vec::new() },
             unsynced: VecDeque::new(),
             retired_snapshots: Vec::new(),
+            snapshot_allowance: SnapshotAllowance::new(config.workers),
+            transfers: 0,
             out: Effects::default(),
         }
     }
@@ -137,25 +146,48 @@ impl<T> Worker<T> {
         self.keep_entry_budget();
     }
 
-    /// Over its budget for entries in memory, the worker has the replica that holds the most take a snapshot; below it,
-    /// one quiet replica after the other.
+    /// Has the replica take a snapshot that has the most entries after its last one, where those are over the budget;
+    /// below it, one quiet replica after the other. Then lets go of entries in memory until the budget is kept.
     fn keep_entry_budget(&mut self) {
-        let held: usize = self.replicas.values().map(Replica::log_bytes).sum();
-        let chosen = if held > self.config.entry_budget_bytes {
-            self.replicas.values_mut().max_by_key(|replica| replica.log_bytes())
+        self.snapshot_allowance.tick();
+        let budget = self.config.entry_budget_bytes;
+        let after_base: usize = self.replicas.values().map(Replica::bytes_after_base).sum();
+        let chosen = if after_base > budget {
+            self.replicas.values().max_by_key(|replica| replica.bytes_relieved_by_snapshot())
         } else if self.replicas.values().any(Replica::is_cutting) {
             None
         } else {
-            self.replicas.values_mut().find(|replica| replica.is_quiet())
+            self.replicas.values().find(|replica| replica.is_quiet())
         };
-        if let Some(replica) = chosen {
-            replica.begin_snapshot(&mut self.out);
+        if let Some(shard) = chosen.map(Replica::shard) {
+            self.with(shard, |replica, _, out| replica.begin_snapshot(out));
+        }
+        for replica in self.replicas.values_mut() {
+            replica.release_covered_entries(budget / RETAINED_SHARE);
+        }
+        let mut held: usize = self.replicas.values().map(Replica::log_bytes).sum();
+        for spare_followers in [true, false] {
+            while held > budget {
+                let most = self.replicas.values_mut().max_by_key(|replica| replica.releasable_bytes(spare_followers));
+                let Some(replica) = most else { return };
+                let before = replica.log_bytes();
+                replica.release_entries(spare_followers, before.saturating_sub(held - budget));
+                if replica.log_bytes() == before {
+                    break;
+                }
+                held -= before - replica.log_bytes();
+            }
         }
     }
 
     /// Takes messages of other nodes' replicas. Those for a replica that is not here are dropped.
     pub fn handle_raft(&mut self, now: Moment, messages: impl IntoIterator<Item = RaftMessage>) {
         for RaftMessage { shard, from, to, message } in messages {
+            if is_empty_state(shard, &message) {
+                let message = RaftMessage { shard, from, to, message };
+                self.handle_snapshot(message, String::new(), Restored::Kv(Machine::new()));
+                continue;
+            }
             let Some(replica) = self.replicas.get_mut(&shard).filter(|replica| replica.id() == to) else { continue };
             self.dirty.insert(shard);
             if let Err(fault) = replica.step(now, from, message) {
@@ -176,6 +208,7 @@ impl<T> Worker<T> {
     /// A replica that can't go on. It stays on the disk and counts as lost; its node asks for a new one.
     fn stop(&mut self, shard: ShardId, id: ReplicaId, why: Distrust) {
         if let Some(replica) = self.replicas.remove(&shard) {
+            self.transfers -= replica.transfers();
             // Its snapshot stays, for an operator to look at; the next start of the node clears it away.
             replica.retire(&mut self.out);
         }
@@ -270,10 +303,9 @@ impl<T> Worker<T> {
         self.batch.items.push(LogItem { shard, replica: replica.id(), change: Change::Removed });
         self.out.views.push((shard, None));
         self.dirty.remove(&shard);
-        let name = replica.retire(&mut self.out);
-        if !name.is_empty() {
-            self.retired_snapshots.push((self.batch.number, name));
-        }
+        self.transfers -= replica.transfers();
+        let files = replica.retire(&mut self.out);
+        self.retired_snapshots.extend(files.into_iter().map(|name| (self.batch.number, name)));
     }
 
     /// Carries out a step of the controller, or leaves it: the controller decides anew on the next report.
@@ -303,17 +335,17 @@ impl<T> Worker<T> {
 
     /// The snapshot thread has written a chunk of this shard's cut.
     pub fn handle_snapshot_chunk_written(&mut self, shard: ShardId) {
-        self.with(shard, |replica, out| replica.snapshot_chunk_written(out));
+        self.with(shard, |replica, _, out| replica.snapshot_chunk_written(out));
     }
 
     /// The file `name` of this shard's cut is complete and durable, or could not be written.
     pub fn handle_snapshot_written(&mut self, shard: ShardId, name: &str, written: bool) {
-        self.with(shard, |replica, _| replica.snapshot_written(name, written));
+        self.with(shard, |replica, _, _| replica.snapshot_written(name, written));
     }
 
     /// The transfer of a snapshot to the replica `to` has ended.
     pub fn handle_snapshot_sent(&mut self, shard: ShardId, to: ReplicaId, arrived: bool) {
-        self.with(shard, |replica, _| replica.snapshot_sent(to, arrived));
+        self.with(shard, |replica, _, out| replica.snapshot_sent(to, arrived, out));
     }
 
     /// A snapshot has come from another node: its file is durable under `name` (none where that is empty), its state
@@ -321,7 +353,7 @@ impl<T> Worker<T> {
     pub fn handle_snapshot(&mut self, message: RaftMessage, name: String, restored: Restored) {
         let RaftMessage { shard, from, to, message } = message;
         if self.replicas.get(&shard).is_some_and(|replica| replica.id() == to) {
-            self.with(shard, |replica, out| replica.install(from, message, name, restored, out));
+            self.with(shard, |replica, _, out| replica.install(from, message, name, restored, out));
         } else if !name.is_empty() {
             self.out.snapshots.push(SnapshotWork::Delete { name });
         }
@@ -329,14 +361,26 @@ impl<T> Worker<T> {
 
     /// The log is over its budget, and this shard pins its oldest segment.
     pub fn handle_log_pressure(&mut self, shard: ShardId) {
-        self.with(shard, |replica, out| replica.release_log(out));
+        self.with(shard, |replica, _, out| replica.release_log(out));
     }
 
-    fn with(&mut self, shard: ShardId, act: impl FnOnce(&mut Replica<T>, &mut Effects<T>)) {
-        if let Some(replica) = self.replicas.get_mut(&shard) {
-            act(replica, &mut self.out);
-            self.dirty.insert(shard);
+    fn with<R>(
+        &mut self,
+        shard: ShardId,
+        act: impl FnOnce(&mut Replica<T>, &mut LogBatch, &mut Effects<T>) -> R,
+    ) -> Option<R> {
+        let replica = self.replicas.get_mut(&shard)?;
+        let max_transfers = (MAX_SNAPSHOTS_SENT / self.config.workers).max(1);
+        replica.permit_transfer(self.transfers < max_transfers);
+        replica.permit_snapshot(self.snapshot_allowance.is_left());
+        let (transfers, was_cutting) = (replica.transfers(), replica.is_cutting());
+        let result = act(replica, &mut self.batch, &mut self.out);
+        self.transfers = self.transfers + replica.transfers() - transfers;
+        if replica.is_cutting() && !was_cutting {
+            self.snapshot_allowance.spend(replica.state_bytes());
         }
+        self.dirty.insert(shard);
+        Some(result)
     }
 
     /// How this worker's replicas stand.
@@ -354,17 +398,20 @@ impl<T> Worker<T> {
     pub fn flush(&mut self, now: Now) -> (Effects<T>, bool) {
         let mut more = false;
         for shard in std::mem::take(&mut self.dirty) {
-            let Some(replica) = self.replicas.get_mut(&shard) else { continue };
-            if replica.flush(now, &mut self.batch, &mut self.out) {
-                more = true;
-                self.dirty.insert(shard);
+            let flush = |replica: &mut Replica<T>, batch: &mut LogBatch, out: &mut Effects<T>| {
+                (replica.flush(now, batch, out), replica.is_damaged().then_some(replica.id()))
+            };
+            let Some((has_more, damaged)) = self.with(shard, flush) else { continue };
+            match has_more {
+                true => more = true,
+                false => drop(self.dirty.remove(&shard)),
             }
-            if replica.is_damaged() {
-                let id = replica.id();
+            if let Some(id) = damaged {
                 self.handle_distrust(shard, id, Distrust::Memory);
             }
         }
         if !self.batch.items.is_empty() {
+            self.snapshot_allowance.earn(self.batch.items.iter().map(LogItem::entry_bytes).sum());
             let next = LogBatch { number: self.batch.number + 1, items: Vec::new() };
             let batch = std::mem::replace(&mut self.batch, next);
             let shards: BTreeSet<ShardId> = batch.items.iter().map(|item| item.shard).collect();

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod promises;
+mod snapshots;
 
 const SHARD: ShardId = ShardId(0);
 const REPLICAS: [ReplicaId; 3] = [id(1), id(2), id(3)];
@@ -42,6 +43,9 @@ struct Group {
     answers: BTreeMap<u32, Answer>,
     /// Everything that was sent, for tests that look at it.
     sent: Vec<(NodeId, RaftMessage)>,
+    /// Work on snapshot files that nobody has done, and maps that were let go of.
+    snapshots: Vec<(NodeId, SnapshotWork)>,
+    garbage: Vec<Machine>,
 }
 
 fn config(node: NodeId, boot_nonce: u64) -> WorkerConfig {
@@ -72,6 +76,8 @@ impl Group {
             under_way: VecDeque::new(),
             answers: BTreeMap::new(),
             sent: Vec::new(),
+            snapshots: Vec::new(),
+            garbage: Vec::new(),
         };
         for replica in REPLICAS {
             let mut worker = Worker::new(config(replica.node(), 1), now);
@@ -153,6 +159,8 @@ impl Group {
                 }
             }
             self.answers.extend(effects.replies);
+            self.snapshots.extend(effects.snapshots.into_iter().map(|work| (node, work)));
+            self.garbage.extend(effects.garbage);
             if let Some(batch) = effects.log {
                 match self.slow.get_mut(&node) {
                     Some(waiting) => waiting.push(batch.number),

@@ -39,6 +39,7 @@ impl Codec for Messages {
                 learners: source.list(system::replica),
                 caught_up: source.list(system::replica),
                 confirmed: source.list(system::replica),
+                copied_bytes: source.number(),
             }),
             _ => ControlMessage::Step(StepRequest {
                 shard: system::shard(source),

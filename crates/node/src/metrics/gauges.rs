@@ -159,6 +159,7 @@ mod tests {
             learners: vec![ids[2]],
             caught_up: vec![ids[0], ids[2]],
             confirmed: Vec::new(),
+            copied_bytes: 0,
         };
         let replica = |shard, is_leader: bool, is_learner, leader| ReplicaStatus {
             shard: ShardId(shard),

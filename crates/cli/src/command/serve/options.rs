@@ -91,8 +91,8 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_ZONE", value_name = "NAME")]
     pub zone: Option<String>,
 
-    /// How many shards may receive a new replica at the same time, in the whole cluster. The node that leads the system
-    /// shard decides; give all nodes the same.
+    /// How many shards of more than 1 MiB may receive a new replica at the same time, in the whole cluster. The node that
+    /// leads the system shard decides; give all nodes the same.
     #[arg(
         long,
         env = "RINGFORT_MOVES",

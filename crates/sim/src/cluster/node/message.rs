@@ -27,7 +27,7 @@ pub enum Message {
     Snapshot {
         send: u64,
         message: RaftMessage,
-        header: Option<Bytes>,
+        header: Bytes,
         frames: Vec<Bytes>,
     },
     SnapshotReceived {

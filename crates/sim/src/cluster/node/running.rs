@@ -14,7 +14,6 @@ use ringfort_core::effects::{Effects, LogBatch, SnapshotWork};
 use ringfort_core::gossip::{Gossip, GossipConfig};
 use ringfort_core::log::item::LogItem;
 use ringfort_core::log::{Log, LogConfig, LogError};
-use ringfort_core::machine::Machine;
 use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepRequest};
 use ringfort_core::replica::{Failure, Replica, ReplicaConfig, Reply, Restored, ShardView, Write, restore};
 use ringfort_core::snapshot::{Received, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotWriter};
@@ -549,17 +548,14 @@ impl Running {
         self.next_send += 1;
         let send = self.next_send;
         self.sends.insert(send, (message.shard, message.to));
-        let read = || -> Result<(Option<Bytes>, Vec<Bytes>), SnapshotError> {
-            if name.is_empty() {
-                return Ok((None, Vec::new()));
-            }
+        let read = || -> Result<(Bytes, Vec<Bytes>), SnapshotError> {
             let mut reader = SnapshotReader::open(self.disk.clone(), &name)?;
             let header = reader.header().encode();
             let mut frames = Vec::new();
             while let Some(frame) = reader.next_frame()? {
                 frames.push(frame);
             }
-            Ok((Some(header), frames))
+            Ok((header, frames))
         };
         match (read(), self.endpoint_of(message.to_node())) {
             (Ok((header, frames)), Some(to)) => {
@@ -578,22 +574,8 @@ impl Running {
     }
 
     /// Stores a snapshot from another node and builds its state. False where it is of no use.
-    fn receive_snapshot(
-        &mut self,
-        message: RaftMessage,
-        header: Option<Bytes>,
-        frames: Vec<Bytes>,
-        out: &mut Outbox,
-    ) -> bool {
+    fn receive_snapshot(&mut self, message: RaftMessage, header: Bytes, frames: Vec<Bytes>, out: &mut Outbox) -> bool {
         let shard = message.shard;
-        let Some(header) = header else {
-            if shard == ShardId::SYSTEM {
-                return false;
-            }
-            let restored = Restored::Kv(Machine::new());
-            self.give(shard, Input::Snapshot(Box::new((message, String::new(), restored))), out);
-            return true;
-        };
         self.received += 1;
         let index = message.message.get_snapshot().get_metadata().index;
         let name = format!("snap-{shard}-{index}-{:x}-{}.snap", self.random.next_u64(), self.received);

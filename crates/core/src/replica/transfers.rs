@@ -1,0 +1,164 @@
+//! Snapshots on their way to other replicas.
+//!
+//! A leader sends the snapshot at its base to a follower whose next entry has left memory. The snapshot's **file is
+//! held** until the transfer has ended, even where newer snapshots replace it meanwhile: a file that went with the next
+//! snapshot would end the transfer, and a follower whose transfers take longer than the leader's snapshots last would
+//! never catch up. The entries after a snapshot that is being sent are kept in memory within the budgets, because
+//! the follower needs them next (see [`retention`](super::retention)).
+//!
+//! **Few at a time.** The worker bounds how many transfers are under way. Raft asks again at each heartbeat, and an
+//! offer beyond the bound costs nothing. After a transfer that failed, or that the receiver refused, the next one to
+//! that replica waits, twice as long each time.
+//!
+//! **The empty state** of a shard that no command has changed yet is no file: it travels as an ordinary message, which
+//! says so in its data. All other snapshots come with a stream, which checks them.
+
+use super::*;
+use raft::SnapshotStatus;
+use raft::eraftpb::{Message, MessageType};
+
+/// A failed transfer is tried again after this many ticks. The wait doubles up to [`LONGEST_WAIT_TICKS`].
+const FIRST_WAIT_TICKS: u64 = 10;
+const LONGEST_WAIT_TICKS: u64 = 80;
+
+#[derive(Default)]
+pub(super) struct Transfers {
+    under_way: BTreeMap<ReplicaId, Transfer>,
+    waits: BTreeMap<ReplicaId, Wait>,
+}
+
+/// A file that is being sent, and the index of the state in it.
+struct Transfer {
+    file: String,
+    index: LogIndex,
+}
+
+/// Until which tick nothing is sent, and for how many ticks that was.
+struct Wait {
+    until: u64,
+    ticks: u64,
+}
+
+impl Transfers {
+    pub(super) fn count(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// The index of the snapshot that is on its way to `to`; zero without one.
+    pub(super) fn index_sent_to(&self, to: ReplicaId) -> LogIndex {
+        self.under_way.get(&to).map_or(LogIndex(0), |transfer| transfer.index)
+    }
+
+    pub(super) fn holds(&self, file: &str) -> bool {
+        self.under_way.values().any(|transfer| transfer.file == file)
+    }
+
+    fn may_begin(&self, to: ReplicaId, tick: u64) -> bool {
+        !self.under_way.contains_key(&to) && self.waits.get(&to).is_none_or(|wait| tick >= wait.until)
+    }
+
+    fn begin(&mut self, to: ReplicaId, file: String, index: LogIndex) {
+        self.under_way.insert(to, Transfer { file, index });
+    }
+
+    fn end(&mut self, to: ReplicaId, arrived: bool, tick: u64) {
+        if self.under_way.remove(&to).is_none() {
+            return;
+        }
+        if arrived {
+            self.waits.remove(&to);
+        } else {
+            let ticks = self.waits.get(&to).map_or(FIRST_WAIT_TICKS, |wait| (2 * wait.ticks).min(LONGEST_WAIT_TICKS));
+            self.waits.insert(to, Wait { until: tick + ticks, ticks });
+        }
+    }
+}
+
+/// What an empty state's message has as its data.
+const EMPTY_STATE: &[u8] = b"empty";
+
+/// Whether `message` brings the empty state, for which there is no file.
+pub fn is_empty_state(shard: ShardId, message: &Message) -> bool {
+    let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
+    is_snapshot && shard != ShardId::SYSTEM && message.get_snapshot().data == EMPTY_STATE
+}
+
+impl<T> Replica<T> {
+    /// Snapshots of this replica that are on their way.
+    pub fn transfers(&self) -> usize {
+        self.transfers.count()
+    }
+
+    /// Whether the worker lets another transfer begin.
+    pub fn permit_transfer(&mut self, is_permitted: bool) {
+        self.transfer_is_permitted = is_permitted;
+    }
+
+    /// Raft's MsgSnapshot: the message itself where nothing has to be streamed, else work for the thread that streams
+    /// files, or nothing now.
+    pub(super) fn send_snapshot(&mut self, mut message: RaftMessage, out: &mut Effects<T>) -> Option<RaftMessage> {
+        let to = message.to;
+        let base = self.base();
+        let is_current = message.message.get_snapshot().get_metadata().index == base.index.0;
+        if is_current && base.snapshot.is_empty() {
+            message.message.mut_snapshot().data = Bytes::from_static(EMPTY_STATE);
+            // Raft is not told whether a message arrives; it probes, and sends the state again if need be.
+            self.raft.report_snapshot(to.0, SnapshotStatus::Finish);
+            return Some(message);
+        }
+        // Otherwise the base has moved on since Raft made the message.
+        if is_current && self.transfer_is_permitted && self.transfers.may_begin(to, self.ticks) {
+            let (file, index) = (base.snapshot.clone(), base.index);
+            self.transfers.begin(to, file.clone(), index);
+            out.snapshots.push(SnapshotWork::Send { name: file, message });
+        } else {
+            self.raft.report_snapshot(to.0, SnapshotStatus::Failure);
+        }
+        None
+    }
+
+    /// The transfer of a snapshot to `to` has ended.
+    pub fn snapshot_sent(&mut self, to: ReplicaId, arrived: bool, out: &mut Effects<T>) {
+        self.transfers.end(to, arrived, self.ticks);
+        if self.is_leader() {
+            let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+            self.raft.report_snapshot(to.0, status);
+        }
+        self.delete_retired_snapshots(out);
+    }
+
+    /// Deletes the files that nothing needs: a later base is durable, and they are not being sent.
+    pub(super) fn delete_retired_snapshots(&mut self, out: &mut Effects<T>) {
+        let (durable, transfers) = (self.persisted_batch, &self.transfers);
+        let unneeded = |(batch, name): &mut (u64, String)| *batch <= durable && !transfers.holds(name);
+        for (_, name) in self.retired_snapshots.extract_if(.., unneeded) {
+            out.snapshots.push(SnapshotWork::Delete { name });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_with_failures_and_end_with_an_arrival() {
+        let to = ReplicaId::new(NodeId(2), 2);
+        let mut transfers = Transfers::default();
+        let mut tick = 0;
+        for wait in
+            [FIRST_WAIT_TICKS, 2 * FIRST_WAIT_TICKS, 4 * FIRST_WAIT_TICKS, LONGEST_WAIT_TICKS, LONGEST_WAIT_TICKS]
+        {
+            assert!(transfers.may_begin(to, tick));
+            transfers.begin(to, "file".into(), LogIndex(5));
+            transfers.end(to, false, tick);
+            assert!(!transfers.may_begin(to, tick + wait - 1));
+            tick += wait;
+        }
+        transfers.begin(to, "file".into(), LogIndex(5));
+        transfers.end(to, true, tick);
+        transfers.begin(to, "file".into(), LogIndex(5));
+        transfers.end(to, false, tick);
+        assert!(transfers.may_begin(to, tick + FIRST_WAIT_TICKS), "an arrival ends the doubling");
+    }
+}

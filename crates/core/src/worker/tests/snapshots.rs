@@ -1,0 +1,246 @@
+//! Snapshots that are taken, sent and held, and the entries that stay in memory beside them.
+
+use super::*;
+use crate::limits::{MAX_SNAPSHOTS_SENT, RETAINED_SHARE, SNAPSHOT_BURST_BYTES};
+
+impl Group {
+    /// What `node` still has to do with snapshot files: cuts are written at once, the rest is returned.
+    fn work(&mut self, node: NodeId) -> Vec<SnapshotWork> {
+        let mut rest = Vec::new();
+        while let Some(at) = self.snapshots.iter().position(|(of, _)| *of == node) {
+            let worker = self.workers.get_mut(&node).unwrap();
+            match self.snapshots.remove(at).1 {
+                SnapshotWork::Chunk { shard, .. } => worker.handle_snapshot_chunk_written(shard),
+                SnapshotWork::Finish { shard, name } => worker.handle_snapshot_written(shard, &name, true),
+                other => rest.push(other),
+            }
+            self.run();
+        }
+        rest
+    }
+
+    fn set_budget(&mut self, node: NodeId, bytes: usize) {
+        self.workers.get_mut(&node).unwrap().config.entry_budget_bytes = bytes;
+    }
+
+    fn put_bytes(&mut self, node: NodeId, ticket: u32, bytes: usize) {
+        let command = Command::Put { key: Bytes::from_static(b"k"), value: vec![0; bytes].into() };
+        self.request(node, Request::Write(Write::Kv(command)), ticket);
+        self.run();
+    }
+
+    /// A leader that sends the file to a follower that was away, with the file's name.
+    fn sending() -> (Group, NodeId, NodeId, String) {
+        let (mut group, leader) = Group::with_leader();
+        let follower = group.others(leader)[0];
+        group.isolate(follower);
+        group.put(leader, 1);
+        group.ticks(20);
+        group.set_budget(leader, 1);
+        group.ticks(1);
+        group.work(leader);
+        assert!(group.replica(leader).log().term_at(1).is_none(), "the entries have left memory");
+        group.cut.clear();
+        group.set_budget(leader, usize::MAX);
+        group.ticks(20);
+        let work = group.work(leader);
+        let [SnapshotWork::Send { name, message }] = &work[..] else { panic!("{work:?}") };
+        assert_eq!(message.to_node(), follower);
+        let name = name.clone();
+        (group, leader, follower, name)
+    }
+
+    fn next_snapshot(&mut self, leader: NodeId) -> Vec<SnapshotWork> {
+        self.put(leader, 2);
+        self.run();
+        self.set_budget(leader, 1);
+        self.ticks(1);
+        self.set_budget(leader, usize::MAX);
+        self.work(leader)
+    }
+}
+
+fn deletes(work: &[SnapshotWork], file: &str) -> bool {
+    work.iter().any(|work| matches!(work, SnapshotWork::Delete { name } if name == file))
+}
+
+fn sends(work: &[SnapshotWork]) -> usize {
+    work.iter().filter(|work| matches!(work, SnapshotWork::Send { .. })).count()
+}
+
+#[test]
+fn a_file_that_is_being_sent_is_held_until_it_has_arrived() {
+    let (mut group, leader, follower, file) = Group::sending();
+    let base = group.replica(leader).status().base;
+    let work = group.next_snapshot(leader);
+    assert!(group.replica(leader).status().base > base, "a newer snapshot counts");
+    assert!(!deletes(&work, &file), "{work:?}");
+    assert_eq!(sends(&work), 0, "one transfer to a replica at a time");
+    assert!(group.replica(leader).log().term_at(base + 1).is_some(), "the receiver needs the entries after it next");
+    group.workers.get_mut(&leader).unwrap().handle_snapshot_sent(SHARD, id(follower.0), true);
+    group.drain(leader);
+    assert!(deletes(&group.work(leader), &file));
+}
+
+#[test]
+fn a_transfer_that_failed_is_not_repeated_at_each_heartbeat() {
+    let (mut group, leader, follower, _) = Group::sending();
+    let mut sent = 0;
+    for _ in 0..100 {
+        // Each attempt ends at once.
+        group.workers.get_mut(&leader).unwrap().handle_snapshot_sent(SHARD, id(follower.0), false);
+        group.ticks(1);
+        sent += sends(&group.work(leader));
+    }
+    assert!((1..=4).contains(&sent), "{sent} attempts in five seconds");
+}
+
+#[test]
+fn a_follower_that_takes_nothing_costs_its_leader_neither_memory_nor_snapshots() {
+    const BUDGET: usize = 64 << 10;
+    const VALUE: usize = 1 << 10;
+    let (mut group, leader) = Group::with_leader();
+    let hung = group.others(leader)[0];
+    group.set_budget(leader, BUDGET);
+    group.slow.insert(hung, Vec::new());
+    let mut snapshots = 0;
+    for ticket in 0..2000 {
+        group.put_bytes(leader, ticket, VALUE);
+        if ticket % 10 == 0 {
+            group.ticks(1);
+        }
+        let work = group.work(leader);
+        snapshots += work.iter().filter(|work| matches!(work, SnapshotWork::Begin { .. })).count();
+        assert!(group.replica(leader).log_bytes() <= BUDGET + 12 * 2 * VALUE, "{ticket}");
+    }
+    assert!(group.applied(1999));
+    assert!(snapshots <= 2 * 2000 * VALUE / BUDGET, "{snapshots} snapshots");
+}
+
+#[test]
+fn a_shard_keeps_its_share_of_the_budget_for_a_follower_that_lags() {
+    const BUDGET: usize = 256 << 10;
+    let (mut group, leader) = Group::with_leader();
+    let lagging = group.others(leader)[0];
+    group.slow.insert(lagging, Vec::new());
+    for ticket in 0..200 {
+        group.put_bytes(leader, ticket, 1 << 10);
+    }
+    group.set_budget(leader, BUDGET);
+    group.ticks(1);
+    group.work(leader);
+    group.set_budget(leader, 64 << 10);
+    group.ticks(2);
+    group.work(leader);
+    group.set_budget(leader, BUDGET);
+    group.ticks(2);
+    let held = group.replica(leader).log_bytes();
+    assert!((1..=BUDGET / RETAINED_SHARE).contains(&held), "{held} bytes");
+}
+
+#[test]
+fn snapshots_that_cost_much_are_rare() {
+    let (mut group, leader) = Group::with_leader();
+    let worker = group.workers.get_mut(&leader).unwrap();
+    worker.snapshot_allowance.spend(2 * SNAPSHOT_BURST_BYTES);
+    assert!(group.next_snapshot(leader).is_empty(), "the last ones have written too much");
+    group.workers.get_mut(&leader).unwrap().snapshot_allowance.earn(SNAPSHOT_BURST_BYTES);
+    assert!(!group.next_snapshot(leader).is_empty());
+}
+
+#[test]
+fn few_snapshots_are_sent_at_a_time() {
+    let now = Moment(1_000_000_000);
+    let mut worker: Worker<u32> = Worker::new(config(NodeId(1), 1), now);
+    let shards = 3 * MAX_SNAPSHOTS_SENT as u32;
+    let base = LogIndex(5);
+    for shard in 0..shards {
+        let mut state = initial_state();
+        let conf_state = ConfState { voters: vec![id(1).0], learners: vec![id(2).0], ..ConfState::default() };
+        state.base = Base { index: base, term: Term::FIRST, conf_state, snapshot: format!("file {shard}") };
+        state.hard_state.commit = base.0;
+        worker.restart_replica(ShardId(shard), id(1), state, Restored::Kv(Machine::new()), now);
+    }
+    let flush = |worker: &mut Worker<u32>| {
+        let mut sent = Vec::new();
+        loop {
+            let (effects, more) = worker.flush(Now { moment: now, wall: Wall(0) });
+            for work in effects.snapshots {
+                if let SnapshotWork::Send { message, .. } = work {
+                    sent.push(message.shard);
+                }
+            }
+            match effects.log {
+                Some(batch) => worker.handle_persisted(batch.number),
+                None if more => {}
+                None => return sent,
+            }
+        }
+    };
+    flush(&mut worker);
+    // The learners have nothing, and ask again and again.
+    let ask = |worker: &mut Worker<u32>| {
+        for replica in worker.status() {
+            let mut message = Message::default();
+            (message.from, message.to, message.term) = (id(2).0, id(1).0, replica.term);
+            message.set_msg_type(MessageType::MsgHeartbeatResponse);
+            message.set_context(vec![0; 16].into());
+            let alive = RaftMessage { shard: replica.shard, from: id(2), to: id(1), message: message.clone() };
+            message.set_msg_type(MessageType::MsgAppendResponse);
+            (message.reject, message.index) = (true, base.0);
+            let rejects = |index| {
+                let message = Message { index, ..message.clone() };
+                RaftMessage { shard: replica.shard, from: id(2), to: id(1), message }
+            };
+            worker.handle_raft(now, [alive, rejects(base.0), rejects(base.0 + 1)]);
+        }
+    };
+    ask(&mut worker);
+    let first = flush(&mut worker);
+    assert_eq!(first.len(), MAX_SNAPSHOTS_SENT);
+    ask(&mut worker);
+    assert_eq!(flush(&mut worker), []);
+    worker.handle_snapshot_sent(first[0], id(2), true);
+    ask(&mut worker);
+    assert_eq!(flush(&mut worker).len(), 1, "an end makes room");
+}
+
+#[test]
+fn the_empty_state_needs_no_transfer() {
+    let (mut group, leader) = Group::with_leader();
+    let learner = ReplicaId::new(NodeId(4), 4);
+    let mut worker = Worker::new(config(NodeId(4), 1), group.now);
+    let restored = Restored::Kv(Machine::new());
+    let replica = config(NodeId(4), 1).replica;
+    worker.start(Replica::new(SHARD, learner, replica, ReplicaState::default(), restored, Origin::Created, group.now));
+    // The learner's state goes into its log when it is created.
+    group.workers.insert(NodeId(4), worker);
+    let report = group.replica(leader).report();
+    let request = StepRequest {
+        shard: SHARD,
+        leader: report.leader,
+        term: report.term,
+        configuration: report.configuration,
+        step: Step::AddLearner(learner),
+    };
+    group.workers.get_mut(&leader).unwrap().handle_step(&request);
+    group.ticks(4);
+    assert!(group.work(leader).is_empty());
+    let (leads, learns) = (group.replica(leader).position(), group.replica(NodeId(4)).position());
+    assert_eq!(learns.applied, leads.applied);
+    assert!(group.replica(leader).report().caught_up.contains(&learner));
+}
+
+#[test]
+fn a_map_that_is_not_needed_any_more_is_handed_out_and_not_dropped() {
+    let (mut group, leader) = Group::with_leader();
+    group.put(leader, 1);
+    group.run();
+    let view = group.replica(leader).view().clone();
+    let own = group.replica(leader).id();
+    group.workers.get_mut(&leader).unwrap().handle_distrust(SHARD, own, Distrust::Memory);
+    group.drain(leader);
+    assert_eq!(group.garbage.iter().map(Machine::len).collect::<Vec<_>>(), [1]);
+    let query = Query::Get { key: Bytes::from_static(b"k") };
+    assert!(view.read_stale(|| group.now, Duration::MAX, &query).is_none(), "a reader that is late sees no empty map");
+}
