@@ -35,8 +35,6 @@ pub enum Mutation {
     StaleWithoutBound,
     /// A leader says how far it has committed before it has committed anything in its term.
     FreshBeforeTermStart,
-    /// A stalled node makes up for every tick it missed.
-    CatchUpTicks,
     /// A leader that is deposed says of what it has proposed that it is not applied.
     DisownProposals,
     /// After a snapshot the first two entries are applied in the wrong order.
@@ -75,7 +73,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// Every planted bug.
-    pub const ALL: [Mutation; 30] = [
+    pub const ALL: [Mutation; 29] = [
         Mutation::AcknowledgeBeforeSync,
         Mutation::VoteAtBoot,
         Mutation::ForgetPromise,
@@ -88,7 +86,6 @@ impl Mutation {
         Mutation::ReuseReadContext,
         Mutation::StaleWithoutBound,
         Mutation::FreshBeforeTermStart,
-        Mutation::CatchUpTicks,
         Mutation::DisownProposals,
         Mutation::ApplyOutOfOrder,
         Mutation::ForgetConfState,

@@ -52,7 +52,6 @@ pub fn searches() -> Vec<Search> {
         search(ReuseReadContext, Focus::QuorumReads, &[]),
         search(StaleWithoutBound, Focus::None, &[]),
         search(FreshBeforeTermStart, Focus::None, &[]),
-        search(CatchUpTicks, Focus::Bridges, &[]),
         search(DisownProposals, Focus::None, &[]),
         search(ApplyOutOfOrder, Focus::None, &[]),
         search(ForgetConfState, Focus::None, &[]),

@@ -10,8 +10,8 @@
 //! shards one record, messages to one node one message. Nothing waits on purpose.
 //!
 //! **Ticks** happen on one phase for all shards, so that heartbeats to a node leave together. A worker that was stalled
-//! makes up for one tick only. Were it to catch up with all that it missed, a follower could count a leader's lease
-//! down in an instant, and vote while the lease lasts.
+//! makes up for one tick only. Were it to catch up with all that it missed, its followers would campaign at once, before
+//! the heartbeats that wait in the inbox are looked at.
 
 mod allowance;
 
@@ -20,7 +20,6 @@ use crate::limits::{MAX_SNAPSHOTS_SENT, RETAINED_SHARE, TICK};
 use crate::log::item::{Change, LogItem, ReplicaState};
 use crate::machine::Machine;
 use crate::message::{RaftMessage, StepRequest};
-use crate::mutation::Mutation;
 use crate::replica::transfers::is_empty_state;
 use crate::replica::{Failure, Origin, Query, Replica, ReplicaConfig, ReplicaStatus, Restored, Write};
 use crate::system::{SystemMachine, Topology};
@@ -133,12 +132,8 @@ impl<T> Worker<T> {
         if now < self.next_tick {
             return;
         }
-        let missed = now.saturating_since(self.next_tick).as_nanos() / TICK.as_nanos();
-        let ticks = if self.config.replica.mutation.is(Mutation::CatchUpTicks) { 1 + missed } else { 1 };
         self.next_tick = next_phase(now);
-        for _ in 0..ticks {
-            self.replicas.values_mut().for_each(|replica| replica.tick(now));
-        }
+        self.replicas.values_mut().for_each(|replica| replica.tick(now));
         self.dirty.extend(self.replicas.keys());
         for replica in self.replicas.values_mut() {
             self.out.reports.extend(replica.due_report());
