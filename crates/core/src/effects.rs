@@ -22,7 +22,7 @@ pub struct Effects<T> {
     /// To be sent, in order for each node. Heartbeats and votes must not queue behind appends:
     /// [`is_urgent`] tells them apart.
     pub messages: BTreeMap<NodeId, Vec<RaftMessage>>,
-    /// To be made durable as a whole, after all earlier batches of this worker; then `handle_persisted(number)`.
+    /// To be made durable as a whole, after all earlier batches of this worker; then `handle_persisted` with its number.
     pub log: Option<LogBatch>,
     /// Work for the thread that reads and writes snapshot files, in order.
     pub snapshots: Vec<SnapshotWork>,

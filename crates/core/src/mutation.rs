@@ -15,8 +15,11 @@ pub enum Mutation {
     AcknowledgeBeforeSync,
     /// A replica votes right after a restart, having forgotten what it promised a leader.
     VoteAtBoot,
-    /// A voter keeps what it has promised to a leader only until it learns of a later term.
+    /// A voter keeps what it has promised to a leader only until it learns of a later term. Elections are as raft-rs has
+    /// them: impatient, with answers to pre-votes that wait for the disk.
     ForgetPromise,
+    /// A candidate and its voters give up after the usual time, however slow their disks are.
+    CampaignImpatiently,
     /// The log keeps a replica's term, and not its vote in it.
     ForgetVote,
     /// A replica asks for votes, and a sole voter leads, before its own vote is durable.
@@ -73,10 +76,11 @@ pub enum Mutation {
 
 impl Mutation {
     /// Every planted bug.
-    pub const ALL: [Mutation; 29] = [
+    pub const ALL: [Mutation; 30] = [
         Mutation::AcknowledgeBeforeSync,
         Mutation::VoteAtBoot,
         Mutation::ForgetPromise,
+        Mutation::CampaignImpatiently,
         Mutation::ForgetVote,
         Mutation::SpeakBeforeVote,
         Mutation::ServeAsDeposedLeader,

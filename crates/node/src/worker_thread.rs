@@ -47,7 +47,7 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
 
 fn handle(worker: &mut Worker<Ticket>, now: Now, event: Event) {
     match event {
-        Event::Persisted(number) => worker.handle_persisted(number),
+        Event::Persisted(number) => worker.handle_persisted(now.moment, number),
         Event::Topology(topology) => worker.handle_topology(now.moment, topology),
         Event::Step(step) => worker.handle_step(&step),
         Event::Unreachable(node) => worker.handle_unreachable(node),

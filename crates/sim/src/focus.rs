@@ -41,6 +41,9 @@ pub enum Focus {
     /// Three nodes whose disks take longer to sync than a heartbeat, and which stall meanwhile; in half of the runs each
     /// with bridges, flapping links and partitions. Messages are quick and none is lost
     SlowDisks,
+    /// Three nodes that lose power, and whose disks always take as long to sync as an election may. Nothing else goes
+    /// wrong
+    SlowElections,
 }
 
 /// How often a run that nobody chose a focus for has which.
@@ -122,6 +125,7 @@ impl Focus {
                 options
             }
             Focus::SlowDisks => slow_disks(sampled),
+            Focus::SlowElections => slow_elections(sampled),
         }
     }
 }
@@ -140,6 +144,13 @@ fn partitions(sampled: Options, read_mode: ReadMode) -> Options {
     };
     (options.link.duplicate_permille, options.link.straggle_permille) = (500, 20);
     options
+}
+
+/// Each sync takes longer than an election timeout: of the candidate and of the voter, one after the other.
+fn slow_elections(sampled: Options) -> Options {
+    let faults = Faults { power_losses: episodes(8_000..=12_000, 500..=1_000), ..Faults::none() };
+    let sync = milliseconds(400..=700);
+    Options { nodes: 3, shards: 4, clients: 3, slow_sync: sync.clone(), sync, ..quiet(sampled, faults) }
 }
 
 /// Syncs take as long as elections do, so that what a node says of its term is late by an election: what it promised

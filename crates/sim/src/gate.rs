@@ -43,6 +43,7 @@ pub fn searches() -> Vec<Search> {
         search(AcknowledgeBeforeSync, Focus::None, &[]),
         search(VoteAtBoot, Focus::Bridges, &[]),
         search(ForgetPromise, Focus::SlowDisks, &[]),
+        search(CampaignImpatiently, Focus::SlowElections, &[]),
         search(ForgetVote, Focus::None, &[]),
         search(SpeakBeforeVote, Focus::FromOneNode, &[]),
         search(ServeAsDeposedLeader, Focus::None, &[]),

@@ -11,19 +11,36 @@
 use crate::limits::{ELECTION_TICKS, MAX_ELECTION_TICKS};
 use crate::types::{ReplicaId, ShardId, Term};
 
-/// The election timeout of `own` in ticks, within `ELECTION_TICKS + 1 .. MAX_ELECTION_TICKS`.
+/// The shortest election timeout, that of the first rank.
+pub const FIRST_TICKS: usize = ELECTION_TICKS + 1;
+
+/// How many ticks after the first one a voter's turn comes, where disks are fast.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Rank(usize);
+
+impl Rank {
+    pub fn ticks(self) -> usize {
+        self.0
+    }
+
+    #[cfg(test)]
+    pub const fn for_tests(ticks: usize) -> Rank {
+        Rank(ticks)
+    }
+}
+
+/// The rank of `own` among `voters`: below `MAX_ELECTION_TICKS - FIRST_TICKS`.
 ///
 /// `voters` are all voters but the leader of `term`, if there is one: it is the one that does not answer.
-pub fn election_timeout_ticks(seed: u64, shard: ShardId, term: Term, own: ReplicaId, voters: &[ReplicaId]) -> usize {
-    const FIRST: usize = ELECTION_TICKS + 1;
-    const WIDTH: usize = MAX_ELECTION_TICKS - FIRST;
+pub fn rank(seed: u64, shard: ShardId, term: Term, own: ReplicaId, voters: &[ReplicaId]) -> Rank {
+    const WIDTH: usize = MAX_ELECTION_TICKS - FIRST_TICKS;
     let group = mix(seed ^ mix(u64::from(shard.0)) ^ mix(term.0.wrapping_add(0x5151)));
     let key = |replica: ReplicaId| (mix(group ^ mix(replica.0)), replica);
     let rank = voters.iter().filter(|&&other| other != own && key(other) < key(own)).count();
     let ranks = voters.len().max(rank + 1);
     // Each rank's part of the range keeps its last tick free, where it has more than one.
     let within = (key(own).0 >> 32) as usize % (WIDTH / ranks).saturating_sub(1).max(1);
-    FIRST + rank * WIDTH / ranks + within
+    Rank(rank * WIDTH / ranks + within)
 }
 
 /// A bijection that spreads its input over all 64 bits (the finaliser of SplitMix64).
@@ -50,9 +67,9 @@ mod tests {
                     let voters = voters(survivors);
                     let mut ticks: Vec<usize> = voters
                         .iter()
-                        .map(|&own| election_timeout_ticks(7, ShardId(shard), Term(term), own, &voters))
+                        .map(|&own| FIRST_TICKS + rank(7, ShardId(shard), Term(term), own, &voters).ticks())
                         .collect();
-                    assert!(ticks.iter().all(|t| (ELECTION_TICKS + 1..MAX_ELECTION_TICKS).contains(t)), "{ticks:?}");
+                    assert!(ticks.iter().all(|t| (FIRST_TICKS..MAX_ELECTION_TICKS).contains(t)), "{ticks:?}");
                     ticks.sort();
                     let least = if survivors <= 3 { 2 } else { 1 };
                     assert!(ticks.windows(2).all(|pair| pair[1] - pair[0] >= least), "{ticks:?}");
@@ -67,10 +84,8 @@ mod tests {
         let mut first = [0; 3];
         for shard in 0..64 {
             for term in 1..10 {
-                let ticks: Vec<usize> = voters
-                    .iter()
-                    .map(|&own| election_timeout_ticks(7, ShardId(shard), Term(term), own, &voters))
-                    .collect();
+                let ticks: Vec<usize> =
+                    voters.iter().map(|&own| rank(7, ShardId(shard), Term(term), own, &voters).ticks()).collect();
                 first[(0..3).min_by_key(|&i| ticks[i]).unwrap()] += 1;
             }
         }

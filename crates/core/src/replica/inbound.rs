@@ -1,8 +1,10 @@
 //! Which messages are let in, and what happens at a tick.
 
+use super::patience::Part;
 use super::*;
 use raft::CAMPAIGN_TRANSFER;
 use raft::eraftpb::{Message, MessageType};
+use std::time::Duration;
 
 /// What every heartbeat's context ends with: the number of its round, and the leader's commit index. (Raft's own field
 /// is bounded by what the follower has.)
@@ -26,8 +28,8 @@ pub enum Fault {
 }
 
 impl<T> Replica<T> {
-    /// One tick of the Raft clock.
-    pub fn tick(&mut self, now: Moment) {
+    /// One tick of the Raft clock. `sync` is what this node's disk took for its latest batch, or has taken so far.
+    pub fn tick(&mut self, now: Moment, sync: Duration) {
         self.ticks += 1;
         let last = self.storage().last();
         if last != self.last_grown.0 {
@@ -37,7 +39,11 @@ impl<T> Replica<T> {
         if self.snapshot_is_not_durable() {
             return;
         }
-        self.set_election_timeout(now);
+        let awaits_disk = self.vote_batch > self.persisted_batch && !self.is_leader();
+        if awaits_disk && !self.is_impatient() {
+            return;
+        }
+        self.set_election_timeout(now, sync);
         self.raft.tick();
         if self.is_leader() {
             self.reads.retry(self.ticks);
@@ -151,6 +157,11 @@ impl<T> Replica<T> {
         }
     }
 
+    /// Planted bugs: elections as raft-rs has them. Where nobody is impatient, a broken promise hardly ever shows.
+    fn is_impatient(&self) -> bool {
+        [Mutation::CampaignImpatiently, Mutation::ForgetPromise].iter().any(|&bug| self.config.mutation.is(bug))
+    }
+
     /// A lone voter need not wait for anybody.
     pub(super) fn campaign_if_alone(&mut self) {
         let alone = self.raft.raft.prs().conf().voters().ids().iter().eq([self.id.0]);
@@ -162,18 +173,24 @@ impl<T> Replica<T> {
 
     /// raft-rs has drawn a timeout from a thread's random source at its last reset. It is looked at only in a tick,
     /// so it is enough to replace it before each one.
-    fn set_election_timeout(&mut self, now: Moment) {
-        if self.promise.binds(now) {
-            self.raft.raft.set_randomized_election_timeout(NEVER_TICKS);
-            return;
-        }
+    fn set_election_timeout(&mut self, now: Moment, sync: Duration) {
         let raft = &self.raft.raft;
         let leader = raft.leader_id;
         let voters = raft.prs().conf().voters().ids();
         let mut others: Vec<ReplicaId> = voters.iter().filter(|id| *id != leader).map(ReplicaId).collect();
         others.sort_unstable();
-        let term = Term(raft.term);
-        let ticks = election::election_timeout_ticks(self.config.seed, self.shard, term, self.id, &others);
+        let rank = election::rank(self.config.seed, self.shard, Term(raft.term), self.id, &others);
+        let part = Part {
+            term: raft.term,
+            knows_leader: leader != raft::INVALID_ID,
+            has_voted: raft.vote != raft::INVALID_ID,
+            sync,
+        };
+        let mut ticks = self.patience.timeout_ticks(part, rank);
+        if self.is_impatient() {
+            ticks = election::FIRST_TICKS + rank.ticks();
+        }
+        let ticks = if self.promise.binds(now) { NEVER_TICKS } else { ticks };
         debug_assert!(ticks >= ELECTION_TICKS);
         self.raft.raft.set_randomized_election_timeout(ticks);
     }

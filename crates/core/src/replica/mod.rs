@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`storage`] | the log as raft-rs reads it, in memory |
 //! | [`election`] | election timeouts that are repeatable and do not collide |
+//! | [`patience`] | how long to wait before a campaign, when disks are slow |
 //! | [`lease`] | until when the leader may serve reads by itself |
 //! | [`reads`] | reads by ReadIndex where it may not |
 //! | [`proposals`] | which answer belongs to which entry |
@@ -25,7 +26,8 @@
 //! leave.
 //!
 //! **What is promised when.** Before its batch is durable, a replica says nothing that rests on it: answers to appends,
-//! votes, and requests for votes wait with the batch. Answers to heartbeats rest on the term alone and wait only
+//! votes, and requests for votes wait with the batch. Answers to requests for a pre-vote promise nothing and never wait.
+//! Answers to heartbeats rest on the term alone and wait only
 //! where the term itself is not durable yet; behind a slow disk they would otherwise cost the leader its lease.
 
 mod apply;
@@ -33,6 +35,7 @@ pub mod election;
 mod inbound;
 pub mod lease;
 mod membership;
+mod patience;
 pub mod proposals;
 pub mod reads;
 mod ready;
@@ -58,6 +61,7 @@ use crate::types::{LogIndex, NodeId, ReplicaId, ShardId, Term};
 use crate::watch::Marks;
 use bytes::Bytes;
 use lease::{Lease, Promise};
+use patience::Patience;
 use proposals::Proposals;
 use raft::{RawNode, StateRole};
 use reads::Reads;
@@ -213,6 +217,7 @@ pub struct Replica<T> {
     last_grown: (u64, u64),
     /// What this replica has promised to a leader, in this life or an earlier one.
     promise: Promise,
+    patience: Patience,
     /// The batch that holds the latest change of term or vote.
     vote_batch: u64,
     persisted_batch: u64,
@@ -318,6 +323,7 @@ impl<T> Replica<T> {
             ticks: 0,
             last_grown: (0, 0),
             promise,
+            patience: Patience::new(raft.raft.term),
             vote_batch: 0,
             persisted_batch: 0,
             pending: VecDeque::new(),

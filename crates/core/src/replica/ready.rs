@@ -136,11 +136,13 @@ impl<T> Replica<T> {
         mut messages: Vec<RaftMessage>,
         out: &mut Effects<T>,
     ) {
-        if self.vote_batch <= self.persisted_batch {
-            let answers =
-                messages.extract_if(.., |message| message.message.get_msg_type() == MessageType::MsgHeartbeatResponse);
-            send(answers.collect(), out);
-        }
+        let term_is_durable = self.vote_batch <= self.persisted_batch;
+        let leaves_at_once = |message: &mut RaftMessage| match message.message.get_msg_type() {
+            MessageType::MsgHeartbeatResponse => term_is_durable,
+            MessageType::MsgRequestPreVoteResponse => !self.config.mutation.is(Mutation::ForgetPromise),
+            _ => false,
+        };
+        send(messages.extract_if(.., leaves_at_once).collect(), out);
         let durable_already = !must_sync && self.pending.is_empty();
         if durable_already || self.config.mutation.is(Mutation::AcknowledgeBeforeSync) {
             self.raft.on_persist_ready(ready);

@@ -29,6 +29,7 @@ use crate::watch::Distrust;
 use allowance::SnapshotAllowance;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Which of a node's workers owns a shard.
 pub fn worker_of(shard: ShardId, workers: usize) -> usize {
@@ -54,6 +55,13 @@ pub enum Request {
     Read(Query),
 }
 
+/// A batch that the log has and that is not durable yet.
+struct Unsynced {
+    number: u64,
+    handed_over: Moment,
+    shards: Vec<ShardId>,
+}
+
 /// Many replicas, one at a time. `T` is the shell's ticket for a request, given back with the answer.
 pub struct Worker<T> {
     config: WorkerConfig,
@@ -64,8 +72,10 @@ pub struct Worker<T> {
     dirty: BTreeSet<ShardId>,
     next_tick: Moment,
     batch: LogBatch,
-    /// Batches handed to the log, oldest first, each with the shards in it.
-    unsynced: VecDeque<(u64, Vec<ShardId>)>,
+    /// Batches handed to the log, oldest first.
+    unsynced: VecDeque<Unsynced>,
+    /// What the log took for the latest batch that is durable.
+    last_sync: Duration,
     /// Files of removed replicas, which go when the removal is durable.
     retired_snapshots: Vec<(u64, String)>,
     snapshot_allowance: SnapshotAllowance,
@@ -85,6 +95,7 @@ impl<T> Worker<T> {
             next_tick: next_phase(now),
             batch: LogBatch { number: 1, items: Vec::new() },
             unsynced: VecDeque::new(),
+            last_sync: Duration::ZERO,
             retired_snapshots: Vec::new(),
             snapshot_allowance: SnapshotAllowance::new(config.workers),
             transfers: 0,
@@ -133,12 +144,19 @@ impl<T> Worker<T> {
             return;
         }
         self.next_tick = next_phase(now);
-        self.replicas.values_mut().for_each(|replica| replica.tick(now));
+        let sync = self.sync_time(now);
+        self.replicas.values_mut().for_each(|replica| replica.tick(now, sync));
         self.dirty.extend(self.replicas.keys());
         for replica in self.replicas.values_mut() {
             self.out.reports.extend(replica.due_report());
         }
         self.keep_entry_budget();
+    }
+
+    /// What the log took for the latest batch, or has taken so far for the oldest that is not durable yet.
+    fn sync_time(&self, now: Moment) -> Duration {
+        let so_far = self.unsynced.front().map(|oldest| now.saturating_since(oldest.handed_over));
+        self.last_sync.max(so_far.unwrap_or_default())
     }
 
     /// Has the replica take a snapshot that has the most entries after its last one, where those are over the budget;
@@ -237,10 +255,10 @@ impl<T> Worker<T> {
     }
 
     /// The log holds all batches of this worker up to `number` durably.
-    pub fn handle_persisted(&mut self, number: u64) {
-        while self.unsynced.front().is_some_and(|(batch, _)| *batch <= number) {
-            let Some((_, shards)) = self.unsynced.pop_front() else { break };
-            for shard in shards {
+    pub fn handle_persisted(&mut self, now: Moment, number: u64) {
+        while let Some(batch) = self.unsynced.pop_front_if(|batch| batch.number <= number) {
+            self.last_sync = now.saturating_since(batch.handed_over);
+            for shard in batch.shards {
                 if let Some(replica) = self.replicas.get_mut(&shard) {
                     replica.persisted(number, &mut self.out);
                     self.dirty.insert(shard);
@@ -410,7 +428,8 @@ impl<T> Worker<T> {
             let next = LogBatch { number: self.batch.number + 1, items: Vec::new() };
             let batch = std::mem::replace(&mut self.batch, next);
             let shards: BTreeSet<ShardId> = batch.items.iter().map(|item| item.shard).collect();
-            self.unsynced.push_back((batch.number, shards.into_iter().collect()));
+            let shards = shards.into_iter().collect();
+            self.unsynced.push_back(Unsynced { number: batch.number, handed_over: now.moment, shards });
             self.out.log = Some(batch);
         }
         (std::mem::take(&mut self.out), more)

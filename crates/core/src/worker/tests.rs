@@ -166,7 +166,7 @@ impl Group {
                 match self.slow.get_mut(&node) {
                     Some(waiting) => waiting.push(batch.number),
                     None => {
-                        self.workers.get_mut(&node).unwrap().handle_persisted(batch.number);
+                        self.workers.get_mut(&node).unwrap().handle_persisted(self.now, batch.number);
                         continue;
                     }
                 }
@@ -192,7 +192,7 @@ impl Group {
 
     fn sync(&mut self, node: NodeId) {
         for number in self.slow.remove(&node).unwrap_or_default() {
-            self.workers.get_mut(&node).unwrap().handle_persisted(number);
+            self.workers.get_mut(&node).unwrap().handle_persisted(self.now, number);
         }
         self.run();
     }
@@ -616,7 +616,7 @@ fn all_heartbeats_between_two_nodes_leave_in_one_message() {
     let flush = |moment, worker: &mut Worker<u32>| loop {
         let (effects, more) = worker.flush(Now { moment, wall: Wall(0) });
         if let Some(batch) = &effects.log {
-            worker.handle_persisted(batch.number);
+            worker.handle_persisted(moment, batch.number);
         } else if !more {
             break effects;
         }

@@ -130,3 +130,75 @@ fn a_lost_lease_comes_back_under_reads() {
         assert!(after.is_some_and(|after| after <= TICK * 3), "a read every {gap:?}, {way:?} a way: {after:?}");
     }
 }
+
+/// Disks that take a while: one sync at a time, which covers all batches that waited when it began.
+struct Disks {
+    /// What a sync takes on each node.
+    sync: BTreeMap<NodeId, Duration>,
+    /// When the sync under way ends, and the last batch in it.
+    under_way: BTreeMap<NodeId, (Moment, u64)>,
+}
+
+impl Disks {
+    /// Ends and begins syncs.
+    fn step(&mut self, group: &mut Group) {
+        for (&node, &time) in &self.sync {
+            let now = group.now;
+            if let Some((_, number)) = self.under_way.get(&node).copied().filter(|(ends, _)| *ends <= now) {
+                self.under_way.remove(&node);
+                group.slow.get_mut(&node).unwrap().retain(|batch| *batch > number);
+                group.workers.get_mut(&node).unwrap().handle_persisted(now, number);
+                group.drain(node);
+            }
+            if let Some(&last) = group.slow[&node].last() {
+                self.under_way.entry(node).or_insert((now + time, last));
+            }
+        }
+    }
+}
+
+/// How long a group that begins with these disks takes until it has a leader that a quorum follows.
+fn elects_within(sync: [Duration; 3]) -> Option<Duration> {
+    const STEP: Duration = Duration::from_millis(5);
+    let mut group = Group::new();
+    let nodes = REPLICAS.map(ReplicaId::node);
+    group.slow = nodes.into_iter().map(|node| (node, Vec::new())).collect();
+    let mut disks = Disks { sync: nodes.into_iter().zip(sync).collect(), under_way: BTreeMap::new() };
+    let begun = group.now;
+    while group.now < begun + Duration::from_secs(60) {
+        group.now = group.now + STEP;
+        for node in nodes {
+            if group.workers[&node].next_tick() <= group.now {
+                group.tick(node);
+            }
+        }
+        disks.step(&mut group);
+        group.run();
+        if let Some(leader) = group.leader(&[])
+            && group.lease(leader)
+        {
+            return Some(group.now.saturating_since(begun));
+        }
+    }
+    None
+}
+
+#[test]
+fn leaders_are_elected_however_slow_the_disks_are() {
+    // (what a sync takes on each node, until when a leader must be elected), in milliseconds
+    let cases = [
+        ([2, 2, 2], 900),
+        ([200; 3], 3_000),
+        ([300; 3], 4_000),
+        ([400; 3], 5_000),
+        ([1_000; 3], 12_000),
+        ([2, 2, 1_000], 3_000),
+        ([2, 1_000, 1_000], 10_000),
+        ([400, 700, 1_000], 12_000),
+    ];
+    for (sync, bound) in cases {
+        let after = elects_within(sync.map(Duration::from_millis));
+        println!("syncs of {sync:?} ms: elected after {after:?}");
+        assert!(after.is_some_and(|after| after <= Duration::from_millis(bound)), "syncs of {sync:?} ms: {after:?}");
+    }
+}

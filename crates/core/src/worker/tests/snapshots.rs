@@ -171,7 +171,7 @@ fn few_snapshots_are_sent_at_a_time() {
                 }
             }
             match effects.log {
-                Some(batch) => worker.handle_persisted(batch.number),
+                Some(batch) => worker.handle_persisted(now, batch.number),
                 None if more => {}
                 None => return sent,
             }

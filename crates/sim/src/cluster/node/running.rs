@@ -305,7 +305,7 @@ impl Running {
             match input {
                 Input::Raft(messages) => worker.handle_raft(now.moment, messages),
                 Input::Request { shard, request, ticket } => worker.handle_request(now.moment, shard, request, ticket),
-                Input::Persisted(number) => worker.handle_persisted(number),
+                Input::Persisted(number) => worker.handle_persisted(now.moment, number),
                 Input::Topology(topology) => worker.handle_topology(now.moment, topology),
                 Input::Step(step) => worker.handle_step(&step),
                 Input::ChunkWritten(shard) => worker.handle_snapshot_chunk_written(shard),

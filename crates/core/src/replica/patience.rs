@@ -1,0 +1,106 @@
+//! How long a replica waits before it campaigns, when disks are slow.
+//!
+//! An election takes a sync of the candidate's own vote and then one of each voter's. Where the two together take longer
+//! than an election timeout, every candidate gives up before it is elected, and voters ask for the next term while the
+//! candidate that they voted for still waits. So patience grows with what disks take:
+//!
+//! - A replica whose own term or vote is not durable yet does not count ticks. Nothing that it could say would leave.
+//! - One that has voted, for itself or for another, waits for as long again as its node's disk took lately: the voters'
+//!   disks have yet to do what its own has done.
+//! - The ranks of the voters ([`election`](super::election)) are spread by what the disk takes, so that the first has asked
+//!   for votes before the second campaigns.
+//! - What other nodes' disks take is not known here. Each further term without a leader doubles the patience of all
+//!   who have seen it, up to [`MAX_PATIENCE_TICKS`].
+//!
+//! Only replicas that know no leader become more patient, and being patient is always safe: votes and leases rest on the
+//! promise ([`lease`](super::lease)), which this does not touch. A disk that answers within a tick changes nothing.
+
+use super::election::{FIRST_TICKS, Rank};
+use crate::limits::TICK;
+use std::time::Duration;
+
+/// What a disk takes counts up to this many ticks.
+const MAX_SLOW_TICKS: usize = 20;
+
+/// The patience that doubling comes to at the most: with it, voters whose syncs take ten seconds elect a leader.
+pub const MAX_PATIENCE_TICKS: usize = 400;
+
+const MAX_DOUBLINGS: u32 = 6;
+
+/// What a replica that knows no leader has seen of elections.
+#[derive(Debug, Default)]
+pub struct Patience {
+    /// The last term in which a leader was known, or the one that the replica started with.
+    led_term: u64,
+}
+
+/// A replica's part in the election of the current term.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    pub term: u64,
+    pub knows_leader: bool,
+    /// It has voted in this term, for itself or another.
+    pub has_voted: bool,
+    /// What its node's disk took for its latest batch, or has taken so far.
+    pub sync: Duration,
+}
+
+impl Patience {
+    pub fn new(term: u64) -> Patience {
+        Patience { led_term: term }
+    }
+
+    /// The ticks without a leader's message after which the replica with this rank campaigns.
+    pub fn timeout_ticks(&mut self, part: Part, rank: Rank) -> usize {
+        if part.knows_leader || part.term < self.led_term {
+            self.led_term = part.term;
+        }
+        let slow = ((part.sync.as_nanos() / TICK.as_nanos()) as usize).min(MAX_SLOW_TICKS);
+        let spread = rank.ticks() * slow.max(1);
+        let voters = if part.has_voted && !part.knows_leader { slow } else { 0 };
+        // The first term after a leader's is the usual one; doubling begins with the second.
+        let failed = (part.term - self.led_term).saturating_sub(1).min(u64::from(MAX_DOUBLINGS)) as u32;
+        ((FIRST_TICKS + voters + spread) << failed).min(MAX_PATIENCE_TICKS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RANK: Rank = Rank::for_tests(3);
+
+    fn part(term: u64) -> Part {
+        Part { term, knows_leader: false, has_voted: false, sync: Duration::from_millis(2) }
+    }
+
+    #[test]
+    fn a_fast_disk_changes_nothing() {
+        let mut patience = Patience::new(5);
+        assert_eq!(patience.timeout_ticks(part(5), RANK), FIRST_TICKS + 3);
+        let voted = Part { has_voted: true, ..part(6) };
+        assert_eq!(patience.timeout_ticks(voted, RANK), FIRST_TICKS + 3);
+    }
+
+    #[test]
+    fn slow_syncs_spread_the_ranks_and_give_voters_time() {
+        let mut patience = Patience::new(5);
+        let slow = Part { sync: Duration::from_millis(400), ..part(5) };
+        assert_eq!(patience.timeout_ticks(slow, RANK), FIRST_TICKS + 3 * 8);
+        let voted = Part { has_voted: true, ..slow };
+        assert_eq!(patience.timeout_ticks(voted, RANK), FIRST_TICKS + 8 + 3 * 8);
+        let hung = Part { sync: Duration::from_secs(3600), ..slow };
+        assert_eq!(patience.timeout_ticks(hung, RANK), FIRST_TICKS + 3 * MAX_SLOW_TICKS);
+    }
+
+    #[test]
+    fn terms_without_a_leader_double_patience_until_one_is_known() {
+        let mut patience = Patience::new(5);
+        let ticks: Vec<usize> = (5..20).map(|term| patience.timeout_ticks(part(term), RANK)).collect();
+        assert_eq!(ticks[..5], [12, 12, 24, 48, 96]);
+        assert_eq!(ticks[14], MAX_PATIENCE_TICKS);
+        let led = Part { knows_leader: true, ..part(20) };
+        assert_eq!(patience.timeout_ticks(led, RANK), 12);
+        assert_eq!(patience.timeout_ticks(part(21), RANK), 12);
+    }
+}
