@@ -18,6 +18,7 @@
 //! | `control_thread` | the node's controller and its topology |
 //! | `gossip_thread` | gossip, and the eventual keyspace |
 //! | `peers`, [`convert`] | streams to the other nodes |
+//! | `strangers` | calls of another cluster's nodes |
 //! | `routing`, `execute`, `scan`, [`requests`] | the path of a request |
 //! | `in_flight`, `pressure` | what is refused before the proposal: too much at once, memory or disk full |
 //! | `grpc` | the services, and the connections they are served on |
@@ -51,6 +52,7 @@ mod shell;
 mod snapshot_thread;
 mod snapshot_transfer;
 mod start;
+mod strangers;
 mod threads;
 mod throttle;
 mod ticket;
@@ -61,4 +63,5 @@ pub use ringfort_core::gossip::GossipConfig;
 pub use ringfort_core::limits::{CONCURRENT_MOVES, REPLACE_AFTER, SCRUB_BYTES_PER_SECOND};
 pub use ringfort_core::replica::ReadMode;
 pub use ringfort_core::system::Standing;
+pub use ringfort_core::system::topology::is_node_name;
 pub use start::StartError;

@@ -4,32 +4,33 @@ use crate::control_thread;
 use crate::gossip_thread;
 use crate::inbox::Incoming;
 use crate::shell::Shell;
+use crate::strangers::Strangers;
 use crate::ticket::Ticket;
 use crate::{convert, requests, snapshot_transfer};
 use ringfort_core::control::codec;
 use ringfort_core::replica::{Query, Write};
 use ringfort_core::types::{NodeId, ShardId};
 use ringfort_core::worker::Request as CoreRequest;
+use ringfort_proto::metadata;
 use ringfort_proto::v1::peer_server::Peer;
 use ringfort_proto::v1::*;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status, Streaming};
 
 pub struct PeerService {
     shell: Arc<Shell>,
-    /// The cluster of the last stranger that called, to say so once: it goes on calling.
-    stranger: AtomicU64,
+    strangers: Strangers,
 }
 
 #[tonic::async_trait]
 impl Peer for PeerService {
     async fn raft(&self, request: Request<Streaming<PeerBatch>>) -> Result<Response<PeerAck>, Status> {
+        let address = metadata::caller(request.metadata()).map(str::to_owned);
         let mut batches = request.into_inner();
         let mut known = None;
         while let Some(batch) = batches.message().await? {
-            let from = self.check(&batch)?;
+            let from = self.check(&batch, address.as_deref())?;
             if known.replace(from) != Some(from) {
                 self.shell.peers.seen(from);
             }
@@ -47,31 +48,14 @@ impl Peer for PeerService {
 
 impl PeerService {
     pub fn new(shell: Arc<Shell>) -> PeerService {
-        PeerService { shell, stranger: AtomicU64::new(0) }
+        PeerService { shell, strangers: Strangers::default() }
     }
 
     /// The sender, if the batch is meant for this node.
-    fn check(&self, batch: &PeerBatch) -> Result<NodeId, Status> {
+    fn check(&self, batch: &PeerBatch, address: Option<&str>) -> Result<NodeId, Status> {
         if batch.cluster_id != self.shell.cluster.0 {
-            let (ours, theirs) = (self.shell.cluster, batch.cluster_id);
-            // A first node that lost its directory begins a cluster of its own, while its former peers go on. To answer
-            // clients from the new, empty one would be to lose what the other holds.
-            let is_alone = self.shell.routing.topology().nodes.len() == 1;
-            if is_alone && batch.to_node == self.shell.node.0 {
-                self.shell.fail(format!(
-                    "nodes of cluster {theirs:016x} know this address as one of theirs, but its --raft-dir began cluster \
-                     {ours} anew. If the directory was lost, start this node with an empty --raft-dir, another \
-                     --node-id and --join-addr instead of --bootstrap; it gets its data from the others. If the \
-                     clusters are to be two, give this one another --raft-port"
-                ));
-            }
-            if self.stranger.swap(theirs, Ordering::Relaxed) != theirs {
-                tracing::warn!(
-                    "nodes of cluster {theirs:016x} call this one, of cluster {ours}: if it should be one of them, stop \
-                     it and start it with an empty --raft-dir, another --node-id and --join-addr"
-                );
-            }
-            return Err(Status::failed_precondition(format!("this node belongs to cluster {ours}")));
+            self.strangers.called(&self.shell, batch, address);
+            return Err(Status::failed_precondition(format!("this node belongs to cluster {}", self.shell.cluster)));
         }
         if batch.to_node != self.shell.node.0 {
             return Err(Status::failed_precondition(format!("this is node {}", self.shell.node)));

@@ -5,6 +5,7 @@ use crate::inbox::Event;
 use crate::shell::Shell;
 use ringfort_core::limits::MAX_PEER_MESSAGE_BYTES;
 use ringfort_core::types::NodeId;
+use ringfort_proto::metadata;
 use ringfort_proto::v1::peer_client::PeerClient;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -89,8 +90,14 @@ async fn keep_connected(
             Ok(channel) => {
                 tracing::debug!(%node, target, "connected");
                 let mut client = PeerClient::new(channel).max_encoding_message_size(MAX_PEER_MESSAGE_BYTES);
+                let mut stream = tonic::Request::new(lane.open());
+                if let Some(shell) = shell.upgrade()
+                    && let Some(own) = shell.routing.members().get(&shell.node)
+                {
+                    metadata::set_caller(stream.metadata_mut(), &own.grpc_address);
+                }
                 tokio::select! {
-                    ended = client.raft(lane.open()) => match ended {
+                    ended = client.raft(stream) => match ended {
                         Ok(_) => tonic::Status::unavailable("the node ended the stream"),
                         Err(status) => status,
                     },
