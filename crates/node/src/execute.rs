@@ -4,8 +4,9 @@
 //! tried again as long as it was certainly not applied: no leader, another leader, never sent, overwritten. So a client
 //! that knows one node rides through an election. A write whose outcome is not known is never tried again.
 //!
-//! A leader that is silent gets nothing: requests wait here until it is heard or has a successor. A read that is under way
-//! to it is asked again then; a write waits for its answer.
+//! A leader that is silent gets no writes: they wait here until it is heard or has a successor. Reads are sent, since it may
+//! answer although this node does not hear it, and are asked again when there is a successor; a write that is under way
+//! waits for its answer.
 
 use crate::clock;
 use crate::inbox::Incoming;
@@ -63,7 +64,9 @@ impl Shell {
                 return Ok(Executed { reply, elsewhere: None });
             }
             let was_hint = hint.is_some();
-            let target = hint.take().or_else(|| self.routing.leader(shard));
+            let heard = hint.take().or_else(|| self.routing.leader(shard));
+            let is_read = matches!(request, Request::Read(_));
+            let target = heard.or_else(|| is_read.then(|| self.routing.silent_leader(shard)).flatten());
             let attempt = self.attempt(shard, request.clone(), target, deadline);
             let Ok(answer) = timeout_at(deadline, attempt).await else {
                 return Err(ExecuteError::Unknown { shard });

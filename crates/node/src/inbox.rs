@@ -176,7 +176,7 @@ mod tests {
         Incoming {
             shard: ShardId(0),
             request: Request::Write(Write::Kv(command)),
-            ticket: Ticket::Peer { node: NodeId(9), id: 0, deadline: std::time::Instant::now() },
+            ticket: Ticket::Peer { answers: Default::default(), id: 0, deadline: std::time::Instant::now() },
         }
     }
 

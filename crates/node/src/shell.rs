@@ -76,7 +76,7 @@ impl Shell {
     pub fn push_requests(&self, requests: Vec<Incoming>) {
         let refused = self.by_worker(requests, |incoming| incoming.shard, |inbox, part| inbox.push_requests(part));
         for incoming in refused.into_iter().flatten() {
-            incoming.ticket.answer(self, Err(Failure::Overloaded));
+            incoming.ticket.answer(Err(Failure::Overloaded));
         }
     }
 

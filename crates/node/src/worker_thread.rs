@@ -33,7 +33,7 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
         let arrived = Instant::now();
         for Incoming { shard, request, ticket } in drained.requests.drain(..) {
             if ticket.is_abandoned(arrived) {
-                ticket.answer(&shell, Err(Failure::NotApplied));
+                ticket.answer(Err(Failure::NotApplied));
                 continue;
             }
             worker.handle_request(now.moment, shard, request, ticket);
@@ -87,7 +87,7 @@ fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Ticket>) {
     let control = |event| drop(shell.control.send(event));
     topology.into_iter().map(ControlEvent::Applied).for_each(control);
     for (ticket, answer) in replies {
-        ticket.answer(shell, answer);
+        ticket.answer(answer);
     }
     reports.into_iter().map(ControlEvent::Report).for_each(control);
     shell.metrics.count_drain(counts);

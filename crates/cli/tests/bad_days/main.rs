@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `starting` | directories, ports and clusters that a node can't start with |
 //! | `strangers` | requests that are too large, bytes that are no requests, connections that say nothing |
+//! | `forwarding` | a node starts again before its former requests are answered; a node that others can't connect to |
 //! | `gone` | no quorum, and clients that leave before they are answered |
 //! | `gossip` | gossip that is forged, truncated, too large or from the future |
 //! | `silent` | a node that is stopped, and closes nothing |
@@ -19,6 +20,7 @@
 
 mod corruption;
 mod disk_full;
+mod forwarding;
 mod gone;
 mod gossip;
 mod http2;

@@ -9,6 +9,7 @@ use ringfort_proto::v1::peer_client::PeerClient;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 /// The pause after a failure. It doubles up to [`LONGEST_PAUSE`].
@@ -85,19 +86,15 @@ async fn keep_connected(
     loop {
         let target = address.borrow_and_update().clone();
         let started = Instant::now();
-        let error: tonic::Status = match connect(&target).await {
+        let error: Status = match connect(&target).await {
             Ok(channel) => {
                 tracing::debug!(%node, target, "connected");
-                let mut client = PeerClient::new(channel).max_encoding_message_size(MAX_PEER_MESSAGE_BYTES);
                 tokio::select! {
-                    ended = client.raft(lane.open()) => match ended {
-                        Ok(_) => tonic::Status::unavailable("the node ended the stream"),
-                        Err(status) => status,
-                    },
-                    _ = address.changed() => tonic::Status::unavailable("the node has another address"),
+                    ended = stream(&lane, channel) => ended,
+                    _ = address.changed() => Status::unavailable("the node has another address"),
                 }
             }
-            Err(error) => tonic::Status::from_error(Box::new(error)),
+            Err(error) => Status::from_error(Box::new(error)),
         };
         lane.close();
         let Some(shell) = shell.upgrade() else { return };
@@ -114,6 +111,24 @@ async fn keep_connected(
             _ = tokio::time::sleep(pause) => {}
             _ = hurry.notified() => said.clear(),
             changed = address.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Sends what the lane has and takes the answers, until the stream ends. Returns why.
+async fn stream(lane: &Arc<Lane>, channel: Channel) -> Status {
+    let mut client = PeerClient::new(channel)
+        .max_encoding_message_size(MAX_PEER_MESSAGE_BYTES)
+        .max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
+    let mut answers = match client.raft(lane.open()).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return status,
+    };
+    loop {
+        match answers.message().await {
+            Ok(Some(batch)) => lane.answered(batch),
+            Ok(None) => return Status::unavailable("the node ended the stream"),
+            Err(status) => return status,
         }
     }
 }

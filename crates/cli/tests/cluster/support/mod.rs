@@ -11,6 +11,7 @@ mod writers;
 pub use writers::{Writers, assert_all_there};
 
 use ringfort_client::Client;
+use ringfort_ring::ShardCount;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::File;
@@ -352,6 +353,16 @@ fn hold_port() -> TcpSocket {
 
 fn port_of(socket: &TcpSocket) -> u16 {
     socket.local_addr().unwrap().port()
+}
+
+/// The name of the node that leads a key's shard, by the answer of `status -o json`.
+pub fn leader_of(key: &str, status: &Value) -> String {
+    // All shards but the system shard.
+    let shards = ShardCount::new(list(status, "shards").len() as u32 - 1).unwrap();
+    let shard = shards.shard_of_key(key.as_bytes()).to_string();
+    let shard = list(status, "shards").iter().find(|entry| entry["shard"] == *shard).expect("it has a status");
+    let leader = list(status, "nodes").iter().find(|node| node["id"] == shard["leader"]).expect("it has a leader");
+    leader["name"].as_str().unwrap().to_owned()
 }
 
 pub fn list<'a>(value: &'a Value, field: &str) -> &'a Vec<Value> {
