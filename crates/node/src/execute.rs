@@ -39,6 +39,9 @@ pub enum ExecuteError {
     /// Nothing was applied.
     #[error("too many requests are waiting for shard {shard}; retry later")]
     Overloaded { shard: ShardId },
+    /// Nothing was read.
+    #[error("too many scans wait for their turn on this node; retry later")]
+    TooManyScans,
     /// Nothing was applied: the leader's node can't take more.
     #[error("{0}")]
     Full(Failure),
@@ -114,6 +117,27 @@ impl Shell {
         view.read_stale(clock::moment, STALENESS_BOUND, query).map(Reply::Query)
     }
 
+    /// Has the worker that owns the shard carry out a request. What is read of a scan is collected here.
+    pub async fn ask_worker(&self, shard: ShardId, request: Request) -> Result<Reply, Failure> {
+        let scanned = match &request {
+            Request::Read(query @ Query::Scan { .. }) => self.routing.view(shard).map(|view| (view, query.clone())),
+            _ => None,
+        };
+        let (answered, answer) = oneshot::channel();
+        let incoming = Incoming { shard, request, ticket: Ticket::Task(answered) };
+        if !self.worker(shard).push_requests([incoming]).is_empty() {
+            return Err(Failure::Overloaded);
+        }
+        // Dropped unanswered: the worker has stopped.
+        match answer.await.unwrap_or(Err(Failure::Unknown)) {
+            Ok(Reply::Confirmed) => {
+                let read = scanned.and_then(|(view, query)| view.read_confirmed(&query));
+                read.map(Reply::Query).ok_or(Failure::NotLeader(None))
+            }
+            answer => answer,
+        }
+    }
+
     async fn attempt(
         &self,
         shard: ShardId,
@@ -127,13 +151,7 @@ impl Shell {
                 if let Some(failure) = self.pressure.refusal(&request) {
                     return Err(failure);
                 }
-                let (answered, answer) = oneshot::channel();
-                let incoming = Incoming { shard, request, ticket: Ticket::Task(answered) };
-                if !self.worker(shard).push_requests([incoming]).is_empty() {
-                    return Err(Failure::Overloaded);
-                }
-                // Dropped unanswered: the worker has stopped.
-                answer.await.unwrap_or(Err(Failure::Unknown))
+                self.ask_worker(shard, request).await
             }
             Some(node) => {
                 let remaining = deadline.saturating_duration_since(Instant::now());

@@ -42,6 +42,7 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
         let (effects, again) = worker.flush(now);
         more = again;
         perform(&shell, index, effects);
+        shell.boards[index].show(|| worker.status());
     }
 }
 
@@ -57,8 +58,6 @@ fn handle(worker: &mut Worker<Ticket>, now: Now, event: Event) {
         Event::Snapshot { message, name, restored } => worker.handle_snapshot(message, name, *restored),
         Event::LogPressure(shard) => worker.handle_log_pressure(shard),
         Event::Distrust { shard, replica, why } => worker.handle_distrust(shard, replica, why),
-        // Whoever asked may have stopped waiting.
-        Event::Status(asked) => drop(asked.send(worker.status())),
         Event::HandOver(asked) => {
             worker.hand_over();
             let _ = asked.send(worker.leads());

@@ -9,8 +9,10 @@
 //! | `gossip` | gossip that is forged, truncated, too large or from the future |
 //! | `silent` | a node that is stopped, and closes nothing |
 //! | `overload` | more requests than can be done, more data than may be held |
+//! | `scans` | many scans of large values at once |
 //! | `leaving` | nodes that may not leave, leave while others are down, die in the middle, or come back too late |
 //! | `moving` | two join while one leaves; the conductor of moves dies |
+//! | `descriptors` | more connections than there are file descriptors |
 //! | `disk_full` | no space for the log |
 //! | `corruption` | bits that flip in files |
 //! | `memory` | bits that flip in a node's memory |
@@ -19,6 +21,7 @@
 //! Some need what only root may do, or a tool; without it they say so and pass.
 
 mod corruption;
+mod descriptors;
 mod disk_full;
 mod forwarding;
 mod gone;
@@ -28,6 +31,7 @@ mod leaving;
 mod memory;
 mod moving;
 mod overload;
+mod scans;
 mod silent;
 mod starting;
 mod strangers;

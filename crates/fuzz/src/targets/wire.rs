@@ -177,6 +177,7 @@ fn request(source: &mut Source) -> Request {
         _ => Request::Read(Query::Scan {
             prefix: source.bytes(),
             start_after: source.option(key),
+            up_to: source.option(key),
             limit: 1 + source.below(MAX_SCAN_ENTRIES),
         }),
     }

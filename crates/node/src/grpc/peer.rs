@@ -8,7 +8,7 @@ use crate::shell::Shell;
 use crate::ticket::Ticket;
 use crate::{convert, requests, snapshot_transfer};
 use ringfort_core::control::codec;
-use ringfort_core::replica::{Query, Write};
+use ringfort_core::replica::{Failure, Query, Write};
 use ringfort_core::types::{NodeId, ShardId};
 use ringfort_core::worker::Request as CoreRequest;
 use ringfort_proto::v1::peer_server::Peer;
@@ -16,6 +16,7 @@ use ringfort_proto::v1::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::time::timeout_at;
 use tonic::{Request, Response, Status, Streaming};
 
 pub struct PeerService {
@@ -124,6 +125,15 @@ impl Receiver {
         let ticket = Ticket::Peer { answers: answers.clone(), id, deadline };
         match op.map(requests::from_wire) {
             Some(Ok(request)) if self.is_of(shard, &request) => match self.shell.read_here(shard, &request) {
+                None if matches!(request, CoreRequest::Read(Query::Scan { .. })) => {
+                    // Collecting a page is not a worker's business.
+                    let shell = self.shell.clone();
+                    tokio::spawn(async move {
+                        let answer = timeout_at(deadline.into(), shell.ask_worker(shard, request)).await;
+                        ticket.answer(answer.unwrap_or(Err(Failure::Unknown)));
+                    });
+                    None
+                }
                 None => match self.shell.pressure.refusal(&request) {
                     None => Some(Incoming { shard, request, ticket }),
                     Some(failure) => {
