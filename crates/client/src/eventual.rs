@@ -68,7 +68,13 @@ impl Eventual<'_> {
         limit: u32,
     ) -> Result<Page, Error> {
         let (prefix, start_after) = (prefix.into(), start_after.into());
-        let message = v1::ScanRequest { prefix, start_after: start_after.clone(), limit, consistency: EVENTUAL };
+        let message = v1::ScanRequest {
+            prefix,
+            start_after: start_after.clone(),
+            limit,
+            consistency: EVENTUAL,
+            ..Default::default()
+        };
         let send = async |channel, request| kv(channel).scan(request).await;
         let page = self.client.call(Target::Node, Effect::LongRead, self.client.deadline(), message, send).await?;
         check_advance(page, &start_after)

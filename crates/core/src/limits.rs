@@ -84,6 +84,12 @@ pub const SNAPSHOT_BYTES_PER_LOG_BYTE: usize = 4;
 /// the log of a busy node grows to a quarter of its keys and values.
 pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 8 << 20;
 
+/// After a snapshot that could not be written, a worker begins none for this many ticks ...
+pub const SNAPSHOT_RETRY_TICKS: u32 = 20;
+
+/// ... which double with each further failure, this often.
+pub const SNAPSHOT_RETRY_DOUBLINGS: u32 = 4;
+
 /// What snapshots may write at once after a rest.
 pub const SNAPSHOT_BURST_BYTES: usize = SNAPSHOT_BYTES_PER_LOG_BYTE * ENTRY_BUDGET_BYTES;
 

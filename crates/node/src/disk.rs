@@ -1,7 +1,7 @@
 //! [`Disk`] as the files of one directory.
 //!
-//! A write is one `pwrite`, a sync one `fdatasync` on a handle that stays open: opening costs as much again as a small
-//! write. Names are made durable by syncing the directory, so making, renaming and deleting a file are slow (a sync
+//! A write is one `pwrite`, a sync one `fdatasync` on a handle that stays open until the file is closed: opening costs as
+//! much again as a small write. Files that are only read are opened for each read; they are many, and handles few. Names are made durable by syncing the directory, so making, renaming and deleting a file are slow (a sync
 //! each) and meant to be rare.
 
 use ringfort_core::disk::Disk;
@@ -17,7 +17,7 @@ const ZEROS_BYTES: usize = 1 << 20;
 
 /// The files directly inside one directory.
 ///
-/// - `open` has a handle for each file that was used since this disk was opened, under its present name: making,
+/// - `open` has a handle for each file that was made or written to and not closed, under its present name: making,
 ///   renaming and deleting a file replace, move and drop its handle while holding the lock.
 pub struct FileDisk {
     path: PathBuf,
@@ -94,7 +94,8 @@ impl Disk for FileDisk {
     }
 
     fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let file = self.handle(name)?;
+        let known = self.handles().get(name).cloned();
+        let file = known.map_or_else(|| File::open(self.path_of(name)?).map(Arc::new), Ok)?;
         let left = file.metadata()?.len().saturating_sub(offset);
         let mut bytes = vec![0; len.min(usize::try_from(left).unwrap_or(usize::MAX))];
         let mut filled = 0;
@@ -108,6 +109,10 @@ impl Disk for FileDisk {
         }
         bytes.truncate(filled);
         Ok(bytes)
+    }
+
+    fn close(&self, name: &str) {
+        self.handles().remove(name);
     }
 
     fn size(&self, name: &str) -> io::Result<Option<u64>> {

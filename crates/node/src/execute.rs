@@ -4,8 +4,9 @@
 //! tried again as long as it was certainly not applied: no leader, another leader, never sent, overwritten. So a client
 //! that knows one node rides through an election. A write whose outcome is not known is never tried again.
 //!
-//! A leader that is silent gets nothing: requests wait here until it is heard or has a successor. A read that is under way
-//! to it is asked again then; a write waits for its answer.
+//! A leader that is silent gets no writes: they wait here until it is heard or has a successor. Reads are sent, since it may
+//! answer although this node does not hear it, and are asked again when there is a successor; a write that is under way
+//! waits for its answer.
 
 use crate::clock;
 use crate::inbox::Incoming;
@@ -38,6 +39,9 @@ pub enum ExecuteError {
     /// Nothing was applied.
     #[error("too many requests are waiting for shard {shard}; retry later")]
     Overloaded { shard: ShardId },
+    /// Nothing was read.
+    #[error("too many scans wait for their turn on this node; retry later")]
+    TooManyScans,
     /// Nothing was applied: the leader's node can't take more.
     #[error("{0}")]
     Full(Failure),
@@ -63,7 +67,9 @@ impl Shell {
                 return Ok(Executed { reply, elsewhere: None });
             }
             let was_hint = hint.is_some();
-            let target = hint.take().or_else(|| self.routing.leader(shard));
+            let heard = hint.take().or_else(|| self.routing.leader(shard));
+            let is_read = matches!(request, Request::Read(_));
+            let target = heard.or_else(|| is_read.then(|| self.routing.silent_leader(shard)).flatten());
             let attempt = self.attempt(shard, request.clone(), target, deadline);
             let Ok(answer) = timeout_at(deadline, attempt).await else {
                 return Err(ExecuteError::Unknown { shard });
@@ -111,6 +117,27 @@ impl Shell {
         view.read_stale(clock::moment, STALENESS_BOUND, query).map(Reply::Query)
     }
 
+    /// Has the worker that owns the shard carry out a request. What is read of a scan is collected here.
+    pub async fn ask_worker(&self, shard: ShardId, request: Request) -> Result<Reply, Failure> {
+        let scanned = match &request {
+            Request::Read(query @ Query::Scan { .. }) => self.routing.view(shard).map(|view| (view, query.clone())),
+            _ => None,
+        };
+        let (answered, answer) = oneshot::channel();
+        let incoming = Incoming { shard, request, ticket: Ticket::Task(answered) };
+        if !self.worker(shard).push_requests([incoming]).is_empty() {
+            return Err(Failure::Overloaded);
+        }
+        // Dropped unanswered: the worker has stopped.
+        match answer.await.unwrap_or(Err(Failure::Unknown)) {
+            Ok(Reply::Confirmed) => {
+                let read = scanned.and_then(|(view, query)| view.read_confirmed(&query));
+                read.map(Reply::Query).ok_or(Failure::NotLeader(None))
+            }
+            answer => answer,
+        }
+    }
+
     async fn attempt(
         &self,
         shard: ShardId,
@@ -124,13 +151,7 @@ impl Shell {
                 if let Some(failure) = self.pressure.refusal(&request) {
                     return Err(failure);
                 }
-                let (answered, answer) = oneshot::channel();
-                let incoming = Incoming { shard, request, ticket: Ticket::Task(answered) };
-                if !self.worker(shard).push_requests([incoming]).is_empty() {
-                    return Err(Failure::Overloaded);
-                }
-                // Dropped unanswered: the worker has stopped.
-                answer.await.unwrap_or(Err(Failure::Unknown))
+                self.ask_worker(shard, request).await
             }
             Some(node) => {
                 let remaining = deadline.saturating_duration_since(Instant::now());

@@ -9,7 +9,9 @@
 //! It is there from the start on, while a node waits for its cluster too. It says nothing of the data, and takes
 //! nothing but requests without a body; connections are bounded, and so is the time to ask.
 
+use crate::files::MONITORS;
 use crate::metrics::Metrics;
+use crate::seldom::Seldom;
 use crate::shell::Shell;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -30,9 +32,6 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
-
-/// Connections at the same time; the next ones wait until one has ended.
-const MAX_CONNECTIONS: usize = 64;
 
 /// How long a client may take to ask, for the first time or again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -80,7 +79,8 @@ impl Http {
     }
 
     async fn accept(self: Arc<Http>, listener: tokio::net::TcpListener) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        static FAILED: Seldom = Seldom::new();
+        let places = Arc::new(Semaphore::new(MONITORS));
         loop {
             let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
             match listener.accept().await {
@@ -92,7 +92,9 @@ impl Http {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!("could not accept an HTTP connection: {error}");
+                    if let Some(left_out) = FAILED.due() {
+                        tracing::warn!(left_out, "could not accept an HTTP connection: {error}");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -11,7 +11,7 @@ use crate::requests;
 use crate::ticket::Ticket;
 use parking_lot::{Condvar, Mutex};
 use ringfort_core::message::{RaftMessage, StepRequest};
-use ringfort_core::replica::{ReplicaStatus, Restored};
+use ringfort_core::replica::Restored;
 use ringfort_core::system::Topology;
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
 use ringfort_core::watch::Distrust;
@@ -19,7 +19,6 @@ use ringfort_core::worker::Request;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// Requests that may wait for a worker; more are refused as overload.
 pub const MAX_WAITING_REQUESTS: usize = 65_536;
@@ -68,7 +67,6 @@ pub enum Event {
         replica: ReplicaId,
         why: Distrust,
     },
-    Status(oneshot::Sender<Vec<ReplicaStatus>>),
     /// Hand leadership over where that is possible; answered with the number of shards still led.
     HandOver(mpsc::Sender<usize>),
     Stop,
@@ -176,7 +174,7 @@ mod tests {
         Incoming {
             shard: ShardId(0),
             request: Request::Write(Write::Kv(command)),
-            ticket: Ticket::Peer { node: NodeId(9), id: 0, deadline: std::time::Instant::now() },
+            ticket: Ticket::Peer { answers: Default::default(), id: 0, deadline: std::time::Instant::now() },
         }
     }
 

@@ -20,18 +20,22 @@
 //! | `peers`, [`convert`] | streams to the other nodes |
 //! | `strangers` | calls of another cluster's nodes |
 //! | `routing`, `execute`, `scan`, [`requests`] | the path of a request |
+//! | `files`, `seldom` | who gets the file descriptors, and log lines that could come in any number |
 //! | `in_flight`, `pressure` | what is refused before the proposal: too much at once, memory or disk full |
+//! | `board`, `shared_call`, `operator_calls` | how the node stands, shown to many without asking its threads many times |
 //! | `grpc` | the services, and the connections they are served on |
 //! | `http`, `metrics` | what monitoring asks for |
 //!
 //! Everything here performs effects in the order that the core documents, and branches on no protocol state: what the
 //! simulator tests is the program that ships.
 
+mod board;
 mod clock;
 mod control_thread;
 pub mod convert;
 pub mod disk;
 mod execute;
+mod files;
 mod gossip_thread;
 mod grpc;
 mod http;
@@ -41,6 +45,7 @@ mod join;
 mod log_thread;
 mod metrics;
 mod node;
+mod operator_calls;
 mod peers;
 mod pressure;
 mod random;
@@ -48,6 +53,8 @@ pub mod requests;
 mod routing;
 mod scan;
 mod scrub_thread;
+mod seldom;
+mod shared_call;
 mod shell;
 mod snapshot_thread;
 mod snapshot_transfer;

@@ -6,6 +6,7 @@
 //! again new writes are refused, and leadership goes to nodes that have some.
 
 use crate::disk::FileDisk;
+use crate::files;
 use crate::gossip_thread::GossipEvent;
 use crate::inbox::Event;
 use crate::shell::Shell;
@@ -111,14 +112,27 @@ fn append(shell: &Shell, log: &mut Log<Arc<FileDisk>>, items: &[LogItem]) -> boo
             Ok(()) => {
                 if pause > FIRST_PAUSE {
                     shell.pressure.set_disk_full(false);
-                    tracing::info!("there is space for the log again: writes go on");
+                    shell.pressure.set_without_files(false);
+                    tracing::info!("the log has room again: writes go on");
                 }
                 return true;
             }
             Err(LogError::NoSegment(error)) => {
+                let lacks_files = files::are_used_up(&error);
+                shell.pressure.set_without_files(lacks_files);
+                shell.pressure.set_disk_full(!lacks_files);
                 if pause == FIRST_PAUSE {
-                    tracing::warn!("no space for the log ({error}): no writes until there is; free some disk space");
-                    shell.pressure.set_disk_full(true);
+                    match lacks_files {
+                        true => tracing::warn!(
+                            "no file descriptor for the log ({error}): no writes until there is one; raise the limit on \
+                             open files (ulimit -n)"
+                        ),
+                        false => {
+                            tracing::warn!(
+                                "no space for the log ({error}): no writes until there is; free some disk space"
+                            )
+                        }
+                    }
                     // Nodes that can log lead better. Nobody waits for how it went.
                     shell.push_event_to_all(|| Event::HandOver(mpsc::channel().0));
                 }

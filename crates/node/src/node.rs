@@ -1,17 +1,21 @@
 //! One node, from its start to its end.
 
+use crate::board::Board;
 use crate::clock;
 use crate::control_thread::{self, ControlEvent};
+use crate::files::FileShares;
 use crate::gossip_thread::{self, GossipEvent};
 use crate::http::Http;
 use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox};
 use crate::log_thread::{self, LogEvent};
 use crate::metrics::Metrics;
+use crate::operator_calls::OperatorCalls;
 use crate::peers::Peers;
 use crate::pressure::{self, Pressure};
 use crate::random::random_u64;
 use crate::routing::Routing;
+use crate::scan::SCANS_AT_ONCE;
 use crate::shell::Shell;
 use crate::snapshot_thread::{self, SnapshotEvent};
 use crate::start::{self, Membership, StartError};
@@ -114,7 +118,7 @@ pub struct Node {
 impl Node {
     /// Starts a node, and returns when it serves. The first start of a node that joins waits for its cluster.
     pub fn start(config: NodeConfig) -> Result<Node, StartError> {
-        grpc::connections::raise_file_limit();
+        let shares = FileShares::secure()?;
         let (grpc_listener, grpc_address) = listen(config.listen, config.port)?;
         let (raft_listener, raft_address) = listen(config.listen, config.raft_port)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -148,6 +152,7 @@ impl Node {
             runtime: runtime.handle().clone(),
             disk,
             workers: (0..config.workers).map(|_| Inbox::default()).collect(),
+            boards: (0..config.workers).map(|_| Board::default()).collect(),
             log: log_tx,
             snapshots: snapshots_tx,
             control: control_tx,
@@ -164,6 +169,8 @@ impl Node {
             handing_over: AtomicBool::new(false),
             pressure: Pressure::new(config.max_memory_bytes),
             in_flight: InFlight::default(),
+            scans: Semaphore::new(SCANS_AT_ONCE),
+            operator_calls: OperatorCalls::default(),
             stopping: AtomicBool::new(false),
         });
 
@@ -224,7 +231,7 @@ impl Node {
         let (health, health_service) = tonic_health::server::health_reporter();
         runtime.block_on(grpc::set_health(&health, true));
         let clients = (grpc_listener, health_service);
-        let serving = serve(&runtime, &shell, clients, raft_listener, stop_serving.clone())?;
+        let serving = serve(&runtime, &shell, shares, clients, raft_listener, stop_serving.clone())?;
         if let Some(http) = http {
             http.set_shell(shell.clone());
         }
@@ -339,13 +346,14 @@ fn advertise(config: &NodeConfig, port: u16) -> String {
 fn serve(
     runtime: &Runtime,
     shell: &Arc<Shell>,
+    shares: FileShares,
     (clients, health): (TcpListener, HealthServer<impl Health>),
     peers: TcpListener,
     stop: Arc<Notify>,
 ) -> Result<tokio::task::JoinHandle<()>, StartError> {
     let _context = runtime.enter();
-    let clients = tokio::net::TcpListener::from_std(clients)?;
-    let peers = tokio::net::TcpListener::from_std(peers)?;
+    let clients = (tokio::net::TcpListener::from_std(clients)?, shares.clients);
+    let peers = (tokio::net::TcpListener::from_std(peers)?, shares.peers);
     let shared = shell.clone();
     runtime.spawn(async move {
         if let Err(error) = grpc::serve_peers(shared, peers).await {

@@ -24,6 +24,7 @@ pub struct Pressure {
     max_memory_bytes: Option<u64>,
     is_memory_full: AtomicBool,
     is_disk_full: AtomicBool,
+    is_without_files: AtomicBool,
 }
 
 impl Pressure {
@@ -38,6 +39,8 @@ impl Pressure {
         let is_put = matches!(command, Command::Put { .. });
         if self.is_disk_full.load(Ordering::Relaxed) {
             Some(Failure::DiskFull)
+        } else if self.is_without_files.load(Ordering::Relaxed) {
+            Some(Failure::Overloaded)
         } else if is_put && self.is_memory_full.load(Ordering::Relaxed) {
             Some(Failure::MemoryFull)
         } else {
@@ -47,7 +50,8 @@ impl Pressure {
 
     /// Whether a message of another node may go on to its replica.
     pub fn takes(&self, message: &RaftMessage) -> bool {
-        message.message.entries.is_empty() || !self.is_disk_full.load(Ordering::Relaxed)
+        let can_log = || !self.is_disk_full() && !self.is_without_files.load(Ordering::Relaxed);
+        message.message.entries.is_empty() || can_log()
     }
 
     pub fn is_disk_full(&self) -> bool {
@@ -56,6 +60,11 @@ impl Pressure {
 
     pub fn is_memory_full(&self) -> bool {
         self.is_memory_full.load(Ordering::Relaxed)
+    }
+
+    /// The log has no file descriptor for its next segment: as good as no space, for as long as it lasts.
+    pub fn set_without_files(&self, is_without: bool) {
+        self.is_without_files.store(is_without, Ordering::Relaxed);
     }
 
     pub fn set_disk_full(&self, is_full: bool) {
@@ -137,6 +146,11 @@ mod tests {
         message.message.entries.push(Default::default());
         assert!(!pressure.takes(&message));
         pressure.set_disk_full(false);
+        pressure.set_without_files(true);
+        let overloaded = Some(Failure::Overloaded);
+        assert_eq!(refusals(&pressure), [overloaded, overloaded, None]);
+        assert!(!pressure.takes(&message));
+        pressure.set_without_files(false);
         assert!(pressure.takes(&message));
         assert_eq!(refusals(&pressure), [None; 3]);
     }

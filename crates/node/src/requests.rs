@@ -52,13 +52,14 @@ pub fn get(get: v1::GetRequest) -> Result<Query, Invalid> {
 }
 
 pub fn scan(scan: v1::ScanRequest) -> Result<Query, Invalid> {
-    let longest = scan.prefix.len().max(scan.start_after.len());
+    let longest = scan.prefix.len().max(scan.start_after.len()).max(scan.up_to.len());
     if longest > MAX_KEY_BYTES {
         return Err(Invalid::LongKey(longest));
     }
     let limit = if scan.limit == 0 { MAX_SCAN_ENTRIES } else { scan.limit as usize };
-    let start_after = (!scan.start_after.is_empty()).then_some(scan.start_after);
-    Ok(Query::Scan { prefix: scan.prefix, start_after, limit: limit.min(MAX_SCAN_ENTRIES) })
+    let given = |key: Bytes| (!key.is_empty()).then_some(key);
+    let (start_after, up_to) = (given(scan.start_after), given(scan.up_to));
+    Ok(Query::Scan { prefix: scan.prefix, start_after, up_to, limit: limit.min(MAX_SCAN_ENTRIES) })
 }
 
 /// The bytes that a request brings, for the bounds of queues.
@@ -66,7 +67,10 @@ pub fn size_bytes(request: &Request) -> usize {
     match request {
         Request::Write(Write::Kv(command)) => command.encoded_len(),
         Request::Read(Query::Get { key }) => key.len(),
-        Request::Read(Query::Scan { prefix, .. }) => prefix.len(),
+        Request::Read(Query::Scan { prefix, start_after, up_to, .. }) => {
+            let bounds = start_after.iter().chain(up_to);
+            prefix.len() + bounds.map(Bytes::len).sum::<usize>()
+        }
         Request::Write(Write::System(_)) => 0,
     }
 }
@@ -83,9 +87,10 @@ pub fn to_wire(request: Request) -> Op {
         // The leader gives the entry its stamp.
         Request::Write(Write::System(command)) => Op::System(command.encode(Stamp::default())),
         Request::Read(Query::Get { key }) => Op::Get(v1::GetRequest { key, consistency: 0 }),
-        Request::Read(Query::Scan { prefix, start_after, limit }) => Op::Scan(v1::ScanRequest {
+        Request::Read(Query::Scan { prefix, start_after, up_to, limit }) => Op::Scan(v1::ScanRequest {
             prefix,
             start_after: start_after.unwrap_or_default(),
+            up_to: up_to.unwrap_or_default(),
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
             consistency: 0,
         }),
@@ -122,6 +127,8 @@ pub fn answer_to_wire(answer: Result<Reply, Failure>) -> WireResult {
         Ok(Reply::Query(QueryReply::Get(record))) => WireResult::Get(get_response(record)),
         Ok(Reply::Query(QueryReply::Scan(page))) => WireResult::Scan(scan_response(page)),
         Ok(Reply::System(reply)) => WireResult::System(reply.encode()),
+        // It says nothing to another node, which has to ask again.
+        Ok(Reply::Confirmed) => failure(v1::FailureKind::NotLeader, None),
         Err(Failure::NotLeader(leader)) => failure(v1::FailureKind::NotLeader, leader),
         Err(Failure::Overloaded) => failure(v1::FailureKind::Overloaded, None),
         Err(Failure::MemoryFull) => failure(v1::FailureKind::MemoryFull, None),
@@ -212,7 +219,12 @@ mod tests {
             Request::Write(Write::Kv(Command::Put { key: key.clone(), value: "v".into() })),
             Request::Write(Write::Kv(Command::Delete { key: key.clone() })),
             Request::Read(Query::Get { key: key.clone() }),
-            Request::Read(Query::Scan { prefix: key.clone(), start_after: Some(key), limit: 7 }),
+            Request::Read(Query::Scan {
+                prefix: key.clone(),
+                start_after: Some(key.clone()),
+                up_to: Some(key),
+                limit: 7,
+            }),
         ];
         for request in requests {
             assert_eq!(from_wire(to_wire(request.clone())), Ok(request));

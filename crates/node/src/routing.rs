@@ -91,6 +91,12 @@ impl Routing {
         known_here.or((told != NodeId(0)).then_some(told)).filter(|leader| Some(*leader) != silent)
     }
 
+    /// The node that led the shard when it was last heard. A read loses nothing by asking it: it may answer though its
+    /// messages do not come through, and is asked again elsewhere as soon as there is another leader.
+    pub fn silent_leader(&self, shard: ShardId) -> Option<NodeId> {
+        self.place(shard)?.view.load().as_ref().and_then(|view| view.silent_leader())
+    }
+
     pub fn set_leader(&self, shard: ShardId, node: NodeId) {
         if let Some(place) = self.place(shard) {
             place.leader.store(node.0, Ordering::Relaxed);

@@ -1,7 +1,12 @@
 //! A scan over all shards: each is asked by itself, and the answers are merged in the order of the keys.
 //!
-//! Each shard's part is linearizable; all of them together are not one point in time. A shard that has more to give than
-//! fits its part bounds the page: what comes after the last key it gave is left for the next page.
+//! Each shard's part is linearizable; all of them together are not one point in time.
+//!
+//! A page holds what its limits allow, and shards share the keys evenly, so that of what all could give most would be
+//! thrown away. Shards are therefore asked a few at a time, [`SHARDS_AT_ONCE`], and only for keys that may still be on
+//! the page: once it is full, for those up to its last one. It shrinks with each answer, and what is collected for a page
+//! of large values is some five pages instead of one from every shard. Few scans run at a time,
+//! [`SCANS_AT_ONCE`]; the others wait until their deadline.
 
 use crate::execute::ExecuteError;
 use crate::shell::Shell;
@@ -12,44 +17,74 @@ use ringfort_core::replica::{Query, QueryReply, Reply};
 use ringfort_core::types::ShardId;
 use ringfort_core::worker::Request;
 use std::sync::Arc;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{Instant, timeout_at};
+
+/// Scans that collect a page at the same time on one node; others wait, and are refused as overload at their deadline.
+pub const SCANS_AT_ONCE: usize = 4;
+
+/// Shards on other nodes that one scan asks at the same time.
+const SHARDS_AT_ONCE: usize = 4;
+
+/// What all scans of a node hold at the most while they collect: the page, an answer that is merged into it, and those on
+/// their way.
+const COLLECTED_BYTES: usize = SCANS_AT_ONCE * (2 + SHARDS_AT_ONCE) * MAX_SCAN_BYTES;
+
+const _: () = assert!(COLLECTED_BYTES <= 64 << 20);
 
 /// A page up to this size is asked of every shard as a whole, so that it is filled wherever the keys are.
 const WHOLE_PAGE_ENTRIES: usize = 256;
 
 /// The entries that the query selects, at most as many as it allows and [`MAX_SCAN_BYTES`] of them.
 pub async fn scan(shell: &Arc<Shell>, query: Query, deadline: Instant) -> Result<ScanPage, ExecuteError> {
+    let Ok(turn) = timeout_at(deadline, shell.scans.acquire()).await else { return Err(ExecuteError::TooManyScans) };
+    let _turn = turn.expect("the semaphore is never closed");
     let limit = match &query {
         Query::Scan { limit, .. } => *limit,
         Query::Get { .. } => MAX_SCAN_ENTRIES,
     };
     let shards = shell.routing.topology().shards;
-    let request = Request::Read(part_of(query, shards.get() as usize));
-    let mut pages = Vec::new();
+    let query = part_of(query, shards.get() as usize);
+    let mut merged = Merged::new(limit, MAX_SCAN_BYTES);
     let mut asked = JoinSet::new();
     for shard in shards.ids() {
+        let request = Request::Read(merged.still_wanted(query.clone()));
         match shell.read_here(shard, &request) {
-            Some(reply) => pages.push(page_of(shard, reply)?),
+            Some(reply) => {
+                merged.add(page_of(shard, reply)?);
+                // Others wait for this thread, heartbeats among them.
+                yield_now().await;
+            }
             None => {
-                let (shell, request) = (shell.clone(), request.clone());
+                if asked.len() == SHARDS_AT_ONCE {
+                    merged.add(next_of(&mut asked).await?);
+                }
+                let request = Request::Read(merged.still_wanted(query.clone()));
+                let shell = shell.clone();
                 asked.spawn(async move { page_of(shard, shell.execute(shard, request, deadline).await?.reply) });
             }
         }
     }
-    for page in asked.join_all().await {
-        pages.push(page?);
+    while !asked.is_empty() {
+        merged.add(next_of(&mut asked).await?);
     }
-    Ok(merge(pages, limit, MAX_SCAN_BYTES))
+    Ok(merged.page)
+}
+
+type Part = Result<ScanPage, ExecuteError>;
+
+async fn next_of(asked: &mut JoinSet<Part>) -> Part {
+    let answered = asked.join_next().await.expect("a shard has been asked");
+    answered.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// What each shard is asked for. Of a large page, twice its even share: hashing spreads keys over the shards, so that
 /// this fills most of the page, and all shards together do not read it as many times as there are shards.
 fn part_of(query: Query, shards: usize) -> Query {
     match query {
-        Query::Scan { prefix, start_after, limit } if limit > WHOLE_PAGE_ENTRIES => {
+        Query::Scan { prefix, start_after, up_to, limit } if limit > WHOLE_PAGE_ENTRIES => {
             let limit = (2 * limit / shards).clamp(WHOLE_PAGE_ENTRIES, limit);
-            Query::Scan { prefix, start_after, limit }
+            Query::Scan { prefix, start_after, up_to, limit }
         }
         query => query,
     }
@@ -63,24 +98,81 @@ fn page_of(shard: ShardId, reply: Reply) -> Result<ScanPage, ExecuteError> {
     }
 }
 
-fn merge(pages: Vec<ScanPage>, limit: usize, max_bytes: usize) -> ScanPage {
-    let last_of = |page: &ScanPage| page.entries.last().map(|(key, _)| key.clone());
-    let bound = pages.iter().filter(|page| page.more).filter_map(last_of).min();
-    let mut more = pages.iter().any(|page| page.more);
-    let mut all: Vec<(Bytes, Record)> = pages.into_iter().flat_map(|page| page.entries).collect();
-    all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    let mut bytes = 0;
-    let mut entries = Vec::with_capacity(limit.min(all.len()));
-    for (key, record) in all {
-        bytes += key.len() + record.value.len();
-        let is_beyond = bound.as_ref().is_some_and(|bound| key > *bound);
-        if is_beyond || entries.len() == limit || (bytes > max_bytes && !entries.is_empty()) {
-            more = true;
-            break;
-        }
-        entries.push((key, record));
+/// The page as far as shards have answered.
+///
+/// Invariants: the entries are in order and within the limits, and none is above `last` where that is given.
+struct Merged {
+    limit: usize,
+    max_bytes: usize,
+    page: ScanPage,
+    /// The last key that the page may have: a shard that has more to give than fits its part bounds the page by the last
+    /// key it gave, a page that is full by its own.
+    last: Option<Bytes>,
+}
+
+impl Merged {
+    fn new(limit: usize, max_bytes: usize) -> Merged {
+        Merged { limit, max_bytes, page: ScanPage { entries: Vec::new(), more: false }, last: None }
     }
-    ScanPage { entries, more }
+
+    /// The query without the keys that the page has no room for.
+    fn still_wanted(&self, query: Query) -> Query {
+        match (query, &self.last) {
+            (Query::Scan { prefix, start_after, limit, .. }, Some(last)) => {
+                Query::Scan { prefix, start_after, up_to: Some(last.clone()), limit }
+            }
+            (query, _) => query,
+        }
+    }
+
+    /// Adds the part of one shard.
+    fn add(&mut self, part: ScanPage) {
+        if part.more
+            && let Some((key, _)) = part.entries.last()
+        {
+            self.end_at(key.clone());
+        }
+        self.page.more |= part.more;
+        let entries = std::mem::take(&mut self.page.entries);
+        let mut entries = merge(entries, part.entries);
+        let mut bytes = 0;
+        let fitting = entries.iter().take(self.limit).take_while(|(key, record)| {
+            let is_first = bytes == 0;
+            bytes += key.len() + record.value.len();
+            let is_within = self.last.as_ref().is_none_or(|last| key <= last);
+            is_within && (is_first || bytes <= self.max_bytes)
+        });
+        let fitting = fitting.count();
+        if fitting < entries.len() {
+            entries.truncate(fitting);
+            self.page.more = true;
+            if let Some((key, _)) = entries.last() {
+                self.end_at(key.clone());
+            }
+        }
+        self.page.entries = entries;
+    }
+
+    fn end_at(&mut self, key: Bytes) {
+        if self.last.as_ref().is_none_or(|last| key < *last) {
+            self.last = Some(key);
+        }
+    }
+}
+
+/// Both in order, as one list in order.
+fn merge(one: Vec<(Bytes, Record)>, other: Vec<(Bytes, Record)>) -> Vec<(Bytes, Record)> {
+    let mut merged = Vec::with_capacity(one.len() + other.len());
+    let (mut one, mut other) = (one.into_iter().peekable(), other.into_iter().peekable());
+    loop {
+        let takes_one = match (one.peek(), other.peek()) {
+            (Some((a, _)), Some((b, _))) => a <= b,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (None, None) => return merged,
+        };
+        merged.extend(if takes_one { one.next() } else { other.next() });
+    }
 }
 
 #[cfg(test)]
@@ -95,25 +187,27 @@ mod tests {
         ScanPage { entries: keys.iter().map(record).collect(), more }
     }
 
+    fn all(parts: Vec<ScanPage>, limit: usize, max_bytes: usize) -> ScanPage {
+        let mut merged = Merged::new(limit, max_bytes);
+        parts.into_iter().for_each(|part| merged.add(part));
+        merged.page
+    }
+
     #[test]
     fn pages_are_merged_in_the_order_of_their_keys() {
         assert_eq!(
-            merge(vec![page(&["b", "d"], false), page(&["a", "c"], false)], 10, 100),
+            all(vec![page(&["b", "d"], false), page(&["a", "c"], false)], 10, 100),
             page(&["a", "b", "c", "d"], false)
         );
-        assert_eq!(merge(vec![page(&["b", "d"], false), page(&["a", "c"], false)], 2, 100), page(&["a", "b"], true));
-        assert_eq!(merge(vec![page(&["b", "d"], false), page(&["a", "c"], false)], 10, 10), page(&["a", "b"], true));
-        assert_eq!(
-            merge(vec![page(&["a"], false)], 10, 0),
-            page(&["a"], false),
-            "the first is given whatever its size"
-        );
+        assert_eq!(all(vec![page(&["b", "d"], false), page(&["a", "c"], false)], 2, 100), page(&["a", "b"], true));
+        assert_eq!(all(vec![page(&["b", "d"], false), page(&["a", "c"], false)], 10, 10), page(&["a", "b"], true));
+        assert_eq!(all(vec![page(&["a"], false)], 10, 0), page(&["a"], false), "the first is given whatever its size");
     }
 
     #[test]
     fn small_pages_are_asked_of_every_shard_and_large_ones_in_parts() {
         let part = |limit, shards| {
-            let query = Query::Scan { prefix: Bytes::new(), start_after: None, limit };
+            let query = Query::Scan { prefix: Bytes::new(), start_after: None, up_to: None, limit };
             let Query::Scan { limit, .. } = part_of(query, shards) else { panic!("a scan stays one") };
             limit
         };
@@ -124,8 +218,25 @@ mod tests {
     #[test]
     fn nothing_is_skipped_that_a_shard_held_back() {
         assert_eq!(
-            merge(vec![page(&["a", "b"], true), page(&["a1", "z"], false)], 10, 100),
+            all(vec![page(&["a", "b"], true), page(&["a1", "z"], false)], 10, 100),
             page(&["a", "a1", "b"], true)
         );
+    }
+
+    #[test]
+    fn shards_are_asked_only_for_what_the_page_has_room_for() {
+        let asked = |merged: &Merged| {
+            let query = Query::Scan { prefix: Bytes::new(), start_after: None, up_to: None, limit: 3 };
+            let Query::Scan { up_to, .. } = merged.still_wanted(query) else { panic!("a scan stays one") };
+            up_to
+        };
+        let mut merged = Merged::new(3, 100);
+        merged.add(page(&["d", "f"], false));
+        assert_eq!(asked(&merged), None, "there is room for any key");
+        merged.add(page(&["e", "k", "z"], false));
+        assert_eq!(asked(&merged), Some("f".into()), "the page is full");
+        merged.add(page(&["a", "b"], true));
+        assert_eq!(asked(&merged), Some("b".into()), "that shard has more after it");
+        assert_eq!(merged.page, page(&["a", "b"], true));
     }
 }

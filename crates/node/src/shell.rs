@@ -1,5 +1,6 @@
 //! What all threads and tasks of a node share: the ways to reach one another.
 
+use crate::board::Board;
 use crate::control_thread::ControlEvent;
 use crate::disk::FileDisk;
 use crate::gossip_thread::GossipEvent;
@@ -7,6 +8,7 @@ use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox, Incoming};
 use crate::log_thread::LogEvent;
 use crate::metrics::Metrics;
+use crate::operator_calls::OperatorCalls;
 use crate::peers::Peers;
 use crate::pressure::Pressure;
 use crate::routing::Routing;
@@ -14,7 +16,7 @@ use crate::snapshot_thread::SnapshotEvent;
 use crate::throttle::Throttle;
 use crossbeam_channel::Sender;
 use ringfort_core::message::RaftMessage;
-use ringfort_core::replica::Failure;
+use ringfort_core::replica::{Failure, ReplicaStatus};
 use ringfort_core::system::Standing;
 use ringfort_core::types::{ClusterId, NodeId, ShardId};
 use ringfort_core::worker::worker_of;
@@ -29,6 +31,8 @@ pub struct Shell {
     pub runtime: Handle,
     pub disk: Arc<FileDisk>,
     pub workers: Vec<Inbox>,
+    /// How the replicas of each worker stand.
+    pub boards: Vec<Board<Vec<ReplicaStatus>>>,
     pub log: Sender<LogEvent>,
     pub snapshots: Sender<SnapshotEvent>,
     pub control: Sender<ControlEvent>,
@@ -53,6 +57,9 @@ pub struct Shell {
     pub pressure: Pressure,
     /// What clients wait for.
     pub in_flight: InFlight,
+    /// For the scans that may collect at the same time.
+    pub scans: Semaphore,
+    pub operator_calls: OperatorCalls,
     /// The node is about to stop: nothing waits for disk space any more.
     pub stopping: AtomicBool,
 }
@@ -76,7 +83,7 @@ impl Shell {
     pub fn push_requests(&self, requests: Vec<Incoming>) {
         let refused = self.by_worker(requests, |incoming| incoming.shard, |inbox, part| inbox.push_requests(part));
         for incoming in refused.into_iter().flatten() {
-            incoming.ticket.answer(self, Err(Failure::Overloaded));
+            incoming.ticket.answer(Err(Failure::Overloaded));
         }
     }
 

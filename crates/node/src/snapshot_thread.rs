@@ -2,6 +2,7 @@
 
 use crate::disk::FileDisk;
 use crate::inbox::Event;
+use crate::seldom::Seldom;
 use crate::shell::Shell;
 use crate::snapshot_transfer;
 use crossbeam_channel::Receiver;
@@ -21,8 +22,13 @@ pub fn run(shell: Arc<Shell>, events: Receiver<SnapshotEvent>) {
     let mut files = Files { disk: shell.disk.clone(), open: BTreeMap::new() };
     while let Ok(SnapshotEvent::Work(work)) = events.recv() {
         match *work {
-            SnapshotWork::Begin { name, header, .. } => {
-                files.begin(name, |disk, name| SnapshotWriter::begin(disk, name, &header))
+            SnapshotWork::Begin { shard, name, header } => {
+                let begun = files.begin(&name, |disk| SnapshotWriter::begin(disk, &name, &header));
+                if !begun {
+                    // At once: there is nothing to cut for.
+                    shell.metrics.snapshots_written.count(false);
+                    shell.worker(shard).push_event(Event::SnapshotWritten { shard, name, written: false });
+                }
             }
             SnapshotWork::Chunk { shard, name, payload } => {
                 files.write(&name, &payload);
@@ -39,8 +45,11 @@ pub fn run(shell: Arc<Shell>, events: Receiver<SnapshotEvent>) {
             }
             SnapshotWork::Delete { name } => {
                 // What can't be deleted now is cleared away at the next start.
-                if let Err(error) = shell.disk.delete(&name) {
-                    tracing::warn!(name, %error, "could not delete a snapshot");
+                static KEPT: Seldom = Seldom::new();
+                if let Err(error) = shell.disk.delete(&name)
+                    && let Some(left_out) = KEPT.due()
+                {
+                    tracing::warn!(name, left_out, %error, "could not delete a snapshot");
                 }
             }
         }
@@ -56,12 +65,18 @@ struct Files {
 impl Files {
     fn begin(
         &mut self,
-        name: String,
-        begin: impl FnOnce(Arc<FileDisk>, &str) -> Result<SnapshotWriter<FileDisk>, SnapshotError>,
-    ) {
-        match begin(self.disk.clone(), &name) {
-            Ok(writer) => drop(self.open.insert(name, writer)),
-            Err(error) => warn(&name, &error),
+        name: &str,
+        begin: impl FnOnce(Arc<FileDisk>) -> Result<SnapshotWriter<FileDisk>, SnapshotError>,
+    ) -> bool {
+        match begin(self.disk.clone()) {
+            Ok(writer) => {
+                self.open.insert(name.to_owned(), writer);
+                true
+            }
+            Err(error) => {
+                warn(name, &error);
+                false
+            }
         }
     }
 
@@ -93,5 +108,8 @@ impl Files {
 }
 
 fn warn(name: &str, error: &SnapshotError) {
-    tracing::warn!(name, "could not write a snapshot; another one follows when it is needed: {error}");
+    static FAILED: Seldom = Seldom::new();
+    if let Some(left_out) = FAILED.due() {
+        tracing::warn!(name, left_out, "could not write a snapshot; trying again after a while: {error}");
+    }
 }

@@ -77,6 +77,11 @@ pub enum StartError {
     Name(String),
     #[error("--join-addr names only this node itself ({address}): give the address of another node of the cluster")]
     JoinsItself { address: String },
+    #[error(
+        "this process may have {limit} files open at once, and a node needs {needed}: raise the limit (`ulimit -n`, or \
+         LimitNOFILE of a systemd unit)"
+    )]
+    FewFiles { limit: u64, needed: u64 },
     #[error("the system refuses what a node needs: {0}")]
     System(#[from] io::Error),
 }

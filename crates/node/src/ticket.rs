@@ -1,8 +1,8 @@
 //! Who waits for the answer to a request.
 
-use crate::shell::Shell;
+use crate::peers::answers::Answers;
 use ringfort_core::replica::{Failure, Reply};
-use ringfort_core::types::NodeId;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -10,26 +10,26 @@ use tokio::sync::oneshot;
 pub enum Ticket {
     /// A task of this node.
     Task(oneshot::Sender<Result<Reply, Failure>>),
-    /// A node that forwarded the request, and its name for it.
-    Peer { node: NodeId, id: u64, deadline: Instant },
+    /// A node that forwarded the request: the stream that brought it, and the request's number on that stream.
+    Peer { answers: Arc<Answers>, id: u64, deadline: Instant },
 }
 
 impl Ticket {
-    /// Whether nobody waits for the answer any more: the client is gone, or its time is over. A request to which nothing
+    /// Whether nobody waits for the answer any more: the client or the stream is gone, or the time is over. A request to which nothing
     /// has happened yet is best dropped then. Under overload all work would otherwise go into answers that come too
     /// late.
     pub fn is_abandoned(&self, now: Instant) -> bool {
         match self {
             Ticket::Task(sender) => sender.is_closed(),
-            Ticket::Peer { deadline, .. } => *deadline <= now,
+            Ticket::Peer { answers, deadline, .. } => *deadline <= now || answers.have_ended(),
         }
     }
 
     /// Gives the answer to whoever waits. Where nobody does any more it is dropped.
-    pub fn answer(self, shell: &Shell, answer: Result<Reply, Failure>) {
+    pub fn answer(self, answer: Result<Reply, Failure>) {
         match self {
             Ticket::Task(sender) => drop(sender.send(answer)),
-            Ticket::Peer { node, id, .. } => shell.peers.reply(node, id, answer),
+            Ticket::Peer { answers, id, .. } => answers.give(id, answer),
         }
     }
 }
@@ -47,8 +47,11 @@ mod tests {
         assert!(!ticket.is_abandoned(now));
         drop(receiver);
         assert!(ticket.is_abandoned(now));
-        let ticket = Ticket::Peer { node: NodeId(1), id: 1, deadline: now + Duration::from_millis(1) };
+        let answers = Arc::new(Answers::default());
+        let ticket = Ticket::Peer { answers: answers.clone(), id: 1, deadline: now + Duration::from_millis(1) };
         assert!(!ticket.is_abandoned(now));
         assert!(ticket.is_abandoned(now + Duration::from_millis(1)));
+        answers.end(None);
+        assert!(ticket.is_abandoned(now));
     }
 }

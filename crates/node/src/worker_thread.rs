@@ -33,7 +33,7 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
         let arrived = Instant::now();
         for Incoming { shard, request, ticket } in drained.requests.drain(..) {
             if ticket.is_abandoned(arrived) {
-                ticket.answer(&shell, Err(Failure::NotApplied));
+                ticket.answer(Err(Failure::NotApplied));
                 continue;
             }
             worker.handle_request(now.moment, shard, request, ticket);
@@ -42,6 +42,7 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
         let (effects, again) = worker.flush(now);
         more = again;
         perform(&shell, index, effects);
+        shell.boards[index].show(|| worker.status());
     }
 }
 
@@ -57,8 +58,6 @@ fn handle(worker: &mut Worker<Ticket>, now: Now, event: Event) {
         Event::Snapshot { message, name, restored } => worker.handle_snapshot(message, name, *restored),
         Event::LogPressure(shard) => worker.handle_log_pressure(shard),
         Event::Distrust { shard, replica, why } => worker.handle_distrust(shard, replica, why),
-        // Whoever asked may have stopped waiting.
-        Event::Status(asked) => drop(asked.send(worker.status())),
         Event::HandOver(asked) => {
             worker.hand_over();
             let _ = asked.send(worker.leads());
@@ -87,7 +86,7 @@ fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Ticket>) {
     let control = |event| drop(shell.control.send(event));
     topology.into_iter().map(ControlEvent::Applied).for_each(control);
     for (ticket, answer) in replies {
-        ticket.answer(shell, answer);
+        ticket.answer(answer);
     }
     reports.into_iter().map(ControlEvent::Report).for_each(control);
     shell.metrics.count_drain(counts);

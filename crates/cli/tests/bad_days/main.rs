@@ -5,12 +5,15 @@
 //! | `beginning` | a cluster that must not begin twice, and ports that are not for clients |
 //! | `starting` | directories, ports and clusters that a node can't start with |
 //! | `strangers` | requests that are too large, bytes that are no requests, connections that say nothing |
+//! | `forwarding` | a node starts again before its former requests are answered; a node that others can't connect to |
 //! | `gone` | no quorum, and clients that leave before they are answered |
 //! | `gossip` | gossip that is forged, truncated, too large or from the future |
 //! | `silent` | a node that is stopped, and closes nothing |
 //! | `overload` | more requests than can be done, more data than may be held |
+//! | `scans` | many scans of large values at once |
 //! | `leaving` | nodes that may not leave, leave while others are down, die in the middle, or come back too late |
 //! | `moving` | two join while one leaves; the conductor of moves dies |
+//! | `descriptors` | more connections than there are file descriptors |
 //! | `disk_full` | no space for the log |
 //! | `corruption` | bits that flip in files |
 //! | `memory` | bits that flip in a node's memory |
@@ -20,7 +23,9 @@
 
 mod beginning;
 mod corruption;
+mod descriptors;
 mod disk_full;
+mod forwarding;
 mod gone;
 mod gossip;
 mod http2;
@@ -28,6 +33,7 @@ mod leaving;
 mod memory;
 mod moving;
 mod overload;
+mod scans;
 mod silent;
 mod starting;
 mod strangers;

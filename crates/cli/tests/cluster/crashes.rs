@@ -1,20 +1,8 @@
 //! `kill -9` under clients that write.
 
-use crate::support::{Cluster, Node, Writers, assert_all_there, list};
+use crate::support::{Cluster, Node, Writers, assert_all_there, leader_of};
 use ringfort_client::Error;
-use ringfort_ring::ShardCount;
-use serde_json::Value;
 use std::time::Duration;
-
-/// The name of the node that leads a key's shard.
-fn leader_of(key: &str, status: &Value) -> String {
-    // All shards but the system shard.
-    let shards = ShardCount::new(list(status, "shards").len() as u32 - 1).unwrap();
-    let shard = shards.shard_of_key(key.as_bytes()).to_string();
-    let shard = list(status, "shards").iter().find(|entry| entry["shard"] == *shard).expect("it has a status");
-    let leader = list(status, "nodes").iter().find(|node| node["id"] == shard["leader"]).expect("it has a leader");
-    leader["name"].as_str().unwrap().to_owned()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_writes_outlive_their_leader() {

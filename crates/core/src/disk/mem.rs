@@ -227,6 +227,8 @@ impl Disk for MemDisk {
         Ok(bytes[start..end].to_vec())
     }
 
+    fn close(&self, _: &str) {}
+
     fn size(&self, name: &str) -> io::Result<Option<u64>> {
         Ok(self.lock().files.get(name).map(|file| file.bytes.len() as u64))
     }

@@ -35,6 +35,9 @@ pub trait Disk: Send + Sync + 'static {
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
     fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>>;
 
+    /// Lets go of what is kept open of a file that is not written to for now. It may be used again.
+    fn close(&self, name: &str);
+
     /// The size of a file in bytes, or `None` where there is no such file.
     fn size(&self, name: &str) -> io::Result<Option<u64>>;
 
@@ -68,6 +71,10 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
 
     fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         (**self).read_at(name, offset, len)
+    }
+
+    fn close(&self, name: &str) {
+        (**self).close(name);
     }
 
     fn size(&self, name: &str) -> io::Result<Option<u64>> {

@@ -299,6 +299,9 @@ impl<D: Disk> Log<D> {
         // Where the extent can't be written, the next attempt makes the segment anew, in this one's place.
         match made.and_then(|segment| extent::advance(&self.disk, number).map(|()| segment)) {
             Ok(segment) => {
+                if let Some(full) = self.segments.back() {
+                    self.disk.close(&full.file_name);
+                }
                 self.segments.push_back(segment);
                 self.next_segment = number.next();
                 self.offset = 0;

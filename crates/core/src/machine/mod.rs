@@ -82,7 +82,7 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanPage {
     pub entries: Vec<(Bytes, Record)>,
-    /// Whether keys with the prefix follow the last one given here.
+    /// Whether keys that were asked for follow the last one given here.
     pub more: bool,
 }
 
@@ -136,9 +136,16 @@ impl Machine {
         self.entries.get(key).map(record)
     }
 
-    /// The keys that start with `prefix` and are above `start_after`: at most `limit` of them and, but for the first
-    /// one, at most `max_bytes` of keys and values.
-    pub fn scan(&self, prefix: &[u8], start_after: Option<&[u8]>, limit: usize, max_bytes: usize) -> ScanPage {
+    /// The keys that start with `prefix`, are above `start_after` and not above `up_to`: at most `limit` of them and, but
+    /// for the first one, at most `max_bytes` of keys and values.
+    pub fn scan(
+        &self,
+        prefix: &[u8],
+        start_after: Option<&[u8]>,
+        up_to: Option<&[u8]>,
+        limit: usize,
+        max_bytes: usize,
+    ) -> ScanPage {
         let start = match start_after {
             Some(key) if key >= prefix => Bound::Excluded(key),
             _ => Bound::Included(prefix),
@@ -147,7 +154,7 @@ impl Machine {
         let mut page_bytes = 0;
         for entry in self.entries.range::<[u8], _>((start, Bound::Unbounded)) {
             let key = entry.key();
-            if !key.starts_with(prefix) {
+            if !key.starts_with(prefix) || up_to.is_some_and(|last| key > last) {
                 break;
             }
             page_bytes += key.len() + entry.fields().1.len();
@@ -263,7 +270,7 @@ mod tests {
         }
         let keys = |page: &ScanPage| page.entries.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
         let scan = |after: Option<&[u8]>, limit, max_bytes| {
-            let page = machine.scan(b"b", after, limit, max_bytes);
+            let page = machine.scan(b"b", after, None, limit, max_bytes);
             (keys(&page), page.more)
         };
         let all = vec![Bytes::from("b1"), "b2".into(), "b3".into()];

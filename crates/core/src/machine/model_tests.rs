@@ -31,11 +31,19 @@ impl Model {
         }
     }
 
-    fn scan(&self, prefix: &[u8], start_after: Option<&[u8]>, limit: usize, max_bytes: usize) -> ScanPage {
+    fn scan(
+        &self,
+        prefix: &[u8],
+        start_after: Option<&[u8]>,
+        up_to: Option<&[u8]>,
+        limit: usize,
+        max_bytes: usize,
+    ) -> ScanPage {
         let matching: Vec<_> = self
             .records
             .iter()
             .filter(|(key, _)| key.starts_with(prefix) && start_after.is_none_or(|after| key[..] > *after))
+            .filter(|(key, _)| up_to.is_none_or(|last| key[..] <= *last))
             .map(|(key, record)| (key.clone(), record.clone()))
             .collect();
         let mut bytes = 0;
@@ -52,7 +60,7 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Step {
     Apply(Command),
-    Scan { prefix: Bytes, start_after: Option<Bytes>, limit: usize, max_bytes: usize },
+    Scan { prefix: Bytes, start_after: Option<Bytes>, up_to: Option<Bytes>, limit: usize, max_bytes: usize },
     BeginCut,
     NextChunk(usize),
     AbandonCut,
@@ -71,12 +79,13 @@ fn value() -> impl Strategy<Value = Bytes> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let scan = (prop::collection::vec(b'a'..=b'e', 0..2), prop::option::of(key()), 0..6usize, 0..300usize);
+    let bound = || prop::option::of(key());
+    let scan = (prop::collection::vec(b'a'..=b'e', 0..2), bound(), bound(), 0..6usize, 0..300usize);
     prop_oneof![
         10 => (key(), value()).prop_map(|(key, value)| Step::Apply(Command::Put { key, value })),
         5 => key().prop_map(|key| Step::Apply(Command::Delete { key })),
-        2 => scan.prop_map(|(prefix, start_after, limit, max_bytes)| {
-            Step::Scan { prefix: prefix.into(), start_after, limit, max_bytes }
+        2 => scan.prop_map(|(prefix, start_after, up_to, limit, max_bytes)| {
+            Step::Scan { prefix: prefix.into(), start_after, up_to, limit, max_bytes }
         }),
         2 => Just(Step::BeginCut),
         4 => (0..200usize).prop_map(Step::NextChunk),
@@ -100,7 +109,7 @@ impl Expected {
 }
 
 fn check_equal(machine: &Machine, model: &Model) {
-    let everything = machine.scan(b"", None, usize::MAX, usize::MAX);
+    let everything = machine.scan(b"", None, None, usize::MAX, usize::MAX);
     assert!(!everything.more);
     assert_eq!(everything.entries.into_iter().collect::<BTreeMap<_, _>>(), model.records);
     assert_eq!(machine.len(), model.records.len());
@@ -124,9 +133,9 @@ proptest! {
                     let key = command.key();
                     prop_assert_eq!(machine.get(key), model.records.get(key).cloned());
                 }
-                Step::Scan { prefix, start_after, limit, max_bytes } => prop_assert_eq!(
-                    machine.scan(&prefix, start_after.as_deref(), limit, max_bytes),
-                    model.scan(&prefix, start_after.as_deref(), limit, max_bytes)
+                Step::Scan { prefix, start_after, up_to, limit, max_bytes } => prop_assert_eq!(
+                    machine.scan(&prefix, start_after.as_deref(), up_to.as_deref(), limit, max_bytes),
+                    model.scan(&prefix, start_after.as_deref(), up_to.as_deref(), limit, max_bytes)
                 ),
                 Step::BeginCut if cut.is_none() => {
                     let meta = machine.begin_cut();

@@ -83,10 +83,12 @@ pub enum Query {
     Get {
         key: Bytes,
     },
-    /// Entries whose keys begin with `prefix`, in order, after `start_after` if given, `limit` at the most.
+    /// Entries whose keys begin with `prefix`, in order, after `start_after` and up to `up_to` (included) where these are
+    /// given, `limit` at the most.
     Scan {
         prefix: Bytes,
         start_after: Option<Bytes>,
+        up_to: Option<Bytes>,
         limit: usize,
     },
 }
@@ -103,6 +105,9 @@ pub enum QueryReply {
 pub enum Reply {
     Applied(Applied),
     Query(QueryReply),
+    /// Instead of the entries of a scan, since a worker has other things to do than collecting them: from now on
+    /// [`ShardView::read_confirmed`] answers it linearizably, at the replica that was there before the question.
+    Confirmed,
     System(SystemReply),
 }
 
@@ -134,9 +139,10 @@ impl Query {
     pub fn answer(&self, machine: &Machine) -> QueryReply {
         match self {
             Query::Get { key } => QueryReply::Get(machine.get(key)),
-            Query::Scan { prefix, start_after, limit } => {
+            Query::Scan { prefix, start_after, up_to, limit } => {
                 let limit = (*limit).min(MAX_SCAN_ENTRIES);
-                QueryReply::Scan(machine.scan(prefix, start_after.as_deref(), limit, MAX_SCAN_BYTES))
+                let (start_after, up_to) = (start_after.as_deref(), up_to.as_deref());
+                QueryReply::Scan(machine.scan(prefix, start_after, up_to, limit, MAX_SCAN_BYTES))
             }
         }
     }

@@ -15,10 +15,17 @@ impl<T> Replica<T> {
     pub fn read(&mut self, now: Moment, query: Query, ticket: T, out: &mut Effects<T>) {
         if !self.is_leader() {
             out.replies.push((ticket, Err(Failure::NotLeader(self.leader()))));
-        } else if let Some(reply) = self.view.read_leased(|| now, &query) {
-            out.replies.push((ticket, Ok(Reply::Query(reply))));
+        } else if let Some(reply) = self.read_under_lease(now, &query) {
+            out.replies.push((ticket, Ok(reply)));
         } else if let Err((_, ticket)) = self.reads.push((query, ticket)) {
             out.replies.push((ticket, Err(Failure::Overloaded)));
+        }
+    }
+
+    fn read_under_lease(&self, now: Moment, query: &Query) -> Option<Reply> {
+        match query {
+            Query::Get { .. } => self.view.read_leased(|| now, query).map(Reply::Query),
+            Query::Scan { .. } => self.view.is_leased(now).then_some(Reply::Confirmed),
         }
     }
 
@@ -116,8 +123,11 @@ impl<T> Replica<T> {
         let ready = self.reads.ready(self.applied);
         if !ready.is_empty() {
             let machine = self.view.machine();
-            let answers = ready.into_iter().map(|(query, ticket)| (ticket, Ok(Reply::Query(query.answer(&machine)))));
-            out.replies.extend(answers);
+            let answer = |query: Query| match query {
+                Query::Get { .. } => Reply::Query(query.answer(&machine)),
+                Query::Scan { .. } => Reply::Confirmed,
+            };
+            out.replies.extend(ready.into_iter().map(|(query, ticket)| (ticket, Ok(answer(query)))));
         }
     }
 

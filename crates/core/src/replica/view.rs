@@ -57,6 +57,18 @@ impl ShardView {
         (is_leased && !self.is_closed()).then(|| query.answer(&machine))
     }
 
+    /// Whether reads may be answered here at this moment.
+    pub fn is_leased(&self, now: Moment) -> bool {
+        now.0 < self.lease_until.load(Ordering::Acquire) && !self.is_closed()
+    }
+
+    /// Answers a query for which the worker has [confirmed](super::Reply::Confirmed) that this map holds all that had
+    /// been acknowledged when it came: the map only advances. Nothing where the replica has ended meanwhile.
+    pub fn read_confirmed(&self, query: &Query) -> Option<QueryReply> {
+        let machine = self.machine.read();
+        (!self.is_closed()).then(|| query.answer(&machine))
+    }
+
     /// Answers `query` from a state that was the latest at most `bound` ago, or nothing where that can't be told.
     pub fn read_stale(&self, clock: impl FnOnce() -> Moment, bound: Duration, query: &Query) -> Option<QueryReply> {
         let machine = self.machine.read();

@@ -54,6 +54,8 @@ impl Disk for TestDisk {
         })
     }
 
+    fn close(&self, _: &str) {}
+
     fn size(&self, name: &str) -> io::Result<Option<u64>> {
         Ok(self.with(|files| files.get(name).map(|file| file.len() as u64)))
     }

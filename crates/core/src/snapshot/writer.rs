@@ -64,6 +64,7 @@ impl<D: Disk + ?Sized> SnapshotWriter<D> {
         let temporary = temporary_name(&self.name);
         self.disk.sync(&temporary)?;
         self.disk.rename(&temporary, &self.name)?;
+        self.disk.close(&self.name);
         Ok(self.offset)
     }
 

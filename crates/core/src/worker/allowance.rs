@@ -4,8 +4,11 @@
 //! come fast, or where a follower asks for one snapshot after the other, snapshots would take the disk from the log. So
 //! they may write a multiple of what the log writes, and a little beside that. A snapshot may begin while some allowance is
 //! left, and may use more: then the next one waits for as long as that takes to earn.
+//!
+//! After one that could not be written none begins for a while, whichever shard's it would be: it is the disk that has no
+//! space, or the process that may open no more files. The while doubles with each further failure.
 
-use crate::limits::{SNAPSHOT_BURST_BYTES, SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_BYTES_PER_SECOND, TICK};
+use crate::limits::*;
 
 pub struct SnapshotAllowance {
     /// Negative after a snapshot of more than was left.
@@ -13,6 +16,10 @@ pub struct SnapshotAllowance {
     /// What comes with each tick, and the most that is saved up.
     per_tick: i64,
     most: i64,
+    /// Since the last one that could be written.
+    failures: u32,
+    /// Until the next attempt after a failure.
+    ticks_to_wait: u32,
 }
 
 impl SnapshotAllowance {
@@ -20,21 +27,32 @@ impl SnapshotAllowance {
     pub fn new(workers: usize) -> SnapshotAllowance {
         let per_tick = SNAPSHOT_BYTES_PER_SECOND as i64 * TICK.as_millis() as i64 / 1000 / workers as i64;
         let most = SNAPSHOT_BURST_BYTES as i64 / workers as i64;
-        SnapshotAllowance { bytes: most, per_tick, most }
+        SnapshotAllowance { bytes: most, per_tick, most, failures: 0, ticks_to_wait: 0 }
     }
 
     pub fn is_left(&self) -> bool {
-        self.bytes > 0
+        self.bytes > 0 && self.ticks_to_wait == 0
     }
 
     /// A tick has passed.
     pub fn tick(&mut self) {
         self.bytes = (self.bytes + self.per_tick).min(self.most);
+        self.ticks_to_wait = self.ticks_to_wait.saturating_sub(1);
     }
 
     /// Entries of so many bytes go to the log.
     pub fn earn(&mut self, entry_bytes: usize) {
         self.bytes = (self.bytes + (SNAPSHOT_BYTES_PER_LOG_BYTE * entry_bytes) as i64).min(self.most);
+    }
+
+    /// A snapshot has been written, or could not be.
+    pub fn ended(&mut self, written: bool) {
+        if written {
+            self.failures = 0;
+        } else {
+            self.ticks_to_wait = SNAPSHOT_RETRY_TICKS << self.failures.min(SNAPSHOT_RETRY_DOUBLINGS);
+            self.failures += 1;
+        }
     }
 
     /// A snapshot of so many bytes begins.
@@ -62,5 +80,24 @@ mod tests {
         allowance.spend(64 << 20);
         allowance.earn(16 << 20);
         assert!(allowance.is_left(), "or 16 MiB of entries");
+    }
+
+    #[test]
+    fn after_failures_the_disk_is_left_alone_for_longer_and_longer() {
+        let mut allowance = SnapshotAllowance::new(1);
+        let mut ticks_until_next = |written| {
+            allowance.ended(written);
+            (0..)
+                .find(|_| {
+                    allowance.is_left() || {
+                        allowance.tick();
+                        false
+                    }
+                })
+                .expect("it ends")
+        };
+        let waited: Vec<u32> = (0..7).map(|_| ticks_until_next(false)).collect();
+        assert_eq!(waited, [20, 40, 80, 160, 320, 320, 320]);
+        assert_eq!((ticks_until_next(true), ticks_until_next(false)), (0, 20));
     }
 }

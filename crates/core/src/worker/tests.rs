@@ -461,6 +461,24 @@ fn a_read_before_the_first_commit_of_the_term_is_answered_later() {
 }
 
 #[test]
+fn a_scan_is_confirmed_by_the_worker_and_read_from_the_view() {
+    let (mut group, leader) = Group::with_leader();
+    let view = group.replica(leader).view().clone();
+    let scan = Query::Scan { prefix: Bytes::new(), start_after: None, up_to: None, limit: 9 };
+    group.put(leader, 1);
+    group.request(leader, Request::Read(scan.clone()), 2);
+    // Without a lease a quorum confirms it, and it waits for what is under way.
+    view.publish_lease(Moment::default());
+    group.request(leader, Request::Read(scan.clone()), 3);
+    group.run();
+    assert_eq!([&group.answers[&2], &group.answers[&3]], [&Ok(Reply::Confirmed); 2]);
+    let Some(QueryReply::Scan(page)) = view.read_confirmed(&scan) else { panic!("the replica runs") };
+    assert_eq!(page.entries.len(), 1);
+    view.close();
+    assert_eq!(view.read_confirmed(&scan), None, "another replica may have taken its place");
+}
+
+#[test]
 fn a_stale_read_is_as_new_as_its_bound_says_or_refused() {
     let (mut group, leader) = Group::with_leader();
     let follower = group.others(leader)[0];

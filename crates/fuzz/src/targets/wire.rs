@@ -21,7 +21,7 @@ use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::{Failure, Query, QueryReply, Reply, Write};
 use ringfort_core::worker::Request;
 use ringfort_node::{convert, requests};
-use ringfort_proto::v1::{self, forward::Op, forward_reply};
+use ringfort_proto::v1::{self, forward::Op};
 use std::fmt::Debug;
 
 /// Elements with no content: their tag and their length, which is 0. The numbers of a configuration take a byte each.
@@ -52,8 +52,14 @@ fn check_batch(data: &[u8]) {
         check_limits(&request);
         assert_eq!(requests::from_wire(requests::to_wire(request.clone())), Ok(request));
     }
-    for answer in batch.replies.into_iter().filter_map(|reply| reply.result.map(requests::answer_from_wire)) {
-        check_answer(answer);
+}
+
+/// What a node takes from answers survives the way to another node.
+fn check_answers(data: &[u8]) {
+    let Some(answers) = check_message::<v1::PeerAnswers>(data) else { return };
+    for answer in answers.replies.into_iter().filter_map(|reply| reply.result.map(requests::answer_from_wire)) {
+        let again = requests::answer_from_wire(requests::answer_to_wire(answer.clone()));
+        assert_eq!(again, answer, "an answer survives the way to another node");
     }
 }
 
@@ -70,16 +76,10 @@ fn check_limits(request: &Request) {
     }
 }
 
-fn check_answer(answer: Result<Reply, Failure>) {
-    let again = requests::answer_from_wire(requests::answer_to_wire(answer.clone()));
-    assert_eq!(again, answer, "an answer survives the way to another node");
-}
-
 /// A batch of what a node has to say, with what it is made of.
 fn check_written(source: &mut Source) -> v1::PeerBatch {
     let raft = source.list(raft_message);
     let requests = source.list(request);
-    let answers = source.list(answer);
     let batch = v1::PeerBatch {
         from_node: source.number(),
         to_node: source.number(),
@@ -87,7 +87,6 @@ fn check_written(source: &mut Source) -> v1::PeerBatch {
         raft: raft.iter().cloned().map(convert::to_wire).collect(),
         control: vec![encoding::<control::Messages>(&source.bytes())],
         forwards: requests.iter().cloned().map(|request| forward(source, requests::to_wire(request))).collect(),
-        replies: answers.iter().cloned().map(|answer| reply(source, requests::answer_to_wire(answer))).collect(),
         gossip: vec![encoding::<gossip::Messages>(&source.bytes())],
     };
     let received = check_message::<v1::PeerBatch>(&batch.encode_to_vec()).expect("what was encoded decodes");
@@ -95,6 +94,16 @@ fn check_written(source: &mut Source) -> v1::PeerBatch {
     assert!(received.raft.into_iter().map(convert::from_wire).eq(raft.into_iter().map(Some)));
     let asked = received.forwards.into_iter().map(|forward| requests::from_wire(forward.op.expect("it has one")));
     assert!(asked.eq(requests.into_iter().map(Ok)));
+    batch
+}
+
+/// Answers that a node gives, with what they are made of.
+fn check_written_answers(source: &mut Source) -> v1::PeerAnswers {
+    let answers = source.list(answer);
+    let reply = |answer| v1::ForwardReply { id: source.number(), result: Some(requests::answer_to_wire(answer)) };
+    let batch = v1::PeerAnswers { replies: answers.iter().cloned().map(reply).collect() };
+    let received = check_message::<v1::PeerAnswers>(&batch.encode_to_vec()).expect("what was encoded decodes");
+    assert_eq!(received, batch);
     let told = received.replies.into_iter().map(|reply| reply.result.expect("it has one"));
     assert!(told.map(requests::answer_from_wire).eq(answers));
     batch
@@ -102,10 +111,6 @@ fn check_written(source: &mut Source) -> v1::PeerBatch {
 
 fn forward(source: &mut Source, op: Op) -> v1::Forward {
     v1::Forward { id: source.number(), shard: source.number_u32(), deadline_ms: source.number_u32(), op: Some(op) }
-}
-
-fn reply(source: &mut Source, result: forward_reply::Result) -> v1::ForwardReply {
-    v1::ForwardReply { id: source.number(), result: Some(result) }
 }
 
 /// A message of a kind that travels.
@@ -172,6 +177,7 @@ fn request(source: &mut Source) -> Request {
         _ => Request::Read(Query::Scan {
             prefix: source.bytes(),
             start_after: source.option(key),
+            up_to: source.option(key),
             limit: 1 + source.below(MAX_SCAN_ENTRIES),
         }),
     }
@@ -212,12 +218,18 @@ fn record(source: &mut Source) -> Record {
 
 pub fn body(data: &[u8]) {
     let Some((&kind, data)) = data.split_first() else { return };
-    match kind % 8 {
+    match kind % 9 {
         0 => {
             check_batch(data);
             let mut damaged = check_written(&mut Source::new(data)).encode_to_vec();
             Source::end_of(data).damage(&mut damaged);
             check_batch(&damaged);
+        }
+        8 => {
+            check_answers(data);
+            let mut damaged = check_written_answers(&mut Source::new(data)).encode_to_vec();
+            Source::end_of(data).damage(&mut damaged);
+            check_answers(&damaged);
         }
         1 => drop(check_message::<v1::SnapshotChunk>(data)),
         2 => drop(check_message::<v1::ScanRequest>(data).map(requests::scan)),

@@ -74,12 +74,14 @@ impl Cluster for ClusterService {
         }))
     }
 
-    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        Ok(Response::new(status::gather(&self.shell).await?))
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let _turn = self.shell.operator_calls.looks.take(timeout::deadline(request.metadata())).await?;
+        Ok(Response::new(Arc::unwrap_or_clone(status::gather(&self.shell).await?)))
     }
 
-    async fn node_status(&self, _: Request<NodeStatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        Ok(Response::new(status::own(&self.shell).await?))
+    async fn node_status(&self, request: Request<NodeStatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let _turn = self.shell.operator_calls.looks_of_nodes.take(timeout::deadline(request.metadata())).await?;
+        Ok(Response::new(Arc::unwrap_or_clone(status::own(&self.shell).await?)))
     }
 
     async fn gossip(&self, _: Request<GossipRequest>) -> Result<Response<GossipResponse>, Status> {
@@ -87,21 +89,22 @@ impl Cluster for ClusterService {
     }
 
     async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
+        let _turn = self.shell.operator_calls.looks.take(timeout::deadline(request.metadata())).await?;
         operate::plan(&self.shell, request.into_inner()).await.map(Response::new)
     }
 
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<OperationResponse>, Status> {
-        let operator = self.operator(&request)?;
+        let operator = self.operator(&request).await?;
         operator.drain(request.into_inner()).await.map(Response::new)
     }
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<OperationResponse>, Status> {
-        let operator = self.operator(&request)?;
+        let operator = self.operator(&request).await?;
         operator.leave(request.into_inner()).await.map(Response::new)
     }
 
     async fn pause(&self, request: Request<PauseRequest>) -> Result<Response<OperationResponse>, Status> {
-        let operator = self.operator(&request)?;
+        let operator = self.operator(&request).await?;
         operator.pause(request.into_inner()).await.map(Response::new)
     }
 
@@ -109,7 +112,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<BalanceLeadersRequest>,
     ) -> Result<Response<OperationResponse>, Status> {
-        self.operator(&request)?.balance_leaders().await.map(Response::new)
+        self.operator(&request).await?.balance_leaders().await.map(Response::new)
     }
 }
 
@@ -133,10 +136,12 @@ impl ClusterService {
         Ok(())
     }
 
-    /// Whoever carries out what an operator asks, if that is meant for this cluster.
-    fn operator<R>(&self, request: &Request<R>) -> Result<operate::Operator<'_>, Status> {
+    /// Whoever carries out what an operator asks, if that is meant for this cluster, when it is its turn.
+    async fn operator<R>(&self, request: &Request<R>) -> Result<operate::Operator<'_>, Status> {
         metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
-        Ok(operate::Operator { shell: &self.shell, deadline: timeout::deadline(request.metadata()) })
+        let deadline = timeout::deadline(request.metadata());
+        let turn = self.shell.operator_calls.changes.take(deadline).await?;
+        Ok(operate::Operator { shell: &self.shell, deadline, _turn: turn })
     }
 }
 

@@ -4,6 +4,7 @@
 //! HTTP/2 (RFC 9113, section 3.4) would stay for as long as its sender likes; it is closed after [`PREFACE_TIMEOUT`].
 
 use crate::metrics::Connections;
+use crate::seldom::Seldom;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,9 +16,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// Connections at the same time to one port; further ones are closed at once.
-pub const MAX_CONNECTIONS: usize = 10_000;
-
 /// The bytes that every connection begins with.
 const PREFACE_BYTES: usize = 24;
 
@@ -27,35 +25,14 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause when the system has no more sockets to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// File descriptors that a node may need: connections of both ports, and what its files and peers take.
-const WANTED_FILES: u64 = 2 * MAX_CONNECTIONS as u64 + 4096;
-
-/// Asks the system for as many file descriptors as a node may need. Whatever it gives has to do.
-pub fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(WANTED_FILES, |maximum| maximum.min(WANTED_FILES));
-    if limit.current.is_some_and(|current| current < wanted) {
-        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            tracing::warn!("could not raise the limit on open files to {wanted}: {error}");
-        }
-    }
-}
-
-/// Accepts connections for as long as it is asked to.
+/// Accepts connections for as long as it is asked to: so many at the same time, further ones are closed at once.
 pub fn accepted(
-    listener: TcpListener,
-    counters: Connections,
-) -> impl futures_core::Stream<Item = io::Result<Connection>> {
-    accepted_up_to(listener, MAX_CONNECTIONS, counters)
-}
-
-fn accepted_up_to(
     listener: TcpListener,
     most: usize,
     counters: Connections,
 ) -> impl futures_core::Stream<Item = io::Result<Connection>> {
+    static REFUSED: Seldom = Seldom::new();
+    static FAILED: Seldom = Seldom::new();
     let places = Arc::new(Semaphore::new(most));
     let (connections_tx, connections_rx) = tokio::sync::mpsc::channel(1);
     tokio::spawn(async move {
@@ -75,11 +52,15 @@ fn accepted_up_to(
                     }
                     Err(_) => {
                         counters.refused.inc();
-                        tracing::warn!("closed a connection: there are {most} already");
+                        if let Some(left_out) = REFUSED.due() {
+                            tracing::warn!(left_out, "closed a connection: there are {most} already");
+                        }
                     }
                 },
                 Err(error) => {
-                    tracing::warn!("could not accept a connection: {error}");
+                    if let Some(left_out) = FAILED.due() {
+                        tracing::warn!(left_out, "could not accept a connection: {error}");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -177,7 +158,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let counters = Metrics::new().client_connections;
-        let mut accepted = std::pin::pin!(accepted_up_to(listener, 1, counters.clone()));
+        let mut accepted = std::pin::pin!(accepted(listener, 1, counters.clone()));
         let _first = TcpStream::connect(address).await.unwrap();
         let first = accepted.next().await.unwrap().unwrap();
         let mut second = TcpStream::connect(address).await.unwrap();
@@ -195,7 +176,7 @@ mod tests {
     async fn only_a_connection_that_has_begun_may_be_silent() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut accepted = std::pin::pin!(accepted(listener, Metrics::new().client_connections));
+        let mut accepted = std::pin::pin!(accepted(listener, 1, Metrics::new().client_connections));
         let mut connection = accepted.next().await.unwrap().unwrap();
         let mut preface = [0; PREFACE_BYTES];
         connection.waiting.as_mut().unwrap().1 = Box::pin(sleep(Duration::from_millis(20)));

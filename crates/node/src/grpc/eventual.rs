@@ -40,17 +40,20 @@ pub async fn get(shell: &Shell, get: GetRequest) -> Result<Response<GetResponse>
 }
 
 pub async fn scan(shell: &Shell, scan: ScanRequest) -> Result<Response<ScanResponse>, Status> {
-    let Query::Scan { prefix, start_after, limit } = requests::scan(scan).map_err(super::refusal)? else {
+    let Query::Scan { prefix, start_after, up_to, limit } = requests::scan(scan).map_err(super::refusal)? else {
         return Err(Status::internal("a scan was taken for something else"));
     };
     let page = ask(shell, |answer| GossipEvent::Scan { prefix, start_after, limit, answer }).await?;
-    let entries = page.entries.into_iter().map(|(key, found)| Entry {
+    let is_wanted = |key: &Bytes| up_to.as_ref().is_none_or(|last| key <= last);
+    let more = page.more && page.entries.last().is_none_or(|(key, _)| is_wanted(key));
+    let wanted = page.entries.into_iter().filter(|(key, _)| is_wanted(key));
+    let entries = wanted.map(|(key, found)| Entry {
         key,
         value: found.value,
         modify_revision: found.stamp.0,
         ..Entry::default()
     });
-    Ok(Response::new(ScanResponse { entries: entries.collect(), more: page.more }))
+    Ok(Response::new(ScanResponse { entries: entries.collect(), more }))
 }
 
 async fn write(shell: &Shell, key: Bytes, value: Option<Bytes>, deadline: Instant) -> Result<Written, Status> {

@@ -6,7 +6,6 @@ use crate::metrics::Operation;
 use crate::requests;
 use crate::scan;
 use crate::shell::Shell;
-use ringfort_core::limits::MAX_SCAN_BYTES;
 use ringfort_core::replica::{Query, QueryReply, Reply};
 use ringfort_core::types::{NodeId, ShardId};
 use ringfort_core::worker::Request as CoreRequest;
@@ -76,7 +75,8 @@ impl Kv for KvService {
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
         self.counted(Operation::Scan, async {
             let (deadline, scan) = self.open(request)?;
-            let _taken = self.shell.in_flight.take(MAX_SCAN_BYTES).ok_or_else(too_many)?;
+            let given = scan.prefix.len() + scan.start_after.len() + scan.up_to.len();
+            let _taken = self.shell.in_flight.take(given).ok_or_else(too_many)?;
             if is_eventual(scan.consistency())? {
                 return eventual::scan(&self.shell, scan).await;
             }

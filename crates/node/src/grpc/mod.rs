@@ -1,7 +1,7 @@
 //! The node's gRPC servers: one for clients and operators, one for the other nodes.
 
 mod cluster;
-pub mod connections;
+mod connections;
 mod eventual;
 pub mod gossip;
 mod kv;
@@ -55,11 +55,11 @@ const _: () = assert!(LARGEST_ENTRY_BYTES < MAX_REQUEST_BYTES);
 /// Serves clients until `stop` is done and what they asked is answered.
 pub async fn serve_clients(
     shell: Arc<Shell>,
-    listener: TcpListener,
+    (listener, most): (TcpListener, usize),
     health: HealthServer<impl Health>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let connections = connections::accepted(listener, shell.metrics.client_connections.clone());
+    let connections = connections::accepted(listener, most, shell.metrics.client_connections.clone());
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -97,8 +97,11 @@ pub async fn set_health(health: &HealthReporter, is_serving: bool) {
 }
 
 /// Serves the other nodes for as long as the process runs.
-pub async fn serve_peers(shell: Arc<Shell>, listener: TcpListener) -> Result<(), tonic::transport::Error> {
-    let connections = connections::accepted(listener, shell.metrics.peer_connections.clone());
+pub async fn serve_peers(
+    shell: Arc<Shell>,
+    (listener, most): (TcpListener, usize),
+) -> Result<(), tonic::transport::Error> {
+    let connections = connections::accepted(listener, most, shell.metrics.peer_connections.clone());
     let members = shell.routing.members();
     let clients = members.get(&shell.node).map_or("--port", |own| &own.grpc_address);
     let wrong_port = outcome::refused(format!("this is not a node's port for clients, which is {clients}"));
@@ -123,7 +126,9 @@ fn refusal(invalid: Invalid) -> Status {
 fn status_of(error: &ExecuteError) -> Status {
     match error {
         ExecuteError::NoLeader { .. } => outcome::unavailable(error.to_string(), None),
-        ExecuteError::Overloaded { .. } | ExecuteError::Full(_) => outcome::overloaded(error.to_string()),
+        ExecuteError::Overloaded { .. } | ExecuteError::TooManyScans | ExecuteError::Full(_) => {
+            outcome::overloaded(error.to_string())
+        }
         ExecuteError::Unknown { .. } => outcome::unknown(format!("{error}; a write may or may not be applied")),
     }
 }

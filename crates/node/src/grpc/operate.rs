@@ -15,6 +15,7 @@ use ringfort_proto::v1::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
 
@@ -52,6 +53,7 @@ pub async fn plan(shell: &Arc<Shell>, request: PlanRequest) -> Result<PlanRespon
 pub struct Operator<'a> {
     pub shell: &'a Arc<Shell>,
     pub deadline: Instant,
+    pub _turn: SemaphorePermit<'a>,
 }
 
 impl Operator<'_> {

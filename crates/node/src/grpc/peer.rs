@@ -3,12 +3,13 @@
 use crate::control_thread;
 use crate::gossip_thread;
 use crate::inbox::Incoming;
+use crate::peers::answers::{Answers, Outgoing};
 use crate::shell::Shell;
 use crate::strangers::Strangers;
 use crate::ticket::Ticket;
 use crate::{convert, requests, snapshot_transfer};
 use ringfort_core::control::codec;
-use ringfort_core::replica::{Query, Write};
+use ringfort_core::replica::{Failure, Query, Write};
 use ringfort_core::types::{NodeId, ShardId};
 use ringfort_core::worker::Request as CoreRequest;
 use ringfort_proto::metadata;
@@ -16,39 +17,57 @@ use ringfort_proto::v1::peer_server::Peer;
 use ringfort_proto::v1::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::time::timeout_at;
 use tonic::{Request, Response, Status, Streaming};
 
 pub struct PeerService {
+    receiver: Arc<Receiver>,
+}
+
+/// What all streams share.
+struct Receiver {
     shell: Arc<Shell>,
     strangers: Strangers,
 }
 
 #[tonic::async_trait]
 impl Peer for PeerService {
-    async fn raft(&self, request: Request<Streaming<PeerBatch>>) -> Result<Response<PeerAck>, Status> {
+    type RaftStream = Outgoing;
+
+    async fn raft(&self, request: Request<Streaming<PeerBatch>>) -> Result<Response<Outgoing>, Status> {
         let address = metadata::caller(request.metadata()).map(str::to_owned);
-        let mut batches = request.into_inner();
-        let mut known = None;
-        while let Some(batch) = batches.message().await? {
-            let from = self.check(&batch, address.as_deref())?;
-            if known.replace(from) != Some(from) {
-                self.shell.peers.seen(from);
-            }
-            self.take(from, batch);
-        }
-        Ok(Response::new(PeerAck {}))
+        let answers = Arc::new(Answers::default());
+        let (receiver, batches, outgoing) = (self.receiver.clone(), request.into_inner(), answers.clone().outgoing());
+        // A task of its own: a node that is slow to read its answers must not keep heartbeats from being taken.
+        tokio::spawn(async move { answers.end(receiver.receive(batches, address.as_deref(), &answers).await.err()) });
+        Ok(Response::new(outgoing))
     }
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotAck>, Status> {
-        let received = snapshot_transfer::receive(&self.shell, request.into_inner()).await;
-        self.shell.metrics.snapshots_received.count(received.as_ref().is_ok_and(|ack| ack.installed));
+        let received = snapshot_transfer::receive(&self.receiver.shell, request.into_inner()).await;
+        self.receiver.shell.metrics.snapshots_received.count(received.as_ref().is_ok_and(|ack| ack.installed));
         received.map(Response::new)
     }
 }
 
 impl PeerService {
     pub fn new(shell: Arc<Shell>) -> PeerService {
-        PeerService { shell, strangers: Strangers::default() }
+        PeerService { receiver: Arc::new(Receiver { shell, strangers: Strangers::default() }) }
+    }
+}
+
+impl Receiver {
+    /// Takes what a stream brings until it ends, or is not meant for this node.
+    async fn receive(&self, mut batches: Streaming<PeerBatch>, address: Option<&str>, answers: &Arc<Answers>) -> Result<(), Status> {
+        let mut known = None;
+        while let Some(batch) = batches.message().await? {
+            let from = self.check(&batch, address)?;
+            if known.replace(from) != Some(from) {
+                self.shell.peers.seen(from);
+            }
+            self.take(from, batch, answers);
+        }
+        Ok(())
     }
 
     /// The sender, if the batch is meant for this node.
@@ -63,7 +82,7 @@ impl PeerService {
         Ok(NodeId(batch.from_node))
     }
 
-    fn take(&self, from: NodeId, batch: PeerBatch) {
+    fn take(&self, from: NodeId, batch: PeerBatch, answers: &Arc<Answers>) {
         // A message whose replicas are on other nodes than its sender and this one is nobody's.
         let is_meant = |message: &ringfort_core::message::RaftMessage| {
             (message.from.node(), message.to.node()) == (from, self.shell.node) && self.shell.pressure.takes(message)
@@ -78,35 +97,41 @@ impl PeerService {
         for bytes in batch.gossip {
             gossip_thread::deliver(&self.shell, from, bytes);
         }
-        self.shell
-            .push_requests(batch.forwards.into_iter().filter_map(|forward| self.forwarded(from, forward)).collect());
-        if !batch.replies.is_empty() {
-            self.shell.peers.answered(from, batch.replies);
-        }
+        let forwarded = batch.forwards.into_iter().filter_map(|forward| self.forwarded(forward, answers));
+        self.shell.push_requests(forwarded.collect());
     }
 
     /// A request to be handed to a worker, unless it can be answered here.
-    fn forwarded(&self, from: NodeId, forward: Forward) -> Option<Incoming> {
+    fn forwarded(&self, forward: Forward, answers: &Arc<Answers>) -> Option<Incoming> {
         let Forward { id, shard, deadline_ms, op } = forward;
         let shard = ShardId(shard);
         let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
-        let ticket = Ticket::Peer { node: from, id, deadline };
+        let ticket = Ticket::Peer { answers: answers.clone(), id, deadline };
         match op.map(requests::from_wire) {
             Some(Ok(request)) if self.is_of(shard, &request) => match self.shell.read_here(shard, &request) {
+                None if matches!(request, CoreRequest::Read(Query::Scan { .. })) => {
+                    // Collecting a page is not a worker's business.
+                    let shell = self.shell.clone();
+                    tokio::spawn(async move {
+                        let answer = timeout_at(deadline.into(), shell.ask_worker(shard, request)).await;
+                        ticket.answer(answer.unwrap_or(Err(Failure::Unknown)));
+                    });
+                    None
+                }
                 None => match self.shell.pressure.refusal(&request) {
                     None => Some(Incoming { shard, request, ticket }),
                     Some(failure) => {
-                        ticket.answer(&self.shell, Err(failure));
+                        ticket.answer(Err(failure));
                         None
                     }
                 },
                 Some(reply) => {
-                    ticket.answer(&self.shell, Ok(reply));
+                    ticket.answer(Ok(reply));
                     None
                 }
             },
             _ => {
-                self.shell.peers.refuse(from, id);
+                answers.refuse(id);
                 None
             }
         }

@@ -1,9 +1,9 @@
 //! How the cluster fares: each node tells what it knows by itself, and whoever is asked puts it together.
 
 use super::gossip;
+use crate::board::Board;
 use crate::clock;
 use crate::control_thread::{ControlEvent, Knowledge};
-use crate::inbox::Event;
 use crate::shell::Shell;
 use ringfort_core::replica::ReplicaStatus as CoreStatus;
 use ringfort_core::system::{Standing, Topology};
@@ -29,7 +29,16 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_STATUS_BYTES: usize = 16 << 20;
 
 /// What this node knows by itself.
-pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
+pub async fn own(shell: &Shell) -> Result<Arc<StatusResponse>, Status> {
+    shell.operator_calls.own.get(async { look(shell).await.map(Arc::new) }).await
+}
+
+/// What all nodes know that can be reached in time.
+pub async fn gather(shell: &Arc<Shell>) -> Result<Arc<StatusResponse>, Status> {
+    shell.operator_calls.gathered.get(async { ask_all(shell).await.map(Arc::new) }).await
+}
+
+async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
     let topology = shell.routing.topology();
     let Knowledge { lost, progress, .. } = knowledge(shell).await?;
     let mut replicas = replicas(shell).await?;
@@ -87,8 +96,7 @@ pub async fn own(shell: &Shell) -> Result<StatusResponse, Status> {
     })
 }
 
-/// What all nodes know that can be reached in time.
-pub async fn gather(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
+async fn ask_all(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
     let (topology, members) = (shell.routing.topology(), shell.routing.members());
     let told = gossip::knowledge(shell).await?;
     let gossip = told.status;
@@ -97,7 +105,7 @@ pub async fn gather(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
         let address = member.grpc_address.clone();
         asked.spawn(async move { (node, timeout(NODE_TIMEOUT, ask(address)).await.ok().flatten()) });
     }
-    let mut parts = BTreeMap::from([(shell.node, own(shell).await?)]);
+    let mut parts = BTreeMap::from([(shell.node, Arc::unwrap_or_clone(own(shell).await?))]);
     for (node, part) in asked.join_all().await {
         // Another node may have the address by now, of this cluster or another one.
         let is_meant = |part: &StatusResponse| {
@@ -162,11 +170,14 @@ async fn ask(address: String) -> Option<StatusResponse> {
 
 /// How the replicas on this node stand.
 pub async fn replicas(shell: &Shell) -> Result<Vec<CoreStatus>, Status> {
+    // All at once: each shows at its next tick, and these are at the same time.
+    let asked: Vec<_> = shell.boards.iter().map(Board::ask).collect();
     let mut replicas = Vec::new();
-    for worker in &shell.workers {
-        let (asked, answer) = oneshot::channel();
-        worker.push_event(Event::Status(asked));
-        replicas.extend(answer.await.map_err(|_| stopping())?);
+    for shown in asked {
+        let shown = shown.await.ok_or_else(|| {
+            outcome::unavailable("a thread of this node does not say how its replicas stand: ask again", None)
+        })?;
+        replicas.extend(shown.iter().cloned());
     }
     Ok(replicas)
 }

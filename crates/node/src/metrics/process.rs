@@ -1,6 +1,7 @@
 //! What the system says of the process, under the names that Prometheus's own clients use.
 
 use prometheus::{Gauge, IntGauge, Registry};
+use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Process {
     resident_bytes: IntGauge,
     open_files: IntGauge,
+    most_files: IntGauge,
     cpu_seconds: CpuSeconds,
 }
 
@@ -30,6 +32,7 @@ impl Process {
         Process {
             resident_bytes: gauge("process_resident_memory_bytes", "Resident memory."),
             open_files: gauge("process_open_fds", "Open file descriptors."),
+            most_files: gauge("process_max_fds", "The most file descriptors that the process may have open."),
             cpu_seconds,
         }
     }
@@ -41,6 +44,9 @@ impl Process {
         }
         if let Ok(files) = fs::read_dir("/proc/self/fd") {
             self.open_files.set(files.count() as i64);
+        }
+        if let Some(limit) = getrlimit(Resource::Nofile).current {
+            self.most_files.set(i64::try_from(limit).unwrap_or(i64::MAX));
         }
         let time = clock_gettime(ClockId::ProcessCPUTime);
         let seconds = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;

@@ -1,47 +1,34 @@
 //! One stream to another node: what waits to be sent, and who waits for answers to what was forwarded on it.
 //!
-//! Everything that gathers while the stream is busy travels in one message, up to [`BATCH_BYTES`]: HTTP/2's flow control
-//! decides when the next one is asked for. While the node can't be reached nothing is queued, since all of it would be
-//! stale when the connection is back: Raft's and the controllers' messages are dropped, requests are given back at
-//! once as never sent.
+//! While the node can't be reached nothing is queued, since all of it would be stale when the connection is back: Raft's
+//! and the controllers' messages are dropped, requests are given back at once as never sent.
 
 use super::Forwarded;
+use super::batches::{Batches, ITEM_BYTES};
+use crate::requests;
 use bytes::Bytes;
 use futures_core::Stream;
 use parking_lot::Mutex;
 use ringfort_core::replica::Failure;
 use ringfort_core::types::{ClusterId, NodeId};
-use ringfort_proto::v1::{self, PeerBatch};
-use std::collections::{HashMap, VecDeque};
+use ringfort_proto::v1::{self, PeerAnswers, PeerBatch};
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::sync::oneshot;
 
-/// A message to a peer is closed at this size; it exceeds it by one item at the most.
-const BATCH_BYTES: usize = 1 << 20;
-
-/// Bytes that may wait for a peer. Beyond, Raft's messages are dropped and requests refused as overload.
-const MAX_WAITING_BYTES: usize = 32 << 20;
-
 /// Forwarded requests that may wait for their answers; more are refused as overload.
 const MAX_FORWARDED: usize = 65_536;
 
-/// What each item costs beside its payload.
-const ITEM_BYTES: usize = 64;
-
-/// - `waiting` is empty while `accepts` is false.
+/// - `batches` is empty while `accepts` is false.
 /// - `forwarded` holds every request that was queued since the stream was opened and is not answered.
 struct State {
-    waiting: VecDeque<PeerBatch>,
-    /// Bytes in all batches, and in the last one.
-    waiting_bytes: usize,
-    last_bytes: usize,
+    batches: Batches<PeerBatch>,
     forwarded: HashMap<u64, oneshot::Sender<Forwarded>>,
     accepts: bool,
     /// Numbers the streams: one that was given up gets nothing more.
     stream: u64,
-    waker: Option<Waker>,
 }
 
 pub struct Lane {
@@ -54,15 +41,7 @@ pub struct Lane {
 impl Lane {
     /// A lane whose first stream is about to be opened.
     pub fn new(cluster: ClusterId, from: NodeId, to: NodeId) -> Lane {
-        let state = State {
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            last_bytes: 0,
-            forwarded: HashMap::new(),
-            accepts: true,
-            stream: 0,
-            waker: None,
-        };
+        let state = State { batches: Batches::default(), forwarded: HashMap::new(), accepts: true, stream: 0 };
         Lane { from, to, cluster, state: Mutex::new(state) }
     }
 
@@ -71,7 +50,7 @@ impl Lane {
             for message in messages {
                 let bytes: usize = message.entries.iter().map(|entry| ITEM_BYTES + entry.data.len()).sum();
                 if state.has_room() {
-                    self.last(state, ITEM_BYTES + bytes).raft.push(message);
+                    self.last(state, bytes).raft.push(message);
                 }
             }
         });
@@ -80,7 +59,7 @@ impl Lane {
     pub fn send_control(&self, message: Bytes) {
         self.with(|state| {
             if state.has_room() {
-                self.last(state, ITEM_BYTES + message.len()).control.push(message);
+                self.last(state, message.len()).control.push(message);
             }
         });
     }
@@ -88,7 +67,7 @@ impl Lane {
     pub fn send_gossip(&self, message: Bytes) {
         self.with(|state| {
             if state.has_room() {
-                self.last(state, ITEM_BYTES + message.len()).gossip.push(message);
+                self.last(state, message.len()).gossip.push(message);
             }
         });
     }
@@ -102,34 +81,20 @@ impl Lane {
                 let _ = answered.send(Forwarded::Answer(Err(Failure::Overloaded)));
             } else {
                 state.forwarded.insert(forward.id, answered);
-                self.last(state, ITEM_BYTES + bytes).forwards.push(forward);
+                self.last(state, bytes).forwards.push(forward);
             }
         });
     }
 
-    /// Queues the answer to a request of the peer. Small ones always find room: there are no more than the peer has
-    /// requests waiting. A large one that does not is a read, which the peer repeats.
-    pub fn reply(&self, mut reply: v1::ForwardReply, bytes: usize) {
-        self.with(|state| {
-            if !state.accepts {
-                return; // Whoever asked has been told that the stream broke.
+    /// The peer has answered requests that were forwarded on this lane's stream.
+    pub fn answered(&self, answers: PeerAnswers) {
+        for reply in answers.replies {
+            let waiting = self.state.lock().forwarded.remove(&reply.id);
+            // Without one, whoever waited has given up.
+            if let Some(waiting) = waiting {
+                let answer = reply.result.map_or(Err(Failure::Unknown), requests::answer_from_wire);
+                let _ = waiting.send(Forwarded::Answer(answer));
             }
-            let fits = bytes < ITEM_BYTES || state.has_room();
-            if !fits {
-                let kind = v1::FailureKind::Overloaded.into();
-                let failure = v1::Failure { kind, ..Default::default() };
-                reply.result = Some(v1::forward_reply::Result::Failure(failure));
-            }
-            self.last(state, ITEM_BYTES + if fits { bytes } else { 0 }).replies.push(reply);
-        });
-    }
-
-    /// The answer to a forwarded request has come.
-    pub fn answered(&self, id: u64, answer: Forwarded) {
-        let waiting = self.state.lock().forwarded.remove(&id);
-        // Without one, whoever waited has given up.
-        if let Some(waiting) = waiting {
-            let _ = waiting.send(answer);
         }
     }
 
@@ -151,12 +116,10 @@ impl Lane {
         let mut state = self.state.lock();
         state.stream += 1;
         state.accepts = false;
-        (state.waiting_bytes, state.last_bytes) = (0, 0);
-        let unsent = std::mem::take(&mut state.waiting);
+        let (unsent, waker) = state.batches.end();
         let mut forwarded = std::mem::take(&mut state.forwarded);
-        let waker = state.waker.take();
         drop(state);
-        for forward in unsent.iter().flat_map(|batch| &batch.forwards) {
+        for forward in unsent.flat_map(|batch| batch.forwards) {
             if let Some(waiting) = forwarded.remove(&forward.id) {
                 let _ = waiting.send(Forwarded::NotSent);
             }
@@ -170,27 +133,21 @@ impl Lane {
     fn with(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         change(&mut state);
-        let waker = if state.waiting.is_empty() { None } else { state.waker.take() };
+        let waker = state.batches.take_waker();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
     }
 
     /// The batch that an item of this size goes to.
     fn last<'a>(&self, state: &'a mut State, bytes: usize) -> &'a mut PeerBatch {
-        if state.waiting.is_empty() || state.last_bytes >= BATCH_BYTES {
-            let (from_node, to_node, cluster_id) = (self.from.0, self.to.0, self.cluster.0);
-            state.waiting.push_back(PeerBatch { from_node, to_node, cluster_id, ..PeerBatch::default() });
-            state.last_bytes = 0;
-        }
-        state.last_bytes += bytes;
-        state.waiting_bytes += bytes;
-        state.waiting.back_mut().expect("a batch has been added")
+        let (from_node, to_node, cluster_id) = (self.from.0, self.to.0, self.cluster.0);
+        state.batches.last(bytes, || PeerBatch { from_node, to_node, cluster_id, ..PeerBatch::default() })
     }
 }
 
 impl State {
     fn has_room(&self) -> bool {
-        self.accepts && self.waiting_bytes < MAX_WAITING_BYTES
+        self.accepts && self.batches.has_room()
     }
 }
 
@@ -208,26 +165,14 @@ impl Stream for Outgoing {
         if state.stream != self.stream {
             return Poll::Ready(None);
         }
-        match state.waiting.pop_front() {
-            Some(batch) => {
-                if state.waiting.is_empty() {
-                    (state.waiting_bytes, state.last_bytes) = (0, 0);
-                } else {
-                    state.waiting_bytes = state.waiting_bytes.saturating_sub(BATCH_BYTES);
-                }
-                Poll::Ready(Some(batch))
-            }
-            None => {
-                state.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
-        }
+        state.batches.poll(context).map(Some)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peers::batches::{BATCH_BYTES, MAX_WAITING_BYTES};
 
     fn lane() -> Arc<Lane> {
         Arc::new(Lane::new(ClusterId(7), NodeId(1), NodeId(2)))

@@ -10,6 +10,7 @@ use ringfort_proto::v1::peer_client::PeerClient;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 /// The pause after a failure. It doubles up to [`LONGEST_PAUSE`].
@@ -86,25 +87,16 @@ async fn keep_connected(
     loop {
         let target = address.borrow_and_update().clone();
         let started = Instant::now();
-        let error: tonic::Status = match connect(&target).await {
+        let error: Status = match connect(&target).await {
             Ok(channel) => {
                 tracing::debug!(%node, target, "connected");
-                let mut client = PeerClient::new(channel).max_encoding_message_size(MAX_PEER_MESSAGE_BYTES);
-                let mut stream = tonic::Request::new(lane.open());
-                if let Some(shell) = shell.upgrade()
-                    && let Some(own) = shell.routing.members().get(&shell.node)
-                {
-                    metadata::set_caller(stream.metadata_mut(), &own.grpc_address);
-                }
+                let own = shell.upgrade().and_then(|shell| own_address(&shell));
                 tokio::select! {
-                    ended = client.raft(stream) => match ended {
-                        Ok(_) => tonic::Status::unavailable("the node ended the stream"),
-                        Err(status) => status,
-                    },
-                    _ = address.changed() => tonic::Status::unavailable("the node has another address"),
+                    ended = stream(&lane, channel, own) => ended,
+                    _ = address.changed() => Status::unavailable("the node has another address"),
                 }
             }
-            Err(error) => tonic::Status::from_error(Box::new(error)),
+            Err(error) => Status::from_error(Box::new(error)),
         };
         lane.close();
         let Some(shell) = shell.upgrade() else { return };
@@ -121,6 +113,33 @@ async fn keep_connected(
             _ = tokio::time::sleep(pause) => {}
             _ = hurry.notified() => said.clear(),
             changed = address.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Where clients reach this node.
+fn own_address(shell: &Shell) -> Option<String> {
+    Some(shell.routing.members().get(&shell.node)?.grpc_address.clone())
+}
+
+/// Sends what the lane has and takes the answers, until the stream ends. Returns why.
+async fn stream(lane: &Arc<Lane>, channel: Channel, own_address: Option<String>) -> Status {
+    let mut client = PeerClient::new(channel)
+        .max_encoding_message_size(MAX_PEER_MESSAGE_BYTES)
+        .max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
+    let mut batches = tonic::Request::new(lane.open());
+    if let Some(address) = own_address {
+        metadata::set_caller(batches.metadata_mut(), &address);
+    }
+    let mut answers = match client.raft(batches).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return status,
+    };
+    loop {
+        match answers.message().await {
+            Ok(Some(batch)) => lane.answered(batch),
+            Ok(None) => return Status::unavailable("the node ended the stream"),
+            Err(status) => return status,
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The streams to the other nodes.
 //!
 //! Two a node, each on a connection of its own: one for what keeps or makes a leader, one for everything else, so that
-//! a heartbeat never waits behind a megabyte of entries. What is lost with a connection is repeated by Raft, or
-//! answered to whoever waits: never sent, or lost on the way.
+//! a heartbeat never waits behind a megabyte of entries. The answers to forwarded requests come back on the stream that
+//! took them there. What is lost with a connection is repeated by Raft, or answered to whoever waits: never sent, or lost
+//! on the way.
 
+pub mod answers;
+mod batches;
 mod lane;
 pub mod link;
 
@@ -27,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tonic::Status;
 
 /// A larger gossip message waits behind entries.
 const URGENT_GOSSIP_BYTES: usize = 16 << 10;
@@ -122,40 +126,6 @@ impl Peers {
         outcome
     }
 
-    /// Answers a request that `node` forwarded.
-    pub fn reply(&self, node: NodeId, id: u64, answer: Result<Reply, Failure>) {
-        if let Some(peer) = self.peers.load().get(&node) {
-            let result = requests::answer_to_wire(answer);
-            let bytes = match &result {
-                v1::forward_reply::Result::Get(get) => get.value.len(),
-                v1::forward_reply::Result::Scan(scan) => {
-                    scan.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum()
-                }
-                _ => 0,
-            };
-            peer.bulk.lane.reply(v1::ForwardReply { id, result: Some(result) }, bytes);
-        }
-    }
-
-    /// Refuses a request of `node` that can't be understood here.
-    pub fn refuse(&self, node: NodeId, id: u64) {
-        if let Some(peer) = self.peers.load().get(&node) {
-            let failure = v1::Failure { kind: v1::FailureKind::Invalid.into(), ..Default::default() };
-            let result = Some(v1::forward_reply::Result::Failure(failure));
-            peer.bulk.lane.reply(v1::ForwardReply { id, result }, 0);
-        }
-    }
-
-    /// `node` has answered requests that were forwarded to it.
-    pub fn answered(&self, node: NodeId, replies: Vec<v1::ForwardReply>) {
-        if let Some(peer) = self.peers.load().get(&node) {
-            for reply in replies {
-                let answer = reply.result.map_or(Err(Failure::Unknown), requests::answer_from_wire);
-                peer.bulk.lane.answered(reply.id, Forwarded::Answer(answer));
-            }
-        }
-    }
-
     /// A connection from `node` has come in: it is alive, so that a pause before connecting to it can end.
     pub fn seen(&self, node: NodeId) {
         if let Some(peer) = self.peers.load().get(&node) {
@@ -175,9 +145,12 @@ pub async fn tell_departed(shell: Arc<Shell>, node: NodeId, address: String, mes
         control: vec![codec::encode(&message)],
         ..Default::default()
     };
-    if let Ok(channel) = link::connect(&address).await
-        && let Err(error) = PeerClient::new(channel).raft(tokio_stream::iter([batch])).await
-    {
+    let told = async {
+        let channel = link::connect(&address).await.map_err(|error| Status::from_error(Box::new(error)))?;
+        // The other node ends the stream when it has read the message.
+        PeerClient::new(channel).raft(tokio_stream::iter([batch])).await?.into_inner().message().await
+    };
+    if let Err(error) = told.await {
         tracing::debug!(%node, address, "could not tell a node that it is no member any more: {error}");
     }
 }

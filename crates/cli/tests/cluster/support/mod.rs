@@ -11,10 +11,12 @@ mod writers;
 pub use writers::{Writers, assert_all_there};
 
 use ringfort_client::Client;
+use ringfort_ring::ShardCount;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -107,11 +109,30 @@ impl Node {
 
     /// The most memory that the process has had so far.
     pub fn peak_memory_bytes(&self) -> u64 {
-        let id = self.process.as_ref().expect("it runs").id();
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells the peak");
+        self.memory_bytes("VmHWM:")
+    }
+
+    /// From now on the peak is counted anew. Returns what the process has now.
+    pub fn begin_peak_memory(&self) -> u64 {
+        std::fs::write(format!("/proc/{}/clear_refs", self.process_id()), "5").unwrap();
+        self.memory_bytes("VmRSS:")
+    }
+
+    fn memory_bytes(&self, kind: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process_id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(kind)).expect("Linux tells this");
         let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
         kibibytes << 10
+    }
+
+    /// Where it serves HTTP, as it has logged.
+    #[track_caller]
+    pub fn monitored_at(&self) -> String {
+        const SAID: &str = "metrics and health on http://";
+        self.wait_for_log(SAID);
+        let log = self.log();
+        let (_, address) = log.rsplit_once(SAID).expect("it was said");
+        address.split_whitespace().next().expect("an address follows").to_owned()
     }
 
     /// `kill -9`, and waits until the process is gone.
@@ -327,6 +348,17 @@ pub fn run(arguments: &[&str], endpoints: &str, stdin: &[u8]) -> Output {
     child.wait_with_output().unwrap()
 }
 
+/// Status and body of an HTTP GET.
+pub fn get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
 /// Whether a condition comes about before the patience is over.
 pub fn came_about(mut condition: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
@@ -352,6 +384,16 @@ fn hold_port() -> TcpSocket {
 
 fn port_of(socket: &TcpSocket) -> u16 {
     socket.local_addr().unwrap().port()
+}
+
+/// The name of the node that leads a key's shard, by the answer of `status -o json`.
+pub fn leader_of(key: &str, status: &Value) -> String {
+    // All shards but the system shard.
+    let shards = ShardCount::new(list(status, "shards").len() as u32 - 1).unwrap();
+    let shard = shards.shard_of_key(key.as_bytes()).to_string();
+    let shard = list(status, "shards").iter().find(|entry| entry["shard"] == *shard).expect("it has a status");
+    let leader = list(status, "nodes").iter().find(|node| node["id"] == shard["leader"]).expect("it has a leader");
+    leader["name"].as_str().unwrap().to_owned()
 }
 
 pub fn list<'a>(value: &'a Value, field: &str) -> &'a Vec<Value> {

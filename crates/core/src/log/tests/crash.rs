@@ -48,6 +48,8 @@ impl Disk for StoppingDisk {
     fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         self.disk.read_at(name, offset, len)
     }
+    fn close(&self, _: &str) {}
+
     fn size(&self, name: &str) -> io::Result<Option<u64>> {
         self.disk.size(name)
     }

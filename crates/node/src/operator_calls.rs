@@ -1,0 +1,52 @@
+//! What keeps the calls of operators from costing more than they are worth: few at a time, and one answer for all who ask
+//! the same meanwhile.
+
+use crate::shared_call::SharedCall;
+use ringfort_proto::outcome;
+use ringfort_proto::v1::StatusResponse;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+
+/// Calls of one kind that are carried out at the same time; others wait, and are refused as overload at their deadline.
+const CALLS_AT_ONCE: usize = 16;
+
+type Shown = Result<Arc<StatusResponse>, Status>;
+
+/// The kinds are apart so that changes that wait for a quorum do not keep anybody from seeing why, and operators do not
+/// make this node look silent to the others.
+pub struct OperatorCalls {
+    pub looks: Bound,
+    pub looks_of_nodes: Bound,
+    pub changes: Bound,
+    /// What this node knows by itself.
+    pub own: SharedCall<Shown>,
+    /// What all nodes know that can be reached.
+    pub gathered: SharedCall<Shown>,
+}
+
+impl Default for OperatorCalls {
+    fn default() -> OperatorCalls {
+        let bound = || Bound(Semaphore::new(CALLS_AT_ONCE));
+        OperatorCalls {
+            looks: bound(),
+            looks_of_nodes: bound(),
+            changes: bound(),
+            own: SharedCall::default(),
+            gathered: SharedCall::default(),
+        }
+    }
+}
+
+pub struct Bound(Semaphore);
+
+impl Bound {
+    /// Waits for a turn. The call is over when what is returned is dropped.
+    pub async fn take(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Status> {
+        match timeout_at(deadline, self.0.acquire()).await {
+            Ok(turn) => Ok(turn.expect("the semaphore is never closed")),
+            Err(_) => Err(outcome::overloaded("too many such calls wait for their turn on this node; retry later")),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The answers to the requests that one stream of another node has brought, on their way back on that stream.
+//!
+//! A request and its answer share a stream. So whatever breaks the stream tells the asker at once that no answer will
+//! come, and an answer can't reach anybody but its asker: a later process of that node has other streams, although it
+//! numbers its requests from 1 again.
+
+use super::batches::Batches;
+use crate::requests;
+use futures_core::Stream;
+use parking_lot::Mutex;
+use ringfort_core::replica::{Failure, Reply};
+use ringfort_proto::v1::{self, PeerAnswers, forward_reply::Result as WireResult};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use tonic::Status;
+
+/// Invariant: nothing waits once the stream has `ended`.
+#[derive(Default)]
+struct State {
+    batches: Batches<PeerAnswers>,
+    /// Nothing is taken any more. Why, where the other node has still to be told.
+    ended: Option<Option<Status>>,
+}
+
+/// Where the answers go. Shared by the stream's tasks and by all requests that came on it.
+#[derive(Default)]
+pub struct Answers(Mutex<State>);
+
+impl Answers {
+    /// Queues the answer to request `id`. Small ones always find room, since there are no more than the asker has requests
+    /// waiting. A large one that does not is a read, which the asker repeats.
+    pub fn give(&self, id: u64, answer: Result<Reply, Failure>) {
+        let result = requests::answer_to_wire(answer);
+        let bytes = match &result {
+            WireResult::Get(get) => get.value.len(),
+            WireResult::Scan(scan) => scan.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum(),
+            _ => 0,
+        };
+        self.push(id, result, bytes);
+    }
+
+    /// Refuses a request that can't be understood here.
+    pub fn refuse(&self, id: u64) {
+        self.push(id, failure(v1::FailureKind::Invalid), 0);
+    }
+
+    /// Whether the stream has ended, and with it everybody's wait.
+    pub fn have_ended(&self) -> bool {
+        self.0.lock().ended.is_some()
+    }
+
+    /// Ends the stream, for this reason where the other node does not know it.
+    pub fn end(&self, reason: Option<Status>) {
+        let mut state = self.0.lock();
+        state.ended.get_or_insert(reason);
+        let (unsent, waker) = state.batches.end();
+        drop(state);
+        drop(unsent);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// The stream's source.
+    pub fn outgoing(self: Arc<Answers>) -> Outgoing {
+        Outgoing(self)
+    }
+
+    fn push(&self, id: u64, result: WireResult, bytes: usize) {
+        let mut state = self.0.lock();
+        if state.ended.is_some() {
+            return;
+        }
+        let fits = bytes == 0 || state.batches.has_room();
+        let (result, bytes) = if fits { (result, bytes) } else { (failure(v1::FailureKind::Overloaded), 0) };
+        let reply = v1::ForwardReply { id, result: Some(result) };
+        state.batches.last(bytes, PeerAnswers::default).replies.push(reply);
+        let waker = state.batches.take_waker();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+fn failure(kind: v1::FailureKind) -> WireResult {
+    WireResult::Failure(v1::Failure { kind: kind.into(), ..Default::default() })
+}
+
+/// The answers as they are asked for. Dropped, it ends the stream: the connection is gone.
+pub struct Outgoing(Arc<Answers>);
+
+impl Stream for Outgoing {
+    type Item = Result<PeerAnswers, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut state = self.0.0.lock();
+        match &mut state.ended {
+            Some(reason) => Poll::Ready(reason.take().map(Err)),
+            None => state.batches.poll(context).map(|batch| Some(Ok(batch))),
+        }
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.0.end(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::batches::{BATCH_BYTES, MAX_WAITING_BYTES};
+    use ringfort_core::machine::Record;
+    use ringfort_core::replica::QueryReply;
+
+    fn next(outgoing: &mut Outgoing) -> Poll<Option<Result<PeerAnswers, Status>>> {
+        Pin::new(outgoing).poll_next(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn read(value_bytes: usize) -> Result<Reply, Failure> {
+        let value = vec![0; value_bytes].into();
+        let record = Record { value, version: 1, create_revision: 1, modify_revision: 1 };
+        Ok(Reply::Query(QueryReply::Get(Some(record))))
+    }
+
+    #[test]
+    fn answers_that_gather_travel_together_and_large_ones_are_refused_at_the_bound() {
+        let answers = Arc::new(Answers::default());
+        let mut outgoing = answers.clone().outgoing();
+        assert!(next(&mut outgoing).is_pending());
+        answers.give(1, Err(Failure::NotApplied));
+        answers.refuse(2);
+        let Poll::Ready(Some(Ok(batch))) = next(&mut outgoing) else { panic!("a batch waits") };
+        assert_eq!(batch.replies.iter().map(|reply| reply.id).collect::<Vec<_>>(), [1, 2]);
+
+        let count = MAX_WAITING_BYTES / BATCH_BYTES + 2;
+        (0..count).for_each(|id| answers.give(id as u64, read(BATCH_BYTES)));
+        let mut refused = 0;
+        while let Poll::Ready(Some(Ok(batch))) = next(&mut outgoing) {
+            let is_refusal = |reply: &&v1::ForwardReply| matches!(reply.result, Some(WireResult::Failure(_)));
+            refused += batch.replies.iter().filter(is_refusal).count();
+        }
+        assert_eq!(refused, 2, "of {count}");
+    }
+
+    #[test]
+    fn the_end_of_a_stream_is_seen_on_both_sides() {
+        let answers = Arc::new(Answers::default());
+        let mut outgoing = answers.clone().outgoing();
+        answers.give(1, Err(Failure::NotApplied));
+        answers.end(Some(Status::failed_precondition("another cluster")));
+        assert!(matches!(next(&mut outgoing), Poll::Ready(Some(Err(_)))), "the reason is told");
+        assert!(matches!(next(&mut outgoing), Poll::Ready(None)), "once");
+
+        let answers = Arc::new(Answers::default());
+        drop(answers.clone().outgoing());
+        assert!(answers.have_ended());
+        answers.give(1, Err(Failure::NotApplied));
+        assert!(answers.0.lock().batches.end().0.next().is_none(), "nothing is kept for nobody");
+    }
+}

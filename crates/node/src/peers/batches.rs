@@ -1,0 +1,71 @@
+//! What waits to be sent on a stream, gathered into messages.
+//!
+//! Everything that gathers while the stream is busy travels in one message, up to [`BATCH_BYTES`]: HTTP/2's flow control
+//! decides when the next one is asked for.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+/// A message is closed at this size; it exceeds it by one item at the most.
+pub const BATCH_BYTES: usize = 1 << 20;
+
+/// Bytes that may wait for a stream. Beyond, [`Batches::has_room`] says no.
+pub const MAX_WAITING_BYTES: usize = 32 << 20;
+
+/// What each item costs beside its payload.
+pub const ITEM_BYTES: usize = 64;
+
+/// The messages of one stream that wait, oldest first, each with its size.
+pub struct Batches<B> {
+    waiting: VecDeque<(B, usize)>,
+    waiting_bytes: usize,
+    waker: Option<Waker>,
+}
+
+impl<B> Default for Batches<B> {
+    fn default() -> Self {
+        Batches { waiting: VecDeque::new(), waiting_bytes: 0, waker: None }
+    }
+}
+
+impl<B> Batches<B> {
+    pub fn has_room(&self) -> bool {
+        self.waiting_bytes < MAX_WAITING_BYTES
+    }
+
+    /// The message that an item with so large a payload goes to; `begin` makes one where the last is full.
+    pub fn last(&mut self, payload_bytes: usize, begin: impl FnOnce() -> B) -> &mut B {
+        if self.waiting.back().is_none_or(|(_, bytes)| *bytes >= BATCH_BYTES) {
+            self.waiting.push_back((begin(), 0));
+        }
+        let (batch, bytes) = self.waiting.back_mut().expect("a batch has been added");
+        *bytes += ITEM_BYTES + payload_bytes;
+        self.waiting_bytes += ITEM_BYTES + payload_bytes;
+        batch
+    }
+
+    /// The next message, or the promise to wake the task.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<B> {
+        match self.waiting.pop_front() {
+            Some((batch, bytes)) => {
+                self.waiting_bytes -= bytes;
+                Poll::Ready(batch)
+            }
+            None => {
+                self.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The task that must be woken because something waits now; to be called when no lock is held.
+    pub fn take_waker(&mut self) -> Option<Waker> {
+        if self.waiting.is_empty() { None } else { self.waker.take() }
+    }
+
+    /// Ends the stream: what waited, and the task to wake so that it sees the end.
+    pub fn end(&mut self) -> (impl Iterator<Item = B> + use<B>, Option<Waker>) {
+        let Batches { waiting, waker, .. } = std::mem::take(self);
+        (waiting.into_iter().map(|(batch, _)| batch), waker)
+    }
+}
