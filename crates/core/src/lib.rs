@@ -15,6 +15,7 @@
 //! | [`message`], [`effects`] | what nodes say to each other, and what a drain leaves to be done |
 //! | [`worker`] | the loop that runs many replicas and turns their work into few effects |
 //! | [`boot`] | what a node has on its disk when it starts, and how a cluster begins |
+//! | [`health`] | whether a node is fit to lead: how its disk is, and what follows |
 //! | [`gossip`] | what nodes tell each other without a leader: who is alive, and the eventual keyspace |
 //! | [`watch`] | whether replicas that applied the same hold the same, and memory what was written to it |
 //! | [`system`], [`control`] | the cluster's own replicated state, and the controller that moves replicas |
@@ -26,6 +27,7 @@ pub mod control;
 pub mod disk;
 pub mod effects;
 pub mod gossip;
+pub mod health;
 pub mod limits;
 pub mod log;
 pub mod machine;

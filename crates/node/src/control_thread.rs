@@ -13,6 +13,7 @@ use ringfort_core::boot;
 use ringfort_core::control::Control;
 use ringfort_core::control::progress::Progress;
 use ringfort_core::gossip::detector::Liveness;
+use ringfort_core::health::HealthView;
 use ringfort_core::message::{ControlMessage, ShardReport};
 use ringfort_core::replica::Write;
 use ringfort_core::system::{Member, Topology};
@@ -51,6 +52,8 @@ pub enum ControlEvent {
     },
     /// What gossip thought of the other members at this moment.
     Liveness(Moment, BTreeMap<NodeId, Liveness>),
+    /// What nodes say of their health has changed.
+    Health(HealthView),
     /// A node has told who and where it is.
     Introduction(Member),
     Knowledge(oneshot::Sender<Knowledge>),
@@ -113,6 +116,7 @@ fn handle(control: &mut Control, event: ControlEvent) {
         ControlEvent::Lost { shard, replica, why } => control.handle_lost_replica(shard, replica, why),
         ControlEvent::Message { from, message } => control.handle_message(from, message),
         ControlEvent::Liveness(at, liveness) => control.handle_liveness(at, liveness),
+        ControlEvent::Health(health) => control.handle_health(health),
         ControlEvent::Introduction(member) => control.handle_introduction(&member),
         ControlEvent::Knowledge(asked) => {
             let knowledge = Knowledge { lost: control.lost_replicas().collect(), progress: control.progress(now) };

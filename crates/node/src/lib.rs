@@ -30,6 +30,7 @@ mod clock;
 mod control_thread;
 pub mod convert;
 pub mod disk;
+mod disk_watch;
 mod execute;
 mod gossip_thread;
 mod grpc;
@@ -58,7 +59,7 @@ mod worker_thread;
 
 pub use node::{Node, NodeConfig, NodeFailure};
 pub use ringfort_core::gossip::GossipConfig;
-pub use ringfort_core::limits::{CONCURRENT_MOVES, REPLACE_AFTER, SCRUB_BYTES_PER_SECOND};
+pub use ringfort_core::limits::{CONCURRENT_MOVES, DISK_TIMEOUT, LEAD_AFTER, REPLACE_AFTER, SCRUB_BYTES_PER_SECOND};
 pub use ringfort_core::replica::ReadMode;
 pub use ringfort_core::system::Standing;
 pub use start::StartError;

@@ -86,6 +86,13 @@ pub async fn set_health(health: &HealthReporter, is_serving: bool) {
     health.set_service_status(<KvServer<kv::KvService> as tonic::server::NamedService>::NAME, status).await;
 }
 
+/// Ends the streams of those who watch the health, after they have had the last word: an open one would hold the end of
+/// the server up.
+pub async fn end_watches(health: &mut HealthReporter) {
+    health.clear_service_status("").await;
+    health.clear_service_status(<KvServer<kv::KvService> as tonic::server::NamedService>::NAME).await;
+}
+
 /// Serves the other nodes for as long as the process runs.
 pub async fn serve_peers(shell: Arc<Shell>, listener: TcpListener) -> Result<(), tonic::transport::Error> {
     let connections = connections::accepted(listener, shell.metrics.peer_connections.clone());
@@ -106,7 +113,7 @@ fn refusal(invalid: Invalid) -> Status {
 /// An error as a client sees it.
 fn status_of(error: &ExecuteError) -> Status {
     match error {
-        ExecuteError::NoLeader { .. } => outcome::unavailable(error.to_string(), None),
+        ExecuteError::NoLeader { .. } | ExecuteError::DiskHung => outcome::unavailable(error.to_string(), None),
         ExecuteError::Overloaded { .. } | ExecuteError::Full(_) => outcome::overloaded(error.to_string()),
         ExecuteError::Unknown { .. } => outcome::unknown(format!("{error}; a write may or may not be applied")),
     }
