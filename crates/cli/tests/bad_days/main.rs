@@ -11,6 +11,8 @@
 //! | `leaving` | nodes that may not leave, leave while others are down, die in the middle, or come back too late |
 //! | `moving` | two join while one leaves; the conductor of moves dies |
 //! | `disk_full` | no space for the log |
+//! | `hung_disk` | a disk that does not answer |
+//! | `rolling_restart` | nodes that stop in good order, one after the other |
 //! | `corruption` | bits that flip in files |
 //! | `memory` | bits that flip in a node's memory |
 //! | `wall_clock` | time that steps backwards |
@@ -22,10 +24,12 @@ mod disk_full;
 mod gone;
 mod gossip;
 mod http2;
+mod hung_disk;
 mod leaving;
 mod memory;
 mod moving;
 mod overload;
+mod rolling_restart;
 mod silent;
 mod starting;
 mod strangers;
