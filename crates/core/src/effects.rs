@@ -5,7 +5,7 @@
 //! inside the worker until [`Worker::handle_persisted`](crate::worker::Worker::handle_persisted), so everything that
 //! stands here may be done at once.
 
-use crate::log::item::LogItem;
+use crate::log::item::{Change, LogItem};
 use crate::machine::Machine;
 use crate::message::{RaftMessage, ShardReport};
 use crate::replica::{Failure, Reply, ShardView};
@@ -77,6 +77,19 @@ impl<T> Default for Effects<T> {
 pub struct LogBatch {
     pub number: u64,
     pub items: Vec<LogItem>,
+}
+
+impl LogBatch {
+    /// What the batch counts for among the bytes on their way to the disk: its entries. What else is in it is small, or
+    /// was asked for by the log itself.
+    pub fn size_bytes(&self) -> u64 {
+        let bytes = |entries: &[raft::eraftpb::Entry]| entries.iter().map(|entry| entry.data.len() as u64).sum();
+        let item = |item: &LogItem| match &item.change {
+            Change::Entries(entries) => bytes(entries),
+            _ => 0,
+        };
+        self.items.iter().map(item).sum()
+    }
 }
 
 /// One thing to do with snapshot files.

@@ -16,6 +16,7 @@
 //! | [`worker`] | the loop that runs many replicas and turns their work into few effects |
 //! | [`boot`] | what a node has on its disk when it starts, and how a cluster begins |
 //! | [`founding`] | whether a node begins one |
+//! | [`health`] | whether a node is fit to lead: how its disk is, and what follows |
 //! | [`gossip`] | what nodes tell each other without a leader: who is alive, and the eventual keyspace |
 //! | [`watch`] | whether replicas that applied the same hold the same, and memory what was written to it |
 //! | [`system`], [`control`] | the cluster's own replicated state, and the controller that moves replicas |
@@ -28,6 +29,7 @@ pub mod disk;
 pub mod effects;
 pub mod founding;
 pub mod gossip;
+pub mod health;
 pub mod limits;
 pub mod log;
 pub mod machine;

@@ -19,6 +19,22 @@ pub const SILENT_TICKS: usize = ELECTION_TICKS / 2;
 /// only n - 1 intervals of time, one for the tick that a stalled node makes up for.
 pub const LEASE_MARGIN_TICKS: usize = 2;
 
+/// A record of the log that has been on its way to the disk for this long, two of the shortest election timeouts, and for
+/// ten times as long as usual, means that the disk hangs: the node hands its leaderships over and refuses writes.
+pub const DISK_PATIENCE: Duration = Duration::from_millis(2 * ELECTION_TICKS as u64 * TICK.as_millis() as u64);
+
+/// A disk that has not answered for this long, unless set otherwise, ends its node: longer than a volume in a cloud takes
+/// to fail over, and far shorter than [`REPLACE_AFTER`], after which others take the node's place.
+pub const DISK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A node that was away, or whose disk hung, is given leadership after it has been well for this long, unless set
+/// otherwise: clients without keep-alive take about as long to notice that their connections to it are dead.
+pub const LEAD_AFTER: Duration = Duration::from_secs(30);
+
+/// Bytes of the log that a node may have on their way to its disk. Beyond, it refuses writes as `Overloaded`, and drops
+/// entries of leaders elsewhere, which Raft sends again.
+pub const MAX_UNSYNCED_BYTES: u64 = 64 << 20;
+
 /// The largest key. A longer one is refused with `InvalidArgument` before anything else happens.
 pub const MAX_KEY_BYTES: usize = 64 << 10;
 
@@ -174,3 +190,6 @@ const _: () = assert!(LOG_BUDGET_BYTES >= 2 * SEGMENT_BYTES);
 const _: () = assert!(LEAST_COPIED_BYTES <= SMALL_MOVE_BYTES && SMALL_MOVE_BYTES <= SMALL_MOVES_BYTES);
 const _: () = assert!(MAX_SNAPSHOTS_SENT_TO_ONE <= MAX_SNAPSHOTS_SENT);
 const _: () = assert!(MAX_SNAPSHOTS_SENT <= RETAINED_SHARE, "what all transfers want kept fits into the budget");
+const _: () = assert!(DISK_PATIENCE.as_nanos() < DISK_TIMEOUT.as_nanos());
+const _: () = assert!(DISK_TIMEOUT.as_nanos() < REPLACE_AFTER.as_nanos());
+const _: () = assert!(MAX_UNSYNCED_BYTES >= MAX_UNCOMMITTED_BYTES);

@@ -14,6 +14,7 @@ use ringfort_core::boot::{self, Claim};
 use ringfort_core::control::progress::Progress;
 use ringfort_core::control::{Control, Testimony};
 use ringfort_core::gossip::detector::Liveness;
+use ringfort_core::health::HealthView;
 use ringfort_core::message::{ControlMessage, ShardReport};
 use ringfort_core::replica::Write;
 use ringfort_core::system::{Member, Topology};
@@ -52,6 +53,8 @@ pub enum ControlEvent {
     },
     /// What gossip thought of the other members at this moment.
     Liveness(Moment, BTreeMap<NodeId, Liveness>),
+    /// What nodes say of their health has changed.
+    Health(HealthView),
     /// A node has told who and where it is.
     Introduction(Member),
     /// What a node of another cluster said when it was asked back.
@@ -122,6 +125,7 @@ fn handle(control: &mut Control, event: ControlEvent) {
         ControlEvent::Message { from, message } => control.handle_message(from, message),
         ControlEvent::Liveness(at, liveness) => control.handle_liveness(at, liveness),
         ControlEvent::Testimony(testimony) => control.handle_testimony(&testimony),
+        ControlEvent::Health(health) => control.handle_health(health),
         ControlEvent::Introduction(member) => control.handle_introduction(&member),
         ControlEvent::Knowledge(asked) => {
             let knowledge = Knowledge { lost: control.lost_replicas().collect(), progress: control.progress(now) };

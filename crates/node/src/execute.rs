@@ -45,6 +45,9 @@ pub enum ExecuteError {
     /// Nothing was applied: the leader's node can't take more.
     #[error("{0}")]
     Full(Failure),
+    /// Nothing was applied: the leader's disk does not answer, and no other node has taken over in time.
+    #[error("{}", Failure::DiskHung)]
+    DiskHung,
     /// A write may have been applied. A read has no outcome.
     #[error("shard {shard} did not answer in time: its leader has no quorum, or is slow")]
     Unknown { shard: ShardId },
@@ -62,6 +65,7 @@ impl Shell {
     pub async fn execute(&self, shard: ShardId, request: Request, deadline: Instant) -> Result<Executed, ExecuteError> {
         let mut pause = FIRST_PAUSE;
         let mut hint = None;
+        let mut is_hung;
         loop {
             if let Some(reply) = self.read_here(shard, &request) {
                 return Ok(Executed { reply, elsewhere: None });
@@ -92,11 +96,13 @@ impl Shell {
                     hint = Some(leader);
                     continue;
                 }
-                Err(Failure::NotLeader(_) | Failure::NotApplied | Failure::Unknown) => {}
+                // Where it can, another node soon leads.
+                Err(Failure::DiskHung) => is_hung = true,
+                Err(Failure::NotLeader(_) | Failure::NotApplied | Failure::Unknown) => is_hung = false,
             }
             let next = Instant::now() + pause;
             if next >= deadline {
-                return Err(ExecuteError::NoLeader { shard });
+                return Err(if is_hung { ExecuteError::DiskHung } else { ExecuteError::NoLeader { shard } });
             }
             sleep_until(next).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

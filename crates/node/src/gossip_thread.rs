@@ -4,9 +4,9 @@
 //! to the log thread and comes back as an event. Reads ask it too; they wait for no disk.
 
 use crate::clock;
-use crate::control_thread;
+use crate::control_thread::{self, ControlEvent};
 use crate::inbox::Event;
-use crate::log_thread::{GOSSIP, LogEvent};
+use crate::log_thread::{self, GOSSIP};
 use crate::shell::Shell;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -14,6 +14,7 @@ use ringfort_core::gossip::keyspace::{Found, Page};
 use ringfort_core::gossip::status::GossipStatus;
 use ringfort_core::gossip::vitals::{Fact, Load};
 use ringfort_core::gossip::{Gossip, Refusal, WriteError, Written};
+use ringfort_core::health::NodeHealth;
 use ringfort_core::system::Topology;
 use ringfort_core::types::{NodeId, ShardId};
 use ringfort_core::watch::{self, Distrust, Divergence, Watch};
@@ -42,6 +43,8 @@ pub enum GossipEvent {
         bytes: Bytes,
     },
     Topology(Arc<Topology>),
+    /// How this node is now.
+    Health(NodeHealth),
     Write {
         key: Bytes,
         /// None deletes.
@@ -124,6 +127,7 @@ fn handle(gossip: &mut Gossip<WriteAnswer>, watch: &Watch, event: GossipEvent) {
             }
         }
         GossipEvent::Topology(topology) => gossip.handle_topology(clock::moment(), topology),
+        GossipEvent::Health(health) => gossip.announce(clock::now(), health),
         GossipEvent::Write { key, value, answer } if !answer.is_closed() => {
             gossip.handle_write(clock::now(), key, value, answer);
         }
@@ -150,7 +154,11 @@ fn perform(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
         shell.peers.send_gossip(node, message);
     }
     if let Some(batch) = effects.log {
-        let _ = shell.log.send(LogEvent::Batch { worker: GOSSIP, batch });
+        log_thread::hand_in(shell, GOSSIP, batch);
+    }
+    if let Some(health) = effects.health {
+        shell.push_event_to_all(|| Event::Health(health.clone()));
+        let _ = shell.control.send(ControlEvent::Health(health));
     }
     for (answer, written) in effects.replies {
         let _ = answer.send(written);

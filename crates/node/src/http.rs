@@ -9,6 +9,7 @@
 //! It is there from the start on, while a node waits for its cluster too. It says nothing of the data, and takes
 //! nothing but requests without a body; connections are bounded, and so is the time to ask.
 
+use crate::clock;
 use crate::files::MONITORS;
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
@@ -164,6 +165,10 @@ impl Http {
         }
         if shell.failure.borrow().is_some() {
             return Some("stopping after a failure".to_owned());
+        }
+        if shell.pressure.is_disk_hung() {
+            let age = shell.health.lock().report(clock::moment()).age;
+            return Some(format!("the disk has not answered for {:.1} s", age.as_secs_f64()));
         }
         if shell.routing.leader(ShardId::SYSTEM).is_none() {
             return Some("no leader of the system shard is known".to_owned());

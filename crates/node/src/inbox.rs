@@ -10,6 +10,7 @@
 use crate::requests;
 use crate::ticket::Ticket;
 use parking_lot::{Condvar, Mutex};
+use ringfort_core::health::HealthView;
 use ringfort_core::message::{RaftMessage, StepRequest};
 use ringfort_core::replica::Restored;
 use ringfort_core::system::Topology;
@@ -42,6 +43,8 @@ pub struct Incoming {
 /// What must not be lost.
 pub enum Event {
     Persisted(u64),
+    /// What nodes say of their health has changed.
+    Health(HealthView),
     Topology(Arc<Topology>),
     Step(StepRequest),
     Unreachable(NodeId),

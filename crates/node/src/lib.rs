@@ -34,6 +34,7 @@ mod clock;
 mod control_thread;
 pub mod convert;
 pub mod disk;
+mod disk_watch;
 mod execute;
 mod files;
 mod gossip_thread;
@@ -67,7 +68,7 @@ mod worker_thread;
 
 pub use node::{Node, NodeConfig, NodeFailure};
 pub use ringfort_core::gossip::GossipConfig;
-pub use ringfort_core::limits::{CONCURRENT_MOVES, REPLACE_AFTER, SCRUB_BYTES_PER_SECOND};
+pub use ringfort_core::limits::{CONCURRENT_MOVES, DISK_TIMEOUT, LEAD_AFTER, REPLACE_AFTER, SCRUB_BYTES_PER_SECOND};
 pub use ringfort_core::replica::ReadMode;
 pub use ringfort_core::system::Standing;
 pub use ringfort_core::system::topology::is_node_name;

@@ -3,8 +3,10 @@
 //! While a sync runs, the workers' next batches gather: the sync under way is the batching window, and nothing waits on
 //! purpose. A failed write or sync ends the process, since what is on the disk is no longer known. A disk without space
 //! is met before anything is written: the batches wait, nothing is lost and nothing acknowledged. Until there is space
-//! again new writes are refused, and leadership goes to nodes that have some.
+//! again new writes are refused, and leadership goes to nodes that have some. How long each record takes tells how the
+//! disk is ([`ringfort_core::health`]).
 
+use crate::clock;
 use crate::disk::FileDisk;
 use crate::files;
 use crate::gossip_thread::GossipEvent;
@@ -21,7 +23,6 @@ use ringfort_core::types::ShardId;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,8 @@ pub enum LogEvent {
     Batch {
         worker: usize,
         batch: LogBatch,
+        /// What it counts for among the bytes that are not synced yet.
+        bytes: u64,
     },
     /// How the spare segment that was asked for came out.
     Spare(io::Result<()>),
@@ -52,6 +55,8 @@ struct Gathered {
     items: Vec<LogItem>,
     /// The workers' batches in it.
     batches: Vec<(usize, u64)>,
+    /// What the items count for.
+    bytes: u64,
     spares: Vec<io::Result<()>>,
     stop: bool,
 }
@@ -74,6 +79,8 @@ pub fn run(shell: Arc<Shell>, mut log: Log<Arc<FileDisk>>, events: Receiver<LogE
         if let Err(error) = log.sync() {
             abort(&error);
         }
+        shell.health.lock().record_ended(clock::moment());
+        shell.pressure.synced(std::mem::take(&mut gathered.bytes));
         shell.metrics.log_sync_seconds.observe(begun.elapsed().as_secs_f64());
         shell.metrics.log_record_items.observe(gathered.items.len() as f64);
         gathered.items.clear();
@@ -90,7 +97,8 @@ pub fn run(shell: Arc<Shell>, mut log: Log<Arc<FileDisk>>, events: Receiver<LogE
 impl Gathered {
     fn add(&mut self, event: LogEvent) {
         match event {
-            LogEvent::Batch { worker, batch } => {
+            LogEvent::Batch { worker, batch, bytes } => {
+                self.bytes += bytes;
                 self.items.extend(batch.items);
                 // A later batch of a worker stands for the earlier ones.
                 match self.batches.iter_mut().find(|(known, _)| *known == worker) {
@@ -104,14 +112,23 @@ impl Gathered {
     }
 }
 
+/// Hands a batch of a worker, or of gossip, to the thread.
+pub fn hand_in(shell: &Shell, worker: usize, batch: LogBatch) {
+    let bytes = batch.size_bytes();
+    shell.pressure.unsynced(bytes);
+    // The thread lives longer than those that call this, so that nothing can get lost.
+    let _ = shell.log.send(LogEvent::Batch { worker, batch, bytes });
+}
+
 /// Writes the items, waiting for disk space for as long as it takes. False where the node stops meanwhile.
 fn append(shell: &Shell, log: &mut Log<Arc<FileDisk>>, items: &[LogItem]) -> bool {
     let mut pause = FIRST_PAUSE;
     loop {
+        shell.health.lock().record_begun(clock::moment());
         match log.append(items) {
             Ok(()) => {
                 if pause > FIRST_PAUSE {
-                    shell.pressure.set_disk_full(false);
+                    shell.set_disk_full(false);
                     shell.pressure.set_without_files(false);
                     tracing::info!("the log has room again: writes go on");
                 }
@@ -119,8 +136,6 @@ fn append(shell: &Shell, log: &mut Log<Arc<FileDisk>>, items: &[LogItem]) -> boo
             }
             Err(LogError::NoSegment(error)) => {
                 let lacks_files = files::are_used_up(&error);
-                shell.pressure.set_without_files(lacks_files);
-                shell.pressure.set_disk_full(!lacks_files);
                 if pause == FIRST_PAUSE {
                     match lacks_files {
                         true => tracing::warn!(
@@ -133,9 +148,11 @@ fn append(shell: &Shell, log: &mut Log<Arc<FileDisk>>, items: &[LogItem]) -> boo
                             )
                         }
                     }
-                    // Nodes that can log lead better. Nobody waits for how it went.
-                    shell.push_event_to_all(|| Event::HandOver(mpsc::channel().0));
                 }
+                // Without descriptors it is no fuller than it was, but the node can log as little, and leads no better.
+                shell.set_disk_full(true);
+                shell.pressure.set_without_files(lacks_files);
+                shell.pressure.set_disk_full(!lacks_files);
                 if shell.stopping.load(Ordering::Relaxed) {
                     return false;
                 }

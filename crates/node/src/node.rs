@@ -21,10 +21,12 @@ use crate::snapshot_thread::{self, SnapshotEvent};
 use crate::start::{self, Membership, StartError};
 use crate::throttle::Throttle;
 use crate::ticket::Ticket;
-use crate::{grpc, join, scrub_thread, threads, worker_thread};
+use crate::{disk_watch, grpc, join, scrub_thread, threads, worker_thread};
 use crossbeam_channel::{Sender, bounded, unbounded};
+use parking_lot::Mutex;
 use ringfort_core::control::{Control, ControlConfig};
 use ringfort_core::gossip::{Gossip, GossipConfig};
+use ringfort_core::health::{HealthConfig, HealthMonitor};
 use ringfort_core::limits::{ENTRY_BUDGET_BYTES, MAX_SNAPSHOTS_RECEIVED};
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{ReadMode, ReplicaConfig};
@@ -81,6 +83,11 @@ pub struct NodeConfig {
     pub move_bandwidth: Option<u64>,
     /// A node that is silent for this long is replaced by others, as long as this node leads the system shard.
     pub replace_after: Duration,
+    /// The process ends when its disk has not answered for this long.
+    pub disk_timeout: Duration,
+    /// A node that was away, or whose disk hung, is given leadership after it has been well for this long, as long as this
+    /// node leads the system shard.
+    pub lead_after: Duration,
     /// How many shards a new cluster has.
     pub shards: ShardCount,
     /// Threads that run the shards; as many run the network.
@@ -112,6 +119,8 @@ pub struct Node {
     helpers: Vec<JoinHandle<()>>,
     /// Dropped, it ends the scrubber.
     scrubbing: Option<Sender<()>>,
+    /// Its sender dropped, the thread ends.
+    disk_watch: (Sender<()>, JoinHandle<()>),
     _lock: File,
 }
 
@@ -142,6 +151,8 @@ impl Node {
 
         let topology = Arc::new(topology);
         let boot_nonce = random_u64()?;
+        let now = clock::moment();
+        let health = HealthConfig { return_after: config.lead_after, give_up_after: config.disk_timeout };
         let (log_tx, log_rx) = unbounded();
         let (snapshots_tx, snapshots_rx) = unbounded();
         let (control_tx, control_rx) = unbounded();
@@ -167,6 +178,7 @@ impl Node {
             failure: watch::Sender::new(None),
             departure: watch::Sender::new(None),
             handing_over: AtomicBool::new(false),
+            health: Mutex::new(HealthMonitor::new(health, now)),
             pressure: Pressure::new(config.max_memory_bytes),
             in_flight: InFlight::default(),
             scans: Semaphore::new(SCANS_AT_ONCE),
@@ -174,9 +186,12 @@ impl Node {
             stopping: AtomicBool::new(false),
         });
 
-        let now = clock::moment();
-        let control_config =
-            ControlConfig { moves: config.moves, replace_after: config.replace_after, mutation: Mutation::None };
+        let control_config = ControlConfig {
+            moves: config.moves,
+            replace_after: config.replace_after,
+            lead_after: config.lead_after,
+            mutation: Mutation::None,
+        };
         let mut control = Control::new(node, topology.clone(), member.addresses(), control_config, now);
         let replica = ReplicaConfig {
             seed: topology.cluster.0,
@@ -230,6 +245,10 @@ impl Node {
         let stop_serving = Arc::new(Notify::new());
         let (health, health_service) = tonic_health::server::health_reporter();
         runtime.block_on(grpc::set_health(&health, true));
+        let (stop_watching, stopped) = bounded(0);
+        let (shared, reporter) = (shell.clone(), health.clone());
+        let watch_disk = move || disk_watch::run(shared, reporter, stopped);
+        let disk_watch = (stop_watching, threads::spawn("disk-watch", watch_disk)?);
         let clients = (grpc_listener, health_service);
         let serving = serve(&runtime, &shell, shares, clients, raft_listener, stop_serving.clone())?;
         if let Some(http) = http {
@@ -247,6 +266,7 @@ impl Node {
             workers: worker_threads,
             helpers,
             scrubbing,
+            disk_watch,
             _lock: lock,
         })
     }
@@ -285,16 +305,30 @@ impl Node {
     }
 
     /// Stops in good order: leadership goes to other nodes, requests under way are answered, all threads end.
-    pub fn shutdown(self) {
+    pub fn shutdown(mut self) {
         self.shell.handing_over.store(true, Ordering::Relaxed);
+        // Before anything is handed over, so that nobody gives it back.
+        let health = {
+            let mut health = self.shell.health.lock();
+            health.set_stopping();
+            health.report(clock::moment()).health
+        };
+        let _ = self.shell.gossip.send(GossipEvent::Health(health));
         self.runtime.block_on(grpc::set_health(&self.health, false));
         let is_alone = self.shell.routing.topology().nodes.len() == 1;
-        if !is_alone {
-            self.hand_over();
-        }
+        let mut handed_over = is_alone;
+        wait_for(HAND_OVER_PATIENCE, || {
+            handed_over = handed_over || self.hand_over() == 0;
+            handed_over
+        });
         self.shell.stopping.store(true, Ordering::Relaxed);
         self.stop_serving.notify_one();
-        let _ = self.runtime.block_on(async { tokio::time::timeout(REQUEST_PATIENCE, self.serving).await });
+        self.runtime.block_on(grpc::end_watches(&mut self.health));
+        // A shard may still elect a replica here.
+        wait_for(REQUEST_PATIENCE, || {
+            let led = if is_alone { 0 } else { self.hand_over() };
+            led == 0 && self.serving.is_finished()
+        });
         self.shell.push_event_to_all(|| Event::Stop);
         let join = |threads: Vec<JoinHandle<()>>| threads.into_iter().for_each(|thread| drop(thread.join()));
         join(self.workers);
@@ -305,21 +339,26 @@ impl Node {
         let _ = self.shell.snapshots.send(SnapshotEvent::Stop);
         let _ = self.shell.control.send(ControlEvent::Stop);
         join(self.helpers);
+        let (stop_watching, watching) = self.disk_watch;
+        drop(stop_watching);
+        join(vec![watching]);
         self.runtime.shutdown_timeout(REQUEST_PATIENCE);
     }
 
-    fn hand_over(&self) {
-        let begun = Instant::now();
-        loop {
-            let (asked, answers) = mpsc::channel();
-            self.shell.push_event_to_all(|| Event::HandOver(asked.clone()));
-            drop(asked);
-            let led: usize = answers.iter().sum();
-            if led == 0 || begun.elapsed() > HAND_OVER_PATIENCE {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+    /// Has the workers hand over what they lead, and returns how much that is still.
+    fn hand_over(&self) -> usize {
+        let (asked, answers) = mpsc::channel();
+        self.shell.push_event_to_all(|| Event::HandOver(asked.clone()));
+        drop(asked);
+        answers.iter().sum()
+    }
+}
+
+/// Asks again and again until it is so or the time is over.
+fn wait_for(patience: Duration, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() && begun.elapsed() < patience {
+        thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -4,16 +4,18 @@
 //!   and reads are served, so that there is a way back. The maps are looked at every [`LOOK_INTERVAL`], which makes this a
 //!   high-water mark: what is written in between comes on top. So do the log's entries, within a budget of their own, and
 //!   what a replica is sent by its leader, which it can't refuse.
-//! - **Disk.** While the log has no space, writes would wait until their deadlines and end unknown. Entries from leaders
-//!   elsewhere are dropped, or they would gather in memory without bound; Raft sends them again.
+//! - **Disk.** While the log has no space or the disk does not answer, writes would wait until their deadlines and end
+//!   unknown. Entries from leaders elsewhere are dropped where there is no space, and wherever [`MAX_UNSYNCED_BYTES`] wait
+//!   for the disk, or they would gather in memory without bound; Raft sends them again.
 
 use crate::shell::Shell;
 use ringfort_core::command::Command;
+use ringfort_core::limits::MAX_UNSYNCED_BYTES;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::{Failure, Write};
 use ringfort_core::worker::Request;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How often the maps are measured. At a gigabit a second 6 MB arrive in between.
@@ -25,6 +27,9 @@ pub struct Pressure {
     is_memory_full: AtomicBool,
     is_disk_full: AtomicBool,
     is_without_files: AtomicBool,
+    is_disk_hung: AtomicBool,
+    /// Bytes of batches that are on their way to the disk.
+    unsynced_bytes: AtomicU64,
 }
 
 impl Pressure {
@@ -34,12 +39,16 @@ impl Pressure {
 
     /// Why a request must not be proposed by this node now.
     pub fn refusal(&self, request: &Request) -> Option<Failure> {
+        let Request::Write(write) = request else { return None };
+        if self.is_disk_hung() {
+            return Some(Failure::DiskHung);
+        }
         // The cluster's own commands are few, and may be what helps.
-        let Request::Write(Write::Kv(command)) = request else { return None };
+        let Write::Kv(command) = write else { return None };
         let is_put = matches!(command, Command::Put { .. });
         if self.is_disk_full.load(Ordering::Relaxed) {
             Some(Failure::DiskFull)
-        } else if self.is_without_files.load(Ordering::Relaxed) {
+        } else if self.is_without_files.load(Ordering::Relaxed) || self.has_too_much_unsynced() {
             Some(Failure::Overloaded)
         } else if is_put && self.is_memory_full.load(Ordering::Relaxed) {
             Some(Failure::MemoryFull)
@@ -51,11 +60,15 @@ impl Pressure {
     /// Whether a message of another node may go on to its replica.
     pub fn takes(&self, message: &RaftMessage) -> bool {
         let can_log = || !self.is_disk_full() && !self.is_without_files.load(Ordering::Relaxed);
-        message.message.entries.is_empty() || can_log()
+        message.message.entries.is_empty() || (can_log() && !self.has_too_much_unsynced())
     }
 
     pub fn is_disk_full(&self) -> bool {
         self.is_disk_full.load(Ordering::Relaxed)
+    }
+
+    pub fn is_disk_hung(&self) -> bool {
+        self.is_disk_hung.load(Ordering::Relaxed)
     }
 
     pub fn is_memory_full(&self) -> bool {
@@ -69,6 +82,29 @@ impl Pressure {
 
     pub fn set_disk_full(&self, is_full: bool) {
         self.is_disk_full.store(is_full, Ordering::Relaxed);
+    }
+
+    pub fn set_disk_hung(&self, is_hung: bool) {
+        self.is_disk_hung.store(is_hung, Ordering::Relaxed);
+    }
+
+    /// A batch of this many bytes is on its way to the disk.
+    pub fn unsynced(&self, bytes: u64) {
+        self.unsynced_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Batches of this many bytes are durable.
+    pub fn synced(&self, bytes: u64) {
+        self.unsynced_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// How many bytes are on their way to the disk.
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.unsynced_bytes.load(Ordering::Relaxed)
+    }
+
+    fn has_too_much_unsynced(&self) -> bool {
+        self.unsynced_bytes() >= MAX_UNSYNCED_BYTES
     }
 
     /// The maps hold this many bytes.
@@ -128,6 +164,29 @@ mod tests {
         let pressure = Pressure::new(None);
         pressure.measured(u64::MAX);
         assert_eq!(refusals(&pressure), [None; 3]);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_refuses_writes_and_takes_entries_up_to_the_bound() {
+        let pressure = Pressure::default();
+        let entries = RaftMessage {
+            shard: ringfort_core::types::ShardId(0),
+            from: Default::default(),
+            to: Default::default(),
+            message: raft::eraftpb::Message { entries: vec![Default::default()].into(), ..Default::default() },
+        };
+        pressure.set_disk_hung(true);
+        let hung = Some(Failure::DiskHung);
+        assert_eq!(refusals(&pressure), [hung, hung, None]);
+        assert!(pressure.takes(&entries));
+        pressure.unsynced(MAX_UNSYNCED_BYTES);
+        assert!(!pressure.takes(&entries));
+        pressure.set_disk_hung(false);
+        let overloaded = Some(Failure::Overloaded);
+        assert_eq!(refusals(&pressure), [overloaded, overloaded, None]);
+        pressure.synced(1);
+        assert_eq!(refusals(&pressure), [None; 3]);
+        assert!(pressure.takes(&entries));
     }
 
     #[test]

@@ -133,6 +133,7 @@ pub fn answer_to_wire(answer: Result<Reply, Failure>) -> WireResult {
         Err(Failure::Overloaded) => failure(v1::FailureKind::Overloaded, None),
         Err(Failure::MemoryFull) => failure(v1::FailureKind::MemoryFull, None),
         Err(Failure::DiskFull) => failure(v1::FailureKind::DiskFull, None),
+        Err(Failure::DiskHung) => failure(v1::FailureKind::DiskHung, None),
         Err(Failure::NotApplied) => failure(v1::FailureKind::NotApplied, None),
         Err(Failure::Unknown) => failure(v1::FailureKind::Timeout, None),
     }
@@ -166,6 +167,7 @@ pub fn answer_from_wire(result: WireResult) -> Result<Reply, Failure> {
             v1::FailureKind::Overloaded => Failure::Overloaded,
             v1::FailureKind::MemoryFull => Failure::MemoryFull,
             v1::FailureKind::DiskFull => Failure::DiskFull,
+            v1::FailureKind::DiskHung => Failure::DiskHung,
             v1::FailureKind::NotApplied => Failure::NotApplied,
             v1::FailureKind::Timeout => Failure::Unknown,
             // Nothing was applied, and another node may do better.
@@ -247,6 +249,7 @@ mod tests {
             Err(Failure::Overloaded),
             Err(Failure::MemoryFull),
             Err(Failure::DiskFull),
+            Err(Failure::DiskHung),
             Err(Failure::NotApplied),
             Err(Failure::Unknown),
         ];

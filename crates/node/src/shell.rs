@@ -15,6 +15,8 @@ use crate::routing::Routing;
 use crate::snapshot_thread::SnapshotEvent;
 use crate::throttle::Throttle;
 use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+use ringfort_core::health::HealthMonitor;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::{Failure, ReplicaStatus};
 use ringfort_core::system::Standing;
@@ -53,6 +55,8 @@ pub struct Shell {
     pub departure: watch::Sender<Option<Standing>>,
     /// The node hands over what it leads, to stop then.
     pub handing_over: AtomicBool,
+    /// What the node knows of its own health.
+    pub health: Mutex<HealthMonitor>,
     /// What the node has no room for.
     pub pressure: Pressure,
     /// What clients wait for.
@@ -72,6 +76,12 @@ impl Shell {
             known.get_or_insert(reason);
             is_first
         });
+    }
+
+    /// Whether there is space for the log.
+    pub fn set_disk_full(&self, is_full: bool) {
+        self.pressure.set_disk_full(is_full);
+        self.health.lock().set_full(is_full);
     }
 
     /// The inbox of the worker that owns a shard.

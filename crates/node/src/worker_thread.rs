@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::control_thread::ControlEvent;
 use crate::inbox::{Drained, Event, Incoming};
-use crate::log_thread::LogEvent;
+use crate::log_thread;
 use crate::shell::Shell;
 use crate::snapshot_thread::SnapshotEvent;
 use crate::ticket::Ticket;
@@ -49,6 +49,7 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
 fn handle(worker: &mut Worker<Ticket>, now: Now, event: Event) {
     match event {
         Event::Persisted(number) => worker.handle_persisted(now.moment, number),
+        Event::Health(health) => worker.handle_health(health),
         Event::Topology(topology) => worker.handle_topology(now.moment, topology),
         Event::Step(step) => worker.handle_step(&step),
         Event::Unreachable(node) => worker.handle_unreachable(node),
@@ -75,7 +76,7 @@ fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Ticket>) {
     }
     // The threads that these go to live longer than the workers, so that nothing can get lost.
     if let Some(batch) = log {
-        let _ = shell.log.send(LogEvent::Batch { worker: index, batch });
+        log_thread::hand_in(shell, index, batch);
     }
     for work in snapshots {
         let _ = shell.snapshots.send(SnapshotEvent::Work(Box::new(work)));

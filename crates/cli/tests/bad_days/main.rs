@@ -15,6 +15,8 @@
 //! | `moving` | two join while one leaves; the conductor of moves dies |
 //! | `descriptors` | more connections than there are file descriptors |
 //! | `disk_full` | no space for the log |
+//! | `hung_disk` | a disk that does not answer |
+//! | `rolling_restart` | nodes that stop in good order, one after the other |
 //! | `corruption` | bits that flip in files |
 //! | `memory` | bits that flip in a node's memory |
 //! | `wall_clock` | time that steps backwards |
@@ -29,10 +31,12 @@ mod forwarding;
 mod gone;
 mod gossip;
 mod http2;
+mod hung_disk;
 mod leaving;
 mod memory;
 mod moving;
 mod overload;
+mod rolling_restart;
 mod scans;
 mod silent;
 mod starting;

@@ -1,6 +1,6 @@
 // A real node for the examples in the documentation: they include this file, and run whenever the tests do.
 
-use ringfort_node::{CONCURRENT_MOVES, GossipConfig, Node, NodeConfig, REPLACE_AFTER, ReadMode};
+use ringfort_node::{CONCURRENT_MOVES, DISK_TIMEOUT, GossipConfig, LEAD_AFTER, Node, NodeConfig, REPLACE_AFTER, ReadMode};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ fn with_node(example: impl AsyncFnOnce(String) -> Result<(), ringfort_client::Er
         moves: CONCURRENT_MOVES,
         move_bandwidth: None,
         replace_after: REPLACE_AFTER,
+        disk_timeout: DISK_TIMEOUT,
+        lead_after: LEAD_AFTER,
         shards: ringfort_ring::ShardCount::new(4).unwrap(),
         workers: 1,
         read_mode: ReadMode::Lease,

@@ -8,6 +8,7 @@
 //! The first two are proposals to the system shard, the third goes to the shards' leaders. All of it is decided again on
 //! whatever has become of it; nothing here must be remembered.
 
+use super::leadership::Leadership;
 use super::plan::{self, Action};
 use super::progress::{Pace, Progress};
 use super::silence::Silence;
@@ -110,10 +111,17 @@ impl Controller {
         self.reports.insert(report.shard, Reported { report, heard: None, acted, action });
     }
 
-    pub fn run(&mut self, now: Moment, topology: &Topology, silence: &Silence, out: &mut ControlEffects) {
+    pub fn run(
+        &mut self,
+        now: Moment,
+        topology: &Topology,
+        silence: &Silence,
+        leadership: &mut Leadership,
+        out: &mut ControlEffects,
+    ) {
         self.propose(now, topology, silence, out);
         self.reports.retain(|_, reported| now < *reported.heard.get_or_insert(now) + REPORT_LIFE);
-        self.act(now, topology, silence, out);
+        self.act(now, topology, silence, leadership, out);
         let left = |(shard, reported): (&ShardId, &Reported)| {
             topology.groups.get(shard).map_or(0, |group| plan::arriving(group, &reported.report))
         };
@@ -171,7 +179,14 @@ impl Controller {
     }
 
     /// Takes the next step of every shard that is not as it should be.
-    fn act(&mut self, now: Moment, topology: &Topology, silence: &Silence, out: &mut ControlEffects) {
+    fn act(
+        &mut self,
+        now: Moment,
+        topology: &Topology,
+        silence: &Silence,
+        leadership: &mut Leadership,
+        out: &mut ControlEffects,
+    ) {
         let is_silent = |replica: ReplicaId| replica.node() != self.node && !silence.is_alive(replica.node());
         let mut moves = Moves::default();
         let moving = self.reports.values().filter(|reported| reported.is_moving(is_silent));
@@ -183,18 +198,21 @@ impl Controller {
             }
             let was_moving = reported.is_moving(is_silent);
             let report = &reported.report;
-            let mut next = plan::next_action(group, report);
+            let may_lead = |node| leadership.may_lead(now, node, self.config.lead_after);
+            let mut next = plan::next_action(group, report, may_lead);
             if next.is_none() && self.config.mutation.is(Mutation::DropBeforeCaughtUp) {
                 next = plan::drop_early(group, report);
             }
-            let may_take = |action: &Action| match action {
+            let mut may_take = |action: &Action| match action {
                 _ if topology.paused && plan::begins(action, group, report) => false,
                 // It would take a place among the moves, and not move.
                 Action::AddLearner(replica) if is_silent(*replica) => false,
+                Action::AddLearner(replica) if !leadership.may_hold_more(replica.node()) => false,
                 Action::AddLearner(_) => was_moving || moves.has_room(report, self.config.moves),
+                Action::Transfer(to) => leadership.take_turn(now, to.node(), topology.shards.get() as usize),
                 _ => true,
             };
-            reported.action = next.filter(may_take);
+            reported.action = next.filter(|action| may_take(action));
             let Some(action) = reported.action.clone() else { continue };
             if matches!(action, Action::AddLearner(_)) && !was_moving {
                 moves.add(&reported.report);
@@ -241,6 +259,7 @@ mod tests {
         heartbeat: u64,
         silence: Silence,
         copied_bytes: u64,
+        leadership: Leadership,
         /// What the shards' leaders repeat.
         reports: BTreeMap<u32, ShardReport>,
         now: Moment,
@@ -257,8 +276,10 @@ mod tests {
             let detector = Detector::new(PERIOD);
             let silence = Silence::default();
             let reports = BTreeMap::new();
-            let copied_bytes = 2 * SMALL_MOVE_BYTES;
-            let mut scene = Scene { topology, controller, detector, heartbeat: 0, silence, copied_bytes, reports, now };
+            let (copied_bytes, leadership) = (2 * SMALL_MOVE_BYTES, Leadership::default());
+            let heartbeat = 0;
+            let mut scene =
+                Scene { topology, controller, detector, heartbeat, silence, copied_bytes, leadership, reports, now };
             scene.place();
             scene
         }
@@ -285,11 +306,13 @@ mod tests {
                 self.detector.handle_tick(self.now);
                 heard.iter().for_each(|&node| self.detector.heard(self.now, NodeId(node), 1, self.heartbeat));
                 let liveness = others().filter_map(|node| Some((node, self.detector.liveness(node, self.now)?)));
-                self.silence.tell(self.now, liveness.collect());
+                let liveness = liveness.collect();
+                self.leadership.learn_liveness(&liveness);
+                self.silence.tell(self.now, liveness);
             }
             self.reports.values().for_each(|report| self.controller.learn(report.clone()));
             let mut out = ControlEffects::default();
-            self.controller.run(self.now, &self.topology, &self.silence, &mut out);
+            self.controller.run(self.now, &self.topology, &self.silence, &mut self.leadership, &mut out);
             out
         }
 

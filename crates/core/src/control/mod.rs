@@ -21,6 +21,7 @@
 mod claims;
 pub mod codec;
 mod controller;
+mod leadership;
 pub mod plan;
 pub mod preview;
 pub mod progress;
@@ -29,7 +30,8 @@ mod silence;
 mod whereabouts;
 
 use crate::gossip::detector::Liveness;
-use crate::limits::{CONCURRENT_MOVES, REPLACE_AFTER, TICK};
+use crate::health::HealthView;
+use crate::limits::{CONCURRENT_MOVES, LEAD_AFTER, REPLACE_AFTER, TICK};
 use crate::message::{Beacon, ControlMessage, ShardReport, StepRequest};
 use crate::mutation::Mutation;
 use crate::system::{Addresses, Member, Members, Standing, SystemCommand, Topology};
@@ -39,6 +41,7 @@ use crate::watch::Distrust;
 use claims::Claims;
 pub use claims::Testimony;
 use controller::Controller;
+use leadership::Leadership;
 use progress::Progress;
 use silence::Silence;
 use std::collections::BTreeMap;
@@ -59,12 +62,19 @@ pub struct ControlConfig {
     pub moves: usize,
     /// A node that is silent for this long loses its replicas to others.
     pub replace_after: Duration,
+    /// A node that was away is given leadership when it has been back for this long.
+    pub lead_after: Duration,
     pub mutation: Mutation,
 }
 
 impl Default for ControlConfig {
     fn default() -> ControlConfig {
-        ControlConfig { moves: CONCURRENT_MOVES, replace_after: REPLACE_AFTER, mutation: Mutation::None }
+        ControlConfig {
+            moves: CONCURRENT_MOVES,
+            replace_after: REPLACE_AFTER,
+            lead_after: LEAD_AFTER,
+            mutation: Mutation::None,
+        }
     }
 }
 
@@ -98,6 +108,7 @@ pub struct Control {
     leaders: BTreeMap<ShardId, (Term, NodeId)>,
     silence: Silence,
     claims: Claims,
+    leadership: Leadership,
     controller: Controller,
     /// Replicas of this node that can't be trusted, to be replaced by new ones.
     lost: BTreeMap<(ShardId, ReplicaId), Distrust>,
@@ -126,6 +137,7 @@ impl Control {
             leaders: BTreeMap::new(),
             silence: Silence::default(),
             claims: Claims::default(),
+            leadership: Leadership::default(),
             controller: Controller::new(node, config),
             lost: BTreeMap::new(),
             renewed: None,
@@ -176,7 +188,7 @@ impl Control {
         self.ask_for_new_replicas(now);
         self.ask_for_own_addresses(now);
         if self.led.contains_key(&ShardId::SYSTEM) {
-            self.controller.run(now, &self.topology, &self.silence, &mut self.out);
+            self.controller.run(now, &self.topology, &self.silence, &mut self.leadership, &mut self.out);
             if let Some(uncommitted) = self.controller.publish_early(&self.topology, &self.out.proposals) {
                 self.handle_topology(uncommitted);
             }
@@ -252,7 +264,13 @@ impl Control {
 
     /// What gossip thought of all other members at this moment. To be called once a period of it: nothing else tells who is silent.
     pub fn handle_liveness(&mut self, at: Moment, liveness: BTreeMap<NodeId, Liveness>) {
+        self.leadership.learn_liveness(&liveness);
         self.silence.tell(at, liveness);
+    }
+
+    /// What all nodes say of their health has changed.
+    pub fn handle_health(&mut self, health: HealthView) {
+        self.leadership.learn_health(health);
     }
 
     /// Takes a message of another node.

@@ -88,8 +88,8 @@ pub fn drop_early(group: &Group, report: &ShardReport) -> Option<Action> {
     is_due.then(|| Action::Change { promote: Vec::new(), remove: vec![*dropped] })
 }
 
-/// The next thing to do for a shard that stands as reported, if any.
-pub fn next_action(group: &Group, report: &ShardReport) -> Option<Action> {
+/// The next thing to do for a shard that stands as reported, if any. Leadership goes only to a node that may lead.
+pub fn next_action(group: &Group, report: &ShardReport, may_lead: impl Fn(NodeId) -> bool) -> Option<Action> {
     if !report.outgoing.is_empty() {
         return None; // The leader leaves a joint configuration by itself.
     }
@@ -120,8 +120,8 @@ pub fn next_action(group: &Group, report: &ShardReport) -> Option<Action> {
         return Some(Action::Change { promote, remove });
     }
 
-    let ready: Vec<ReplicaId> =
-        wanted.iter().filter(|replica| is_voter(replica) && caught_up(replica)).copied().collect();
+    let is_ready = |replica: &&ReplicaId| is_voter(replica) && caught_up(replica) && may_lead(replica.node());
+    let ready: Vec<ReplicaId> = wanted.iter().filter(is_ready).copied().collect();
     let settled = wanted.iter().all(is_voter);
     let preferred = wanted.first().copied();
     if !wanted.contains(&report.leader) {
@@ -170,6 +170,11 @@ mod tests {
         }
     }
 
+    /// Where all nodes may lead.
+    fn next(group: &Group, report: &ShardReport) -> Option<Action> {
+        next_action(group, report, |_| true)
+    }
+
     fn change(promote: &[u64], remove: &[u64]) -> Option<Action> {
         Some(Action::Change { promote: replicas(promote), remove: replicas(remove) })
     }
@@ -177,19 +182,19 @@ mod tests {
     #[test]
     fn a_shard_grows_from_one_to_three() {
         let group = group(&[1, 2, 3], &[1, 2, 3]);
-        assert_eq!(next_action(&group, &report(1, &[1], &[], &[1])), Some(Action::AddLearner(replica(2))));
-        assert_eq!(next_action(&group, &report(1, &[1], &[2], &[1])), Some(Action::AddLearner(replica(3))));
-        assert_eq!(next_action(&group, &report(1, &[1], &[2, 3], &[1])), None, "nobody has caught up");
-        assert_eq!(next_action(&group, &report(1, &[1], &[2, 3], &[1, 2, 3])), change(&[2, 3], &[]));
-        assert_eq!(next_action(&group, &report(1, &[1, 2, 3], &[], &[1, 2, 3])), None);
+        assert_eq!(next(&group, &report(1, &[1], &[], &[1])), Some(Action::AddLearner(replica(2))));
+        assert_eq!(next(&group, &report(1, &[1], &[2], &[1])), Some(Action::AddLearner(replica(3))));
+        assert_eq!(next(&group, &report(1, &[1], &[2, 3], &[1])), None, "nobody has caught up");
+        assert_eq!(next(&group, &report(1, &[1], &[2, 3], &[1, 2, 3])), change(&[2, 3], &[]));
+        assert_eq!(next(&group, &report(1, &[1, 2, 3], &[], &[1, 2, 3])), None);
     }
 
     #[test]
     fn a_replica_is_replaced_in_one_joint_change_and_then_retired() {
         let group = group(&[1, 2, 4], &[1, 2, 3, 4]);
-        assert_eq!(next_action(&group, &report(1, &[1, 2, 3], &[4], &[1, 2, 3])), None);
-        assert_eq!(next_action(&group, &report(1, &[1, 2, 3], &[4], &[1, 2, 3, 4])), change(&[4], &[3]));
-        assert_eq!(next_action(&group, &report(1, &[1, 2, 4], &[], &[1, 2, 4])), Some(Action::Retire(replica(3))));
+        assert_eq!(next(&group, &report(1, &[1, 2, 3], &[4], &[1, 2, 3])), None);
+        assert_eq!(next(&group, &report(1, &[1, 2, 3], &[4], &[1, 2, 3, 4])), change(&[4], &[3]));
+        assert_eq!(next(&group, &report(1, &[1, 2, 4], &[], &[1, 2, 4])), Some(Action::Retire(replica(3))));
     }
 
     #[test]
@@ -197,28 +202,41 @@ mod tests {
         let group = group(&[1, 2, 4], &[1, 2, 3, 4]);
         let mut standing = report(1, &[1, 2, 4], &[], &[1, 2, 4]);
         standing.confirmed = replicas(&[1, 4]);
-        assert_eq!(next_action(&group, &standing), None);
+        assert_eq!(next(&group, &standing), None);
     }
 
     #[test]
     fn the_leader_hands_over_before_it_leaves() {
         let group = group(&[2, 3, 4], &[1, 2, 3, 4]);
-        let step = next_action(&group, &report(1, &[1, 2, 3], &[4], &[1, 2, 3, 4]));
+        let step = next(&group, &report(1, &[1, 2, 3], &[4], &[1, 2, 3, 4]));
         assert_eq!(step, change(&[4], &[]), "the new voter comes in, the leader stays");
-        let step = next_action(&group, &report(1, &[1, 2, 3, 4], &[], &[1, 3, 4]));
+        let step = next(&group, &report(1, &[1, 2, 3, 4], &[], &[1, 3, 4]));
         assert_eq!(step, Some(Action::Transfer(replica(3))), "to one that has caught up");
-        let step = next_action(&group, &report(3, &[1, 2, 3, 4], &[], &[1, 2, 3, 4]));
+        let step = next(&group, &report(3, &[1, 2, 3, 4], &[], &[1, 2, 3, 4]));
         assert_eq!(step, change(&[], &[1]));
-        let step = next_action(&group, &report(3, &[2, 3, 4], &[], &[2, 3, 4]));
+        let step = next(&group, &report(3, &[2, 3, 4], &[], &[2, 3, 4]));
         assert_eq!(step, Some(Action::Transfer(replica(2))), "the preferred leader");
+    }
+
+    #[test]
+    fn leadership_goes_only_to_a_node_that_may_lead() {
+        let report = |leader| report(leader, &[1, 2, 3], &[], &[1, 2, 3]);
+        let preferred = group(&[2, 1, 3], &[1, 2, 3]);
+        assert_eq!(next_action(&preferred, &report(1), |_| true), Some(Action::Transfer(replica(2))));
+        assert_eq!(next_action(&preferred, &report(1), |node| node != NodeId(2)), None);
+        let leaving = group(&[2, 4, 5], &[1, 2, 3, 4, 5]);
+        let mut moved = report(1);
+        moved.voters = replicas(&[1, 2, 4, 5]);
+        moved.caught_up = moved.voters.clone();
+        assert_eq!(next_action(&leaving, &moved, |node| node != NodeId(2)), Some(Action::Transfer(replica(4))));
     }
 
     #[test]
     fn voters_are_never_fewer_than_they_were_or_than_are_wanted() {
         let group = group(&[4, 5, 6], &[1, 2, 3, 4, 5, 6]);
-        let step = next_action(&group, &report(1, &[1, 2, 3], &[4, 5, 6], &[1, 2, 3, 4]));
+        let step = next(&group, &report(1, &[1, 2, 3], &[4, 5, 6], &[1, 2, 3, 4]));
         assert_eq!(step, change(&[4], &[2]));
-        let step = next_action(&group, &report(1, &[1, 3, 4], &[5, 6], &[1, 3, 4]));
+        let step = next(&group, &report(1, &[1, 3, 4], &[5, 6], &[1, 3, 4]));
         assert_eq!(step, Some(Action::Transfer(replica(4))));
     }
 
@@ -226,7 +244,7 @@ mod tests {
     fn nothing_is_decided_while_joint() {
         let mut joint = report(1, &[1, 2, 4], &[], &[1, 2, 4]);
         joint.outgoing = replicas(&[1, 2, 3]);
-        assert_eq!(next_action(&group(&[1, 2, 4], &[1, 2, 3, 4]), &joint), None);
+        assert_eq!(next(&group(&[1, 2, 4], &[1, 2, 3, 4]), &joint), None);
     }
 
     #[test]
@@ -237,10 +255,10 @@ mod tests {
             replicas: vec![replica(1), replica(2), replica(3), renewed],
         };
         let mut standing = report(1, &[1, 2, 3], &[], &[1, 2]);
-        assert_eq!(next_action(&group, &standing), Some(Action::AddLearner(renewed)));
+        assert_eq!(next(&group, &standing), Some(Action::AddLearner(renewed)));
         standing.learners = vec![renewed];
         standing.caught_up.push(renewed);
-        let step = next_action(&group, &standing);
+        let step = next(&group, &standing);
         assert_eq!(step, Some(Action::Change { promote: vec![renewed], remove: vec![replica(3)] }));
     }
 }

@@ -20,7 +20,7 @@
 //!
 //! # What is told
 //!
-//! - [`vitals`]: what each node says of itself. Kept in memory. Its version is the heartbeat that feeds the [`detector`].
+//! - [`vitals`]: what each node says of itself, its [health](crate::health) among it. Kept in memory. Its version is the heartbeat that feeds the [`detector`].
 //! - [`keyspace`]: users' data, written at any node. Of two writes of a key the later one wins, by a hybrid logical
 //!   [`clock`] with bounds, then by the origin. All nodes hold all of it, in their logs ([`journal`]).
 //!
@@ -57,6 +57,7 @@
 pub mod clock;
 pub mod detector;
 mod exchange;
+mod health;
 pub mod journal;
 pub mod keyspace;
 pub mod message;
@@ -70,6 +71,7 @@ pub mod vitals;
 mod tests;
 
 use crate::effects::LogBatch;
+use crate::health::HealthView;
 use crate::limits::{MAX_EVENTUAL_BYTES, MAX_EVENTUAL_ENTRY_BYTES, MAX_EVENTUAL_PENDING_BYTES};
 use crate::mutation::Mutation;
 use crate::system::Topology;
@@ -136,6 +138,14 @@ pub struct GossipEffects<T> {
     /// To be made durable after all earlier ones; then [`Gossip::handle_persisted`].
     pub log: Option<LogBatch>,
     pub replies: Vec<(T, Result<Written, WriteError>)>,
+    /// What all members say of their health, where that has changed: for the workers and the controller.
+    pub health: Option<HealthView>,
+}
+
+impl<T> Default for GossipEffects<T> {
+    fn default() -> GossipEffects<T> {
+        GossipEffects { messages: Vec::new(), log: None, replies: Vec::new(), health: None }
+    }
 }
 
 /// One node's gossip.
@@ -164,6 +174,7 @@ pub struct Gossip<T> {
     differences: BTreeMap<NodeId, Difference>,
     offsets: BTreeMap<NodeId, i64>,
     refused: BTreeMap<&'static str, u64>,
+    health: HealthView,
     rounds: u64,
     next_tick: Moment,
     random: u64,
@@ -222,10 +233,11 @@ impl<T> Gossip<T> {
             differences: BTreeMap::new(),
             offsets: BTreeMap::new(),
             refused: BTreeMap::new(),
+            health: HealthView::default(),
             rounds: 0,
             next_tick: now.moment,
             random,
-            out: GossipEffects { messages: Vec::new(), log: None, replies: Vec::new() },
+            out: GossipEffects::default(),
         }
     }
 
@@ -389,8 +401,8 @@ impl<T> Gossip<T> {
             self.pending.push_back((number, batch));
             self.out.log = Some(LogBatch { number, items });
         }
-        let empty = GossipEffects { messages: Vec::new(), log: None, replies: Vec::new() };
-        std::mem::replace(&mut self.out, empty)
+        self.publish_health();
+        std::mem::take(&mut self.out)
     }
 
     fn check_write(&self, key: &Bytes, value: Option<&Bytes>) -> Result<(), WriteError> {

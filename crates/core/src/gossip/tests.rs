@@ -1,5 +1,6 @@
 //! Gossip as a whole: small clusters on a network that loses, doubles and reorders.
 
+mod health;
 mod repair;
 
 use super::message::{Body, Delta, Exchange, Message, MessageError};

@@ -9,6 +9,7 @@
 
 use super::keyspace::{Incarnation, Version};
 use crate::codec::{CodecError, Reader, put_bytes, put_u64, put_varint};
+use crate::health::NodeHealth;
 use crate::types::{Epoch, LogIndex, NodeId, ReplicaId, ShardId};
 use crate::watch::{self, Point};
 use bytes::Bytes;
@@ -21,6 +22,9 @@ pub const MAX_FACT_BYTES: usize = 64 << 10;
 pub const MAX_FACTS: usize = 32;
 
 const MAX_TEXT_BYTES: usize = 255;
+
+/// The kind of [`Fact::Health`].
+const HEALTH: u8 = 5;
 
 /// The kind of the first part of points; the others follow.
 const FIRST_POINTS: u8 = 16;
@@ -42,6 +46,8 @@ pub enum Fact {
     Load(Load),
     /// The shards that it leads.
     Leads(Vec<ShardId>),
+    /// Whether it is fit to lead.
+    Health(NodeHealth),
     /// Hashes of its replicas' states, for comparison: those of one part of the shards, ascending. See [`watch`].
     Points(u8, Vec<Point>),
 }
@@ -126,6 +132,15 @@ impl Vitals {
         facts.filter_map(|(&kind, (_, content))| Fact::decode(kind, content).ok().flatten())
     }
 
+    /// What `node` says of its health, if it says anything.
+    pub fn health(&self, node: NodeId) -> Option<NodeHealth> {
+        let (_, content) = self.nodes.get(&node)?.facts.get(&HEALTH)?;
+        match Fact::decode(HEALTH, content) {
+            Ok(Some(Fact::Health(health))) => Some(health),
+            _ => None,
+        }
+    }
+
     /// Forgets the nodes that are not among these.
     pub fn retain(&mut self, is_member: impl Fn(NodeId) -> bool) {
         self.nodes.retain(|node, _| is_member(*node));
@@ -205,6 +220,7 @@ impl Fact {
             Fact::Build(_) => 2,
             Fact::Load(_) => 3,
             Fact::Leads(_) => 4,
+            Fact::Health(_) => HEALTH,
             Fact::Points(part, _) => FIRST_POINTS + part,
         }
     }
@@ -224,6 +240,7 @@ impl Fact {
                     put_varint(&mut out, u64::from(shard.0));
                 }
             }
+            Fact::Health(health) => health.encode(&mut out),
             Fact::Points(_, points) => {
                 for point in points {
                     put_varint(&mut out, u64::from(point.shard.0));
@@ -255,6 +272,7 @@ impl Fact {
                 }
                 Fact::Leads(leads)
             }
+            HEALTH => Fact::Health(NodeHealth::decode(&mut reader)?),
             FIRST_POINTS..=LAST_POINTS => {
                 let mut points: Vec<Point> = Vec::new();
                 while !reader.is_empty() {
@@ -281,6 +299,7 @@ fn shard(reader: &mut Reader<'_>) -> Result<ShardId, CodecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::DiskState;
     use proptest::prelude::*;
 
     const NODE: NodeId = NodeId(3);
@@ -301,6 +320,7 @@ mod tests {
             Fact::Build("0.1.0".into()),
             Fact::Load(Load { replicas: 1, keys: 200, key_value_bytes: 70_000, log_bytes: 1 << 40 }),
             Fact::Leads(vec![ShardId(0), ShardId::SYSTEM]),
+            Fact::Health(NodeHealth { disk: DiskState::Hung, sync_latency_ms: 4096, is_stopping: true }),
             Fact::Points(0, vec![]),
             Fact::Points(
                 7,

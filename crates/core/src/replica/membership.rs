@@ -161,17 +161,6 @@ impl<T> Replica<T> {
         Ok(())
     }
 
-    /// Hands leadership to whichever voter is most ready: this node is about to stop. False where nobody is, or this
-    /// replica does not lead.
-    pub fn hand_over(&mut self) -> bool {
-        let voters = self.raft.raft.prs().conf().voters().ids();
-        let mut candidates: Vec<ReplicaId> = voters.iter().map(ReplicaId).filter(|&other| other != self.id).collect();
-        candidates.sort_unstable();
-        let matched = |replica: &ReplicaId| self.raft.raft.prs().get(replica.0).map_or(0, |progress| progress.matched);
-        candidates.sort_by_key(|replica| std::cmp::Reverse(matched(replica)));
-        candidates.into_iter().any(|candidate| self.transfer_leadership(candidate).is_ok())
-    }
-
     /// Whether `replica` has the log almost to its end, and answers.
     fn has_caught_up(&self, replica: ReplicaId) -> bool {
         if replica == self.id || self.config.mutation.is(Mutation::PromoteEarly) {

@@ -16,6 +16,7 @@
 //! | `ready` | Raft's outputs into effects, and the order between them |
 //! | `apply` | committed entries into the state machine |
 //! | `membership` | reports to the controller, and its steps |
+//! | `handover` | leadership given away by a node that stops, or whose disk hangs |
 //! | `snapshots`, [`restore`] | cutting, writing and installing the state |
 //! | [`transfers`] | snapshots on their way to other replicas |
 //! | [`retention`] | which entries stay in memory, and when a snapshot is due |
@@ -32,6 +33,7 @@
 
 mod apply;
 pub mod election;
+mod handover;
 mod inbound;
 pub mod lease;
 mod membership;
@@ -126,6 +128,12 @@ pub enum Failure {
     /// The leader's node can't log: refused before the proposal.
     #[error("the disk of the node that leads this shard is full; free some space there")]
     DiskFull,
+    /// The leader's node can't log, and hands over: refused before the proposal. Safe to retry until another node leads.
+    #[error(
+        "the disk of the node that leads this shard does not answer, and no other node can lead it; check that disk, or \
+         stop the node"
+    )]
+    DiskHung,
     /// The proposal was overwritten by another leader's entry and will never be applied.
     #[error("the leader changed before the write was committed; it was not applied")]
     NotApplied,
@@ -247,6 +255,8 @@ pub struct Replica<T> {
     answered: BTreeMap<ReplicaId, u64>,
     /// How far the leader had committed when its heartbeat came, until that much is applied here.
     heard: Option<(u64, Moment)>,
+    /// Leadership on its way to a node whose disk answers.
+    shedding: Option<handover::Shedding>,
     /// The voters of every active configuration: one, or two while joint.
     configurations: Vec<Vec<ReplicaId>>,
     /// Hashes to be compared with those of other replicas.
@@ -346,6 +356,7 @@ impl<T> Replica<T> {
             snapshot_is_permitted: true,
             answered: BTreeMap::new(),
             heard: None,
+            shedding: None,
             configurations: Vec::new(),
             marks: Marks::default(),
             is_damaged: false,

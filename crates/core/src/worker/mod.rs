@@ -16,10 +16,11 @@
 mod allowance;
 
 use crate::effects::{Effects, LogBatch, SnapshotWork};
+use crate::health::{DiskState, HealthView, abstention};
 use crate::limits::{RETAINED_SHARE, TICK};
 use crate::log::item::{Change, LogItem, ReplicaState};
 use crate::machine::Machine;
-use crate::message::{RaftMessage, StepRequest};
+use crate::message::{RaftMessage, Step, StepRequest};
 use crate::replica::transfers::{TransferPermit, is_empty_state};
 use crate::replica::{Failure, Origin, Query, Replica, ReplicaConfig, ReplicaStatus, Restored, Write};
 use crate::system::{SystemMachine, Topology};
@@ -30,6 +31,9 @@ use allowance::SnapshotAllowance;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Leaderships that a worker gives away in a tick when its node's disk hangs.
+const HAND_OVERS_A_TICK: usize = 8;
 
 /// Which of a node's workers owns a shard.
 pub fn worker_of(shard: ShardId, workers: usize) -> usize {
@@ -69,6 +73,7 @@ pub struct Worker<T> {
     /// The highest replica id that this node has ever held of a shard, running or not.
     highest: BTreeMap<ShardId, ReplicaId>,
     topology: Option<Arc<Topology>>,
+    health: HealthView,
     dirty: BTreeSet<ShardId>,
     next_tick: Moment,
     batch: LogBatch,
@@ -91,6 +96,7 @@ impl<T> Worker<T> {
             replicas: BTreeMap::new(),
             highest: BTreeMap::new(),
             topology: None,
+            health: HealthView::default(),
             dirty: BTreeSet::new(),
             next_tick: next_phase(now),
             batch: LogBatch { number: 1, items: Vec::new() },
@@ -151,6 +157,22 @@ impl<T> Worker<T> {
             self.out.reports.extend(replica.due_report());
         }
         self.keep_entry_budget();
+        self.shed();
+    }
+
+    /// Gives leadership away while this node's disk does not answer or has no space, of a few shards at a time: each takes
+    /// an election.
+    fn shed(&mut self) {
+        if !self.can_not_log() {
+            return;
+        }
+        // The cluster's own shard first: the others may need its leader.
+        let mut handed_over = 0;
+        for replica in self.replicas.values_mut().rev() {
+            if handed_over < HAND_OVERS_A_TICK {
+                handed_over += usize::from(replica.shed(&self.health));
+            }
+        }
     }
 
     /// What the log took for the latest batch, or has taken so far for the oldest that is not durable yet.
@@ -228,6 +250,19 @@ impl<T> Worker<T> {
         self.dirty.remove(&shard);
         self.out.views.push((shard, None));
         self.out.lost.push((shard, id, why));
+    }
+
+    fn can_not_log(&self) -> bool {
+        let disk = self.health.get(&self.config.node).map(|own| own.disk);
+        matches!(disk, Some(DiskState::Hung | DiskState::Full))
+    }
+
+    /// What nodes say of their health, this one among them.
+    pub fn handle_health(&mut self, health: HealthView) {
+        self.health = health;
+        if !self.can_not_log() {
+            self.replicas.values_mut().for_each(Replica::stop_shedding);
+        }
     }
 
     /// The node could not be reached: what was sent to its replicas may be lost.
@@ -323,6 +358,12 @@ impl<T> Worker<T> {
 
     /// Carries out a step of the controller, or leaves it: the controller decides anew on the next report.
     pub fn handle_step(&mut self, request: &StepRequest) {
+        if let Step::TransferLeadership(to) = request.step
+            && let Some(why) = abstention(&self.health, to.node())
+        {
+            tracing::debug!(shard = %request.shard, %to, ?why, "no leadership for a node that wants none");
+            return;
+        }
         if let Some(replica) = self.replicas.get_mut(&request.shard) {
             self.dirty.insert(request.shard);
             if let Err(refused) = replica.step_membership(request) {
@@ -335,7 +376,7 @@ impl<T> Worker<T> {
     /// [`leads`](Worker::leads) is zero or patience ends.
     pub fn hand_over(&mut self) {
         for (shard, replica) in &mut self.replicas {
-            if replica.hand_over() {
+            if replica.hand_over(&self.health) {
                 self.dirty.insert(*shard);
             }
         }

@@ -2,6 +2,8 @@
 //!
 //! Messages are delivered at once unless cut, and a batch is durable when the test says so.
 
+mod hung_disk;
+
 use super::*;
 use crate::boot;
 use crate::command::Command;

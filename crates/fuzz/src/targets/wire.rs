@@ -202,6 +202,7 @@ fn answer(source: &mut Source) -> Result<Reply, Failure> {
                 Failure::Overloaded,
                 Failure::MemoryFull,
                 Failure::DiskFull,
+                Failure::DiskHung,
                 Failure::NotApplied,
                 Failure::Unknown,
             ];

@@ -60,6 +60,9 @@ async fn write(shell: &Shell, key: Bytes, value: Option<Bytes>, deadline: Instan
     if shell.pressure.is_disk_full() {
         return Err(outcome::overloaded("this node has no disk space for its log; free some, or ask another node"));
     }
+    if shell.pressure.is_disk_hung() {
+        return Err(outcome::unavailable("the disk of this node does not answer; ask another node", None));
+    }
     let (answer, written) = oneshot::channel();
     let _ = shell.gossip.send(GossipEvent::Write { key, value, answer });
     let late = |_| outcome::unknown("the disk of this node did not answer in time");

@@ -7,6 +7,7 @@ use crate::shell::Shell;
 use ringfort_core::gossip::detector::{self, Reason};
 use ringfort_core::gossip::status::MemberStatus;
 use ringfort_core::gossip::vitals::Fact;
+use ringfort_core::health::{DiskState, NodeHealth};
 use ringfort_core::time::Moment;
 use ringfort_proto::v1::*;
 use tokio::sync::oneshot;
@@ -65,6 +66,37 @@ pub fn liveness(liveness: detector::Liveness) -> Liveness {
     }
 }
 
+/// What a node says of its health, as a message.
+pub fn health(health: NodeHealth) -> NodeHealthStatus {
+    let disk = match health.disk {
+        DiskState::Healthy => DiskHealth::Healthy,
+        DiskState::Slow => DiskHealth::Slow,
+        DiskState::Recovering => DiskHealth::Recovering,
+        DiskState::Full => DiskHealth::Full,
+        DiskState::Hung => DiskHealth::Hung,
+    };
+    NodeHealthStatus {
+        disk: disk.into(),
+        sync_latency_ms: health.sync_latency_ms.into(),
+        sync_age_ms: 0,
+        is_stopping: health.is_stopping,
+    }
+}
+
+/// What this node knows of its own health.
+pub fn own_health(shell: &Shell) -> NodeHealthStatus {
+    let report = shell.health.lock().report(clock::moment());
+    NodeHealthStatus { sync_age_ms: report.age.as_millis() as u64, ..health(report.health) }
+}
+
+/// What a node has last said of its health.
+pub fn told_health(member: &MemberStatus) -> Option<NodeHealthStatus> {
+    member.facts.iter().find_map(|fact| match fact {
+        Fact::Health(told) => Some(health(*told)),
+        _ => None,
+    })
+}
+
 fn member(member: MemberStatus, name: String) -> GossipMember {
     let mut message = GossipMember {
         id: member.node.0,
@@ -81,6 +113,7 @@ fn member(member: MemberStatus, name: String) -> GossipMember {
             Fact::Epoch(epoch) => message.epoch = epoch.0,
             Fact::Build(version) => message.build_version = version,
             Fact::Leads(leads) => message.shards_led = leads.len() as u32,
+            Fact::Health(health) => message.health = Some(self::health(health)),
             Fact::Points(..) => {}
             Fact::Load(load) => (message.keys, message.key_value_bytes) = (load.keys, load.key_value_bytes),
         }

@@ -96,6 +96,13 @@ pub async fn set_health(health: &HealthReporter, is_serving: bool) {
     health.set_service_status(<KvServer<kv::KvService> as tonic::server::NamedService>::NAME, status).await;
 }
 
+/// Ends the streams of those who watch the health, after they have had the last word: an open one would hold the end of
+/// the server up.
+pub async fn end_watches(health: &mut HealthReporter) {
+    health.clear_service_status("").await;
+    health.clear_service_status(<KvServer<kv::KvService> as tonic::server::NamedService>::NAME).await;
+}
+
 /// Serves the other nodes for as long as the process runs.
 pub async fn serve_peers(
     shell: Arc<Shell>,
@@ -125,7 +132,7 @@ fn refusal(invalid: Invalid) -> Status {
 /// An error as a client sees it.
 fn status_of(error: &ExecuteError) -> Status {
     match error {
-        ExecuteError::NoLeader { .. } => outcome::unavailable(error.to_string(), None),
+        ExecuteError::NoLeader { .. } | ExecuteError::DiskHung => outcome::unavailable(error.to_string(), None),
         ExecuteError::Overloaded { .. } | ExecuteError::TooManyScans | ExecuteError::Full(_) => {
             outcome::overloaded(error.to_string())
         }

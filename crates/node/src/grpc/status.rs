@@ -66,6 +66,7 @@ async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
         zone: text(|member| &member.zone),
         standing: standing_of(&topology, shell.node).into(),
         memory_full: shell.pressure.is_memory_full(),
+        health: Some(gossip::own_health(shell)),
     };
     let size = |shard| shell.routing.view(shard).map_or(0, |view| view.size().1 as u64);
     let here =
@@ -125,6 +126,7 @@ async fn ask_all(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
             silent_ms: silence().map_or(0, |silence| silence.as_millis() as u64),
             zone: member.zone.clone(),
             standing: standing_of(&topology, id).into(),
+            health: gossip.members.iter().find(|known| known.node == id).and_then(gossip::told_health),
             ..NodeStatus::default()
         });
         NodeStatus { liveness: liveness.map(gossip::liveness), ..status }

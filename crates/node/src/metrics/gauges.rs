@@ -4,8 +4,9 @@ use super::{Maker, Metrics};
 use crate::clock;
 use crate::grpc::{gossip, status};
 use crate::shell::Shell;
-use prometheus::{IntGauge, IntGaugeVec};
+use prometheus::{Gauge, IntGauge, IntGaugeVec};
 use ringfort_core::gossip::status::MemberStatus;
+use ringfort_core::health::{DiskReport, DiskState};
 use ringfort_core::replica::ReplicaStatus;
 use ringfort_core::system::Topology;
 use std::sync::atomic::Ordering;
@@ -32,6 +33,10 @@ pub struct Gauges {
     requests_in_flight: IntGauge,
     disk_full: IntGauge,
     memory_full: IntGauge,
+    disk_states: IntGaugeVec,
+    sync_age_seconds: Gauge,
+    sync_latency_seconds: Gauge,
+    unsynced_bytes: IntGauge,
 }
 
 impl Gauges {
@@ -68,6 +73,20 @@ impl Gauges {
                 .gauge("key_value_bytes", "Memory of keys and values in all replicas here, estimated."),
             requests_in_flight: maker.gauge("requests_in_flight", "Requests of clients that are under way here."),
             disk_full: maker.gauge("disk_full", "1 while the log has no disk space, and writes are refused."),
+            disk_states: maker.gauges(
+                "disk_state",
+                "1 for the state that the disk is in: healthy, slow, recovering (it hung lately), full, hung.",
+                "state",
+            ),
+            sync_age_seconds: maker.float_gauge(
+                "disk_sync_age_seconds",
+                "For how long the disk has had the record that is on its way; 0 where none is.",
+            ),
+            sync_latency_seconds: maker.float_gauge(
+                "disk_sync_latency_seconds",
+                "The longest that a record has lately taken to be durable, rounded up to a power of two of milliseconds.",
+            ),
+            unsynced_bytes: maker.gauge("disk_unsynced_bytes", "Bytes of entries that are on their way to the disk."),
             memory_full: maker.gauge("memory_full", "1 while --max-memory is reached, and puts are refused."),
         }
     }
@@ -93,6 +112,15 @@ impl Gauges {
         self.nodes.set(topology.nodes.len() as i64);
         self.shards.set(topology.shards.get().into());
         self.epoch.set(topology.epoch.0 as i64);
+    }
+
+    fn set_disk(&self, report: DiskReport) {
+        for state in DiskState::ALL {
+            let gauge = self.disk_states.with_label_values(&[&state.to_string()]);
+            gauge.set((report.health.disk == state).into());
+        }
+        self.sync_age_seconds.set(report.age.as_secs_f64());
+        self.sync_latency_seconds.set(report.health.sync_latency().as_secs_f64());
     }
 
     fn set_silences(&self, topology: &Topology, members: &[MemberStatus]) {
@@ -131,6 +159,8 @@ impl Metrics {
         self.gauges.requests_in_flight.set(shell.in_flight.requests() as i64);
         self.gauges.disk_full.set(shell.pressure.is_disk_full().into());
         self.gauges.memory_full.set(shell.pressure.is_memory_full().into());
+        self.gauges.unsynced_bytes.set(shell.pressure.unsynced_bytes() as i64);
+        self.gauges.set_disk(shell.health.lock().report(clock::moment()));
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ pub use requests::Operation;
 
 use gauges::Gauges;
 use process::Process;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use requests::Requests;
 use ringfort_core::effects::Counts;
 
@@ -173,6 +173,10 @@ impl Maker {
 
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.register(IntGauge::new(full(name), help).expect(DISTINCT))
+    }
+
+    fn float_gauge(&self, name: &str, help: &str) -> Gauge {
+        self.register(Gauge::new(full(name), help).expect(DISTINCT))
     }
 
     fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {

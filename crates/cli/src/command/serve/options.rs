@@ -113,6 +113,16 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_REPLACE_AFTER", value_name = "TIME", default_value = "5m", value_parser = parse_patience)]
     pub replace_after: Duration,
 
+    /// The process ends when its disk has not answered for this long, so that whoever watches it learns of it: 20s, 2m. Its
+    /// shards have other leaders by then.
+    #[arg(long, env = "RINGFORT_DISK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_disk_timeout)]
+    pub disk_timeout: Duration,
+
+    /// A node that was away without having said so, or whose disk hung, is given leadership when it has been well for this
+    /// long: 5s, 2m. The node that leads the system shard decides; give all nodes the same.
+    #[arg(long, env = "RINGFORT_LEAD_AFTER", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub lead_after: Duration,
+
     /// Into how many shards a new cluster cuts its keys: a power of two, fixed for its lifetime.
     #[arg(long, env = "RINGFORT_SHARDS", value_name = "NUMBER", default_value = "64", value_parser = parse_shards)]
     pub shards: ShardCount,
@@ -256,6 +266,8 @@ impl Serve {
             moves: self.moves.into(),
             move_bandwidth: self.move_bandwidth,
             replace_after: self.replace_after,
+            disk_timeout: self.disk_timeout,
+            lead_after: self.lead_after,
             shards: self.shards,
             workers: self.workers.map_or_else(default_workers, usize::from),
             read_mode: match self.read_mode {
@@ -289,6 +301,16 @@ const LEAST_REPLACE_AFTER: Duration = Duration::from_secs(5);
 fn parse_patience(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         duration if duration < LEAST_REPLACE_AFTER => Err("give 5s or more".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+/// A disk that hands its leaderships over must have the time to.
+const LEAST_DISK_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn parse_disk_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        duration if duration < LEAST_DISK_TIMEOUT => Err("give 5s or more".to_owned()),
         duration => Ok(duration),
     }
 }

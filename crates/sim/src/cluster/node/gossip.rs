@@ -1,6 +1,6 @@
 //! Gossip on a simulated node.
 
-use super::running::{Outbox, Running, When};
+use super::running::{Input, Outbox, Running, When};
 use super::{Message, Task};
 use crate::network::Endpoint;
 use ringfort_core::time::Now;
@@ -50,8 +50,13 @@ impl Running {
             }
         }
         if let Some(batch) = effects.log {
+            self.unsynced_bytes += batch.size_bytes();
             self.log_queue.push_back((GOSSIP, batch));
             self.write_log(out);
+        }
+        if let Some(health) = effects.health {
+            self.give_to_all(|| Input::Health(health.clone()), out);
+            self.control.handle_health(health);
         }
         for (EventualTicket { from, id }, written) in effects.replies {
             if let Ok(written) = written {

@@ -18,6 +18,7 @@ use ringfort_core::boot::{self, Boot, Owner};
 use ringfort_core::control::ControlConfig;
 use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
+use ringfort_core::health::HealthConfig;
 use ringfort_core::log::LogConfig;
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{self, Failure, ReplicaConfig};
@@ -34,6 +35,12 @@ use std::time::Duration;
 
 /// A node asks again to join when it has had no answer for this long.
 const JOIN_INTERVAL: Duration = Duration::from_millis(500);
+
+/// When a node leads again that was away or whose disk hung: soon, so that runs have it lead and fail again.
+const LEAD_AFTER: Duration = Duration::from_secs(2);
+
+/// A disk that has not answered for this long ends its node.
+const DISK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Something that a node does at a moment.
 #[derive(Debug)]
@@ -105,7 +112,13 @@ impl Node {
                     },
                     mutation,
                 },
-                control: ControlConfig { moves: options.moves, replace_after: options.replace_after, mutation },
+                control: ControlConfig {
+                    moves: options.moves,
+                    replace_after: options.replace_after,
+                    lead_after: LEAD_AFTER,
+                    mutation,
+                },
+                health: HealthConfig { return_after: LEAD_AFTER, give_up_after: DISK_TIMEOUT },
             },
             random,
             zone: if options.zones > 1 { (endpoint.0 as usize % options.zones).to_string() } else { String::new() },

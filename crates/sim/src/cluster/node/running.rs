@@ -12,6 +12,8 @@ use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
 use ringfort_core::effects::{Effects, LogBatch, SnapshotWork};
 use ringfort_core::gossip::{Gossip, GossipConfig};
+use ringfort_core::health::{DiskState, HealthConfig, HealthMonitor, HealthView, NodeHealth};
+use ringfort_core::limits::MAX_UNSYNCED_BYTES;
 use ringfort_core::log::item::LogItem;
 use ringfort_core::log::{Log, LogConfig, LogError};
 use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepRequest};
@@ -48,6 +50,7 @@ pub struct Settings {
     pub log: LogConfig,
     pub replica: ReplicaConfig,
     pub control: ControlConfig,
+    pub health: HealthConfig,
 }
 
 /// When something is to be done.
@@ -80,6 +83,7 @@ pub(super) enum Input {
     Request { shard: ShardId, request: Request, ticket: Ticket },
     Persisted(u64),
     Topology(Arc<Topology>),
+    Health(HealthView),
     Step(StepRequest),
     ChunkWritten(ShardId),
     SnapshotWritten { shard: ShardId, name: String, written: bool },
@@ -110,8 +114,13 @@ pub struct Running {
     log: Log<Arc<MemDisk>>,
     pub(super) log_queue: VecDeque<(usize, LogBatch)>,
     log_under_way: Vec<(usize, u64)>,
-    /// There is no space for the log. As in the shell, what was proposed waits; writes and entries are refused.
-    is_disk_full: bool,
+    /// As in the shell: while there is no space for the log, what was proposed waits; writes and entries are refused.
+    health: HealthMonitor,
+    said: NodeHealth,
+    /// Bytes of the batches in `log_queue` and under way.
+    pub(super) unsynced_bytes: u64,
+    /// The node's clocks in the event that is being handled.
+    now: Now,
     log_retry_planned: bool,
     writers: BTreeMap<String, SnapshotWriter<MemDisk>>,
     sends: BTreeMap<u64, (ShardId, ReplicaId)>,
@@ -138,7 +147,7 @@ impl Running {
         let config = GossipConfig { mutation: settings.replica.mutation, ..GossipConfig::default() };
         let boot_nonce = settings.replica.boot_nonce;
         let gossip = Gossip::new(node, config, topology.clone(), boot.eventual, now, boot_nonce);
-        let now = now.moment;
+        let (started, now) = (now, now.moment);
         let mut slots: Vec<Slot> = (0..settings.workers)
             .map(|index| {
                 let config = WorkerConfig {
@@ -176,7 +185,10 @@ impl Running {
             log: boot.log,
             log_queue: VecDeque::new(),
             log_under_way: Vec::new(),
-            is_disk_full: false,
+            health: HealthMonitor::new(settings.health, now),
+            said: NodeHealth::default(),
+            unsynced_bytes: 0,
+            now: started,
             log_retry_planned: false,
             writers: BTreeMap::new(),
             sends: BTreeMap::new(),
@@ -218,6 +230,7 @@ impl Running {
     }
 
     pub fn run(&mut self, task: Task, now: Now, out: &mut Outbox) {
+        self.now = now;
         match task {
             Task::Drain(worker) => self.drain(worker, now, out),
             Task::Control => self.drain_control(now.moment, out),
@@ -234,10 +247,12 @@ impl Running {
     }
 
     pub fn receive(&mut self, from: Endpoint, message: Message, now: Now, out: &mut Outbox) {
+        self.now = now;
         match message {
             Message::Raft(messages) => {
                 for message in messages {
-                    if message.message.entries.is_empty() || !self.is_disk_full {
+                    let takes_entries = self.disk() != DiskState::Full && self.unsynced_bytes < MAX_UNSYNCED_BYTES;
+                    if message.message.entries.is_empty() || takes_entries {
                         self.give(message.shard, Input::Raft(vec![message]), out);
                     }
                 }
@@ -274,8 +289,13 @@ impl Running {
                     other => panic!("clients of this simulation do not ask {other:?}"),
                 };
                 let shard = self.topology().shards.shard_of_key(key);
-                if self.is_disk_full && matches!(request, Request::Write(_)) {
-                    out.messages.push((from, Message::Answer { id, answer: Err(Failure::DiskFull) }));
+                let refusal = match self.disk() {
+                    DiskState::Full => Some(Failure::DiskFull),
+                    DiskState::Hung => Some(Failure::DiskHung),
+                    _ => None,
+                };
+                if let (Some(failure), Request::Write(_)) = (refusal, &request) {
+                    out.messages.push((from, Message::Answer { id, answer: Err(failure) }));
                     return;
                 }
                 self.give(shard, Input::Request { shard, request, ticket: Ticket::Client { from, id } }, out);
@@ -297,6 +317,12 @@ impl Running {
         }
     }
 
+    pub(super) fn give_to_all(&mut self, input: impl Fn() -> Input, out: &mut Outbox) {
+        for worker in 0..self.slots.len() {
+            self.give_to(worker, input(), out);
+        }
+    }
+
     fn drain(&mut self, index: usize, now: Now, out: &mut Outbox) {
         let slot = &mut self.slots[index];
         slot.drain_planned = false;
@@ -306,6 +332,7 @@ impl Running {
                 Input::Raft(messages) => worker.handle_raft(now.moment, messages),
                 Input::Request { shard, request, ticket } => worker.handle_request(now.moment, shard, request, ticket),
                 Input::Persisted(number) => worker.handle_persisted(now.moment, number),
+                Input::Health(health) => worker.handle_health(health),
                 Input::Topology(topology) => worker.handle_topology(now.moment, topology),
                 Input::Step(step) => worker.handle_step(&step),
                 Input::ChunkWritten(shard) => worker.handle_snapshot_chunk_written(shard),
@@ -341,6 +368,7 @@ impl Running {
             }
         }
         if let Some(batch) = effects.log {
+            self.unsynced_bytes += batch.size_bytes();
             self.log_queue.push_back((worker, batch));
             self.write_log(out);
         }
@@ -404,6 +432,7 @@ impl Running {
             self.control.handle_message(from, message);
         }
         if now >= self.control_tick {
+            self.watch_disk(out);
             self.control.handle_tick(now);
             self.control_tick = self.control.next_tick(now);
             out.tasks.push((When::Local(self.control_tick), Task::Control));
@@ -418,9 +447,7 @@ impl Running {
             if boot::save_topology(&*self.disk, &topology).is_err() {
                 out.events.push("topologies not saved");
             }
-            for worker in 0..self.slots.len() {
-                self.give_to(worker, Input::Topology(topology.clone()), out);
-            }
+            self.give_to_all(|| Input::Topology(topology.clone()), out);
         }
         for (node, message) in effects.messages {
             if matches!(message, ControlMessage::Step(_)) {
@@ -473,15 +500,16 @@ impl Running {
         let items: Vec<LogItem> = self.log_queue.iter().flat_map(|(_, batch)| batch.items.iter().cloned()).collect();
         match self.log.append(&items) {
             Ok(()) => {
-                self.is_disk_full = false;
+                self.health.set_full(false);
+                self.health.record_begun(self.now.moment);
                 self.log_under_way = self.log_queue.drain(..).map(|(worker, batch)| (worker, batch.number)).collect();
                 out.tasks.push((When::Synced, Task::LogSynced));
             }
             Err(LogError::NoSegment(_)) => {
-                if !std::mem::replace(&mut self.is_disk_full, true) {
+                if self.disk() != DiskState::Full {
                     out.events.push("times without space for the log");
-                    self.hand_over(out);
                 }
+                self.health.set_full(true);
                 if !std::mem::replace(&mut self.log_retry_planned, true) {
                     out.tasks.push((When::After(LOG_RETRY), Task::LogRetry));
                 }
@@ -490,11 +518,30 @@ impl Running {
         }
     }
 
+    /// Looks at the disk, as a thread of the shell does, and tells gossip.
+    fn watch_disk(&mut self, out: &mut Outbox) {
+        let report = self.health.look(self.now.moment);
+        out.aborted |= report.must_end;
+        if report.health != std::mem::replace(&mut self.said, report.health) {
+            if report.health.disk == DiskState::Hung {
+                out.events.push("times that a disk hung");
+            }
+            self.gossip.announce(self.now, report.health);
+            self.perform_gossip(out);
+        }
+    }
+
+    fn disk(&self) -> DiskState {
+        self.health.report(self.now.moment).health.disk
+    }
+
     fn log_synced(&mut self, now: Now, out: &mut Outbox) {
         if self.log.sync().is_err() {
             out.aborted = true;
             return;
         }
+        self.health.record_ended(now.moment);
+        self.unsynced_bytes = self.log_queue.iter().map(|(_, batch)| batch.size_bytes()).sum();
         for (worker, number) in std::mem::take(&mut self.log_under_way) {
             match worker {
                 GOSSIP => self.gossip.handle_persisted(now, number),
@@ -604,9 +651,7 @@ impl Running {
     }
 
     pub fn hand_over(&mut self, out: &mut Outbox) {
-        for worker in 0..self.slots.len() {
-            self.give_to(worker, Input::HandOver, out);
-        }
+        self.give_to_all(|| Input::HandOver, out);
     }
 
     /// What is to be done at some time by this node's clock.

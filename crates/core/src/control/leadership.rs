@@ -1,0 +1,170 @@
+//! Which nodes the controller gives leadership to, and anything new.
+//!
+//! A node that [abstains](NodeHealth::abstention) gets nothing: it is about to stop, or its disk is bad. One that was
+//! away gets no leadership before it has been back for `lead_after`: clients whose connections to it have died unnoticed
+//! would wait for their keep-alive, and a node that was silent once may soon be so again. "Away" is one that gossip had
+//! missed, and one that started again without having said that it would stop. So nobody waits at the start of a cluster,
+//! for a node that joins, or in a rolling restart.
+//!
+//! What a node gets comes in portions: all its shards at once would all pause together, and if it fails again at once,
+//! they would fail with it.
+
+use super::PATIENCE;
+use crate::gossip::detector::{Liveness, Reason, Standing};
+use crate::health::{HealthView, abstention};
+use crate::time::Moment;
+use crate::types::NodeId;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// Leaderships that a node is given within [`PATIENCE`], at the least ...
+const PORTION: usize = 8;
+
+/// ... or one of this many of the cluster's shards, so that large clusters are balanced within a minute as well.
+const PORTION_SHARE: usize = 64;
+
+#[derive(Default)]
+pub struct Leadership {
+    health: HealthView,
+    /// Nodes that have said that they stop, and have not been seen to start again.
+    stopped: BTreeSet<NodeId>,
+    /// When nodes came back that had been away.
+    returned: BTreeMap<NodeId, Moment>,
+    /// The restarts that were judged, by the moment of each.
+    judged: BTreeMap<NodeId, Moment>,
+    given: VecDeque<(Moment, NodeId)>,
+}
+
+impl Leadership {
+    /// What all nodes say of their health.
+    pub fn learn_health(&mut self, health: HealthView) {
+        let stopping = health.iter().filter(|(_, health)| health.is_stopping).map(|(&node, _)| node);
+        self.stopped.extend(stopping);
+        self.health = health;
+    }
+
+    /// What gossip thinks of the other members.
+    pub fn learn_liveness(&mut self, liveness: &BTreeMap<NodeId, Liveness>) {
+        self.returned.retain(|node, _| liveness.contains_key(node));
+        self.stopped.retain(|node| liveness.contains_key(node));
+        self.judged.retain(|node, _| liveness.contains_key(node));
+        for (&node, liveness) in liveness {
+            let is_judged = self.judged.get(&node) == Some(&liveness.since);
+            if liveness.standing != Standing::Alive || is_judged {
+                continue;
+            }
+            self.judged.insert(node, liveness.since);
+            let was_away = match liveness.reason {
+                Reason::Back => true,
+                Reason::Restarted => !self.stopped.remove(&node),
+                Reason::Expected | Reason::Heard | Reason::Silent => false,
+            };
+            if was_away {
+                self.returned.insert(node, liveness.since);
+            }
+        }
+    }
+
+    /// Whether `node` may be given something new.
+    pub fn may_hold_more(&self, node: NodeId) -> bool {
+        abstention(&self.health, node).is_none()
+    }
+
+    /// Whether `node` may be given a leadership, being back for so long if it was away.
+    pub fn may_lead(&self, now: Moment, node: NodeId, lead_after: Duration) -> bool {
+        self.may_hold_more(node) && self.returned.get(&node).is_none_or(|&since| now >= since + lead_after)
+    }
+
+    /// Takes one of the leaderships that `node` may be given at this time, in a cluster of so many shards. False where
+    /// none is left.
+    pub fn take_turn(&mut self, now: Moment, node: NodeId, shards: usize) -> bool {
+        while self.given.front().is_some_and(|&(at, _)| now >= at + PATIENCE) {
+            self.given.pop_front();
+        }
+        let given = self.given.iter().filter(|(_, to)| *to == node).count();
+        let is_left = given < PORTION.max(shards / PORTION_SHARE);
+        if is_left {
+            self.given.push_back((now, node));
+        }
+        is_left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::{DiskState, NodeHealth};
+    use std::sync::Arc;
+
+    const NODE: NodeId = NodeId(2);
+    const SECOND: Duration = Duration::from_secs(1);
+    const LEAD_AFTER: Duration = Duration::from_secs(30);
+
+    fn at(seconds: u32) -> Moment {
+        Moment(1) + seconds * SECOND
+    }
+
+    fn told(leadership: &mut Leadership, standing: Standing, reason: Reason, since: u32) {
+        let since = at(since);
+        let liveness = Liveness { standing, since, reason, heard: since, was_heard: true, phi: 0.0 };
+        leadership.learn_liveness(&BTreeMap::from([(NODE, liveness)]));
+    }
+
+    fn says(leadership: &mut Leadership, health: NodeHealth) {
+        leadership.learn_health(Arc::new(BTreeMap::from([(NODE, health)])));
+    }
+
+    fn may_lead(leadership: &Leadership, now: u32) -> bool {
+        leadership.may_lead(at(now), NODE, LEAD_AFTER)
+    }
+
+    #[test]
+    fn a_node_that_abstains_gets_nothing() {
+        let mut leadership = Leadership::default();
+        assert!(leadership.may_hold_more(NODE) && may_lead(&leadership, 1));
+        for disk in [DiskState::Recovering, DiskState::Full, DiskState::Hung] {
+            says(&mut leadership, NodeHealth { disk, ..NodeHealth::default() });
+            assert!(!leadership.may_hold_more(NODE) && !may_lead(&leadership, 1), "{disk}");
+        }
+        says(&mut leadership, NodeHealth { disk: DiskState::Slow, ..NodeHealth::default() });
+        assert!(leadership.may_hold_more(NODE) && may_lead(&leadership, 1));
+    }
+
+    #[test]
+    fn a_node_that_was_silent_or_crashed_leads_after_a_while() {
+        for reason in [Reason::Back, Reason::Restarted] {
+            let mut leadership = Leadership::default();
+            told(&mut leadership, Standing::Alive, Reason::Heard, 1);
+            assert!(may_lead(&leadership, 2), "a node that is new need not wait");
+            told(&mut leadership, Standing::Dead, Reason::Silent, 50);
+            told(&mut leadership, Standing::Alive, reason, 100);
+            assert!(leadership.may_hold_more(NODE) && !may_lead(&leadership, 129), "{reason:?}");
+            told(&mut leadership, Standing::Alive, reason, 100);
+            assert!(may_lead(&leadership, 130), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_said_that_it_stops_leads_when_it_is_back_and_not_after_a_crash_later() {
+        let mut leadership = Leadership::default();
+        says(&mut leadership, NodeHealth { is_stopping: true, ..NodeHealth::default() });
+        assert!(!may_lead(&leadership, 90));
+        told(&mut leadership, Standing::Suspect, Reason::Silent, 95);
+        leadership.learn_health(Arc::default());
+        told(&mut leadership, Standing::Alive, Reason::Restarted, 100);
+        told(&mut leadership, Standing::Alive, Reason::Restarted, 100);
+        assert!(may_lead(&leadership, 100));
+        told(&mut leadership, Standing::Alive, Reason::Restarted, 200);
+        assert!(!may_lead(&leadership, 200));
+    }
+
+    #[test]
+    fn leaderships_come_in_portions() {
+        let mut leadership = Leadership::default();
+        let mut portion = |now, node, shards| (0..1000).filter(|_| leadership.take_turn(now, node, shards)).count();
+        assert_eq!(portion(at(1), NODE, 64), PORTION);
+        assert_eq!(portion(at(1), NodeId(3), 64), PORTION, "each node has its own");
+        assert_eq!(portion(at(1) + PATIENCE / 2, NODE, 64), 0);
+        assert_eq!(portion(at(1) + PATIENCE, NODE, 1024), 16);
+    }
+}

@@ -1,0 +1,33 @@
+//! The health of all nodes, as they last told it.
+
+use super::Gossip;
+use super::vitals::Fact;
+use crate::health::NodeHealth;
+use crate::time::Now;
+use crate::types::NodeId;
+use std::sync::Arc;
+
+impl<T> Gossip<T> {
+    /// This node says how it is. That it wants to be given nothing, or something again, it tells all others at once: the
+    /// controller may be about to give it a leadership.
+    pub fn announce(&mut self, now: Now, health: NodeHealth) {
+        let before = self.vitals.health(self.node).unwrap_or_default();
+        self.say(&Fact::Health(health));
+        if before.abstention() != health.abstention() {
+            let others = self.topology.nodes.keys().copied().filter(|&node| node != self.node);
+            for node in others.collect::<Vec<NodeId>>() {
+                self.ask(now.wall, node);
+            }
+        }
+    }
+
+    /// Publishes what nodes say of their health where that has changed.
+    pub(super) fn publish_health(&mut self) {
+        let members = self.topology.nodes.keys();
+        let view = members.filter_map(|&node| Some((node, self.vitals.health(node)?))).collect();
+        if *self.health != view {
+            self.health = Arc::new(view);
+            self.out.health = Some(self.health.clone());
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Whether a node is fit to lead, and to be given anything new.
+//!
+//! A node whose disk hangs still answers heartbeats, because these do not wait for the disk. So a crash detector takes it
+//! for healthy, its followers stay, and its shards take no writes. (This kind of fault is known as gray failure: Huang et
+//! al., HotOS 2017.) Hence each node watches its own disk ([`HealthMonitor`]) and tells all others how it is
+//! ([`NodeHealth`], a fact of gossip). What follows from it:
+//!
+//! | who | does what |
+//! |---|---|
+//! | a node whose disk hangs | hands its leaderships over, a few at a time, where a quorum without it has proved that its disks work (`replica::handover`); refuses writes before their proposal; drops entries of other leaders beyond [`MAX_UNSYNCED_BYTES`] |
+//! | a leader that hands over | chooses a voter whose node does not [abstain](NodeHealth::abstention) |
+//! | the controller | gives no replica and no leadership to a node that abstains, or that was away and has not been back for long (`control::leadership`) |
+//! | the shell | ends the process when the disk has not answered for `disk-timeout` |
+//!
+//! [`MAX_UNSYNCED_BYTES`]: crate::limits::MAX_UNSYNCED_BYTES
+
+mod monitor;
+
+pub use monitor::{DiskReport, HealthConfig, HealthMonitor};
+
+use crate::codec::{CodecError, Reader, put_varint};
+use crate::types::NodeId;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What all nodes last said of their health. A node that is not in it has said nothing, and counts as healthy.
+pub type HealthView = Arc<BTreeMap<NodeId, NodeHealth>>;
+
+/// What a node says of its health.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NodeHealth {
+    pub disk: DiskState,
+    /// The longest that a record has lately taken to be durable, in milliseconds, rounded up to a power of two so that it
+    /// rarely changes; 0 below one millisecond.
+    pub sync_latency_ms: u32,
+    /// The node hands over what it leads, and ends.
+    pub is_stopping: bool,
+}
+
+/// How a node's disk is, from good to bad.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum DiskState {
+    #[default]
+    Healthy,
+    /// It answers, but late. Its node goes on as usual.
+    Slow,
+    /// It did not answer for a while, and has not been well for long enough since.
+    Recovering,
+    /// It has no space.
+    Full,
+    /// It does not answer.
+    Hung,
+}
+
+/// Why a node wants no leadership, and nothing new.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Abstention {
+    Stopping,
+    DiskRecovering,
+    DiskFull,
+    DiskHung,
+}
+
+impl DiskState {
+    pub const ALL: [DiskState; 5] =
+        [DiskState::Healthy, DiskState::Slow, DiskState::Recovering, DiskState::Full, DiskState::Hung];
+}
+
+impl NodeHealth {
+    /// Why the node is to be given nothing, if so.
+    pub fn abstention(self) -> Option<Abstention> {
+        match self.disk {
+            _ if self.is_stopping => Some(Abstention::Stopping),
+            DiskState::Healthy | DiskState::Slow => None,
+            DiskState::Recovering => Some(Abstention::DiskRecovering),
+            DiskState::Full => Some(Abstention::DiskFull),
+            DiskState::Hung => Some(Abstention::DiskHung),
+        }
+    }
+
+    /// The longest that a record has lately taken to be durable, at the least.
+    pub fn sync_latency(self) -> Duration {
+        Duration::from_millis(self.sync_latency_ms.into())
+    }
+
+    pub(crate) fn encode(self, out: &mut Vec<u8>) {
+        out.push(match self.disk {
+            DiskState::Healthy => 0,
+            DiskState::Slow => 1,
+            DiskState::Recovering => 2,
+            DiskState::Full => 3,
+            DiskState::Hung => 4,
+        });
+        put_varint(out, self.sync_latency_ms.into());
+        out.push(self.is_stopping.into());
+    }
+
+    /// A state that this version does not know counts as hung: the node is given nothing.
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<NodeHealth, CodecError> {
+        let disk = match reader.u8()? {
+            0 => DiskState::Healthy,
+            1 => DiskState::Slow,
+            2 => DiskState::Recovering,
+            3 => DiskState::Full,
+            _ => DiskState::Hung,
+        };
+        let sync_latency_ms = u32::try_from(reader.varint()?).unwrap_or(u32::MAX);
+        Ok(NodeHealth { disk, sync_latency_ms, is_stopping: reader.u8()? != 0 })
+    }
+}
+
+/// Why `node` is to be given nothing, as far as is known.
+pub fn abstention(view: &BTreeMap<NodeId, NodeHealth>, node: NodeId) -> Option<Abstention> {
+    view.get(&node).and_then(|health| health.abstention())
+}
+
+impl fmt::Display for DiskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DiskState::Healthy => "healthy",
+            DiskState::Slow => "slow",
+            DiskState::Recovering => "recovering",
+            DiskState::Full => "full",
+            DiskState::Hung => "hung",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_survives_its_encoding_and_keeps_its_bytes() {
+        for disk in DiskState::ALL {
+            let health = NodeHealth { disk, sync_latency_ms: 512, is_stopping: disk == DiskState::Full };
+            let mut out = Vec::new();
+            health.encode(&mut out);
+            let mut reader = Reader::new(&out);
+            assert_eq!(NodeHealth::decode(&mut reader), Ok(health));
+            assert!(reader.is_empty());
+        }
+        let mut out = Vec::new();
+        NodeHealth { disk: DiskState::Full, sync_latency_ms: 300, is_stopping: true }.encode(&mut out);
+        assert_eq!(out, [3, 0xac, 2, 1]);
+        let unknown = NodeHealth::decode(&mut Reader::new(&[77, 0, 0])).unwrap();
+        assert_eq!(unknown.abstention(), Some(Abstention::DiskHung));
+    }
+}

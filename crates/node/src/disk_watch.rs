@@ -1,0 +1,78 @@
+//! Watches the disk from outside of the thread that writes the log, which sits in the system call while the disk hangs.
+//!
+//! What is to be done is the core's to say ([`ringfort_core::health`]); this thread asks it once a tick, tells gossip,
+//! which tells all others and the workers, and ends the process when the disk has had its time; a node that stops anyway
+//! does not wait for it.
+
+use crate::clock;
+use crate::gossip_thread::GossipEvent;
+use crate::grpc;
+use crate::shell::Shell;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use ringfort_core::health::{DiskReport, DiskState, NodeHealth};
+use ringfort_core::limits::TICK;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tonic_health::server::HealthReporter;
+
+/// While the disk hangs, a line is logged this often.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Runs until `stopped` is closed.
+pub fn run(shell: Arc<Shell>, reporter: HealthReporter, stopped: Receiver<()>) {
+    let mut said = None;
+    let mut line: Option<Instant> = None;
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(TICK) {
+        let report = shell.health.lock().look(clock::moment());
+        let is_hung = report.health.disk == DiskState::Hung;
+        if is_hung && shell.stopping.load(Ordering::Relaxed) {
+            tracing::warn!("stopped without waiting for the disk, which does not answer");
+            std::process::exit(1);
+        }
+        if report.must_end {
+            end(report.age);
+        }
+        shell.pressure.set_disk_hung(is_hung);
+        if is_hung && line.is_none_or(|at| at.elapsed() >= LINE_INTERVAL) {
+            line = Some(Instant::now());
+            tracing::warn!(
+                "the disk has not answered for {:.1} s: writes are refused here, and leadership goes to other nodes",
+                report.age.as_secs_f64()
+            );
+        }
+        if said != Some(report.health) {
+            tell(&shell, &reporter, said, report);
+            said = Some(report.health);
+        }
+    }
+}
+
+fn tell(shell: &Shell, reporter: &HealthReporter, before: Option<NodeHealth>, report: DiskReport) {
+    let disk = |health: NodeHealth| health.disk;
+    let (was, is) = (before.map_or(DiskState::Healthy, disk), report.health.disk);
+    match (was, is) {
+        _ if was == is => {}
+        (DiskState::Hung, DiskState::Recovering) => tracing::warn!(
+            "the disk answers again: this node is given leadership when the disk has been well for a while"
+        ),
+        (DiskState::Recovering, DiskState::Healthy | DiskState::Slow) => {
+            tracing::info!("the disk has been well for a while: this node is given leadership again");
+        }
+        _ => {}
+    }
+    if (was == DiskState::Hung) != (is == DiskState::Hung) && !report.health.is_stopping {
+        shell.runtime.block_on(grpc::set_health(reporter, is != DiskState::Hung));
+    }
+    let _ = shell.gossip.send(GossipEvent::Health(report.health));
+}
+
+/// Ends the process. Nothing can be done in good order: whatever needs the disk would wait for it.
+fn end(age: Duration) -> ! {
+    eprintln!(
+        "ringfort: the disk has not answered for {} s (--disk-timeout): stopping, so that whoever watches this process \
+         learns of it. Check the disk, then start the node again: its log is recovered at the start",
+        age.as_secs()
+    );
+    std::process::abort();
+}
