@@ -78,7 +78,7 @@ impl Routes {
             Target::Node => None,
         };
         let leader: &[Address] = match (target, place) {
-            (Target::Leader(_), Some(place)) => place.leader.as_ref().map_or(&[], std::slice::from_ref),
+            (Target::Leader(_), Some(place)) => place.leader.as_slice(),
             _ => &[],
         };
         let members = place.map_or(&[][..], |place| &place.members);
