@@ -72,11 +72,17 @@ pub enum Mutation {
     HideDeletions,
     /// An eventual write is answered before it is durable.
     AnswerEventualEarly,
+    /// A node takes answers to requests that its former life has forwarded for those to its own.
+    ReplyAcrossLives,
+    /// The next snapshot deletes the file of the one that is being sent.
+    DeleteWhileSending,
+    /// Entries stay in memory for as long as a follower lacks them.
+    KeepForLaggards,
 }
 
 impl Mutation {
     /// Every planted bug.
-    pub const ALL: [Mutation; 30] = [
+    pub const ALL: &[Mutation] = &[
         Mutation::AcknowledgeBeforeSync,
         Mutation::VoteAtBoot,
         Mutation::ForgetPromise,
@@ -107,6 +113,9 @@ impl Mutation {
         Mutation::ForgetTombstones,
         Mutation::HideDeletions,
         Mutation::AnswerEventualEarly,
+        Mutation::ReplyAcrossLives,
+        Mutation::DeleteWhileSending,
+        Mutation::KeepForLaggards,
     ];
 
     /// Whether `other` is planted.

@@ -38,12 +38,20 @@ pub enum Focus {
     Removals,
     /// Busy clients of one shard, whose nodes crash so often that they get its snapshots, on disks that are slow to sync
     Snapshots,
-    /// Three nodes whose disks take longer to sync than a heartbeat, and which stall meanwhile; in half of the runs each
-    /// with bridges, flapping links and partitions. Messages are quick and none is lost
+    /// As sampled, and also gray failures: workers that stand still while readers go on, disks that hang, full memory
+    Gray,
+    /// Three nodes whose disks are slow to sync in turn, while their workers stand still again and again and their readers
+    /// go on; in half of the runs also nodes that stall, bridges, flapping links or partitions. Messages are quick and
+    /// none is lost
     SlowDisks,
     /// Three nodes that lose power, and whose disks always take as long to sync as an election may. Nothing else goes
     /// wrong
     SlowElections,
+    /// One disk after the other hangs for ten seconds under many writes, and then answers again or its node is killed.
+    /// Nothing else goes wrong
+    HungDisks,
+    /// Nodes restart within the time that a request takes, on disks that are slow to sync. Nothing else goes wrong
+    Restarts,
 }
 
 /// How often a run that nobody chose a focus for has which.
@@ -124,8 +132,34 @@ impl Focus {
                 options.faults.partitions = episodes(300..=1_000, 300..=1_500);
                 options
             }
+            Focus::Gray => sampled.with_gray_failures(),
             Focus::SlowDisks => slow_disks(sampled),
             Focus::SlowElections => slow_elections(sampled),
+            // The gap is longer than the length: no two disks hang at a time.
+            Focus::HungDisks => Options {
+                shards: 4,
+                workers: 1,
+                clients: 8,
+                keys: 20,
+                put_permille: 800,
+                think_time: milliseconds(0..=20),
+                request_timeout: Duration::from_millis(200),
+                duration: Duration::from_secs(40),
+                ..quiet(sampled, Faults { hung_disks: episodes(15_000..=20_000, 10_000..=14_000), ..Faults::none() })
+            },
+            Focus::Restarts => {
+                let (crashes, slow_disks) = (episodes(200..=800, 10..=100), episodes(100..=300, 2_000..=4_000));
+                Options {
+                    clients: 10,
+                    keys: 5,
+                    put_permille: 500,
+                    delete_permille: 0,
+                    think_time: milliseconds(0..=20),
+                    request_timeout: Duration::from_secs(3),
+                    slow_sync: milliseconds(500..=2_000),
+                    ..quiet(sampled, Faults { crashes, slow_disks, ..Faults::none() })
+                }
+            }
         }
     }
 }
@@ -154,25 +188,30 @@ fn slow_elections(sampled: Options) -> Options {
 }
 
 /// Syncs take as long as elections do, so that what a node says of its term is late by an election: what it promised
-/// before must hold meanwhile.
+/// before must hold meanwhile. Disks take turns, so that a new leader acknowledges writes at once.
 fn slow_disks(sampled: Options) -> Options {
-    let faults = Faults {
-        slow_disks: episodes(100..=300, 2_000..=4_000),
-        stalls: episodes(300..=1_500, 500..=900),
-        bridges: sampled.faults.bridges.as_ref().and(episodes(200..=1_500, 400..=2_000)),
-        flapping: sampled.faults.flapping.as_ref().and(episodes(500..=3_000, 500..=2_000)),
-        partitions: sampled.faults.partitions.as_ref().and(episodes(500..=2_000, 500..=1_000)),
+    let mut faults = Faults {
+        slow_disks: episodes(300..=1_000, 500..=1_500),
+        worker_stalls: episodes(1_000..=3_000, 2_000..=4_000),
         ..Faults::none()
     };
+    match Random::new(sampled.seed).fork("beside slow disks").below(8) {
+        0 => faults.stalls = episodes(300..=1_500, 500..=900),
+        1 => faults.bridges = episodes(200..=1_500, 400..=2_000),
+        2 => faults.flapping = episodes(500..=3_000, 500..=2_000),
+        3 => faults.partitions = episodes(500..=2_000, 500..=1_000),
+        _ => {}
+    }
     Options {
         nodes: 3,
         shards: 8,
         read_mode: ReadMode::Lease,
         clients: 10,
-        keys: 5,
-        put_permille: 300,
+        keys: 16,
+        put_permille: 500,
         delete_permille: 0,
-        think_time: milliseconds(0..=20),
+        think_time: milliseconds(0..=5),
+        request_timeout: Duration::from_millis(150),
         slow_sync: milliseconds(300..=900),
         link: Link::healthy(Duration::from_micros(100)..=Duration::from_micros(1_000)),
         ..quiet(sampled, faults)
@@ -219,8 +258,7 @@ mod tests {
             assert_eq!(Focus::None.options(seed), sampled);
             let focused = Focus::SlowDisks.options(seed);
             assert_eq!(focused.duration, sampled.duration);
-            assert_eq!(focused.faults.bridges.is_some(), sampled.faults.bridges.is_some());
-            assert!(focused.faults.crashes.is_none() && focused.faults.stalls.is_some());
+            assert!(focused.faults.crashes.is_none() && focused.faults.slow_disks.is_some());
         }
     }
 }

@@ -70,6 +70,9 @@ pub fn searches() -> Vec<Search> {
         search(ForgetTombstones, Focus::None, &[]),
         search(HideDeletions, Focus::None, &[]),
         search(AnswerEventualEarly, Focus::Snapshots, &[]),
+        search(ReplyAcrossLives, Focus::Restarts, &[]),
+        search(DeleteWhileSending, Focus::Snapshots, &[]),
+        search(KeepForLaggards, Focus::HungDisks, &[]),
         search(AcknowledgeBeforeSync, Focus::None, &[DurableLog]),
         search(
             AcknowledgeBeforeSync,

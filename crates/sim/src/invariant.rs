@@ -18,6 +18,8 @@
 //! | [`Invariant::LatestEventualWrite`] | the latest acknowledged eventual write wins | docs/gossip.md |
 //! | [`Invariant::NoResurrection`] | what was deleted does not come back | docs/gossip.md |
 //! | [`Invariant::NoFalseAlarm`] | the divergence watch is silent while replicas agree | `ringfort_core::watch` |
+//! | [`Invariant::SnapshotsHeld`] | a snapshot is not deleted while it is sent | `ringfort_core::replica::transfers` |
+//! | [`Invariant::BoundedMemory`] | what could leave memory does, whatever followers lack | `ringfort_core::limits` |
 //! | [`Invariant::BoundedRecovery`] | without faults the cluster is whole again in bounded time | docs/verification.md |
 //! | [`Invariant::Assertion`] | no assertion of the product fails | the code |
 //!
@@ -43,6 +45,8 @@ pub enum Invariant {
     LatestEventualWrite,
     NoResurrection,
     NoFalseAlarm,
+    SnapshotsHeld,
+    BoundedMemory,
     BoundedRecovery,
     Assertion,
 }
@@ -55,7 +59,7 @@ pub struct Violation {
 }
 
 impl Invariant {
-    pub const ALL: [Invariant; 18] = [
+    pub const ALL: [Invariant; 20] = [
         Invariant::ElectionSafety,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -72,6 +76,8 @@ impl Invariant {
         Invariant::LatestEventualWrite,
         Invariant::NoResurrection,
         Invariant::NoFalseAlarm,
+        Invariant::SnapshotsHeld,
+        Invariant::BoundedMemory,
         Invariant::BoundedRecovery,
         Invariant::Assertion,
     ];
@@ -98,6 +104,8 @@ impl Invariant {
             Invariant::LatestEventualWrite => "the latest eventual write wins",
             Invariant::NoResurrection => "no resurrection",
             Invariant::NoFalseAlarm => "no false alarm",
+            Invariant::SnapshotsHeld => "a snapshot that is sent is there",
+            Invariant::BoundedMemory => "bounded memory",
             Invariant::BoundedRecovery => "bounded recovery",
             Invariant::Assertion => "no assertion fails",
         }

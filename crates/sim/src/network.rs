@@ -6,7 +6,8 @@
 //! `duplicate` and `straggle` are zero. A link cut while a message is under way loses it: whether it passes is decided
 //! when it would arrive.
 //!
-//! Snapshots have no path of their own here: their chunks are messages like any other.
+//! What nobody numbers is never doubled, as over a connection ([`Network::send_once`]), and the parts of a snapshot keep
+//! their order and are lost only where a link is cut ([`Network::send_in_stream`]).
 
 use crate::agenda::Agenda;
 use crate::history::ClientId;
@@ -121,8 +122,25 @@ impl<M: Clone> Network<M> {
     }
 
     pub fn send(&mut self, now: Moment, from: Endpoint, to: Endpoint, message: M) {
+        self.send_over(self.link(from, to), now, from, to, message);
+    }
+
+    /// Sends a message that may be late or lost and is never doubled, as over a connection.
+    pub fn send_once(&mut self, now: Moment, from: Endpoint, to: Endpoint, message: M) {
+        self.send_over(Link { duplicate_permille: 0, ..self.link(from, to) }, now, from, to, message);
+    }
+
+    /// Sends a message that keeps its order, and is lost only where the link is cut.
+    pub fn send_in_stream(&mut self, now: Moment, from: Endpoint, to: Endpoint, message: M) {
+        self.send_over(Link::healthy(self.link(from, to).delay), now, from, to, message);
+    }
+
+    fn link(&self, from: Endpoint, to: Endpoint) -> Link {
+        self.special.get(&(from, to)).unwrap_or(&self.usual).clone()
+    }
+
+    fn send_over(&mut self, link: Link, now: Moment, from: Endpoint, to: Endpoint, message: M) {
         self.counts.sent += 1;
-        let link = self.special.get(&(from, to)).unwrap_or(&self.usual);
         let random = &mut self.random;
         if random.chance(link.drop_permille) {
             self.counts.dropped += 1;

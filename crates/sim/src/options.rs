@@ -64,8 +64,14 @@ pub struct Faults {
     pub death: bool,
     /// A node stands still while the world goes on, then catches up.
     pub stalls: Option<Episodes>,
+    /// A node's workers stand still again and again, while its readers and its other threads go on.
+    pub worker_stalls: Option<Episodes>,
     /// A node's syncs take [`Options::slow_sync`].
     pub slow_disks: Option<Episodes>,
+    /// A node's disk does not answer, until it does again or the node is killed.
+    pub hung_disks: Option<Episodes>,
+    /// A node's memory is full: it refuses puts.
+    pub full_memory: Option<Episodes>,
     /// A node's disk has no space for a while.
     pub full_disks: Option<Episodes>,
     /// A node's disk fails to sync, once. The node ends, and starts again after the length of the episode.
@@ -98,7 +104,10 @@ impl Faults {
             wipes: None,
             death: false,
             stalls: None,
+            worker_stalls: None,
             slow_disks: None,
+            hung_disks: None,
+            full_memory: None,
             full_disks: None,
             sync_errors: None,
             handovers: None,
@@ -152,6 +161,8 @@ pub struct Options {
     pub sync: RangeInclusive<Duration>,
     /// How long it takes while it is slow.
     pub slow_sync: RangeInclusive<Duration>,
+    /// At which a node sends a snapshot.
+    pub bytes_per_second: u64,
     pub link: Link,
     pub faults: Faults,
     /// Simulated time under faults. What the harness adds to let the cluster recover is not in it.
@@ -187,10 +198,20 @@ impl Options {
                 Duration::from_micros(least)..=Duration::from_micros(4 * least)
             },
             slow_sync: milliseconds(20)..=milliseconds(1_000),
+            bytes_per_second: *root.fork("bandwidth").pick(&[30_000, 300_000, 10_000_000]),
             link: sample_link(&root),
             faults: sample_faults(&root),
             duration: Duration::from_secs(between("duration", SUFFERING_SECONDS)),
         }
+    }
+
+    /// The same, and nodes that are not down and do not work: each class of such faults in half of the runs, too.
+    pub fn with_gray_failures(mut self) -> Options {
+        let root = Random::new(self.seed).fork("options");
+        self.faults.worker_stalls = sample_episodes(&root, "worker stalls", 2_000);
+        self.faults.hung_disks = sample_episodes(&root, "hung disks", 7_000);
+        self.faults.full_memory = sample_episodes(&root, "full memory", 2_000);
+        self
     }
 }
 
@@ -222,16 +243,18 @@ fn sample_link(root: &Random) -> Link {
     }
 }
 
+fn sample_episodes(root: &Random, name: &str, most_length: u64) -> Option<Episodes> {
+    let (mut random, on) = class(root, name);
+    let gap = random.between(500..=5_000);
+    let length = random.between(10..=most_length);
+    on.then(|| Episodes {
+        gap: milliseconds(gap)..=milliseconds(3 * gap),
+        length: milliseconds(length)..=milliseconds(3 * length),
+    })
+}
+
 fn sample_faults(root: &Random) -> Faults {
-    let episodes = |name, most_length: u64| {
-        let (mut random, on) = class(root, name);
-        let gap = random.between(500..=5_000);
-        let length = random.between(10..=most_length);
-        on.then(|| Episodes {
-            gap: milliseconds(gap)..=milliseconds(3 * gap),
-            length: milliseconds(length)..=milliseconds(3 * length),
-        })
-    };
+    let episodes = |name, most_length| sample_episodes(root, name, most_length);
     Faults {
         partitions: episodes("partitions", 2_000),
         one_way_cuts: episodes("one-way cuts", 2_000),
@@ -244,7 +267,10 @@ fn sample_faults(root: &Random) -> Faults {
         wipes: episodes("wipes", 1_000),
         death: class(root, "death").1,
         stalls: episodes("stalls", 1_000),
+        worker_stalls: None,
         slow_disks: episodes("slow disks", 2_000),
+        hung_disks: None,
+        full_memory: None,
         full_disks: episodes("full disks", 2_000),
         sync_errors: episodes("sync errors", 1_000),
         handovers: episodes("hand-overs", 1_000),
@@ -283,6 +309,7 @@ impl fmt::Display for Options {
         line("tick phases", format_args!("{:?}", self.tick_phases))?;
         line("segments", format_args!("{} bytes", self.segment_bytes))?;
         line("sync", format_args!("{:?}", self.sync))?;
+        line("bandwidth", format_args!("{} bytes a second for a snapshot", self.bytes_per_second))?;
         line("message delay", format_args!("{:?}", link.delay))?;
         let rates = [
             ("drop", link.drop_permille),
@@ -304,7 +331,10 @@ impl fmt::Display for Options {
             ("zone losses", &faults.zone_losses),
             ("wipes", &faults.wipes),
             ("stalls", &faults.stalls),
+            ("worker stalls", &faults.worker_stalls),
             ("slow disks", &faults.slow_disks),
+            ("hung disks", &faults.hung_disks),
+            ("full memory", &faults.full_memory),
             ("full disks", &faults.full_disks),
             ("sync errors", &faults.sync_errors),
             ("hand-overs", &faults.handovers),

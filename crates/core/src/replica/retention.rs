@@ -62,11 +62,12 @@ impl<T> Replica<T> {
     }
 
     /// Nothing after this entry may leave memory: it waits to be applied or for the disk, or belongs to the state
-    /// that goes into the log with the snapshot under way.
+    /// that goes into the log with the snapshot under way, or at the end of this drain.
     fn releasable(&self) -> LogIndex {
         let log = &self.raft.raft.raft_log;
         let cut = self.cutting.as_ref().map_or(u64::MAX, |cutting| cutting.base().index.0);
-        LogIndex(log.applied.min(log.persisted).min(cut))
+        let restated = if self.restate { self.base().index.0 } else { u64::MAX };
+        LogIndex(log.applied.min(log.persisted).min(cut).min(restated))
     }
 
     /// The last entry that all followers have that answer; entries after it are worth keeping in memory. A follower

@@ -186,6 +186,7 @@ impl<T> Worker<T> {
     fn keep_entry_budget(&mut self) {
         self.snapshot_allowance.tick();
         let budget = self.config.entry_budget_bytes;
+        let keeps = self.config.replica.mutation.is(Mutation::KeepForLaggards);
         let after_base: usize = self.replicas.values().map(Replica::bytes_after_base).sum();
         let chosen = if after_base > budget {
             self.replicas.values().max_by_key(|replica| replica.bytes_relieved_by_snapshot())
@@ -198,11 +199,11 @@ impl<T> Worker<T> {
             self.with(shard, |replica, _, out| replica.begin_snapshot(out));
         }
         for replica in self.replicas.values_mut() {
-            replica.release_covered_entries(budget / RETAINED_SHARE);
+            replica.release_covered_entries(if keeps { usize::MAX } else { budget / RETAINED_SHARE });
         }
         let mut held: usize = self.replicas.values().map(Replica::log_bytes).sum();
         for spare_followers in [true, false] {
-            while held > budget {
+            while held > budget && (spare_followers || !keeps) {
                 let most = self.replicas.values_mut().max_by_key(|replica| replica.releasable_bytes(spare_followers));
                 let Some(replica) = most else { return };
                 let before = replica.log_bytes();

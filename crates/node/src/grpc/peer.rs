@@ -58,7 +58,12 @@ impl PeerService {
 
 impl Receiver {
     /// Takes what a stream brings until it ends, or is not meant for this node.
-    async fn receive(&self, mut batches: Streaming<PeerBatch>, address: Option<&str>, answers: &Arc<Answers>) -> Result<(), Status> {
+    async fn receive(
+        &self,
+        mut batches: Streaming<PeerBatch>,
+        address: Option<&str>,
+        answers: &Arc<Answers>,
+    ) -> Result<(), Status> {
         let mut known = None;
         while let Some(batch) = batches.message().await? {
             let from = self.check(&batch, address)?;

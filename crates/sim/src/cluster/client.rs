@@ -51,6 +51,7 @@ pub(super) struct Clients {
     completed: u64,
     /// Operations while the faults happen, those that were left out among them.
     begun: u64,
+    last_written: Option<Key>,
     /// Keys that are still to be read, once the cluster has recovered.
     to_read: Vec<Key>,
 }
@@ -82,6 +83,7 @@ impl Clients {
             violation: Ok(()),
             completed: 0,
             begun: 0,
+            last_written: None,
             to_read: Vec::new(),
         }
     }
@@ -227,6 +229,7 @@ impl Clients {
         match (answer, action) {
             (Ok(Reply::Applied(Applied::Put { revision, .. })), Action::Put(value)) => {
                 self.history.written(id, now);
+                self.last_written = Some(key);
                 let acknowledged = self.acknowledged.acknowledge(key, Some(value), revision, now);
                 self.violation = acknowledged.and(self.sessions.saw(client, key, revision));
             }
@@ -246,7 +249,11 @@ impl Clients {
                     self.violation = acknowledged.and(self.sessions.saw(client, key, revision));
                 }
             }
-            (Ok(other), _) => panic!("a client that asked for {action:?} was answered {other:?}"),
+            (Ok(other), _) => {
+                let what = format!("client {client} asked for {action:?} of key {key} and was answered {other:?}");
+                self.violation = Err(Invariant::Linearizability.broken(what));
+                return false;
+            }
             (Err(Failure::Unknown), _) => return false, // Nothing more is known than without an answer.
             (Err(failure), _) => {
                 waiting.may_be_applied = false;
@@ -264,6 +271,17 @@ impl Clients {
         self.completed += 1;
         self.go_on(client, now, agenda);
         true
+    }
+
+    /// The key of the put that was acknowledged last.
+    pub fn last_written(&self) -> Option<Key> {
+        self.last_written
+    }
+
+    /// A reader has read, all at once.
+    pub fn has_read(&mut self, reader: ClientId, key: Key, value: Option<Value>, now: Moment) {
+        let id = self.history.invoke(reader, key, Action::Get, now);
+        self.history.read(id, value, now);
     }
 
     pub fn timed_out(&mut self, client: ClientId, id: OperationId, now: Moment, agenda: &mut Agenda<Wake>) {

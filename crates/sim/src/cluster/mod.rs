@@ -18,7 +18,9 @@
 //! small, and to write down what happens in it ([`timeline`]).
 //!
 //! Clients talk to nodes over connections that lose messages but do not double them, as TCP does. Nodes talk to each
-//! other over links with all the seed's faults: Raft must bear them, whatever the transport would have hidden.
+//! other over links with all the seed's faults: Raft must bear them, whatever the transport would have hidden. Forwarded
+//! requests and the parts of snapshots are the exceptions, which rest on connections. Where workers stand still, readers go
+//! on beside them ([`readers`]).
 
 mod client;
 mod eventual;
@@ -26,6 +28,7 @@ mod faults;
 mod invariants;
 mod node;
 mod operator;
+mod readers;
 pub mod scale;
 pub mod timeline;
 
@@ -154,13 +157,25 @@ const START: Moment = Moment(1_000_000_000);
 
 /// What happens at a moment, besides messages that arrive.
 enum Wake {
-    Node { node: NodeId, incarnation: u64, task: Task },
+    Node {
+        node: NodeId,
+        incarnation: u64,
+        task: Task,
+    },
     Client(ClientId),
     RequestTimedOut(ClientId, OperationId),
     RequestRetried(ClientId, OperationId),
     Fault(faults::Fault),
+    /// A message reaches a node that stood still when it arrived.
+    Deliver {
+        from: Endpoint,
+        to: Endpoint,
+        message: Box<Message>,
+    },
     WriteEventually,
     ReadStale,
+    CheckMemory,
+    ReadBeside(NodeId, Moment),
 }
 
 struct Cluster {
@@ -180,6 +195,7 @@ struct Cluster {
     timeline: Option<Timeline>,
     random: Random,
     stale_reads: Random,
+    readers: Random,
     /// How often what has happened, besides faults and what nodes count.
     counts: BTreeMap<&'static str, u64>,
     /// How often a controller has asked for something during the faults, and at which time its node crashes.
@@ -206,6 +222,7 @@ impl Cluster {
             trace: Trace::default(),
             timeline: None,
             stale_reads: random.fork("stale reads"),
+            readers: random.fork("readers"),
             counts: BTreeMap::new(),
             random: random.fork("cluster"),
             controller_acts: 0,
@@ -260,6 +277,7 @@ impl Cluster {
         self.clients.begin(self.now, &mut self.agenda);
         self.begin_eventual();
         self.begin_stale_reads();
+        self.agenda.put(self.now, Wake::CheckMemory);
         let end = self.now + self.options.duration;
         self.run_until_moment(end)
     }
@@ -376,11 +394,17 @@ impl Cluster {
                 self.clients.retry(client, id, self.now, &mut self.network, &self.nodes);
             }
             Wake::Fault(fault) => return self.inflict(fault),
+            Wake::Deliver { from, to, message } => return self.deliver(from, to, *message),
             Wake::WriteEventually => self.write_eventually(),
             Wake::ReadStale => {
                 let read = self.read_stale();
                 return self.invariants.judge(read);
             }
+            Wake::CheckMemory => {
+                let bounded = self.check_memory();
+                return self.invariants.judge(bounded);
+            }
+            Wake::ReadBeside(id, until) => self.read_beside(id, until),
             Wake::Node { node, incarnation, task } => return self.run_task(node, incarnation, task),
         }
         Ok(())
@@ -391,8 +415,9 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.incarnation == incarnation) else {
             return Ok(());
         };
-        if self.now < node.stalled_until {
-            self.agenda.put(node.stalled_until, Wake::Node { node: id, incarnation, task });
+        let free_at = node.free_at(&task);
+        if self.now < free_at {
+            self.agenda.put(free_at, Wake::Node { node: id, incarnation, task });
             return Ok(());
         }
         let acts = |node: &Node| node.counts.get(node::CONTROLLER_ACTS).copied().unwrap_or_default();
@@ -437,6 +462,11 @@ impl Cluster {
                 let mut world =
                     World { now: self.now, endpoints, agenda: &mut self.agenda, network: &mut self.network };
                 if let Some(node) = self.nodes.get_mut(&id) {
+                    if self.now < node.stalled_until {
+                        let wake = Wake::Deliver { from, to, message: Box::new(message) };
+                        self.agenda.put(node.stalled_until, wake);
+                        return Ok(());
+                    }
                     node.receive(from, message, &mut world);
                     self.restart_if_aborted(id);
                     self.crash_if_midway(id);

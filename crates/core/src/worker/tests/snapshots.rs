@@ -248,3 +248,19 @@ fn a_map_that_is_not_needed_any_more_is_handed_out_and_not_dropped() {
     let query = Query::Get { key: Bytes::from_static(b"k") };
     assert!(view.read_stale(|| group.now, Duration::MAX, &query).is_none(), "a reader that is late sees no empty map");
 }
+
+#[test]
+fn entries_that_go_into_the_log_once_more_stay_in_memory_until_then() {
+    let (mut group, leader) = Group::with_leader();
+    group.put(leader, 1);
+    group.run();
+    group.set_budget(leader, 0);
+    group.now = group.now + TICK;
+    let now = group.now;
+    let worker = group.workers.get_mut(&leader).unwrap();
+    // The tick finds the worker over its budget in the drain that is to write the state.
+    worker.handle_log_pressure(SHARD);
+    worker.handle_tick(now);
+    group.drain(leader);
+    assert!(group.applied(1));
+}

@@ -1,15 +1,49 @@
-//! Disks that are slow, full, fail to sync, and lose or change what was on them.
+//! Disks that are slow, full, hang, fail to sync, and lose or change what was on them.
 
-use super::super::Cluster;
+use super::super::node::{Node, Running};
+use super::super::{Cluster, World};
 use super::Then;
 use crate::invariant::Violation;
 use ringfort_core::types::NodeId;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A full disk may still have as many bytes.
 const SPACE_LEFT: u64 = 256 << 10;
 
+/// How long a node is down that was killed because its disk hung.
+const KILLED: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(1_000);
+
 impl Cluster {
+    /// The disk of a node does not answer: until it does again, or somebody kills the process.
+    pub(super) fn hang_disk(&mut self, id: NodeId, length: Duration) {
+        let is_killed = self.faults.random.chance(500);
+        if let Some(node) = self.nodes.get_mut(&id).filter(|node| node.running().is_some()) {
+            node.hang_disk();
+            self.note(format!("the disk of node {id} hangs"));
+            self.later(length, if is_killed { Then::KillHung(id) } else { Then::DiskAnswers(id) });
+        }
+    }
+
+    pub(super) fn release_disk(&mut self, id: NodeId) {
+        let endpoints = self.endpoints();
+        let mut world = World { now: self.now, endpoints, agenda: &mut self.agenda, network: &mut self.network };
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.release_disk(&mut world);
+        }
+    }
+
+    pub(super) fn kill_hung(&mut self, id: NodeId) {
+        if self.has_hung_disk(id) {
+            let down = self.faults.random.duration(&KILLED);
+            self.crash_for(id, down);
+        }
+    }
+
+    fn has_hung_disk(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).and_then(Node::running).is_some_and(Running::is_disk_hung)
+    }
+
     pub(super) fn slow_disk(&mut self, id: NodeId, length: Duration) {
         self.note(format!("the disk of node {id} is slow"));
         if let Some(node) = self.nodes.get_mut(&id) {

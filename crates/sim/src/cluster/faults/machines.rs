@@ -4,7 +4,9 @@ use super::super::node::Node;
 use super::super::{Cluster, World};
 use super::Then;
 use crate::clock::MAX_DRIFT_PPM;
+use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A death that can't be now comes later.
@@ -12,6 +14,12 @@ const DEATH_PAUSE: Duration = Duration::from_millis(200);
 
 /// A node that crashes in the middle of something does so at one of so many next writes to its disk.
 const MIDWAY_WRITES: u64 = 12;
+
+/// How long workers stand still: up to twice the longest lease and election timeout.
+pub const WORKER_STALL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_millis(900);
+
+/// How long they work in between: some rounds of heartbeats.
+const WORKER_PAUSE: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_millis(250);
 
 /// How far from true time a wall clock may jump.
 const MAX_WALL_OFFSET_US: i64 = 10_000_000;
@@ -96,6 +104,30 @@ impl Cluster {
         }
     }
 
+    /// The workers of a node stand still again and again, as they do while they drop large maps, or are hardly ever given
+    /// a core. Readers and the other threads go on.
+    pub(super) fn falter(&mut self, id: NodeId, length: Duration) {
+        // Two episodes at once would be one stall without bound.
+        if self.faults.faltering.insert(id) {
+            self.stall_workers(id, self.now + length);
+        }
+    }
+
+    pub(super) fn stall_workers(&mut self, id: NodeId, until: Moment) {
+        if self.now >= until {
+            self.faults.faltering.remove(&id);
+            return;
+        }
+        let stall = self.faults.random.duration(&WORKER_STALL);
+        let pause = self.faults.random.duration(&WORKER_PAUSE);
+        self.note(format!("the workers of node {id} stand still for {stall:?}"));
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.workers_stalled_until = self.now + stall;
+        }
+        self.read_beside(id, self.now + stall);
+        self.later(stall + pause, Then::StallWorkers { id, until });
+    }
+
     pub(super) fn hand_over(&mut self, id: NodeId) {
         self.note(format!("node {id} hands its leadership over"));
         let endpoints = self.endpoints();
@@ -123,7 +155,7 @@ impl Cluster {
         }
     }
 
-    pub(super) fn count(&mut self, name: &'static str) {
+    pub(in super::super) fn count(&mut self, name: &'static str) {
         *self.counts.entry(name).or_default() += 1;
     }
 }

@@ -1,10 +1,27 @@
-//! Memory that changes by itself.
+//! Memory that is full, or changes by itself.
 
 use super::super::Cluster;
 use super::super::node::Node;
+use super::Then;
 use ringfort_core::types::NodeId;
+use std::time::Duration;
 
 impl Cluster {
+    /// A node refuses puts, as it does when its maps hold what they may.
+    pub(super) fn fill_memory(&mut self, id: NodeId, length: Duration) {
+        self.note(format!("the memory of node {id} is full"));
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.set_memory_full(true);
+            self.later(length, Then::MemoryAgain(id));
+        }
+    }
+
+    pub(super) fn free_memory(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.set_memory_full(false);
+        }
+    }
+
     /// Flips a bit in the memory of one replica. Only with three nodes or more, whose every shard has a quorum elsewhere.
     /// Returns whether there was one.
     pub(in super::super) fn damage_memory(&mut self) -> bool {

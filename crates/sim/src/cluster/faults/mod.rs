@@ -8,8 +8,8 @@
 //! |---|---|
 //! | [`links`] | partitions, one-way cuts, bridges, flapping |
 //! | [`machines`] | crashes, also in the middle of something, power failures, lost zones, wipes, deaths, stalls, clocks |
-//! | [`memory`] | a bit that flips in a replica's memory |
-//! | [`disks`] | slow and full ones, failed syncs, bits that flip, sectors that are lost or written elsewhere |
+//! | [`memory`] | memory that is full, a bit that flips in a replica's memory |
+//! | [`disks`] | disks that are slow, full or hang, failed syncs, bits that flip, sectors that are lost or written elsewhere |
 //!
 //! What happens to single messages is in [`crate::network`].
 
@@ -17,6 +17,8 @@ mod disks;
 mod links;
 mod machines;
 mod memory;
+
+pub(super) use machines::WORKER_STALL;
 
 use super::{Cluster, Wake};
 use crate::history::ClientId;
@@ -44,8 +46,11 @@ pub(super) enum Fault {
     Death,
     Operate,
     Stall,
+    WorkerStall,
     SlowDisk,
+    HungDisk,
     FullDisk,
+    FullMemory,
     SyncError,
     HandOver,
     WallStep,
@@ -70,6 +75,15 @@ pub(super) enum Then {
     },
     Start(NodeId),
     FastDisk(NodeId),
+    /// The workers stand still again, unless it is over.
+    StallWorkers {
+        id: NodeId,
+        until: Moment,
+    },
+    /// The disk that hung answers again, or its node is killed.
+    DiskAnswers(NodeId),
+    KillHung(NodeId),
+    MemoryAgain(NodeId),
     SpaceAgain(NodeId),
     /// A death that could not be.
     Die,
@@ -91,8 +105,11 @@ impl Fault {
             Fault::Death => "deaths",
             Fault::Operate => "operations",
             Fault::Stall => "stalls",
+            Fault::WorkerStall => "worker stalls",
             Fault::SlowDisk => "slow disks",
+            Fault::HungDisk => "hung disks",
             Fault::FullDisk => "full disks",
+            Fault::FullMemory => "full memory",
             Fault::SyncError => "sync errors",
             Fault::HandOver => "hand-overs",
             Fault::WallStep => "wall steps",
@@ -121,6 +138,8 @@ pub(super) struct Faults {
     dead: BTreeSet<NodeId>,
     /// Nodes that crash in the middle of something, and how long they will be down.
     midway: BTreeMap<NodeId, Duration>,
+    /// Nodes whose workers stand still again and again.
+    faltering: BTreeSet<NodeId>,
     /// The replica whose memory was damaged.
     damaged: Option<(ShardId, ReplicaId)>,
 }
@@ -138,6 +157,7 @@ impl Faults {
             down: BTreeSet::new(),
             dead: BTreeSet::new(),
             midway: BTreeMap::new(),
+            faltering: BTreeSet::new(),
             damaged: None,
         }
     }
@@ -192,8 +212,11 @@ impl Cluster {
             Fault::ZoneLoss,
             Fault::Wipe,
             Fault::Stall,
+            Fault::WorkerStall,
             Fault::SlowDisk,
+            Fault::HungDisk,
             Fault::FullDisk,
+            Fault::FullMemory,
             Fault::SyncError,
             Fault::HandOver,
             Fault::WallStep,
@@ -225,7 +248,10 @@ impl Cluster {
         for node in self.nodes.values_mut() {
             node.sync = self.options.sync.clone();
             node.mend_disk();
+            node.set_memory_full(false);
         }
+        let all: Vec<NodeId> = self.nodes.keys().copied().collect();
+        all.into_iter().for_each(|id| self.release_disk(id));
         // With fewer than three others it is not replaced, and has to come back.
         if self.present().count() < 3 {
             let dead = std::mem::take(&mut self.faults.dead);
@@ -258,8 +284,11 @@ impl Cluster {
             Fault::ZoneLoss => faults.zone_losses.clone(),
             Fault::Wipe => faults.wipes.clone(),
             Fault::Stall => faults.stalls.clone(),
+            Fault::WorkerStall => faults.worker_stalls.clone(),
             Fault::SlowDisk => faults.slow_disks.clone(),
+            Fault::HungDisk => faults.hung_disks.clone(),
             Fault::FullDisk => faults.full_disks.clone(),
+            Fault::FullMemory => faults.full_memory.clone(),
             Fault::SyncError => faults.sync_errors.clone(),
             Fault::HandOver => faults.handovers.clone(),
             Fault::WallStep => faults.wall_steps.clone(),
@@ -305,8 +334,11 @@ impl Cluster {
             Fault::Death => self.kill(any),
             Fault::Operate => self.operate(),
             Fault::Stall => self.stall(any, length),
+            Fault::WorkerStall => self.falter(any, length),
             Fault::SlowDisk => self.slow_disk(any, length),
+            Fault::HungDisk => self.hang_disk(any, length),
             Fault::FullDisk => self.fill_disk(any, length),
+            Fault::FullMemory => self.fill_memory(any, length),
             Fault::SyncError => self.fail_sync(any),
             Fault::HandOver => self.hand_over(any),
             Fault::WallStep => self.step_wall_clock(any),
@@ -330,6 +362,10 @@ impl Cluster {
                 }
             }
             Then::FastDisk(id) => self.hurry_disk(id),
+            Then::StallWorkers { id, until } => self.stall_workers(id, until),
+            Then::DiskAnswers(id) => self.release_disk(id),
+            Then::KillHung(id) => self.kill_hung(id),
+            Then::MemoryAgain(id) => self.free_memory(id),
             Then::SpaceAgain(id) => self.free_disk(id),
             Then::Die => {
                 let any = NodeId(1 + self.faults.random.below(self.nodes.len() as u64));

@@ -5,6 +5,7 @@
 //! Read at any node at any time, straight from its view as the shell's threads do.
 
 use super::super::client::key_bytes;
+use super::super::faults::WORKER_STALL;
 use super::super::{Cluster, Wake};
 use super::Node;
 use crate::history::Key;
@@ -44,8 +45,10 @@ impl Cluster {
         let Some(node) = self.nodes.get(&id).filter(|node| node.stalled_until <= self.now) else { return Ok(()) };
         let Some(revision) = revision_at(node, key, self.now) else { return Ok(()) };
         let link = &self.options.link;
-        let stall = self.options.faults.stalls.as_ref().map_or(Duration::ZERO, |stalls| *stalls.length.end());
-        let held_up = stall + *link.delay.end() + *link.straggle.end();
+        let faults = &self.options.faults;
+        let stall = faults.stalls.as_ref().map_or(Duration::ZERO, |stalls| *stalls.length.end());
+        let worker_stall = faults.worker_stalls.as_ref().map_or(Duration::ZERO, |_| *WORKER_STALL.end());
+        let held_up = stall + worker_stall + *link.delay.end() + *link.straggle.end();
         let bound = STALENESS_BOUND + DRIFT + DEPOSED + held_up;
         let must_have = Moment(self.now.0.saturating_sub(bound.as_nanos() as u64));
         let acknowledged = self.clients.acknowledged().revision_at(key, must_have);

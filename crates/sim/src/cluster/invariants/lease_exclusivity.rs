@@ -1,5 +1,8 @@
 //! At most one replica of a shard may serve reads by itself at any moment (Raft thesis, 6.4.1): each by what its own clock
 //! says then.
+//!
+//! What counts is what a reader could be told: by a node whose process runs, whether or not its workers do. A process that
+//! stands still as a whole answers nobody, and its readers look at the clock again when it goes on.
 
 use super::{Node, Scene};
 use crate::invariant::{Invariant, Violation};
@@ -7,8 +10,9 @@ use ringfort_core::types::ShardId;
 
 pub fn check(scene: &Scene, shard: ShardId) -> Result<(), Violation> {
     let serves = |node: &Node| {
-        let view = node.running().and_then(|running| running.view(shard));
-        view.is_some_and(|view| node.clock.read(scene.now).moment < view.lease_until())
+        let running = node.running().filter(|_| node.stalled_until <= scene.now);
+        let view = running.and_then(|running| running.view(shard));
+        view.is_some_and(|view| !view.is_closed() && node.clock.read(scene.now).moment < view.lease_until())
     };
     let Scene { id, nodes, .. } = scene;
     if nodes.get(id).is_some_and(serves)

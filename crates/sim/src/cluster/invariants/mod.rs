@@ -4,6 +4,7 @@
 //! that was seen of the others; those that look at answers, when a client gets one; the rest when the faults are over.
 
 mod acknowledged_writes;
+mod bounded_memory;
 mod bounded_recovery;
 mod bounded_staleness;
 mod durable_log;
@@ -17,6 +18,7 @@ mod no_resurrection;
 mod safe_configurations;
 mod session_monotonicity;
 mod slot_ownership;
+mod snapshots_held;
 mod state_machine_safety;
 
 pub(super) use acknowledged_writes::AcknowledgedWrites;
@@ -57,6 +59,7 @@ pub(super) struct Invariants {
     slot_ownership: slot_ownership::SlotOwnership,
     safe_configurations: safe_configurations::SafeConfigurations,
     durable_log: durable_log::DurableLog,
+    bounded_memory: bounded_memory::BoundedMemory,
     ignored: BTreeSet<Invariant>,
     /// Replicas may differ, and memory be damaged: that is what the run is about.
     pub expects_divergence: bool,
@@ -82,6 +85,7 @@ impl Invariants {
         let scene = Scene { now, id, running, nodes };
         let owned = self.slot_ownership.check(&scene);
         self.judge(owned)?;
+        self.judge(snapshots_held::check(&scene))?;
         if !self.expects_divergence {
             self.judge(no_false_alarm::check(&scene))?;
         }

@@ -1,5 +1,6 @@
 //! What travels between simulated endpoints.
 
+use super::snapshots::Part;
 use crate::history::OperationId;
 use crate::network::Endpoint;
 use bytes::Bytes;
@@ -23,15 +24,15 @@ pub enum Message {
         to: NodeId,
         message: ControlMessage,
     },
-    /// A whole transfer; it arrives or it does not.
+    /// A part of a transfer, the first one with Raft's message.
     Snapshot {
-        send: u64,
-        message: RaftMessage,
-        header: Bytes,
-        frames: Vec<Bytes>,
+        id: CallId,
+        number: u32,
+        message: Option<RaftMessage>,
+        part: Part,
     },
     SnapshotReceived {
-        send: u64,
+        id: CallId,
         arrived: bool,
     },
     Propose(SystemCommand),
@@ -47,6 +48,15 @@ pub enum Message {
     },
     Answer {
         id: OperationId,
+        answer: Answer,
+    },
+    /// A client's request, for the node that leads the shard.
+    Forward {
+        id: CallId,
+        request: Request,
+    },
+    ForwardReply {
+        id: CallId,
         answer: Answer,
     },
     Gossip {
@@ -66,15 +76,45 @@ pub enum Message {
     },
 }
 
+/// Names something that one node asks of another, and nothing else that any node ever asks. A restarted node counts from
+/// one again, while answers to its former life may be on their way. In the shell each life has connections of its own
+/// instead, and the answer comes back on the one that brought the request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CallId {
+    pub life: u64,
+    pub number: u64,
+}
+
+/// How a message travels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// It may be late, lost, doubled and overtaken.
+    Datagram,
+    /// It is never doubled.
+    Call,
+    /// It is late at the worst, in order, and lost only where the link is cut.
+    Stream,
+}
+
 /// Who waits for the answer to a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Ticket {
     Client { from: Endpoint, id: OperationId },
+    Peer { from: Endpoint, id: CallId },
     Join { reply_to: NodeId },
     Nobody,
 }
 
 impl Message {
+    /// How it travels. Raft and gossip must bear everything, whatever the transport would hide from them.
+    pub fn transport(&self) -> Transport {
+        match self {
+            Message::Forward { .. } | Message::ForwardReply { .. } => Transport::Call,
+            Message::Snapshot { .. } => Transport::Stream,
+            _ => Transport::Datagram,
+        }
+    }
+
     /// A number that tells messages apart well enough for the trace.
     pub fn digest(&self) -> u64 {
         let mut digest = crate::trace::Absorber::default();
@@ -87,10 +127,12 @@ impl Message {
                     (message.reject, message.entries.len()).hash(&mut digest);
                 }
             }
-            Message::Snapshot { send, header, frames, .. } => (send, header, frames).hash(&mut digest),
+            Message::Snapshot { id, number, part, .. } => (id, number, part).hash(&mut digest),
             Message::Request { id, .. } => id.hash(&mut digest),
             Message::Answer { id, answer } => (id, answer.is_ok()).hash(&mut digest),
-            Message::SnapshotReceived { send, arrived } => (send, arrived).hash(&mut digest),
+            Message::Forward { id, .. } => id.hash(&mut digest),
+            Message::ForwardReply { id, answer } => (id, answer.is_ok()).hash(&mut digest),
+            Message::SnapshotReceived { id, arrived } => (id, arrived).hash(&mut digest),
             Message::Join { reply_to, .. } => reply_to.hash(&mut digest),
             Message::Welcome(topology) => topology.epoch.hash(&mut digest),
             Message::Gossip { bytes, .. } => bytes.hash(&mut digest),

@@ -3,7 +3,9 @@
 mod damage;
 mod gossip;
 mod message;
+mod requests;
 mod running;
+mod snapshots;
 mod watch;
 
 use super::{Wake, World};
@@ -14,6 +16,7 @@ use crate::options::{Options, ReadMode};
 use crate::random::Random;
 use damage::Damage;
 pub(super) use message::{Answer, Message, Ticket};
+use message::{CallId, Transport};
 use ringfort_core::boot::{self, Boot, Owner};
 use ringfort_core::control::ControlConfig;
 use ringfort_core::disk::Disk;
@@ -27,7 +30,7 @@ use ringfort_core::time::Moment;
 use ringfort_core::types::{ClusterId, Identity, NodeId, ReplicaId, ShardId};
 use ringfort_ring::ShardCount;
 use running::Settings;
-pub(super) use running::{CONTROLLER_ACTS, Running};
+pub(super) use running::{CONTROLLER_ACTS, ENTRY_BUDGET_BYTES, Running};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -48,7 +51,8 @@ pub(super) enum Task {
     Drain(usize),
     Control,
     LogSynced,
-    SnapshotTimedOut(u64),
+    SendSnapshot(CallId),
+    SnapshotTimedOut(CallId),
     AskToJoin,
     Gossip,
     Scrub,
@@ -61,7 +65,10 @@ pub(super) struct Node {
     /// Counts starts and crashes, so that what was planned before is not done after.
     pub incarnation: u64,
     pub clock: NodeClock,
+    /// The whole process stands still until then.
     pub stalled_until: Moment,
+    /// Its workers stand still until then, while everything else goes on.
+    pub workers_stalled_until: Moment,
     /// How long its disk takes to sync.
     pub sync: RangeInclusive<Duration>,
     disk: Arc<MemDisk>,
@@ -97,6 +104,7 @@ impl Node {
             incarnation: 0,
             clock,
             stalled_until: Moment(0),
+            workers_stalled_until: Moment(0),
             sync: options.sync.clone(),
             disk: Arc::new(MemDisk::new()),
             shards: ShardCount::new(options.shards as u32).expect("shards are sampled as powers of two"),
@@ -119,6 +127,7 @@ impl Node {
                     mutation,
                 },
                 health: HealthConfig { return_after: LEAD_AFTER, give_up_after: DISK_TIMEOUT },
+                bytes_per_second: options.bytes_per_second,
             },
             random,
             zone: if options.zones > 1 { (endpoint.0 as usize % options.zones).to_string() } else { String::new() },
@@ -224,6 +233,7 @@ impl Node {
         self.incarnation += 1;
         self.state = State::Down;
         self.stalled_until = Moment(0);
+        self.workers_stalled_until = Moment(0);
         self.disk.crash(&mut |n| random.below(n));
         self.mend_disk();
     }
@@ -263,6 +273,35 @@ impl Node {
         self.disk.set_capacity(None);
         self.disk.fail_sync(0);
         self.disk.stop_after(None);
+    }
+
+    /// From now on its disk does not answer.
+    pub fn hang_disk(&mut self) {
+        if let State::Running(running) = &mut self.state {
+            running.hang_disk();
+        }
+    }
+
+    pub fn release_disk(&mut self, world: &mut World) {
+        if let State::Running(running) = &mut self.state {
+            let mut outbox = running::Outbox::default();
+            running.release_disk(&mut outbox);
+            self.perform(outbox, world);
+        }
+    }
+
+    pub fn set_memory_full(&mut self, is_full: bool) {
+        if let State::Running(running) = &mut self.state {
+            running.set_memory_full(is_full);
+        }
+    }
+
+    /// When the node gets to a task that is due.
+    pub fn free_at(&self, task: &Task) -> Moment {
+        match task {
+            Task::Drain(_) => self.stalled_until.max(self.workers_stalled_until),
+            _ => self.stalled_until,
+        }
     }
 
     pub fn hand_over(&mut self, world: &mut World) {
@@ -401,7 +440,12 @@ impl Node {
             self.count(name, 1);
         }
         for (to, message) in outbox.messages {
-            world.network.send(world.now, Endpoint::Node(self.endpoint), to, message);
+            let from = Endpoint::Node(self.endpoint);
+            match message.transport() {
+                Transport::Datagram => world.network.send(world.now, from, to, message),
+                Transport::Call => world.network.send_once(world.now, from, to, message),
+                Transport::Stream => world.network.send_in_stream(world.now, from, to, message),
+            }
         }
         for (after, task) in outbox.tasks {
             let at = match after {

@@ -1,11 +1,12 @@
 //! A node that runs: workers, their inboxes, the log writer, snapshots, the controller.
 
 use super::gossip::{EventualTicket, GOSSIP};
+use super::requests::Forwarded;
+use super::snapshots::Files;
 use super::watch::SCRUB_BYTES_PER_SECOND;
-use super::{Answer, Message, Task, Ticket};
+use super::{Message, Task, Ticket};
 use crate::network::Endpoint;
 use crate::random::Random;
-use bytes::Bytes;
 use ringfort_core::boot::{self, Boot};
 use ringfort_core::control::{Control, ControlConfig};
 use ringfort_core::disk::Disk;
@@ -17,9 +18,9 @@ use ringfort_core::limits::MAX_UNSYNCED_BYTES;
 use ringfort_core::log::item::LogItem;
 use ringfort_core::log::{Log, LogConfig, LogError};
 use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepRequest};
-use ringfort_core::replica::{Failure, Replica, ReplicaConfig, Reply, Restored, ShardView, Write, restore};
-use ringfort_core::snapshot::{Received, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotWriter};
-use ringfort_core::system::{Standing, SystemCommand, SystemReply, Topology};
+use ringfort_core::mutation::Mutation;
+use ringfort_core::replica::{Replica, ReplicaConfig, Restored, ShardView, Write};
+use ringfort_core::system::{Standing, SystemCommand, Topology};
 use ringfort_core::time::{Moment, Now};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
 use ringfort_core::watch::{Distrust, Scrubber, Watch};
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Entries that a worker keeps in memory before it takes snapshots: little, so that runs take many.
-const ENTRY_BUDGET_BYTES: usize = 64 << 10;
+pub const ENTRY_BUDGET_BYTES: usize = 64 << 10;
 
 /// Segments that a log may have before shards are asked to release the oldest.
 const SEGMENTS_BUDGET: u64 = 6;
@@ -41,9 +42,6 @@ pub const CONTROLLER_ACTS: &str = "controller acts";
 /// A full disk is tried again after this long.
 const LOG_RETRY: Duration = Duration::from_millis(50);
 
-/// A snapshot's sender gives up after this long without an answer.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
-
 #[derive(Clone)]
 pub struct Settings {
     pub workers: usize,
@@ -51,6 +49,8 @@ pub struct Settings {
     pub replica: ReplicaConfig,
     pub control: ControlConfig,
     pub health: HealthConfig,
+    /// At which snapshots are sent.
+    pub bytes_per_second: u64,
 }
 
 /// When something is to be done.
@@ -94,6 +94,16 @@ pub(super) enum Input {
     HandOver,
 }
 
+/// What a worker holds in memory.
+pub struct Held {
+    /// Of entries that are applied and durable.
+    pub entry_bytes: usize,
+    /// Of entries in messages that wait.
+    pub queued_bytes: usize,
+    /// Snapshots that are sent.
+    pub transfers: usize,
+}
+
 struct Slot {
     worker: Worker<Ticket>,
     inbox: VecDeque<Input>,
@@ -104,7 +114,7 @@ struct Slot {
 pub struct Running {
     pub(super) node: NodeId,
     settings: Settings,
-    disk: Arc<MemDisk>,
+    pub(super) disk: Arc<MemDisk>,
     slots: Vec<Slot>,
     pub(super) control: Control,
     control_inbox: VecDeque<(NodeId, ControlMessage)>,
@@ -122,15 +132,23 @@ pub struct Running {
     /// The node's clocks in the event that is being handled.
     now: Now,
     log_retry_planned: bool,
-    writers: BTreeMap<String, SnapshotWriter<MemDisk>>,
-    sends: BTreeMap<u64, (ShardId, ReplicaId)>,
+    /// The disk does not answer: a sync that has begun goes on for ever, and so does work on snapshots.
+    pub(super) is_disk_hung: bool,
+    sync_hangs: bool,
+    pub(super) hung_snapshots: Vec<SnapshotWork>,
+    /// The maps hold as much as they may: puts are refused.
+    pub(super) is_memory_full: bool,
+    pub(super) forwarded: Forwarded,
+    pub(super) files: Files,
     pub(super) views: BTreeMap<ShardId, Arc<ShardView>>,
     pub(super) watch: Watch,
     pub(super) scrubber: Scrubber,
     pub(super) alarms: Vec<String>,
-    random: Random,
-    next_send: u64,
-    received: u64,
+    pub(super) random: Random,
+    /// Differs from life to life of the node.
+    pub(super) life: u64,
+    /// Snapshots so far.
+    pub(super) received: u64,
 }
 
 impl Running {
@@ -146,6 +164,7 @@ impl Running {
         let topology = Arc::new(boot.topology?);
         let config = GossipConfig { mutation: settings.replica.mutation, ..GossipConfig::default() };
         let boot_nonce = settings.replica.boot_nonce;
+        let life = if settings.replica.mutation.is(Mutation::ReplyAcrossLives) { 0 } else { boot_nonce };
         let gossip = Gossip::new(node, config, topology.clone(), boot.eventual, now, boot_nonce);
         let (started, now) = (now, now.moment);
         let mut slots: Vec<Slot> = (0..settings.workers)
@@ -190,14 +209,18 @@ impl Running {
             unsynced_bytes: 0,
             now: started,
             log_retry_planned: false,
-            writers: BTreeMap::new(),
-            sends: BTreeMap::new(),
+            is_disk_hung: false,
+            sync_hangs: false,
+            hung_snapshots: Vec::new(),
+            is_memory_full: false,
+            forwarded: Forwarded::default(),
+            files: Files::new(settings.bytes_per_second),
             views: BTreeMap::new(),
             watch: Watch::new(node),
             scrubber: Scrubber::new(SCRUB_BYTES_PER_SECOND, now),
             alarms: Vec::new(),
             random,
-            next_send: 0,
+            life,
             received: 0,
             settings,
         })
@@ -224,6 +247,27 @@ impl Running {
         self.views.get(&shard)
     }
 
+    /// What each worker holds in memory.
+    pub fn memory(&self) -> impl Iterator<Item = Held> {
+        self.slots.iter().map(|slot| {
+            let messages = slot.inbox.iter().flat_map(|input| match input {
+                Input::Raft(messages) => messages.as_slice(),
+                _ => &[],
+            });
+            let entries = messages.flat_map(|message| &message.message.entries);
+            Held {
+                entry_bytes: slot.worker.replicas().map(|replica| replica.releasable_bytes(false)).sum(),
+                queued_bytes: entries.map(|entry| entry.data.len()).sum(),
+                transfers: slot.worker.replicas().map(Replica::transfers).sum(),
+            }
+        })
+    }
+
+    /// Replicas here whose snapshots went while they were sent.
+    pub fn gone_snapshots(&self) -> &[(ShardId, ReplicaId)] {
+        self.files.gone()
+    }
+
     /// How the membership of a shard stands, if this node leads it.
     pub fn report(&self, shard: ShardId) -> Option<ShardReport> {
         self.replicas().find(|replica| replica.shard() == shard && replica.is_leader()).map(Replica::report)
@@ -234,8 +278,10 @@ impl Running {
         match task {
             Task::Drain(worker) => self.drain(worker, now, out),
             Task::Control => self.drain_control(now.moment, out),
+            Task::LogSynced if self.is_disk_hung => self.sync_hangs = true,
             Task::LogSynced => self.log_synced(now, out),
-            Task::SnapshotTimedOut(send) => self.snapshot_sent(send, false, out),
+            Task::SendSnapshot(id) => self.send_part(id, out),
+            Task::SnapshotTimedOut(id) => self.snapshot_sent(id, false, out),
             Task::Gossip => self.tick_gossip(now, out),
             Task::Scrub => self.scrub(now, out),
             Task::LogRetry => {
@@ -265,11 +311,10 @@ impl Running {
                     }
                 }
             }
-            Message::Snapshot { send, message, header, frames } => {
-                let arrived = self.receive_snapshot(message, header, frames, out);
-                out.messages.push((from, Message::SnapshotReceived { send, arrived }));
-            }
-            Message::SnapshotReceived { send, arrived } => self.snapshot_sent(send, arrived, out),
+            // Whoever sends gives up after a while.
+            Message::Snapshot { .. } if self.is_disk_hung => {}
+            Message::Snapshot { id, number, message, part } => self.receive_part(from, id, number, message, part, out),
+            Message::SnapshotReceived { id, arrived } => self.snapshot_sent(id, arrived, out),
             Message::Propose(command) => self.propose(command, Ticket::Nobody, out),
             Message::Join { member, replace, reply_to } => {
                 if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
@@ -282,24 +327,9 @@ impl Running {
                     out.messages.push((leader, Message::Join { member, replace, reply_to }));
                 }
             }
-            Message::Request { id, request } => {
-                let key = match &request {
-                    Request::Write(Write::Kv(command)) => command.key(),
-                    Request::Read(ringfort_core::replica::Query::Get { key }) => key,
-                    other => panic!("clients of this simulation do not ask {other:?}"),
-                };
-                let shard = self.topology().shards.shard_of_key(key);
-                let refusal = match self.disk() {
-                    DiskState::Full => Some(Failure::DiskFull),
-                    DiskState::Hung => Some(Failure::DiskHung),
-                    _ => None,
-                };
-                if let (Some(failure), Request::Write(_)) = (refusal, &request) {
-                    out.messages.push((from, Message::Answer { id, answer: Err(failure) }));
-                    return;
-                }
-                self.give(shard, Input::Request { shard, request, ticket: Ticket::Client { from, id } }, out);
-            }
+            Message::Request { id, request } => self.handle_request(from, id, request, now, out),
+            Message::Forward { id, request } => self.handle_forward(from, id, request, now, out),
+            Message::ForwardReply { id, answer } => self.handle_forward_reply(id, answer, out),
             Message::Gossip { .. } | Message::WriteEventually { .. } => self.receive_gossip(from, message, now, out),
             Message::Welcome(_) | Message::Answer { .. } | Message::WrittenEventually { .. } => {}
         }
@@ -401,29 +431,6 @@ impl Running {
             self.control.handle_lost_replica(shard, replica, why);
         }
         self.perform_control(out);
-    }
-
-    fn reply(&mut self, ticket: Ticket, answer: Answer, out: &mut Outbox) {
-        match (ticket, answer) {
-            (Ticket::Client { from, id }, answer) => {
-                let answer = answer.map_err(|failure| match failure {
-                    // Clients know nodes by where they are.
-                    Failure::NotLeader(Some(node)) => {
-                        let endpoint = self.endpoint_of(node);
-                        Failure::NotLeader(endpoint.and_then(|endpoint| match endpoint {
-                            Endpoint::Node(at) => Some(at),
-                            Endpoint::Client(_) => None,
-                        }))
-                    }
-                    other => other,
-                });
-                out.messages.push((from, Message::Answer { id, answer }));
-            }
-            (Ticket::Join { reply_to }, Ok(Reply::System(SystemReply::Joined(_)))) => {
-                out.messages.push((Endpoint::Node(reply_to), Message::Welcome(self.topology().clone())));
-            }
-            (Ticket::Join { .. } | Ticket::Nobody, _) => {}
-        }
     }
 
     fn drain_control(&mut self, now: Moment, out: &mut Outbox) {
@@ -561,97 +568,32 @@ impl Running {
         self.perform_gossip(out);
     }
 
-    fn snapshot(&mut self, work: SnapshotWork, out: &mut Outbox) {
-        match work {
-            // A file that can't be written is given up, and its end reported as not written.
-            SnapshotWork::Begin { name, header, .. } => {
-                if let Ok(writer) = SnapshotWriter::begin(self.disk.clone(), &name, &header) {
-                    self.writers.insert(name, writer);
-                }
-            }
-            SnapshotWork::Chunk { shard, name, payload } => {
-                if self.writers.get_mut(&name).is_some_and(|writer| writer.chunk(&payload).is_err()) {
-                    self.abandon(&name);
-                }
-                self.give(shard, Input::ChunkWritten(shard), out);
-            }
-            SnapshotWork::Finish { shard, name } => {
-                let written = self.writers.remove(&name).is_some_and(|writer| writer.finish().is_ok());
-                out.events.push(if written { "snapshots taken" } else { "snapshots not written" });
-                self.give(shard, Input::SnapshotWritten { shard, name, written }, out);
-            }
-            SnapshotWork::Abandon { name } => self.abandon(&name),
-            SnapshotWork::Delete { name } => self.disk.delete(&name).expect("this disk deletes"),
-            SnapshotWork::Send { name, message } => self.send_snapshot(name, message, out),
-        }
-    }
-
-    fn abandon(&mut self, name: &str) {
-        // What is left of the file is deleted at the next start.
-        let _ = self.writers.remove(name).map(SnapshotWriter::abandon);
-    }
-
-    fn send_snapshot(&mut self, name: String, message: RaftMessage, out: &mut Outbox) {
-        self.next_send += 1;
-        let send = self.next_send;
-        self.sends.insert(send, (message.shard, message.to));
-        let read = || -> Result<(Bytes, Vec<Bytes>), SnapshotError> {
-            let mut reader = SnapshotReader::open(self.disk.clone(), &name)?;
-            let header = reader.header().encode();
-            let mut frames = Vec::new();
-            while let Some(frame) = reader.next_frame()? {
-                frames.push(frame);
-            }
-            Ok((header, frames))
-        };
-        match (read(), self.endpoint_of(message.to_node())) {
-            (Ok((header, frames)), Some(to)) => {
-                out.messages.push((to, Message::Snapshot { send, message, header, frames }));
-                out.tasks.push((When::After(SNAPSHOT_TIMEOUT), Task::SnapshotTimedOut(send)));
-            }
-            // The file was replaced meanwhile, or the node is not known here yet: Raft asks again.
-            _ => self.snapshot_sent(send, false, out),
-        }
-    }
-
-    fn snapshot_sent(&mut self, send: u64, arrived: bool, out: &mut Outbox) {
-        if let Some((shard, to)) = self.sends.remove(&send) {
-            self.give(shard, Input::SnapshotSent { shard, to, arrived }, out);
-        }
-    }
-
-    /// Stores a snapshot from another node and builds its state. False where it is of no use.
-    fn receive_snapshot(&mut self, message: RaftMessage, header: Bytes, frames: Vec<Bytes>, out: &mut Outbox) -> bool {
-        let shard = message.shard;
-        self.received += 1;
-        let index = message.message.get_snapshot().get_metadata().index;
-        let name = format!("snap-{shard}-{index}-{:x}-{}.snap", self.random.next_u64(), self.received);
-        let header = SnapshotHeader::decode(&header).expect("headers are not damaged here");
-        let Some(restored) = self.store_snapshot(&name, &header, frames) else { return false };
-        out.events.push("snapshots received");
-        self.give(shard, Input::Snapshot(Box::new((message, name, restored))), out);
-        true
-    }
-
-    /// None where the disk does not take it.
-    fn store_snapshot(&self, name: &str, header: &SnapshotHeader, frames: Vec<Bytes>) -> Option<Restored> {
-        let mut writer = SnapshotWriter::begin(self.disk.clone(), name, header).ok()?;
-        for frame in frames {
-            match writer.frame(&frame) {
-                Ok(Received::End) => break,
-                Ok(_) => {}
-                Err(_) => {
-                    let _ = writer.abandon();
-                    return None;
-                }
-            }
-        }
-        writer.finish().ok()?;
-        restore::load(&self.disk, name).ok().map(|(_, restored)| restored)
-    }
-
     pub fn hand_over(&mut self, out: &mut Outbox) {
         self.give_to_all(|| Input::HandOver, out);
+    }
+
+    /// From now on the disk does not answer.
+    pub fn hang_disk(&mut self) {
+        self.is_disk_hung = true;
+    }
+
+    /// The disk answers again: what it was asked meanwhile is done.
+    pub fn release_disk(&mut self, out: &mut Outbox) {
+        self.is_disk_hung = false;
+        if std::mem::take(&mut self.sync_hangs) {
+            out.tasks.push((When::Soon, Task::LogSynced));
+        }
+        for work in std::mem::take(&mut self.hung_snapshots) {
+            self.snapshot(work, out);
+        }
+    }
+
+    pub fn is_disk_hung(&self) -> bool {
+        self.is_disk_hung
+    }
+
+    pub fn set_memory_full(&mut self, is_full: bool) {
+        self.is_memory_full = is_full;
     }
 
     /// What is to be done at some time by this node's clock.

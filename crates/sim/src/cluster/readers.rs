@@ -1,0 +1,49 @@
+//! Readers beside workers that stand still.
+//!
+//! A node's readers are threads of their own: they answer from its views for as long as the lease says, whatever the worker
+//! does. So what a worker has missed must not matter to them. Each read is an operation of the history, which must be
+//! linearizable with it. Mostly they look at what was written last: so a read that misses it is most likely to happen.
+
+use super::client::{decode, key_bytes};
+use super::node::Node;
+use super::{Cluster, Wake};
+use crate::history::{ClientId, Key, Value};
+use ringfort_core::replica::{Query, QueryReply};
+use ringfort_core::time::Moment;
+use ringfort_core::types::NodeId;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// What passes between two reads.
+const GAP: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(10);
+
+/// Readers are clients of the history from this number on, one a node.
+const FIRST_READER: u32 = 1_000;
+
+impl Cluster {
+    /// Reads at the node through its views until then.
+    pub(super) fn read_beside(&mut self, id: NodeId, until: Moment) {
+        if self.now >= until || !self.faults.is_active() {
+            return;
+        }
+        let after = self.readers.duration(&GAP);
+        let any = Key(self.readers.below(self.options.keys as u64) as u32);
+        let key = self.clients.last_written().filter(|_| self.readers.chance(700)).unwrap_or(any);
+        self.agenda.put(self.now + after, Wake::ReadBeside(id, until));
+        let Some(node) = self.nodes.get(&id).filter(|node| node.stalled_until <= self.now) else { return };
+        let Some(read) = read_leased(node, key, self.now) else { return };
+        self.count("reads beside a stalled worker");
+        self.clients.has_read(ClientId(FIRST_READER + id.0 as u32), key, read, self.now);
+    }
+}
+
+/// What a reader with a lease finds; none where it has no lease.
+fn read_leased(node: &Node, key: Key, now: Moment) -> Option<Option<Value>> {
+    let running = node.running()?;
+    let key = key_bytes(key);
+    let view = running.view(running.topology().shards.shard_of_key(&key))?;
+    match view.read_leased(|| node.clock.read(now).moment, &Query::Get { key })? {
+        QueryReply::Get(record) => Some(record.map(|record| decode(&record.value))),
+        QueryReply::Scan(_) => None,
+    }
+}
