@@ -21,6 +21,7 @@ use crate::limits::{RETAINED_SHARE, TICK};
 use crate::log::item::{Change, LogItem, ReplicaState};
 use crate::machine::Machine;
 use crate::message::{RaftMessage, Step, StepRequest};
+use crate::mutation::Mutation;
 use crate::replica::transfers::{TransferPermit, is_empty_state};
 use crate::replica::{Failure, Origin, Query, Replica, ReplicaConfig, ReplicaStatus, Restored, Write};
 use crate::system::{SystemMachine, Topology};

@@ -258,7 +258,7 @@ impl Running {
             Held {
                 entry_bytes: slot.worker.replicas().map(|replica| replica.releasable_bytes(false)).sum(),
                 queued_bytes: entries.map(|entry| entry.data.len()).sum(),
-                transfers: slot.worker.replicas().map(Replica::transfers).sum(),
+                transfers: slot.worker.replicas().map(|replica| replica.transfers().len()).sum(),
             }
         })
     }
@@ -538,7 +538,7 @@ impl Running {
         }
     }
 
-    fn disk(&self) -> DiskState {
+    pub(super) fn disk(&self) -> DiskState {
         self.health.report(self.now.moment).health.disk
     }
 
