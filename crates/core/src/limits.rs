@@ -70,6 +70,13 @@ pub const RETAINED_SHARE: usize = 4;
 /// kept in memory for the receiver.
 pub const MAX_SNAPSHOTS_SENT: usize = 4;
 
+/// Of these, so many may go to one node: one whose disk hangs does not keep the others waiting.
+pub const MAX_SNAPSHOTS_SENT_TO_ONE: usize = 2;
+
+/// Snapshots that may arrive at a node at the same time. The senders of more are refused, and Raft asks again. While one
+/// arrives its map is built beside the one that it replaces, so this many maps of shards come on top of what a node holds.
+pub const MAX_SNAPSHOTS_RECEIVED: usize = 4;
+
 /// Snapshots may write this many bytes for each byte of entries that the log writes ...
 pub const SNAPSHOT_BYTES_PER_LOG_BYTE: usize = 4;
 
@@ -159,4 +166,5 @@ const _: () = assert!((MAX_UNCOMMITTED_BYTES as usize) > LARGEST_ENTRY_BYTES);
 const _: () = assert!(APPLY_SLICE_BYTES <= LARGEST_ENTRY_BYTES);
 const _: () = assert!(LOG_BUDGET_BYTES >= 2 * SEGMENT_BYTES);
 const _: () = assert!(LEAST_COPIED_BYTES <= SMALL_MOVE_BYTES && SMALL_MOVE_BYTES <= SMALL_MOVES_BYTES);
+const _: () = assert!(MAX_SNAPSHOTS_SENT_TO_ONE <= MAX_SNAPSHOTS_SENT);
 const _: () = assert!(MAX_SNAPSHOTS_SENT <= RETAINED_SHARE, "what all transfers want kept fits into the budget");

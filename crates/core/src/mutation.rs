@@ -71,11 +71,13 @@ pub enum Mutation {
     HideDeletions,
     /// An eventual write is answered before it is durable.
     AnswerEventualEarly,
+    /// A snapshot's file goes with the next snapshot, also while it is being sent.
+    DeleteWhileSending,
 }
 
 impl Mutation {
     /// Every planted bug.
-    pub const ALL: [Mutation; 30] = [
+    pub const ALL: [Mutation; 31] = [
         Mutation::AcknowledgeBeforeSync,
         Mutation::VoteAtBoot,
         Mutation::ForgetPromise,
@@ -106,6 +108,7 @@ impl Mutation {
         Mutation::ForgetTombstones,
         Mutation::HideDeletions,
         Mutation::AnswerEventualEarly,
+        Mutation::DeleteWhileSending,
     ];
 
     /// Whether `other` is planted.

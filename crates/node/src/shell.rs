@@ -23,9 +23,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
-/// Snapshots that may arrive at the same time; the senders of more are refused, and Raft asks again.
-pub const MAX_SNAPSHOTS_RECEIVED: usize = 16;
-
 pub struct Shell {
     pub node: NodeId,
     pub cluster: ClusterId,

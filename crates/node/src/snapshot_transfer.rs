@@ -20,14 +20,21 @@ use ringfort_core::snapshot::{Received, SnapshotError, SnapshotHeader, SnapshotR
 use ringfort_proto::v1::peer_client::PeerClient;
 use ringfort_proto::v1::{self, SnapshotAck, SnapshotChunk, snapshot_chunk::Part};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 /// Chunks that are read ahead of the network, or received ahead of the disk.
 const CHUNKS_AHEAD: usize = 4;
+
+/// A transfer that does not move for this long is given up: the receiver's disk hangs, say. It must not hold its file, and
+/// its place among the few transfers, for ever. The receiver builds its map in this time after the last chunk.
+const STALLED_AFTER: Duration = Duration::from_secs(120);
+
+/// Pauses for the bandwidth are made in steps of no more than this, each of which counts as progress.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 enum TransferError {
@@ -43,6 +50,8 @@ enum TransferError {
     Restore(#[from] RestoreError),
     #[error("the stream ended before the snapshot did")]
     CutShort,
+    #[error("the receiver took nothing for {} s", STALLED_AFTER.as_secs())]
+    Stalled,
 }
 
 /// Sends the snapshot `name` with `message`, and tells the worker how it ended.
@@ -78,13 +87,41 @@ async fn stream(shell: &Arc<Shell>, name: String, message: RaftMessage) -> Resul
         header: Bytes::new(),
     };
     let (disk, sender) = (shell.disk.clone(), shell.clone());
-    let pace = move |bytes| std::thread::sleep(sender.move_bandwidth.pause(Instant::now(), bytes));
+    let moves = Arc::new(AtomicBool::new(true));
+    let progress = moves.clone();
+    let pace = move |bytes| {
+        let mut left = sender.move_bandwidth.pause(Instant::now(), bytes);
+        while !left.is_zero() {
+            let pause = left.min(LONGEST_PAUSE);
+            std::thread::sleep(pause);
+            left -= pause;
+            progress.store(true, Ordering::Relaxed);
+        }
+        progress.store(true, Ordering::Relaxed);
+    };
     let reading = tokio::task::spawn_blocking(move || read(disk, &name, header, &parts_tx, pace));
     let mut client = PeerClient::new(channel);
-    let answer = client.snapshot(ReceiverStream::new(parts_rx)).await;
+    let sending = client.snapshot(ReceiverStream::new(parts_rx));
+    let answer = unless_stalled(sending, &moves, STALLED_AFTER).await?;
     match reading.await {
         Ok(Err(error)) => Err(error),
         _ => Ok(answer?.into_inner()),
+    }
+}
+
+/// Waits for what comes of `sending`, for as long as something `moves` within its `patience`.
+async fn unless_stalled<R>(
+    sending: impl Future<Output = R>,
+    moves: &AtomicBool,
+    patience: Duration,
+) -> Result<R, TransferError> {
+    tokio::pin!(sending);
+    loop {
+        match tokio::time::timeout(patience, &mut sending).await {
+            Ok(result) => return Ok(result),
+            Err(_) if moves.swap(false, Ordering::Relaxed) => {}
+            Err(_) => return Err(TransferError::Stalled),
+        }
     }
 }
 
@@ -225,6 +262,16 @@ mod tests {
     use super::*;
     use ringfort_core::machine::CutMeta;
     use ringfort_core::types::{LogIndex, ShardId, Term};
+
+    #[tokio::test]
+    async fn a_transfer_that_does_not_move_ends() {
+        let moves = AtomicBool::new(true);
+        let patience = Duration::from_millis(10);
+        let begun = Instant::now();
+        let stalled = unless_stalled(std::future::pending::<()>(), &moves, patience).await;
+        assert!(matches!(stalled, Err(TransferError::Stalled)));
+        assert!(begun.elapsed() >= 2 * patience, "what moved at first is given another turn");
+    }
 
     #[test]
     fn a_snapshot_that_can_not_be_built_leaves_no_file() {

@@ -157,10 +157,6 @@ impl<T> Replica<T> {
         if !self.has_caught_up(to) {
             return Err(StepRefused::Behind(to));
         }
-        if !self.config.mutation.is(Mutation::KeepLeaseOnTransfer) {
-            self.lease.give_up();
-            self.view.publish_lease(Moment::default());
-        }
         self.raft.transfer_leader(to.0);
         Ok(())
     }

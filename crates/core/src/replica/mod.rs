@@ -230,7 +230,7 @@ pub struct Replica<T> {
     /// Snapshot files that nothing needs once the batch is durable and they have been sent.
     retired_snapshots: Vec<(u64, String)>,
     transfers: transfers::Transfers,
-    transfer_is_permitted: bool,
+    transfer_permit: transfers::TransferPermit,
     snapshot_is_permitted: bool,
     /// At which tick each of the other replicas was last heard of.
     answered: BTreeMap<ReplicaId, u64>,
@@ -330,7 +330,7 @@ impl<T> Replica<T> {
             restate: false,
             retired_snapshots: Vec::new(),
             transfers: transfers::Transfers::default(),
-            transfer_is_permitted: true,
+            transfer_permit: transfers::TransferPermit::default(),
             snapshot_is_permitted: true,
             answered: BTreeMap::new(),
             heard: None,

@@ -181,6 +181,13 @@ impl<T> Replica<T> {
         let mut outgoing = Vec::with_capacity(messages.len());
         for mut message in messages {
             self.stamp_heartbeat(now, &mut message);
+            let asks_for_election = message.get_msg_type() == MessageType::MsgTimeoutNow;
+            if asks_for_election && !self.config.mutation.is(Mutation::KeepLeaseOnTransfer) {
+                // From when this message leaves, and not before: a transfer to a replica that never gets the whole log
+                // ends without it, and costs no lease.
+                self.lease.give_up();
+                self.view.publish_lease(Moment::default());
+            }
             if matches!(message.get_msg_type(), MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse) {
                 // Raft does nothing with it; the leader's report does (see `membership`).
                 message.commit = message.commit.min(self.durable_commit);

@@ -27,6 +27,35 @@ pub(super) struct Transfers {
     waits: BTreeMap<ReplicaId, Wait>,
 }
 
+/// Which transfers may begin, as far as those allow that the worker's replicas have under way.
+#[derive(Default)]
+pub enum TransferPermit {
+    #[default]
+    None,
+    /// Not to these nodes, though.
+    AllBut(Vec<NodeId>),
+}
+
+impl TransferPermit {
+    /// What is left beside transfers to these replicas.
+    pub fn beside(under_way: &[(ShardId, ReplicaId)], workers: usize) -> TransferPermit {
+        if under_way.len() >= (MAX_SNAPSHOTS_SENT / workers).max(1) {
+            return TransferPermit::None;
+        }
+        let to = |node: NodeId| under_way.iter().filter(|(_, replica)| replica.node() == node).count();
+        let most = (MAX_SNAPSHOTS_SENT_TO_ONE / workers).max(1);
+        let nodes = under_way.iter().map(|(_, replica)| replica.node());
+        TransferPermit::AllBut(nodes.filter(|node| to(*node) >= most).collect())
+    }
+
+    fn allows(&self, node: NodeId) -> bool {
+        match self {
+            TransferPermit::None => false,
+            TransferPermit::AllBut(nodes) => !nodes.contains(&node),
+        }
+    }
+}
+
 /// A file that is being sent, and the index of the state in it.
 struct Transfer {
     file: String,
@@ -40,10 +69,6 @@ struct Wait {
 }
 
 impl Transfers {
-    pub(super) fn count(&self) -> usize {
-        self.under_way.len()
-    }
-
     /// The index of the snapshot that is on its way to `to`; zero without one.
     pub(super) fn index_sent_to(&self, to: ReplicaId) -> LogIndex {
         self.under_way.get(&to).map_or(LogIndex(0), |transfer| transfer.index)
@@ -85,13 +110,13 @@ pub fn is_empty_state(shard: ShardId, message: &Message) -> bool {
 
 impl<T> Replica<T> {
     /// Snapshots of this replica that are on their way.
-    pub fn transfers(&self) -> usize {
-        self.transfers.count()
+    pub fn transfers(&self) -> impl ExactSizeIterator<Item = ReplicaId> {
+        self.transfers.under_way.keys().copied()
     }
 
-    /// Whether the worker lets another transfer begin.
-    pub fn permit_transfer(&mut self, is_permitted: bool) {
-        self.transfer_is_permitted = is_permitted;
+    /// Which transfers the worker lets begin now.
+    pub fn permit_transfers(&mut self, permit: TransferPermit) {
+        self.transfer_permit = permit;
     }
 
     /// Raft's MsgSnapshot: the message itself where nothing has to be streamed, else work for the thread that streams
@@ -107,7 +132,7 @@ impl<T> Replica<T> {
             return Some(message);
         }
         // Otherwise the base has moved on since Raft made the message.
-        if is_current && self.transfer_is_permitted && self.transfers.may_begin(to, self.ticks) {
+        if is_current && self.transfer_permit.allows(to.node()) && self.transfers.may_begin(to, self.ticks) {
             let (file, index) = (base.snapshot.clone(), base.index);
             self.transfers.begin(to, file.clone(), index);
             out.snapshots.push(SnapshotWork::Send { name: file, message });
@@ -130,7 +155,8 @@ impl<T> Replica<T> {
     /// Deletes the files that nothing needs: a later base is durable, and they are not being sent.
     pub(super) fn delete_retired_snapshots(&mut self, out: &mut Effects<T>) {
         let (durable, transfers) = (self.persisted_batch, &self.transfers);
-        let unneeded = |(batch, name): &mut (u64, String)| *batch <= durable && !transfers.holds(name);
+        let is_planted = self.config.mutation.is(Mutation::DeleteWhileSending);
+        let unneeded = |(batch, name): &mut (u64, String)| *batch <= durable && (is_planted || !transfers.holds(name));
         for (_, name) in self.retired_snapshots.extract_if(.., unneeded) {
             out.snapshots.push(SnapshotWork::Delete { name });
         }

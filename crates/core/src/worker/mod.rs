@@ -16,12 +16,12 @@
 mod allowance;
 
 use crate::effects::{Effects, LogBatch, SnapshotWork};
-use crate::limits::{MAX_SNAPSHOTS_SENT, RETAINED_SHARE, TICK};
+use crate::limits::{RETAINED_SHARE, TICK};
 use crate::log::item::{Change, LogItem, ReplicaState};
 use crate::machine::Machine;
 use crate::message::{RaftMessage, StepRequest};
 use crate::mutation::Mutation;
-use crate::replica::transfers::is_empty_state;
+use crate::replica::transfers::{TransferPermit, is_empty_state};
 use crate::replica::{Failure, Origin, Query, Replica, ReplicaConfig, ReplicaStatus, Restored, Write};
 use crate::system::{SystemMachine, Topology};
 use crate::time::{Moment, Now, Stamp};
@@ -70,8 +70,8 @@ pub struct Worker<T> {
     /// Files of removed replicas, which go when the removal is durable.
     retired_snapshots: Vec<(u64, String)>,
     snapshot_allowance: SnapshotAllowance,
-    /// Snapshots of this worker's replicas that are being sent.
-    transfers: usize,
+    /// Snapshots of this worker's replicas that are being sent, each with its receiver.
+    transfers: Vec<(ShardId, ReplicaId)>,
     out: Effects<T>,
 }
 
@@ -88,7 +88,7 @@ impl<T> Worker<T> {
             unsynced: VecDeque::new(),
             retired_snapshots: Vec::new(),
             snapshot_allowance: SnapshotAllowance::new(config.workers),
-            transfers: 0,
+            transfers: Vec::new(),
             out: Effects::default(),
         }
     }
@@ -208,7 +208,7 @@ impl<T> Worker<T> {
     /// A replica that can't go on. It stays on the disk and counts as lost; its node asks for a new one.
     fn stop(&mut self, shard: ShardId, id: ReplicaId, why: Distrust) {
         if let Some(replica) = self.replicas.remove(&shard) {
-            self.transfers -= replica.transfers();
+            self.transfers.retain(|(of, _)| *of != shard);
             // Its snapshot stays, for an operator to look at; the next start of the node clears it away.
             replica.retire(&mut self.out);
         }
@@ -303,7 +303,7 @@ impl<T> Worker<T> {
         self.batch.items.push(LogItem { shard, replica: replica.id(), change: Change::Removed });
         self.out.views.push((shard, None));
         self.dirty.remove(&shard);
-        self.transfers -= replica.transfers();
+        self.transfers.retain(|(of, _)| *of != shard);
         let files = replica.retire(&mut self.out);
         self.retired_snapshots.extend(files.into_iter().map(|name| (self.batch.number, name)));
     }
@@ -370,12 +370,14 @@ impl<T> Worker<T> {
         act: impl FnOnce(&mut Replica<T>, &mut LogBatch, &mut Effects<T>) -> R,
     ) -> Option<R> {
         let replica = self.replicas.get_mut(&shard)?;
-        let max_transfers = (MAX_SNAPSHOTS_SENT / self.config.workers).max(1);
-        replica.permit_transfer(self.transfers < max_transfers);
+        replica.permit_transfers(TransferPermit::beside(&self.transfers, self.config.workers));
         replica.permit_snapshot(self.snapshot_allowance.is_left());
-        let (transfers, was_cutting) = (replica.transfers(), replica.is_cutting());
+        let (transfers, was_cutting) = (replica.transfers().len(), replica.is_cutting());
         let result = act(replica, &mut self.batch, &mut self.out);
-        self.transfers = self.transfers + replica.transfers() - transfers;
+        if replica.transfers().len() != transfers {
+            self.transfers.retain(|(of, _)| *of != shard);
+            self.transfers.extend(replica.transfers().map(|to| (shard, to)));
+        }
         if replica.is_cutting() && !was_cutting {
             self.snapshot_allowance.spend(replica.state_bytes());
         }

@@ -314,8 +314,10 @@ fn a_transfer_gives_the_lease_up_before_its_message_leaves_and_for_the_rest_of_t
         step: Step::TransferLeadership(id(target.0)),
     };
     group.workers.get_mut(&leader).unwrap().handle_step(&request);
-    assert!(!group.lease(leader), "before the drain that sends the message");
-    group.run();
+    let (effects, _) = group.workers.get_mut(&leader).unwrap().flush(Now { moment: group.now, wall: Wall(0) });
+    assert!(!group.lease(leader), "the message has not left the worker's hands");
+    let sent = effects.messages.into_values().flatten();
+    group.sent.extend(sent.map(|message| (leader, message)));
     assert!(group.sent.iter().any(|(_, sent)| sent.message.get_msg_type() == MessageType::MsgTimeoutNow));
     group.ticks(30);
     assert_eq!(group.leader(&[]), Some(leader), "the transfer was lost on its way");
@@ -323,6 +325,29 @@ fn a_transfer_gives_the_lease_up_before_its_message_leaves_and_for_the_rest_of_t
     group.get(leader, 7);
     group.run();
     assert!(matches!(group.answers[&7], Ok(Reply::Query(QueryReply::Get(None)))), "reads ask a quorum instead");
+}
+
+#[test]
+fn a_transfer_that_asks_for_no_election_costs_no_lease() {
+    let (mut group, leader) = Group::with_leader();
+    let target = group.others(leader)[0];
+    group.slow.insert(target, Vec::new());
+    group.put(leader, 1);
+    group.run();
+    group.sent.clear();
+    let report = group.replica(leader).report();
+    assert!(report.caught_up.contains(&id(target.0)), "it lacks one entry, which its disk does not take");
+    let request = StepRequest {
+        shard: SHARD,
+        leader: report.leader,
+        term: report.term,
+        configuration: report.configuration,
+        step: Step::TransferLeadership(id(target.0)),
+    };
+    group.workers.get_mut(&leader).unwrap().handle_step(&request);
+    group.ticks(30);
+    assert!(!group.sent.iter().any(|(_, sent)| sent.message.get_msg_type() == MessageType::MsgTimeoutNow));
+    assert!(group.lease(leader));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Snapshots that are taken, sent and held, and the entries that stay in memory beside them.
 
 use super::*;
-use crate::limits::{MAX_SNAPSHOTS_SENT, RETAINED_SHARE, SNAPSHOT_BURST_BYTES};
+use crate::limits::{MAX_SNAPSHOTS_SENT, MAX_SNAPSHOTS_SENT_TO_ONE, RETAINED_SHARE, SNAPSHOT_BURST_BYTES};
 
 impl Group {
     /// What `node` still has to do with snapshot files: cuts are written at once, the rest is returned.
@@ -154,9 +154,11 @@ fn few_snapshots_are_sent_at_a_time() {
     let mut worker: Worker<u32> = Worker::new(config(NodeId(1), 1), now);
     let shards = 3 * MAX_SNAPSHOTS_SENT as u32;
     let base = LogIndex(5);
+    // Most learners are on node 2, the others on as many nodes.
+    let learner = |shard: u32| if shard % 4 < 3 { id(2) } else { id(3 + u64::from(shard)) };
     for shard in 0..shards {
         let mut state = initial_state();
-        let conf_state = ConfState { voters: vec![id(1).0], learners: vec![id(2).0], ..ConfState::default() };
+        let conf_state = ConfState { voters: vec![id(1).0], learners: vec![learner(shard).0], ..ConfState::default() };
         state.base = Base { index: base, term: Term::FIRST, conf_state, snapshot: format!("file {shard}") };
         state.hard_state.commit = base.0;
         worker.restart_replica(ShardId(shard), id(1), state, Restored::Kv(Machine::new()), now);
@@ -182,15 +184,16 @@ fn few_snapshots_are_sent_at_a_time() {
     let ask = |worker: &mut Worker<u32>| {
         for replica in worker.status() {
             let mut message = Message::default();
-            (message.from, message.to, message.term) = (id(2).0, id(1).0, replica.term);
+            let from = learner(replica.shard.0);
+            (message.from, message.to, message.term) = (from.0, id(1).0, replica.term);
             message.set_msg_type(MessageType::MsgHeartbeatResponse);
             message.set_context(vec![0; 16].into());
-            let alive = RaftMessage { shard: replica.shard, from: id(2), to: id(1), message: message.clone() };
+            let alive = RaftMessage { shard: replica.shard, from, to: id(1), message: message.clone() };
             message.set_msg_type(MessageType::MsgAppendResponse);
             (message.reject, message.index) = (true, base.0);
             let rejects = |index| {
                 let message = Message { index, ..message.clone() };
-                RaftMessage { shard: replica.shard, from: id(2), to: id(1), message }
+                RaftMessage { shard: replica.shard, from, to: id(1), message }
             };
             worker.handle_raft(now, [alive, rejects(base.0), rejects(base.0 + 1)]);
         }
@@ -198,9 +201,10 @@ fn few_snapshots_are_sent_at_a_time() {
     ask(&mut worker);
     let first = flush(&mut worker);
     assert_eq!(first.len(), MAX_SNAPSHOTS_SENT);
+    assert_eq!(first.iter().filter(|shard| learner(shard.0) == id(2)).count(), MAX_SNAPSHOTS_SENT_TO_ONE);
     ask(&mut worker);
     assert_eq!(flush(&mut worker), []);
-    worker.handle_snapshot_sent(first[0], id(2), true);
+    worker.handle_snapshot_sent(first[0], learner(first[0].0), true);
     ask(&mut worker);
     assert_eq!(flush(&mut worker).len(), 1, "an end makes room");
 }
