@@ -44,7 +44,7 @@ impl Extent {
             return Ok(Extent::Damaged);
         }
         let number = u64::from_le_bytes(number.try_into().expect("eight bytes follow the checksum"));
-        let is_number = number >= SegmentNumber::FIRST.0 && number < u64::MAX;
+        let is_number = (SegmentNumber::FIRST.0..u64::MAX).contains(&number);
         Ok(if is_number { Extent::Known(Some(SegmentNumber(number))) } else { Extent::Damaged })
     }
 }

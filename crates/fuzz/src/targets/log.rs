@@ -15,7 +15,6 @@ use ringfort_core::disk::mem::MemDisk;
 use ringfort_core::disk::{Disk, SECTOR_BYTES};
 use ringfort_core::log::item::{Base, Change, LogItem, ReplicaState};
 use ringfort_core::log::{Log, LogConfig, RecoveredShard, Recovery};
-use ringfort_core::mutation::Mutation;
 use ringfort_core::types::{LogIndex, ReplicaId, ShardId, Term};
 use std::collections::BTreeMap;
 use std::sync::Arc;
