@@ -72,11 +72,13 @@ pub enum Mutation {
     HideDeletions,
     /// An eventual write is answered before it is durable.
     AnswerEventualEarly,
+    /// A snapshot's file goes with the next snapshot, also while it is being sent.
+    DeleteWhileSending,
 }
 
 impl Mutation {
     /// Every planted bug.
-    pub const ALL: [Mutation; 30] = [
+    pub const ALL: [Mutation; 31] = [
         Mutation::AcknowledgeBeforeSync,
         Mutation::VoteAtBoot,
         Mutation::ForgetPromise,
@@ -107,6 +109,7 @@ impl Mutation {
         Mutation::ForgetTombstones,
         Mutation::HideDeletions,
         Mutation::AnswerEventualEarly,
+        Mutation::DeleteWhileSending,
     ];
 
     /// Whether `other` is planted.

@@ -70,6 +70,7 @@ pub fn searches() -> Vec<Search> {
         search(ForgetTombstones, Focus::None, &[]),
         search(HideDeletions, Focus::None, &[]),
         search(AnswerEventualEarly, Focus::Snapshots, &[]),
+        search(DeleteWhileSending, Focus::Snapshots, &[]),
         search(AcknowledgeBeforeSync, Focus::None, &[DurableLog]),
         search(
             AcknowledgeBeforeSync,

@@ -18,6 +18,7 @@
 //! | [`Invariant::LatestEventualWrite`] | the latest acknowledged eventual write wins | docs/gossip.md |
 //! | [`Invariant::NoResurrection`] | what was deleted does not come back | docs/gossip.md |
 //! | [`Invariant::NoFalseAlarm`] | the divergence watch is silent while replicas agree | `ringfort_core::watch` |
+//! | [`Invariant::HeldSnapshots`] | a snapshot's file stays until it has been sent | `ringfort_core::replica::transfers` |
 //! | [`Invariant::BoundedRecovery`] | without faults the cluster is whole again in bounded time | docs/verification.md |
 //! | [`Invariant::Assertion`] | no assertion of the product fails | the code |
 //!
@@ -43,6 +44,7 @@ pub enum Invariant {
     LatestEventualWrite,
     NoResurrection,
     NoFalseAlarm,
+    HeldSnapshots,
     BoundedRecovery,
     Assertion,
 }
@@ -55,7 +57,7 @@ pub struct Violation {
 }
 
 impl Invariant {
-    pub const ALL: [Invariant; 18] = [
+    pub const ALL: [Invariant; 19] = [
         Invariant::ElectionSafety,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -72,6 +74,7 @@ impl Invariant {
         Invariant::LatestEventualWrite,
         Invariant::NoResurrection,
         Invariant::NoFalseAlarm,
+        Invariant::HeldSnapshots,
         Invariant::BoundedRecovery,
         Invariant::Assertion,
     ];
@@ -98,6 +101,7 @@ impl Invariant {
             Invariant::LatestEventualWrite => "the latest eventual write wins",
             Invariant::NoResurrection => "no resurrection",
             Invariant::NoFalseAlarm => "no false alarm",
+            Invariant::HeldSnapshots => "a snapshot is held until it is sent",
             Invariant::BoundedRecovery => "bounded recovery",
             Invariant::Assertion => "no assertion fails",
         }

@@ -155,7 +155,8 @@ impl<T> Replica<T> {
     /// Deletes the files that nothing needs: a later base is durable, and they are not being sent.
     pub(super) fn delete_retired_snapshots(&mut self, out: &mut Effects<T>) {
         let (durable, transfers) = (self.persisted_batch, &self.transfers);
-        let unneeded = |(batch, name): &mut (u64, String)| *batch <= durable && !transfers.holds(name);
+        let is_planted = self.config.mutation.is(Mutation::DeleteWhileSending);
+        let unneeded = |(batch, name): &mut (u64, String)| *batch <= durable && (is_planted || !transfers.holds(name));
         for (_, name) in self.retired_snapshots.extract_if(.., unneeded) {
             out.snapshots.push(SnapshotWork::Delete { name });
         }

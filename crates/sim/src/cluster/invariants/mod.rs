@@ -9,6 +9,7 @@ mod bounded_staleness;
 mod durable_log;
 mod election_safety;
 mod gossip_convergence;
+mod held_snapshots;
 mod leader_completeness;
 mod lease_exclusivity;
 mod log_matching;
@@ -82,6 +83,7 @@ impl Invariants {
         let scene = Scene { now, id, running, nodes };
         let owned = self.slot_ownership.check(&scene);
         self.judge(owned)?;
+        self.judge(held_snapshots::check(&scene))?;
         if !self.expects_divergence {
             self.judge(no_false_alarm::check(&scene))?;
         }

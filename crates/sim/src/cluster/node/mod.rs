@@ -41,6 +41,7 @@ pub(super) enum Task {
     Drain(usize),
     Control,
     LogSynced,
+    ReadSnapshot(u64),
     SnapshotTimedOut(u64),
     AskToJoin,
     Gossip,

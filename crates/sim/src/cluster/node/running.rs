@@ -24,6 +24,7 @@ use ringfort_core::watch::{Distrust, Scrubber, Watch};
 use ringfort_core::worker::{Request, Worker, WorkerConfig, worker_of};
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,10 @@ pub const CONTROLLER_ACTS: &str = "controller acts";
 
 /// A full disk is tried again after this long.
 const LOG_RETRY: Duration = Duration::from_millis(50);
+
+/// What it takes to read a frame of a snapshot and send it where bandwidth is short, which it is for one transfer in
+/// three. A file is open for as long as its frames take; they arrive together.
+const FRAME_TIME_MS: RangeInclusive<u64> = 200..=1_500;
 
 /// A snapshot's sender gives up after this long without an answer.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -90,6 +95,30 @@ pub(super) enum Input {
     HandOver,
 }
 
+/// A snapshot whose file is being read, to be sent.
+struct Reading {
+    name: String,
+    message: RaftMessage,
+    reader: Option<SnapshotReader<MemDisk>>,
+    frames: Vec<Bytes>,
+    /// Before each frame.
+    pause: Duration,
+}
+
+impl Reading {
+    /// Reads the next frame. True at the end.
+    fn go_on(&mut self, disk: &Arc<MemDisk>) -> Result<bool, SnapshotError> {
+        let Some(reader) = &mut self.reader else {
+            self.reader = Some(SnapshotReader::open(disk.clone(), &self.name)?);
+            return Ok(false);
+        };
+        let frame = reader.next_frame()?;
+        let is_end = frame.is_none();
+        self.frames.extend(frame);
+        Ok(is_end)
+    }
+}
+
 struct Slot {
     worker: Worker<Ticket>,
     inbox: VecDeque<Input>,
@@ -115,6 +144,9 @@ pub struct Running {
     log_retry_planned: bool,
     writers: BTreeMap<String, SnapshotWriter<MemDisk>>,
     sends: BTreeMap<u64, (ShardId, ReplicaId)>,
+    readings: BTreeMap<u64, Reading>,
+    /// Files that were gone before they had been sent.
+    vanished: Vec<String>,
     pub(super) views: BTreeMap<ShardId, Arc<ShardView>>,
     pub(super) watch: Watch,
     pub(super) scrubber: Scrubber,
@@ -180,6 +212,8 @@ impl Running {
             log_retry_planned: false,
             writers: BTreeMap::new(),
             sends: BTreeMap::new(),
+            readings: BTreeMap::new(),
+            vanished: Vec::new(),
             views: BTreeMap::new(),
             watch: Watch::new(node),
             scrubber: Scrubber::new(SCRUB_BYTES_PER_SECOND, now),
@@ -193,6 +227,11 @@ impl Running {
 
     pub fn gossip(&self) -> &Gossip<EventualTicket> {
         &self.gossip
+    }
+
+    /// Files that were gone before they had been sent.
+    pub fn vanished_files(&self) -> &[String] {
+        &self.vanished
     }
 
     /// Under which id the cluster knows the node.
@@ -222,6 +261,7 @@ impl Running {
             Task::Drain(worker) => self.drain(worker, now, out),
             Task::Control => self.drain_control(now.moment, out),
             Task::LogSynced => self.log_synced(now, out),
+            Task::ReadSnapshot(send) => self.read_snapshot(send, out),
             Task::SnapshotTimedOut(send) => self.snapshot_sent(send, false, out),
             Task::Gossip => self.tick_gossip(now, out),
             Task::Scrub => self.scrub(now, out),
@@ -548,21 +588,41 @@ impl Running {
         self.next_send += 1;
         let send = self.next_send;
         self.sends.insert(send, (message.shard, message.to));
-        let read = || -> Result<(Bytes, Vec<Bytes>), SnapshotError> {
-            let mut reader = SnapshotReader::open(self.disk.clone(), &name)?;
-            let header = reader.header().encode();
-            let mut frames = Vec::new();
-            while let Some(frame) = reader.next_frame()? {
-                frames.push(frame);
+        let is_slow = self.random.below(3) == 0;
+        let pause = Duration::from_millis(if is_slow { self.random.between(FRAME_TIME_MS) } else { 0 });
+        self.readings.insert(send, Reading { name, message, reader: None, frames: Vec::new(), pause });
+        self.read_snapshot(send, out);
+    }
+
+    fn read_snapshot(&mut self, send: u64, out: &mut Outbox) {
+        let Some(mut reading) = self.readings.remove(&send) else { return };
+        let is_complete = loop {
+            match reading.go_on(&self.disk) {
+                Ok(false) if reading.pause.is_zero() => {}
+                Ok(is_complete) => break is_complete,
+                Err(_) => {
+                    // A file whose replica is gone may go with it.
+                    let is_gone = matches!(self.disk.size(&reading.name), Ok(None));
+                    if is_gone && self.replicas().any(|replica| replica.id() == reading.message.from) {
+                        self.vanished.push(reading.name);
+                    }
+                    return self.snapshot_sent(send, false, out);
+                }
             }
-            Ok((header, frames))
         };
-        match (read(), self.endpoint_of(message.to_node())) {
-            (Ok((header, frames)), Some(to)) => {
+        if !is_complete {
+            out.tasks.push((When::After(reading.pause), Task::ReadSnapshot(send)));
+            self.readings.insert(send, reading);
+            return;
+        }
+        let Reading { message, reader, frames, .. } = reading;
+        match (reader, self.endpoint_of(message.to_node())) {
+            (Some(reader), Some(to)) => {
+                let header = reader.header().encode();
                 out.messages.push((to, Message::Snapshot { send, message, header, frames }));
                 out.tasks.push((When::After(SNAPSHOT_TIMEOUT), Task::SnapshotTimedOut(send)));
             }
-            // The file was replaced meanwhile, or the node is not known here yet: Raft asks again.
+            // The node is not known here yet: Raft asks again.
             _ => self.snapshot_sent(send, false, out),
         }
     }
