@@ -2,7 +2,8 @@
 
 use std::{env, error::Error, fs, path::Path};
 
-const FILES: [&str; 3] = ["ringfort/v1/kv.proto", "ringfort/v1/cluster.proto", "ringfort/v1/peer.proto"];
+const FILES: [&str; 4] =
+    ["ringfort/v1/kv.proto", "ringfort/v1/cluster.proto", "ringfort/v1/membership.proto", "ringfort/v1/peer.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");

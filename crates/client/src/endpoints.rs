@@ -9,6 +9,7 @@
 use crate::Error;
 use crate::circuit::{Circuit, PROBE_AFTER, PROBE_LIMIT};
 use crate::routes::Address;
+use ringfort_proto::address::check_address;
 use ringfort_proto::{metadata, outcome};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -230,13 +231,9 @@ fn is_of_the_connection(status: &Status) -> bool {
 /// # Errors
 /// [`Error::InvalidEndpoint`] where it is not `host:port`.
 pub(crate) fn dial(address: &str) -> Result<Dial, Error> {
-    let invalid = || Error::InvalidEndpoint(address.to_owned());
-    let dial = Dial::from_shared(format!("http://{address}")).map_err(|_| invalid())?;
-    let uri = dial.uri();
-    let has_host = uri.host().is_some_and(|host| !host.is_empty());
-    if !has_host || uri.port_u16().is_none() || uri.path() != "/" || uri.query().is_some() {
-        return Err(invalid());
-    }
+    let invalid = |why: String| Error::InvalidEndpoint(format!("{address:?} is not an endpoint: {why}"));
+    check_address(address).map_err(|error| invalid(error.to_string()))?;
+    let dial = Dial::from_shared(format!("http://{address}")).map_err(|error| invalid(error.to_string()))?;
     Ok(dial
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)

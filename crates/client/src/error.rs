@@ -44,7 +44,7 @@ use tonic::{Code, Status};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not an address. Nothing was sent; a retry is useless.
-    #[error("{0:?} is not an endpoint: give host:port")]
+    #[error("{0}")]
     InvalidEndpoint(String),
 
     /// Until the deadline no node could execute the request: unreachable, or without a leader. Nothing was applied; safe

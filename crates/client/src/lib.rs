@@ -138,7 +138,7 @@ impl Client {
             seeds.push(address);
         }
         if seeds.is_empty() {
-            return Err(Error::InvalidEndpoint(String::new()));
+            return Err(Error::InvalidEndpoint("no endpoint was given: give host:port".to_owned()));
         }
         let routes = RwLock::new(Routes::new(seeds));
         let (endpoints, hedges) = (Endpoints::new(), Semaphore::new(MAX_HEDGES_UNDER_WAY));

@@ -7,6 +7,9 @@
 //! - `topology`: the latest topology that the node knew. While there is one (or anything in the log) the directory
 //!   belongs to a cluster, and what it says wins over the command line.
 //!
+//! A directory whose node is missed by another cluster than its own ([`crate::control`], claims) says so in `claimed`, so that
+//! the node does not serve for a moment at each start.
+//!
 //! A directory whose node is no member any more has a third one, `departed`, which says why ([`departure`]). What else it
 //! holds must never be used again. A node that was given up as dead may start anew in it: [`clear`] deletes everything and
 //! leaves `contacts`, the nodes that it knew.
@@ -31,7 +34,7 @@ use crate::snapshot::{self, SnapshotError, SnapshotHeader, SnapshotWriter, snaps
 use crate::system::topology::MAX_NAME_BYTES;
 use crate::system::{DecodeError, Standing, SystemMachine, Topology};
 use crate::time::Stamp;
-use crate::types::{Identity, LogIndex, NodeId, ReplicaId, ShardId, Term};
+use crate::types::{ClusterId, Identity, LogIndex, NodeId, ReplicaId, ShardId, Term};
 use raft::eraftpb::{ConfState, HardState};
 use std::collections::BTreeMap;
 use std::io;
@@ -43,6 +46,7 @@ const TOPOLOGY_FILE: &str = "topology";
 pub const LOCK_FILE: &str = "lock";
 
 const DEPARTED_FILE: &str = "departed";
+const CLAIM_FILE: &str = "claimed";
 const CONTACTS_FILE: &str = "contacts";
 
 /// Addresses of other nodes that a node keeps when it starts anew.
@@ -132,6 +136,41 @@ pub fn set_departure<D: Disk + ?Sized>(disk: &D, why: Standing) -> io::Result<()
 pub fn departure<D: Disk + ?Sized>(disk: &D) -> Result<Option<Standing>, BootError> {
     let Some(content) = read_file(disk, DEPARTED_FILE)? else { return Ok(None) };
     Ok(Some(Standing::decode(&mut Reader::new(&content))?))
+}
+
+/// Another cluster that misses the directory's node, under the name that it has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    pub cluster: ClusterId,
+    pub name: String,
+    /// Where its nodes reached this one, `host:port`.
+    pub raft_address: String,
+}
+
+/// Notes that another cluster misses the directory's node. Durable when this returns.
+pub fn set_claim<D: Disk + ?Sized>(disk: &D, claim: &Claim) -> io::Result<()> {
+    let mut content = claim.cluster.0.to_le_bytes().to_vec();
+    put_bytes(&mut content, claim.name.as_bytes());
+    put_bytes(&mut content, claim.raft_address.as_bytes());
+    write_file(disk, CLAIM_FILE, &content)
+}
+
+/// The cluster that misses a node of this name at this address. Under another name or address the node was never part of
+/// it, and the note is forgotten: so an operator says that the clusters are to be two.
+pub fn claim<D: Disk + ?Sized>(disk: &D, name: &str, raft_address: &str) -> Result<Option<ClusterId>, BootError> {
+    let Some(content) = read_file(disk, CLAIM_FILE)? else { return Ok(None) };
+    let read = || -> Result<Claim, CodecError> {
+        let mut reader = Reader::new(&content);
+        let cluster = ClusterId(reader.u64()?);
+        let mut text = || Ok(String::from_utf8_lossy(reader.bytes(MAX_NAME_BYTES)?).into_owned());
+        Ok(Claim { cluster, name: text()?, raft_address: text()? })
+    };
+    let noted = read().map_err(|_| BootError::Damaged(CLAIM_FILE))?;
+    if (&*noted.name, &*noted.raft_address) == (name, raft_address) {
+        return Ok(Some(noted.cluster));
+    }
+    disk.delete(CLAIM_FILE)?;
+    Ok(None)
 }
 
 /// Deletes everything that a departed node had but the addresses for clients of the nodes that it knew, which
@@ -378,7 +417,6 @@ mod tests {
     use super::*;
     use crate::disk::mem::MemDisk;
     use crate::system::topology::tests::member;
-    use crate::types::ClusterId;
     use ringfort_ring::ShardCount;
 
     #[test]
@@ -482,5 +520,16 @@ mod tests {
         for expected in [(first, renewed), (second, renewed), (third, topology.groups[&third].replicas[0])] {
             assert!(boot.lost.contains(&expected), "{expected:?} is not in {:?}", boot.lost);
         }
+    }
+
+    #[test]
+    fn a_claim_is_kept_for_the_node_that_is_missed() {
+        let disk = MemDisk::new();
+        let noted = Claim { cluster: ClusterId(7), name: "one".to_owned(), raft_address: "here:1".to_owned() };
+        assert_eq!(claim(&disk, "one", "here:1").unwrap(), None);
+        set_claim(&disk, &noted).unwrap();
+        assert_eq!(claim(&disk, "one", "here:1").unwrap(), Some(ClusterId(7)));
+        assert_eq!(claim(&disk, "one", "here:2").unwrap(), None, "it is another node now");
+        assert_eq!(claim(&disk, "one", "here:1").unwrap(), None, "which is remembered");
     }
 }

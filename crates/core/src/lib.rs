@@ -15,6 +15,7 @@
 //! | [`message`], [`effects`] | what nodes say to each other, and what a drain leaves to be done |
 //! | [`worker`] | the loop that runs many replicas and turns their work into few effects |
 //! | [`boot`] | what a node has on its disk when it starts, and how a cluster begins |
+//! | [`founding`] | whether a node begins one |
 //! | [`gossip`] | what nodes tell each other without a leader: who is alive, and the eventual keyspace |
 //! | [`watch`] | whether replicas that applied the same hold the same, and memory what was written to it |
 //! | [`system`], [`control`] | the cluster's own replicated state, and the controller that moves replicas |
@@ -25,6 +26,7 @@ pub mod command;
 pub mod control;
 pub mod disk;
 pub mod effects;
+pub mod founding;
 pub mod gossip;
 pub mod limits;
 pub mod log;

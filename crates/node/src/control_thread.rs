@@ -8,16 +8,17 @@ use crate::gossip_thread::GossipEvent;
 use crate::inbox::Event;
 use crate::peers;
 use crate::shell::Shell;
+use crate::start;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use ringfort_core::boot;
-use ringfort_core::control::Control;
+use ringfort_core::boot::{self, Claim};
 use ringfort_core::control::progress::Progress;
+use ringfort_core::control::{Control, Testimony};
 use ringfort_core::gossip::detector::Liveness;
 use ringfort_core::message::{ControlMessage, ShardReport};
 use ringfort_core::replica::Write;
 use ringfort_core::system::{Member, Topology};
 use ringfort_core::time::Moment;
-use ringfort_core::types::{NodeId, ReplicaId, ShardId, Term};
+use ringfort_core::types::{ClusterId, NodeId, ReplicaId, ShardId, Term};
 use ringfort_core::watch::Distrust;
 use ringfort_core::worker::Request;
 use std::collections::BTreeMap;
@@ -53,6 +54,8 @@ pub enum ControlEvent {
     Liveness(Moment, BTreeMap<NodeId, Liveness>),
     /// A node has told who and where it is.
     Introduction(Member),
+    /// What a node of another cluster said when it was asked back.
+    Testimony(Testimony),
     Knowledge(oneshot::Sender<Knowledge>),
     Stop,
 }
@@ -78,6 +81,11 @@ pub fn introduce(shell: &Shell, member: Member) {
 /// Passes on what gossip thinks of the other members now.
 pub fn tell_liveness(shell: &Shell, at: Moment, liveness: BTreeMap<NodeId, Liveness>) {
     send(shell, ControlEvent::Liveness(at, liveness));
+}
+
+/// Passes on what a node of another cluster said.
+pub fn tell_testimony(shell: &Shell, testimony: Testimony) {
+    send(shell, ControlEvent::Testimony(testimony));
 }
 
 fn send(shell: &Shell, event: ControlEvent) {
@@ -113,6 +121,7 @@ fn handle(control: &mut Control, event: ControlEvent) {
         ControlEvent::Lost { shard, replica, why } => control.handle_lost_replica(shard, replica, why),
         ControlEvent::Message { from, message } => control.handle_message(from, message),
         ControlEvent::Liveness(at, liveness) => control.handle_liveness(at, liveness),
+        ControlEvent::Testimony(testimony) => control.handle_testimony(&testimony),
         ControlEvent::Introduction(member) => control.handle_introduction(&member),
         ControlEvent::Knowledge(asked) => {
             let knowledge = Knowledge { lost: control.lost_replicas().collect(), progress: control.progress(now) };
@@ -158,6 +167,9 @@ fn perform(shell: &Arc<Shell>, control: &mut Control) {
         shell.peers.set_members(shell, &members);
         shell.routing.set_members(members);
     }
+    if let Some(cluster) = effects.claimed_by.filter(|_| shell.failure.borrow().is_none()) {
+        stop_for(shell, control, cluster);
+    }
     if let Some(why) = effects.departure {
         match boot::set_departure(&*shell.disk, why) {
             Ok(()) => drop(shell.departure.send_replace(Some(why))),
@@ -169,4 +181,23 @@ fn perform(shell: &Arc<Shell>, control: &mut Control) {
     for (shard, node) in effects.leaders {
         shell.routing.set_leader(shard, node);
     }
+}
+
+/// Another cluster misses this node: it must not serve in this one, now and after a restart.
+fn stop_for(shell: &Shell, control: &Control, cluster: ClusterId) {
+    let topology = control.topology();
+    let Some(own) = topology.nodes.get(&shell.node) else { return };
+    let claim = Claim { cluster, name: own.name.clone(), raft_address: control.own_addresses().raft.clone() };
+    if let Err(error) = boot::set_claim(&*shell.disk, &claim) {
+        tracing::warn!(%error, "could not note that cluster {cluster} misses this node: started again, it serves for a moment");
+    }
+    let standing = match topology.nodes.len() {
+        1 => format!("its --raft-dir began cluster {} anew", shell.cluster),
+        _ => format!("it reaches no majority of its own cluster {}", shell.cluster),
+    };
+    shell.fail(format!(
+        "the nodes of cluster {cluster} have {:?} at this address for one of theirs, and {standing}. {}",
+        own.name,
+        start::CLAIM_ADVICE
+    ));
 }

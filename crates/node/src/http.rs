@@ -16,11 +16,12 @@ use crate::shell::Shell;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ringfort_core::types::ShardId;
+use ringfort_proto::outcome;
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -40,6 +41,12 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How HTTP/2 begins (RFC 9113, section 3.4), as far as it differs from any request of HTTP/1.
+const HTTP2_PREFACE: [u8; 14] = *b"PRI * HTTP/2.0";
+
+/// The pause while only a part of that has come.
+const PREFACE_PAUSE: Duration = Duration::from_millis(10);
 
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
@@ -95,6 +102,9 @@ impl Http {
     }
 
     async fn serve(&self, stream: TcpStream) {
+        if begins_http2(&stream).await {
+            return refuse_http2(stream).await;
+        }
         let service = service_fn(async |request| Ok::<_, Infallible>(self.answer(&request).await));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -168,6 +178,34 @@ impl Http {
                 Some(format!("{} replicas here know of no leader, that of shard {first} the first", leaderless.len()))
             }
         }
+    }
+}
+
+/// Whether the client begins like HTTP/2: one that takes this port for that of gRPC.
+async fn begins_http2(stream: &TcpStream) -> bool {
+    let mut begun = [0; HTTP2_PREFACE.len()];
+    let look = async {
+        loop {
+            match stream.peek(&mut begun).await {
+                Ok(0) | Err(_) => return false,
+                Ok(length) if begun[..length] != HTTP2_PREFACE[..length] => return false,
+                Ok(length) if length == HTTP2_PREFACE.len() => return true,
+                Ok(_) => sleep(PREFACE_PAUSE).await,
+            }
+        }
+    };
+    timeout(REQUEST_TIMEOUT, look).await.unwrap_or(false)
+}
+
+/// Tells a client of gRPC that this is not its port.
+async fn refuse_http2(stream: TcpStream) {
+    let service = service_fn(async |_| {
+        let wrong_port = outcome::refused("this is a node's port for monitoring, not the one for clients (--port)");
+        Ok::<_, Infallible>(wrong_port.into_http::<Full<Bytes>>())
+    });
+    let connection = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
+    if let Ok(Err(error)) = timeout(REQUEST_TIMEOUT, connection).await {
+        tracing::debug!("an HTTP/2 connection ended: {error}");
     }
 }
 

@@ -1,13 +1,17 @@
-//! Becoming part of a cluster: asks until the answer is yes or no. And being found again by one, at another address.
+//! Becoming part of a cluster: asks until it is clear whether there is one, and whether it takes this node in. And being found
+//! again by one, at another address.
 
 use crate::shell::Shell;
 use crate::start::StartError;
 use bytes::Bytes;
+use ringfort_core::boot::Owner;
+use ringfort_core::founding::{self, Answer, Decision};
 use ringfort_core::system::{Member, Topology};
-use ringfort_core::types::{ClusterId, NodeId};
+use ringfort_core::types::{ClusterId, Identity, NodeId};
 use ringfort_proto::metadata;
 use ringfort_proto::v1::cluster_client::ClusterClient;
-use ringfort_proto::v1::{JoinRequest, TopologyRequest};
+use ringfort_proto::v1::membership_client::MembershipClient;
+use ringfort_proto::v1::{JoinRequest, MembershipRequest, MembershipResponse};
 use std::sync::Weak;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -20,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long one node may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a node that may begin a cluster looks for one: each first start of a cluster takes this much longer.
+/// How long a node may take to say whether it belongs to a cluster.
 const FIND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause between two attempts.
@@ -45,22 +49,57 @@ pub enum Joins {
     Again(NodeId, ClusterId),
 }
 
-/// Looks whether one of the nodes at `addresses` belongs to a cluster, and changes nothing. Returns its address.
-pub async fn find(addresses: &[String]) -> Option<String> {
-    let mut asked = JoinSet::new();
-    for address in addresses.iter().cloned() {
-        asked.spawn(timeout(FIND_TIMEOUT, async move {
-            let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
-            ClusterClient::new(endpoint.connect().await.ok()?).topology(TopologyRequest {}).await.ok()?;
-            Some(address)
-        }));
+/// Asks the nodes at `addresses` until it is clear whether this one begins a cluster, which [`founding`] decides. Returns
+/// whether it does; otherwise it is to join them.
+pub async fn may_begin(addresses: &[String], own: &Owner, deadline: Instant) -> Result<bool, StartError> {
+    let mut progress = Instant::now();
+    loop {
+        let answers = ask_all(addresses).await;
+        let waits_for = match founding::decide(own, &answers) {
+            Decision::Begin => return Ok(true),
+            Decision::Join => return Ok(false),
+            Decision::WaitFor(silent) => {
+                let silent: Vec<&str> = silent.into_iter().map(|index| &*addresses[index]).collect();
+                format!("{} to say whether they belong to a cluster", silent.join(", "))
+            }
+            Decision::YieldTo(name) => format!("{name} to begin it"),
+        };
+        let now = Instant::now();
+        if now + PAUSE >= deadline {
+            return Err(StartError::NotBegun { waits_for });
+        }
+        if now >= progress {
+            tracing::info!("no cluster is begun yet: waiting for {waits_for}");
+            progress = now + PROGRESS_INTERVAL;
+        }
+        sleep(PAUSE).await;
     }
-    while let Some(answer) = asked.join_next().await {
-        if let Ok(Ok(Some(address))) = answer {
-            return Some(address);
+}
+
+/// What each of the nodes says, all asked at once.
+async fn ask_all(addresses: &[String]) -> Vec<Answer> {
+    let mut asked = JoinSet::new();
+    for (index, address) in addresses.iter().cloned().enumerate() {
+        asked.spawn(async move { (index, timeout(FIND_TIMEOUT, ask_membership(&address)).await.ok().flatten()) });
+    }
+    let mut answers = vec![Answer::Silent; addresses.len()];
+    while let Some(asked) = asked.join_next().await {
+        if let Ok((index, Some(answer))) = asked {
+            answers[index] = answer;
         }
     }
-    None
+    answers
+}
+
+async fn ask_membership(address: &str) -> Option<Answer> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
+    let answer = MembershipClient::new(endpoint.connect().await.ok()?).ask(MembershipRequest {}).await.ok()?;
+    let MembershipResponse { cluster_id, node_id, identity, may_begin } = answer.into_inner();
+    if cluster_id != 0 {
+        return Some(Answer::Member(ClusterId(cluster_id)));
+    }
+    let identity = Identity(u128::from_le_bytes(identity[..].try_into().ok()?));
+    Some(Answer::Waiting { owner: Owner { identity, name: node_id }, may_begin })
 }
 
 /// Asks the nodes at `addresses` in turn to take this one in, until one does, refuses, or the deadline has passed.
@@ -114,7 +153,10 @@ pub async fn introduce(shell: Weak<Shell>, member: Member, join: Vec<String>) {
             }
         }
         if let Some(said) = said.filter(|_| Instant::now() >= progress) {
-            tracing::info!("this node has other addresses than before, which its cluster does not know yet ({said})");
+            tracing::warn!(
+                "this node has other addresses than before, which its cluster does not know yet ({said}). If all its nodes \
+                 have moved, start it with --join-addr naming the new address for clients of one that runs"
+            );
             progress = Instant::now() + PROGRESS_INTERVAL;
         }
         sleep(PAUSE).await;

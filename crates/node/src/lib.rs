@@ -18,6 +18,7 @@
 //! | `control_thread` | the node's controller and its topology |
 //! | `gossip_thread` | gossip, and the eventual keyspace |
 //! | `peers`, [`convert`] | streams to the other nodes |
+//! | `strangers` | calls of another cluster's nodes |
 //! | `routing`, `execute`, `scan`, [`requests`] | the path of a request |
 //! | `files`, `seldom` | who gets the file descriptors, and log lines that could come in any number |
 //! | `in_flight`, `pressure` | what is refused before the proposal: too much at once, memory or disk full |
@@ -58,6 +59,7 @@ mod shell;
 mod snapshot_thread;
 mod snapshot_transfer;
 mod start;
+mod strangers;
 mod threads;
 mod throttle;
 mod ticket;
@@ -68,4 +70,5 @@ pub use ringfort_core::gossip::GossipConfig;
 pub use ringfort_core::limits::{CONCURRENT_MOVES, REPLACE_AFTER, SCRUB_BYTES_PER_SECOND};
 pub use ringfort_core::replica::ReadMode;
 pub use ringfort_core::system::Standing;
+pub use ringfort_core::system::topology::is_node_name;
 pub use start::StartError;

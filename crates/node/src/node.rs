@@ -133,7 +133,9 @@ impl Node {
             None => None,
         };
         let advertised = (advertise(&config, grpc_address.port()), advertise(&config, raft_address.port()));
-        let Membership { boot, disk, node, topology, member, lock } = start::membership(&config, advertised, &runtime)?;
+        let clients = ((&grpc_listener, shares.clients), &metrics.client_connections);
+        let Membership { boot, disk, node, topology, member, lock } =
+            start::membership(&config, advertised, &runtime, clients)?;
         for finding in &boot.findings {
             tracing::warn!("found at the start: {finding}");
         }

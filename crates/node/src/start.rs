@@ -5,21 +5,26 @@
 //! 3. What the directory holds decides; only an empty one looks at `bootstrap` and `join`.
 //! 4. A directory whose node is no member any more says so: one that an operator had leave is refused, one that was given
 //!    up as dead is cleared, and its node joins the others that it knew as a new one.
-//! 5. With both, a cluster that is found wins: a first node that lost its directory is then refused by its former peers
-//!    under its old name, instead of answering clients from an empty cluster of its own.
+//! 5. With both, nothing is begun before all the others have said that they are in no cluster
+//!    ([`ringfort_core::founding`]): a first node that lost its directory is refused by its former peers under its old name,
+//!    instead of answering clients from an empty cluster of its own. Until a node is part of a cluster it serves nothing but
+//!    the answer that it waits.
+//! 6. A node that another cluster misses under its name and address does not start again, until an operator has decided.
 
 use crate::disk::FileDisk;
+use crate::grpc::membership::Waiting;
 use crate::join::{self, Joins};
+use crate::metrics::Connections;
 use crate::node::NodeConfig;
 use crate::random::{random_u64, random_u128};
 use ringfort_core::boot::{self, Boot, BootError, Owner};
 use ringfort_core::log::LogConfig;
-use ringfort_core::system::topology::MAX_NAME_BYTES;
+use ringfort_core::system::topology::{MAX_NAME_BYTES, is_node_name};
 use ringfort_core::system::{Member, Standing, Topology};
 use ringfort_core::types::{ClusterId, Identity, NodeId};
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
@@ -54,12 +59,22 @@ pub enum StartError {
     Departed { directory: String },
     #[error("the cluster refuses this node (asked at {address}): {reason}")]
     Refused { address: String, reason: String },
+    #[error(
+        "no cluster was begun before --join-timeout: waited for {waits_for}. Start those nodes; or, if there is no cluster \
+         that they could belong to, give --bootstrap without --join-addr"
+    )]
+    NotBegun { waits_for: String },
+    #[error(
+        "the nodes of cluster {cluster} have this node for one of theirs, and {directory} belongs to another cluster. \
+         {CLAIM_ADVICE}"
+    )]
+    Claimed { directory: String, cluster: ClusterId },
     #[error("no node at {addresses} took this one in before --join-timeout: {reason}")]
     NoCluster { addresses: String, reason: String },
     #[error("can't listen on {address}: {source}")]
     Listen { address: String, source: io::Error },
-    #[error("a node's name has 1 to {MAX_NAME_BYTES} bytes")]
-    Name,
+    #[error("{0:?} is no --node-id: give 1 to {MAX_NAME_BYTES} letters, digits, dots, underscores or dashes")]
+    Name(String),
     #[error("--join-addr names only this node itself ({address}): give the address of another node of the cluster")]
     JoinsItself { address: String },
     #[error(
@@ -70,6 +85,11 @@ pub enum StartError {
     #[error("the system refuses what a node needs: {0}")]
     System(#[from] io::Error),
 }
+
+/// What an operator is to do with a node that runs in one cluster and is missed in another.
+pub const CLAIM_ADVICE: &str = "If its directory was lost, give it an empty --raft-dir, --join-addr instead of --bootstrap, \
+     and --replace or another --node-id: it gets its data from the others. If the clusters are to be two, give it another \
+     --node-id with an empty --raft-dir, or another --raft-port";
 
 /// All of an error's causes in one line.
 fn with_sources(error: &dyn std::error::Error) -> String {
@@ -94,14 +114,16 @@ pub struct Membership {
     pub lock: File,
 }
 
-/// Finds or makes this node's membership. `addresses` are where it is reached: for clients, and for nodes.
+/// Finds or makes this node's membership. The addresses are where it is reached: for clients, and for nodes; `clients` is
+/// where it listens for the former, with how many connections, and answers while it waits.
 pub fn membership(
     config: &NodeConfig,
     (grpc_address, raft_address): (String, String),
     runtime: &Runtime,
+    (clients, counters): ((&TcpListener, usize), &Connections),
 ) -> Result<Membership, StartError> {
-    if config.name.is_empty() || config.name.len() > MAX_NAME_BYTES {
-        return Err(StartError::Name);
+    if !is_node_name(&config.name) {
+        return Err(StartError::Name(config.name.clone()));
     }
     let directory = config.directory.display().to_string();
     let boot_error = |source| StartError::Boot { directory: directory.clone(), source };
@@ -129,14 +151,16 @@ pub fn membership(
             return Err(StartError::NoTopology { directory });
         }
         let contacts = boot::contacts(&*disk).map_err(boot_error)?;
-        let may_begin = config.bootstrap && contacts.is_empty();
         let given = [&config.join[..], &contacts].concat();
         let others = others(&given, config.listen, &member.grpc_address);
-        let found = if may_begin { runtime.block_on(join::find(&others)) } else { None };
-        if let Some(address) = &found {
-            tracing::info!("no new cluster is begun: {address} belongs to one");
-        }
-        if may_begin && found.is_none() {
+        let may_begin = config.bootstrap && contacts.is_empty();
+        let deadline = Instant::now() + config.join_timeout;
+        let own = Owner { identity: member.identity, name: member.name.clone() };
+        let waiting = match others.is_empty() {
+            true => None,
+            false => Some(Waiting::serve(runtime, clients, counters.clone(), &own, may_begin)?),
+        };
+        if may_begin && runtime.block_on(join::may_begin(&others, &own, deadline))? {
             drop(boot);
             let topology = Topology::bootstrap(ClusterId(random_u64()?), config.shards, member.clone());
             boot::bootstrap(&disk, log_config.clone(), &topology, NodeId(1)).map_err(boot_error)?;
@@ -147,14 +171,16 @@ pub fn membership(
         } else if others.is_empty() {
             return Err(StartError::JoinsItself { address: given.join(", ") });
         } else {
-            let deadline = Instant::now() + config.join_timeout;
             let joins = if config.replace { Joins::Replacing } else { Joins::New };
             let joined = runtime.block_on(join::join(&others, &member, joins, deadline))?;
             boot::save_topology(&*disk, &joined.topology).map_err(|error| boot_error(error.into()))?;
             tracing::info!(cluster = %joined.topology.cluster, node = %joined.node, "joined the cluster");
             boot.topology = Some(joined.topology);
-            boot.owner = Some(Owner { identity: member.identity, name: member.name.clone() });
+            boot.owner = Some(own);
         }
+        drop(waiting);
+    } else if let Some(cluster) = boot::claim(&*disk, &member.name, &member.raft_address).map_err(boot_error)? {
+        return Err(StartError::Claimed { directory, cluster });
     }
     let node = boot.node().ok_or(StartError::NotMember { directory: directory.clone() })?;
     let topology = boot.topology.clone().ok_or(StartError::NotMember { directory })?;

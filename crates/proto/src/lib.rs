@@ -7,6 +7,7 @@
 //! Every `bytes` field is a [`bytes::Bytes`]: decoding takes a reference into the received buffer and copies nothing.
 //! The price is that a kept key or value keeps its whole message alive; whoever stores one copies it.
 
+pub mod address;
 pub mod codec;
 pub mod metadata;
 pub mod outcome;

@@ -2,6 +2,7 @@
 //!
 //! | module | what goes wrong |
 //! |---|---|
+//! | `beginning` | a cluster that must not begin twice, and ports that are not for clients |
 //! | `starting` | directories, ports and clusters that a node can't start with |
 //! | `strangers` | requests that are too large, bytes that are no requests, connections that say nothing |
 //! | `forwarding` | a node starts again before its former requests are answered; a node that others can't connect to |
@@ -20,6 +21,7 @@
 //!
 //! Some need what only root may do, or a tool; without it they say so and pass.
 
+mod beginning;
 mod corruption;
 mod descriptors;
 mod disk_full;

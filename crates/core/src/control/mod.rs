@@ -15,8 +15,10 @@
 //! settled are repeated, and one that is not repeated is soon forgotten.
 //!
 //! A node that is not in the latest topology is no member any more. It goes on calling the others, who answer with that
-//! topology; so it learns its fate however long it was away.
+//! topology; so it learns its fate however long it was away. A node that runs in another cluster than the one that misses it
+//! learns that as well ([`claims`]).
 
+mod claims;
 pub mod codec;
 mod controller;
 pub mod plan;
@@ -32,8 +34,10 @@ use crate::message::{Beacon, ControlMessage, ShardReport, StepRequest};
 use crate::mutation::Mutation;
 use crate::system::{Addresses, Member, Members, Standing, SystemCommand, Topology};
 use crate::time::Moment;
-use crate::types::{NodeId, ReplicaId, ShardId, Term};
+use crate::types::{ClusterId, NodeId, ReplicaId, ShardId, Term};
 use crate::watch::Distrust;
+use claims::Claims;
+pub use claims::Testimony;
 use controller::Controller;
 use progress::Progress;
 use silence::Silence;
@@ -80,6 +84,8 @@ pub struct ControlEffects {
     pub leaders: Vec<(ShardId, NodeId)>,
     /// This node is no member any more, for this reason. It must stop, and its directory serves no longer.
     pub departure: Option<Standing>,
+    /// Another cluster misses this node, which must stop serving for that one.
+    pub claimed_by: Option<ClusterId>,
 }
 
 /// One node's controller and its knowledge of the others.
@@ -91,6 +97,7 @@ pub struct Control {
     led: BTreeMap<ShardId, Term>,
     leaders: BTreeMap<ShardId, (Term, NodeId)>,
     silence: Silence,
+    claims: Claims,
     controller: Controller,
     /// Replicas of this node that can't be trusted, to be replaced by new ones.
     lost: BTreeMap<(ShardId, ReplicaId), Distrust>,
@@ -118,6 +125,7 @@ impl Control {
             led: BTreeMap::new(),
             leaders: BTreeMap::new(),
             silence: Silence::default(),
+            claims: Claims::default(),
             controller: Controller::new(node, config),
             lost: BTreeMap::new(),
             renewed: None,
@@ -134,6 +142,11 @@ impl Control {
 
     pub fn topology(&self) -> &Arc<Topology> {
         &self.topology
+    }
+
+    /// Where this node is reached now.
+    pub fn own_addresses(&self) -> &Addresses {
+        self.whereabouts.own()
     }
 
     /// Who leads `shard`, as far as this node knows.
@@ -156,6 +169,7 @@ impl Control {
         if self.has_departed {
             return;
         }
+        self.out.claimed_by = self.claims.proven(now, &self.topology, self.node, &self.silence);
         if self.beacon_due || now >= self.next_beacon {
             self.beacon(now);
         }
@@ -220,6 +234,11 @@ impl Control {
         {
             self.learn_addresses(node, member.addresses());
         }
+    }
+
+    /// A member of another cluster, asked back after it had called this node, has said whom it takes it for.
+    pub fn handle_testimony(&mut self, testimony: &Testimony) {
+        self.claims.hear(testimony, &self.topology, self.node);
     }
 
     /// A shard that this node leads reports.

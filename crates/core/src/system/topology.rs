@@ -13,6 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The longest name, address or zone of a node, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
 
+/// Whether a text can be a node's name: 1 to [`MAX_NAME_BYTES`] letters, digits, dots, underscores and dashes. It stands in
+/// commands, metrics and paths.
+pub fn is_node_name(text: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=MAX_NAME_BYTES).contains(&text.len()) && text.chars().all(is_allowed)
+}
+
 /// Nodes that a cluster may have.
 pub const MAX_NODES: usize = 10_000;
 
@@ -275,6 +282,16 @@ pub(crate) fn read_text(reader: &mut Reader) -> Result<String, DecodeError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_words() {
+        for good in ["node1", "a", "ringfort-0.zone_b", &"n".repeat(MAX_NAME_BYTES)] {
+            assert!(is_node_name(good), "{good}");
+        }
+        for bad in ["", "a b", "a/b", "node1~1", "n\u{e4}me", "a\n", &"n".repeat(MAX_NAME_BYTES + 1)] {
+            assert!(!is_node_name(bad), "{bad:?}");
+        }
+    }
 
     pub(crate) fn member(name: &str) -> Member {
         Member {

@@ -6,7 +6,7 @@ use crate::shell::Shell;
 use ringfort_core::gossip::detector;
 use ringfort_core::gossip::status::MemberStatus;
 use ringfort_core::replica::{Reply, Write};
-use ringfort_core::system::topology::MAX_NAME_BYTES;
+use ringfort_core::system::topology::{MAX_NAME_BYTES, is_node_name};
 use ringfort_core::system::{Member, SystemCommand, SystemReply};
 use ringfort_core::types::{Identity, NodeId, ShardId};
 use ringfort_core::worker::Request as CoreRequest;
@@ -154,6 +154,10 @@ fn member(request: JoinRequest) -> Result<Member, Status> {
         if text.is_empty() || text.len() > MAX_NAME_BYTES {
             return Err(outcome::invalid(format!("a node's {what} has 1 to {MAX_NAME_BYTES} bytes")));
         }
+    }
+    if !is_node_name(&request.node_id) {
+        let why = "is made of letters, digits, dots, underscores and dashes";
+        return Err(outcome::invalid(format!("a node's name {why}, which {:?} is not", request.node_id)));
     }
     if request.zone.len() > MAX_NAME_BYTES {
         return Err(outcome::invalid(format!("a zone has at most {MAX_NAME_BYTES} bytes")));

@@ -6,17 +6,22 @@ mod eventual;
 pub mod gossip;
 mod kv;
 mod marked;
+pub mod membership;
 mod operate;
 mod peer;
+pub mod refusing;
 pub mod status;
 mod timeout;
 
 use crate::execute::ExecuteError;
 use crate::requests::Invalid;
 use crate::shell::Shell;
+use refusing::Refusing;
+use ringfort_core::boot::Owner;
 use ringfort_core::limits::{LARGEST_ENTRY_BYTES, MAX_PEER_MESSAGE_BYTES};
 use ringfort_proto::v1::cluster_server::ClusterServer;
 use ringfort_proto::v1::kv_server::KvServer;
+use ringfort_proto::v1::membership_server::MembershipServer;
 use ringfort_proto::v1::peer_server::PeerServer;
 use ringfort_proto::{FILE_DESCRIPTOR_SET, outcome};
 use std::future::Future;
@@ -60,11 +65,15 @@ pub async fn serve_clients(
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .with_service_name("ringfort.v1.Kv")
             .with_service_name("ringfort.v1.Cluster")
+            .with_service_name("ringfort.v1.Membership")
             .with_service_name("grpc.health.v1.Health")
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let broken = "the descriptors come from the compiler";
     let kv = KvServer::new(kv::KvService { shell: shell.clone() }).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let own = shell.routing.topology().nodes.get(&shell.node).cloned().unwrap_or_default();
+    let owner = Owner { identity: own.identity, name: own.name };
+    let membership = membership::MembershipService::new(shell.cluster.0, &owner, false);
     Server::builder()
         .max_concurrent_streams(MAX_REQUESTS_IN_FLIGHT)
         .initial_stream_window_size(CLIENT_WINDOW_BYTES)
@@ -72,6 +81,7 @@ pub async fn serve_clients(
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .add_service(marked::Marked(kv))
         .add_service(ClusterServer::new(cluster::ClusterService { shell }))
+        .add_service(MembershipServer::new(membership))
         .add_service(health)
         .add_service(descriptors().build_v1().expect(broken))
         .add_service(descriptors().build_v1alpha().expect(broken))
@@ -92,12 +102,18 @@ pub async fn serve_peers(
     (listener, most): (TcpListener, usize),
 ) -> Result<(), tonic::transport::Error> {
     let connections = connections::accepted(listener, most, shell.metrics.peer_connections.clone());
+    let members = shell.routing.members();
+    let clients = members.get(&shell.node).map_or("--port", |own| &own.grpc_address);
+    let wrong_port = outcome::refused(format!("this is not a node's port for clients, which is {clients}"));
     let peer = PeerServer::new(peer::PeerService::new(shell)).max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
     Server::builder()
         .initial_stream_window_size(PEER_WINDOW_BYTES)
         .initial_connection_window_size(PEER_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .add_service(peer)
+        .add_service(Refusing::<KvServer<()>>::new(wrong_port.clone()))
+        .add_service(Refusing::<ClusterServer<()>>::new(wrong_port.clone()))
+        .add_service(Refusing::<MembershipServer<()>>::new(wrong_port))
         .serve_with_incoming(connections)
         .await
 }

@@ -5,16 +5,17 @@ use crate::gossip_thread;
 use crate::inbox::Incoming;
 use crate::peers::answers::{Answers, Outgoing};
 use crate::shell::Shell;
+use crate::strangers::Strangers;
 use crate::ticket::Ticket;
 use crate::{convert, requests, snapshot_transfer};
 use ringfort_core::control::codec;
 use ringfort_core::replica::{Failure, Query, Write};
 use ringfort_core::types::{NodeId, ShardId};
 use ringfort_core::worker::Request as CoreRequest;
+use ringfort_proto::metadata;
 use ringfort_proto::v1::peer_server::Peer;
 use ringfort_proto::v1::*;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
 use tonic::{Request, Response, Status, Streaming};
@@ -26,8 +27,7 @@ pub struct PeerService {
 /// What all streams share.
 struct Receiver {
     shell: Arc<Shell>,
-    /// The cluster of the last stranger that called, to say so once: it goes on calling.
-    stranger: AtomicU64,
+    strangers: Strangers,
 }
 
 #[tonic::async_trait]
@@ -36,9 +36,10 @@ impl Peer for PeerService {
 
     async fn raft(&self, request: Request<Streaming<PeerBatch>>) -> Result<Response<Outgoing>, Status> {
         let answers = Arc::new(Answers::default());
+        let caller = metadata::caller(request.metadata()).map(str::to_owned);
         let (receiver, batches, outgoing) = (self.receiver.clone(), request.into_inner(), answers.clone().outgoing());
         // A task of its own: a node that is slow to read its answers must not keep heartbeats from being taken.
-        tokio::spawn(async move { answers.end(receiver.receive(batches, &answers).await.err()) });
+        tokio::spawn(async move { answers.end(receiver.receive(batches, &answers, caller.as_deref()).await.err()) });
         Ok(Response::new(outgoing))
     }
 
@@ -51,16 +52,21 @@ impl Peer for PeerService {
 
 impl PeerService {
     pub fn new(shell: Arc<Shell>) -> PeerService {
-        PeerService { receiver: Arc::new(Receiver { shell, stranger: AtomicU64::new(0) }) }
+        PeerService { receiver: Arc::new(Receiver { shell, strangers: Strangers::default() }) }
     }
 }
 
 impl Receiver {
     /// Takes what a stream brings until it ends, or is not meant for this node.
-    async fn receive(&self, mut batches: Streaming<PeerBatch>, answers: &Arc<Answers>) -> Result<(), Status> {
+    async fn receive(
+        &self,
+        mut batches: Streaming<PeerBatch>,
+        answers: &Arc<Answers>,
+        caller: Option<&str>,
+    ) -> Result<(), Status> {
         let mut known = None;
         while let Some(batch) = batches.message().await? {
-            let from = self.check(&batch)?;
+            let from = self.check(&batch, caller)?;
             if known.replace(from) != Some(from) {
                 self.shell.peers.seen(from);
             }
@@ -70,27 +76,10 @@ impl Receiver {
     }
 
     /// The sender, if the batch is meant for this node.
-    fn check(&self, batch: &PeerBatch) -> Result<NodeId, Status> {
+    fn check(&self, batch: &PeerBatch, caller: Option<&str>) -> Result<NodeId, Status> {
         if batch.cluster_id != self.shell.cluster.0 {
-            let (ours, theirs) = (self.shell.cluster, batch.cluster_id);
-            // A first node that lost its directory begins a cluster of its own, while its former peers go on. To answer
-            // clients from the new, empty one would be to lose what the other holds.
-            let is_alone = self.shell.routing.topology().nodes.len() == 1;
-            if is_alone && batch.to_node == self.shell.node.0 {
-                self.shell.fail(format!(
-                    "nodes of cluster {theirs:016x} know this address as one of theirs, but its --raft-dir began cluster \
-                     {ours} anew. If the directory was lost, start this node with an empty --raft-dir, another \
-                     --node-id and --join-addr instead of --bootstrap; it gets its data from the others. If the \
-                     clusters are to be two, give this one another --raft-port"
-                ));
-            }
-            if self.stranger.swap(theirs, Ordering::Relaxed) != theirs {
-                tracing::warn!(
-                    "nodes of cluster {theirs:016x} call this one, of cluster {ours}: if it should be one of them, stop \
-                     it and start it with an empty --raft-dir, another --node-id and --join-addr"
-                );
-            }
-            return Err(Status::failed_precondition(format!("this node belongs to cluster {ours}")));
+            self.strangers.called(&self.shell, batch, caller);
+            return Err(Status::failed_precondition(format!("this node belongs to cluster {}", self.shell.cluster)));
         }
         if batch.to_node != self.shell.node.0 {
             return Err(Status::failed_precondition(format!("this is node {}", self.shell.node)));

@@ -5,11 +5,12 @@ use crate::inbox::Event;
 use crate::shell::Shell;
 use ringfort_core::limits::MAX_PEER_MESSAGE_BYTES;
 use ringfort_core::types::NodeId;
+use ringfort_proto::metadata;
 use ringfort_proto::v1::peer_client::PeerClient;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
-use tonic::Status;
+use tonic::{Request, Status};
 use tonic::transport::{Channel, Endpoint};
 
 /// The pause after a failure. It doubles up to [`LONGEST_PAUSE`].
@@ -89,8 +90,12 @@ async fn keep_connected(
         let error: Status = match connect(&target).await {
             Ok(channel) => {
                 tracing::debug!(%node, target, "connected");
+                let caller = shell.upgrade().and_then(|shell| {
+                    let members = shell.routing.members();
+                    members.get(&shell.node).map(|own| own.grpc_address.clone())
+                });
                 tokio::select! {
-                    ended = stream(&lane, channel) => ended,
+                    ended = stream(&lane, channel, caller) => ended,
                     _ = address.changed() => Status::unavailable("the node has another address"),
                 }
             }
@@ -115,12 +120,17 @@ async fn keep_connected(
     }
 }
 
-/// Sends what the lane has and takes the answers, until the stream ends. Returns why.
-async fn stream(lane: &Arc<Lane>, channel: Channel) -> Status {
+/// Sends what the lane has and takes the answers, until the stream ends. Returns why. `caller` is where clients reach this
+/// node: one of another cluster asks there what it wants.
+async fn stream(lane: &Arc<Lane>, channel: Channel, caller: Option<String>) -> Status {
     let mut client = PeerClient::new(channel)
         .max_encoding_message_size(MAX_PEER_MESSAGE_BYTES)
         .max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
-    let mut answers = match client.raft(lane.open()).await {
+    let mut request = Request::new(lane.open());
+    if let Some(caller) = caller {
+        metadata::set_caller(request.metadata_mut(), &caller);
+    }
+    let mut answers = match client.raft(request).await {
         Ok(response) => response.into_inner(),
         Err(status) => return status,
     };

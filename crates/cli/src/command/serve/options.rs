@@ -5,9 +5,10 @@
 
 use crate::client_options::parse_duration;
 use clap::{ArgAction, Args, ValueEnum};
-use ringfort_node::{CONCURRENT_MOVES, GossipConfig, NodeConfig, ReadMode, SCRUB_BYTES_PER_SECOND};
+use ringfort_node::{CONCURRENT_MOVES, GossipConfig, NodeConfig, ReadMode, SCRUB_BYTES_PER_SECOND, is_node_name};
+use ringfort_proto::address::{AddressError, check_address, parse_advertised, parse_ip};
 use ringfort_ring::ShardCount;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
@@ -23,8 +24,8 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// The node's name, unique in its cluster.
-    #[arg(long, env = "RINGFORT_NODE_ID", value_name = "NAME")]
+    /// The node's name, unique in its cluster: letters, digits, dots, underscores and dashes.
+    #[arg(long, env = "RINGFORT_NODE_ID", value_name = "NAME", value_parser = parse_node_id)]
     pub node_id: String,
 
     /// The port for clients.
@@ -43,7 +44,8 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_RAFT_DIR", value_name = "DIR")]
     pub raft_dir: PathBuf,
 
-    /// Begin a new cluster, with this node as its first, unless one of --join-addr belongs to a cluster already.
+    /// Begin a new cluster, with this node as its first. With --join-addr only when all nodes named there have said that they
+    /// are in none; of several nodes that have this setting the one with the lowest name begins.
     #[arg(
         long,
         env = "RINGFORT_BOOTSTRAP",
@@ -59,7 +61,7 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_BOOTSTRAP_AS", value_name = "NAME")]
     pub bootstrap_as: Option<String>,
 
-    /// Nodes of the cluster to join, separated by commas; one that answers is enough.
+    /// Nodes of the cluster to join, separated by commas; one that answers is enough. An IPv6 address stands in brackets.
     #[arg(
         long,
         env = "RINGFORT_JOIN_ADDR",
@@ -151,11 +153,11 @@ pub struct Serve {
     pub scrub_rate: u64,
 
     /// The address to listen on, with all ports. One that other machines reach needs --insecure.
-    #[arg(long, env = "RINGFORT_LISTEN", value_name = "IP", default_value = "127.0.0.1")]
+    #[arg(long, env = "RINGFORT_LISTEN", value_name = "IP", default_value = "127.0.0.1", value_parser = parse_ip)]
     pub listen: IpAddr,
 
     /// The host that clients and nodes dial to reach this one; the address it listens on unless given.
-    #[arg(long, env = "RINGFORT_ADVERTISE", value_name = "HOST", value_parser = parse_host)]
+    #[arg(long, env = "RINGFORT_ADVERTISE", value_name = "HOST", value_parser = parse_advertised)]
     pub advertise: Option<String>,
 
     /// Listen on an address that other machines reach, although there is no TLS and no authentication yet: whoever
@@ -307,20 +309,15 @@ fn parse_gossip_period(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn parse_address(text: &str) -> Result<String, String> {
-    let is_address = |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok();
-    match text.rsplit_once(':').is_some_and(is_address) {
+fn parse_node_id(text: &str) -> Result<String, String> {
+    match is_node_name(text) {
         true => Ok(text.to_owned()),
-        false => Err("give host:port".to_owned()),
+        false => Err("give 1 to 255 letters, digits, dots, underscores or dashes".to_owned()),
     }
 }
 
-fn parse_host(text: &str) -> Result<String, String> {
-    let is_host = !text.is_empty() && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
-    match is_host || text.parse::<Ipv6Addr>().is_ok() {
-        true => Ok(text.to_owned()),
-        false => Err("give a host name or an IP address, without a port".to_owned()),
-    }
+fn parse_address(text: &str) -> Result<String, AddressError> {
+    check_address(text).map(|()| text.to_owned())
 }
 
 fn parse_filter(text: &str) -> Result<String, String> {
@@ -378,18 +375,20 @@ mod tests {
     }
 
     #[test]
-    fn hosts_and_addresses_are_told_apart() {
-        for host in ["node1", "10.0.0.1", "::1", "a.b.svc"] {
-            assert_eq!(parse_host(host), Ok(host.to_owned()));
+    fn ipv6_addresses_are_understood_with_their_brackets() {
+        let given = serve(&["--listen=[::1]", "--advertise=[::1]", "--join-addr=[::1]:50051"]);
+        assert_eq!((given.listen, given.advertise.as_deref()), ("::1".parse().unwrap(), Some("::1")));
+        let required = ["ringfort", "serve", "--raft-dir=d"];
+        let refused = |args: &[&str]| Cli::try_parse_from(required.iter().chain(args)).unwrap_err().to_string();
+        let told = refused(&["--node-id=a", "--join-addr=::1:50051"]);
+        assert!(told.contains("write [::1]:50051"), "{told}");
+        for everywhere in ["--advertise=0.0.0.0", "--advertise=::", "--advertise=[::]"] {
+            let told = refused(&["--node-id=a", everywhere]);
+            assert!(told.contains("none that others could dial"), "{told}");
         }
-        for bad in ["", "node1:50051", "http://node1", "a b"] {
-            assert!(parse_host(bad).is_err(), "{bad}");
-        }
-        for address in ["node1:50051", "10.0.0.1:1", "[::1]:50051"] {
-            assert_eq!(parse_address(address), Ok(address.to_owned()));
-        }
-        for bad in ["", "node1", ":1", "node1:port", "node1:65536"] {
-            assert!(parse_address(bad).is_err(), "{bad}");
+        for name in ["--node-id=a b", "--node-id=a/b", "--node-id="] {
+            let told = refused(&[name]);
+            assert!(told.contains("letters, digits"), "{told}");
         }
     }
 }

@@ -87,6 +87,10 @@ pub fn judge(status: &StatusResponse) -> Verdict {
         });
         clauses.push(format!("{} being added{}: wait", counted(arriving, "replica"), estimate.unwrap_or_default()));
     }
+    if !lost.is_empty() && silent.len() > 1 && silent.len() + 1 == status.nodes.len() {
+        let step = "start it with --join-addr naming the new address for clients of another";
+        clauses.push(format!("if all nodes have new addresses, this one finds nobody: {step}"));
+    }
     if !lost.is_empty() && silent.is_empty() && offline.is_empty() && !are_wrong {
         clauses.push("an election should end this within seconds; if it does not, see the nodes' logs".to_owned());
     }
@@ -339,7 +343,9 @@ mod tests {
         assert_says(
             &status,
             "3 nodes, 2 shards; 3 shards without a leader or a quorum (0, 1, system); \
-             node2 has been silent for 12 s: start it again; node3 has been silent for 12 s: start it again",
+             node2 has been silent for 12 s: start it again; node3 has been silent for 12 s: start it again; \
+             if all nodes have new addresses, this one finds nobody: start it with --join-addr naming the new address for \
+             clients of another",
         );
     }
 

@@ -1,0 +1,174 @@
+//! Whether this node is missed in another cluster than the one that it runs in.
+//!
+//! A node that lost its directory and began a cluster of its own has peers that go on without it and call it under their
+//! cluster's id. To answer clients from the new cluster would be to lose what the other one holds, so the node must stop.
+//! A call alone proves nothing: anybody can send one, and a healthy node must not end for it. So the caller is asked back at
+//! the address that it names, and what it says there is a [`Testimony`]. The rule:
+//!
+//! **A node stops when two members of one other cluster have each said that this cluster's node, as which they called this
+//! one, has this node's name; one is enough where that cluster has no second. It does not stop while its own cluster has
+//! more nodes than itself and it reaches a majority of them, nor before it has failed to for [`PATIENCE`].**
+//!
+//! The ids of the nodes do not matter: a node that was taken in with `--replace` has another one than before. A node that
+//! took over the address of a removed one has another name, and goes on.
+
+use super::silence::Silence;
+use crate::system::Topology;
+use crate::time::Moment;
+use crate::types::{ClusterId, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Members of another cluster that must say the same.
+const WITNESSES: usize = 2;
+
+/// Other clusters whose testimonies are kept; those of more are not heard.
+const MAX_CLAIMANTS: usize = 16;
+
+/// For how long a node of a larger cluster must have reached no majority of it. Longer than it takes after a start to hear
+/// of the others.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a member of another cluster said when it was asked where it listens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Testimony {
+    pub cluster: ClusterId,
+    /// The member that called, and as which member it called this node.
+    pub from: NodeId,
+    pub to: NodeId,
+    /// The address for clients at which it was asked.
+    pub asked: String,
+    /// The members of its cluster, each with its name and its address for clients.
+    pub members: BTreeMap<NodeId, (String, String)>,
+}
+
+#[derive(Default)]
+pub(super) struct Claims {
+    witnesses: BTreeMap<ClusterId, Claim>,
+    /// Since when this node has reached no majority of its cluster.
+    apart_since: Option<Moment>,
+}
+
+#[derive(Default)]
+struct Claim {
+    from: BTreeSet<NodeId>,
+    /// How many are enough.
+    needed: usize,
+}
+
+impl Claims {
+    pub fn hear(&mut self, testimony: &Testimony, topology: &Topology, own: NodeId) {
+        let Testimony { cluster, from, to, asked, members } = testimony;
+        let Some(member) = topology.nodes.get(&own) else { return };
+        let is_named = members.get(to).is_some_and(|(name, _)| *name == member.name);
+        let is_who_was_asked = members.get(from).is_some_and(|(_, address)| address == asked);
+        let has_room = self.witnesses.len() < MAX_CLAIMANTS || self.witnesses.contains_key(cluster);
+        if *cluster == topology.cluster || from == to || !is_named || !is_who_was_asked || !has_room {
+            return;
+        }
+        let claim = self.witnesses.entry(*cluster).or_default();
+        claim.from.insert(*from);
+        claim.needed = WITNESSES.min(members.len() - 1);
+    }
+
+    /// The cluster that this node must stop for, if there is one. To be called at each tick.
+    pub fn proven(&mut self, now: Moment, topology: &Topology, own: NodeId, silence: &Silence) -> Option<ClusterId> {
+        let heard = topology.nodes.keys().filter(|&&node| node == own || silence.is_heard(node)).count();
+        let is_alone = topology.nodes.len() == 1;
+        if !is_alone && 2 * heard > topology.nodes.len() {
+            self.apart_since = None;
+            return None;
+        }
+        let since = *self.apart_since.get_or_insert(now);
+        if !is_alone && now < since + PATIENCE {
+            return None;
+        }
+        let proven = self.witnesses.iter().find(|(_, claim)| claim.from.len() >= claim.needed);
+        proven.map(|(&cluster, _)| cluster)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gossip::detector::{Liveness, Reason, Standing};
+    use crate::system::topology::tests::member;
+    use ringfort_ring::ShardCount;
+
+    const OWN: NodeId = NodeId(1);
+    const THEIRS: ClusterId = ClusterId(9);
+
+    fn own_cluster(nodes: u64) -> Topology {
+        let mut topology = Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), member("node1"));
+        (2..=nodes).for_each(|node| drop(topology.nodes.insert(NodeId(node), member(&format!("node{node}")))));
+        topology
+    }
+
+    /// What member `from` of a cluster of so many says, in which this node is the fourth, after it was replaced.
+    fn testimony(from: u64, others: u64) -> Testimony {
+        let address = |node: u64| format!("host{node}:1");
+        let mut members: BTreeMap<_, _> =
+            (5..5 + others).map(|node| (NodeId(node), (format!("node{node}"), address(node)))).collect();
+        members.insert(NodeId(4), ("node1".to_owned(), address(4)));
+        Testimony { cluster: THEIRS, from: NodeId(from), to: NodeId(4), asked: address(from), members }
+    }
+
+    fn proven(claims: &mut Claims, topology: &Topology, silence: &Silence, at: u64) -> Option<ClusterId> {
+        claims.proven(Moment(at * 1_000_000_000), topology, OWN, silence)
+    }
+
+    #[test]
+    fn two_members_of_another_cluster_stop_a_node_that_is_alone() {
+        let (topology, silence) = (own_cluster(1), Silence::default());
+        let mut claims = Claims::default();
+        for _ in 0..3 {
+            claims.hear(&testimony(5, 2), &topology, OWN);
+            assert_eq!(proven(&mut claims, &topology, &silence, 1), None, "one says it, however often");
+        }
+        claims.hear(&testimony(6, 2), &topology, OWN);
+        assert_eq!(proven(&mut claims, &topology, &silence, 1), Some(THEIRS));
+        let mut claims = Claims::default();
+        claims.hear(&testimony(5, 1), &topology, OWN);
+        assert_eq!(proven(&mut claims, &topology, &silence, 1), Some(THEIRS), "there is no second");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_no_testimony() {
+        let (topology, silence) = (own_cluster(1), Silence::default());
+        let mut claims = Claims::default();
+        for from in [5, 6] {
+            let good = testimony(from, 2);
+            let mut other_name = good.clone();
+            other_name.members.insert(NodeId(4), ("node7".to_owned(), String::new()));
+            let mut unknown = good.clone();
+            unknown.members.remove(&NodeId(from));
+            for bad in [
+                Testimony { cluster: topology.cluster, ..good.clone() },
+                Testimony { asked: "elsewhere:1".to_owned(), ..good.clone() },
+                Testimony { to: NodeId(7), ..good.clone() },
+                Testimony { from: NodeId(4), asked: "host4:1".to_owned(), ..good.clone() },
+                other_name,
+                unknown,
+            ] {
+                claims.hear(&bad, &topology, OWN);
+            }
+        }
+        assert_eq!(proven(&mut claims, &topology, &silence, 100), None);
+    }
+
+    #[test]
+    fn a_node_that_reaches_a_majority_of_its_cluster_goes_on() {
+        let topology = own_cluster(3);
+        let mut claims = Claims::default();
+        [5, 6].map(|from| claims.hear(&testimony(from, 2), &topology, OWN));
+        let (standing, reason, since) = (Standing::Alive, Reason::Heard, Moment(0));
+        let heard = Liveness { standing, since, reason, heard: since, was_heard: true, phi: 0.0 };
+        let mut with = Silence::default();
+        with.tell(Moment(0), BTreeMap::from([(NodeId(2), heard)]));
+        let without = Silence::default();
+        assert_eq!(proven(&mut claims, &topology, &without, 1), None, "it may have just started");
+        assert_eq!(proven(&mut claims, &topology, &with, 5), None);
+        assert_eq!(proven(&mut claims, &topology, &without, 20), None, "for a moment");
+        assert_eq!(proven(&mut claims, &topology, &without, 31), Some(THEIRS));
+    }
+}

@@ -1,0 +1,63 @@
+//! Calls of another cluster's nodes.
+//!
+//! A stranger is refused. What it says of itself proves nothing, so it is asked back, at the address for clients that it
+//! names with its call, whom its cluster takes this node for; the core judges the answers
+//! ([`ringfort_core::control`], claims). One stranger is asked at a time, whatever calls.
+
+use crate::control_thread;
+use crate::shell::Shell;
+use ringfort_core::control::Testimony;
+use ringfort_core::types::{ClusterId, NodeId};
+use ringfort_proto::address::check_address;
+use ringfort_proto::v1::PeerBatch;
+use ringfort_proto::v1::TopologyRequest;
+use ringfort_proto::v1::cluster_client::ClusterClient;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::timeout;
+use tonic::transport::Endpoint;
+
+/// How long a stranger may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+pub struct Strangers {
+    /// The cluster that called last, to say so once: its nodes go on calling.
+    last: AtomicU64,
+    is_asking: Arc<AtomicBool>,
+}
+
+impl Strangers {
+    /// A node of another cluster has called, and says that clients reach it at `address`.
+    pub fn called(&self, shell: &Arc<Shell>, batch: &PeerBatch, address: Option<&str>) {
+        if self.last.swap(batch.cluster_id, Ordering::Relaxed) != batch.cluster_id {
+            tracing::warn!(
+                "nodes of cluster {} call this one, of cluster {}: if it should be one of them, stop it and start it \
+                 with an empty --raft-dir, --join-addr, and --replace or another --node-id",
+                ClusterId(batch.cluster_id),
+                shell.cluster
+            );
+        }
+        let Some(address) = address.filter(|address| check_address(address).is_ok()) else { return };
+        if self.is_asking.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (shell, is_asking, address) = (shell.clone(), self.is_asking.clone(), address.to_owned());
+        let (cluster, from, to) = (ClusterId(batch.cluster_id), NodeId(batch.from_node), NodeId(batch.to_node));
+        tokio::spawn(async move {
+            if let Ok(Some(testimony)) = timeout(ANSWER_TIMEOUT, ask(cluster, from, to, address)).await {
+                control_thread::tell_testimony(&shell, testimony);
+            }
+            is_asking.store(false, Ordering::Relaxed);
+        });
+    }
+}
+
+/// Asks a node whom its cluster has for members.
+async fn ask(cluster: ClusterId, from: NodeId, to: NodeId, asked: String) -> Option<Testimony> {
+    let channel = Endpoint::from_shared(format!("http://{asked}")).ok()?.connect().await.ok()?;
+    let topology = ClusterClient::new(channel).topology(TopologyRequest {}).await.ok()?.into_inner();
+    let members = topology.nodes.into_iter().map(|node| (NodeId(node.id), (node.name, node.grpc_address)));
+    (topology.cluster_id == cluster.0).then(|| Testimony { cluster, from, to, asked, members: members.collect() })
+}
