@@ -93,7 +93,8 @@ fn a_first_node_that_began_anew_stops_for_its_former_cluster_and_does_not_start_
             std::fs::remove_dir_all(&cluster.nodes[0].directory).unwrap();
             let node = &mut cluster.nodes[0];
             node.arguments.retain(|argument| argument != "--bootstrap=true");
-            [&join[..], "--replace=true"].map(|flag| node.set(flag));
+            node.set(&join);
+            node.set("--replace=true");
             node.start();
             cluster.wait_until_complete(3);
             let node = &mut cluster.nodes[0];

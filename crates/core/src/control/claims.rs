@@ -160,7 +160,8 @@ mod tests {
     fn a_node_that_reaches_a_majority_of_its_cluster_goes_on() {
         let topology = own_cluster(3);
         let mut claims = Claims::default();
-        [5, 6].map(|from| claims.hear(&testimony(from, 2), &topology, OWN));
+        claims.hear(&testimony(5, 2), &topology, OWN);
+        claims.hear(&testimony(6, 2), &topology, OWN);
         let (standing, reason, since) = (Standing::Alive, Reason::Heard, Moment(0));
         let heard = Liveness { standing, since, reason, heard: since, was_heard: true, phi: 0.0 };
         let mut with = Silence::default();
