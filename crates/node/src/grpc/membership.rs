@@ -50,7 +50,8 @@ impl Waiting {
         may_begin: bool,
     ) -> io::Result<Waiting> {
         let _context = runtime.enter();
-        let connections = connections::accepted(tokio::net::TcpListener::from_std(listener.try_clone()?)?, most, counters);
+        let connections =
+            connections::accepted(tokio::net::TcpListener::from_std(listener.try_clone()?)?, most, counters);
         let (stop, stopped) = oneshot::channel::<()>();
         let waits = outcome::unavailable("this node is part of no cluster yet, and waits for one", None);
         let service = MembershipService::new(0, owner, may_begin);

@@ -10,8 +10,8 @@ use ringfort_proto::v1::peer_client::PeerClient;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
-use tonic::{Request, Status};
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 /// The pause after a failure. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
