@@ -142,7 +142,7 @@ impl Node {
             None => None,
         };
         let advertised = (advertise(&config, grpc_address.port()), advertise(&config, raft_address.port()));
-        let clients = (&grpc_listener, &metrics.client_connections);
+        let clients = ((&grpc_listener, shares.clients), &metrics.client_connections);
         let Membership { boot, disk, node, topology, member, lock } =
             start::membership(&config, advertised, &runtime, clients)?;
         for finding in &boot.findings {

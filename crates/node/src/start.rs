@@ -115,12 +115,12 @@ pub struct Membership {
 }
 
 /// Finds or makes this node's membership. The addresses are where it is reached: for clients, and for nodes; `clients` is
-/// where it listens for the former, and answers while it waits.
+/// where it listens for the former, with how many connections, and answers while it waits.
 pub fn membership(
     config: &NodeConfig,
     (grpc_address, raft_address): (String, String),
     runtime: &Runtime,
-    (clients, counters): (&TcpListener, &Connections),
+    (clients, counters): ((&TcpListener, usize), &Connections),
 ) -> Result<Membership, StartError> {
     if !is_node_name(&config.name) {
         return Err(StartError::Name(config.name.clone()));

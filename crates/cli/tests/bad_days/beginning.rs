@@ -128,7 +128,8 @@ async fn calls_of_a_cluster_that_nobody_can_ask_back_end_no_node() {
         if let Some(caller) = caller {
             metadata::set_caller(request.metadata_mut(), caller);
         }
-        let refused = PeerClient::connect(raft.clone()).await.unwrap().raft(request).await.unwrap_err();
+        let mut answers = PeerClient::connect(raft.clone()).await.unwrap().raft(request).await.unwrap().into_inner();
+        let refused = answers.message().await.unwrap_err();
         assert!(refused.message().contains("belongs to cluster"), "{refused}");
     }
     assert_eq!(cluster.prints(&["put", "k", "v"]), "OK, version 1\n");

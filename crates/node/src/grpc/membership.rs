@@ -17,9 +17,6 @@ use tokio::sync::oneshot;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-/// Connections to a node that waits for its cluster; further ones are closed at once.
-const MOST_CONNECTIONS: usize = 64;
-
 /// Always says the same: a node that has become part of a cluster serves with another one.
 pub struct MembershipService(MembershipResponse);
 
@@ -47,14 +44,14 @@ impl Waiting {
     /// Serves on the socket of `listener`, which others may accept from afterwards.
     pub fn serve(
         runtime: &Runtime,
-        listener: &TcpListener,
+        (listener, most): (&TcpListener, usize),
         counters: Connections,
         owner: &Owner,
         may_begin: bool,
     ) -> io::Result<Waiting> {
         let _context = runtime.enter();
-        let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
-        let connections = connections::accepted(listener, MOST_CONNECTIONS, counters);
+        let connections =
+            connections::accepted(tokio::net::TcpListener::from_std(listener.try_clone()?)?, most, counters);
         let (stop, stopped) = oneshot::channel::<()>();
         let waits = outcome::unavailable("this node is part of no cluster yet, and waits for one", None);
         let service = MembershipService::new(0, owner, may_begin);

@@ -35,11 +35,11 @@ impl Peer for PeerService {
     type RaftStream = Outgoing;
 
     async fn raft(&self, request: Request<Streaming<PeerBatch>>) -> Result<Response<Outgoing>, Status> {
-        let address = metadata::caller(request.metadata()).map(str::to_owned);
         let answers = Arc::new(Answers::default());
+        let caller = metadata::caller(request.metadata()).map(str::to_owned);
         let (receiver, batches, outgoing) = (self.receiver.clone(), request.into_inner(), answers.clone().outgoing());
         // A task of its own: a node that is slow to read its answers must not keep heartbeats from being taken.
-        tokio::spawn(async move { answers.end(receiver.receive(batches, address.as_deref(), &answers).await.err()) });
+        tokio::spawn(async move { answers.end(receiver.receive(batches, &answers, caller.as_deref()).await.err()) });
         Ok(Response::new(outgoing))
     }
 
@@ -61,12 +61,12 @@ impl Receiver {
     async fn receive(
         &self,
         mut batches: Streaming<PeerBatch>,
-        address: Option<&str>,
         answers: &Arc<Answers>,
+        caller: Option<&str>,
     ) -> Result<(), Status> {
         let mut known = None;
         while let Some(batch) = batches.message().await? {
-            let from = self.check(&batch, address)?;
+            let from = self.check(&batch, caller)?;
             if known.replace(from) != Some(from) {
                 self.shell.peers.seen(from);
             }
@@ -76,9 +76,9 @@ impl Receiver {
     }
 
     /// The sender, if the batch is meant for this node.
-    fn check(&self, batch: &PeerBatch, address: Option<&str>) -> Result<NodeId, Status> {
+    fn check(&self, batch: &PeerBatch, caller: Option<&str>) -> Result<NodeId, Status> {
         if batch.cluster_id != self.shell.cluster.0 {
-            self.strangers.called(&self.shell, batch, address);
+            self.strangers.called(&self.shell, batch, caller);
             return Err(Status::failed_precondition(format!("this node belongs to cluster {}", self.shell.cluster)));
         }
         if batch.to_node != self.shell.node.0 {

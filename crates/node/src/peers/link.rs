@@ -10,8 +10,8 @@ use ringfort_proto::v1::peer_client::PeerClient;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 /// The pause after a failure. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -90,9 +90,12 @@ async fn keep_connected(
         let error: Status = match connect(&target).await {
             Ok(channel) => {
                 tracing::debug!(%node, target, "connected");
-                let own = shell.upgrade().and_then(|shell| own_address(&shell));
+                let caller = shell.upgrade().and_then(|shell| {
+                    let members = shell.routing.members();
+                    members.get(&shell.node).map(|own| own.grpc_address.clone())
+                });
                 tokio::select! {
-                    ended = stream(&lane, channel, own) => ended,
+                    ended = stream(&lane, channel, caller) => ended,
                     _ = address.changed() => Status::unavailable("the node has another address"),
                 }
             }
@@ -117,21 +120,17 @@ async fn keep_connected(
     }
 }
 
-/// Where clients reach this node.
-fn own_address(shell: &Shell) -> Option<String> {
-    Some(shell.routing.members().get(&shell.node)?.grpc_address.clone())
-}
-
-/// Sends what the lane has and takes the answers, until the stream ends. Returns why.
-async fn stream(lane: &Arc<Lane>, channel: Channel, own_address: Option<String>) -> Status {
+/// Sends what the lane has and takes the answers, until the stream ends. Returns why. `caller` is where clients reach this
+/// node: one of another cluster asks there what it wants.
+async fn stream(lane: &Arc<Lane>, channel: Channel, caller: Option<String>) -> Status {
     let mut client = PeerClient::new(channel)
         .max_encoding_message_size(MAX_PEER_MESSAGE_BYTES)
         .max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
-    let mut batches = tonic::Request::new(lane.open());
-    if let Some(address) = own_address {
-        metadata::set_caller(batches.metadata_mut(), &address);
+    let mut request = Request::new(lane.open());
+    if let Some(caller) = caller {
+        metadata::set_caller(request.metadata_mut(), &caller);
     }
-    let mut answers = match client.raft(batches).await {
+    let mut answers = match client.raft(request).await {
         Ok(response) => response.into_inner(),
         Err(status) => return status,
     };
