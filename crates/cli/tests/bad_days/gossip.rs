@@ -40,7 +40,9 @@ async fn gossip_that_can_not_be_believed_is_refused_counted_and_harms_nobody() {
     let mut peer = PeerClient::connect(format!("http://127.0.0.1:{}", cluster.nodes[0].raft_port)).await.unwrap();
     let mut send = async |from_node: u64, message: Bytes| {
         let batch = PeerBatch { from_node, to_node: 1, cluster_id, gossip: vec![message], ..PeerBatch::default() };
-        peer.raft(tokio_stream::once(batch)).await.unwrap();
+        let mut answers = peer.raft(tokio_stream::once(batch)).await.unwrap().into_inner();
+        // The node ends the stream when it has read the message.
+        while let Ok(Some(_)) = answers.message().await {}
     };
     let known = client.gossip().await.unwrap();
     let good = give(&known, 2, 0, wall_us());

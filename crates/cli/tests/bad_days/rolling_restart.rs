@@ -35,11 +35,11 @@ async fn a_rolling_restart_under_watchers_pauses_no_shard_for_long() {
         });
     }
     let report = verifying.finish();
-    assert_eq!(report["refused"], 0, "{report}");
+    // Some requests are sent once, to one node, and refused while that one is down. None may be left without an answer.
+    assert_eq!(report["ambiguous"], 0, "{report}");
     let worst = report["worst_shard"]["longest_without_service_ms"].as_f64().unwrap();
     assert!(worst <= MOST_WITHOUT_SERVICE.as_millis() as f64, "{report}");
 }
 
-/// An optimised build on a machine of its own stays below 150 ms. A leader that is given back to a node that ends costs
-/// an election timeout, 400 ms at the least.
+/// A leadership that is given back to a node that ends costs an election timeout, 400 ms at the least.
 const MOST_WITHOUT_SERVICE: Duration = Duration::from_millis(390);
