@@ -76,8 +76,6 @@ pub enum Mutation {
     ReplyAcrossLives,
     /// The next snapshot deletes the file of the one that is being sent.
     DeleteWhileSending,
-    /// Entries stay in memory for as long as a follower lacks them.
-    KeepForLaggards,
 }
 
 impl Mutation {
@@ -115,7 +113,6 @@ impl Mutation {
         Mutation::AnswerEventualEarly,
         Mutation::ReplyAcrossLives,
         Mutation::DeleteWhileSending,
-        Mutation::KeepForLaggards,
     ];
 
     /// Whether `other` is planted.

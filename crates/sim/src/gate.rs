@@ -72,7 +72,6 @@ pub fn searches() -> Vec<Search> {
         search(AnswerEventualEarly, Focus::Snapshots, &[]),
         search(ReplyAcrossLives, Focus::Restarts, &[]),
         search(DeleteWhileSending, Focus::Snapshots, &[]),
-        search(KeepForLaggards, Focus::HungDisks, &[]),
         search(AcknowledgeBeforeSync, Focus::None, &[DurableLog]),
         search(
             AcknowledgeBeforeSync,

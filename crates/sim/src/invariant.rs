@@ -19,7 +19,6 @@
 //! | [`Invariant::NoResurrection`] | what was deleted does not come back | docs/gossip.md |
 //! | [`Invariant::NoFalseAlarm`] | the divergence watch is silent while replicas agree | `ringfort_core::watch` |
 //! | [`Invariant::SnapshotsHeld`] | a snapshot is not deleted while it is sent | `ringfort_core::replica::transfers` |
-//! | [`Invariant::BoundedMemory`] | what could leave memory does, whatever followers lack | `ringfort_core::limits` |
 //! | [`Invariant::BoundedRecovery`] | without faults the cluster is whole again in bounded time | docs/verification.md |
 //! | [`Invariant::Assertion`] | no assertion of the product fails | the code |
 //!
@@ -46,7 +45,6 @@ pub enum Invariant {
     NoResurrection,
     NoFalseAlarm,
     SnapshotsHeld,
-    BoundedMemory,
     BoundedRecovery,
     Assertion,
 }
@@ -59,7 +57,7 @@ pub struct Violation {
 }
 
 impl Invariant {
-    pub const ALL: [Invariant; 20] = [
+    pub const ALL: [Invariant; 19] = [
         Invariant::ElectionSafety,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -77,7 +75,6 @@ impl Invariant {
         Invariant::NoResurrection,
         Invariant::NoFalseAlarm,
         Invariant::SnapshotsHeld,
-        Invariant::BoundedMemory,
         Invariant::BoundedRecovery,
         Invariant::Assertion,
     ];
@@ -105,7 +102,6 @@ impl Invariant {
             Invariant::NoResurrection => "no resurrection",
             Invariant::NoFalseAlarm => "no false alarm",
             Invariant::SnapshotsHeld => "a snapshot that is sent is there",
-            Invariant::BoundedMemory => "bounded memory",
             Invariant::BoundedRecovery => "bounded recovery",
             Invariant::Assertion => "no assertion fails",
         }

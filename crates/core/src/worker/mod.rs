@@ -21,7 +21,6 @@ use crate::limits::{RETAINED_SHARE, TICK};
 use crate::log::item::{Change, LogItem, ReplicaState};
 use crate::machine::Machine;
 use crate::message::{RaftMessage, Step, StepRequest};
-use crate::mutation::Mutation;
 use crate::replica::transfers::{TransferPermit, is_empty_state};
 use crate::replica::{Failure, Origin, Query, Replica, ReplicaConfig, ReplicaStatus, Restored, Write};
 use crate::system::{SystemMachine, Topology};
@@ -187,7 +186,6 @@ impl<T> Worker<T> {
     fn keep_entry_budget(&mut self) {
         self.snapshot_allowance.tick();
         let budget = self.config.entry_budget_bytes;
-        let keeps = self.config.replica.mutation.is(Mutation::KeepForLaggards);
         let after_base: usize = self.replicas.values().map(Replica::bytes_after_base).sum();
         let chosen = if after_base > budget {
             self.replicas.values().max_by_key(|replica| replica.bytes_relieved_by_snapshot())
@@ -200,11 +198,11 @@ impl<T> Worker<T> {
             self.with(shard, |replica, _, out| replica.begin_snapshot(out));
         }
         for replica in self.replicas.values_mut() {
-            replica.release_covered_entries(if keeps { usize::MAX } else { budget / RETAINED_SHARE });
+            replica.release_covered_entries(budget / RETAINED_SHARE);
         }
         let mut held: usize = self.replicas.values().map(Replica::log_bytes).sum();
         for spare_followers in [true, false] {
-            while held > budget && (spare_followers || !keeps) {
+            while held > budget {
                 let most = self.replicas.values_mut().max_by_key(|replica| replica.releasable_bytes(spare_followers));
                 let Some(replica) = most else { return };
                 let before = replica.log_bytes();

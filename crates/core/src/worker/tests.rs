@@ -10,6 +10,7 @@ use crate::command::Command;
 use crate::limits::{ELECTION_TICKS, MAX_ELECTION_TICKS, QUIET_TICKS, SILENT_TICKS, SMALL_LOG_BYTES};
 use crate::log::item::Base;
 use crate::message::Step;
+use crate::mutation::Mutation;
 use crate::replica::{QueryReply, ReadMode, Reply};
 use crate::system::{Member, SystemCommand, SystemMachine};
 use crate::time::Wall;

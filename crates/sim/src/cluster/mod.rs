@@ -174,7 +174,6 @@ enum Wake {
     },
     WriteEventually,
     ReadStale,
-    CheckMemory,
     ReadBeside(NodeId, Moment),
 }
 
@@ -277,7 +276,6 @@ impl Cluster {
         self.clients.begin(self.now, &mut self.agenda);
         self.begin_eventual();
         self.begin_stale_reads();
-        self.agenda.put(self.now, Wake::CheckMemory);
         let end = self.now + self.options.duration;
         self.run_until_moment(end)
     }
@@ -399,10 +397,6 @@ impl Cluster {
             Wake::ReadStale => {
                 let read = self.read_stale();
                 return self.invariants.judge(read);
-            }
-            Wake::CheckMemory => {
-                let bounded = self.check_memory();
-                return self.invariants.judge(bounded);
             }
             Wake::ReadBeside(id, until) => self.read_beside(id, until),
             Wake::Node { node, incarnation, task } => return self.run_task(node, incarnation, task),

@@ -4,7 +4,6 @@
 //! that was seen of the others; those that look at answers, when a client gets one; the rest when the faults are over.
 
 mod acknowledged_writes;
-mod bounded_memory;
 mod bounded_recovery;
 mod bounded_staleness;
 mod durable_log;
@@ -59,7 +58,6 @@ pub(super) struct Invariants {
     slot_ownership: slot_ownership::SlotOwnership,
     safe_configurations: safe_configurations::SafeConfigurations,
     durable_log: durable_log::DurableLog,
-    bounded_memory: bounded_memory::BoundedMemory,
     ignored: BTreeSet<Invariant>,
     /// Replicas may differ, and memory be damaged: that is what the run is about.
     pub expects_divergence: bool,

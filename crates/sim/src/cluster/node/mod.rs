@@ -30,7 +30,7 @@ use ringfort_core::time::Moment;
 use ringfort_core::types::{ClusterId, Identity, NodeId, ReplicaId, ShardId};
 use ringfort_ring::ShardCount;
 use running::Settings;
-pub(super) use running::{CONTROLLER_ACTS, ENTRY_BUDGET_BYTES, Running};
+pub(super) use running::{CONTROLLER_ACTS, Running};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Entries that a worker keeps in memory before it takes snapshots: little, so that runs take many.
-pub const ENTRY_BUDGET_BYTES: usize = 64 << 10;
+const ENTRY_BUDGET_BYTES: usize = 64 << 10;
 
 /// Segments that a log may have before shards are asked to release the oldest.
 const SEGMENTS_BUDGET: u64 = 6;
@@ -92,16 +92,6 @@ pub(super) enum Input {
     LogPressure(ShardId),
     Distrust { shard: ShardId, replica: ReplicaId, why: Distrust },
     HandOver,
-}
-
-/// What a worker holds in memory.
-pub struct Held {
-    /// Of entries that are applied and durable.
-    pub entry_bytes: usize,
-    /// Of entries in messages that wait.
-    pub queued_bytes: usize,
-    /// Snapshots that are sent.
-    pub transfers: usize,
 }
 
 struct Slot {
@@ -245,22 +235,6 @@ impl Running {
 
     pub fn view(&self, shard: ShardId) -> Option<&Arc<ShardView>> {
         self.views.get(&shard)
-    }
-
-    /// What each worker holds in memory.
-    pub fn memory(&self) -> impl Iterator<Item = Held> {
-        self.slots.iter().map(|slot| {
-            let messages = slot.inbox.iter().flat_map(|input| match input {
-                Input::Raft(messages) => messages.as_slice(),
-                _ => &[],
-            });
-            let entries = messages.flat_map(|message| &message.message.entries);
-            Held {
-                entry_bytes: slot.worker.replicas().map(|replica| replica.releasable_bytes(false)).sum(),
-                queued_bytes: entries.map(|entry| entry.data.len()).sum(),
-                transfers: slot.worker.replicas().map(|replica| replica.transfers().len()).sum(),
-            }
-        })
     }
 
     /// Replicas here whose snapshots went while they were sent.
