@@ -1,6 +1,7 @@
 //! `ringfort status -o json`. Field names are an interface: they stay, and new ones may be added.
 
 use super::shard_name;
+use super::trouble::disk_name;
 use super::verdict::{SYSTEM_SHARD, Verdict};
 use ringfort_client::v1::{
     self, Distrust, NodeStanding, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, Standing, StatusResponse,
@@ -68,6 +69,8 @@ struct Node<'a> {
     standing: &'static str,
     /// It refuses every put.
     memory_full: bool,
+    /// healthy, slow, recovering, full or hung, as the node has said last; null where it has not.
+    disk: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -146,6 +149,7 @@ fn node(node: &NodeStatus) -> Node<'_> {
         zone: &node.zone,
         standing: standing_name(node.standing()),
         memory_full: node.memory_full,
+        disk: node.health.map(|health| disk_name(health.disk())),
     }
 }
 
@@ -238,7 +242,7 @@ mod tests {
             "nodes": [{
                 "id": 1, "name": "node1", "grpc_address": "", "raft_address": "", "alive": true, "silent_ms": 0,
                 "liveness": null, "liveness_ms": null, "liveness_reason": null, "build_version": "", "shards_led": 0, "replicas": 0, "log_bytes": 0, "log_entries": 0, "keys": 0,
-                "key_value_bytes": 0, "zone": "", "standing": "active", "memory_full": false,
+                "key_value_bytes": 0, "zone": "", "standing": "active", "memory_full": false, "disk": null,
             }],
             "shards": [{
                 "shard": "system", "slots": null, "leader": null, "term": 0, "applied_index": 0,

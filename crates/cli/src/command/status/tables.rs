@@ -2,10 +2,11 @@
 
 use super::report::{liveness_name, role_name, standing_name};
 use super::shard_name;
+use super::trouble::disk_name;
 use super::verdict::SYSTEM_SHARD;
 use crate::text::escaped;
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use ringfort_client::v1::{NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, Standing, StatusResponse};
+use ringfort_client::v1::{DiskHealth, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, Standing, StatusResponse};
 use std::io::IsTerminal;
 
 #[derive(Clone, Copy)]
@@ -129,7 +130,12 @@ fn state(node: &NodeStatus) -> String {
     let dead = node.liveness.as_ref().filter(|liveness| liveness.standing() != Standing::Alive);
     let alive = match dead {
         // It answered just now, whatever its heartbeats say.
-        _ if node.alive => "alive".to_owned(),
+        _ if node.alive => {
+            let disk = node.health.unwrap_or_default().disk();
+            let disk = (disk != DiskHealth::Healthy).then(|| format!("disk {}", disk_name(disk)));
+            let memory = node.memory_full.then(|| "memory full".to_owned());
+            ["alive".to_owned()].into_iter().chain(disk).chain(memory).collect::<Vec<_>>().join(", ")
+        }
         Some(liveness) => format!("{} {} s", liveness_name(liveness.standing()), liveness.since_ms / 1000),
         None if node.silent_ms < 1000 => "does not answer".to_owned(),
         None => format!("silent {} s", node.silent_ms / 1000),

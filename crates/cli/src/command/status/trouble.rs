@@ -2,7 +2,7 @@
 
 use super::verdict::name;
 use crate::text::duration;
-use ringfort_client::v1::{NodeStanding, NodeStatus};
+use ringfort_client::v1::{DiskHealth, NodeStanding, NodeStatus};
 use std::time::Duration;
 
 /// A node that does not answer, but was heard less than this long ago, has perhaps only been slow once.
@@ -23,6 +23,17 @@ pub fn of(node: &NodeStatus) -> Vec<String> {
         }];
     }
     let mut troubles = Vec::new();
+    let health = node.health.unwrap_or_default();
+    match health.disk() {
+        DiskHealth::Full => troubles.push(format!(
+            "the disk of {name} has no space for the log, it refuses every write: free some disk space there"
+        )),
+        DiskHealth::Hung => troubles.push(format!(
+            "the disk of {name} has not answered for {}, other nodes lead its shards: see to that machine's disk",
+            duration(Duration::from_millis(health.sync_age_ms))
+        )),
+        DiskHealth::Healthy | DiskHealth::Slow | DiskHealth::Recovering => {}
+    }
     if node.memory_full {
         troubles.push(format!(
             "{name} has reached its --max-memory and refuses every put: delete keys, give it more, or start another node"
@@ -31,9 +42,47 @@ pub fn of(node: &NodeStatus) -> Vec<String> {
     troubles
 }
 
+/// What is worth knowing of a node with which nothing is wrong.
+pub fn notes(node: &NodeStatus) -> Option<String> {
+    let health = node.health.filter(|_| node.alive)?;
+    let name = name(node);
+    if health.is_stopping {
+        return Some(format!("{name} is stopping"));
+    }
+    match health.disk() {
+        DiskHealth::Slow => Some(format!(
+            "the disk of {name} is slow, a write has lately taken {} ms: see what else uses it",
+            health.sync_latency_ms
+        )),
+        DiskHealth::Recovering => Some(format!(
+            "the disk of {name} did not answer for a while: the node leads nothing until it has been well longer"
+        )),
+        DiskHealth::Healthy | DiskHealth::Full | DiskHealth::Hung => None,
+    }
+}
+
+/// How a node's disk is, in a word.
+pub fn disk_name(disk: DiskHealth) -> &'static str {
+    match disk {
+        DiskHealth::Healthy => "healthy",
+        DiskHealth::Slow => "slow",
+        DiskHealth::Recovering => "recovering",
+        DiskHealth::Full => "full",
+        DiskHealth::Hung => "hung",
+    }
+}
+
 /// What follows for a node that is silent; `start` where it is up to the operator.
 fn after_silence<'a>(node: &NodeStatus, start: &'a str) -> &'a str {
+    // What it has said last of its disk.
+    let disk = node.health.map(|health| health.disk());
     match node.standing() {
+        NodeStanding::Active | NodeStanding::Drained if disk == Some(DiskHealth::Full) => {
+            "its disk was full: free some space there, and start it again"
+        }
+        NodeStanding::Active | NodeStanding::Drained if disk == Some(DiskHealth::Hung) => {
+            "its disk did not answer: see to it, and start the node again"
+        }
         NodeStanding::Active | NodeStanding::Drained => start,
         NodeStanding::Leaving => "it leaves",
         NodeStanding::Dead => "others take its place",
@@ -44,6 +93,7 @@ fn after_silence<'a>(node: &NodeStatus, start: &'a str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringfort_client::v1::NodeHealthStatus;
 
     fn node() -> NodeStatus {
         NodeStatus { id: 2, name: "node2".to_owned(), alive: true, ..Default::default() }
@@ -62,6 +112,29 @@ mod tests {
         assert_eq!(silent(0, NodeStanding::Active), "node2 does not answer: wait, and start it again if it stays so");
         assert_eq!(silent(12_345, NodeStanding::Active), "node2 has been silent for 12 s: start it again");
         assert_eq!(silent(600_000, NodeStanding::Dead), "node2 has been silent for 10 min: others take its place");
+    }
+
+    fn with_disk(disk: DiskHealth) -> NodeStatus {
+        let health =
+            NodeHealthStatus { disk: disk.into(), sync_latency_ms: 512, sync_age_ms: 12_345, ..Default::default() };
+        NodeStatus { health: Some(health), ..node() }
+    }
+
+    #[test]
+    fn a_disk_that_is_full_or_hung_is_trouble_and_one_that_is_slow_is_worth_a_word() {
+        let told = |disk| (of(&with_disk(disk)).join("; "), notes(&with_disk(disk)).unwrap_or_default());
+        let none = String::new;
+        assert_eq!(told(DiskHealth::Healthy), (none(), none()));
+        let (full, hung) = (told(DiskHealth::Full), told(DiskHealth::Hung));
+        assert!(full.0.contains("refuses every write") && full.1.is_empty(), "{full:?}");
+        assert!(hung.0.contains("has not answered for 12 s") && hung.1.is_empty(), "{hung:?}");
+        let (slow, recovering) = (told(DiskHealth::Slow), told(DiskHealth::Recovering));
+        assert!(slow.0.is_empty() && slow.1.contains("512 ms"), "{slow:?}");
+        assert!(recovering.0.is_empty() && recovering.1.contains("leads nothing"), "{recovering:?}");
+        let silent = NodeStatus { alive: false, silent_ms: 5000, ..with_disk(DiskHealth::Full) };
+        let told = of(&silent).join("; ");
+        assert!(told.contains("its disk was full"), "{told}");
+        assert_eq!(notes(&silent), None);
     }
 
     #[test]

@@ -105,6 +105,7 @@ pub fn judge(status: &StatusResponse) -> Verdict {
         }
     }
 
+    clauses.extend(status.nodes.iter().filter_map(trouble::notes));
     clauses.extend(under_orders(status));
 
     let shard_count = shards().filter(|shard| shard.shard != SYSTEM_SHARD).count();
