@@ -1,4 +1,4 @@
-//! What a thread shows of itself to whoever asks, without being asked one by one.
+//! The status that a thread publishes, so that readers need not interrupt it.
 //!
 //! A question in a thread's inbox waits behind everything else there, and a thousand questions are a thousand answers.
 //! Here an asker says that it would like to know, the thread shows how it stands once for all who asked, at a moment that

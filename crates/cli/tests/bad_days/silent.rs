@@ -97,7 +97,7 @@ impl Load {
     }
 }
 
-/// What a moment of silence did, for whoever measures.
+/// Prints the requests of each tenth of a second after the stop.
 fn print_course(requests: &[Done], stopped: Duration) {
     for tenth in 0..40 {
         let (from, to) =

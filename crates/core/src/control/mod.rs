@@ -15,7 +15,7 @@
 //! settled are repeated, and one that is not repeated is soon forgotten.
 //!
 //! A node that is not in the latest topology is no member any more. It goes on calling the others, who answer with that
-//! topology; so it learns its fate however long it was away. A node that runs in another cluster than the one that misses it
+//! topology; so it learns that it was removed, however long it was away. A node that runs in another cluster than the one that misses it
 //! learns that as well ([`claims`]).
 
 mod claims;

@@ -40,7 +40,7 @@ impl<T> Replica<T> {
             return false;
         }
         if self.shedding.as_ref().is_none_or(|shedding| shedding.term != term) {
-            // Refused only during a transfer, which is what is wanted.
+            // Raft refuses it only during a transfer, and then leadership is leaving already.
             if self.raft.propose(Vec::new(), Vec::new()).is_ok() {
                 let proof = self.raft.raft.raft_log.last_index();
                 self.shedding = Some(Shedding { term, proof, proved: None });

@@ -136,7 +136,7 @@ impl ClusterService {
         Ok(())
     }
 
-    /// Whoever carries out what an operator asks, if that is meant for this cluster, when it is its turn.
+    /// Waits for this call's turn and returns its executor, if the request names this cluster.
     async fn operator<R>(&self, request: &Request<R>) -> Result<operate::Operator<'_>, Status> {
         metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
         let deadline = timeout::deadline(request.metadata());

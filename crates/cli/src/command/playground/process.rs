@@ -207,7 +207,7 @@ impl NodeProcess {
     }
 }
 
-/// Stops the nodes whose `--raft-dir` is in `directory`, as [`NodeProcess::stop`] does, whoever has started them. Returns how
+/// Stops the nodes whose `--raft-dir` is in `directory`, as [`NodeProcess::stop`] does, also those started by hand. Returns how
 /// many of them had to be killed.
 pub async fn stop_strays(directory: &Path) -> usize {
     let begun = Instant::now();
