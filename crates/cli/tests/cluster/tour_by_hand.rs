@@ -1,13 +1,13 @@
 //! The tour of the README, with its flags as they stand there.
 
-use crate::support::{Cluster, Node, run, text};
+use crate::support::{Cluster, Node, run, summary, text};
 
 #[test]
 fn any_node_may_stop_and_come_back_by_its_same_command() {
     let mut cluster = Cluster::prepare(3, &[]);
     cluster.nodes.iter_mut().for_each(Node::start);
     let status = cluster.wait_until_complete(3);
-    assert_eq!(status["summary"], "3 nodes, 64 shards, tolerates 1 node failure; all replicas caught up");
+    assert_eq!(summary(&status), "3 nodes, 64 shards, tolerates 1 node failure; all replicas caught up");
     assert_eq!(cluster.prints(&["put", "greeting", "hello"]), "OK, version 1\n");
     for endpoint in cluster.endpoints() {
         assert_eq!(text(&run(&["get", "greeting"], &endpoint, b"").stdout), "hello", "asked at {endpoint}");

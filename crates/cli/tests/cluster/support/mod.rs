@@ -308,6 +308,13 @@ impl Cluster {
     }
 }
 
+/// The summary of a status, without what it notes of disks: that one is slow says something of this machine, not of the
+/// cluster.
+pub fn summary(status: &Value) -> String {
+    let summary = status["summary"].as_str().expect("status has a summary");
+    summary.split("; ").filter(|part| !part.starts_with("the disk of ")).collect::<Vec<_>>().join("; ")
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         for node in &mut self.nodes {
