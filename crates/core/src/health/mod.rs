@@ -8,7 +8,7 @@
 //! | who | does what |
 //! |---|---|
 //! | a node whose disk hangs | hands its leaderships over, a few at a time, where a quorum without it has proved that its disks work (`replica::handover`); refuses writes before their proposal; drops entries of other leaders beyond [`MAX_UNSYNCED_BYTES`] |
-//! | a leader that hands over | chooses a voter whose node does not [abstain](NodeHealth::abstention) |
+//! | a leader that hands over | chooses a voter whose node does not [abstain](NodeHealth::abstention); where there is none, one whose disk hung lately |
 //! | the controller | gives no replica and no leadership to a node that abstains, or that was away and has not been back for long (`control::leadership`) |
 //! | the shell | ends the process when the disk has not answered for `disk-timeout` |
 //!
@@ -80,6 +80,11 @@ impl NodeHealth {
         }
     }
 
+    /// Whether the node can lead. One whose disk hung lately is given nothing, and yet is better than one whose disk hangs.
+    pub fn can_lead(self) -> bool {
+        matches!(self.abstention(), None | Some(Abstention::DiskRecovering))
+    }
+
     /// The longest that a record has lately taken to be durable, at the least.
     pub fn sync_latency(self) -> Duration {
         Duration::from_millis(self.sync_latency_ms.into())
@@ -109,6 +114,11 @@ impl NodeHealth {
         let sync_latency_ms = u32::try_from(reader.varint()?).unwrap_or(u32::MAX);
         Ok(NodeHealth { disk, sync_latency_ms, is_stopping: reader.u8()? != 0 })
     }
+}
+
+/// Whether `node` can lead, as far as is known.
+pub fn can_lead(view: &BTreeMap<NodeId, NodeHealth>, node: NodeId) -> bool {
+    view.get(&node).is_none_or(|health| health.can_lead())
 }
 
 /// Why `node` is to be given nothing, as far as is known.

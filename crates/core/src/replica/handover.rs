@@ -1,6 +1,7 @@
 //! Leadership that this replica gives away because its node is not to lead: it stops, or its disk does not answer.
 //!
-//! **A node that stops** hands over to whichever voter is most ready.
+//! **A node that stops** hands over to whichever voter is most ready. A voter whose disk hung a short while ago is chosen where
+//! there is no other: disks may hang in turn, and a disk that answers now is better than none.
 //!
 //! **A disk that hangs** may be one that all replicas share, or the reason may be one that all have (a storage system that
 //! pauses, a burst of writes). To elect a leader takes syncs, so a hand-over in a spike of all disks would leave the shard
@@ -12,7 +13,7 @@
 //! voter lacks something that only this disk has, the leader steps down after that proof, and the others elect.
 
 use super::*;
-use crate::health::{NodeHealth, abstention};
+use crate::health::{NodeHealth, abstention, can_lead};
 
 /// Leadership on its way to a node whose disk answers.
 pub(super) struct Shedding {
@@ -51,7 +52,7 @@ impl<T> Replica<T> {
         let (proof, proved) = (*proof, *proved);
         let has_proved = |replica: &ReplicaId| {
             *replica != self.id
-                && abstention(health, replica.node()).is_none()
+                && can_lead(health, replica.node())
                 && self.raft.raft.prs().get(replica.0).is_some_and(|progress| progress.matched >= proof)
         };
         let is_quorum = |voters: &Vec<ReplicaId>| voters.iter().filter(|id| has_proved(id)).count() > voters.len() / 2;
@@ -76,10 +77,11 @@ impl<T> Replica<T> {
     }
 
     fn hand_over_to(&mut self, mut candidates: Vec<ReplicaId>, health: &BTreeMap<NodeId, NodeHealth>) -> bool {
-        candidates.retain(|candidate| abstention(health, candidate.node()).is_none());
+        candidates.retain(|candidate| can_lead(health, candidate.node()));
         candidates.sort_unstable();
         let matched = |replica: &ReplicaId| self.raft.raft.prs().get(replica.0).map_or(0, |progress| progress.matched);
-        candidates.sort_by_key(|replica| std::cmp::Reverse(matched(replica)));
+        candidates
+            .sort_by_key(|replica| (abstention(health, replica.node()).is_some(), std::cmp::Reverse(matched(replica))));
         candidates.into_iter().any(|candidate| self.transfer_leadership(candidate).is_ok())
     }
 }

@@ -5,12 +5,17 @@ use crate::health::NodeHealth;
 
 /// Tells all nodes that the disks of these hang, as gossip does.
 fn hang(group: &mut Group, hung: &[NodeId]) {
-    let health = NodeHealth { disk: DiskState::Hung, ..NodeHealth::default() };
-    let view: HealthView = Arc::new(hung.iter().map(|&node| (node, health)).collect());
-    group.workers.values_mut().for_each(|worker| worker.handle_health(view.clone()));
+    tell(group, &hung.iter().map(|&node| (node, DiskState::Hung)).collect::<Vec<_>>());
     for node in hung {
         group.slow.entry(*node).or_default();
     }
+}
+
+/// Tells all nodes how the disks of these are, as gossip does.
+fn tell(group: &mut Group, disks: &[(NodeId, DiskState)]) {
+    let health = |disk| NodeHealth { disk, ..NodeHealth::default() };
+    let view: HealthView = Arc::new(disks.iter().map(|&(node, disk)| (node, health(disk))).collect());
+    group.workers.values_mut().for_each(|worker| worker.handle_health(view.clone()));
 }
 
 #[test]
@@ -73,6 +78,22 @@ fn a_leader_does_not_hand_over_to_a_node_that_wants_nothing() {
     group.workers.get_mut(&third).unwrap().handle_step(&request);
     group.ticks(3);
     assert_eq!(group.leader(&[]), Some(third), "the controller did not know yet");
+}
+
+#[test]
+fn a_disk_that_hung_lately_is_better_than_one_that_hangs() {
+    for third_disk in [DiskState::Recovering, DiskState::Healthy] {
+        let (mut group, leader) = Group::with_leader();
+        let [second, third] = group.others(leader)[..] else { panic!("there are three") };
+        group.slow.insert(leader, Vec::new());
+        tell(&mut group, &[(leader, DiskState::Hung), (second, DiskState::Recovering), (third, third_disk)]);
+        group.ticks(5);
+        let next = group.leader(&[leader]).expect("another one leads");
+        assert!(third_disk == DiskState::Recovering || next == third, "its disk is well");
+        group.put(next, 1);
+        group.ticks(2);
+        assert!(group.applied(1));
+    }
 }
 
 #[test]
