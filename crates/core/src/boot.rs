@@ -86,7 +86,7 @@ pub struct StartReplica {
 }
 
 /// Everything that a node's directory holds.
-pub struct Boot<D> {
+pub struct Boot<D: ?Sized> {
     pub log: Log<Arc<D>>,
     pub replicas: Vec<StartReplica>,
     /// Replicas that can't be trusted any more: never started, to be replaced by new ones.
@@ -210,7 +210,7 @@ pub fn contacts<D: Disk + ?Sized>(disk: &D) -> Result<Vec<String>, BootError> {
 ///
 /// # Panics
 /// If the directory belongs to a cluster already; [`open`] tells.
-pub fn bootstrap<D: Disk>(
+pub fn bootstrap<D: Disk + ?Sized>(
     disk: &Arc<D>,
     config: LogConfig,
     topology: &Topology,
@@ -241,7 +241,11 @@ pub fn bootstrap<D: Disk>(
     Ok(save_topology(&**disk, topology)?)
 }
 
-fn write_system_snapshot<D: Disk>(disk: &Arc<D>, base: &Base, topology: &Topology) -> Result<(), SnapshotError> {
+fn write_system_snapshot<D: Disk + ?Sized>(
+    disk: &Arc<D>,
+    base: &Base,
+    topology: &Topology,
+) -> Result<(), SnapshotError> {
     let content = topology.encode();
     let meta = CutMeta { revision: 0, stamp: Stamp::default(), hash: 0, len: content.len() as u64 };
     let header = SnapshotHeader {
@@ -258,7 +262,7 @@ fn write_system_snapshot<D: Disk>(disk: &Arc<D>, base: &Base, topology: &Topolog
 }
 
 /// Opens a node's directory: recovers the log, reads the snapshots, deletes files that nothing names.
-pub fn open<D: Disk>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootError> {
+pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootError> {
     let topology = read_file(&**disk, TOPOLOGY_FILE)?.map(|content| Topology::decode(&content)).transpose()?;
     // The log is opened before there is a topology to be saved, in a directory of any kind.
     let config = LogConfig { has_begun: topology.is_some(), ..config };
@@ -313,7 +317,7 @@ pub fn open<D: Disk>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootEr
     Ok(boot)
 }
 
-impl<D> Boot<D> {
+impl<D: ?Sized> Boot<D> {
     /// Whether the directory belongs to a cluster.
     pub fn has_state(&self) -> bool {
         self.topology.is_some()
@@ -370,7 +374,7 @@ enum StateError {
 
 /// The state at a replica's base. Without a snapshot that is the empty one; the system shard's replica that waits for
 /// its first snapshot begins with what the node knew.
-fn state_at<D: Disk>(
+fn state_at<D: Disk + ?Sized>(
     disk: &Arc<D>,
     shard: ShardId,
     base: &Base,

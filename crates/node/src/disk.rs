@@ -1,19 +1,34 @@
 //! [`Disk`] as the files of one directory.
 //!
 //! A write is one `pwrite`, a sync one `fdatasync` on a handle that stays open until the file is closed: opening costs as
-//! much again as a small write. Files that are only read are opened for each read; they are many, and handles few. Names are made durable by syncing the directory, so making, renaming and deleting a file are slow (a sync
-//! each) and meant to be rare.
+//! much again as a small write. Files that are only read are opened for each read; they are many, and handles few. Names are
+//! made durable by syncing the directory, so making, renaming and deleting a file are slow (a sync each) and meant to be rare.
 
+mod faulty;
+
+use faulty::FaultyDisk;
 use ringfort_core::disk::Disk;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Zeros are written in pieces of this size.
 const ZEROS_BYTES: usize = 1 << 20;
+
+/// Opens a node's directory. With a file of faults its disk fails as that says.
+pub fn open(directory: &Path, faults: Option<&Path>) -> io::Result<Arc<dyn Disk>> {
+    let disk = FileDisk::open(directory)?;
+    Ok(match faults {
+        None => Arc::new(disk),
+        Some(file) => {
+            tracing::warn!("the disk fails as {} says (--disk-faults): for tests only", file.display());
+            Arc::new(FaultyDisk::new(disk, file))
+        }
+    })
+}
 
 /// The files directly inside one directory.
 ///

@@ -70,8 +70,8 @@ fn tell(shell: &Shell, reporter: &HealthReporter, before: Option<NodeHealth>, re
 /// Ends the process. Nothing can be done in good order: whatever needs the disk would wait for it.
 fn end(age: Duration) -> ! {
     eprintln!(
-        "ringfort: the disk has not answered for {} s (--disk-timeout): stopping, so that whoever watches this process \
-         learns of it. Check the disk, then start the node again: its log is recovered at the start",
+        "ringfort: the disk has not answered for {} s, and this process ends (--disk-timeout). Check the disk, then start \
+         the node again: its log is recovered at the start",
         age.as_secs()
     );
     std::process::abort();

@@ -7,7 +7,6 @@
 //! disk is ([`ringfort_core::health`]).
 
 use crate::clock;
-use crate::disk::FileDisk;
 use crate::files;
 use crate::gossip_thread::GossipEvent;
 use crate::inbox::Event;
@@ -62,7 +61,7 @@ struct Gathered {
 }
 
 /// Runs until [`LogEvent::Stop`].
-pub fn run(shell: Arc<Shell>, mut log: Log<Arc<FileDisk>>, events: Receiver<LogEvent>) {
+pub fn run(shell: Arc<Shell>, mut log: Log<Arc<dyn Disk>>, events: Receiver<LogEvent>) {
     let mut pressed: Option<(Instant, u64)> = None;
     let mut gathered = Gathered::default();
     while !gathered.stop {
@@ -121,7 +120,7 @@ pub fn hand_in(shell: &Shell, worker: usize, batch: LogBatch) {
 }
 
 /// Writes the items, waiting for disk space for as long as it takes. False where the node stops meanwhile.
-fn append(shell: &Shell, log: &mut Log<Arc<FileDisk>>, items: &[LogItem]) -> bool {
+fn append(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, items: &[LogItem]) -> bool {
     let mut pause = FIRST_PAUSE;
     loop {
         shell.health.lock().record_begun(clock::moment());
@@ -165,7 +164,7 @@ fn append(shell: &Shell, log: &mut Log<Arc<FileDisk>>, items: &[LogItem]) -> boo
 }
 
 /// Has the next segment filled ahead of its use, on a thread of its own: it takes as long as many syncs.
-fn make_spare(shell: &Arc<Shell>, log: &mut Log<Arc<FileDisk>>) {
+fn make_spare(shell: &Arc<Shell>, log: &mut Log<Arc<dyn Disk>>) {
     let Some(request) = log.wanted_spare() else { return };
     let (disk, events) = (shell.disk.clone(), shell.log.clone());
     let started = threads::spawn("spare-segment", move || {
@@ -178,7 +177,7 @@ fn make_spare(shell: &Arc<Shell>, log: &mut Log<Arc<FileDisk>>) {
 }
 
 /// Over its budget, the log asks the shards that pin its oldest segment to write their state anew.
-fn relieve(shell: &Shell, log: &Log<Arc<FileDisk>>, pressed: &mut Option<(Instant, u64)>) {
+fn relieve(shell: &Shell, log: &Log<Arc<dyn Disk>>, pressed: &mut Option<(Instant, u64)>) {
     let size = log.size_bytes();
     if size <= LOG_BUDGET_BYTES {
         return;

@@ -85,6 +85,8 @@ pub struct NodeConfig {
     pub replace_after: Duration,
     /// The process ends when its disk has not answered for this long.
     pub disk_timeout: Duration,
+    /// The file that says how the disk fails, for tests.
+    pub disk_faults: Option<PathBuf>,
     /// A node that was away, or whose disk hung, is given leadership after it has been well for this long, as long as this
     /// node leads the system shard.
     pub lead_after: Duration,

@@ -2,7 +2,6 @@
 
 use crate::board::Board;
 use crate::control_thread::ControlEvent;
-use crate::disk::FileDisk;
 use crate::gossip_thread::GossipEvent;
 use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox, Incoming};
@@ -16,6 +15,7 @@ use crate::snapshot_thread::SnapshotEvent;
 use crate::throttle::Throttle;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
+use ringfort_core::disk::Disk;
 use ringfort_core::health::HealthMonitor;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::{Failure, ReplicaStatus};
@@ -31,7 +31,7 @@ pub struct Shell {
     pub node: NodeId,
     pub cluster: ClusterId,
     pub runtime: Handle,
-    pub disk: Arc<FileDisk>,
+    pub disk: Arc<dyn Disk>,
     pub workers: Vec<Inbox>,
     /// How the replicas of each worker stand.
     pub boards: Vec<Board<Vec<ReplicaStatus>>>,

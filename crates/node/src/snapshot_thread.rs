@@ -1,6 +1,5 @@
 //! The thread that writes snapshot files, in the order in which the workers ask.
 
-use crate::disk::FileDisk;
 use crate::inbox::Event;
 use crate::seldom::Seldom;
 use crate::shell::Shell;
@@ -58,15 +57,15 @@ pub fn run(shell: Arc<Shell>, events: Receiver<SnapshotEvent>) {
 
 /// The files being written. One that has failed is gone from here, and its end is reported as not written.
 struct Files {
-    disk: Arc<FileDisk>,
-    open: BTreeMap<String, SnapshotWriter<FileDisk>>,
+    disk: Arc<dyn Disk>,
+    open: BTreeMap<String, SnapshotWriter<dyn Disk>>,
 }
 
 impl Files {
     fn begin(
         &mut self,
         name: &str,
-        begin: impl FnOnce(Arc<FileDisk>) -> Result<SnapshotWriter<FileDisk>, SnapshotError>,
+        begin: impl FnOnce(Arc<dyn Disk>) -> Result<SnapshotWriter<dyn Disk>, SnapshotError>,
     ) -> bool {
         match begin(self.disk.clone()) {
             Ok(writer) => {

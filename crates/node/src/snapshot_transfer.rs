@@ -5,7 +5,6 @@
 //! before each frame.
 
 use crate::convert;
-use crate::disk::FileDisk;
 use crate::inbox::Event;
 use crate::peers::link;
 use crate::shell::Shell;
@@ -127,7 +126,7 @@ async fn unless_stalled<R>(
 
 /// Feeds a stream from a file. A receiver that goes away ends it early, which is no error of the file's.
 fn read(
-    disk: Arc<FileDisk>,
+    disk: Arc<dyn Disk>,
     name: &str,
     mut header: v1::SnapshotHeader,
     parts: &mpsc::Sender<SnapshotChunk>,
@@ -211,7 +210,7 @@ fn check(shell: &Shell, header: &v1::SnapshotHeader) -> Result<RaftMessage, Stat
 
 /// Writes the file as its frames arrive, then builds the state from what is on the disk.
 fn write(
-    disk: &Arc<FileDisk>,
+    disk: &Arc<dyn Disk>,
     name: &str,
     header: &SnapshotHeader,
     mut frames: mpsc::Receiver<Bytes>,
@@ -240,7 +239,7 @@ fn write(
     restored
 }
 
-fn restore(disk: &Arc<FileDisk>, name: &str) -> Result<Restored, TransferError> {
+fn restore(disk: &Arc<dyn Disk>, name: &str) -> Result<Restored, TransferError> {
     let mut reader = SnapshotReader::open(disk.clone(), name)?;
     let mut restoring = Restoring::begin(reader.header())?;
     while let Some(chunk) = reader.next_chunk()? {
@@ -260,6 +259,7 @@ fn refused(reason: &str) -> SnapshotAck {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::FileDisk;
     use ringfort_core::machine::CutMeta;
     use ringfort_core::types::{LogIndex, ShardId, Term};
 
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn a_snapshot_that_can_not_be_built_leaves_no_file() {
         let directory = tempfile::tempdir().unwrap();
-        let disk = Arc::new(FileDisk::open(directory.path()).unwrap());
+        let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(directory.path()).unwrap());
         let meta = CutMeta { revision: 1, stamp: Default::default(), hash: 7, len: 1 };
         let header = SnapshotHeader {
             shard: ShardId(1),

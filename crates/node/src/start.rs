@@ -11,13 +11,14 @@
 //!    the answer that it waits.
 //! 6. A node that another cluster misses under its name and address does not start again, until an operator has decided.
 
-use crate::disk::FileDisk;
+use crate::disk;
 use crate::grpc::membership::Waiting;
 use crate::join::{self, Joins};
 use crate::metrics::Connections;
 use crate::node::NodeConfig;
 use crate::random::{random_u64, random_u128};
 use ringfort_core::boot::{self, Boot, BootError, Owner};
+use ringfort_core::disk::Disk;
 use ringfort_core::log::LogConfig;
 use ringfort_core::system::topology::{MAX_NAME_BYTES, is_node_name};
 use ringfort_core::system::{Member, Standing, Topology};
@@ -104,8 +105,8 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 
 /// A member of a cluster that is about to run.
 pub struct Membership {
-    pub boot: Boot<FileDisk>,
-    pub disk: Arc<FileDisk>,
+    pub boot: Boot<dyn Disk>,
+    pub disk: Arc<dyn Disk>,
     pub node: NodeId,
     pub topology: Topology,
     /// This node as it is to be known, with the addresses it has now.
@@ -128,9 +129,8 @@ pub fn membership(
     let directory = config.directory.display().to_string();
     let boot_error = |source| StartError::Boot { directory: directory.clone(), source };
     let lock = lock(&config.directory)?;
-    let disk = FileDisk::open(&config.directory)
+    let disk = disk::open(&config.directory, config.disk_faults.as_deref())
         .map_err(|source| StartError::Directory { directory: directory.clone(), source })?;
-    let disk = Arc::new(disk);
     match boot::departure(&*disk).map_err(boot_error)? {
         None => {}
         Some(Standing::Dead) => {
@@ -139,7 +139,7 @@ pub fn membership(
         }
         Some(_) => return Err(StartError::Departed { directory }),
     }
-    let owner = owner(&disk, config, &directory)?;
+    let owner = owner(&*disk, config, &directory)?;
     let zone = config.zone.clone();
     let member = Member { name: owner.name, identity: owner.identity, raft_address, grpc_address, zone };
     let log_config = LogConfig { segment_bytes: config.segment_bytes, ..LogConfig::default() };
@@ -214,7 +214,7 @@ fn lock(path: &Path) -> Result<File, StartError> {
 }
 
 /// The directory's owner; this node from now on, where it has none.
-fn owner(disk: &FileDisk, config: &NodeConfig, directory: &str) -> Result<Owner, StartError> {
+fn owner(disk: &dyn Disk, config: &NodeConfig, directory: &str) -> Result<Owner, StartError> {
     let boot_error = |source| StartError::Boot { directory: directory.to_owned(), source };
     match boot::owner(disk).map_err(boot_error)? {
         Some(owner) if owner.name != config.name => {

@@ -1,8 +1,7 @@
 //! Requests that one node forwards to another, and what becomes of their answers on bad days.
 
-use crate::support::slow_disk::SlowDisk;
+use crate::SMALL;
 use crate::support::{Cluster, Node, came_about, leader_of};
-use crate::{SMALL, skip};
 use ringfort_proto::v1::kv_client::KvClient;
 use ringfort_proto::v1::{GetRequest, PutRequest};
 use serde_json::Value;
@@ -36,12 +35,10 @@ fn get(key: &str) -> Request<GetRequest> {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_for_a_former_life_of_a_node_answer_nothing_of_its_next_one() {
     const KEYS: usize = 20;
-    let directory = tempfile::tempdir().unwrap();
-    let Some(disk) = SlowDisk::compile(directory.path()) else { return skip("there is no C compiler") };
     let mut cluster = Cluster::prepare(3, &SMALL);
     for node in &mut cluster.nodes {
-        let program = disk.program(node);
-        node.start_by(program);
+        node.take_disk_faults();
+        node.start();
     }
     let status = cluster.wait_until_complete(3);
     let leader = leader_of("k", &status);
@@ -53,7 +50,7 @@ async fn answers_for_a_former_life_of_a_node_answer_nothing_of_its_next_one() {
     let (leader, other) = (leader[0], other[0]);
 
     // The leader's sync outlasts the other node's restart, and its answers find the new process there.
-    disk.delay(&cluster.nodes[leader], Duration::from_secs(4));
+    cluster.nodes[leader].slow_disk(Duration::from_secs(4));
     let mut client = connect(&cluster.nodes[other]).await;
     let begun = Instant::now();
     let mut former = JoinSet::new();
@@ -64,8 +61,7 @@ async fn answers_for_a_former_life_of_a_node_answer_nothing_of_its_next_one() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     cluster.nodes[other].kill();
     former.join_all().await;
-    let program = disk.program(&cluster.nodes[other]);
-    cluster.nodes[other].start_by(program);
+    cluster.nodes[other].start();
     assert!(came_about(|| std::net::TcpStream::connect(cluster.nodes[other].endpoint()).is_ok()));
     client = connect(&cluster.nodes[other]).await;
     let reader = connect(&cluster.nodes[leader]).await;

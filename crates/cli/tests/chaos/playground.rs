@@ -21,6 +21,19 @@ fn nothing_is_lost_and_all_answers_are_right_under_faults_of_all_kinds() {
 }
 
 #[test]
+fn no_shard_is_without_service_for_long_while_a_disk_is_slow_or_hangs() {
+    let arguments =
+        ["playground", "--chaos", "--duration=10s", "--faults=slow-disk,hung-disk", "--seed=1", "--output=json"];
+    let output = program().args(arguments).output().unwrap();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    println!("{}", report["outages_ms"]);
+    assert!(report["outages_ms"]["slow-disk"].is_object() && report["outages_ms"]["hung-disk"].is_object(), "{stdout}");
+    assert!(report["acknowledged_writes"].as_u64().unwrap() > 1000, "{stdout}");
+}
+
+#[test]
 fn ctrl_c_ends_it_with_what_there_is() {
     let arguments = ["playground", "--chaos", "--duration=30m", "--faults=pause,kill"];
     let mut process = program().args(arguments).stdout(Stdio::piped()).spawn().unwrap();

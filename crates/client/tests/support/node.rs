@@ -24,6 +24,7 @@ fn with_node(example: impl AsyncFnOnce(String) -> Result<(), ringfort_client::Er
         move_bandwidth: None,
         replace_after: REPLACE_AFTER,
         disk_timeout: DISK_TIMEOUT,
+        disk_faults: None,
         lead_after: LEAD_AFTER,
         shards: ringfort_ring::ShardCount::new(4).unwrap(),
         workers: 1,

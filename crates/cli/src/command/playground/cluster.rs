@@ -104,13 +104,13 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts `count` nodes, or as many as the given directory has, if those are more. `arguments`, of the form
-    /// `--flag=value`, are added to those of each node, by its number, or replace them.
+    /// `--flag=value`, are added to those of each node, by its number and the cluster's directory, or replace them.
     pub fn start(
         count: usize,
         directory: Option<PathBuf>,
         logs: Logs,
         screen: Arc<Screen>,
-        arguments: impl Fn(usize) -> Vec<String>,
+        arguments: impl Fn(usize, &Path) -> Vec<String>,
     ) -> Result<Cluster, ClusterError> {
         let directory = match directory {
             // Absolute, for commands that are typed elsewhere.
@@ -130,7 +130,7 @@ impl Cluster {
         let mut cluster = Cluster { nodes: Vec::new(), logs, screen, ended_tx, ended_rx, _held: held, directory };
         for (number, own) in ports.iter().enumerate() {
             let mut command = command(cluster.path(), number, *own, &endpoint(ports[0].port));
-            for argument in arguments(number) {
+            for argument in arguments(number, cluster.path()) {
                 let flag = argument.split_inclusive('=').next().expect("it has a flag");
                 command.args.retain(|own| !own.starts_with(flag));
                 command.args.push(argument);

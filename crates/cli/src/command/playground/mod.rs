@@ -16,7 +16,7 @@ use cluster::Cluster;
 use process::{Logs, program};
 use screen::Screen;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,8 +43,9 @@ pub struct Playground {
     #[arg(long, conflicts_with_all = ["nodes", "dir"])]
     tour: bool,
 
-    /// Kill, stop, cut off and damage nodes, one fault after the other, under clients whose answers are checked; then say
-    /// how long service was missed, and whether all answers were right. Ctrl-C ends it early. With three nodes or more.
+    /// Kill, stop, cut off and damage nodes and make their disks slow or hang, one fault after the other, under clients whose
+    /// answers are checked; then say how long service was missed, and whether all answers were right. Ctrl-C ends it early.
+    /// With three nodes or more.
     #[arg(long, conflicts_with = "tour")]
     chaos: bool,
 
@@ -70,7 +71,10 @@ impl Playground {
                 (false, false) | (true, _) => Logs::Hidden,
                 (_, true) => Logs::InFiles,
             };
-            let arguments = |number| if self.chaos { chaos::arguments(number) } else { Vec::new() };
+            let arguments = |number, directory: &Path| match self.chaos {
+                true => chaos::arguments(number, directory),
+                false => Vec::new(),
+            };
             let count = self.nodes.into();
             let mut cluster = Cluster::start(count, self.dir.clone(), logs, screen.clone(), arguments)?;
             let result = self.use_up(&mut cluster, &screen).await;

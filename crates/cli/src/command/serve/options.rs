@@ -113,8 +113,8 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_REPLACE_AFTER", value_name = "TIME", default_value = "5m", value_parser = parse_patience)]
     pub replace_after: Duration,
 
-    /// The process ends when its disk has not answered for this long, so that whoever watches it learns of it: 20s, 2m. Its
-    /// shards have other leaders by then.
+    /// The process ends when its disk has not answered for this long: 20s, 2m. By then other nodes lead its shards; the end
+    /// of the process tells the operator, or the program that started it, that the disk needs attention.
     #[arg(long, env = "RINGFORT_DISK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_disk_timeout)]
     pub disk_timeout: Duration,
 
@@ -195,6 +195,11 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
+    /// For tests: a file that says how the disk fails: a number of milliseconds by which each sync is slower, `hang`, or
+    /// `fail`.
+    #[arg(long, env = "RINGFORT_DISK_FAULTS", hide = true, value_name = "FILE")]
+    pub disk_faults: Option<PathBuf>,
+
     /// The size of a segment of the write-ahead log.
     #[arg(long, env = "RINGFORT_SEGMENT_BYTES", hide = true, default_value_t = 64 << 20, value_parser = parse_segment)]
     pub segment_bytes: u64,
@@ -267,6 +272,7 @@ impl Serve {
             move_bandwidth: self.move_bandwidth,
             replace_after: self.replace_after,
             disk_timeout: self.disk_timeout,
+            disk_faults: self.disk_faults,
             lead_after: self.lead_after,
             shards: self.shards,
             workers: self.workers.map_or_else(default_workers, usize::from),

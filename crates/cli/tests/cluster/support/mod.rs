@@ -2,7 +2,7 @@
 //!
 //! Directories are removed and processes killed when a [`Cluster`] is dropped; a test that fails prints the nodes' logs.
 
-pub mod slow_disk;
+mod faulty_disk;
 pub mod small_disk;
 pub mod verifying;
 pub mod wall_clock;

@@ -4,6 +4,7 @@ use crate::random::Random;
 use clap::ValueEnum;
 use serde::Serialize;
 use std::fmt;
+use std::time::Duration;
 
 /// A kind of fault.
 #[derive(ValueEnum, Serialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -25,7 +26,15 @@ pub enum Fault {
     Restart,
     /// kill -9 of one node, and damage to a file of its log or its snapshots before it starts again.
     Corrupt,
+    /// Syncs of one node that take 100 to 900 milliseconds longer, for 2 to 5 seconds.
+    SlowDisk,
+    /// Syncs of one node that do not return, for 3 to 10 seconds.
+    HungDisk,
 }
+
+/// While one node's disk is bad every shard has a quorum of others whose disks are well. No shard is to be without service
+/// for longer.
+const DISK_PROMISE: Duration = Duration::from_secs(3);
 
 /// Which nodes do not hear which others. All numbers count from 0.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,6 +64,23 @@ impl Fault {
             Fault::Slow => "slow network",
             Fault::Restart => "rolling restart",
             Fault::Corrupt => "damaged file",
+            Fault::SlowDisk => "slow disk of one",
+            Fault::HungDisk => "hung disk of one",
+        }
+    }
+
+    /// For how long a shard may be without service, where that does not depend on when the fault ends.
+    pub fn promise(self) -> Option<Duration> {
+        match self {
+            Fault::SlowDisk | Fault::HungDisk => Some(DISK_PROMISE),
+            Fault::Kill
+            | Fault::Majority
+            | Fault::All
+            | Fault::Pause
+            | Fault::Partition
+            | Fault::Slow
+            | Fault::Restart
+            | Fault::Corrupt => None,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | [`fault`] | the kinds of faults |
 //! | [`stage`] | injects one, heals it, and waits until all is well |
 //! | [`network`] | stands between the nodes, to cut and slow their connections |
+//! | [`disks`] | makes a node's disk slow, or hang |
 //! | [`damage`] | flips bits in files, and cuts them off |
 //! | [`workload`] | the clients, and how long they were without service |
 //! | [`history`] | what they were told, and whether that can be true |
@@ -15,6 +16,7 @@
 //! survive a kill -9, so nothing that was written is lost for lack of a sync. That is the simulator's business.
 
 mod damage;
+mod disks;
 mod fault;
 mod history;
 mod network;
@@ -30,6 +32,7 @@ use crate::command::print_json;
 use crate::failure::{Answer, Failure};
 use crate::random::Random;
 use clap::{Args, ValueEnum};
+use disks::DiskFault;
 use fault::Fault;
 use history::Findings;
 use report::Report;
@@ -37,6 +40,7 @@ use ringfort_ring::ShardCount;
 use stage::{Injected, Stage, StageError};
 use std::cell::RefCell;
 use std::future::pending;
+use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -79,8 +83,8 @@ pub struct ChaosOptions {
 }
 
 /// More arguments for each node of a cluster that is to suffer.
-pub fn arguments(number: usize) -> Vec<String> {
-    let mut arguments = Stage::arguments(number);
+pub fn arguments(number: usize, directory: &Path) -> Vec<String> {
+    let mut arguments = Stage::arguments(number, directory);
     arguments.extend([format!("--shards={SHARDS}"), format!("--segment-bytes={SEGMENT_BYTES}")]);
     arguments
 }
@@ -90,6 +94,10 @@ pub async fn run(cluster: &mut Cluster, options: &ChaosOptions, screen: &Screen)
     let nodes = cluster.nodes.len();
     let seed = options.seed.unwrap_or_else(|| Random::new().next() % 1_000_000);
     let network = Stage::network(cluster);
+    for number in 0..nodes {
+        // A directory that was kept may say otherwise, and nodes wait for a disk that hangs.
+        disks::set(cluster.path(), number, DiskFault::None)?;
+    }
     let begun = Instant::now();
     cluster.wait_until_complete().await?;
     screen.done(&format!("{nodes} nodes serve after {:.1} s; seed {seed}", begun.elapsed().as_secs_f32()))?;
@@ -129,7 +137,7 @@ pub async fn run(cluster: &mut Cluster, options: &ChaosOptions, screen: &Screen)
     Ok(report.answer())
 }
 
-/// One fault after the other. Returns those that were got over, and what ended the run early.
+/// One fault after the other. Returns those after which service came back, and what ended the run early.
 async fn inject_all(
     stage: &mut Stage<'_>,
     options: &ChaosOptions,
@@ -165,7 +173,11 @@ async fn inject_all(
         match injected {
             Ok(injected) => {
                 screen.done(&format!("{}: {:.0} ms without service", injected.what, injected.outage_ms))?;
+                let broken = injected.broken_promise();
                 faults.push(injected);
+                if broken.is_some() {
+                    return Ok((faults, broken));
+                }
             }
             Err(error) => return Ok((faults, Some(error))),
         }

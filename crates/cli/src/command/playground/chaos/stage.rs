@@ -4,6 +4,7 @@
 //! up, and a moment has passed since. So a fault is measured by itself, and what must survive it is known.
 
 use super::damage;
+use super::disks::{self, DiskFault};
 use super::fault::{Fault, Partition};
 use super::network::{Condition, Network, advertised};
 use super::workload::Workload;
@@ -15,6 +16,7 @@ use ringfort_client::Client;
 use ringfort_client::v1::StatusResponse;
 use serde::Serialize;
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
@@ -39,6 +41,16 @@ const LONGEST_BAD: Duration = Duration::from_millis(4000);
 const LONGEST_DELAY: Duration = Duration::from_millis(100);
 const MOST_LOSS_PERCENT: usize = 5;
 
+/// How long each sync of a slow disk takes, and for how long the disk is slow.
+const LEAST_SYNC: Duration = Duration::from_millis(100);
+const LONGEST_SYNC: Duration = Duration::from_millis(900);
+const LEAST_SLOW: Duration = Duration::from_secs(2);
+const LONGEST_SLOW: Duration = Duration::from_secs(5);
+
+/// For how long a disk hangs. The first that is said of it comes after two election timeouts.
+const LEAST_HUNG: Duration = Duration::from_secs(3);
+const LONGEST_HUNG: Duration = Duration::from_secs(10);
+
 /// Within this time after a fault has been healed every shard must be served, and then the cluster whole.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -60,6 +72,14 @@ pub struct Injected {
     pub failovers_ms: Vec<f64>,
 }
 
+impl Injected {
+    /// Whether a shard was without service for longer than the kind of fault allows.
+    pub fn broken_promise(&self) -> Option<StageError> {
+        let promise = self.fault.promise().filter(|promise| self.outage_ms > milliseconds(*promise))?;
+        Some(StageError::PromiseBroken { what: self.what.clone(), outage_ms: self.outage_ms, promise })
+    }
+}
+
 /// Why a run can't go on: what it was to show does not hold.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
@@ -67,6 +87,10 @@ pub enum StageError {
     NoService { what: String },
     #[error("the cluster is not whole again after {} s: {last}", PATIENCE.as_secs())]
     NotWhole { last: String },
+    #[error("{what}: a shard was without service for {outage_ms:.0} ms, and at most {} ms are promised", promise.as_millis())]
+    PromiseBroken { what: String, outage_ms: f64, promise: Duration },
+    #[error("can't set a fault of the disk of {name}: {source}")]
+    Disk { name: String, source: io::Error },
     #[error("{0} did not stop when it was asked to")]
     NotStopped(String),
     #[error(transparent)]
@@ -95,9 +119,10 @@ impl<'a> Stage<'a> {
         network
     }
 
-    /// More arguments for a node: the others and clients dial it through the network.
-    pub fn arguments(number: usize) -> Vec<String> {
-        vec![format!("--advertise={}", advertised(number))]
+    /// More arguments for a node: the others and clients dial it through the network, and its disk has faults on demand.
+    pub fn arguments(number: usize, directory: &Path) -> Vec<String> {
+        let faults = disks::control_file(directory, number);
+        vec![format!("--advertise={}", advertised(number)), format!("--disk-faults={}", faults.display())]
     }
 
     /// One fault, from a cluster that is whole until every shard is served again. `on_begin` hears what happens.
@@ -129,6 +154,7 @@ impl<'a> Stage<'a> {
     pub async fn heal(&mut self) -> Result<(), StageError> {
         self.network.heal();
         for number in 0..self.cluster.nodes.len() {
+            self.set_disk(number, DiskFault::None)?;
             self.cluster.nodes[number].process.resume();
             if !self.cluster.nodes[number].process.runs() {
                 self.kill(number).await;
@@ -182,6 +208,13 @@ impl<'a> Stage<'a> {
             }
             Fault::Restart => Plan::Restart { order: random.shuffled(nodes) },
             Fault::Corrupt => Plan::Corrupt { victim: one, down },
+            Fault::SlowDisk => {
+                let delay = random.between(LEAST_SYNC, LONGEST_SYNC);
+                Plan::Disk { victim: one, fault: DiskFault::Slow(delay), bad: random.between(LEAST_SLOW, LONGEST_SLOW) }
+            }
+            Fault::HungDisk => {
+                Plan::Disk { victim: one, fault: DiskFault::Hung, bad: random.between(LEAST_HUNG, LONGEST_HUNG) }
+            }
         }
     }
 
@@ -234,6 +267,11 @@ impl<'a> Stage<'a> {
                 self.start(*victim)?;
                 return Ok(Some(damaged.unwrap_or_else(|| "nothing to damage".to_owned())));
             }
+            Plan::Disk { victim, fault, bad } => {
+                self.set_disk(*victim, *fault)?;
+                sleep(*bad).await;
+                self.set_disk(*victim, DiskFault::None)?;
+            }
         }
         Ok(None)
     }
@@ -248,6 +286,11 @@ impl<'a> Stage<'a> {
         let node = &self.cluster.nodes[number];
         self.network.open(number, node.process.pid(), node.ports());
         Ok(())
+    }
+
+    fn set_disk(&self, number: usize, fault: DiskFault) -> Result<(), StageError> {
+        disks::set(self.cluster.path(), number, fault)
+            .map_err(|source| StageError::Disk { name: self.cluster.nodes[number].command.name.clone(), source })
     }
 
     fn set_where(&self, condition: Condition, is_hit: impl Fn(usize, usize) -> bool) {
@@ -285,14 +328,15 @@ enum Plan {
     Slow { victim: Option<usize>, condition: Condition, bad: Duration },
     Restart { order: Vec<usize> },
     Corrupt { victim: usize, down: Duration },
+    Disk { victim: usize, fault: DiskFault, bad: Duration },
 }
 
 impl Plan {
-    /// The nodes that others miss for a while.
+    /// The nodes whose leaderships are at stake.
     fn hit(&self, nodes: usize) -> Vec<usize> {
         match self {
             Plan::Kill { victims, .. } => victims.clone(),
-            Plan::Pause { victim, .. } | Plan::Corrupt { victim, .. } => vec![*victim],
+            Plan::Pause { victim, .. } | Plan::Corrupt { victim, .. } | Plan::Disk { victim, .. } => vec![*victim],
             Plan::Partition { shape, .. } => match shape {
                 Partition::Group(group) => group.clone(),
                 Partition::Mute(node) | Partition::Deaf(node) => vec![*node],
@@ -321,10 +365,29 @@ impl std::fmt::Display for Plan {
             }
             Plan::Restart { order } => write!(f, "{} restarted in turn", names(order)),
             Plan::Corrupt { victim, .. } => write!(f, "kill -9 {}, then damage", names(&[*victim])),
+            Plan::Disk { victim, fault, bad } => {
+                write!(f, "{}, for {} ms", fault.of(&names(&[*victim])), bad.as_millis())
+            }
         }
     }
 }
 
 pub fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e4).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_disk_of_one_node_may_cost_service_for_as_long_as_is_promised() {
+        let injected = |fault, outage_ms| Injected { fault, what: "w".to_owned(), outage_ms, failovers_ms: Vec::new() };
+        for fault in [Fault::SlowDisk, Fault::HungDisk] {
+            assert!(injected(fault, 3000.0).broken_promise().is_none());
+            let broken = injected(fault, 3100.0).broken_promise().unwrap().to_string();
+            assert_eq!(broken, "w: a shard was without service for 3100 ms, and at most 3000 ms are promised");
+        }
+        assert!(injected(Fault::All, 60_000.0).broken_promise().is_none());
+    }
 }

@@ -1,0 +1,48 @@
+//! Disks that are slow or hang: what a node is told through the file that its `--disk-faults` names.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What is wrong with a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DiskFault {
+    None,
+    /// Each sync takes so much longer.
+    Slow(Duration),
+    /// No sync returns.
+    Hung,
+}
+
+impl DiskFault {
+    /// The fault in words, of a node.
+    pub fn of(self, node: &str) -> String {
+        match self {
+            DiskFault::None => format!("disk of {node} well"),
+            DiskFault::Slow(delay) => format!("each sync of {node} {} ms slower", delay.as_millis()),
+            DiskFault::Hung => format!("disk of {node} hung"),
+        }
+    }
+
+    fn word(self) -> String {
+        match self {
+            DiskFault::None => String::new(),
+            DiskFault::Slow(delay) => delay.as_millis().to_string(),
+            DiskFault::Hung => "hang".to_owned(),
+        }
+    }
+}
+
+/// The file for one node of a cluster that lies in `directory`. `number` counts from 0.
+pub fn control_file(directory: &Path, number: usize) -> PathBuf {
+    directory.join(format!("node{}.disk-faults", number + 1))
+}
+
+/// From now on the node's disk has this fault and no other.
+pub fn set(directory: &Path, number: usize, fault: DiskFault) -> io::Result<()> {
+    // The node must not read half a word.
+    let (file, new) = (control_file(directory, number), directory.join("disk-faults.new"));
+    fs::write(&new, fault.word())?;
+    fs::rename(new, file)
+}
