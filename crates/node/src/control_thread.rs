@@ -1,7 +1,8 @@
 //! Drives the node's controller: what the workers and the other nodes tell it goes in, what it wants done is done.
 //!
-//! A topology is on disk before anybody here acts on it, so that a restart never knows less than it acted on. That
-//! takes two syncs, which is why this is a thread; topologies are rare.
+//! A topology is on disk before any worker acts on it, so that a restart never knows less than it acted on. That takes some
+//! syncs, which may take long or never end. So a thread of its own saves topologies ([`save_topologies`]), and the controller
+//! goes on: it tells others who leads, and answers `status`.
 
 use crate::clock;
 use crate::gossip_thread::GossipEvent;
@@ -9,7 +10,7 @@ use crate::inbox::Event;
 use crate::peers;
 use crate::shell::Shell;
 use crate::start;
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ringfort_core::boot::{self, Claim};
 use ringfort_core::control::progress::Progress;
 use ringfort_core::control::{Control, Testimony};
@@ -97,11 +98,25 @@ fn send(shell: &Shell, event: ControlEvent) {
     }
 }
 
-/// Runs until [`ControlEvent::Stop`].
-pub fn run(shell: Arc<Shell>, mut control: Control, events: Receiver<ControlEvent>) {
+/// Saves topologies, the latest of those that wait, and gives them to all who act on them. Runs until the sender is gone.
+pub fn save_topologies(shell: Arc<Shell>, topologies: Receiver<Arc<Topology>>) {
+    while let Ok(next) = topologies.recv() {
+        let topology = topologies.try_iter().last().unwrap_or(next);
+        if let Err(error) = boot::save_topology(&*shell.disk, &topology) {
+            // An older one serves as well at the next start: this node hears of the latest from the others.
+            tracing::warn!(epoch = %topology.epoch, %error, "could not save the topology");
+        }
+        shell.push_event_to_all(|| Event::Topology(topology.clone()));
+        let _ = shell.gossip.send(GossipEvent::Topology(topology.clone()));
+        shell.routing.set_topology(topology);
+    }
+}
+
+/// Runs until [`ControlEvent::Stop`]. New topologies go to `topologies`.
+pub fn run(shell: Arc<Shell>, mut control: Control, events: Receiver<ControlEvent>, topologies: Sender<Arc<Topology>>) {
     let mut next_tick = clock::moment();
     loop {
-        perform(&shell, &mut control);
+        perform(&shell, &mut control, &topologies);
         match events.recv_timeout(clock::until(next_tick)) {
             Ok(ControlEvent::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(event) => handle(&mut control, event),
@@ -136,7 +151,7 @@ fn handle(control: &mut Control, event: ControlEvent) {
     }
 }
 
-fn perform(shell: &Arc<Shell>, control: &mut Control) {
+fn perform(shell: &Arc<Shell>, control: &mut Control, topologies: &Sender<Arc<Topology>>) {
     let effects = control.take_effects();
     for (node, message) in effects.messages {
         match control.topology().departed.get(&node) {
@@ -159,13 +174,7 @@ fn perform(shell: &Arc<Shell>, control: &mut Control) {
         shell.worker(step.shard).push_event(Event::Step(step));
     }
     if let Some(topology) = effects.topology {
-        if let Err(error) = boot::save_topology(&*shell.disk, &topology) {
-            // An older one serves as well at the next start: this node hears of the latest from the others.
-            tracing::warn!(epoch = %topology.epoch, %error, "could not save the topology");
-        }
-        shell.push_event_to_all(|| Event::Topology(topology.clone()));
-        let _ = shell.gossip.send(GossipEvent::Topology(topology.clone()));
-        shell.routing.set_topology(topology);
+        let _ = topologies.send(topology);
     }
     if let Some(members) = effects.members {
         shell.peers.set_members(shell, &members);
@@ -191,10 +200,6 @@ fn perform(shell: &Arc<Shell>, control: &mut Control) {
 fn stop_for(shell: &Shell, control: &Control, cluster: ClusterId) {
     let topology = control.topology();
     let Some(own) = topology.nodes.get(&shell.node) else { return };
-    let claim = Claim { cluster, name: own.name.clone(), raft_address: control.own_addresses().raft.clone() };
-    if let Err(error) = boot::set_claim(&*shell.disk, &claim) {
-        tracing::warn!(%error, "could not note that cluster {cluster} misses this node: started again, it serves for a moment");
-    }
     let standing = match topology.nodes.len() {
         1 => format!("its --raft-dir began cluster {} anew", shell.cluster),
         _ => format!("it reaches no majority of its own cluster {}", shell.cluster),
@@ -204,4 +209,9 @@ fn stop_for(shell: &Shell, control: &Control, cluster: ClusterId) {
         own.name,
         start::CLAIM_ADVICE
     ));
+    // Afterwards: the disk may not answer. A process that ends in good order waits for this thread.
+    let claim = Claim { cluster, name: own.name.clone(), raft_address: control.own_addresses().raft.clone() };
+    if let Err(error) = boot::set_claim(&*shell.disk, &claim) {
+        tracing::warn!(%error, "could not note that cluster {cluster} misses this node: started again, it serves for a moment");
+    }
 }

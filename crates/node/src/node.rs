@@ -223,8 +223,12 @@ impl Node {
         let mut helpers = vec![threads::spawn("log", move || log_thread::run(spawn_log.0, spawn_log.1, log_rx))?];
         let shared = shell.clone();
         helpers.push(threads::spawn("snapshots", move || snapshot_thread::run(shared, snapshots_rx))?);
+        let (topologies_tx, topologies_rx) = unbounded();
         let shared = shell.clone();
-        helpers.push(threads::spawn("control", move || control_thread::run(shared, control, control_rx))?);
+        helpers.push(threads::spawn("topologies", move || control_thread::save_topologies(shared, topologies_rx))?);
+        let shared = shell.clone();
+        let run_control = move || control_thread::run(shared, control, control_rx, topologies_tx);
+        helpers.push(threads::spawn("control", run_control)?);
         let gossip = Gossip::new(node, config.gossip, topology.clone(), boot.eventual, clock::now(), boot_nonce);
         let shared = shell.clone();
         helpers
