@@ -21,7 +21,7 @@ fn nothing_is_lost_and_all_answers_are_right_under_faults_of_all_kinds() {
 }
 
 #[test]
-fn no_shard_is_without_service_for_long_while_a_disk_is_slow_or_hangs() {
+fn a_disk_that_is_slow_or_hangs_is_got_over() {
     // A disk that is slow for 2.5 s, another one that hangs for 4.8 s.
     let arguments =
         ["playground", "--chaos", "--duration=8s", "--faults=slow-disk,hung-disk", "--seed=369", "--output=json"];

@@ -126,6 +126,7 @@ pub struct Running {
     pub(super) is_disk_hung: bool,
     sync_hangs: bool,
     pub(super) hung_snapshots: Vec<SnapshotWork>,
+    hung_topology: Option<Arc<Topology>>,
     /// The maps hold as much as they may: puts are refused.
     pub(super) is_memory_full: bool,
     pub(super) forwarded: Forwarded,
@@ -202,6 +203,7 @@ impl Running {
             is_disk_hung: false,
             sync_hangs: false,
             hung_snapshots: Vec::new(),
+            hung_topology: None,
             is_memory_full: false,
             forwarded: Forwarded::default(),
             files: Files::new(settings.bytes_per_second),
@@ -424,11 +426,7 @@ impl Running {
     fn perform_control(&mut self, out: &mut Outbox) {
         let effects = self.control.take_effects();
         if let Some(topology) = effects.topology {
-            // Without it an older one serves as well at the next start.
-            if boot::save_topology(&*self.disk, &topology).is_err() {
-                out.events.push("topologies not saved");
-            }
-            self.give_to_all(|| Input::Topology(topology.clone()), out);
+            self.save_topology(topology, out);
         }
         for (node, message) in effects.messages {
             if matches!(message, ControlMessage::Step(_)) {
@@ -453,6 +451,19 @@ impl Running {
         for step in effects.steps {
             self.give(step.shard, Input::Step(step), out);
         }
+    }
+
+    /// Saves a topology and gives it to the workers then, as a thread of the shell does.
+    fn save_topology(&mut self, topology: Arc<Topology>, out: &mut Outbox) {
+        if self.is_disk_hung {
+            self.hung_topology = Some(topology);
+            return;
+        }
+        // Without it an older one serves as well at the next start.
+        if boot::save_topology(&*self.disk, &topology).is_err() {
+            out.events.push("topologies not saved");
+        }
+        self.give_to_all(|| Input::Topology(topology.clone()), out);
     }
 
     fn propose(&mut self, command: SystemCommand, ticket: Ticket, out: &mut Outbox) {
@@ -559,6 +570,9 @@ impl Running {
         }
         for work in std::mem::take(&mut self.hung_snapshots) {
             self.snapshot(work, out);
+        }
+        if let Some(topology) = self.hung_topology.take() {
+            self.save_topology(topology, out);
         }
     }
 

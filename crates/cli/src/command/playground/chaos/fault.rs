@@ -32,9 +32,9 @@ pub enum Fault {
     HungDisk,
 }
 
-/// While one node's disk is bad every shard has a quorum of others whose disks are well. No shard is to be without service
-/// for longer.
-const DISK_PROMISE: Duration = Duration::from_secs(3);
+/// While one node's disk hangs every shard has a quorum of others whose disks are well. No shard is to be without service for
+/// longer.
+const HUNG_DISK_PROMISE: Duration = Duration::from_secs(3);
 
 /// Which nodes do not hear which others. All numbers count from 0.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,7 +72,7 @@ impl Fault {
     /// For how long a shard may be without service, where that does not depend on when the fault ends.
     pub fn promise(self) -> Option<Duration> {
         match self {
-            Fault::SlowDisk | Fault::HungDisk => Some(DISK_PROMISE),
+            Fault::HungDisk => Some(HUNG_DISK_PROMISE),
             Fault::Kill
             | Fault::Majority
             | Fault::All
@@ -80,7 +80,9 @@ impl Fault {
             | Fault::Partition
             | Fault::Slow
             | Fault::Restart
-            | Fault::Corrupt => None,
+            | Fault::Corrupt
+            // It answers, though perhaps later than clients wait.
+            | Fault::SlowDisk => None,
         }
     }
 }
