@@ -323,10 +323,33 @@ impl<D: ?Sized> Boot<D> {
         self.topology.is_some()
     }
 
+    /// Whether the directory has replicas, sound or not, although it may belong to no cluster.
+    pub fn has_replicas(&self) -> bool {
+        !(self.replicas.is_empty() && self.lost.is_empty())
+    }
+
     /// The id under which this directory's node is a member, as far as it knows.
     pub fn node(&self) -> Option<NodeId> {
         let (id, member) = self.topology.as_ref()?.node_named(&self.owner.as_ref()?.name)?;
         (Some(member.identity) == self.owner.as_ref().map(|owner| owner.identity)).then_some(id)
+    }
+
+    /// The node is a member of `topology`'s cluster from now on. Durable when this returns.
+    ///
+    /// A directory whose identity is older than this join, `was_owned`, may be one that lost everything else. Then the
+    /// replicas that the node already has in the topology are not trusted: they may have voted. Where the node has only
+    /// been slow to join, they are replaced for nothing, while they are empty.
+    pub fn join(&mut self, disk: &D, owner: Owner, topology: Topology, was_owned: bool) -> Result<(), BootError>
+    where
+        D: Disk,
+    {
+        self.owner = Some(owner);
+        self.topology = Some(topology.clone());
+        if was_owned {
+            // Before the topology: a node that stops in between asks to join once more.
+            self.distrust_unrecovered()?;
+        }
+        Ok(save_topology(disk, &topology)?)
     }
 
     /// The log has lost records of which nobody knows the shards. A replica is created only when the topology that
@@ -487,6 +510,29 @@ mod tests {
                 assert_eq!(kept, snapshots, "what is left is for an operator to look at");
             }
         }
+    }
+
+    #[test]
+    fn a_node_that_has_only_its_identity_left_trusts_none_of_its_replicas() {
+        let (disk, config, topology) = member_of_two();
+        let held: Vec<_> = topology.groups.iter().map(|(shard, group)| (*shard, group.replicas[0])).collect();
+        let own = owner(&*disk).unwrap().unwrap();
+        let mut boot = open(&disk, config.clone()).unwrap();
+        boot.join(&disk, own.clone(), topology.clone(), true).unwrap();
+        assert_eq!(boot.lost, held);
+        // As a crash right before the topology is saved leaves it: the node joins again.
+        disk.delete(TOPOLOGY_FILE).unwrap();
+        let mut boot = open(&disk, config.clone()).unwrap();
+        assert!(!boot.has_state() && !boot.has_replicas());
+        boot.join(&disk, own.clone(), topology.clone(), true).unwrap();
+        let boot = open(&disk, config).unwrap();
+        assert!(boot.has_state());
+        assert_eq!(boot.removed, held, "it stays so");
+
+        let (disk, config, topology) = member_of_two();
+        let mut boot = open(&disk, config).unwrap();
+        boot.join(&disk, own, topology, false).unwrap();
+        assert_eq!(boot.lost, vec![], "a new node has lost nothing");
     }
 
     #[test]

@@ -139,15 +139,14 @@ pub fn membership(
         }
         Some(_) => return Err(StartError::Departed { directory }),
     }
-    let owner = owner(&*disk, config, &directory)?;
+    let (owner, was_owned) = owner(&*disk, config, &directory)?;
     let zone = config.zone.clone();
     let member = Member { name: owner.name, identity: owner.identity, raft_address, grpc_address, zone };
     let log_config = LogConfig { segment_bytes: config.segment_bytes, ..LogConfig::default() };
     let mut boot = boot::open(&disk, log_config.clone()).map_err(boot_error)?;
 
     if !boot.has_state() {
-        let has_data = !(boot.replicas.is_empty() && boot.lost.is_empty() && boot.removed.is_empty());
-        if has_data {
+        if boot.has_replicas() {
             return Err(StartError::NoTopology { directory });
         }
         let contacts = boot::contacts(&*disk).map_err(boot_error)?;
@@ -173,10 +172,8 @@ pub fn membership(
         } else {
             let joins = if config.replace { Joins::Replacing } else { Joins::New };
             let joined = runtime.block_on(join::join(&others, &member, joins, deadline))?;
-            boot::save_topology(&*disk, &joined.topology).map_err(|error| boot_error(error.into()))?;
             tracing::info!(cluster = %joined.topology.cluster, node = %joined.node, "joined the cluster");
-            boot.topology = Some(joined.topology);
-            boot.owner = Some(own);
+            boot.join(&disk, own, joined.topology, was_owned).map_err(boot_error)?;
         }
         drop(waiting);
     } else if let Some(cluster) = boot::claim(&*disk, &member.name, &member.raft_address).map_err(boot_error)? {
@@ -213,18 +210,18 @@ fn lock(path: &Path) -> Result<File, StartError> {
     }
 }
 
-/// The directory's owner; this node from now on, where it has none.
-fn owner(disk: &dyn Disk, config: &NodeConfig, directory: &str) -> Result<Owner, StartError> {
+/// The directory's owner, and whether it had one; this node from now on, where it had none.
+fn owner(disk: &dyn Disk, config: &NodeConfig, directory: &str) -> Result<(Owner, bool), StartError> {
     let boot_error = |source| StartError::Boot { directory: directory.to_owned(), source };
     match boot::owner(disk).map_err(boot_error)? {
         Some(owner) if owner.name != config.name => {
             Err(StartError::OtherOwner { directory: directory.to_owned(), owner: owner.name })
         }
-        Some(owner) => Ok(owner),
+        Some(owner) => Ok((owner, true)),
         None => {
             let owner = Owner { identity: Identity(random_u128()?), name: config.name.clone() };
             boot::set_owner(disk, &owner).map_err(boot_error)?;
-            Ok(owner)
+            Ok((owner, false))
         }
     }
 }

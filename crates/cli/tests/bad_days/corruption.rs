@@ -174,6 +174,21 @@ async fn a_node_that_lost_its_log_does_not_vote_acknowledged_writes_away() {
     }
 }
 
+#[test]
+fn a_node_that_has_only_its_identity_left_gets_new_replicas() {
+    let mut cluster = Cluster::start_with(3, &SMALL);
+    cluster.nodes[1].kill();
+    for file in std::fs::read_dir(&cluster.nodes[1].directory).unwrap() {
+        let path = file.unwrap().path();
+        if !path.ends_with("identity") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    cluster.nodes[1].start();
+    cluster.nodes[1].wait_for_log("can't be trusted: asking for a new one");
+    cluster.wait_until_complete(3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_node_keeps_damaged_shards_offline_and_says_so() {
     for (at, all_are_lost) in [(IN_BODY, false), (IN_HEADER, true)] {
