@@ -35,7 +35,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The longest history that can be judged: a key takes no more.
 pub const MAX_OPERATIONS: usize = 1 << 20;
 
-/// So many steps may be looked at before the search gives up: about three seconds, and 300 MB.
+/// How many steps the search may take before it gives up: about three seconds, and 300 MB.
 const BUDGET_STEPS: u32 = 1_500_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,16 +7,16 @@
 //! - `topology`: the latest topology that the node knew. While there is one (or anything in the log) the directory
 //!   belongs to a cluster, and what it says wins over the command line.
 //!
-//! A directory whose node is missed by another cluster than its own ([`crate::control`], claims) says so in `claimed`, so that
-//! the node does not serve for a moment at each start.
+//! If another cluster claims the directory's node as its member ([`crate::control`], claims), the file `claimed` says
+//! so. Without it the node would serve for a moment after each restart.
 //!
 //! A directory whose node is no member any more has a third one, `departed`, which says why ([`departure`]). What else it
 //! holds must never be used again. A node that was given up as dead may start anew in it: [`clear`] deletes everything and
 //! leaves `contacts`, the nodes that it knew.
 //!
-//! The directory is opened ([`open`]) before the first topology is saved, so that a log that is missing beside a topology is
-//! known to be lost. Replicas that the topology gives this node, and that a log which has lost something does not know, are
-//! not trusted: they may have voted.
+//! The directory is opened ([`open`]) before the first topology is saved, so a directory with a topology and without a
+//! log has lost its log. If the log has lost anything, replicas that the topology assigns to this node and that the log
+//! does not know are not trusted: they may have voted.
 //!
 //! [`bootstrap`] writes the whole beginning of a cluster in one record of the log, so that a crash leaves either
 //! nothing, and bootstrapping can be done again, or a cluster of one node.
@@ -138,16 +138,16 @@ pub fn departure<D: Disk + ?Sized>(disk: &D) -> Result<Option<Standing>, BootErr
     Ok(Some(Standing::decode(&mut Reader::new(&content))?))
 }
 
-/// Another cluster that misses the directory's node, under the name that it has.
+/// Another cluster's claim that the directory's node is its member.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
     pub cluster: ClusterId,
     pub name: String,
-    /// Where its nodes reached this one, `host:port`.
+    /// The address at which that cluster's nodes reached this one, `host:port`.
     pub raft_address: String,
 }
 
-/// Notes that another cluster misses the directory's node. Durable when this returns.
+/// Records a claim. Durable when this returns.
 pub fn set_claim<D: Disk + ?Sized>(disk: &D, claim: &Claim) -> io::Result<()> {
     let mut content = claim.cluster.0.to_le_bytes().to_vec();
     put_bytes(&mut content, claim.name.as_bytes());
@@ -155,8 +155,8 @@ pub fn set_claim<D: Disk + ?Sized>(disk: &D, claim: &Claim) -> io::Result<()> {
     write_file(disk, CLAIM_FILE, &content)
 }
 
-/// The cluster that misses a node of this name at this address. Under another name or address the node was never part of
-/// it, and the note is forgotten: so an operator says that the clusters are to be two.
+/// The cluster that claims a node of this name at this address. A claim for another name or address is deleted: by
+/// changing one of them, an operator says that the node is to stay in its own cluster.
 pub fn claim<D: Disk + ?Sized>(disk: &D, name: &str, raft_address: &str) -> Result<Option<ClusterId>, BootError> {
     let Some(content) = read_file(disk, CLAIM_FILE)? else { return Ok(None) };
     let read = || -> Result<Claim, CodecError> {
@@ -264,7 +264,7 @@ fn write_system_snapshot<D: Disk + ?Sized>(
 /// Opens a node's directory: recovers the log, reads the snapshots, deletes files that nothing names.
 pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootError> {
     let topology = read_file(&**disk, TOPOLOGY_FILE)?.map(|content| Topology::decode(&content)).transpose()?;
-    // The log is opened before there is a topology to be saved, in a directory of any kind.
+    // The log is always opened before the first topology is saved.
     let config = LogConfig { has_begun: topology.is_some(), ..config };
     let (log, mut recovery) = Log::open(disk.clone(), config)?;
     let eventual = match recovery.shards.remove(&ShardId::EVENTUAL) {
@@ -283,7 +283,7 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
     };
     if boot.eventual.lost {
         let finding =
-            "the eventual keyspace may be damaged: what other nodes have of it comes back from them, the rest is lost";
+            "the eventual keyspace may be damaged: entries that other nodes hold come back from them, the rest is lost";
         boot.findings.push(finding.to_owned());
     }
     for (shard, recovered) in recovery.shards {
@@ -308,7 +308,7 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
         boot.topology = Some(Topology::clone(system.topology()));
     }
     if recovery.shards_unknown {
-        // The snapshots that nothing names may be all that is left.
+        // Keep the snapshots that nothing names: they may be all that is left.
         boot.distrust_unrecovered()?;
     } else {
         let named: Vec<String> = boot.replicas.iter().map(|start| start.state.base.snapshot.clone()).collect();
@@ -356,8 +356,8 @@ impl<D: ?Sized> Boot<D> {
     /// names it is on disk, so whatever that one says this node holds and the log does not know, it may have held, and
     /// lost. With that written down the log knows of all replicas again.
     ///
-    /// In a log that has lost nothing, a replica that it does not know was never created: its first record is synced
-    /// before it says anything to anybody.
+    /// If the log has lost nothing, a replica that it does not know was never created: a replica's first record is
+    /// synced before it sends any message.
     fn distrust_unrecovered(&mut self) -> Result<(), LogError>
     where
         D: Disk,
@@ -372,7 +372,7 @@ impl<D: ?Sized> Boot<D> {
         let assigned = topology.groups.iter().filter_map(|(&shard, group)| Some((shard, group.replica_on(node)?)));
         let lost: Vec<(ShardId, ReplicaId)> =
             assigned.filter(|(shard, replica)| highest.get(shard).is_none_or(|known| replica > known)).collect();
-        // Of a shard with a later replica, the earlier one is over, and the log has no more of it.
+        // A later replica of a shard has replaced the recovered one, which must not run again.
         for older in self.replicas.extract_if(.., |start| lost.iter().any(|(shard, _)| *shard == start.shard)) {
             self.lost.push((older.shard, older.replica));
         }
@@ -472,7 +472,7 @@ mod tests {
         assert_eq!(owner(&*disk).unwrap(), None);
     }
 
-    /// A directory of a node with three replicas in a cluster of two nodes, opened once.
+    /// The directory of a node with three replicas in a cluster of two nodes.
     fn member_of_two() -> (Arc<MemDisk>, LogConfig, Topology) {
         let disk = Arc::new(MemDisk::new());
         let config = LogConfig { segment_bytes: 1 << 16, ..LogConfig::default() };
@@ -539,7 +539,7 @@ mod tests {
     fn a_replica_that_was_never_created_is_no_lost_one() {
         let (disk, config, topology) = member_of_two();
         assert!(!open(&disk, config.clone()).unwrap().has_state());
-        // As a node that has joined is right before the first record of its replicas.
+        // The state of a joined node just before the first record of its replicas.
         save_topology(&*disk, &topology).unwrap();
         let boot = open(&disk, config).unwrap();
         assert_eq!((boot.lost, boot.removed, boot.findings), (vec![], vec![], vec![]));
@@ -551,7 +551,7 @@ mod tests {
         bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
         let (first, second, third) = (ShardId(0), ShardId(1), ShardId::SYSTEM);
         let renewed = ReplicaId::new(NodeId(1), 100);
-        // The log knows that the first replica was removed. That of the second shard was in the lost segment.
+        // The log knows that the first shard's replica was removed. The second shard's replica was in the lost segment.
         let mut log = open(&disk, config.clone()).unwrap().log;
         let older = topology.groups[&first].replicas[0];
         log.append(&[LogItem { shard: first, replica: older, change: Change::Removed }]).unwrap();

@@ -5,7 +5,7 @@
 //! inside the worker until [`Worker::handle_persisted`](crate::worker::Worker::handle_persisted), so everything that
 //! stands here may be done at once.
 
-use crate::log::item::{Change, LogItem};
+use crate::log::item::LogItem;
 use crate::machine::Machine;
 use crate::message::{RaftMessage, ShardReport};
 use crate::replica::{Failure, Reply, ShardView};
@@ -22,7 +22,8 @@ pub struct Effects<T> {
     /// To be sent, in order for each node. Heartbeats and votes must not queue behind appends:
     /// [`is_urgent`] tells them apart.
     pub messages: BTreeMap<NodeId, Vec<RaftMessage>>,
-    /// To be made durable as a whole, after all earlier batches of this worker; then `handle_persisted` with its number.
+    /// To be made durable as a whole, after all earlier batches of this worker; then call `handle_persisted` with its
+    /// number.
     pub log: Option<LogBatch>,
     /// Work for the thread that reads and writes snapshot files, in order.
     pub snapshots: Vec<SnapshotWork>,
@@ -38,7 +39,8 @@ pub struct Effects<T> {
     pub leadership: Vec<(ShardId, Term, bool)>,
     /// Replicas that had to stop because they can't be trusted; to the node's controller.
     pub lost: Vec<(ShardId, ReplicaId, Distrust)>,
-    /// Maps that are not needed any more. A large one takes as long to drop as many requests: not on the worker's thread.
+    /// Maps that are not needed any more. To be dropped outside the worker's thread: dropping a large map takes as long
+    /// as many requests.
     pub garbage: Vec<Machine>,
     /// For the node's metrics.
     pub counts: Counts,
@@ -80,15 +82,10 @@ pub struct LogBatch {
 }
 
 impl LogBatch {
-    /// What the batch counts for among the bytes on their way to the disk: its entries. What else is in it is small, or
-    /// was asked for by the log itself.
+    /// The bytes that the batch adds to the node's unsynced bytes: those of its entries. Other items are small, or were
+    /// requested by the log itself.
     pub fn size_bytes(&self) -> u64 {
-        let bytes = |entries: &[raft::eraftpb::Entry]| entries.iter().map(|entry| entry.data.len() as u64).sum();
-        let item = |item: &LogItem| match &item.change {
-            Change::Entries(entries) => bytes(entries),
-            _ => 0,
-        };
-        self.items.iter().map(item).sum()
+        self.items.iter().map(|item| item.entry_bytes() as u64).sum()
     }
 }
 
@@ -115,8 +112,8 @@ pub enum SnapshotWork {
     Abandon {
         name: String,
     },
-    /// Stream `message` and the file to the node of `message.to`; then `handle_snapshot_sent`. The file stays until
-    /// then.
+    /// Stream `message` and the file to the node of `message.to`; then call `handle_snapshot_sent`. The file stays
+    /// until then.
     Send {
         name: String,
         message: RaftMessage,

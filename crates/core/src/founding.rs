@@ -1,26 +1,26 @@
-//! Whether a node begins a cluster.
+//! Whether a node creates a cluster.
 //!
-//! Two clusters of the same nodes are the worst that can come of a start: both take writes, and one of them knows nothing of
-//! what the other was trusted with. A node that lost its directory looks like a new one, also to itself. So a node that
-//! may begin a cluster, and was told of others, asks *all* of them first:
+//! The worst outcome of a start is a second cluster of the same nodes: both clusters take writes, and one lacks all
+//! data of the other. A node that lost its directory looks like a new node, even to itself. So a node that may create a
+//! cluster, and was told of other nodes, asks *all* of them first:
 //!
-//! 1. One that belongs to a cluster decides it: the node joins.
-//! 2. One that does not answer may belong to a cluster. The node waits for it, and says for whom.
-//! 3. Where all have said that they are in none, the node begins, unless another one may as well and has a lower name. That
-//!    one begins, and this one waits to join it.
+//! 1. If one belongs to a cluster, the node joins.
+//! 2. If one does not answer, it may belong to a cluster. The node waits for it, and logs which one it waits for.
+//! 3. If all have answered that they belong to none, the node creates the cluster, unless another node may create it
+//!    too and has a lower name. Then that node creates it, and this one waits to join.
 //!
-//! Nodes of which each names all others form one cluster, also where all of them may begin: of any two, the one with the
-//! higher name has heard of the other's intention before it begins, or of its cluster. A node that was told of nobody
-//! begins at once: that is how an operator says that there is no other.
+//! Nodes that all name each other form one cluster, even if all of them may create it: of any two, the node with the
+//! higher name first hears that the other may create the cluster, or has done so. A node that was told of no other node
+//! creates its cluster at once: this is how an operator says that there is no other cluster.
 
 use crate::boot::Owner;
 use crate::types::{ClusterId, Identity};
 
-/// What another node says of itself.
+/// Another node's answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     Member(ClusterId),
-    /// It is part of no cluster, and waits.
+    /// It belongs to no cluster, and waits.
     Waiting {
         owner: Owner,
         may_begin: bool,
@@ -34,14 +34,14 @@ pub enum Answer {
 pub enum Decision {
     Begin,
     Join,
-    /// For those whose answers are missing, as indexes into the answers.
+    /// Wait for those whose answers are missing, as indexes into the answers.
     WaitFor(Vec<usize>),
-    /// For the node of this name to begin.
+    /// Wait for the node with this name to create the cluster.
     YieldTo(String),
 }
 
-/// Decides for the node `own`, which may begin a cluster, by the answers of all others that it was told of. Its own answer
-/// may be among them, under an address that it did not know for its own.
+/// Decides for the node `own`, which may create a cluster, from the answers of all nodes that it was told of. Its own
+/// answer may be among them, if one of the addresses turns out to be its own.
 pub fn decide(own: &Owner, answers: &[Answer]) -> Decision {
     if answers.iter().any(|answer| matches!(answer, Answer::Member(_))) {
         return Decision::Join;

@@ -15,8 +15,8 @@
 //! | [`message`], [`effects`] | what nodes say to each other, and what a drain leaves to be done |
 //! | [`worker`] | the loop that runs many replicas and turns their work into few effects |
 //! | [`boot`] | what a node has on its disk when it starts, and how a cluster begins |
-//! | [`founding`] | whether a node begins one |
-//! | [`health`] | whether a node is fit to lead: how its disk is, and what follows |
+//! | [`founding`] | whether a node creates a cluster |
+//! | [`health`] | whether a node is fit to lead, judged by its disk |
 //! | [`gossip`] | what nodes tell each other without a leader: who is alive, and the eventual keyspace |
 //! | [`watch`] | whether replicas that applied the same hold the same, and memory what was written to it |
 //! | [`system`], [`control`] | the cluster's own replicated state, and the controller that moves replicas |

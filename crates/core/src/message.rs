@@ -54,7 +54,8 @@ pub struct ShardReport {
     pub caught_up: Vec<ReplicaId>,
     /// Voters that know durably that this configuration is committed.
     pub confirmed: Vec<ReplicaId>,
-    /// What a new replica would be sent, rounded up to a power of two: a report does not change with each write.
+    /// The bytes that a new replica would be sent, rounded up to a power of two so that a report does not change with
+    /// every write.
     pub copied_bytes: u64,
 }
 

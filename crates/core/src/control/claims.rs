@@ -1,16 +1,16 @@
-//! Whether this node is missed in another cluster than the one that it runs in.
+//! Whether another cluster claims this node as its member.
 //!
-//! A node that lost its directory and began a cluster of its own has peers that go on without it and call it under their
-//! cluster's id. To answer clients from the new cluster would be to lose what the other one holds, so the node must stop.
-//! A call alone proves nothing: anybody can send one, and a healthy node must not end for it. So the caller is asked back at
-//! the address that it names, and what it says there is a [`Testimony`]. The rule:
+//! If a node loses its directory and creates a cluster of its own, its former peers go on and call it under their
+//! cluster's id. Serving clients from the new, empty cluster would lose the data of the old one, so the node must stop.
+//! A call alone proves nothing: anyone can send one, and it must not stop a healthy node. So this node asks the caller
+//! back, at the address that the caller gives; the answer is a [`Testimony`]. The rule:
 //!
-//! **A node stops when two members of one other cluster have each said that this cluster's node, as which they called this
-//! one, has this node's name; one is enough where that cluster has no second. It does not stop while its own cluster has
-//! more nodes than itself and it reaches a majority of them, nor before it has failed to for [`PATIENCE`].**
+//! **A node stops when two members of one other cluster have each testified that the member as which they called this
+//! node has this node's name. One witness is enough if that cluster has no second. A node whose own cluster has further
+//! nodes stops only after it has reached no majority of them for [`PATIENCE`].**
 //!
-//! The ids of the nodes do not matter: a node that was taken in with `--replace` has another one than before. A node that
-//! took over the address of a removed one has another name, and goes on.
+//! Node ids do not matter: a node that joined with `--replace` has a new one. A node that took over the address of a
+//! removed node has another name, and keeps running.
 
 use super::silence::Silence;
 use crate::system::Topology;
@@ -19,26 +19,26 @@ use crate::types::{ClusterId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Members of another cluster that must say the same.
+/// How many members of another cluster must testify.
 const WITNESSES: usize = 2;
 
-/// Other clusters whose testimonies are kept; those of more are not heard.
+/// How many other clusters' testimonies are kept; those of further clusters are ignored.
 const MAX_CLAIMANTS: usize = 16;
 
-/// For how long a node of a larger cluster must have reached no majority of it. Longer than it takes after a start to hear
-/// of the others.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a node of a larger cluster must have reached no majority of it. Longer than a node needs after a start to
+/// hear from the others.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a member of another cluster said when it was asked where it listens.
+/// What a member of another cluster answered when it was asked at its own address.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Testimony {
     pub cluster: ClusterId,
-    /// The member that called, and as which member it called this node.
+    /// The member that called, and the member as which it called this node.
     pub from: NodeId,
     pub to: NodeId,
-    /// The address for clients at which it was asked.
+    /// The gRPC address at which it was asked.
     pub asked: String,
-    /// The members of its cluster, each with its name and its address for clients.
+    /// The members of its cluster, each with its name and gRPC address.
     pub members: BTreeMap<NodeId, (String, String)>,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Claims {
 #[derive(Default)]
 struct Claim {
     from: BTreeSet<NodeId>,
-    /// How many are enough.
+    /// How many witnesses are enough.
     needed: usize,
 }
 
@@ -71,7 +71,7 @@ impl Claims {
         claim.needed = WITNESSES.min(members.len() - 1);
     }
 
-    /// The cluster that this node must stop for, if there is one. To be called at each tick.
+    /// The cluster whose claim is proven, if there is one: this node must stop. To be called at each tick.
     pub fn proven(&mut self, now: Moment, topology: &Topology, own: NodeId, silence: &Silence) -> Option<ClusterId> {
         let heard = topology.nodes.keys().filter(|&&node| node == own || silence.is_heard(node)).count();
         let is_alone = topology.nodes.len() == 1;
@@ -104,7 +104,7 @@ mod tests {
         topology
     }
 
-    /// What member `from` of a cluster of so many says, in which this node is the fourth, after it was replaced.
+    /// The testimony of member `from` of another cluster, in which this node is member 4 besides `others` members.
     fn testimony(from: u64, others: u64) -> Testimony {
         let address = |node: u64| format!("host{node}:1");
         let mut members: BTreeMap<_, _> =

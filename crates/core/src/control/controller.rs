@@ -57,8 +57,8 @@ impl Reported {
     }
 }
 
-/// What is on its way to new replicas. Shards that take long to copy are few at a time; small ones are bounded by their
-/// bytes, or a new cluster of many shards, with nothing to copy, would wait for one handful of them after the other.
+/// What is being copied to new replicas. The number of large shards that move at a time is bounded. Small shards are
+/// bounded by their bytes only: otherwise a new cluster with many empty shards would move them a few at a time.
 #[derive(Default)]
 struct Moves {
     large: usize,

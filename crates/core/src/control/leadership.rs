@@ -1,13 +1,13 @@
-//! Which nodes the controller gives leadership to, and anything new.
+//! Which nodes the controller may give leaderships and new replicas to.
 //!
-//! A node that [abstains](NodeHealth::abstention) gets nothing: it is about to stop, or its disk is bad. One that was
-//! away gets no leadership before it has been back for `lead_after`: clients whose connections to it have died unnoticed
-//! would wait for their keep-alive, and a node that was silent once may soon be so again. "Away" is one that gossip had
-//! missed, and one that started again without having said that it would stop. So nobody waits at the start of a cluster,
-//! for a node that joins, or in a rolling restart.
+//! A node that [abstains](NodeHealth::abstention) gets neither: it is about to stop, or its disk is hung, full or
+//! recovering. A node that was away gets no leadership until it has been back for `lead_after`: clients whose
+//! connections to it died unnoticed would wait for their keep-alive, and a node that was silent once may soon be silent
+//! again. A node was away if gossip suspected it, or if it restarted without announcing that it would stop. So there is
+//! no wait at the start of a cluster, for a node that joins, or in a rolling restart.
 //!
-//! What a node gets comes in portions: all its shards at once would all pause together, and if it fails again at once,
-//! they would fail with it.
+//! A node gets its leaderships in portions: transfers of all its shards at once would pause all of them together, and a
+//! second failure would hit them all.
 
 use super::PATIENCE;
 use crate::gossip::detector::{Liveness, Reason, Standing};
@@ -17,33 +17,34 @@ use crate::types::NodeId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-/// Leaderships that a node is given within [`PATIENCE`], at the least ...
+/// A node is given up to this many leaderships within [`PATIENCE`] ...
 const PORTION: usize = 8;
 
-/// ... or one of this many of the cluster's shards, so that large clusters are balanced within a minute as well.
+/// ... or, if that is more, the cluster's shards divided by this number, so that large clusters are balanced within a
+/// minute as well.
 const PORTION_SHARE: usize = 64;
 
 #[derive(Default)]
 pub struct Leadership {
     health: HealthView,
-    /// Nodes that have said that they stop, and have not been seen to start again.
+    /// Nodes that announced that they are stopping, and have not been seen to restart.
     stopped: BTreeSet<NodeId>,
-    /// When nodes came back that had been away.
+    /// Nodes that had been away, and when they came back.
     returned: BTreeMap<NodeId, Moment>,
-    /// The restarts that were judged, by the moment of each.
+    /// For each node, since when it was alive at the last evaluation: each return counts once.
     judged: BTreeMap<NodeId, Moment>,
     given: VecDeque<(Moment, NodeId)>,
 }
 
 impl Leadership {
-    /// What all nodes say of their health.
+    /// The reported health of all nodes.
     pub fn learn_health(&mut self, health: HealthView) {
         let stopping = health.iter().filter(|(_, health)| health.is_stopping).map(|(&node, _)| node);
         self.stopped.extend(stopping);
         self.health = health;
     }
 
-    /// What gossip thinks of the other members.
+    /// The liveness of the other members as gossip sees it.
     pub fn learn_liveness(&mut self, liveness: &BTreeMap<NodeId, Liveness>) {
         self.returned.retain(|node, _| liveness.contains_key(node));
         self.stopped.retain(|node| liveness.contains_key(node));
@@ -65,18 +66,18 @@ impl Leadership {
         }
     }
 
-    /// Whether `node` may be given something new.
+    /// Whether `node` may be given new replicas.
     pub fn may_hold_more(&self, node: NodeId) -> bool {
         abstention(&self.health, node).is_none()
     }
 
-    /// Whether `node` may be given a leadership, being back for so long if it was away.
+    /// Whether `node` may be given a leadership: if it was away, only after it has been back for `lead_after`.
     pub fn may_lead(&self, now: Moment, node: NodeId, lead_after: Duration) -> bool {
         self.may_hold_more(node) && self.returned.get(&node).is_none_or(|&since| now >= since + lead_after)
     }
 
-    /// Takes one of the leaderships that `node` may be given at this time, in a cluster of so many shards. False where
-    /// none is left.
+    /// Counts a leadership that `node` is about to be given, in a cluster with this many shards. False if its current
+    /// portion is used up.
     pub fn take_turn(&mut self, now: Moment, node: NodeId, shards: usize) -> bool {
         while self.given.front().is_some_and(|&(at, _)| now >= at + PATIENCE) {
             self.given.pop_front();

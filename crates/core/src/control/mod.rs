@@ -14,9 +14,9 @@
 //! could not learn again, so that a new system leader goes on where the old one stopped: reports of shards that are not
 //! settled are repeated, and one that is not repeated is soon forgotten.
 //!
-//! A node that is not in the latest topology is no member any more. It goes on calling the others, who answer with that
-//! topology; so it learns that it was removed, however long it was away. A node that runs in another cluster than the one that misses it
-//! learns that as well ([`claims`]).
+//! A node that is not in the latest topology is no member any more. It goes on calling the others, which answer with
+//! that topology; so it learns that it was removed, however long it was away. A node that another cluster claims as its
+//! member learns that as well ([`claims`]).
 
 mod claims;
 pub mod codec;
@@ -62,7 +62,7 @@ pub struct ControlConfig {
     pub moves: usize,
     /// A node that is silent for this long loses its replicas to others.
     pub replace_after: Duration,
-    /// A node that was away is given leadership when it has been back for this long.
+    /// A node that was away is given leadership only after it has been back for this long.
     pub lead_after: Duration,
     pub mutation: Mutation,
 }
@@ -94,7 +94,7 @@ pub struct ControlEffects {
     pub leaders: Vec<(ShardId, NodeId)>,
     /// This node is no member any more, for this reason. It must stop, and its directory serves no longer.
     pub departure: Option<Standing>,
-    /// Another cluster misses this node, which must stop serving for that one.
+    /// Another cluster has proven that this node is its member. The node must stop.
     pub claimed_by: Option<ClusterId>,
 }
 
@@ -156,7 +156,7 @@ impl Control {
         &self.topology
     }
 
-    /// Where this node is reached now.
+    /// The addresses at which this node is reached now.
     pub fn own_addresses(&self) -> &Addresses {
         self.whereabouts.own()
     }
@@ -248,7 +248,7 @@ impl Control {
         }
     }
 
-    /// A member of another cluster, asked back after it had called this node, has said whom it takes it for.
+    /// Takes the testimony of a member of another cluster that had called this node.
     pub fn handle_testimony(&mut self, testimony: &Testimony) {
         self.claims.hear(testimony, &self.topology, self.node);
     }
@@ -268,7 +268,7 @@ impl Control {
         self.silence.tell(at, liveness);
     }
 
-    /// What all nodes say of their health has changed.
+    /// The reported health of a node has changed.
     pub fn handle_health(&mut self, health: HealthView) {
         self.leadership.learn_health(health);
     }

@@ -88,7 +88,7 @@ pub fn drop_early(group: &Group, report: &ShardReport) -> Option<Action> {
     is_due.then(|| Action::Change { promote: Vec::new(), remove: vec![*dropped] })
 }
 
-/// The next thing to do for a shard that stands as reported, if any. Leadership goes only to a node that may lead.
+/// The next action for a shard in the reported state, if any. Leadership goes only to a node that may lead.
 pub fn next_action(group: &Group, report: &ShardReport, may_lead: impl Fn(NodeId) -> bool) -> Option<Action> {
     if !report.outgoing.is_empty() {
         return None; // The leader leaves a joint configuration by itself.
@@ -170,7 +170,7 @@ mod tests {
         }
     }
 
-    /// Where all nodes may lead.
+    /// The next action if all nodes may lead.
     fn next(group: &Group, report: &ShardReport) -> Option<Action> {
         next_action(group, report, |_| true)
     }

@@ -35,7 +35,7 @@ pub trait Disk: Send + Sync + 'static {
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
     fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>>;
 
-    /// Lets go of what is kept open of a file that is not written to for now. It may be used again.
+    /// Closes the handle that is kept for a file, which is not written to for now. The file may be used again.
     fn close(&self, name: &str);
 
     /// The size of a file in bytes, or `None` where there is no such file.

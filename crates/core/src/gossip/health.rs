@@ -1,4 +1,4 @@
-//! The health of all nodes, as they last told it.
+//! The health of all nodes, as they last reported it.
 
 use super::Gossip;
 use super::vitals::Fact;
@@ -8,7 +8,7 @@ use crate::types::NodeId;
 use std::sync::Arc;
 
 impl<T> Gossip<T> {
-    /// This node says how it is. That it wants to be given nothing, or something again, it tells all others at once: the
+    /// Announces this node's health. If it begins or ceases to abstain, it tells all other nodes at once: the
     /// controller may be about to give it a leadership.
     pub fn announce(&mut self, now: Now, health: NodeHealth) {
         let before = self.vitals.health(self.node).unwrap_or_default();
@@ -21,7 +21,7 @@ impl<T> Gossip<T> {
         }
     }
 
-    /// Publishes what nodes say of their health where that has changed.
+    /// Publishes the reported health of all nodes if it has changed.
     pub(super) fn publish_health(&mut self) {
         let members = self.topology.nodes.keys();
         let view = members.filter_map(|&node| Some((node, self.vitals.health(node)?))).collect();

@@ -20,7 +20,8 @@
 //!
 //! # What is told
 //!
-//! - [`vitals`]: what each node says of itself, its [health](crate::health) among it. Kept in memory. Its version is the heartbeat that feeds the [`detector`].
+//! - [`vitals`]: what each node reports about itself, including its [health](crate::health). Kept in memory. Its
+//!   version is the heartbeat that feeds the [`detector`].
 //! - [`keyspace`]: users' data, written at any node. Of two writes of a key the later one wins, by a hybrid logical
 //!   [`clock`] with bounds, then by the origin. All nodes hold all of it, in their logs ([`journal`]).
 //!
@@ -138,7 +139,7 @@ pub struct GossipEffects<T> {
     /// To be made durable after all earlier ones; then [`Gossip::handle_persisted`].
     pub log: Option<LogBatch>,
     pub replies: Vec<(T, Result<Written, WriteError>)>,
-    /// What all members say of their health, where that has changed: for the workers and the controller.
+    /// The reported health of all members, if it has changed: for the workers and the controller.
     pub health: Option<HealthView>,
 }
 

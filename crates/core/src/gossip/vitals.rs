@@ -132,7 +132,7 @@ impl Vitals {
         facts.filter_map(|(&kind, (_, content))| Fact::decode(kind, content).ok().flatten())
     }
 
-    /// What `node` says of its health, if it says anything.
+    /// The health that `node` reported, if it did.
     pub fn health(&self, node: NodeId) -> Option<NodeHealth> {
         let (_, content) = self.nodes.get(&node)?.facts.get(&HEALTH)?;
         match Fact::decode(HEALTH, content) {

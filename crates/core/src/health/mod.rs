@@ -1,14 +1,14 @@
-//! Whether a node is fit to lead, and to be given anything new.
+//! Whether a node is fit to lead, and to get new replicas.
 //!
-//! A node whose disk hangs still answers heartbeats, because these do not wait for the disk. So a crash detector takes it
-//! for healthy, its followers stay, and its shards take no writes. (This kind of fault is known as gray failure: Huang et
-//! al., HotOS 2017.) Hence each node watches its own disk ([`HealthMonitor`]) and tells all others how it is
-//! ([`NodeHealth`], a fact of gossip). What follows from it:
+//! A node whose disk hangs still answers heartbeats, because these do not wait for the disk. So a failure detector
+//! considers it healthy, its followers stay, and its shards take no writes. (This kind of fault is known as gray
+//! failure: Huang et al., HotOS 2017.) Therefore each node monitors its own disk ([`HealthMonitor`]) and gossips the
+//! result ([`NodeHealth`]). The consequences:
 //!
-//! | who | does what |
+//! | component | what it does |
 //! |---|---|
-//! | a node whose disk hangs | hands its leaderships over, a few at a time, where a quorum without it has proved that its disks work (`replica::handover`); refuses writes before their proposal; drops entries of other leaders beyond [`MAX_UNSYNCED_BYTES`] |
-//! | a leader that hands over | chooses a voter whose node does not [abstain](NodeHealth::abstention); where there is none, one whose disk hung lately |
+//! | a node whose disk hangs | hands its leaderships over, a few at a time, each after a quorum without this node has proved that its disks work (`replica::handover`); refuses writes before proposing them; drops entries from other leaders beyond [`MAX_UNSYNCED_BYTES`] |
+//! | a leader that hands over | chooses a voter whose node does not [abstain](NodeHealth::abstention); if there is none, one whose disk hung recently |
 //! | the controller | gives no replica and no leadership to a node that abstains, or that was away and has not been back for long (`control::leadership`) |
 //! | the shell | ends the process when the disk has not answered for `disk-timeout` |
 //!
@@ -25,36 +25,36 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What all nodes last said of their health. A node that is not in it has said nothing, and counts as healthy.
+/// The health that each node last reported. A node that is missing has not reported, and counts as healthy.
 pub type HealthView = Arc<BTreeMap<NodeId, NodeHealth>>;
 
-/// What a node says of its health.
+/// A node's report of its own health.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct NodeHealth {
     pub disk: DiskState,
-    /// The longest that a record has lately taken to be durable, in milliseconds, rounded up to a power of two so that it
-    /// rarely changes; 0 below one millisecond.
+    /// The longest recent latency of a log record until it was durable, in milliseconds, rounded up to a power of two
+    /// so that it rarely changes; 0 below one millisecond.
     pub sync_latency_ms: u32,
-    /// The node hands over what it leads, and ends.
+    /// The node is stopping, and hands its leaderships over.
     pub is_stopping: bool,
 }
 
-/// How a node's disk is, from good to bad.
+/// The state of a node's disk, from good to bad.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum DiskState {
     #[default]
     Healthy,
-    /// It answers, but late. Its node goes on as usual.
+    /// It answers, but late. Its node works as usual.
     Slow,
-    /// It did not answer for a while, and has not been well for long enough since.
+    /// It hung, and has not been healthy for long enough since.
     Recovering,
-    /// It has no space.
+    /// The log can't grow: there is no disk space, or the process has no file descriptor left.
     Full,
     /// It does not answer.
     Hung,
 }
 
-/// Why a node wants no leadership, and nothing new.
+/// Why a node must get no leadership and no new replicas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Abstention {
     Stopping,
@@ -69,7 +69,7 @@ impl DiskState {
 }
 
 impl NodeHealth {
-    /// Why the node is to be given nothing, if so.
+    /// Why the node must get nothing, if it abstains.
     pub fn abstention(self) -> Option<Abstention> {
         match self.disk {
             _ if self.is_stopping => Some(Abstention::Stopping),
@@ -80,12 +80,13 @@ impl NodeHealth {
         }
     }
 
-    /// Whether the node can lead. One whose disk hung lately is given nothing, and yet is better than one whose disk hangs.
+    /// Whether the node can take over a leadership. A node whose disk hung recently is given nothing by the controller, but
+    /// is better than one whose disk hangs now.
     pub fn can_lead(self) -> bool {
         matches!(self.abstention(), None | Some(Abstention::DiskRecovering))
     }
 
-    /// The longest that a record has lately taken to be durable, at the least.
+    /// [`sync_latency_ms`](NodeHealth::sync_latency_ms) as a duration.
     pub fn sync_latency(self) -> Duration {
         Duration::from_millis(self.sync_latency_ms.into())
     }
@@ -102,7 +103,7 @@ impl NodeHealth {
         out.push(self.is_stopping.into());
     }
 
-    /// A state that this version does not know counts as hung: the node is given nothing.
+    /// A state that this version does not know counts as hung, so the node gets nothing.
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<NodeHealth, CodecError> {
         let disk = match reader.u8()? {
             0 => DiskState::Healthy,
@@ -116,12 +117,12 @@ impl NodeHealth {
     }
 }
 
-/// Whether `node` can lead, as far as is known.
+/// Whether `node` can take over a leadership, as far as is known.
 pub fn can_lead(view: &BTreeMap<NodeId, NodeHealth>, node: NodeId) -> bool {
     view.get(&node).is_none_or(|health| health.can_lead())
 }
 
-/// Why `node` is to be given nothing, as far as is known.
+/// Why `node` must get nothing, if it is known to abstain.
 pub fn abstention(view: &BTreeMap<NodeId, NodeHealth>, node: NodeId) -> Option<Abstention> {
     view.get(&node).and_then(|health| health.abstention())
 }

@@ -1,80 +1,75 @@
-//! A node's watch over its own disk.
+//! Monitors a node's own disk.
 //!
-//! The thread that writes the log says when a record begins and when it is durable; another one looks, [`TICK`] by tick,
-//! because the first sits in the system call while the disk hangs.
+//! The thread that writes the log reports when a record begins and when it is durable. Another thread evaluates that
+//! once a [`TICK`], because the first one is blocked in the system call while the disk hangs.
 //!
-//! **Hung** is a disk that has had a record for longer than [`DISK_PATIENCE`] and [`UNUSUAL`] times as long as usual: a
-//! slow disk is not hung for being slow. *Usual* is a moving mean in which no record counts for more than twice the mean
-//! so far, so that one hang does not become usual.
+//! **Hung.** A disk is hung if the current record has taken longer than [`DISK_PATIENCE`] and longer than [`UNUSUAL`]
+//! times the mean latency: a disk that is always slow is not hung. The mean is a moving one in which no record counts
+//! for more than twice the mean so far, so that a single hang hardly changes it.
 //!
-//! **Recovering.** A disk that hung once often hangs again, and each time costs the shards that the node leads their
-//! service. So it has to be well for `return_after` first, for twice that after the next hang, and so on up to
-//! [`MAX_RETURN_FACTOR`] times; a disk that was well for that long begins anew.
+//! **Recovering.** A disk that hung once often hangs again, and each hang interrupts the shards that the node leads. So
+//! the disk must be healthy for `return_after` before the node leads again, for twice that after the next hang, and so
+//! on up to [`MAX_RETURN_FACTOR`] times. A disk that then stays healthy for [`MAX_RETURN_FACTOR`] times `return_after`
+//! starts over.
 //!
-//! **A pause of the process is no hang.** A process that was stopped finds afterwards that a record took as long as the
-//! pause. Time counts only up to the last look and [`LATE_LOOKS`] ticks.
+//! **A pause of the process is not a hang.** After a pause of the process, a record seems to have taken as long as the
+//! pause. So time counts only up to [`LATE_LOOKS`] ticks after the last evaluation.
 
 use super::{DiskState, NodeHealth};
 use crate::limits::{DISK_PATIENCE, TICK};
 use crate::time::Moment;
 use std::time::Duration;
 
-/// A record that takes this many times as long as usual is suspicious.
+/// A disk is hung only if a record takes this many times the mean latency.
 const UNUSUAL: u32 = 10;
 
-/// The weight of a record in the mean: 1 in this many.
+/// A record's weight in the mean is 1 divided by this.
 const MEAN_WEIGHT: u32 = 16;
 
-/// The longest latency is halved when as much time has passed.
+/// The longest latency seen is halved each time this much time passes.
 const LATENCY_HALF_LIFE: Duration = Duration::from_secs(10);
 
-/// A disk whose records lately took this long is slow: half of the shortest election timeout, since an election takes
-/// two of them one after the other.
+/// A disk is slow if a recent record took this long: half of the shortest election timeout, since an election needs two
+/// syncs in sequence.
 const SLOW: Duration = Duration::from_millis(DISK_PATIENCE.as_millis() as u64 / 4);
 
-/// The time to return is doubled up to this factor.
+/// The time until a disk is trusted again doubles up to this factor.
 const MAX_RETURN_FACTOR: u32 = 16;
 
-/// A look that is more ticks late than this means that the process stood still.
+/// If an evaluation comes later than this many ticks after the last one, the process was paused.
 const LATE_LOOKS: u32 = 4;
 
-/// For how long a disk has to do what.
+/// The times after which a disk is trusted again, or given up.
 #[derive(Clone, Copy, Debug)]
 pub struct HealthConfig {
-    /// A disk that hung is trusted again after being well for this long; longer if it hangs repeatedly.
+    /// A disk that hung is trusted again after it has been healthy for this long; longer if it hangs repeatedly.
     pub return_after: Duration,
-    /// A disk that has not answered for this long never will.
+    /// A disk that has not answered for this long is given up: the process must end.
     pub give_up_after: Duration,
-}
-
-impl Default for HealthConfig {
-    fn default() -> HealthConfig {
-        HealthConfig { return_after: crate::limits::LEAD_AFTER, give_up_after: crate::limits::DISK_TIMEOUT }
-    }
 }
 
 /// One node's knowledge of its own health.
 #[derive(Debug)]
 pub struct HealthMonitor {
     config: HealthConfig,
-    /// Since when a record is on its way to the disk.
+    /// When the record began that is being synced.
     begun: Option<Moment>,
     looked: Moment,
     mean: Duration,
     longest: (Moment, Duration),
-    /// When the disk last answered after it had hung, and for how long it is not trusted since.
+    /// When the disk last answered after a hang, and how long it is not trusted from then on.
     hung: Option<(Moment, Duration)>,
     is_full: bool,
     is_stopping: bool,
 }
 
-/// How the disk is at a moment.
+/// The state of the disk at a moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DiskReport {
     pub health: NodeHealth,
-    /// For how long the record that is on its way has been; zero where none is.
+    /// How long the record that is being synced has taken so far; zero if there is none.
     pub age: Duration,
-    /// It has had its time, and the process must end.
+    /// The disk is given up, and the process must end.
     pub must_end: bool,
 }
 
@@ -111,7 +106,8 @@ impl HealthMonitor {
         self.mean = (self.mean * (MEAN_WEIGHT - 1) + counted) / MEAN_WEIGHT;
     }
 
-    /// Nothing was written: there is no space. The record begins anew.
+    /// Whether the disk has no space for the log. If it has none, no record is under way: the next attempt begins a new
+    /// one.
     pub fn set_full(&mut self, is_full: bool) {
         self.is_full = is_full;
         if is_full {
@@ -124,17 +120,17 @@ impl HealthMonitor {
         self.is_stopping = true;
     }
 
-    /// To be called once a [`TICK`].
+    /// Evaluates the disk. To be called once a [`TICK`].
     pub fn look(&mut self, now: Moment) -> DiskReport {
         if let Some(begun) = &mut self.begun {
-            // What nobody looked at was a pause of this process.
+            // The process was paused for the time beyond the allowed lateness.
             *begun = *begun + now.saturating_since(self.looked + LATE_LOOKS * TICK);
         }
         self.looked = now;
         self.report(now)
     }
 
-    /// How the disk is.
+    /// The state of the disk, without evaluating pauses anew.
     pub fn report(&self, now: Moment) -> DiskReport {
         let age = self.age(now);
         let latency = self.longest(now).max(age);
@@ -150,7 +146,7 @@ impl HealthMonitor {
         DiskReport { health, age, must_end: age >= self.config.give_up_after }
     }
 
-    /// For how long the present record has been on its way, as far as this process was awake.
+    /// How long the current record has taken so far, without pauses of the process.
     fn age(&self, now: Moment) -> Duration {
         let awake = now.min(self.looked + LATE_LOOKS * TICK);
         self.begun.map_or(Duration::ZERO, |begun| awake.saturating_since(begun))
@@ -166,7 +162,7 @@ impl HealthMonitor {
         longest / 1_u32.checked_shl(halvings.min(31) as u32).unwrap_or(u32::MAX)
     }
 
-    /// For how long a disk is not trusted that answers now for the first time after it hung.
+    /// How long to distrust a disk that has just answered after a hang.
     fn time_to_return(&self, now: Moment) -> Duration {
         let (first, longest) = (self.config.return_after, self.config.return_after * MAX_RETURN_FACTOR);
         match self.hung {
@@ -203,7 +199,7 @@ mod tests {
             Scene { monitor: HealthMonitor::new(config, now), now }
         }
 
-        /// Looks at every tick for so long: the last report.
+        /// Evaluates at every tick for this long. Returns the last report.
         fn pass(&mut self, time: Duration) -> DiskReport {
             let end = self.now + time;
             while self.now < end {
@@ -213,7 +209,7 @@ mod tests {
             self.monitor.report(self.now)
         }
 
-        /// A record that takes so long: how the disk was at its end.
+        /// Runs a record that takes this long. Returns the state of the disk just before its end.
         fn record(&mut self, took: Duration) -> DiskState {
             self.monitor.record_begun(self.now);
             let disk = self.pass(took).health.disk;

@@ -1,13 +1,13 @@
-//! How far the log has got: what tells a log that is lost from one that never was.
+//! How far the log has got: tells a lost log from a new one.
 //!
-//! The segments prove each other, except where none follows: were the last ones missing, or all of them, what is left
-//! would look like an older log, or a new one. So a file of one sector, written in place, holds the number of the last
-//! segment that was begun. The order is: the segment has its name, then the extent its number, then the segment its first
-//! record. Hence a record that was synced is in a segment that the extent knows of, and a segment that the extent knows of
-//! has been there.
+//! Each segment proves that the earlier ones existed, but nothing proves that the last ones did: if the last segments
+//! or all of them were missing, the rest would look like an older log, or a new one. So a file of one sector, written
+//! in place, holds the number of the last segment that was begun. First the segment gets its name, then the extent gets
+//! the segment's number, then the segment gets its first record. Hence every synced record is in a segment that the
+//! extent covers, and every segment that the extent covers has existed.
 //!
-//! A damaged extent alone costs nothing: the segments are believed, and it is written anew. A directory of an earlier
-//! version has none, and gets one.
+//! If only the extent is damaged, nothing is lost: the segments are trusted, and the extent is written again. A
+//! directory of an earlier version has no extent, and gets one.
 
 use super::LogError;
 use super::segment::SegmentNumber;
@@ -49,12 +49,13 @@ impl Extent {
     }
 }
 
-/// Makes the file, for a log that has begun no segment. Durable when this returns.
+/// Creates the file, for a log that has begun no segment. Durable when this returns.
 pub(super) fn make(disk: &impl Disk) -> Result<(), LogError> {
     disk.preallocate(EXTENT_FILE, SECTOR_BYTES as u64).map_err(LogError::NoSegment)
 }
 
-/// Notes that a segment has been begun. Durable when this returns; after [`LogError::NoSegment`] it may be noted or not.
+/// Records that a segment has been begun. Durable when this returns; after [`LogError::NoSegment`] it may be recorded
+/// or not.
 pub(super) fn advance(disk: &impl Disk, last: SegmentNumber) -> Result<(), LogError> {
     let number = last.0.to_le_bytes();
     let mut sector = [0; SECTOR_BYTES];

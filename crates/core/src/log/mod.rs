@@ -42,9 +42,9 @@
 //! was synced: the log goes on in a new segment. If it was a header that was lost, it leaves out a sequence number. So
 //! each start finds the same, until the shards have written new states.
 //!
-//! Segments that are missing are noticed, whichever they are: in the middle by the numbers, the first ones by the directory
-//! of the next, the last ones and all of them by a file that says how far the log has got ([`extent`]). They are corrupt
-//! records of which nobody knows the shards. A log is new only where nothing says that there was one.
+//! Missing segments are detected wherever they were: in the middle by the numbers; at the beginning by the directory in
+//! the next segment; at the end, or if all are gone, by a file that says how far the log has got ([`extent`]). They
+//! count as corrupt records of unknown shards. A log is new only if nothing says that there was one.
 //!
 //! What cannot be told apart: a disk that loses, as zeros, a part of the last synced record, or all of it. Where a disk
 //! refuses to read a sector, the log does not open ([`LogError::Unreadable`]) rather than guess whether that will last.
@@ -95,7 +95,7 @@ use std::io;
 pub struct LogConfig {
     /// The size of a segment: a multiple of the sector size. A record that is larger gets a segment of its own size.
     pub segment_bytes: u64,
-    /// A log was opened here before, as something beside it shows: where there is no trace of it, it is lost.
+    /// Other files show that a log was opened here before: if there is no trace of it, it is lost.
     pub has_begun: bool,
     pub mutation: Mutation,
 }
@@ -150,7 +150,7 @@ pub enum RecoveredShard {
 /// - At most one record is unsynced, the last one.
 /// - `segments` are in order of their numbers, and none but the last is written to. `offset` is a multiple of the sector
 ///   size, and from there on the last segment is zero, unless `offset` is its end.
-/// - `next_segment` is above every segment that ever had a record, and the extent names the last of these.
+/// - `next_segment` is above every segment that ever had a record; the extent holds the number of the last of these.
 /// - A segment's first record has a directory of all shards before it.
 /// - `index` has every item of every record written, and no segment that it needs is deleted; the last never is.
 /// - After [`LogError::Failed`] nothing is called any more.
@@ -296,7 +296,7 @@ impl<D: Disk> Log<D> {
     fn start_segment(&mut self) -> Result<(), LogError> {
         let number = self.next_segment;
         let made = self.maker.make(&self.disk, number, self.buffer.size_bytes());
-        // Where the extent can't be written, the next attempt makes the segment anew, in this one's place.
+        // If the extent can't be written, the next attempt makes the segment again, in place of this one.
         match made.and_then(|segment| extent::advance(&self.disk, number).map(|()| segment)) {
             Ok(segment) => {
                 if let Some(full) = self.segments.back() {

@@ -16,7 +16,7 @@ pub(super) struct Restart {
     pub index: Index,
     /// In order, the last one being written to.
     pub segments: Vec<Segment>,
-    /// The number of the next segment: above those that are there, and those that were.
+    /// The number of the next segment: above all segments that exist or existed.
     pub next_segment: SegmentNumber,
     /// Where the next record goes in the last segment; its size where that one is to be left as it is.
     pub offset: u64,
@@ -41,7 +41,7 @@ pub(super) fn recover(disk: &impl Disk, config: &LogConfig) -> Result<(Recovery,
     let extent = Extent::read(disk)?;
     let begun = match extent {
         _ if mutation.is(Mutation::TakeLostLogForNew) => None,
-        // The extent is older than whatever says that there was a log: it is lost with the segments.
+        // The extent was written before anything else that shows a log: it is lost together with the segments.
         Extent::Missing | Extent::Damaged if found.is_none() && config.has_begun => Some(SegmentNumber::FIRST),
         Extent::Missing | Extent::Damaged => None,
         Extent::Known(begun) => begun,
@@ -73,7 +73,7 @@ pub(super) fn recover(disk: &impl Disk, config: &LogConfig) -> Result<(Recovery,
         }
     }
     if let Some(last) = last.filter(|_| found < begun) {
-        // The next segment leaves their numbers out, so that each start finds the same.
+        // The next segment skips their numbers, so that every later start finds the same gap.
         replay.lose_all(match found {
             Some(found) => format!("segments {} to {} are missing", found.next().0, last.0),
             None => format!("all segments are missing, up to segment {}", last.0),
@@ -83,7 +83,7 @@ pub(super) fn recover(disk: &impl Disk, config: &LogConfig) -> Result<(Recovery,
         extent::make(disk)?;
     }
     if let Some(last) = last {
-        // Also where it says so: it may have been read from a cache while its sync had failed.
+        // Even if it already has this number: it may have been read from the page cache after a failed sync.
         extent::advance(disk, last)?;
     }
     let next = replay.next().unwrap_or(Next { sequence: Sequence::FIRST, previous: 0 });

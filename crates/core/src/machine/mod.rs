@@ -82,7 +82,7 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanPage {
     pub entries: Vec<(Bytes, Record)>,
-    /// Whether keys that were asked for follow the last one given here.
+    /// Whether more of the requested keys follow the last entry.
     pub more: bool,
 }
 
@@ -136,8 +136,8 @@ impl Machine {
         self.entries.get(key).map(record)
     }
 
-    /// The keys that start with `prefix`, are above `start_after` and not above `up_to`: at most `limit` of them and, but
-    /// for the first one, at most `max_bytes` of keys and values.
+    /// The entries whose keys start with `prefix`, are above `start_after` and not above `up_to`: at most `limit` of
+    /// them and, except for the first one, at most `max_bytes` of keys and values.
     pub fn scan(
         &self,
         prefix: &[u8],

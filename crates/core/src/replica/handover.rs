@@ -1,39 +1,41 @@
-//! Leadership that this replica gives away because its node is not to lead: it stops, or its disk does not answer.
+//! Leadership that this replica gives away because its node must not lead: the node is stopping, or its disk does not
+//! answer.
 //!
-//! **A node that stops** hands over to whichever voter is most ready. A voter whose disk hung a short while ago is chosen where
-//! there is no other: disks may hang in turn, and a disk that answers now is better than none.
+//! **A node that is stopping** hands over to the voter that has most of the log. A voter whose disk hung recently is chosen
+//! only if there is no other: disks may hang in turn, and a disk that answers now is better than none.
 //!
-//! **A disk that hangs** may be one that all replicas share, or the reason may be one that all have (a storage system that
-//! pauses, a burst of writes). To elect a leader takes syncs, so a hand-over in a spike of all disks would leave the shard
-//! without any leader for as long as that lasts. So the leader asks for proof first: it proposes an empty entry, and hands
-//! over when a quorum *without itself* has synced that. No clock and no message of a third node is in it. The entry also
-//! tells which voter has the whole log.
+//! **A disk that hangs** may be shared by all replicas, or all their disks may hang for the same reason (a storage
+//! system that pauses, a burst of writes). An election needs syncs, so a hand-over while all disks hang would leave the
+//! shard without a leader until they recover. So the leader first asks for proof: it proposes an empty entry, and hands
+//! over when a quorum *without itself* has synced it. This needs no clock and no message from a third node. The entry
+//! also shows which voters have the whole log.
 //!
-//! Where the hand-over is not taken up, because a configuration change is pending that this disk would have to log or a
-//! voter lacks something that only this disk has, the leader steps down after that proof, and the others elect.
+//! If no transfer succeeds after the proof, because a configuration change waits for this disk or a voter lacks an
+//! entry that only this disk has, the leader steps down and the others hold an election.
 
 use super::*;
 use crate::health::{NodeHealth, abstention, can_lead};
 
-/// Leadership on its way to a node whose disk answers.
+/// A hand-over in progress to a node whose disk answers.
 pub(super) struct Shedding {
     term: u64,
-    /// The entry that others must have synced.
+    /// The index of the entry that the others must sync.
     proof: u64,
-    /// The tick at which they first had.
+    /// The tick at which they had first synced it.
     proved: Option<u64>,
 }
 
 impl<T> Replica<T> {
-    /// Hands leadership to whichever voter is most ready: this node is about to stop. False where nobody is, or this
-    /// replica does not lead.
+    /// Hands leadership over because this node is about to stop. False if no voter can take it, or this replica does
+    /// not lead.
     pub fn hand_over(&mut self, health: &BTreeMap<NodeId, NodeHealth>) -> bool {
         let voters = self.raft.raft.prs().conf().voters().ids();
         let others: Vec<ReplicaId> = voters.iter().map(ReplicaId).filter(|&other| other != self.id).collect();
         self.hand_over_to(others, health)
     }
 
-    /// This node's disk does not answer. Returns whether something was done that others should not do at the same time.
+    /// Continues the hand-over while this node's disk does not answer. Returns whether this started an election, of
+    /// which only a few should run at a time.
     pub fn shed(&mut self, health: &BTreeMap<NodeId, NodeHealth>) -> bool {
         let term = self.raft.raft.term;
         if !self.is_leader() {
@@ -41,7 +43,7 @@ impl<T> Replica<T> {
             return false;
         }
         if self.shedding.as_ref().is_none_or(|shedding| shedding.term != term) {
-            // Raft refuses it only during a transfer, and then leadership is leaving already.
+            // Raft refuses a proposal only during a transfer, and then leadership is already moving.
             if self.raft.propose(Vec::new(), Vec::new()).is_ok() {
                 let proof = self.raft.raft.raft_log.last_index();
                 self.shedding = Some(Shedding { term, proof, proved: None });

@@ -28,7 +28,7 @@ pub enum Fault {
 }
 
 impl<T> Replica<T> {
-    /// One tick of the Raft clock. `sync` is what this node's disk took for its latest batch, or has taken so far.
+    /// One tick of the Raft clock. `sync` is how long this node's disk took for its latest batch, or has taken so far.
     pub fn tick(&mut self, now: Moment, sync: Duration) {
         self.ticks += 1;
         let last = self.storage().last();
@@ -84,7 +84,7 @@ impl<T> Replica<T> {
                     self.heard.get_or_insert((committed, now));
                 }
                 if message.term >= self.raft.raft.term && !self.config.mutation.is(Mutation::ForgetPromise) {
-                    // Raft will echo it.
+                    // Raft will echo this heartbeat, and the echo carries the promise.
                     self.promise.make(now);
                 }
             }
@@ -116,7 +116,7 @@ impl<T> Replica<T> {
         Ok(())
     }
 
-    /// Whether a replica that is bound must not let this message in: see [`lease`].
+    /// Whether a bound replica must drop this message: see [`lease`].
     fn would_break_promise(&self, message: &Message) -> bool {
         match message.get_msg_type() {
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => message.get_context() != CAMPAIGN_TRANSFER,
@@ -157,7 +157,7 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Planted bugs: elections as raft-rs has them. Where nobody is impatient, a broken promise hardly ever shows.
+    /// Planted bugs: elections as in raft-rs. With patient candidates, a broken promise hardly ever has an effect.
     fn is_impatient(&self) -> bool {
         [Mutation::CampaignImpatiently, Mutation::ForgetPromise].iter().any(|&bug| self.config.mutation.is(bug))
     }

@@ -67,11 +67,11 @@ impl<T> Replica<T> {
         }
     }
 
-    /// What a new replica would be sent, as the report gives it.
+    /// The bytes that a new replica would be sent, rounded for the report.
     fn copied_bytes(&self) -> u64 {
         let state_bytes = match self.machine {
             StateMachine::Kv => self.state_bytes(),
-            // Small, and to measure it would be to encode it at every tick.
+            // Small; measuring it would mean encoding it at every tick.
             StateMachine::System(_) => 0,
         };
         ((state_bytes + self.bytes_after_base()) as u64).max(LEAST_COPIED_BYTES).next_power_of_two()

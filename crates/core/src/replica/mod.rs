@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`storage`] | the log as raft-rs reads it, in memory |
 //! | [`election`] | election timeouts that are repeatable and do not collide |
-//! | [`patience`] | how long to wait before a campaign, when disks are slow |
+//! | [`patience`] | how long to wait before a campaign when disks are slow |
 //! | [`lease`] | until when the leader may serve reads by itself |
 //! | [`reads`] | reads by ReadIndex where it may not |
 //! | [`proposals`] | which answer belongs to which entry |
@@ -16,9 +16,9 @@
 //! | `ready` | Raft's outputs into effects, and the order between them |
 //! | `apply` | committed entries into the state machine |
 //! | `membership` | reports to the controller, and its steps |
-//! | `handover` | leadership given away by a node that stops, or whose disk hangs |
+//! | `handover` | hand-over of leadership by a node that is stopping, or whose disk hangs |
 //! | `snapshots`, [`restore`] | cutting, writing and installing the state |
-//! | [`transfers`] | snapshots on their way to other replicas |
+//! | [`transfers`] | snapshots that are sent to other replicas |
 //! | [`retention`] | which entries stay in memory, and when a snapshot is due |
 //!
 //! **How a write goes.** Commands collect until the drain ends, become one entry, and are proposed. `ready` sends the
@@ -27,9 +27,9 @@
 //! leave.
 //!
 //! **What is promised when.** Before its batch is durable, a replica says nothing that rests on it: answers to appends,
-//! votes, and requests for votes wait with the batch. Answers to requests for a pre-vote promise nothing and never wait.
-//! Answers to heartbeats rest on the term alone and wait only
-//! where the term itself is not durable yet; behind a slow disk they would otherwise cost the leader its lease.
+//! votes, and requests for votes wait with the batch. Answers to pre-vote requests promise nothing and never wait.
+//! Answers to heartbeats depend on the term alone and wait only if the term itself is not durable yet; otherwise a slow
+//! disk would cost the leader its lease.
 
 mod apply;
 pub mod election;
@@ -42,11 +42,11 @@ pub mod proposals;
 pub mod reads;
 mod ready;
 pub mod restore;
-pub mod retention;
+mod retention;
 mod serve;
 mod snapshots;
 pub mod storage;
-pub mod transfers;
+pub(crate) mod transfers;
 pub mod view;
 
 use crate::command::Command;
@@ -85,8 +85,8 @@ pub enum Query {
     Get {
         key: Bytes,
     },
-    /// Entries whose keys begin with `prefix`, in order, after `start_after` and up to `up_to` (included) where these are
-    /// given, `limit` at the most.
+    /// Entries whose keys begin with `prefix`, in order, after `start_after` and up to and including `up_to` if these
+    /// are given, at most `limit`.
     Scan {
         prefix: Bytes,
         start_after: Option<Bytes>,
@@ -107,8 +107,8 @@ pub enum QueryReply {
 pub enum Reply {
     Applied(Applied),
     Query(QueryReply),
-    /// Instead of the entries of a scan, since a worker has other things to do than collecting them: from now on
-    /// [`ShardView::read_confirmed`] answers it linearizably, at the replica that was there before the question.
+    /// The answer to a scan, in place of its entries, which a worker does not collect: from now on
+    /// [`ShardView::read_confirmed`] answers the scan linearizably, on the view that was taken before the request.
     Confirmed,
     System(SystemReply),
 }
@@ -128,7 +128,8 @@ pub enum Failure {
     /// The leader's node can't log: refused before the proposal.
     #[error("the disk of the node that leads this shard is full; free some space there")]
     DiskFull,
-    /// The leader's node can't log, and hands over: refused before the proposal. Safe to retry until another node leads.
+    /// The disk of the leader's node does not answer, and the node hands over: refused before the proposal. Safe to
+    /// retry until another node leads.
     #[error(
         "the disk of the node that leads this shard does not answer, and no other node can lead it; check that disk, or \
          stop the node"
@@ -229,7 +230,7 @@ pub struct Replica<T> {
     ticks: u64,
     /// The last index of the log, and the tick at which it was first seen.
     last_grown: (u64, u64),
-    /// What this replica has promised to a leader, in this life or an earlier one.
+    /// What this replica has promised to a leader, before or after its last restart.
     promise: Promise,
     patience: Patience,
     /// The batch that holds the latest change of term or vote.
@@ -246,7 +247,7 @@ pub struct Replica<T> {
     last_report: Option<(u64, ShardReport)>,
     /// The log asked for the whole state again, to release old segments.
     restate: bool,
-    /// Snapshot files that nothing needs once the batch is durable and they have been sent.
+    /// Snapshot files to delete once the batch is durable and no transfer needs them.
     retired_snapshots: Vec<(u64, String)>,
     transfers: transfers::Transfers,
     transfer_permit: transfers::TransferPermit,
@@ -401,7 +402,7 @@ impl<T> Replica<T> {
         self.group = group;
     }
 
-    /// What a snapshot of the state takes, about.
+    /// The approximate size of a snapshot of the state.
     pub fn state_bytes(&self) -> usize {
         match &self.machine {
             StateMachine::Kv => self.view.size().1,
@@ -455,7 +456,7 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Ends a replica that is removed from this node. Returns the snapshot files that nothing needs any more.
+    /// Ends a replica that is removed from this node. Returns the snapshot files that are not needed any more.
     pub fn retire(mut self, out: &mut Effects<T>) -> Vec<String> {
         self.refuse_reads(out);
         let incoming = std::mem::take(&mut self.incoming);
@@ -464,7 +465,7 @@ impl<T> Replica<T> {
         out.replies.extend(proposed.into_iter().map(|ticket| (ticket, Err(Failure::Unknown))));
         self.view.publish_lease(Moment::default());
         self.view.close();
-        // Readers may hold the view for longer; since it is closed they do not look at the map any more.
+        // Readers may still hold the view, but do not read the map once it is closed.
         out.garbage.push(std::mem::take(&mut *self.view.machine_mut()));
         if let Some(cutting) = self.cutting.take() {
             out.snapshots.push(SnapshotWork::Abandon { name: cutting.base().snapshot.clone() });

@@ -185,8 +185,8 @@ impl<T> Replica<T> {
             self.stamp_heartbeat(now, &mut message);
             let asks_for_election = message.get_msg_type() == MessageType::MsgTimeoutNow;
             if asks_for_election && !self.config.mutation.is(Mutation::KeepLeaseOnTransfer) {
-                // From when this message leaves, and not before: a transfer to a replica that never gets the whole log
-                // ends without it, and costs no lease.
+                // Only when this message leaves: a transfer to a replica that never gets the whole log ends without it,
+                // and must not cost the lease.
                 self.lease.give_up();
                 self.view.publish_lease(Moment::default());
             }
@@ -203,7 +203,7 @@ impl<T> Replica<T> {
         outgoing
     }
 
-    /// Tells the readers who leads, until when they may read here, and how old what they read may be.
+    /// Publishes to readers who leads, until when they may read here, and how stale their reads may be.
     fn publish(&mut self, now: Moment) {
         let is_silent = !self.is_leader() && self.raft.raft.election_elapsed >= SILENT_TICKS;
         self.view.publish_leader(self.leader(), is_silent);

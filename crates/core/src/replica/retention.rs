@@ -1,18 +1,18 @@
 //! Which entries stay in memory, and when a snapshot is due.
 //!
-//! Three things want entries in memory: what has not been applied or is not durable yet, followers that lack them, and
-//! the log, which small logs are written to once more (see [`Replica::release_log`]). Only the first can't be given up.
-//! So memory has budgets that hold whatever followers lack: [`RETAINED_SHARE`] of a worker's budget for what one shard
-//! keeps beside its snapshot, and the worker's budget over all shards. A follower whose next entry has left gets a
-//! snapshot.
+//! Entries stay in memory for three reasons: they are not applied or not durable yet; a follower lacks them; or a small
+//! log is to be written to the log once more (see [`Replica::release_log`]). Only the first reason is binding. So there
+//! are two budgets, which lagging followers do not extend: one shard may keep a worker's budget divided by
+//! [`RETAINED_SHARE`] beside its snapshot, and all shards together may keep the worker's budget. A follower whose next
+//! entry has been released gets a snapshot.
 //!
-//! A snapshot is due where the entries after the last one, which a restart would read, are over the worker's budget, or
-//! where a shard is quiet. How often it is taken, the worker bounds by what it costs.
+//! A snapshot is due if the entries after the last snapshots, which a restart would read, exceed the worker's budget,
+//! or if a shard is quiet. The worker bounds how often snapshots are taken by their cost.
 
 use super::*;
 
 impl<T> Replica<T> {
-    /// Bytes of the entries that a snapshot taken now would make unnecessary; zero where one can't be taken.
+    /// Bytes of the entries that a snapshot taken now would make unnecessary; zero if none can be taken.
     pub fn bytes_relieved_by_snapshot(&self) -> usize {
         let can_be_taken = self.cutting.is_none() && self.installing.is_none() && self.applied > self.base().index.0;
         if can_be_taken { self.storage().bytes_after_base() } else { 0 }
@@ -23,7 +23,7 @@ impl<T> Replica<T> {
         self.storage().bytes_after_base()
     }
 
-    /// Whether entries are held that nothing has been added to for a while.
+    /// Whether the replica holds entries, and has got no new ones for a while.
     pub fn is_quiet(&self) -> bool {
         self.is_at_rest() && self.bytes_relieved_by_snapshot() > SMALL_LOG_BYTES
     }
@@ -32,8 +32,8 @@ impl<T> Replica<T> {
         self.ticks >= self.last_grown.1 + QUIET_TICKS
     }
 
-    /// Lets go of entries that a snapshot has: those that no follower lacks, and those beyond `share_bytes`, the oldest
-    /// first.
+    /// Releases entries that a snapshot covers: those that no follower lacks, and the oldest of the others until at
+    /// most `share_bytes` of them are left.
     pub fn release_covered_entries(&mut self, share_bytes: usize) {
         let covered = self.base().index.min(self.releasable());
         let share_bytes = if self.is_at_rest() { 0 } else { share_bytes };
@@ -44,13 +44,12 @@ impl<T> Replica<T> {
         storage.release(covered, keep_bytes);
     }
 
-    /// Bytes of entries that can leave memory at once; where `spare_followers`, without those that followers lack.
+    /// Bytes of entries that can be released now; with `spare_followers`, without those that followers lack.
     pub fn releasable_bytes(&self, spare_followers: bool) -> usize {
         self.storage().bytes_up_to(self.release_limit(spare_followers))
     }
 
-    /// Lets go of entries, whether or not a snapshot has them, until no more than `keep_bytes` are left, if that is
-    /// possible.
+    /// Releases entries, whether or not a snapshot covers them, until at most `keep_bytes` are left, if possible.
     pub fn release_entries(&mut self, spare_followers: bool, keep_bytes: usize) {
         let limit = self.release_limit(spare_followers);
         self.raft.mut_store().release(limit, keep_bytes);
@@ -61,8 +60,8 @@ impl<T> Replica<T> {
         if spare_followers { limit.min(self.needed_after()) } else { limit }
     }
 
-    /// Nothing after this entry may leave memory: it waits to be applied or for the disk, or belongs to the state
-    /// that goes into the log with the snapshot under way, or at the end of this drain.
+    /// The last entry that may be released. Later ones are not applied or not durable yet, or belong to the state that
+    /// is written to the log with the current snapshot or at the end of this drain.
     fn releasable(&self) -> LogIndex {
         let log = &self.raft.raft.raft_log;
         let cut = self.cutting.as_ref().map_or(u64::MAX, |cutting| cutting.base().index.0);
@@ -70,8 +69,8 @@ impl<T> Replica<T> {
         LogIndex(log.applied.min(log.persisted).min(cut).min(restated))
     }
 
-    /// The last entry that all followers have that answer; entries after it are worth keeping in memory. A follower
-    /// to which a snapshot is on its way will have what is in that.
+    /// The last entry that all answering followers have; entries after it are worth keeping in memory. A follower that
+    /// is being sent a snapshot counts as having its content.
     fn needed_after(&self) -> LogIndex {
         let raft = &self.raft.raft;
         if !self.is_leader() {

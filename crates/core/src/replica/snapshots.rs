@@ -1,9 +1,9 @@
 //! Cutting, writing and installing the state.
 //!
 //! **Cutting** does not stop writes: the map keeps what changes ahead of the cursor, and chunks go to the thread that
-//! writes files, [`CHUNKS_UNDER_WAY`] at a time. When the file is complete the base moves up to it, the complete state
-//! goes into the log once more, and the older file is deleted when that record is durable and the file is not
-//! being sent ([`transfers`](super::transfers)).
+//! writes files, [`CHUNKS_UNDER_WAY`] at a time. When the file is complete, the base moves up to it and the complete
+//! state is written to the log once more. The older file is deleted when that record is durable and no transfer sends
+//! the file any more ([`transfers`](super::transfers)).
 //!
 //! **Installing** comes with the data: the receiving side has written the file and built the state before the replica
 //! sees the message. Raft may ignore the snapshot (it is older than what is there); then the file is deleted again. If
@@ -39,8 +39,8 @@ pub(super) struct Installing {
 }
 
 impl<T> Replica<T> {
-    /// Begins a snapshot of what is applied now, unless one is on its way, the last one is as new as that, or the
-    /// worker has spent on snapshots what it may.
+    /// Begins a snapshot of what is applied now, unless one is under way, the last one is as new, or the worker has
+    /// used up its allowance for snapshots.
     pub fn begin_snapshot(&mut self, out: &mut Effects<T>) {
         let is_needed = self.cutting.is_none() && self.installing.is_none() && self.applied > self.base().index.0;
         if !is_needed || !self.snapshot_is_permitted {
@@ -87,7 +87,7 @@ impl<T> Replica<T> {
         self.cutting.is_some()
     }
 
-    /// Whether the worker lets another snapshot begin.
+    /// Sets whether the worker lets another snapshot begin.
     pub fn permit_snapshot(&mut self, is_permitted: bool) {
         self.snapshot_is_permitted = is_permitted;
     }

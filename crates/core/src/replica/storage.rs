@@ -3,11 +3,11 @@
 //! The disk is read only at start. Until then a replica's entries are on the disk because the log has them, and in
 //! memory because Raft may need them: to answer a lagging follower, to apply.
 //!
-//! Two indexes say where the log begins. The **base** is the durable one: the state up to it is in a snapshot file,
-//! and a restart begins there. The **floor** is that of memory: entries above it are here. As a rule the floor is at
-//! the base, or below it, for followers that have not got all entries yet. It is above the base where entries had to
-//! leave memory before a snapshot could be taken; then the log on the disk alone has them, and a follower that lacks
-//! them gets the next snapshot.
+//! Two indexes say where the log begins. The **base** is the beginning on the disk: the state up to it is in a snapshot
+//! file, and a restart begins there. The **floor** is the beginning in memory: entries above it are held here. Usually
+//! the floor is at the base, or below it for followers that lack entries. It is above the base if entries had to be
+//! released before a snapshot could be taken; then only the log on the disk has them, and a follower that lacks them
+//! gets the next snapshot.
 
 use crate::log::item::Base;
 use crate::types::{LogIndex, ReplicaId, Term};
@@ -27,9 +27,9 @@ pub struct RaftStorage {
     base: Base,
     floor: (u64, u64),
     entries: VecDeque<Entry>,
-    /// Of `entries`.
+    /// Bytes of `entries`.
     bytes: usize,
-    /// Of all entries after the base, whether or not they are still in memory.
+    /// Bytes of all entries after the base, whether or not they are still in memory.
     bytes_after_base: usize,
     snapshot_wanted: Cell<bool>,
 }
@@ -133,12 +133,11 @@ impl RaftStorage {
         self.check();
     }
 
-    /// The log now begins at `base`, whose snapshot is written; `bytes_after_base` is the size of the entries after it.
-    /// Nothing leaves memory by that: see [`release`](RaftStorage::release).
+    /// The log now begins at `base`, whose snapshot is written. This releases no entries: see
+    /// [`release`](RaftStorage::release).
     ///
-    /// # Panics
-    /// If entries after the new base have left memory: [`release`](RaftStorage::release) spares those that a snapshot
-    /// under way leaves out.
+    /// # Panics If entries after the new base have been released. Callers of [`release`](RaftStorage::release) keep
+    /// those that a snapshot under way does not cover.
     pub fn advance_base(&mut self, base: Base) {
         assert!(base.index >= self.base.index, "the base may not go back from {:?}", self.base.index);
         assert!(base.index.0 >= self.floor.0, "entries after {:?} have left memory", base.index);
@@ -148,7 +147,7 @@ impl RaftStorage {
         self.check();
     }
 
-    /// Entries up to `limit` leave memory, oldest first, until no more than `keep_bytes` are left.
+    /// Releases entries up to `limit`, oldest first, until at most `keep_bytes` are left.
     pub fn release(&mut self, limit: LogIndex, keep_bytes: usize) {
         while self.bytes > keep_bytes && self.floor.0 < limit.0 {
             let Some(entry) = self.entries.pop_front() else { break };

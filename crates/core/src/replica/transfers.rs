@@ -1,17 +1,17 @@
-//! Snapshots on their way to other replicas.
+//! Snapshots that are sent to other replicas.
 //!
 //! A leader sends the snapshot at its base to a follower whose next entry has left memory. The snapshot's **file is
-//! held** until the transfer has ended, even where newer snapshots replace it meanwhile: a file that went with the next
-//! snapshot would end the transfer, and a follower whose transfers take longer than the leader's snapshots last would
-//! never catch up. The entries after a snapshot that is being sent are kept in memory within the budgets, because
-//! the follower needs them next (see [`retention`](super::retention)).
+//! kept** until the transfer has ended, even if a newer snapshot replaces it meanwhile: deleting it would end the
+//! transfer, and a follower whose transfers take longer than the interval between the leader's snapshots would never
+//! catch up. The entries after a snapshot that is being sent are kept in memory within the budgets, because the
+//! follower needs them next (see [`retention`](super::retention)).
 //!
-//! **Few at a time.** The worker bounds how many transfers are under way. Raft asks again at each heartbeat, and an
-//! offer beyond the bound costs nothing. After a transfer that failed, or that the receiver refused, the next one to
+//! **Few at a time.** The worker bounds how many transfers are under way. Raft asks again at each heartbeat, and a
+//! request beyond the bound costs nothing. After a transfer that failed or that the receiver refused, the next one to
 //! that replica waits, twice as long each time.
 //!
-//! **The empty state** of a shard that no command has changed yet is no file: it travels as an ordinary message, which
-//! says so in its data. All other snapshots come with a stream, which checks them.
+//! **The empty state** of a shard that no command has changed yet has no file: it travels as an ordinary message, which
+//! says so in its data. All other snapshots are streamed and checked.
 
 use super::*;
 use raft::SnapshotStatus;
@@ -27,17 +27,17 @@ pub(super) struct Transfers {
     waits: BTreeMap<ReplicaId, Wait>,
 }
 
-/// Which transfers may begin, as far as those allow that the worker's replicas have under way.
+/// Which transfers may begin, given those that the worker's replicas have under way.
 #[derive(Default)]
 pub enum TransferPermit {
     #[default]
     None,
-    /// Not to these nodes, though.
+    /// Any, except to these nodes.
     AllBut(Vec<NodeId>),
 }
 
 impl TransferPermit {
-    /// What is left beside transfers to these replicas.
+    /// What may begin beside these transfers.
     pub fn beside(under_way: &[(ShardId, ReplicaId)], workers: usize) -> TransferPermit {
         if under_way.len() >= (MAX_SNAPSHOTS_SENT / workers).max(1) {
             return TransferPermit::None;
@@ -62,14 +62,14 @@ struct Transfer {
     index: LogIndex,
 }
 
-/// Until which tick nothing is sent, and for how many ticks that was.
+/// A pause after a failed transfer: when it ends, and its length in ticks.
 struct Wait {
     until: u64,
     ticks: u64,
 }
 
 impl Transfers {
-    /// The index of the snapshot that is on its way to `to`; zero without one.
+    /// The index of the snapshot that is being sent to `to`; zero if there is none.
     pub(super) fn index_sent_to(&self, to: ReplicaId) -> LogIndex {
         self.under_way.get(&to).map_or(LogIndex(0), |transfer| transfer.index)
     }
@@ -99,7 +99,7 @@ impl Transfers {
     }
 }
 
-/// What an empty state's message has as its data.
+/// The data of a message that brings the empty state.
 const EMPTY_STATE: &[u8] = b"empty";
 
 /// Whether `message` brings the empty state, for which there is no file.
@@ -109,29 +109,29 @@ pub fn is_empty_state(shard: ShardId, message: &Message) -> bool {
 }
 
 impl<T> Replica<T> {
-    /// Snapshots of this replica that are on their way.
+    /// The replicas that snapshots of this replica are being sent to.
     pub fn transfers(&self) -> impl ExactSizeIterator<Item = ReplicaId> {
         self.transfers.under_way.keys().copied()
     }
 
-    /// Which transfers the worker lets begin now.
+    /// Sets which transfers the worker lets begin.
     pub fn permit_transfers(&mut self, permit: TransferPermit) {
         self.transfer_permit = permit;
     }
 
-    /// Raft's MsgSnapshot: the message itself where nothing has to be streamed, else work for the thread that streams
-    /// files, or nothing now.
+    /// Handles Raft's MsgSnapshot. Returns the message if it can travel by itself; otherwise a transfer begins, or Raft
+    /// is told that none can begin now.
     pub(super) fn send_snapshot(&mut self, mut message: RaftMessage, out: &mut Effects<T>) -> Option<RaftMessage> {
         let to = message.to;
         let base = self.base();
         let is_current = message.message.get_snapshot().get_metadata().index == base.index.0;
         if is_current && base.snapshot.is_empty() {
             message.message.mut_snapshot().data = Bytes::from_static(EMPTY_STATE);
-            // Raft is not told whether a message arrives; it probes, and sends the state again if need be.
+            // Whether the message arrives is not known; Raft probes, and sends the state again if necessary.
             self.raft.report_snapshot(to.0, SnapshotStatus::Finish);
             return Some(message);
         }
-        // Otherwise the base has moved on since Raft made the message.
+        // If it is not current, the base has moved on since Raft made the message.
         if is_current && self.transfer_permit.allows(to.node()) && self.transfers.may_begin(to, self.ticks) {
             let (file, index) = (base.snapshot.clone(), base.index);
             self.transfers.begin(to, file.clone(), index);
@@ -152,7 +152,7 @@ impl<T> Replica<T> {
         self.delete_retired_snapshots(out);
     }
 
-    /// Deletes the files that nothing needs: a later base is durable, and they are not being sent.
+    /// Deletes the files that are not needed any more: a later base is durable, and no transfer sends them.
     pub(super) fn delete_retired_snapshots(&mut self, out: &mut Effects<T>) {
         let (durable, transfers) = (self.persisted_batch, &self.transfers);
         let forgets = self.config.mutation.is(Mutation::DeleteWhileSending);

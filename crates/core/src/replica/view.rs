@@ -24,7 +24,7 @@ pub struct ShardView {
     /// When this state was last known to hold everything that was committed.
     fresh_at: AtomicU64,
     leader: AtomicU64,
-    /// The node of the last known leader, while nothing is heard of it and no other leader is known; zero for none.
+    /// The node of the last known leader, while it is not heard and no other leader is known; zero for none.
     silent_leader: AtomicU64,
     /// No read is to be answered here any more, whatever else is published.
     is_closed: AtomicBool,
@@ -62,8 +62,8 @@ impl ShardView {
         now.0 < self.lease_until.load(Ordering::Acquire) && !self.is_closed()
     }
 
-    /// Answers a query for which the worker has [confirmed](super::Reply::Confirmed) that this map holds all that had
-    /// been acknowledged when it came: the map only advances. Nothing where the replica has ended meanwhile.
+    /// Answers a query after the worker has [confirmed](super::Reply::Confirmed) that this map holds everything that
+    /// had been acknowledged when the query came; the map only advances. `None` if the replica has ended meanwhile.
     pub fn read_confirmed(&self, query: &Query) -> Option<QueryReply> {
         let machine = self.machine.read();
         (!self.is_closed()).then(|| query.answer(&machine))
@@ -83,8 +83,8 @@ impl ShardView {
         (leader != 0).then_some(NodeId(leader))
     }
 
-    /// The node of a leader that has said nothing for [`SILENT_TICKS`](crate::limits::SILENT_TICKS). A write that is sent
-    /// there may be lost on the way, with an outcome that nobody knows.
+    /// The node of a leader that has not been heard for [`SILENT_TICKS`](crate::limits::SILENT_TICKS). A write that is
+    /// sent there may end with an unknown outcome.
     pub fn silent_leader(&self) -> Option<NodeId> {
         let node = self.silent_leader.load(Ordering::Relaxed);
         (node != 0).then_some(NodeId(node))
@@ -139,7 +139,8 @@ impl ShardView {
         self.fresh_at.fetch_max(at.0, Ordering::AcqRel);
     }
 
-    /// Tells who leads, and whether that leader is silent. A silent one is remembered until there is another.
+    /// Publishes who leads, and whether that leader is silent. A silent leader is remembered until there is another
+    /// one.
     pub(super) fn publish_leader(&self, leader: Option<NodeId>, is_silent: bool) {
         self.leader.store(leader.map_or(0, |node| node.0), Ordering::Relaxed);
         if let Some(node) = leader {

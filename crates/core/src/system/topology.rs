@@ -13,8 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The longest name, address or zone of a node, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
 
-/// Whether a text can be a node's name: 1 to [`MAX_NAME_BYTES`] letters, digits, dots, underscores and dashes. It stands in
-/// commands, metrics and paths.
+/// What a node's name is made of, as a request to the user. The number is [`MAX_NAME_BYTES`].
+pub const NODE_NAME_RULE: &str = "give 1 to 255 letters, digits, dots, underscores or dashes";
+
+/// Whether a text can be a node's name: 1 to [`MAX_NAME_BYTES`] letters, digits, dots, underscores and dashes. Names
+/// appear in commands, metrics and paths.
 pub fn is_node_name(text: &str) -> bool {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (1..=MAX_NAME_BYTES).contains(&text.len()) && text.chars().all(is_allowed)
@@ -285,6 +288,7 @@ pub(crate) mod tests {
 
     #[test]
     fn names_are_words() {
+        assert!(NODE_NAME_RULE.contains(&MAX_NAME_BYTES.to_string()));
         for good in ["node1", "a", "ringfort-0.zone_b", &"n".repeat(MAX_NAME_BYTES)] {
             assert!(is_node_name(good), "{good}");
         }

@@ -1,29 +1,29 @@
 //! How much a worker's snapshots may write.
 //!
-//! A snapshot writes all of a shard's keys and values, however few have changed. Where shards are large and entries
-//! come fast, or where a follower asks for one snapshot after the other, snapshots would take the disk from the log. So
-//! they may write a multiple of what the log writes, and a little beside that. A snapshot may begin while some allowance is
-//! left, and may use more: then the next one waits for as long as that takes to earn.
+//! A snapshot writes all of a shard's keys and values, however few have changed. With large shards and a high write
+//! rate, or a follower that keeps asking for snapshots, snapshots would crowd out the log on the disk. So they may
+//! write a multiple of what the log writes, and a small amount beside that. A snapshot may begin while any allowance is
+//! left, and may use more than is left; the next one then waits until the debt is earned back.
 //!
-//! After one that could not be written none begins for a while, whichever shard's it would be: it is the disk that has no
-//! space, or the process that may open no more files. The while doubles with each further failure.
+//! After a snapshot that could not be written, no snapshot of any shard begins for a while: the cause is a full disk,
+//! or a process without file descriptors. The pause doubles with each further failure.
 
 use crate::limits::*;
 
 pub struct SnapshotAllowance {
-    /// Negative after a snapshot of more than was left.
+    /// Negative after a snapshot that used more than was left.
     bytes: i64,
-    /// What comes with each tick, and the most that is saved up.
+    /// Earned with each tick, and the most that can be saved up.
     per_tick: i64,
     most: i64,
-    /// Since the last one that could be written.
+    /// Consecutive failures.
     failures: u32,
-    /// Until the next attempt after a failure.
+    /// Ticks until the next attempt after a failure.
     ticks_to_wait: u32,
 }
 
 impl SnapshotAllowance {
-    /// The share of one of so many workers.
+    /// The share of one worker among `workers`.
     pub fn new(workers: usize) -> SnapshotAllowance {
         let per_tick = SNAPSHOT_BYTES_PER_SECOND as i64 * TICK.as_millis() as i64 / 1000 / workers as i64;
         let most = SNAPSHOT_BURST_BYTES as i64 / workers as i64;
@@ -40,7 +40,7 @@ impl SnapshotAllowance {
         self.ticks_to_wait = self.ticks_to_wait.saturating_sub(1);
     }
 
-    /// Entries of so many bytes go to the log.
+    /// Entries of this many bytes go to the log.
     pub fn earn(&mut self, entry_bytes: usize) {
         self.bytes = (self.bytes + (SNAPSHOT_BYTES_PER_LOG_BYTE * entry_bytes) as i64).min(self.most);
     }
@@ -55,7 +55,7 @@ impl SnapshotAllowance {
         }
     }
 
-    /// A snapshot of so many bytes begins.
+    /// A snapshot of this many bytes begins.
     pub fn spend(&mut self, bytes: usize) {
         self.bytes -= bytes as i64;
     }

@@ -9,9 +9,9 @@
 //! What one drain brings is batched by that alone: commands for one shard become one entry, items for the log of all
 //! shards one record, messages to one node one message. Nothing waits on purpose.
 //!
-//! **Ticks** happen on one phase for all shards, so that heartbeats to a node leave together. A worker that was stalled
-//! makes up for one tick only. Were it to catch up with all that it missed, its followers would campaign at once, before
-//! the heartbeats that wait in the inbox are looked at.
+//! **Ticks** happen on one phase for all shards, so that heartbeats to a node leave together. After a stall, a worker
+//! makes up for one tick only. If it made up for all missed ticks, its followers would campaign at once, before
+//! handling the heartbeats that wait in the inbox.
 
 mod allowance;
 
@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Leaderships that a worker gives away in a tick when its node's disk hangs.
+/// How many leaderships a worker gives away in a tick while its node's disk hangs.
 const HAND_OVERS_A_TICK: usize = 8;
 
 /// Which of a node's workers owns a shard.
@@ -59,7 +59,7 @@ pub enum Request {
     Read(Query),
 }
 
-/// A batch that the log has and that is not durable yet.
+/// A batch that was handed to the log and is not durable yet.
 struct Unsynced {
     number: u64,
     handed_over: Moment,
@@ -79,9 +79,9 @@ pub struct Worker<T> {
     batch: LogBatch,
     /// Batches handed to the log, oldest first.
     unsynced: VecDeque<Unsynced>,
-    /// What the log took for the latest batch that is durable.
+    /// How long the log took for the latest durable batch.
     last_sync: Duration,
-    /// Files of removed replicas, which go when the removal is durable.
+    /// Files of removed replicas, which are deleted when the removal is durable.
     retired_snapshots: Vec<(u64, String)>,
     snapshot_allowance: SnapshotAllowance,
     /// Snapshots of this worker's replicas that are being sent, each with its receiver.
@@ -160,13 +160,13 @@ impl<T> Worker<T> {
         self.shed();
     }
 
-    /// Gives leadership away while this node's disk does not answer or has no space, of a few shards at a time: each takes
-    /// an election.
+    /// Gives leadership away while this node's disk does not answer or has no space. A few shards at a time, because
+    /// each needs an election.
     fn shed(&mut self) {
         if !self.can_not_log() {
             return;
         }
-        // The cluster's own shard first: the others may need its leader.
+        // The system shard, which is the last, goes first: the others may need its leader.
         let mut handed_over = 0;
         for replica in self.replicas.values_mut().rev() {
             if handed_over < HAND_OVERS_A_TICK {
@@ -175,14 +175,18 @@ impl<T> Worker<T> {
         }
     }
 
-    /// What the log took for the latest batch, or has taken so far for the oldest that is not durable yet.
+    /// How long the log took for the latest durable batch, or has taken so far for the oldest unsynced one, whichever
+    /// is longer.
+    ///
+    /// Elections need this rather than the health monitor's latency, which is rounded up, falls only slowly after a spike,
+    /// and lacks the time that a batch waits for the sync before it.
     fn sync_time(&self, now: Moment) -> Duration {
         let so_far = self.unsynced.front().map(|oldest| now.saturating_since(oldest.handed_over));
         self.last_sync.max(so_far.unwrap_or_default())
     }
 
-    /// Has the replica take a snapshot that has the most entries after its last one, where those are over the budget;
-    /// below it, one quiet replica after the other. Then lets go of entries in memory until the budget is kept.
+    /// If the entries after the last snapshots exceed the budget, lets the replica with the most of them take a
+    /// snapshot; otherwise one quiet replica at a time. Then releases entries in memory until they fit the budget.
     fn keep_entry_budget(&mut self) {
         self.snapshot_allowance.tick();
         let budget = self.config.entry_budget_bytes;
@@ -244,7 +248,7 @@ impl<T> Worker<T> {
     fn stop(&mut self, shard: ShardId, id: ReplicaId, why: Distrust) {
         if let Some(replica) = self.replicas.remove(&shard) {
             self.transfers.retain(|(of, _)| *of != shard);
-            // Its snapshot stays, for an operator to look at; the next start of the node clears it away.
+            // Its snapshot stays, for an operator to look at; the next start of the node deletes it.
             replica.retire(&mut self.out);
         }
         self.dirty.remove(&shard);
@@ -257,7 +261,7 @@ impl<T> Worker<T> {
         matches!(disk, Some(DiskState::Hung | DiskState::Full))
     }
 
-    /// What nodes say of their health, this one among them.
+    /// Takes the reported health of all nodes, including this one.
     pub fn handle_health(&mut self, health: HealthView) {
         self.health = health;
         if !self.can_not_log() {
@@ -361,7 +365,7 @@ impl<T> Worker<T> {
         if let Step::TransferLeadership(to) = request.step
             && let Some(why) = abstention(&self.health, to.node())
         {
-            tracing::debug!(shard = %request.shard, %to, ?why, "no leadership for a node that wants none");
+            tracing::debug!(shard = %request.shard, %to, ?why, "refused to give leadership to a node that abstains");
             return;
         }
         if let Some(replica) = self.replicas.get_mut(&request.shard) {

@@ -3,13 +3,15 @@
 //! Messages are delivered at once unless cut, and a batch is durable when the test says so.
 
 mod hung_disk;
+mod promises;
+mod snapshots;
 
 use super::*;
 use crate::boot;
 use crate::command::Command;
 use crate::limits::{ELECTION_TICKS, MAX_ELECTION_TICKS, QUIET_TICKS, SILENT_TICKS, SMALL_LOG_BYTES};
 use crate::log::item::Base;
-use crate::message::Step;
+use crate::message::{ShardReport, Step};
 use crate::mutation::Mutation;
 use crate::replica::{QueryReply, ReadMode, Reply};
 use crate::system::{Member, SystemCommand, SystemMachine};
@@ -21,9 +23,6 @@ use ringfort_ring::ShardCount;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-
-mod promises;
-mod snapshots;
 
 const SHARD: ShardId = ShardId(0);
 const REPLICAS: [ReplicaId; 3] = [id(1), id(2), id(3)];
@@ -46,7 +45,7 @@ struct Group {
     answers: BTreeMap<u32, Answer>,
     /// Everything that was sent, for tests that look at it.
     sent: Vec<(NodeId, RaftMessage)>,
-    /// Work on snapshot files that nobody has done, and maps that were let go of.
+    /// Pending work on snapshot files, and maps to drop.
     snapshots: Vec<(NodeId, SnapshotWork)>,
     garbage: Vec<Machine>,
 }
@@ -62,6 +61,12 @@ fn initial_state() -> ReplicaState {
     let base = Base { index: LogIndex::BASE, term: Term::FIRST, conf_state, snapshot: String::new() };
     let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
     ReplicaState { hard_state, base, entries: Vec::new() }
+}
+
+/// A step that the controller decided on this report.
+fn step_request(report: &ShardReport, step: Step) -> StepRequest {
+    let ShardReport { shard, leader, term, configuration, .. } = *report;
+    StepRequest { shard, leader, term, configuration, step }
 }
 
 impl Group {
@@ -225,6 +230,12 @@ impl Group {
         matches!(self.answers.get(&ticket), Some(Ok(Reply::Applied(_))))
     }
 
+    /// The controller's step for the shard that `leader` leads, decided on its present report.
+    fn step(&mut self, leader: NodeId, step: Step) {
+        let request = step_request(&self.replica(leader).report(), step);
+        self.workers.get_mut(&leader).unwrap().handle_step(&request);
+    }
+
     fn deliver(&mut self, to: NodeId, from: ReplicaId, message: Message) {
         let own = self.replica(to).id();
         let message = RaftMessage { shard: SHARD, from, to: own, message };
@@ -308,17 +319,9 @@ fn a_transfer_gives_the_lease_up_before_its_message_leaves_and_for_the_rest_of_t
     let target = group.others(leader)[0];
     group.isolate(target);
     group.sent.clear();
-    let report = group.replica(leader).report();
-    let request = StepRequest {
-        shard: SHARD,
-        leader: report.leader,
-        term: report.term,
-        configuration: report.configuration,
-        step: Step::TransferLeadership(id(target.0)),
-    };
-    group.workers.get_mut(&leader).unwrap().handle_step(&request);
+    group.step(leader, Step::TransferLeadership(id(target.0)));
     let (effects, _) = group.workers.get_mut(&leader).unwrap().flush(Now { moment: group.now, wall: Wall(0) });
-    assert!(!group.lease(leader), "the message has not left the worker's hands");
+    assert!(!group.lease(leader), "the message has not left the worker yet");
     let sent = effects.messages.into_values().flatten();
     group.sent.extend(sent.map(|message| (leader, message)));
     assert!(group.sent.iter().any(|(_, sent)| sent.message.get_msg_type() == MessageType::MsgTimeoutNow));
@@ -340,14 +343,7 @@ fn a_transfer_that_asks_for_no_election_costs_no_lease() {
     group.sent.clear();
     let report = group.replica(leader).report();
     assert!(report.caught_up.contains(&id(target.0)), "it lacks one entry, which its disk does not take");
-    let request = StepRequest {
-        shard: SHARD,
-        leader: report.leader,
-        term: report.term,
-        configuration: report.configuration,
-        step: Step::TransferLeadership(id(target.0)),
-    };
-    group.workers.get_mut(&leader).unwrap().handle_step(&request);
+    group.step(leader, Step::TransferLeadership(id(target.0)));
     group.ticks(30);
     assert!(!group.sent.iter().any(|(_, sent)| sent.message.get_msg_type() == MessageType::MsgTimeoutNow));
     assert!(group.lease(leader));
@@ -469,7 +465,7 @@ fn a_scan_is_confirmed_by_the_worker_and_read_from_the_view() {
     let scan = Query::Scan { prefix: Bytes::new(), start_after: None, up_to: None, limit: 9 };
     group.put(leader, 1);
     group.request(leader, Request::Read(scan.clone()), 2);
-    // Without a lease a quorum confirms it, and it waits for what is under way.
+    // Without a lease, a quorum confirms the scan, which waits for entries under way.
     view.publish_lease(Moment::default());
     group.request(leader, Request::Read(scan.clone()), 3);
     group.run();
@@ -521,7 +517,7 @@ fn a_leader_that_is_not_heard_is_published_as_silent_until_there_is_another() {
     group.ticks(SILENT_TICKS as u32 + 1);
     assert_eq!(group.replica(follower).view().silent_leader(), Some(leader));
     assert_eq!(group.replica(leader).view().silent_leader(), None, "a leader does not hear itself");
-    // Without the other one there is no successor, and the follower soon knows no leader at all.
+    // Without the other node no successor is elected, and the follower soon knows no leader at all.
     group.isolate(other);
     group.ticks(MAX_ELECTION_TICKS as u32);
     assert_eq!(group.replica(follower).view().leader(), None);
@@ -601,15 +597,7 @@ fn a_learner_is_promoted_only_when_it_has_the_log() {
     let (mut group, leader) = Group::with_leader();
     let learner = ReplicaId::new(NodeId(4), 4);
     let step = |group: &mut Group, step: Step| {
-        let report = group.replica(leader).report();
-        let request = StepRequest {
-            shard: SHARD,
-            leader: report.leader,
-            term: report.term,
-            configuration: report.configuration,
-            step,
-        };
-        group.workers.get_mut(&leader).unwrap().handle_step(&request);
+        group.step(leader, step);
         group.run();
         group.replica(leader).report()
     };
@@ -617,13 +605,8 @@ fn a_learner_is_promoted_only_when_it_has_the_log() {
     assert_eq!(report.learners, [learner]);
     let promote = || Step::Change { promote: vec![learner], remove: vec![] };
     assert_eq!(step(&mut group, promote()).voters, REPLICAS, "it has nothing yet");
-    let stale = StepRequest {
-        shard: SHARD,
-        leader: report.leader,
-        term: report.term,
-        configuration: report.configuration - 1,
-        step: Step::Change { promote: vec![], remove: vec![learner] },
-    };
+    let removal = Step::Change { promote: vec![], remove: vec![learner] };
+    let stale = StepRequest { configuration: report.configuration - 1, ..step_request(&report, removal) };
     group.workers.get_mut(&leader).unwrap().handle_step(&stale);
     group.run();
     assert_eq!(group.replica(leader).report().learners, [learner], "decided on an older configuration");
@@ -669,14 +652,7 @@ fn all_heartbeats_between_two_nodes_leave_in_one_message() {
     flush(now, &mut worker);
     assert_eq!(worker.leads(), shards as usize);
     for replica in worker.status() {
-        let report = replica.report.unwrap();
-        worker.handle_step(&StepRequest {
-            shard: replica.shard,
-            leader: report.leader,
-            term: report.term,
-            configuration: report.configuration,
-            step: Step::AddLearner(id(2)),
-        });
+        worker.handle_step(&step_request(&replica.report.unwrap(), Step::AddLearner(id(2))));
     }
     flush(now, &mut worker);
     let moment = worker.next_tick();

@@ -1,4 +1,4 @@
-//! Segments that are missing are noticed, whichever they are, and a new log is told from one that is lost.
+//! Missing segments are detected wherever they were, and a lost log is not taken for a new one.
 
 use super::*;
 use crate::disk::mem::MemDisk;
@@ -23,7 +23,7 @@ fn four_segments() -> MemDisk {
     disk
 }
 
-/// Opens the log twice, which must find that everything is suspect; then new replicas make all well.
+/// Opens the log twice, and everything must be suspect each time; then new replicas heal it.
 #[track_caller]
 fn assert_is_suspect(disk: MemDisk, what: &str) {
     for start in 0..2 {

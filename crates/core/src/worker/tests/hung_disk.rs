@@ -3,7 +3,7 @@
 use super::*;
 use crate::health::NodeHealth;
 
-/// Tells all nodes that the disks of these hang, as gossip does.
+/// Tells all nodes, as gossip does, that these nodes' disks hang.
 fn hang(group: &mut Group, hung: &[NodeId]) {
     tell(group, &hung.iter().map(|&node| (node, DiskState::Hung)).collect::<Vec<_>>());
     for node in hung {
@@ -45,7 +45,7 @@ fn a_leader_leads_on_where_all_disks_hang() {
     for &node in &all {
         group.slow.insert(node, Vec::new());
     }
-    // It does not know that the others hang, too.
+    // It does not know that the other disks hang, too.
     hang(&mut group, &[leader]);
     group.put(leader, 1);
     group.ticks(40);
@@ -71,11 +71,7 @@ fn a_leader_does_not_hand_over_to_a_node_that_wants_nothing() {
     group.drain(leader);
     group.ticks(2);
     assert_eq!(group.leader(&[]), Some(third));
-    let report = group.replica(third).report();
-    let (term, configuration) = (report.term, report.configuration);
-    let step = Step::TransferLeadership(group.replica(second).id());
-    let request = StepRequest { shard: SHARD, leader: report.leader, term, configuration, step };
-    group.workers.get_mut(&third).unwrap().handle_step(&request);
+    group.step(third, Step::TransferLeadership(group.replica(second).id()));
     group.ticks(3);
     assert_eq!(group.leader(&[]), Some(third), "the controller did not know yet");
 }
@@ -100,14 +96,8 @@ fn a_disk_that_hung_lately_is_better_than_one_that_hangs() {
 fn a_leader_that_cannot_transfer_steps_down() {
     let (mut group, leader) = Group::with_leader();
     group.slow.insert(leader, Vec::new());
-    // A change that this disk never logs keeps every transfer away.
-    let request = {
-        let report = group.replica(leader).report();
-        let (term, configuration) = (report.term, report.configuration);
-        let step = Step::AddLearner(id(4));
-        StepRequest { shard: SHARD, leader: report.leader, term, configuration, step }
-    };
-    group.workers.get_mut(&leader).unwrap().handle_step(&request);
+    // A configuration change that this disk never logs prevents every transfer.
+    group.step(leader, Step::AddLearner(id(4)));
     group.drain(leader);
     hang(&mut group, &[leader]);
     group.ticks(10);

@@ -1,5 +1,5 @@
-//! What a lease rests on: a voter that has echoed a heartbeat votes for nobody else for a while, whatever it hears; and
-//! what elections need when disks are slow.
+//! The promise behind a lease: a voter that has echoed a heartbeat does not vote for a while, whatever it hears. And
+//! elections when disks are slow.
 
 use super::*;
 use crate::time::Moment;
@@ -8,7 +8,7 @@ use raft::CAMPAIGN_TRANSFER;
 const PROMISE_TICKS: u32 = ELECTION_TICKS as u32;
 
 impl Group {
-    /// Lets time pass for `node` alone: nobody sends heartbeats meanwhile.
+    /// Lets time pass without ticks: no heartbeats are sent meanwhile.
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
     }
@@ -17,7 +17,7 @@ impl Group {
         self.replica(node).position().term
     }
 
-    /// Asks `voter` for its vote in `term`. Whether it has granted it.
+    /// Asks `voter` for its vote in `term`. Returns whether it granted it.
     fn asks(&mut self, voter: NodeId, candidate: NodeId, kind: MessageType, term: Term, context: &[u8]) -> bool {
         let mut request = self.message(voter, id(candidate.0), kind, term);
         (request.index, request.log_term) = (100, 100);
@@ -63,7 +63,7 @@ fn a_voter_keeps_its_promise_whatever_term_it_learns() {
         }
         group.pass(TICK * PROMISE_TICKS);
         assert!(!group.lease(leader));
-        // A follower's count of ticks keeps it from voting a little longer than its promise.
+        // A follower's tick count keeps it from voting for a little longer than its promise does.
         for _ in 0..MAX_ELECTION_TICKS {
             group.pass(TICK);
             group.tick(voter);
@@ -91,7 +91,7 @@ fn a_leader_takes_over_a_later_term_from_any_answer() {
     assert!(!group.lease(leader));
 }
 
-/// A leader without a lease, asked for a read every `gap` while messages take `way`. When it has a lease again.
+/// How long a leader takes to get its lease back, with a read every `gap` and messages that take `way`.
 fn lease_comes_back(gap: Duration, way: Duration) -> Option<Duration> {
     let (mut group, leader) = Group::with_leader();
     group.pass(Duration::from_secs(1));
@@ -131,9 +131,9 @@ fn a_lost_lease_comes_back_under_reads() {
     }
 }
 
-/// Disks that take a while: one sync at a time, which covers all batches that waited when it began.
+/// Slow disks: one sync at a time, which covers all batches that waited when it began.
 struct Disks {
-    /// What a sync takes on each node.
+    /// How long a sync takes on each node.
     sync: BTreeMap<NodeId, Duration>,
     /// When the sync under way ends, and the last batch in it.
     under_way: BTreeMap<NodeId, (Moment, u64)>,
@@ -157,7 +157,7 @@ impl Disks {
     }
 }
 
-/// How long a group that begins with these disks takes until it has a leader that a quorum follows.
+/// How long a new group with these disks takes until a leader has a lease.
 fn elects_within(sync: [Duration; 3]) -> Option<Duration> {
     const STEP: Duration = Duration::from_millis(5);
     let mut group = Group::new();
@@ -185,7 +185,7 @@ fn elects_within(sync: [Duration; 3]) -> Option<Duration> {
 
 #[test]
 fn leaders_are_elected_however_slow_the_disks_are() {
-    // (what a sync takes on each node, until when a leader must be elected), in milliseconds
+    // (how long a sync takes on each node, how long an election may take), in milliseconds
     let cases = [
         ([2, 2, 2], 900),
         ([200; 3], 3_000),

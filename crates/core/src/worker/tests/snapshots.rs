@@ -1,10 +1,10 @@
-//! Snapshots that are taken, sent and held, and the entries that stay in memory beside them.
+//! Snapshots that are taken, sent and kept, and the entries that stay in memory beside them.
 
 use super::*;
 use crate::limits::{MAX_SNAPSHOTS_SENT, MAX_SNAPSHOTS_SENT_TO_ONE, RETAINED_SHARE, SNAPSHOT_BURST_BYTES};
 
 impl Group {
-    /// What `node` still has to do with snapshot files: cuts are written at once, the rest is returned.
+    /// The pending work of `node` on snapshot files: cuts are written at once, the rest is returned.
     fn work(&mut self, node: NodeId) -> Vec<SnapshotWork> {
         let mut rest = Vec::new();
         while let Some(at) = self.snapshots.iter().position(|(of, _)| *of == node) {
@@ -29,7 +29,7 @@ impl Group {
         self.run();
     }
 
-    /// A leader that sends the file to a follower that was away, with the file's name.
+    /// A leader that is sending a snapshot to a follower that was away; with the file's name.
     fn sending() -> (Group, NodeId, NodeId, String) {
         let (mut group, leader) = Group::with_leader();
         let follower = group.others(leader)[0];
@@ -154,7 +154,7 @@ fn few_snapshots_are_sent_at_a_time() {
     let mut worker: Worker<u32> = Worker::new(config(NodeId(1), 1), now);
     let shards = 3 * MAX_SNAPSHOTS_SENT as u32;
     let base = LogIndex(5);
-    // Most learners are on node 2, the others on as many nodes.
+    // Most learners are on node 2, each of the others on a node of its own.
     let learner = |shard: u32| if shard % 4 < 3 { id(2) } else { id(3 + u64::from(shard)) };
     for shard in 0..shards {
         let mut state = initial_state();
@@ -180,7 +180,7 @@ fn few_snapshots_are_sent_at_a_time() {
         }
     };
     flush(&mut worker);
-    // The learners have nothing, and ask again and again.
+    // The learners have nothing, and ask repeatedly.
     let ask = |worker: &mut Worker<u32>| {
         for replica in worker.status() {
             let mut message = Message::default();
@@ -217,17 +217,9 @@ fn the_empty_state_needs_no_transfer() {
     let restored = Restored::Kv(Machine::new());
     let replica = config(NodeId(4), 1).replica;
     worker.start(Replica::new(SHARD, learner, replica, ReplicaState::default(), restored, Origin::Created, group.now));
-    // The learner's state goes into its log when it is created.
+    // A learner's state is written to its log when it is created.
     group.workers.insert(NodeId(4), worker);
-    let report = group.replica(leader).report();
-    let request = StepRequest {
-        shard: SHARD,
-        leader: report.leader,
-        term: report.term,
-        configuration: report.configuration,
-        step: Step::AddLearner(learner),
-    };
-    group.workers.get_mut(&leader).unwrap().handle_step(&request);
+    group.step(leader, Step::AddLearner(learner));
     group.ticks(4);
     assert!(group.work(leader).is_empty());
     let (leads, learns) = (group.replica(leader).position(), group.replica(NodeId(4)).position());
@@ -258,7 +250,7 @@ fn entries_that_go_into_the_log_once_more_stay_in_memory_until_then() {
     group.now = group.now + TICK;
     let now = group.now;
     let worker = group.workers.get_mut(&leader).unwrap();
-    // The tick finds the worker over its budget in the drain that is to write the state.
+    // The tick finds the worker over its budget in the same drain that writes the state.
     worker.handle_log_pressure(SHARD);
     worker.handle_tick(now);
     group.drain(leader);
