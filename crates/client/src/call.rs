@@ -4,9 +4,10 @@
 //! was certainly not applied, and any read. Between attempts the client learns: a leader named by the error is asked at
 //! once, otherwise the topology is read again after a pause that doubles. The call's deadline bounds all of it.
 //!
-//! **Silence.** An attempt goes to an endpoint whose [circuit](crate::circuit) is closed, where there is one. What is safe
-//! to repeat does not wait for an endpoint that is silent: [hedging](crate::hedging) asks another one meanwhile. A write
-//! is sent to one endpoint, and only after a sign of life; from then on it waits for its answer until its deadline.
+//! **Silence.** An attempt goes to an endpoint whose [circuit](crate::circuit) is closed, if there is one. Requests
+//! that are safe to repeat do not wait for a silent endpoint: [hedging](crate::hedging) sends them to another one
+//! meanwhile. A write is sent to a single endpoint, only after that has given a sign of life, and then waits for its
+//! answer until its deadline.
 
 use crate::endpoints::Endpoint;
 use crate::error::Causes;
@@ -40,14 +41,15 @@ const HINTS_IN_A_ROW: u32 = 2;
 /// A topology younger than this is not read again: of the many calls that a failing leader ends, one asks for all.
 const TOPOLOGY_AGE: Duration = Duration::from_millis(20);
 
-/// All nodes together have this long to answer with a topology; meanwhile the other calls that need one wait.
+/// How long one refresh of the topology may take over all nodes. Other calls that need the topology wait for it.
 const TOPOLOGY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Whether a repetition can be seen by others.
+/// Whether repeating a request can be observed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Effect {
     Read,
-    /// A read, or what may be repeated like one, that takes its time where all is well: only silence moves it.
+    /// A read, or another request that may be repeated, which can take long even on a healthy node: it is moved only
+    /// when its endpoint is silent.
     LongRead,
     Write,
 }
@@ -136,7 +138,7 @@ impl Client {
         }
     }
 
-    /// Sends a request once, to an endpoint that has given a sign of life.
+    /// Sends a request once, after its endpoint has given a sign of life.
     async fn ask_once<M, R>(
         &self,
         target: Target,
@@ -157,8 +159,8 @@ impl Client {
         (address, result)
     }
 
-    /// Sends a request to the endpoint that `next` names first, and to further ones while there is no answer. Returns the
-    /// first answer, or the last failure; `causes` takes the others. `next` is told who was asked already.
+    /// Sends a request to the first endpoint that `next` returns, and to further ones while there is no answer. `next`
+    /// gets the endpoints asked so far. Returns the first answer, or the last failure; earlier failures go to `causes`.
     async fn ask_hedged<M: Clone, R>(
         &self,
         next: impl Fn(&[Address]) -> Option<Address>,
@@ -226,10 +228,10 @@ impl Client {
         endpoint.ask(send(endpoint.channel(), request), limit).await
     }
 
-    /// Reads the topology from the first node that gives one. Returns whether one did; `causes` takes why others did not.
+    /// Reads the topology from the first node that returns one. Returns whether a node did; `causes` collects the
+    /// failures.
     ///
-    /// # Errors
-    /// [`Error::OtherCluster`] where none did, and one is of another cluster.
+    /// # Errors [`Error::OtherCluster`] if no node did and one belongs to another cluster.
     async fn refresh(&self, deadline: Instant, causes: &mut Causes) -> Result<bool, Error> {
         let Ok(mut refreshed_at) = timeout_at(deadline.into(), self.shared.refreshed_at.lock()).await else {
             return Ok(false);
@@ -268,12 +270,12 @@ impl Client {
         self.pick_another(target, &[]).unwrap_or_else(|| self.read_routes().any())
     }
 
-    /// An endpoint that is not silent and was not asked yet.
+    /// An endpoint that is not silent and not among `asked`.
     fn pick_another(&self, target: Target, asked: &[Address]) -> Option<Address> {
         self.read_routes().pick(target, |address| !asked.contains(address) && !self.shared.endpoints.is_open(address))
     }
 
-    /// Learns who leads a shard from an answer of `address`. Returns whether the answer names another node.
+    /// Learns a shard's leader from an answer of `address`. Returns whether the answer names another node.
     fn learn_leader<R>(&self, target: Target, address: &Address, result: &Result<Response<R>, Status>) -> bool {
         let Target::Leader(shard) = target else { return false };
         let headers = result.as_ref().map_or_else(Status::metadata, Response::metadata);
@@ -282,14 +284,14 @@ impl Client {
                 self.write_routes().learn_leader(shard, leader);
                 true
             }
-            // It has done so itself.
+            // The node executed the request itself.
             (None, Ok(_)) => {
                 if !self.read_routes().is_leader(shard, address) {
                     self.write_routes().learn_leader(shard, address);
                 }
                 false
             }
-            // What it refuses for another reason than its shard says nothing of who leads.
+            // These refusals say nothing about the shard's leader.
             (None, Err(status)) => {
                 use Code::{FailedPrecondition, InvalidArgument, ResourceExhausted};
                 if !matches!(status.code(), FailedPrecondition | InvalidArgument | ResourceExhausted) {

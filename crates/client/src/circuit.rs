@@ -1,4 +1,4 @@
-//! Whether an endpoint answers: a state machine without I/O, for one endpoint, on times that it is given.
+//! Whether an endpoint answers: a circuit breaker for one endpoint, as a state machine without I/O or a clock.
 //!
 //! ```text
 //!               a probe is late, or a connection fails
@@ -7,47 +7,50 @@
 //!          └─────────── an answer that comes in time ──────┘
 //! ```
 //!
-//! A request that has no answer after [`PROBE_AFTER`] says little: its shard may be without a leader, or its disk slow.
-//! So the endpoint itself is asked for a sign of life, by a **probe** that needs no shard. Where that has no answer
-//! within [`PROBE_LIMIT`] either, the circuit opens: requests go to other endpoints. An endpoint that does answer, but
-//! always too late, is found in the same way, since an answer closes the circuit only if it comes in time.
+//! A request without an answer after [`PROBE_AFTER`] says little about its endpoint: the shard may have no leader, or a
+//! slow disk. So the client sends the endpoint a **probe**, which needs no shard. If that is not answered within
+//! [`PROBE_LIMIT`] either, the circuit opens, and requests go to other endpoints. The circuit also opens for an
+//! endpoint whose answers are all late, since only an answer that comes in time closes it.
 //!
-//! **Writes.** A write that was sent into silence has an unknown outcome for ever. So the first write after
-//! [`FRESH`] without any answer waits for a probe: see [`Circuit::takes_writes`]. An endpoint that answers late takes
-//! writes, if there is no better one.
+//! **Writes.** A write to an endpoint that never answers has an unknown outcome. So the first write after [`FRESH`]
+//! without any answer waits for a probe: see [`Circuit::takes_writes`]. An endpoint that answers late still gets writes
+//! if there is no better one.
 //!
-//! **What it can't do.** Nothing is known of an endpoint between its last answer and the probe's limit; what is sent in
-//! this quarter of a second is sent into silence. A cluster whose every answer takes longer than [`PROBE_LIMIT`] has all
-//! circuits open, and is used all the same, but requests are spread over nodes that then forward them.
+//! **Limits.** Silence is detected a quarter of a second after an endpoint's last answer at the earliest; writes sent
+//! within that time have unknown outcomes. In a cluster whose answers all take longer than [`PROBE_LIMIT`], all
+//! circuits are open. It remains usable, but requests are spread over all nodes, which forward them.
 
 use std::time::{Duration, Instant};
 
-/// A request that has waited this long has the endpoint probed, unless it has just answered something else in time.
+/// After this long without an answer to a request, the endpoint is probed, unless it has just answered another request
+/// in time.
 pub(crate) const PROBE_AFTER: Duration = Duration::from_millis(125);
 
-/// An answer that takes longer is late: it proves that the endpoint lives, and not that it is of use.
+/// An answer that takes longer is late: it proves that the endpoint is alive, but not that it is usable.
 pub(crate) const PROBE_LIMIT: Duration = Duration::from_millis(125);
 
-/// A write is sent without a probe to an endpoint that gave any answer within this time.
+/// A write needs no probe if the endpoint has answered any request within this time.
 pub(crate) const FRESH: Duration = Duration::from_secs(1);
 
 /// The pause before an open circuit's first probe. It doubles up to [`LONGEST_REST`].
 pub(crate) const FIRST_REST: Duration = Duration::from_millis(250);
 
-/// An endpoint that is back is used again after so long at the most, as long as there are requests.
+/// The longest pause between probes: an endpoint that is back is used again after this time at the latest, as long as
+/// there are requests.
 pub(crate) const LONGEST_REST: Duration = Duration::from_secs(2);
 
-const _: () = assert!(FIRST_REST.as_millis() >= PROBE_LIMIT.as_millis(), "no probe begins before the last one is late");
+const _: () =
+    assert!(FIRST_REST.as_millis() >= PROBE_LIMIT.as_millis(), "no probe begins before the previous one is late");
 
-/// - There is at most one probe that is not late.
-/// - `open` is there while requests are to go elsewhere.
+/// - At most one probe is under way that is not late.
+/// - `open` is set while requests should go to other endpoints.
 #[derive(Debug, Default)]
 pub(crate) struct Circuit {
     /// When the latest answer came, late or not.
     heard_at: Option<Instant>,
-    /// When the latest request left that was answered in time.
+    /// When the latest request was sent that was answered in time.
     prompt_at: Option<Instant>,
-    /// When the probe left that is under way.
+    /// When the probe that is under way was sent.
     probe: Option<Instant>,
     open: Option<Open>,
 }
@@ -60,12 +63,12 @@ struct Open {
 }
 
 impl Circuit {
-    /// Whether requests are to go to other endpoints, where there are any.
+    /// Whether requests should go to other endpoints, if there are any.
     pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Whether a write may be sent without a probe before it.
+    /// Whether a write may be sent without a preceding probe.
     pub(crate) fn takes_writes(&self, now: Instant) -> bool {
         self.heard_at.is_some_and(|at| now.saturating_duration_since(at) < FRESH)
     }
@@ -75,7 +78,7 @@ impl Circuit {
         self.heard_at.is_some_and(|at| at >= start)
     }
 
-    /// A request that left at `sent` is not answered yet. Returns whether to send a probe.
+    /// A request sent at `sent` is not answered yet. Returns whether to send a probe.
     pub(crate) fn request_waits(&mut self, sent: Instant, now: Instant) -> bool {
         let is_prompt = self.prompt_at.is_some_and(|at| now.saturating_duration_since(at) < PROBE_AFTER);
         now.saturating_duration_since(sent) >= PROBE_AFTER && !is_prompt && self.open.is_none() && self.begin_probe(now)
@@ -86,7 +89,7 @@ impl Circuit {
         self.open.as_ref().is_some_and(|open| open.retry_at <= now) && self.begin_probe(now)
     }
 
-    /// A write needs a sign of life now. Returns whether to send a probe: not while one is under way.
+    /// A sign of life is needed now. Returns whether to send a probe: false while one is under way.
     pub(crate) fn begin_probe(&mut self, now: Instant) -> bool {
         let begins = self.probe.is_none();
         if begins {
@@ -95,7 +98,7 @@ impl Circuit {
         begins
     }
 
-    /// The endpoint has answered what left at `sent`. Returns whether that closes the circuit.
+    /// The endpoint has answered a request sent at `sent`. Returns whether this closes the circuit.
     pub(crate) fn answered(&mut self, sent: Instant, now: Instant) -> bool {
         self.heard_at = Some(now);
         self.probe.take_if(|probe| *probe == sent);
@@ -106,24 +109,24 @@ impl Circuit {
         self.open.take().is_some()
     }
 
-    /// The probe that left at `sent` has no answer within [`PROBE_LIMIT`]. Returns whether the endpoint has said nothing
-    /// at all since, so that the connection may be dead, too.
+    /// The probe sent at `sent` was not answered within [`PROBE_LIMIT`]. Returns whether nothing at all was heard since
+    /// then, so that the connection may be dead.
     pub(crate) fn probe_is_late(&mut self, sent: Instant, now: Instant) -> bool {
         self.probe.take_if(|probe| *probe == sent);
         self.open(now);
         !self.was_heard_since(sent)
     }
 
-    /// The connection could not be made, or it broke; `probe` is when the probe left that found out, if one did.
+    /// The connection could not be made, or it broke. If a probe found out, `probe` is when it was sent.
     pub(crate) fn failed(&mut self, probe: Option<Instant>, now: Instant) {
         self.probe.take_if(|under_way| Some(*under_way) == probe);
-        // What was heard on it says nothing of the next connection.
+        // Answers on the old connection say nothing about the next one.
         self.heard_at = None;
         self.open(now);
     }
 
-    /// A request that left at `sent` has ended without an answer that helps. The endpoint may live all the same, but those
-    /// who come next had better ask another one.
+    /// A request sent at `sent` has ended without a useful answer. The endpoint may be alive, but later requests should
+    /// try another one.
     pub(crate) fn gave_up(&mut self, sent: Instant, now: Instant) {
         if now.saturating_duration_since(sent) >= PROBE_AFTER {
             self.open(now);
@@ -133,7 +136,7 @@ impl Circuit {
     fn open(&mut self, now: Instant) {
         match &mut self.open {
             None => self.open = Some(Open { retry_at: now + FIRST_REST, rest: FIRST_REST }),
-            // Of the many requests that one failure ends, the first one counts.
+            // One failure may end many requests; only the first counts.
             Some(open) if now < open.retry_at => {}
             Some(open) => {
                 open.rest = (open.rest * 2).min(LONGEST_REST);
@@ -149,14 +152,14 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// A circuit whose endpoint has just answered, and that time.
+    /// A circuit whose endpoint has just answered, and the time.
     fn closed() -> (Circuit, Instant) {
         let (mut circuit, start) = (Circuit::default(), Instant::now());
         circuit.answered(start, start);
         (circuit, start)
     }
 
-    /// A circuit that opened by a late probe, and that time.
+    /// A circuit that a late probe has opened, and the time.
     fn open() -> (Circuit, Instant) {
         let (mut circuit, start) = closed();
         let probed = start + PROBE_AFTER;
@@ -187,19 +190,19 @@ mod tests {
         assert!(circuit.request_waits(start, now));
         circuit.answered(now, now + MS);
         assert!(!circuit.is_open());
-        assert!(circuit.request_waits(start, now + PROBE_AFTER + MS), "the next probe, for it waits on");
+        assert!(circuit.request_waits(start, now + PROBE_AFTER + MS), "the next probe, since the request still waits");
     }
 
     #[test]
     fn endpoint_that_answers_late_is_left_and_takes_writes_where_there_is_no_other() {
         let (mut circuit, start) = closed();
         let late = PROBE_LIMIT * 4;
-        // One answer after the other, each of them late.
+        // Many answers, each of them late.
         for n in 0..100 {
             circuit.answered(start + MS * n, start + MS * n + late);
         }
         let now = start + MS * 100 + late;
-        assert!(circuit.request_waits(now - PROBE_AFTER, now), "answers that are late are no answer");
+        assert!(circuit.request_waits(now - PROBE_AFTER, now), "late answers do not count");
         circuit.answered(now - late + MS, now + MS);
         assert!(!circuit.probe_is_late(now, now + PROBE_LIMIT), "the connection is good");
         assert!(circuit.is_open());

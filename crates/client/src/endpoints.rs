@@ -1,10 +1,9 @@
-//! One endpoint a node: its connection, made when it is first needed, and its [circuit](crate::circuit), with the I/O
-//! around it: probes are sent here.
+//! The endpoints: for each node its connection, made when first needed, and its [circuit](crate::circuit) with the I/O
+//! around it. Probes are sent here.
 //!
-//! A probe is a call of the standard health service, which a node answers without asking anybody. The answer's meaning
-//! is ignored: that there is one counts. When an endpoint says nothing at all, the next requests make a new connection:
-//! the old one may be dead, and TCP would take many seconds to notice. Requests that are under way on it stay there
-//! until their deadlines.
+//! A probe is a call of the standard health service, which a node answers by itself. Any answer counts, whatever it
+//! says. When an endpoint does not answer at all, later requests use a new connection: the old one may be dead, and TCP
+//! would take many seconds to notice. Requests under way on the old connection stay there until their deadlines.
 
 use crate::Error;
 use crate::circuit::{Circuit, PROBE_AFTER, PROBE_LIMIT};
@@ -24,14 +23,14 @@ use tonic_health::pb::health_client::HealthClient;
 /// After this long without a connection the node counts as unreachable, and the request goes to another one.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A late answer to a probe is still of interest for so long: it proves that the endpoint lives.
+/// How long to wait for a late answer to a probe, which still proves that the endpoint is alive.
 const PROBE_GIVES_UP: Duration = Duration::from_secs(5);
 
 /// A connection on which nothing was heard for this long is asked for a sign of life ...
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// ... and given up if none comes within this time, with all requests on it. Only for connections that nobody uses any
-/// more, to a machine that vanished and closes nothing: circuits find silence much earlier.
+/// ... and closed with all its requests if none comes within this time. This is only for unused connections to a
+/// machine that vanished without closing them: circuits detect silence much earlier.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A bound well above what a topology names, so that hints of a broken node cannot fill the memory. Beyond it the
@@ -75,7 +74,7 @@ impl Endpoints {
         Ok(endpoint.clone())
     }
 
-    /// Whether requests are to go elsewhere. An endpoint that is passed over is probed from time to time.
+    /// Whether requests should go to another endpoint. Probes this one if a probe is due.
     pub(crate) fn is_open(&self, address: &Address) -> bool {
         let known = self.known.read().expect(POISONED);
         let Some(endpoint) = known.get(address) else { return false };
@@ -90,7 +89,7 @@ impl Endpoints {
         true
     }
 
-    /// Tells when a circuit has opened or closed, or a probe was answered.
+    /// Changes when a circuit opens or closes, or a probe is answered.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
@@ -101,8 +100,8 @@ impl Endpoint {
         self.channel.lock().expect(POISONED).clone()
     }
 
-    /// Waits for the answer to a request, which is sent when it is first polled, for `limit` at the most; and learns from
-    /// it.
+    /// Sends a request and waits for its answer, for at most `limit`. Updates the circuit. The request is sent when it
+    /// is first polled.
     pub(crate) async fn ask<R>(
         self: &Arc<Endpoint>,
         request: impl Future<Output = Result<Response<R>, Status>>,
@@ -135,10 +134,10 @@ impl Endpoint {
         result
     }
 
-    /// Waits until a write may be sent, which needs a sign of life where there was none lately.
+    /// Waits until a write may be sent: for a sign of life, if there was none recently.
     ///
-    /// # Errors
-    /// A status that says that nothing was sent: none within `limit`, or the circuit has opened.
+    /// # Errors A status that says that nothing was sent: there was no sign of life within `limit`, or the circuit
+    /// opened.
     pub(crate) async fn wait_for_life(self: &Arc<Endpoint>, limit: Duration) -> Result<(), Status> {
         let start = Instant::now();
         let mut changes = self.changes.subscribe();
@@ -164,7 +163,7 @@ impl Endpoint {
             }
             false
         };
-        // Another endpoint may do better.
+        // Not longer: another endpoint may answer.
         match timeout(limit.min(2 * PROBE_LIMIT), lives).await {
             Ok(true) => Ok(()),
             _ => Err(outcome::unavailable(format!("no sign of life; nothing was sent to {}", self.address), None)),
@@ -175,7 +174,7 @@ impl Endpoint {
         self.circuit.lock().expect(POISONED)
     }
 
-    /// Sends the probe that the circuit has begun at `sent`.
+    /// Sends the probe that the circuit began at `sent`.
     fn probe(self: &Arc<Endpoint>, sent: Instant) {
         let endpoint = self.clone();
         tokio::spawn(async move {
@@ -220,7 +219,7 @@ impl Endpoint {
     }
 }
 
-/// Whether a status says something of the connection, or of a proxy on the way, rather than of the request.
+/// Whether a status comes from the connection, or from a proxy on the way, rather than from a node.
 fn is_of_the_connection(status: &Status) -> bool {
     let is_marked = status.metadata().contains_key(metadata::OUTCOME);
     !is_marked && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
@@ -228,8 +227,7 @@ fn is_of_the_connection(status: &Status) -> bool {
 
 /// How to connect to an address.
 ///
-/// # Errors
-/// [`Error::InvalidEndpoint`] where it is not `host:port`.
+/// # Errors [`Error::InvalidEndpoint`] if it is not `host:port`.
 pub(crate) fn dial(address: &str) -> Result<Dial, Error> {
     let invalid = |why: String| Error::InvalidEndpoint(format!("{address:?} is not an endpoint: {why}"));
     check_address(address).map_err(|error| invalid(error.to_string()))?;

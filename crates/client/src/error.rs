@@ -43,7 +43,7 @@ use tonic::{Code, Status};
 /// ```
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not an address. Nothing was sent; a retry is useless.
+    /// Not an address; the text says why. Nothing was sent; a retry is useless.
     #[error("{0}")]
     InvalidEndpoint(String),
 
@@ -105,12 +105,12 @@ impl Error {
     }
 }
 
-/// What the endpoints said that were asked in vain, each once.
+/// The failures of the endpoints that were asked, one for each.
 #[derive(Debug, Default)]
 pub(crate) struct Causes(Vec<Cause>);
 
 impl Causes {
-    /// An endpoint has failed. The latest failure counts, unless all that it says is that the time was over.
+    /// Notes an endpoint's failure. It replaces an earlier one, unless it only says that the time was over.
     pub(crate) fn note(&mut self, endpoint: &str, status: Status) {
         match self.0.iter_mut().find(|cause| cause.endpoint == endpoint) {
             Some(known) if status.code() != Code::DeadlineExceeded => known.status = status,
@@ -128,14 +128,14 @@ impl From<Causes> for Error {
 
 fn list(causes: &[Cause]) -> String {
     if causes.is_empty() {
-        return "the time limit left none to ask".to_owned();
+        return "the time limit was over before any was asked".to_owned();
     }
     let each: Vec<String> =
         causes.iter().map(|cause| format!("{}: {}", cause.endpoint, describe(&cause.status))).collect();
     each.join("; ")
 }
 
-/// A status in words, down to the cause: "transport error" alone tells nobody anything.
+/// A status in words, down to its root cause: "transport error" alone does not help.
 fn describe(status: &Status) -> String {
     let mut text = status.message().to_owned();
     if text.is_empty() {

@@ -1,40 +1,43 @@
-//! When to ask another endpoint although the first one may answer yet: a state machine without I/O, for one call.
+//! When to ask another endpoint although the first one may still answer: a state machine without I/O, for one call.
 //!
-//! Only for what may be carried out twice. While a call waits, another endpoint is asked
-//! - **at once** when the circuits of all that were asked are open: nobody works on the call, so asking costs nothing;
-//! - **after [`HEDGE_AFTER`]**, [`MAX_HEDGES`] times, when an endpoint lives and only this answer is late. That makes work
-//!   twice, so callers bound how much of it there is, and calls that may well take this long do without.
+//! Only for requests that may be executed twice. While a call waits, another endpoint is asked
+//! - **at once** if the circuits of all endpoints asked so far are open: none of them works on the call, so asking
+//!   another costs nothing;
+//! - **after [`HEDGE_AFTER`]**, at most [`MAX_HEDGES`] times, if an endpoint is alive and only this answer is late.
+//!   This doubles the work, so the client bounds how many calls do it at a time, and calls that may take this long do
+//!   not do it.
 //!
-//! The first good answer counts.
+//! The first successful answer counts.
 
 use crate::circuit::{PROBE_AFTER, PROBE_LIMIT};
 use std::time::{Duration, Instant};
 
-/// An answer that has not come by then is asked of another endpoint.
+/// After this long without an answer, another endpoint is asked.
 pub(crate) const HEDGE_AFTER: Duration = Duration::from_millis(250);
 
-/// Endpoints that one call asks beside the first one while all of them live.
+/// How many further endpoints one call asks while the earlier ones are alive.
 pub(crate) const MAX_HEDGES: u32 = 2;
 
-/// By then the first endpoint is known to be silent if it is, and a leader that failed has perhaps a successor.
+/// By then a silent first endpoint has been detected, and a failed leader may have a successor.
 const _: () = assert!(PROBE_AFTER.as_millis() + PROBE_LIMIT.as_millis() <= HEDGE_AFTER.as_millis());
 
 #[derive(Debug)]
 pub(crate) struct Hedging {
     /// When an endpoint was asked last.
     asked_at: Instant,
-    /// How many more may be asked of those that live.
+    /// How many more endpoints may be asked while the earlier ones are alive.
     left: u32,
 }
 
 impl Hedging {
-    /// Of a call whose first endpoint is asked now. `is_long`: a good answer may take longer than [`HEDGE_AFTER`].
+    /// For a call whose first endpoint is asked now. `is_long`: a successful answer may take longer than
+    /// [`HEDGE_AFTER`].
     pub(crate) fn new(now: Instant, is_long: bool) -> Hedging {
         Hedging { asked_at: now, left: if is_long { 0 } else { MAX_HEDGES } }
     }
 
     /// When to ask one more endpoint if nothing happens until then; `None` for never. `all_silent`: the circuits of all
-    /// that were asked are open.
+    /// endpoints asked so far are open.
     pub(crate) fn due(&self, all_silent: bool) -> Option<Instant> {
         match all_silent {
             true => Some(self.asked_at),

@@ -11,10 +11,10 @@
 //! **One cluster.** The first topology binds the client to its cluster; every later request names it, and a node of
 //! another cluster refuses.
 //!
-//! **Silence.** A node that says nothing for a quarter of a second, although it is asked for a sign of life, is passed over
-//! until it answers again, and so is one whose every answer takes longer. Reads that wait for it move to another node at
-//! once; a write that was sent to it waits for its answer until its own deadline, and ends unknown. A read that is slow for
-//! another reason is asked of a second node after a quarter of a second.
+//! **Silence.** A node that does not answer for a quarter of a second, not even a health check, is not used until it
+//! answers again; neither is a node whose answers are all that late. Reads that wait for it move to another node at
+//! once. A write that was sent to it waits for its answer until its own deadline, and ends as unknown. A read that is
+//! slow for another reason is also sent to a second node after a quarter of a second.
 //!
 //! One HTTP/2 connection a node carries all requests of a client and its clones.
 //!
@@ -71,8 +71,8 @@ const MAX_WRITE_BYTES: usize = (4 << 20) - 64;
 /// The largest answer that is accepted: above a node's largest page of a scan.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
-/// So many reads may ask a second endpoint because the first one is slow; more wait for their answers. Where all nodes are
-/// slow, hedging would double what they have to do.
+/// How many reads may ask a second endpoint at a time because the first is slow. If all nodes are slow, unbounded
+/// hedging would double their load.
 const MAX_HEDGES_UNDER_WAY: usize = 64;
 
 /// A connection to a cluster. Clones share their connections and what they learn.
@@ -87,7 +87,7 @@ struct Shared {
     endpoints: Endpoints,
     /// When the topology was last read. Held while it is read, so that one call reads it for all.
     refreshed_at: tokio::sync::Mutex<Option<Instant>>,
-    /// One for each request that may be under way twice although all endpoints live.
+    /// A permit for each hedged request to an endpoint while the earlier endpoints are alive.
     hedges: Semaphore,
 }
 
@@ -278,8 +278,8 @@ impl Client {
         Eventual { client: self }
     }
 
-    /// Whether an endpoint (`host:port`) answers, as far as this client's requests and probes have shown; true of one that
-    /// it never asked. Requests go to others while there are any that do.
+    /// Whether an endpoint (`host:port`) answers, as far as this client's requests and probes have shown; true for an
+    /// endpoint that it has never asked. Requests avoid endpoints that do not answer, if there are others.
     pub fn answers(&self, endpoint: &str) -> bool {
         !self.shared.endpoints.is_open(&Address::from(endpoint))
     }

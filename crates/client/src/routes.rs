@@ -1,5 +1,5 @@
-//! Which node to ask: what the client believes of the cluster, without I/O and without a clock. Which of the addresses
-//! answer at all is what [circuits](crate::circuit) know.
+//! Which node to ask: the client's view of the cluster, without I/O and without a clock. Whether an address answers at
+//! all is known to the [circuits](crate::circuit).
 //!
 //! The table comes from a topology and is replaced by a later one; in between, answers correct single leaders. All of
 //! it is belief: a wrong guess costs a forwarded request or one more attempt, never a wrong answer.
@@ -70,8 +70,8 @@ impl Routes {
         self.table.as_ref().map(|table| table.shard_count.shard_of_key(key))
     }
 
-    /// A usable address to ask: the leader where it is asked for, then the shard's replicas, which know who leads, then any
-    /// node.
+    /// A usable address to ask: the leader if the target is the leader, then the shard's replicas, which know their
+    /// leader, then any node.
     pub(crate) fn pick(&self, target: Target, is_usable: impl Fn(&Address) -> bool) -> Option<Address> {
         let place = match target {
             Target::Leader(shard) | Target::Replica(shard) => self.place(shard),
@@ -96,14 +96,14 @@ impl Routes {
         })
     }
 
-    /// Each known address in turn, for when none is usable.
+    /// The next of all known addresses, in turn: for when none is usable.
     pub(crate) fn any(&self) -> Address {
         let nodes = self.table.as_ref().map_or(&[][..], |table| &table.nodes);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (nodes.len() + self.seeds.len());
         nodes.get(turn).unwrap_or_else(|| &self.seeds[turn - nodes.len()]).clone()
     }
 
-    /// Every known address, those that are silent last.
+    /// Every known address, the silent ones last.
     pub(crate) fn all(&self, is_silent: impl Fn(&Address) -> bool) -> Vec<Address> {
         let mut addresses = self.table.as_ref().map_or_else(Vec::new, |table| table.nodes.clone());
         for seed in &self.seeds {
@@ -115,7 +115,7 @@ impl Routes {
         addresses
     }
 
-    /// Whether requests for a shard go to this address already.
+    /// Whether this address is the known leader of a shard.
     pub(crate) fn is_leader(&self, shard: ShardId, address: &Address) -> bool {
         self.place(shard).is_some_and(|place| place.leader.as_ref() == Some(address))
     }

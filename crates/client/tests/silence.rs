@@ -1,4 +1,4 @@
-//! The client and servers that say nothing, or say it too late.
+//! The client against servers that do not answer, or answer too late.
 
 #[expect(dead_code, reason = "shared with the client's other tests, which need other parts of it")]
 mod support;
@@ -7,8 +7,8 @@ use ringfort_client::{Client, Consistency, Error, Outcome};
 use std::time::{Duration, Instant};
 use support::Servers;
 
-/// After the silence has begun, by then it is known, on a machine that does other things as well; far below the time limit
-/// of five seconds, at which those end who wait for it.
+/// How long the client may take to detect silence on a busy machine. Far below the time limit of five seconds, which a
+/// request that waits for the silent server would reach.
 const NOTICED: Duration = Duration::from_secs(2);
 
 /// Three servers, each of which executes everything; the client has heard from all of them.
@@ -27,10 +27,20 @@ fn writes(servers: &Servers) -> Vec<u32> {
     servers.with(|state| state.writes.clone())
 }
 
+/// Writes until the first server, which leads all shards, gets a write.
+async fn assert_leader_is_used_again(servers: &Servers, client: &Client) {
+    let (before, begun) = (writes(servers)[0], Instant::now());
+    while writes(servers)[0] == before {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the leader is not used again");
+        client.put("k", "3").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test]
 async fn read_moves_to_another_node_when_its_own_is_silent() {
     let (servers, client) = warm(Duration::from_secs(5)).await;
-    servers.roads[0].is_silent();
+    servers.proxies[0].silence();
     let begun = Instant::now();
     client.get("k").await.unwrap();
     client.get("k").await.unwrap();
@@ -41,9 +51,9 @@ async fn read_moves_to_another_node_when_its_own_is_silent() {
 #[tokio::test]
 async fn reads_under_way_move_together() {
     let (servers, client) = warm(Duration::from_secs(5)).await;
-    servers.roads[0].is_silent();
+    servers.proxies[0].silence();
     let begun = Instant::now();
-    // Far more than may be under way twice.
+    // Far more than may be hedged at a time.
     let reads: Vec<_> = (0..500)
         .map(|_| {
             tokio::spawn({
@@ -62,13 +72,17 @@ async fn reads_under_way_move_together() {
 #[tokio::test]
 async fn write_in_the_silence_is_unknown_at_its_deadline_and_the_next_ones_go_elsewhere() {
     let (servers, client) = warm(Duration::from_millis(800)).await;
-    servers.roads[0].is_silent();
+    servers.proxies[0].silence();
     let begun = Instant::now();
     let first = tokio::spawn({
         let client = client.clone();
         async move { client.put("k", "2").await }
     });
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    let silent = servers.with(|state| state.addresses[0].clone());
+    while client.answers(&silent) {
+        assert!(begun.elapsed() < Duration::from_millis(700), "the silence is not detected");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let before = writes(&servers);
     for value in ["3", "4", "5"] {
         client.put("k", value).await.unwrap();
@@ -85,7 +99,7 @@ async fn write_in_the_silence_is_unknown_at_its_deadline_and_the_next_ones_go_el
 async fn write_is_not_sent_to_a_node_of_which_nothing_was_heard_yet() {
     let servers = Servers::start(3);
     servers.with(|state| state.forwards = true);
-    servers.roads[0].is_silent();
+    servers.proxies[0].silence();
     // The first endpoint is silent, and it leads all shards.
     let client = servers.client().with_timeout(Duration::from_secs(1));
     client.put("k", "1").await.expect("another node answers with the topology, and forwards");
@@ -97,8 +111,8 @@ async fn write_that_finds_all_silent_is_known_not_to_be_applied() {
     let servers = Servers::start(2);
     let client = servers.client().with_timeout(Duration::from_millis(900));
     client.put("k", "1").await.unwrap();
-    servers.roads.iter().for_each(|road| road.is_silent());
-    // Nobody has written for a while, so the nodes are asked for a sign of life first.
+    servers.proxies.iter().for_each(|proxy| proxy.silence());
+    // Without any answer for a while, writes need a sign of life first.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let error = client.put("k", "2").await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::NotApplied, "{error}");
@@ -111,7 +125,7 @@ async fn write_that_finds_all_silent_is_known_not_to_be_applied() {
 #[tokio::test]
 async fn node_that_answers_late_is_left_and_used_again_when_it_is_quick() {
     let (servers, client) = warm(Duration::from_secs(5)).await;
-    servers.roads[0].takes(Duration::from_millis(500));
+    servers.proxies[0].delay(Duration::from_millis(500));
     client.put("k", "slow").await.unwrap();
     let begun = Instant::now();
     for _ in 0..20 {
@@ -121,19 +135,14 @@ async fn node_that_answers_late_is_left_and_used_again_when_it_is_quick() {
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(4), "forty requests to the late node would take twenty seconds: {took:?}");
 
-    servers.roads[0].takes(Duration::ZERO);
-    let (before, begun) = (writes(&servers)[0], Instant::now());
-    while writes(&servers)[0] == before {
-        assert!(begun.elapsed() < Duration::from_secs(5), "the leader is not used again");
-        client.put("k", "3").await.unwrap();
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    servers.proxies[0].delay(Duration::ZERO);
+    assert_leader_is_used_again(&servers, &client).await;
 }
 
 #[tokio::test]
 async fn nodes_that_all_answer_late_are_used_all_the_same() {
     let (servers, client) = warm(Duration::from_secs(5)).await;
-    servers.roads.iter().for_each(|road| road.takes(Duration::from_millis(300)));
+    servers.proxies.iter().for_each(|proxy| proxy.delay(Duration::from_millis(300)));
     for value in ["2", "3", "4"] {
         client.put("k", value).await.unwrap();
         assert_eq!(client.get("k").await.unwrap().unwrap().value, value);
@@ -143,14 +152,9 @@ async fn nodes_that_all_answer_late_are_used_all_the_same() {
 #[tokio::test]
 async fn silent_node_is_used_again_when_it_is_back() {
     let (servers, client) = warm(Duration::from_secs(5)).await;
-    servers.roads[0].is_silent();
+    servers.proxies[0].silence();
     client.get("k").await.unwrap();
     assert!(!client.answers(&servers.with(|state| state.addresses[0].clone())));
-    servers.roads[0].takes(Duration::ZERO);
-    let (before, begun) = (writes(&servers)[0], Instant::now());
-    while writes(&servers)[0] == before {
-        assert!(begun.elapsed() < Duration::from_secs(5), "the leader is not used again");
-        client.put("k", "3").await.unwrap();
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    servers.proxies[0].delay(Duration::ZERO);
+    assert_leader_is_used_again(&servers, &client).await;
 }

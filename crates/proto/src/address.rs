@@ -1,22 +1,24 @@
-//! Addresses as people write them: the only parser of them, for nodes and for clients.
+//! Addresses as users write them: the only parser for them, in nodes and in clients.
 //!
-//! With a port, an IPv6 address stands in brackets (RFC 3986, section 3.2.2): in `::1:50051` nobody can tell where the
-//! address ends. Without a port both ways are understood.
+//! With a port, an IPv6 address needs brackets (RFC 3986, section 3.2.2): in `::1:50051` the end of the address is
+//! ambiguous. Without a port, the brackets are optional.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Why a text is no address, and what to write instead.
+/// Why a text is not an address, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     #[error("give host:port")]
     NoPort,
-    #[error("an IPv6 address stands in brackets: write {0}")]
+    #[error("an IPv6 address needs brackets: write {0}")]
     NoBrackets(String),
-    #[error("{0:?} is no host: give a name or an IP address")]
+    #[error("{0:?} is not a host: give a name or an IP address")]
     Host(String),
     #[error("give a host name or an IP address, without a port")]
     Port,
-    #[error("{0} is every address of a machine, and none that others could dial: give the one at which they reach it")]
+    #[error(
+        "{0} stands for all addresses of a machine, and others can't dial it: give the address at which they reach it"
+    )]
     Everywhere(IpAddr),
     #[error("give an IP address of this machine, such as 127.0.0.1 or [::1], without a port")]
     NoIp,
@@ -24,8 +26,7 @@ pub enum AddressError {
 
 /// Checks an address to dial, `host:port`.
 ///
-/// # Errors
-/// What is wrong with it; of an IPv6 address without brackets, how to write it.
+/// # Errors What is wrong with it; for an IPv6 address without brackets, how to write it.
 pub fn check_address(text: &str) -> Result<(), AddressError> {
     let (host, port) = text.rsplit_once(':').ok_or(AddressError::NoPort)?;
     if text.parse::<Ipv6Addr>().is_ok() && !host.parse::<Ipv6Addr>().is_ok_and(|_| port.parse::<u16>().is_ok()) {
@@ -42,8 +43,7 @@ pub fn check_address(text: &str) -> Result<(), AddressError> {
 
 /// Reads the host that a node tells others to dial.
 ///
-/// # Errors
-/// As [`parse_host`], and for an address that stands for all.
+/// # Errors As [`parse_host`], and for an unspecified address (0.0.0.0 or `::`).
 pub fn parse_advertised(text: &str) -> Result<String, AddressError> {
     let host = parse_host(text)?;
     match host.parse::<IpAddr>() {
@@ -52,11 +52,9 @@ pub fn parse_advertised(text: &str) -> Result<String, AddressError> {
     }
 }
 
-/// Reads a host: a name or an IP address, that of version 6 with or without brackets, and without them in what is
-/// returned.
+/// Reads a host: a name or an IP address. An IPv6 address may have brackets, which are removed.
 ///
-/// # Errors
-/// What is no host.
+/// # Errors The text is not a host.
 pub fn parse_host(text: &str) -> Result<String, AddressError> {
     let host = without_brackets(text);
     match host.parse::<IpAddr>() {
@@ -73,7 +71,7 @@ pub fn parse_host(text: &str) -> Result<String, AddressError> {
     }
 }
 
-/// Reads an IP address to listen on, that of version 6 with or without brackets.
+/// Reads an IP address to listen on. An IPv6 address may have brackets.
 ///
 /// # Errors
 /// [`AddressError::NoIp`].

@@ -5,7 +5,6 @@
 //! | [`LEADER`] | node | the gRPC address to ask next time for the shard of this key |
 //! | [`OUTCOME`] | node | on errors: whether the request was applied, see [`crate::outcome`] |
 //! | [`CLUSTER`] | client | the cluster that it believes to talk to, 16 hexadecimal digits |
-//!
 //! | [`CALLER`] | node, to another | where clients reach the node that opens a stream |
 //!
 //! All are optional: a client that knows none of them (grpcurl) loses speed and precision, not correctness.
@@ -24,18 +23,18 @@ pub const OUTCOME: &str = "ringfort-outcome";
 /// On requests: the id of the cluster they are meant for. A port may have changed hands since the client learnt it.
 pub const CLUSTER: &str = "ringfort-cluster";
 
-/// On the streams between nodes: the gRPC address (host:port) of the node that calls. It is asked there what it wants if
-/// it belongs to another cluster.
+/// On the streams between nodes: the gRPC address (host:port) of the calling node. If that belongs to another cluster,
+/// the receiver asks it at this address for its topology.
 pub const CALLER: &str = "ringfort-caller";
 
-/// Names the node that calls. An address that no header can carry is left out.
+/// Sets the address of the calling node. An address that no header can carry is left out.
 pub fn set_caller(metadata: &mut MetadataMap, grpc_address: &str) {
     if let Ok(value) = MetadataValue::try_from(grpc_address) {
         metadata.insert(CALLER, value);
     }
 }
 
-/// The gRPC address of the node that calls, if it names one.
+/// The gRPC address of the calling node, if it gave one.
 pub fn caller(metadata: &MetadataMap) -> Option<&str> {
     metadata.get(CALLER)?.to_str().ok()
 }

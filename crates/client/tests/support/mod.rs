@@ -1,13 +1,13 @@
 //! A cluster of in-process servers with one map: what a client sees of Ringfort, with faults on demand.
 
-mod road;
+mod proxy;
 
+use proxy::Proxy;
 use ringfort_client::v1::cluster_server::{Cluster, ClusterServer};
 use ringfort_client::v1::kv_server::{Kv, KvServer};
 use ringfort_client::v1::*;
 use ringfort_client::{Client, v1};
 use ringfort_proto::{metadata, outcome};
-use road::Road;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -45,8 +45,8 @@ pub struct Servers {
     pub state: Arc<Mutex<State>>,
     /// One a server, so that stopping it takes its connections with it, as when a process dies.
     runtimes: Vec<Option<Runtime>>,
-    /// The ways to the servers.
-    pub roads: Vec<Road>,
+    /// The proxies before the servers.
+    pub proxies: Vec<Proxy>,
 }
 
 impl Servers {
@@ -59,13 +59,13 @@ impl Servers {
             reads: vec![0; count],
             ..Default::default()
         };
-        let mut servers = Servers { state: Arc::new(Mutex::new(state)), runtimes: Vec::new(), roads: Vec::new() };
+        let mut servers = Servers { state: Arc::new(Mutex::new(state)), runtimes: Vec::new(), proxies: Vec::new() };
         for node in 0..count {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.set_nonblocking(true).unwrap();
-            let (road, address, carry) = Road::to(listener.local_addr().unwrap());
+            let (proxy, address, carry) = Proxy::to(listener.local_addr().unwrap());
             servers.with(|state| state.addresses.push(address.to_string()));
-            servers.roads.push(road);
+            servers.proxies.push(proxy);
             let server = Server { node, state: servers.state.clone() };
             let router = tonic::transport::Server::builder()
                 .add_service(KvServer::new(server.clone()))

@@ -1,4 +1,4 @@
-//! A way to a server that a test can make silent or slow, for connections that there are and for new ones.
+//! A proxy before a server that a test can make silent or slow, for existing and for new connections.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -10,40 +10,39 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// How long what is sent takes; `None`: it does not arrive.
+/// How long data is delayed; `None`: it does not arrive.
 type Delay = Option<Duration>;
 
-#[derive(Clone)]
-pub struct Road(Arc<watch::Sender<Delay>>);
+pub struct Proxy(Arc<watch::Sender<Delay>>);
 
-impl Road {
-    /// A road to a server, and its own address.
-    pub fn to(server: SocketAddr) -> (Road, SocketAddr, impl Future<Output = ()>) {
+impl Proxy {
+    /// A proxy to a server, its own address, and the task that runs it.
+    pub fn to(server: SocketAddr) -> (Proxy, SocketAddr, impl Future<Output = ()>) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let road = Road(Arc::new(watch::Sender::new(Some(Duration::ZERO))));
-        let delay = road.0.clone();
+        let proxy = Proxy(Arc::new(watch::Sender::new(Some(Duration::ZERO))));
+        let delay = proxy.0.clone();
         let run = async move {
             let listener = TcpListener::from_std(listener).unwrap();
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(server).await else { continue };
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
                 tokio::spawn(carry(from_client, to_server, delay.subscribe(), false));
-                // A delay is that of a request and its answer together.
+                // Only answers are delayed: the delay is that of a whole round trip.
                 tokio::spawn(carry(from_server, to_client, delay.subscribe(), true));
             }
         };
-        (road, address, run)
+        (proxy, address, run)
     }
 
-    /// From now on nothing arrives, until [`Road::takes`].
-    pub fn is_silent(&self) {
+    /// From now on nothing arrives, until [`Proxy::delay`].
+    pub fn silence(&self) {
         self.0.send_replace(None);
     }
 
-    /// From now on each answer takes so long.
-    pub fn takes(&self, delay: Duration) {
+    /// From now on each answer takes this long.
+    pub fn delay(&self, delay: Duration) {
         self.0.send_replace(Some(delay));
     }
 }
