@@ -1,8 +1,8 @@
-//! The status that a thread publishes, so that readers need not interrupt it.
+//! A status that a thread publishes on request, so that readers need not interrupt it.
 //!
-//! A question in a thread's inbox waits behind everything else there, and a thousand questions are a thousand answers.
-//! Here an asker says that it would like to know, the thread shows how it stands once for all who asked, at a moment that
-//! suits it, and a thread that is stuck keeps nobody: what it showed last is taken then.
+//! A status request in a thread's inbox would wait behind everything else there, and a thousand requests would need a
+//! thousand answers. Here a reader sets a flag, and the thread publishes its status once for all readers when it next
+//! comes to it. If the thread is stuck, readers get the status that it last published.
 
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
@@ -11,37 +11,37 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// How long an asker waits for the thread to show how it stands now: several of a worker's ticks.
+/// How long a reader waits for a new status: several of a worker's ticks.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 pub struct Board<T> {
     shown: ArcSwapOption<T>,
-    is_wanted: AtomicBool,
+    is_requested: AtomicBool,
     changed: Notify,
 }
 
 impl<T> Default for Board<T> {
     fn default() -> Self {
-        Board { shown: ArcSwapOption::empty(), is_wanted: AtomicBool::new(false), changed: Notify::new() }
+        Board { shown: ArcSwapOption::empty(), is_requested: AtomicBool::new(false), changed: Notify::new() }
     }
 }
 
 impl<T> Board<T> {
-    /// What the thread shows after this call, even where the future is polled later; what it showed before, where it does
-    /// not come to it in time. Nothing where it has not shown anything yet.
+    /// The status that the thread publishes after this call, even if the future is polled later; the previous one if
+    /// the thread does not publish in time; `None` if it has never published.
     pub fn ask(&self) -> impl Future<Output = Option<Arc<T>>> {
         let changed = self.changed.notified();
-        self.is_wanted.store(true, Ordering::Release);
+        self.is_requested.store(true, Ordering::Release);
         async move {
-            // Late or not, the latest is the best there is.
+            // After a timeout, the last status is the best there is.
             let _ = timeout(PATIENCE, changed).await;
             self.shown.load_full()
         }
     }
 
-    /// For the thread, now and then: shows how it stands, if anybody wants to know.
+    /// For the thread, to be called regularly: publishes its status if a reader has asked.
     pub fn show(&self, how: impl FnOnce() -> T) {
-        if self.is_wanted.swap(false, Ordering::AcqRel) {
+        if self.is_requested.swap(false, Ordering::AcqRel) {
             self.shown.store(Some(Arc::new(how())));
             self.changed.notify_waiters();
         }
@@ -55,7 +55,7 @@ mod tests {
     #[tokio::test]
     async fn all_who_ask_are_answered_at_once_and_nobody_waits_for_a_thread_that_is_stuck() {
         let board = Arc::new(Board::default());
-        board.show(|| panic!("nobody wants to know"));
+        board.show(|| panic!("no reader has asked"));
         assert_eq!(board.ask().await, None, "nothing has been shown yet");
         let askers: Vec<_> = (0..5)
             .map(|_| {
@@ -74,7 +74,7 @@ mod tests {
             });
             tokio::task::yield_now().await;
         }
-        assert!(shown <= 2, "the first asker had left its wish behind");
+        assert!(shown <= 2, "the first reader's request was still pending");
         for asker in askers {
             assert!(asker.await.unwrap().is_some());
         }

@@ -52,13 +52,13 @@ pub enum ControlEvent {
         from: NodeId,
         message: ControlMessage,
     },
-    /// What gossip thought of the other members at this moment.
+    /// The liveness of the other members at this moment, as gossip sees it.
     Liveness(Moment, BTreeMap<NodeId, Liveness>),
-    /// What nodes say of their health has changed.
+    /// The reported health of a node has changed.
     Health(HealthView),
     /// A node has told who and where it is.
     Introduction(Member),
-    /// What a node of another cluster said when it was asked back.
+    /// What a node of another cluster answered when it was asked back.
     Testimony(Testimony),
     Knowledge(oneshot::Sender<Knowledge>),
     Stop,
@@ -87,7 +87,7 @@ pub fn tell_liveness(shell: &Shell, at: Moment, liveness: BTreeMap<NodeId, Liven
     send(shell, ControlEvent::Liveness(at, liveness));
 }
 
-/// Passes on what a node of another cluster said.
+/// Passes a testimony on to the control thread.
 pub fn tell_testimony(shell: &Shell, testimony: Testimony) {
     send(shell, ControlEvent::Testimony(testimony));
 }
@@ -196,16 +196,17 @@ fn perform(shell: &Arc<Shell>, control: &mut Control, topologies: &Sender<Arc<To
     }
 }
 
-/// Another cluster misses this node: it must not serve in this one, now and after a restart.
+/// Another cluster has proven that this node is its member: it must not serve in this cluster, now or after a restart.
 fn stop_for(shell: &Shell, control: &Control, cluster: ClusterId) {
     let topology = control.topology();
     let Some(own) = topology.nodes.get(&shell.node) else { return };
     let standing = match topology.nodes.len() {
-        1 => format!("its --raft-dir began cluster {} anew", shell.cluster),
+        1 => format!("its --raft-dir holds the new cluster {}", shell.cluster),
         _ => format!("it reaches no majority of its own cluster {}", shell.cluster),
     };
     shell.fail(format!(
-        "the nodes of cluster {cluster} have {:?} at this address for one of theirs, and {standing}. {}",
+        "the nodes of cluster {cluster} have confirmed that {:?} at this address is a member of their cluster, and \
+         {standing}. {}",
         own.name,
         start::CLAIM_ADVICE
     ));

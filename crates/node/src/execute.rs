@@ -4,9 +4,9 @@
 //! tried again as long as it was certainly not applied: no leader, another leader, never sent, overwritten. So a client
 //! that knows one node rides through an election. A write whose outcome is not known is never tried again.
 //!
-//! A leader that is silent gets no writes: they wait here until it is heard or has a successor. Reads are sent, since it may
-//! answer although this node does not hear it, and are asked again when there is a successor; a write that is under way
-//! waits for its answer.
+//! A silent leader gets no writes: they wait here until it is heard again or has a successor. Reads are sent to it,
+//! since it may answer although this node does not hear it, and are sent again when there is a successor. A write that
+//! was already sent waits for its answer.
 
 use crate::clock;
 use crate::inbox::Incoming;
@@ -27,7 +27,7 @@ pub const STALENESS_BOUND: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// How often a read that was forwarded looks whether the shard has another leader by now.
+/// How often a forwarded read checks whether the shard has a new leader.
 const LEADER_CHECK: Duration = Duration::from_millis(50);
 
 /// Why a request has no answer.
@@ -45,7 +45,7 @@ pub enum ExecuteError {
     /// Nothing was applied: the leader's node can't take more.
     #[error("{0}")]
     Full(Failure),
-    /// Nothing was applied: the leader's disk does not answer, and no other node has taken over in time.
+    /// Nothing was applied: the leader's disk does not answer, and no other node took over in time.
     #[error("{}", Failure::DiskHung)]
     DiskHung,
     /// A write may have been applied. A read has no outcome.
@@ -96,7 +96,7 @@ impl Shell {
                     hint = Some(leader);
                     continue;
                 }
-                // Where it can, another node soon leads.
+                // Another node takes over soon, if one can.
                 Err(Failure::DiskHung) => is_hung = true,
                 Err(Failure::NotLeader(_) | Failure::NotApplied | Failure::Unknown) => is_hung = false,
             }
@@ -123,7 +123,7 @@ impl Shell {
         view.read_stale(clock::moment, STALENESS_BOUND, query).map(Reply::Query)
     }
 
-    /// Has the worker that owns the shard carry out a request. What is read of a scan is collected here.
+    /// Has the shard's worker execute a request. The entries of a scan are collected here, not by the worker.
     pub async fn ask_worker(&self, shard: ShardId, request: Request) -> Result<Reply, Failure> {
         let scanned = match &request {
             Request::Read(query @ Query::Scan { .. }) => self.routing.view(shard).map(|view| (view, query.clone())),
@@ -176,7 +176,7 @@ impl Shell {
         }
     }
 
-    /// Waits until something new is known of the shard's leader, and it is not `node`.
+    /// Waits until the shard has a newly known leader other than `node`.
     async fn leader_is_another(&self, shard: ShardId, node: NodeId) {
         let before = self.routing.leader(shard);
         loop {

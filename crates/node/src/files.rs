@@ -1,11 +1,12 @@
-//! File descriptors: how many this process may have open, and who gets them.
+//! File descriptors: how many this process may have open, and what they are reserved for.
 //!
-//! A connection takes one, and so does a file. If clients could take all there are, the log could not make its next segment,
-//! no snapshot could be written, other nodes could not connect, and monitoring could not ask why. So the limit is divided at
-//! the start: clients get what the node itself and the other nodes leave, and are the first to be refused.
+//! Each connection and each open file needs one. If clients could take all of them, the log could not create its next
+//! segment, no snapshot could be written, other nodes could not connect, and monitoring would fail, too. So the limit
+//! is divided at the start: clients get what the node itself and the other nodes leave, and are refused first.
 
 use crate::start::StartError;
 use std::io;
+use std::time::Duration;
 
 /// Connections of clients at the same time; further ones are closed at once.
 const MAX_CLIENTS: u64 = 10_000;
@@ -13,14 +14,17 @@ const MAX_CLIENTS: u64 = 10_000;
 /// Connections of other nodes at the same time: two from each, and one for each snapshot.
 const MAX_PEERS: u64 = 2_048;
 
-/// What a node takes for itself: [`MONITORS`], its log and its snapshots, its own connections to other nodes, its runtime.
+/// Reserved for the node itself: [`MONITORS`], its log and snapshots, its own connections to other nodes, its runtime.
 const OWN_FILES: u64 = 128;
 
 /// Connections of monitoring at the same time; the next ones wait until one has ended.
 pub const MONITORS: usize = 32;
 
-/// With fewer descriptors a node does not start: what is left for others would be too little to work with.
+/// A node does not start with fewer descriptors: too few would be left for clients and other nodes.
 const MIN_FILES: u64 = 192;
+
+/// The pause after a connection could not be accepted, usually because descriptors have run out.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const WANTED_FILES: u64 = OWN_FILES + MAX_PEERS + MAX_CLIENTS;
 
@@ -35,7 +39,7 @@ pub struct FileShares {
 }
 
 impl FileShares {
-    /// Asks the system for as many descriptors as a node may need, and divides what it gives.
+    /// Raises the limit to what a node may need, as far as the system permits, and divides it.
     pub fn secure() -> Result<FileShares, StartError> {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let limit = getrlimit(Resource::Nofile);
@@ -60,7 +64,7 @@ impl FileShares {
     }
 }
 
-/// Whether the process, or the whole system, has no descriptor left.
+/// Whether an error says that the process, or the whole system, has no descriptor left.
 pub fn are_used_up(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))

@@ -43,7 +43,7 @@ pub enum GossipEvent {
         bytes: Bytes,
     },
     Topology(Arc<Topology>),
-    /// How this node is now.
+    /// This node's current health.
     Health(NodeHealth),
     Write {
         key: Bytes,

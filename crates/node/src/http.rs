@@ -10,7 +10,7 @@
 //! nothing but requests without a body; connections are bounded, and so is the time to ask.
 
 use crate::clock;
-use crate::files::MONITORS;
+use crate::files::{ACCEPT_PAUSE, MONITORS};
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
 use crate::shell::Shell;
@@ -40,13 +40,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it may take to look at how the node stands.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The pause after a connection could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How HTTP/2 begins (RFC 9113, section 3.4), as far as it differs from any request of HTTP/1.
+/// The beginning of HTTP/2's preface (RFC 9113, section 3.4), up to where it differs from any HTTP/1 request.
 const HTTP2_PREFACE: [u8; 14] = *b"PRI * HTTP/2.0";
 
-/// The pause while only a part of that has come.
+/// The pause while only a part of the preface has arrived.
 const PREFACE_PAUSE: Duration = Duration::from_millis(10);
 
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -186,7 +183,7 @@ impl Http {
     }
 }
 
-/// Whether the client begins like HTTP/2: one that takes this port for that of gRPC.
+/// Whether the client speaks HTTP/2: it takes this for the gRPC port.
 async fn begins_http2(stream: &TcpStream) -> bool {
     let mut begun = [0; HTTP2_PREFACE.len()];
     let look = async {
@@ -202,7 +199,7 @@ async fn begins_http2(stream: &TcpStream) -> bool {
     timeout(REQUEST_TIMEOUT, look).await.unwrap_or(false)
 }
 
-/// Tells a client of gRPC that this is not its port.
+/// Tells a gRPC client that this is the wrong port.
 async fn refuse_http2(stream: TcpStream) {
     let service = service_fn(async |_| {
         let wrong_port = outcome::refused("this is a node's port for monitoring, not the one for clients (--port)");

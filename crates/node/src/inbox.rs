@@ -43,7 +43,7 @@ pub struct Incoming {
 /// What must not be lost.
 pub enum Event {
     Persisted(u64),
-    /// What nodes say of their health has changed.
+    /// The reported health of a node has changed.
     Health(HealthView),
     Topology(Arc<Topology>),
     Step(StepRequest),

@@ -1,5 +1,5 @@
-//! Becoming part of a cluster: asks until it is clear whether there is one, and whether it takes this node in. And being found
-//! again by one, at another address.
+//! Becoming part of a cluster: asks until it is clear whether a cluster exists and whether it admits this node. And
+//! telling a cluster about new addresses of this node.
 
 use crate::shell::Shell;
 use crate::start::StartError;
@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long one node may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a node may take to say whether it belongs to a cluster.
+/// How long to wait for a node's answer whether it belongs to a cluster.
 const FIND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause between two attempts.
@@ -49,8 +49,8 @@ pub enum Joins {
     Again(NodeId, ClusterId),
 }
 
-/// Asks the nodes at `addresses` until it is clear whether this one begins a cluster, which [`founding`] decides. Returns
-/// whether it does; otherwise it is to join them.
+/// Asks the nodes at `addresses` until [`founding`] can decide whether this node creates a cluster. Returns true if it
+/// does; otherwise it must join theirs.
 pub async fn may_begin(addresses: &[String], own: &Owner, deadline: Instant) -> Result<bool, StartError> {
     let mut progress = Instant::now();
     loop {
@@ -62,21 +62,21 @@ pub async fn may_begin(addresses: &[String], own: &Owner, deadline: Instant) -> 
                 let silent: Vec<&str> = silent.into_iter().map(|index| &*addresses[index]).collect();
                 format!("{} to say whether they belong to a cluster", silent.join(", "))
             }
-            Decision::YieldTo(name) => format!("{name} to begin it"),
+            Decision::YieldTo(name) => format!("{name} to create it"),
         };
         let now = Instant::now();
         if now + PAUSE >= deadline {
-            return Err(StartError::NotBegun { waits_for });
+            return Err(StartError::NoneCreated { waits_for });
         }
         if now >= progress {
-            tracing::info!("no cluster is begun yet: waiting for {waits_for}");
+            tracing::info!("no cluster exists yet: waiting for {waits_for}");
             progress = now + PROGRESS_INTERVAL;
         }
         sleep(PAUSE).await;
     }
 }
 
-/// What each of the nodes says, all asked at once.
+/// The answers of all nodes, asked at once.
 async fn ask_all(addresses: &[String]) -> Vec<Answer> {
     let mut asked = JoinSet::new();
     for (index, address) in addresses.iter().cloned().enumerate() {
@@ -154,8 +154,8 @@ pub async fn introduce(shell: Weak<Shell>, member: Member, join: Vec<String>) {
         }
         if let Some(said) = said.filter(|_| Instant::now() >= progress) {
             tracing::warn!(
-                "this node has other addresses than before, which its cluster does not know yet ({said}). If all its nodes \
-                 have moved, start it with --join-addr naming the new address for clients of one that runs"
+                "this node's addresses have changed, and its cluster does not know the new ones yet ({said}). If all its nodes \
+                 have moved, start it with --join-addr and the new client address of a node that runs"
             );
             progress = Instant::now() + PROGRESS_INTERVAL;
         }

@@ -18,11 +18,11 @@
 //! | `control_thread` | the node's controller and its topology |
 //! | `gossip_thread` | gossip, and the eventual keyspace |
 //! | `peers`, [`convert`] | streams to the other nodes |
-//! | `strangers` | calls of another cluster's nodes |
+//! | `strangers` | calls from nodes of another cluster |
 //! | `routing`, `execute`, `scan`, [`requests`] | the path of a request |
-//! | `files`, `seldom` | who gets the file descriptors, and log lines that could come in any number |
+//! | `files`, `seldom` | how file descriptors are divided; rate limits for log lines |
 //! | `in_flight`, `pressure` | what is refused before the proposal: too much at once, memory or disk full |
-//! | `board`, `shared_call`, `operator_calls` | how the node stands, shown to many without asking its threads many times |
+//! | `board`, `shared_call`, `operator_calls` | the status of the node, for many readers at little cost |
 //! | `grpc` | the services, and the connections they are served on |
 //! | `http`, `metrics` | what monitoring asks for |
 //!
@@ -71,5 +71,5 @@ pub use ringfort_core::gossip::GossipConfig;
 pub use ringfort_core::limits::{CONCURRENT_MOVES, DISK_TIMEOUT, LEAD_AFTER, REPLACE_AFTER, SCRUB_BYTES_PER_SECOND};
 pub use ringfort_core::replica::ReadMode;
 pub use ringfort_core::system::Standing;
-pub use ringfort_core::system::topology::is_node_name;
+pub use ringfort_core::system::topology::{NODE_NAME_RULE, is_node_name};
 pub use start::StartError;

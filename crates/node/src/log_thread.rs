@@ -3,8 +3,8 @@
 //! While a sync runs, the workers' next batches gather: the sync under way is the batching window, and nothing waits on
 //! purpose. A failed write or sync ends the process, since what is on the disk is no longer known. A disk without space
 //! is met before anything is written: the batches wait, nothing is lost and nothing acknowledged. Until there is space
-//! again new writes are refused, and leadership goes to nodes that have some. How long each record takes tells how the
-//! disk is ([`ringfort_core::health`]).
+//! again new writes are refused, and leadership goes to nodes that have some. The time that each record takes goes to
+//! the health monitor ([`ringfort_core::health`]).
 
 use crate::clock;
 use crate::files;
@@ -39,7 +39,7 @@ pub enum LogEvent {
     Batch {
         worker: usize,
         batch: LogBatch,
-        /// What it counts for among the bytes that are not synced yet.
+        /// What it adds to the unsynced bytes.
         bytes: u64,
     },
     /// How the spare segment that was asked for came out.
@@ -54,7 +54,7 @@ struct Gathered {
     items: Vec<LogItem>,
     /// The workers' batches in it.
     batches: Vec<(usize, u64)>,
-    /// What the items count for.
+    /// What the items add to the unsynced bytes.
     bytes: u64,
     spares: Vec<io::Result<()>>,
     stop: bool,
@@ -111,11 +111,11 @@ impl Gathered {
     }
 }
 
-/// Hands a batch of a worker, or of gossip, to the thread.
+/// Hands a batch of a worker, or of gossip, to the log thread.
 pub fn hand_in(shell: &Shell, worker: usize, batch: LogBatch) {
     let bytes = batch.size_bytes();
     shell.pressure.unsynced(bytes);
-    // The thread lives longer than those that call this, so that nothing can get lost.
+    // The log thread outlives its callers, so no batch is lost.
     let _ = shell.log.send(LogEvent::Batch { worker, batch, bytes });
 }
 
@@ -127,7 +127,8 @@ fn append(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, items: &[LogItem]) -> boo
         match log.append(items) {
             Ok(()) => {
                 if pause > FIRST_PAUSE {
-                    shell.set_disk_full(false);
+                    shell.health.lock().set_full(false);
+                    shell.pressure.set_disk_full(false);
                     shell.pressure.set_without_files(false);
                     tracing::info!("the log has room again: writes go on");
                 }
@@ -148,10 +149,10 @@ fn append(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, items: &[LogItem]) -> boo
                         }
                     }
                 }
-                // Without descriptors it is no fuller than it was, but the node can log as little, and leads no better.
-                shell.set_disk_full(true);
-                shell.pressure.set_without_files(lacks_files);
+                // Without descriptors the node can't log either, and must not lead.
+                shell.health.lock().set_full(true);
                 shell.pressure.set_disk_full(!lacks_files);
+                shell.pressure.set_without_files(lacks_files);
                 if shell.stopping.load(Ordering::Relaxed) {
                     return false;
                 }

@@ -87,8 +87,8 @@ pub struct NodeConfig {
     pub disk_timeout: Duration,
     /// The file that says how the disk fails, for tests.
     pub disk_faults: Option<PathBuf>,
-    /// A node that was away, or whose disk hung, is given leadership after it has been well for this long, as long as this
-    /// node leads the system shard.
+    /// A node that was away, or whose disk hung, is given leadership after it has been healthy for this long. Counts
+    /// while this node leads the system shard.
     pub lead_after: Duration,
     /// How many shards a new cluster has.
     pub shards: ShardCount,
@@ -121,7 +121,7 @@ pub struct Node {
     helpers: Vec<JoinHandle<()>>,
     /// Dropped, it ends the scrubber.
     scrubbing: Option<Sender<()>>,
-    /// Its sender dropped, the thread ends.
+    /// The thread ends when the sender is dropped.
     disk_watch: (Sender<()>, JoinHandle<()>),
     _lock: File,
 }
@@ -313,7 +313,7 @@ impl Node {
     /// Stops in good order: leadership goes to other nodes, requests under way are answered, all threads end.
     pub fn shutdown(mut self) {
         self.shell.handing_over.store(true, Ordering::Relaxed);
-        // Before anything is handed over, so that nobody gives it back.
+        // Before any hand-over, so that the controller does not give leadership back.
         let health = {
             let mut health = self.shell.health.lock();
             health.set_stopping();
@@ -330,7 +330,7 @@ impl Node {
         self.shell.stopping.store(true, Ordering::Relaxed);
         self.stop_serving.notify_one();
         self.runtime.block_on(grpc::end_watches(&mut self.health));
-        // A shard may still elect a replica here.
+        // A shard may still elect a replica on this node.
         wait_for(REQUEST_PATIENCE, || {
             let led = if is_alone { 0 } else { self.hand_over() };
             led == 0 && self.serving.is_finished()
@@ -351,7 +351,7 @@ impl Node {
         self.runtime.shutdown_timeout(REQUEST_PATIENCE);
     }
 
-    /// Has the workers hand over what they lead, and returns how much that is still.
+    /// Has the workers hand over what they lead. Returns how many shards they still lead.
     fn hand_over(&self) -> usize {
         let (asked, answers) = mpsc::channel();
         self.shell.push_event_to_all(|| Event::HandOver(asked.clone()));
@@ -360,7 +360,7 @@ impl Node {
     }
 }
 
-/// Asks again and again until it is so or the time is over.
+/// Polls until the condition holds or the time is over.
 fn wait_for(patience: Duration, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() && begun.elapsed() < patience {

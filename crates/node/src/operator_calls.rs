@@ -1,5 +1,5 @@
-//! What keeps the calls of operators from costing more than they are worth: few at a time, and one answer for all who ask
-//! the same meanwhile.
+//! Bounds the cost of operator calls: few run at a time, and callers who ask the same at the same time share one
+//! answer.
 
 use crate::shared_call::SharedCall;
 use ringfort_proto::outcome;
@@ -9,20 +9,20 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
-/// Calls of one kind that are carried out at the same time; others wait, and are refused as overload at their deadline.
+/// Calls of one kind that run at the same time; others wait, and are refused as overload at their deadline.
 const CALLS_AT_ONCE: usize = 16;
 
 type Shown = Result<Arc<StatusResponse>, Status>;
 
-/// The kinds are apart so that changes that wait for a quorum do not keep anybody from seeing why, and operators do not
-/// make this node look silent to the others.
+/// The kinds are bounded separately: changes that wait for a quorum must not block the status that shows why, and
+/// operators must not make this node look silent to the others.
 pub struct OperatorCalls {
     pub looks: Bound,
     pub looks_of_nodes: Bound,
     pub changes: Bound,
-    /// What this node knows by itself.
+    /// The status of this node alone.
     pub own: SharedCall<Shown>,
-    /// What all nodes know that can be reached.
+    /// The status of all nodes that can be reached.
     pub gathered: SharedCall<Shown>,
 }
 
@@ -42,7 +42,7 @@ impl Default for OperatorCalls {
 pub struct Bound(Semaphore);
 
 impl Bound {
-    /// Waits for a turn. The call is over when what is returned is dropped.
+    /// Waits for a turn, which ends when the permit is dropped.
     pub async fn take(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Status> {
         match timeout_at(deadline, self.0.acquire()).await {
             Ok(turn) => Ok(turn.expect("the semaphore is never closed")),

@@ -5,8 +5,9 @@
 //!   high-water mark: what is written in between comes on top. So do the log's entries, within a budget of their own, and
 //!   what a replica is sent by its leader, which it can't refuse.
 //! - **Disk.** While the log has no space or the disk does not answer, writes would wait until their deadlines and end
-//!   unknown. Entries from leaders elsewhere are dropped where there is no space, and wherever [`MAX_UNSYNCED_BYTES`] wait
-//!   for the disk, or they would gather in memory without bound; Raft sends them again.
+//!   unknown, so they are refused. Entries from leaders elsewhere are dropped while there is no space, or while
+//!   [`MAX_UNSYNCED_BYTES`] wait for the disk; otherwise they would gather in memory without bound. Raft sends them
+//!   again.
 
 use crate::shell::Shell;
 use ringfort_core::command::Command;
@@ -28,7 +29,7 @@ pub struct Pressure {
     is_disk_full: AtomicBool,
     is_without_files: AtomicBool,
     is_disk_hung: AtomicBool,
-    /// Bytes of batches that are on their way to the disk.
+    /// Bytes of batches that are not synced yet.
     unsynced_bytes: AtomicU64,
 }
 
@@ -75,7 +76,7 @@ impl Pressure {
         self.is_memory_full.load(Ordering::Relaxed)
     }
 
-    /// The log has no file descriptor for its next segment: as good as no space, for as long as it lasts.
+    /// Whether the log lacks a file descriptor for its next segment, which has the same effect as a full disk.
     pub fn set_without_files(&self, is_without: bool) {
         self.is_without_files.store(is_without, Ordering::Relaxed);
     }
@@ -88,7 +89,7 @@ impl Pressure {
         self.is_disk_hung.store(is_hung, Ordering::Relaxed);
     }
 
-    /// A batch of this many bytes is on its way to the disk.
+    /// A batch of this many bytes was handed to the log.
     pub fn unsynced(&self, bytes: u64) {
         self.unsynced_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -98,7 +99,7 @@ impl Pressure {
         self.unsynced_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// How many bytes are on their way to the disk.
+    /// How many bytes are not synced yet.
     pub fn unsynced_bytes(&self) -> u64 {
         self.unsynced_bytes.load(Ordering::Relaxed)
     }

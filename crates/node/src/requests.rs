@@ -127,7 +127,7 @@ pub fn answer_to_wire(answer: Result<Reply, Failure>) -> WireResult {
         Ok(Reply::Query(QueryReply::Get(record))) => WireResult::Get(get_response(record)),
         Ok(Reply::Query(QueryReply::Scan(page))) => WireResult::Scan(scan_response(page)),
         Ok(Reply::System(reply)) => WireResult::System(reply.encode()),
-        // It says nothing to another node, which has to ask again.
+        // Another node can't use a confirmation, and has to ask again.
         Ok(Reply::Confirmed) => failure(v1::FailureKind::NotLeader, None),
         Err(Failure::NotLeader(leader)) => failure(v1::FailureKind::NotLeader, leader),
         Err(Failure::Overloaded) => failure(v1::FailureKind::Overloaded, None),

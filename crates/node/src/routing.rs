@@ -80,8 +80,8 @@ impl Routing {
         }
     }
 
-    /// The node that leads the shard: as its replica here knows, else as beacons told. None where the replica here finds
-    /// that node silent: a request is not to be sent into silence.
+    /// The node that leads the shard, as the replica here or else a beacon says. None if the replica here finds that
+    /// node silent: no write must be sent to it.
     pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
         let place = self.place(shard)?;
         let view = place.view.load();
@@ -91,8 +91,8 @@ impl Routing {
         known_here.or((told != NodeId(0)).then_some(told)).filter(|leader| Some(*leader) != silent)
     }
 
-    /// The node that led the shard when it was last heard. A read loses nothing by asking it: it may answer though its
-    /// messages do not come through, and is asked again elsewhere as soon as there is another leader.
+    /// The shard's last known leader, while it is silent. A read may be sent there: the node may still answer, and the
+    /// read is sent elsewhere as soon as there is another leader.
     pub fn silent_leader(&self, shard: ShardId) -> Option<NodeId> {
         self.place(shard)?.view.load().as_ref().and_then(|view| view.silent_leader())
     }

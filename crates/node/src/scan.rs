@@ -2,11 +2,11 @@
 //!
 //! Each shard's part is linearizable; all of them together are not one point in time.
 //!
-//! A page holds what its limits allow, and shards share the keys evenly, so that of what all could give most would be
-//! thrown away. Shards are therefore asked a few at a time, [`SHARDS_AT_ONCE`], and only for keys that may still be on
-//! the page: once it is full, for those up to its last one. It shrinks with each answer, and what is collected for a page
-//! of large values is some five pages instead of one from every shard. Few scans run at a time,
-//! [`SCANS_AT_ONCE`]; the others wait until their deadline.
+//! A page is bounded and the keys are spread evenly over the shards, so if every shard returned a full page, most of it
+//! would be thrown away. Shards are therefore asked [`SHARDS_AT_ONCE`] at a time, and only for keys that may still be
+//! on the page: once it is full, for keys up to its last one. That bound gets lower with each answer, so a page of
+//! large values collects about five pages in total instead of one from every shard. [`SCANS_AT_ONCE`] scans run at a
+//! time; the others wait until their deadline.
 
 use crate::execute::ExecuteError;
 use crate::shell::Shell;
@@ -26,8 +26,8 @@ pub const SCANS_AT_ONCE: usize = 4;
 /// Shards on other nodes that one scan asks at the same time.
 const SHARDS_AT_ONCE: usize = 4;
 
-/// What all scans of a node hold at the most while they collect: the page, an answer that is merged into it, and those on
-/// their way.
+/// The most that all scans of a node hold: for each the page, an answer that is merged into it, and the answers under
+/// way.
 const COLLECTED_BYTES: usize = SCANS_AT_ONCE * (2 + SHARDS_AT_ONCE) * MAX_SCAN_BYTES;
 
 const _: () = assert!(COLLECTED_BYTES <= 64 << 20);
@@ -48,18 +48,18 @@ pub async fn scan(shell: &Arc<Shell>, query: Query, deadline: Instant) -> Result
     let mut merged = Merged::new(limit, MAX_SCAN_BYTES);
     let mut asked = JoinSet::new();
     for shard in shards.ids() {
-        let request = Request::Read(merged.still_wanted(query.clone()));
+        let request = Request::Read(merged.narrowed(query.clone()));
         match shell.read_here(shard, &request) {
             Some(reply) => {
                 merged.add(page_of(shard, reply)?);
-                // Others wait for this thread, heartbeats among them.
+                // Other tasks need this thread, heartbeats among them.
                 yield_now().await;
             }
             None => {
                 if asked.len() == SHARDS_AT_ONCE {
                     merged.add(next_of(&mut asked).await?);
                 }
-                let request = Request::Read(merged.still_wanted(query.clone()));
+                let request = Request::Read(merged.narrowed(query.clone()));
                 let shell = shell.clone();
                 asked.spawn(async move { page_of(shard, shell.execute(shard, request, deadline).await?.reply) });
             }
@@ -98,15 +98,15 @@ fn page_of(shard: ShardId, reply: Reply) -> Result<ScanPage, ExecuteError> {
     }
 }
 
-/// The page as far as shards have answered.
+/// The page as merged from the answers so far.
 ///
-/// Invariants: the entries are in order and within the limits, and none is above `last` where that is given.
+/// Invariants: the entries are in order and within the limits, and none is above `last` if that is set.
 struct Merged {
     limit: usize,
     max_bytes: usize,
     page: ScanPage,
-    /// The last key that the page may have: a shard that has more to give than fits its part bounds the page by the last
-    /// key it gave, a page that is full by its own.
+    /// The highest key that the page may have: the last key of a shard's answer that was cut off, or the page's own
+    /// last key once it is full.
     last: Option<Bytes>,
 }
 
@@ -115,8 +115,8 @@ impl Merged {
         Merged { limit, max_bytes, page: ScanPage { entries: Vec::new(), more: false }, last: None }
     }
 
-    /// The query without the keys that the page has no room for.
-    fn still_wanted(&self, query: Query) -> Query {
+    /// Limits a query to the keys that the page still has room for.
+    fn narrowed(&self, query: Query) -> Query {
         match (query, &self.last) {
             (Query::Scan { prefix, start_after, limit, .. }, Some(last)) => {
                 Query::Scan { prefix, start_after, up_to: Some(last.clone()), limit }
@@ -125,7 +125,7 @@ impl Merged {
         }
     }
 
-    /// Adds the part of one shard.
+    /// Merges one shard's answer.
     fn add(&mut self, part: ScanPage) {
         if part.more
             && let Some((key, _)) = part.entries.last()
@@ -160,7 +160,7 @@ impl Merged {
     }
 }
 
-/// Both in order, as one list in order.
+/// Merges two sorted lists.
 fn merge(one: Vec<(Bytes, Record)>, other: Vec<(Bytes, Record)>) -> Vec<(Bytes, Record)> {
     let mut merged = Vec::with_capacity(one.len() + other.len());
     let (mut one, mut other) = (one.into_iter().peekable(), other.into_iter().peekable());
@@ -227,7 +227,7 @@ mod tests {
     fn shards_are_asked_only_for_what_the_page_has_room_for() {
         let asked = |merged: &Merged| {
             let query = Query::Scan { prefix: Bytes::new(), start_after: None, up_to: None, limit: 3 };
-            let Query::Scan { up_to, .. } = merged.still_wanted(query) else { panic!("a scan stays one") };
+            let Query::Scan { up_to, .. } = merged.narrowed(query) else { panic!("a scan stays one") };
             up_to
         };
         let mut merged = Merged::new(3, 100);

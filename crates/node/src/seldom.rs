@@ -1,12 +1,12 @@
-//! Log lines that could come in any number: one of a kind now and then, with how many were left out.
+//! Rate limits for log lines: one of a kind per interval, with the number of lines left out.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// One line of a kind in this time.
+/// At most one line of a kind is logged in this time.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// One kind of line. Made to be a constant of the place that logs it.
+/// One kind of line. Use it as a static at the place that logs it.
 pub struct Seldom(Mutex<State>);
 
 struct State {
@@ -19,7 +19,7 @@ impl Seldom {
         Seldom(Mutex::new(State { said: None, left_out: 0 }))
     }
 
-    /// Whether the line is to be logged now: how many like it were not since the last one.
+    /// Whether to log the line now: if so, how many like it were left out since the last one.
     pub fn due(&self) -> Option<u64> {
         self.due_at(Instant::now())
     }

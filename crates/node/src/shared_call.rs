@@ -1,4 +1,4 @@
-//! One expensive computation for all who ask while another one runs.
+//! One expensive computation shared by concurrent callers.
 
 use std::future::Future;
 use std::time::Instant;
@@ -6,8 +6,8 @@ use tokio::sync::Mutex;
 
 /// The last result of a computation, and when that began.
 ///
-/// A caller gets a result whose computation began after the call, so that it never is older than the question. While one
-/// computation runs, all further callers wait, and the next one serves them all.
+/// A caller gets a result whose computation began after the call, so the result is never older than the call. While one
+/// computation runs, further callers wait, and the next computation serves them all.
 pub struct SharedCall<T>(Mutex<Option<(Instant, T)>>);
 
 impl<T> Default for SharedCall<T> {

@@ -33,7 +33,7 @@ pub struct Shell {
     pub runtime: Handle,
     pub disk: Arc<dyn Disk>,
     pub workers: Vec<Inbox>,
-    /// How the replicas of each worker stand.
+    /// The status of each worker's replicas.
     pub boards: Vec<Board<Vec<ReplicaStatus>>>,
     pub log: Sender<LogEvent>,
     pub snapshots: Sender<SnapshotEvent>,
@@ -55,13 +55,13 @@ pub struct Shell {
     pub departure: watch::Sender<Option<Standing>>,
     /// The node hands over what it leads, to stop then.
     pub handing_over: AtomicBool,
-    /// What the node knows of its own health.
+    /// Monitors the node's own health.
     pub health: Mutex<HealthMonitor>,
     /// What the node has no room for.
     pub pressure: Pressure,
     /// What clients wait for.
     pub in_flight: InFlight,
-    /// For the scans that may collect at the same time.
+    /// A permit for each scan that may collect at the same time.
     pub scans: Semaphore,
     pub operator_calls: OperatorCalls,
     /// The node is about to stop: nothing waits for disk space any more.
@@ -76,12 +76,6 @@ impl Shell {
             known.get_or_insert(reason);
             is_first
         });
-    }
-
-    /// Whether there is space for the log.
-    pub fn set_disk_full(&self, is_full: bool) {
-        self.pressure.set_disk_full(is_full);
-        self.health.lock().set_full(is_full);
     }
 
     /// The inbox of the worker that owns a shard.

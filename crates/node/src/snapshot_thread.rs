@@ -24,7 +24,7 @@ pub fn run(shell: Arc<Shell>, events: Receiver<SnapshotEvent>) {
             SnapshotWork::Begin { shard, name, header } => {
                 let begun = files.begin(&name, |disk| SnapshotWriter::begin(disk, &name, &header));
                 if !begun {
-                    // At once: there is nothing to cut for.
+                    // Report the failure now, so that the worker does not cut for nothing.
                     shell.metrics.snapshots_written.count(false);
                     shell.worker(shard).push_event(Event::SnapshotWritten { shard, name, written: false });
                 }
@@ -109,6 +109,6 @@ impl Files {
 fn warn(name: &str, error: &SnapshotError) {
     static FAILED: Seldom = Seldom::new();
     if let Some(left_out) = FAILED.due() {
-        tracing::warn!(name, left_out, "could not write a snapshot; trying again after a while: {error}");
+        tracing::warn!(name, left_out, "could not write a snapshot; it is tried again later: {error}");
     }
 }

@@ -1,8 +1,8 @@
 //! Snapshots on their way between nodes, each on a connection of its own, so that none delays anything else.
 //!
 //! The sender streams a file's frames as they are; the receiver checks each, writes the file, builds the state from it,
-//! and only then tells the worker. All that a node sends shares `--move-bandwidth`: whoever streams waits for its turn
-//! before each frame.
+//! and only then tells the worker. All transfers of a node share `--move-bandwidth`: each waits for its turn before
+//! every frame.
 
 use crate::convert;
 use crate::inbox::Event;
@@ -28,11 +28,12 @@ use tonic::{Status, Streaming};
 /// Chunks that are read ahead of the network, or received ahead of the disk.
 const CHUNKS_AHEAD: usize = 4;
 
-/// A transfer that does not move for this long is given up: the receiver's disk hangs, say. It must not hold its file, and
-/// its place among the few transfers, for ever. The receiver builds its map in this time after the last chunk.
+/// A transfer without progress for this long is given up, for example because the receiver's disk hangs: it must not
+/// hold its file and its place among the few transfers for ever. After the last chunk, the receiver must build its map
+/// within this time.
 const STALLED_AFTER: Duration = Duration::from_secs(120);
 
-/// Pauses for the bandwidth are made in steps of no more than this, each of which counts as progress.
+/// Pauses for the bandwidth are split into steps of at most this length, each of which counts as progress.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +109,7 @@ async fn stream(shell: &Arc<Shell>, name: String, message: RaftMessage) -> Resul
     }
 }
 
-/// Waits for what comes of `sending`, for as long as something `moves` within its `patience`.
+/// Awaits `sending`, and gives up when `moves` has not been set for `patience`.
 async fn unless_stalled<R>(
     sending: impl Future<Output = R>,
     moves: &AtomicBool,
@@ -270,7 +271,7 @@ mod tests {
         let begun = Instant::now();
         let stalled = unless_stalled(std::future::pending::<()>(), &moves, patience).await;
         assert!(matches!(stalled, Err(TransferError::Stalled)));
-        assert!(begun.elapsed() >= 2 * patience, "what moved at first is given another turn");
+        assert!(begun.elapsed() >= 2 * patience, "progress earns another period of patience");
     }
 
     #[test]

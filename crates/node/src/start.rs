@@ -5,11 +5,11 @@
 //! 3. What the directory holds decides; only an empty one looks at `bootstrap` and `join`.
 //! 4. A directory whose node is no member any more says so: one that an operator had leave is refused, one that was given
 //!    up as dead is cleared, and its node joins the others that it knew as a new one.
-//! 5. With both, nothing is begun before all the others have said that they are in no cluster
-//!    ([`ringfort_core::founding`]): a first node that lost its directory is refused by its former peers under its old name,
-//!    instead of answering clients from an empty cluster of its own. Until a node is part of a cluster it serves nothing but
-//!    the answer that it waits.
-//! 6. A node that another cluster misses under its name and address does not start again, until an operator has decided.
+//! 5. With both, no cluster is created before all other nodes have answered that they belong to none
+//!    ([`ringfort_core::founding`]): a first node that lost its directory is refused by its former peers under its old
+//!    name, instead of serving clients from an empty cluster of its own. Until a node is part of a cluster, it only
+//!    answers that it waits for one.
+//! 6. A node that another cluster has claimed as its member, under its name and address, does not start again until an operator has decided.
 
 use crate::disk;
 use crate::grpc::membership::Waiting;
@@ -20,7 +20,7 @@ use crate::random::{random_u64, random_u128};
 use ringfort_core::boot::{self, Boot, BootError, Owner};
 use ringfort_core::disk::Disk;
 use ringfort_core::log::LogConfig;
-use ringfort_core::system::topology::{MAX_NAME_BYTES, is_node_name};
+use ringfort_core::system::topology::{NODE_NAME_RULE, is_node_name};
 use ringfort_core::system::{Member, Standing, Topology};
 use ringfort_core::types::{ClusterId, Identity, NodeId};
 use std::fs::{self, File, TryLockError};
@@ -61,20 +61,20 @@ pub enum StartError {
     #[error("the cluster refuses this node (asked at {address}): {reason}")]
     Refused { address: String, reason: String },
     #[error(
-        "no cluster was begun before --join-timeout: waited for {waits_for}. Start those nodes; or, if there is no cluster \
-         that they could belong to, give --bootstrap without --join-addr"
+        "no cluster was created before --join-timeout: waited for {waits_for}. Start those nodes; or, if they can't \
+         belong to another cluster, give --bootstrap without --join-addr"
     )]
-    NotBegun { waits_for: String },
+    NoneCreated { waits_for: String },
     #[error(
-        "the nodes of cluster {cluster} have this node for one of theirs, and {directory} belongs to another cluster. \
-         {CLAIM_ADVICE}"
+        "this node is a member of cluster {cluster}, as its nodes have confirmed, but {directory} belongs to another \
+         cluster. {CLAIM_ADVICE}"
     )]
     Claimed { directory: String, cluster: ClusterId },
     #[error("no node at {addresses} took this one in before --join-timeout: {reason}")]
     NoCluster { addresses: String, reason: String },
     #[error("can't listen on {address}: {source}")]
     Listen { address: String, source: io::Error },
-    #[error("{0:?} is no --node-id: give 1 to {MAX_NAME_BYTES} letters, digits, dots, underscores or dashes")]
+    #[error("{0:?} is not a valid --node-id: {NODE_NAME_RULE}")]
     Name(String),
     #[error("--join-addr names only this node itself ({address}): give the address of another node of the cluster")]
     JoinsItself { address: String },
@@ -87,10 +87,10 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
-/// What an operator is to do with a node that runs in one cluster and is missed in another.
+/// What an operator can do with a node that runs in one cluster and is a member of another.
 pub const CLAIM_ADVICE: &str = "If its directory was lost, give it an empty --raft-dir, --join-addr instead of --bootstrap, \
-     and --replace or another --node-id: it gets its data from the others. If the clusters are to be two, give it another \
-     --node-id with an empty --raft-dir, or another --raft-port";
+     and --replace or another --node-id: it gets its data from the others. If it is to stay in its own cluster, give it \
+     another --node-id with an empty --raft-dir, or another --raft-port";
 
 /// All of an error's causes in one line.
 fn with_sources(error: &dyn std::error::Error) -> String {
@@ -115,8 +115,8 @@ pub struct Membership {
     pub lock: File,
 }
 
-/// Finds or makes this node's membership. The addresses are where it is reached: for clients, and for nodes; `clients` is
-/// where it listens for the former, with how many connections, and answers while it waits.
+/// Finds or creates this node's membership. The addresses are those at which clients and nodes reach it; `clients` is
+/// the listener for clients, with the number of connections, on which it answers while it waits.
 pub fn membership(
     config: &NodeConfig,
     (grpc_address, raft_address): (String, String),
@@ -164,7 +164,7 @@ pub fn membership(
             let topology = Topology::bootstrap(ClusterId(random_u64()?), config.shards, member.clone());
             boot::bootstrap(&disk, log_config.clone(), &topology, NodeId(1)).map_err(boot_error)?;
             boot = boot::open(&disk, log_config).map_err(boot_error)?;
-            tracing::info!(cluster = %topology.cluster, shards = config.shards.get(), "began a new cluster");
+            tracing::info!(cluster = %topology.cluster, shards = config.shards.get(), "created a new cluster");
         } else if given.is_empty() {
             return Err(StartError::NoWay { directory });
         } else if others.is_empty() {

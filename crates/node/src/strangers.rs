@@ -1,8 +1,8 @@
-//! Calls of another cluster's nodes.
+//! Calls from nodes of another cluster.
 //!
-//! A stranger is refused. What it says of itself proves nothing, so it is asked back, at the address for clients that it
-//! names with its call, whom its cluster takes this node for; the core judges the answers
-//! ([`ringfort_core::control`], claims). One stranger is asked at a time, whatever calls.
+//! Such a call is refused. It proves nothing by itself, so the caller is asked back for its cluster's members, at the
+//! gRPC address that it gives; the core judges the answers ([`ringfort_core::control`], claims). Only one caller is
+//! asked at a time, however many call.
 
 use crate::control_thread;
 use crate::shell::Shell;
@@ -18,22 +18,22 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tonic::transport::Endpoint;
 
-/// How long a stranger may take to answer.
+/// How long the caller may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub struct Strangers {
-    /// The cluster that called last, to say so once: its nodes go on calling.
+    /// The cluster that called last, to log it once: its nodes keep calling.
     last: AtomicU64,
     is_asking: Arc<AtomicBool>,
 }
 
 impl Strangers {
-    /// A node of another cluster has called, and says that clients reach it at `address`.
+    /// A node of another cluster has called, and gives `address` as its gRPC address.
     pub fn called(&self, shell: &Arc<Shell>, batch: &PeerBatch, address: Option<&str>) {
         if self.last.swap(batch.cluster_id, Ordering::Relaxed) != batch.cluster_id {
             tracing::warn!(
-                "nodes of cluster {} call this one, of cluster {}: if it should be one of them, stop it and start it \
+                "nodes of cluster {} call this node, of cluster {}: if it should be one of theirs, stop it and start it \
                  with an empty --raft-dir, --join-addr, and --replace or another --node-id",
                 ClusterId(batch.cluster_id),
                 shell.cluster
@@ -54,7 +54,7 @@ impl Strangers {
     }
 }
 
-/// Asks a node whom its cluster has for members.
+/// Asks a node for the members of its cluster.
 async fn ask(cluster: ClusterId, from: NodeId, to: NodeId, asked: String) -> Option<Testimony> {
     let channel = Endpoint::from_shared(format!("http://{asked}")).ok()?.connect().await.ok()?;
     let topology = ClusterClient::new(channel).topology(TopologyRequest {}).await.ok()?.into_inner();

@@ -10,18 +10,19 @@ use tokio::sync::oneshot;
 pub enum Ticket {
     /// A task of this node.
     Task(oneshot::Sender<Result<Reply, Failure>>),
-    /// A node that forwarded the request: the stream that brought it, and the request's number on that stream.
+    /// A node that forwarded the request: the answers of the stream that brought it, and the request's id on that
+    /// stream.
     Peer { answers: Arc<Answers>, id: u64, deadline: Instant },
 }
 
 impl Ticket {
-    /// Whether nobody waits for the answer any more: the client or the stream is gone, or the time is over. A request to which nothing
-    /// has happened yet is best dropped then. Under overload all work would otherwise go into answers that come too
-    /// late.
+    /// Whether no one waits for the answer any more: the client or the stream is gone, or the deadline is over. A
+    /// request that has not been started is then dropped; under overload all work would otherwise go into answers that
+    /// come too late.
     pub fn is_abandoned(&self, now: Instant) -> bool {
         match self {
             Ticket::Task(sender) => sender.is_closed(),
-            Ticket::Peer { answers, deadline, .. } => *deadline <= now || answers.have_ended(),
+            Ticket::Peer { answers, deadline, .. } => *deadline <= now || answers.has_ended(),
         }
     }
 

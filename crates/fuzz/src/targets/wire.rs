@@ -54,7 +54,7 @@ fn check_batch(data: &[u8]) {
     }
 }
 
-/// What a node takes from answers survives the way to another node.
+/// An answer that a node decodes survives being sent to another node.
 fn check_answers(data: &[u8]) {
     let Some(answers) = check_message::<v1::PeerAnswers>(data) else { return };
     for answer in answers.replies.into_iter().filter_map(|reply| reply.result.map(requests::answer_from_wire)) {
@@ -97,7 +97,7 @@ fn check_written(source: &mut Source) -> v1::PeerBatch {
     batch
 }
 
-/// Answers that a node gives, with what they are made of.
+/// Answers that a node may give, with what they are made of.
 fn check_written_answers(source: &mut Source) -> v1::PeerAnswers {
     let answers = source.list(answer);
     let reply = |answer| v1::ForwardReply { id: source.number(), result: Some(requests::answer_to_wire(answer)) };

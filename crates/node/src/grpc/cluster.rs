@@ -6,7 +6,7 @@ use crate::shell::Shell;
 use ringfort_core::gossip::detector;
 use ringfort_core::gossip::status::MemberStatus;
 use ringfort_core::replica::{Reply, Write};
-use ringfort_core::system::topology::{MAX_NAME_BYTES, is_node_name};
+use ringfort_core::system::topology::{MAX_NAME_BYTES, NODE_NAME_RULE, is_node_name};
 use ringfort_core::system::{Member, SystemCommand, SystemReply};
 use ringfort_core::types::{Identity, NodeId, ShardId};
 use ringfort_core::worker::Request as CoreRequest;
@@ -136,7 +136,7 @@ impl ClusterService {
         Ok(())
     }
 
-    /// Waits for this call's turn and returns its executor, if the request names this cluster.
+    /// Waits for this call's turn and returns its executor, if the request is for this cluster.
     async fn operator<R>(&self, request: &Request<R>) -> Result<operate::Operator<'_>, Status> {
         metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
         let deadline = timeout::deadline(request.metadata());
@@ -148,16 +148,13 @@ impl ClusterService {
 fn member(request: JoinRequest) -> Result<Member, Status> {
     let identity: [u8; 16] =
         request.identity[..].try_into().map_err(|_| outcome::invalid("an identity has 16 bytes"))?;
-    for (what, text) in
-        [("name", &request.node_id), ("Raft address", &request.raft_address), ("address", &request.grpc_address)]
-    {
+    if !is_node_name(&request.node_id) {
+        return Err(outcome::invalid(format!("{:?} is not a valid node name: {NODE_NAME_RULE}", request.node_id)));
+    }
+    for (what, text) in [("Raft address", &request.raft_address), ("address", &request.grpc_address)] {
         if text.is_empty() || text.len() > MAX_NAME_BYTES {
             return Err(outcome::invalid(format!("a node's {what} has 1 to {MAX_NAME_BYTES} bytes")));
         }
-    }
-    if !is_node_name(&request.node_id) {
-        let why = "is made of letters, digits, dots, underscores and dashes";
-        return Err(outcome::invalid(format!("a node's name {why}, which {:?} is not", request.node_id)));
     }
     if request.zone.len() > MAX_NAME_BYTES {
         return Err(outcome::invalid(format!("a zone has at most {MAX_NAME_BYTES} bytes")));

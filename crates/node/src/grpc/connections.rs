@@ -3,6 +3,7 @@
 //! HTTP/2 asks a silent connection for a sign of life, but only once it has begun. One that never sends the preface of
 //! HTTP/2 (RFC 9113, section 3.4) would stay for as long as its sender likes; it is closed after [`PREFACE_TIMEOUT`].
 
+use crate::files::ACCEPT_PAUSE;
 use crate::metrics::Connections;
 use crate::seldom::Seldom;
 use std::io;
@@ -22,10 +23,7 @@ const PREFACE_BYTES: usize = 24;
 /// How long they may take.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The pause when the system has no more sockets to give.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Accepts connections for as long as it is asked to: so many at the same time, further ones are closed at once.
+/// Accepts connections while the stream is polled: at most `most` at the same time; further ones are closed at once.
 pub fn accepted(
     listener: TcpListener,
     most: usize,

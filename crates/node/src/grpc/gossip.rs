@@ -66,7 +66,7 @@ pub fn liveness(liveness: detector::Liveness) -> Liveness {
     }
 }
 
-/// What a node says of its health, as a message.
+/// A node's report of its health, as a message.
 pub fn health(health: NodeHealth) -> NodeHealthStatus {
     let disk = match health.disk {
         DiskState::Healthy => DiskHealth::Healthy,
@@ -83,13 +83,13 @@ pub fn health(health: NodeHealth) -> NodeHealthStatus {
     }
 }
 
-/// What this node knows of its own health.
+/// This node's own health.
 pub fn own_health(shell: &Shell) -> NodeHealthStatus {
     let report = shell.health.lock().report(clock::moment());
     NodeHealthStatus { sync_age_ms: report.age.as_millis() as u64, ..health(report.health) }
 }
 
-/// What a node has last said of its health.
+/// The health that a node last reported.
 pub fn told_health(member: &MemberStatus) -> Option<NodeHealthStatus> {
     member.facts.iter().find_map(|fact| match fact {
         Fact::Health(told) => Some(health(*told)),

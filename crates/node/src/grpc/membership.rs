@@ -1,4 +1,5 @@
-//! Whether this node belongs to a cluster: answered by one that does, and by one that waits for its cluster.
+//! The Membership service: whether this node belongs to a cluster. Served by members, and by nodes that wait for their
+//! cluster.
 
 use super::connections;
 use super::refusing::Refusing;
@@ -17,7 +18,7 @@ use tokio::sync::oneshot;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-/// Always says the same: a node that has become part of a cluster serves with another one.
+/// Always gives the same answer: a node that joins a cluster replaces this service.
 pub struct MembershipService(MembershipResponse);
 
 impl MembershipService {
@@ -34,14 +35,14 @@ impl Membership for MembershipService {
     }
 }
 
-/// Serves clients while the node waits for its cluster: it says that it waits, and refuses everything else. Dropped, it
-/// ends.
+/// Serves the port for clients while the node waits for its cluster: answers Membership, and refuses all other calls.
+/// Ends when dropped.
 pub struct Waiting {
     _stop: oneshot::Sender<()>,
 }
 
 impl Waiting {
-    /// Serves on the socket of `listener`, which others may accept from afterwards.
+    /// Serves on the socket of `listener`, with at most `most` connections. The socket can be used again afterwards.
     pub fn serve(
         runtime: &Runtime,
         (listener, most): (&TcpListener, usize),
@@ -53,7 +54,8 @@ impl Waiting {
         let connections =
             connections::accepted(tokio::net::TcpListener::from_std(listener.try_clone()?)?, most, counters);
         let (stop, stopped) = oneshot::channel::<()>();
-        let waits = outcome::unavailable("this node is part of no cluster yet, and waits for one", None);
+        let waits = "this node is part of no cluster yet: its log names the nodes that it waits for";
+        let waits = outcome::unavailable(waits, None);
         let service = MembershipService::new(0, owner, may_begin);
         let (_, health) = tonic_health::server::health_reporter();
         runtime.spawn(async move {
@@ -62,11 +64,11 @@ impl Waiting {
                 .add_service(Refusing::<KvServer<()>>::new(waits.clone()))
                 .add_service(Refusing::<ClusterServer<()>>::new(waits))
                 .add_service(health)
-                // Ended by the other half being dropped, which is an error here and no matter.
+                // The sender is only ever dropped, so the error means: stop.
                 .serve_with_incoming_shutdown(connections, async move { drop(stopped.await) })
                 .await;
             if let Err(error) = served {
-                tracing::warn!("could not serve while waiting for a cluster: {error}");
+                tracing::warn!("could not answer calls while waiting for a cluster: {error}");
             }
         });
         Ok(Waiting { _stop: stop })

@@ -96,8 +96,8 @@ pub async fn set_health(health: &HealthReporter, is_serving: bool) {
     health.set_service_status(<KvServer<kv::KvService> as tonic::server::NamedService>::NAME, status).await;
 }
 
-/// Ends the streams of those who watch the health, after they have had the last word: an open one would hold the end of
-/// the server up.
+/// Ends the streams of health watchers, after they have got the last status: an open one would keep the server from
+/// ending.
 pub async fn end_watches(health: &mut HealthReporter) {
     health.clear_service_status("").await;
     health.clear_service_status(<KvServer<kv::KvService> as tonic::server::NamedService>::NAME).await;

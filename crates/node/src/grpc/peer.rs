@@ -24,7 +24,7 @@ pub struct PeerService {
     receiver: Arc<Receiver>,
 }
 
-/// What all streams share.
+/// State shared by all streams.
 struct Receiver {
     shell: Arc<Shell>,
     strangers: Strangers,
@@ -38,7 +38,7 @@ impl Peer for PeerService {
         let answers = Arc::new(Answers::default());
         let caller = metadata::caller(request.metadata()).map(str::to_owned);
         let (receiver, batches, outgoing) = (self.receiver.clone(), request.into_inner(), answers.clone().outgoing());
-        // A task of its own: a node that is slow to read its answers must not keep heartbeats from being taken.
+        // A separate task: a node that is slow to read its answers must not block the receipt of heartbeats.
         tokio::spawn(async move { answers.end(receiver.receive(batches, &answers, caller.as_deref()).await.err()) });
         Ok(Response::new(outgoing))
     }
@@ -57,7 +57,7 @@ impl PeerService {
 }
 
 impl Receiver {
-    /// Takes what a stream brings until it ends, or is not meant for this node.
+    /// Handles the batches of a stream until it ends, or one turns out not to be for this node.
     async fn receive(
         &self,
         mut batches: Streaming<PeerBatch>,
@@ -115,7 +115,7 @@ impl Receiver {
         match op.map(requests::from_wire) {
             Some(Ok(request)) if self.is_of(shard, &request) => match self.shell.read_here(shard, &request) {
                 None if matches!(request, CoreRequest::Read(Query::Scan { .. })) => {
-                    // Collecting a page is not a worker's business.
+                    // The worker confirms the scan; the page is collected here.
                     let shell = self.shell.clone();
                     tokio::spawn(async move {
                         let answer = timeout_at(deadline.into(), shell.ask_worker(shard, request)).await;

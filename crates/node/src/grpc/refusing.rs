@@ -1,4 +1,4 @@
-//! A service that refuses every call, and says why: better than a port that is silent, or "not implemented".
+//! A service that refuses every call and says why, in place of no answer or "not implemented".
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};

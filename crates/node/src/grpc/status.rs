@@ -28,12 +28,12 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Above the status of ten thousand replicas.
 const MAX_STATUS_BYTES: usize = 16 << 20;
 
-/// What this node knows by itself.
+/// The status of this node alone.
 pub async fn own(shell: &Shell) -> Result<Arc<StatusResponse>, Status> {
     shell.operator_calls.own.get(async { look(shell).await.map(Arc::new) }).await
 }
 
-/// What all nodes know that can be reached in time.
+/// The status of all nodes that can be reached in time.
 pub async fn gather(shell: &Arc<Shell>) -> Result<Arc<StatusResponse>, Status> {
     shell.operator_calls.gathered.get(async { ask_all(shell).await.map(Arc::new) }).await
 }
@@ -170,14 +170,14 @@ async fn ask(address: String) -> Option<StatusResponse> {
     Some(client.node_status(NodeStatusRequest {}).await.ok()?.into_inner())
 }
 
-/// How the replicas on this node stand.
+/// The status of the replicas on this node.
 pub async fn replicas(shell: &Shell) -> Result<Vec<CoreStatus>, Status> {
-    // All at once: each shows at its next tick, and these are at the same time.
+    // Ask all workers first: they publish at their next tick, all at the same time.
     let asked: Vec<_> = shell.boards.iter().map(Board::ask).collect();
     let mut replicas = Vec::new();
     for shown in asked {
         let shown = shown.await.ok_or_else(|| {
-            outcome::unavailable("a thread of this node does not say how its replicas stand: ask again", None)
+            outcome::unavailable("a worker of this node has not published its status yet; retry", None)
         })?;
         replicas.extend(shown.iter().cloned());
     }

@@ -75,18 +75,18 @@ impl Gauges {
             disk_full: maker.gauge("disk_full", "1 while the log has no disk space, and writes are refused."),
             disk_states: maker.gauges(
                 "disk_state",
-                "1 for the state that the disk is in: healthy, slow, recovering (it hung lately), full, hung.",
+                "1 for the state that the disk is in: healthy, slow, recovering (it hung recently), full, hung.",
                 "state",
             ),
             sync_age_seconds: maker.float_gauge(
                 "disk_sync_age_seconds",
-                "For how long the disk has had the record that is on its way; 0 where none is.",
+                "How long the record that is being synced has taken so far; 0 if there is none.",
             ),
             sync_latency_seconds: maker.float_gauge(
                 "disk_sync_latency_seconds",
-                "The longest that a record has lately taken to be durable, rounded up to a power of two of milliseconds.",
+                "The longest recent sync latency of a record, in milliseconds rounded up to a power of two.",
             ),
-            unsynced_bytes: maker.gauge("disk_unsynced_bytes", "Bytes of entries that are on their way to the disk."),
+            unsynced_bytes: maker.gauge("disk_unsynced_bytes", "Bytes of entries that are not synced yet."),
             memory_full: maker.gauge("memory_full", "1 while --max-memory is reached, and puts are refused."),
         }
     }

@@ -1,8 +1,8 @@
-//! The answers to the requests that one stream of another node has brought, on their way back on that stream.
+//! The answers to requests that another node forwarded, sent back on the stream that brought them.
 //!
-//! A request and its answer share a stream. So whatever breaks the stream tells the asker at once that no answer will
-//! come, and an answer can't reach anybody but its asker: a later process of that node has other streams, although it
-//! numbers its requests from 1 again.
+//! A request and its answer share a stream. So when the stream breaks, the sender knows at once that no answer will
+//! come. And an answer can only reach the process that sent the request: after a restart, that node has new streams,
+//! although it numbers its requests from 1 again.
 
 use super::batches::Batches;
 use crate::requests;
@@ -15,21 +15,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tonic::Status;
 
-/// Invariant: nothing waits once the stream has `ended`.
+/// Invariant: no batch waits once the stream has `ended`.
 #[derive(Default)]
 struct State {
     batches: Batches<PeerAnswers>,
-    /// Nothing is taken any more. Why, where the other node has still to be told.
+    /// Set once no more answers are accepted; with the reason, until the other node has been told.
     ended: Option<Option<Status>>,
 }
 
-/// Where the answers go. Shared by the stream's tasks and by all requests that came on it.
+/// The answers of one stream. Shared by the stream's tasks and by all requests that came on it.
 #[derive(Default)]
 pub struct Answers(Mutex<State>);
 
 impl Answers {
-    /// Queues the answer to request `id`. Small ones always find room, since there are no more than the asker has requests
-    /// waiting. A large one that does not is a read, which the asker repeats.
+    /// Queues the answer to request `id`. Small answers always fit, since there are no more than the sender has
+    /// requests waiting. A large answer that does not fit is that of a read, which the sender repeats.
     pub fn give(&self, id: u64, answer: Result<Reply, Failure>) {
         let result = requests::answer_to_wire(answer);
         let bytes = match &result {
@@ -40,17 +40,17 @@ impl Answers {
         self.push(id, result, bytes);
     }
 
-    /// Refuses a request that can't be understood here.
+    /// Refuses a request that this node can't decode.
     pub fn refuse(&self, id: u64) {
         self.push(id, failure(v1::FailureKind::Invalid), 0);
     }
 
-    /// Whether the stream has ended, and with it everybody's wait.
-    pub fn have_ended(&self) -> bool {
+    /// Whether the stream has ended: no one waits for its answers any more.
+    pub fn has_ended(&self) -> bool {
         self.0.lock().ended.is_some()
     }
 
-    /// Ends the stream, for this reason where the other node does not know it.
+    /// Ends the stream, with a reason to tell the other node, if it needs one.
     pub fn end(&self, reason: Option<Status>) {
         let mut state = self.0.lock();
         state.ended.get_or_insert(reason);
@@ -84,7 +84,7 @@ fn failure(kind: v1::FailureKind) -> WireResult {
     WireResult::Failure(v1::Failure { kind: kind.into(), ..Default::default() })
 }
 
-/// The answers as they are asked for. Dropped, it ends the stream: the connection is gone.
+/// The stream of answers. Dropping it ends the stream: the connection is gone.
 pub struct Outgoing(Arc<Answers>);
 
 impl Stream for Outgoing {
@@ -153,7 +153,7 @@ mod tests {
 
         let answers = Arc::new(Answers::default());
         drop(answers.clone().outgoing());
-        assert!(answers.have_ended());
+        assert!(answers.has_ended());
         answers.give(1, Err(Failure::NotApplied));
         assert!(answers.0.lock().batches.end().0.next().is_none(), "nothing is kept for nobody");
     }

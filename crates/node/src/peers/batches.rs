@@ -1,4 +1,4 @@
-//! What waits to be sent on a stream, gathered into messages.
+//! The items that wait to be sent on a stream, gathered into messages.
 //!
 //! Everything that gathers while the stream is busy travels in one message, up to [`BATCH_BYTES`]: HTTP/2's flow control
 //! decides when the next one is asked for.
@@ -6,16 +6,16 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
-/// A message is closed at this size; it exceeds it by one item at the most.
+/// A message is closed at this size, which it exceeds by at most one item.
 pub const BATCH_BYTES: usize = 1 << 20;
 
 /// Bytes that may wait for a stream. Beyond, [`Batches::has_room`] says no.
 pub const MAX_WAITING_BYTES: usize = 32 << 20;
 
-/// What each item costs beside its payload.
+/// What each item costs in addition to its payload.
 pub const ITEM_BYTES: usize = 64;
 
-/// The messages of one stream that wait, oldest first, each with its size.
+/// The waiting messages of one stream, oldest first, each with its size.
 pub struct Batches<B> {
     waiting: VecDeque<(B, usize)>,
     waiting_bytes: usize,
@@ -33,7 +33,7 @@ impl<B> Batches<B> {
         self.waiting_bytes < MAX_WAITING_BYTES
     }
 
-    /// The message that an item with so large a payload goes to; `begin` makes one where the last is full.
+    /// The message that an item with a payload of this size goes to; `begin` creates one if the last is full.
     pub fn last(&mut self, payload_bytes: usize, begin: impl FnOnce() -> B) -> &mut B {
         if self.waiting.back().is_none_or(|(_, bytes)| *bytes >= BATCH_BYTES) {
             self.waiting.push_back((begin(), 0));
@@ -44,7 +44,7 @@ impl<B> Batches<B> {
         batch
     }
 
-    /// The next message, or the promise to wake the task.
+    /// The next message; if there is none, the task will be woken.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<B> {
         match self.waiting.pop_front() {
             Some((batch, bytes)) => {
@@ -58,12 +58,12 @@ impl<B> Batches<B> {
         }
     }
 
-    /// The task that must be woken because something waits now; to be called when no lock is held.
+    /// The task to wake because a message waits now. Wake it after releasing the lock.
     pub fn take_waker(&mut self) -> Option<Waker> {
         if self.waiting.is_empty() { None } else { self.waker.take() }
     }
 
-    /// Ends the stream: what waited, and the task to wake so that it sees the end.
+    /// Ends the stream. Returns the messages that waited, and the task to wake so that it sees the end.
     pub fn end(&mut self) -> (impl Iterator<Item = B> + use<B>, Option<Waker>) {
         let Batches { waiting, waker, .. } = std::mem::take(self);
         (waiting.into_iter().map(|(batch, _)| batch), waker)

@@ -1,4 +1,5 @@
-//! One stream to another node: what waits to be sent, and who waits for answers to what was forwarded on it.
+//! One stream to another node: the messages that wait to be sent, and the tasks that wait for answers to forwarded
+//! requests.
 //!
 //! While the node can't be reached nothing is queued, since all of it would be stale when the connection is back: Raft's
 //! and the controllers' messages are dropped, requests are given back at once as never sent.
@@ -90,7 +91,7 @@ impl Lane {
     pub fn answered(&self, answers: PeerAnswers) {
         for reply in answers.replies {
             let waiting = self.state.lock().forwarded.remove(&reply.id);
-            // Without one, whoever waited has given up.
+            // If it is gone, the task has given up waiting.
             if let Some(waiting) = waiting {
                 let answer = reply.result.map_or(Err(Failure::Unknown), requests::answer_from_wire);
                 let _ = waiting.send(Forwarded::Answer(answer));

@@ -120,8 +120,8 @@ async fn keep_connected(
     }
 }
 
-/// Sends what the lane has and takes the answers, until the stream ends. Returns why. `caller` is where clients reach this
-/// node: one of another cluster asks there what it wants.
+/// Sends the lane's messages and takes the answers, until the stream ends. Returns why it ended. `caller` is this
+/// node's gRPC address, at which a node of another cluster can ask back.
 async fn stream(lane: &Arc<Lane>, channel: Channel, caller: Option<String>) -> Status {
     let mut client = PeerClient::new(channel)
         .max_encoding_message_size(MAX_PEER_MESSAGE_BYTES)

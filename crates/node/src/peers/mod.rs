@@ -1,9 +1,9 @@
 //! The streams to the other nodes.
 //!
 //! Two a node, each on a connection of its own: one for what keeps or makes a leader, one for everything else, so that
-//! a heartbeat never waits behind a megabyte of entries. The answers to forwarded requests come back on the stream that
-//! took them there. What is lost with a connection is repeated by Raft, or answered to whoever waits: never sent, or lost
-//! on the way.
+//! a heartbeat never waits behind a megabyte of entries. The answers to forwarded requests come back on the same
+//! stream. When a connection breaks, Raft repeats its messages, and each waiting request is told whether it was never
+//! sent or lost on the way.
 
 pub mod answers;
 mod batches;
