@@ -13,7 +13,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The command line with all that its help says.
+/// The command line, with the sections at the end of each command's help.
 pub fn command() -> clap::Command {
     help::complete(Cli::command())
 }

@@ -1,8 +1,8 @@
-//! What stands at the end of each command's help and manual page: examples, the environment, and what it exits with.
+//! The sections at the end of each command's help and manual page: examples, environment and exit status.
 
 use clap::Command;
 
-/// Who reads which environment, and what exit codes mean.
+/// Which environment variables a command reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Talks to a cluster.
@@ -13,7 +13,7 @@ enum Kind {
     Other,
 }
 
-/// By the words of a command: its kind, and examples, one a line.
+/// For each command: its words, its kind, and examples, one on each line.
 const COMMANDS: [(&str, Kind, &str); 22] = [
     (
         "serve",
@@ -102,14 +102,14 @@ RINGFORT_OUTPUT      for --output";
 const NODE_ENVIRONMENT: &str = "\
 RINGFORT_CONFIG      for --config, and so on: each option says the name of its variable";
 
-const OTHER_ENVIRONMENT: &str = "None is read.";
+const OTHER_ENVIRONMENT: &str = "No variables are read.";
 
 const EXIT_STATUS: &str = "\
 0  done
 1  a clean \"no\": not found, not finished, not as it should be
-2  an error, of which one line on stderr says what to do";
+2  an error; one line on stderr says what to do";
 
-/// The same commands, each with its sections.
+/// Adds the sections to a command and all its subcommands.
 pub fn complete(command: Command) -> Command {
     complete_below(command, "")
 }
@@ -166,7 +166,7 @@ mod tests {
     fn examples_are_understood() {
         for (words, _, examples) in COMMANDS {
             for example in examples.lines() {
-                // What stands behind two spaces is a remark, what stands behind a redirection is the shell's.
+                // Two spaces begin a remark, and the shell reads what follows a redirection.
                 let typed = example.split("  ").next().unwrap().split(['<', '>']).next().unwrap();
                 let typed: Vec<&str> = typed.split_whitespace().map(|word| word.trim_matches('\'')).collect();
                 assert!(typed.join(" ").starts_with(&format!("ringfort {words}")), "{example}");

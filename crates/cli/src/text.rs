@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize, Serializer};
 use std::time::Duration;
 
-/// Bytes on one line of a terminal: backslashes, control characters and what is not UTF-8 are escaped (`\n`, `\x00`), so
-/// that no value can move the cursor or be taken for two. [`unescaped`] reads it back.
+/// Bytes as one line of text for a terminal: backslashes, control characters and bytes that are not UTF-8 are escaped
+/// (`\n`, `\x00`), so that no value can move the cursor or look like two values. [`unescaped`] reverses it.
 pub fn escaped(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     let bytes = match encoded(bytes) {
-        // It would be read as the bytes that it encodes.
+        // `unescaped` would decode it.
         Some(_) => {
             push_hex(&mut text, b'{');
             &bytes[1..]
@@ -32,18 +32,19 @@ pub fn escaped(bytes: &[u8]) -> String {
     text
 }
 
-/// Why a text does not stand for bytes.
+/// Why a text can't be decoded into bytes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotBytes {
-    #[error("\\{0} is no escape: write \\\\ for a backslash, \\t, \\n, \\r or \\x and two hexadecimal digits")]
+    #[error("\\{0} is not an escape: write \\\\ for a backslash, \\t, \\n, \\r or \\x and two hexadecimal digits")]
     Escape(String),
-    #[error("{0:?} is not hexadecimal: give two digits a byte")]
+    #[error("{0:?} is not hexadecimal: give two digits for each byte")]
     Hex(String),
     #[error("{0:?} is not base64 (RFC 4648, with padding)")]
     Base64(String),
 }
 
-/// The bytes of a text as [`escaped`] prints them, or as `-o json` does where they are no UTF-8: `{"base64":"/w=="}`.
+/// The bytes of a text that [`escaped`] printed, or that `-o json` printed for bytes that are not UTF-8:
+/// `{"base64":"/w=="}`.
 pub fn unescaped(text: &[u8]) -> Result<Vec<u8>, NotBytes> {
     if let Some(base64) = encoded(text) {
         return from_base64(&base64);
@@ -71,7 +72,7 @@ pub fn unescaped(text: &[u8]) -> Result<Vec<u8>, NotBytes> {
     Ok(bytes)
 }
 
-/// What is in `{"base64":"..."}`, if that is all of the text.
+/// The content of `{"base64":"..."}`, if the text is nothing else.
 fn encoded(text: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -84,7 +85,7 @@ fn encoded(text: &[u8]) -> Option<String> {
     serde_json::from_slice(text).ok().map(|Encoded { base64 }| base64)
 }
 
-/// Two hexadecimal digits a byte.
+/// Decodes two hexadecimal digits for each byte.
 pub fn from_hex(text: &str) -> Result<Vec<u8>, NotBytes> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if !rest.is_empty() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -126,10 +127,11 @@ impl Serialize for JsonBytes<'_> {
     }
 }
 
-/// Of base64.
+/// The base64 alphabet.
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// RFC 4648, section 4, with padding. Only what [`base64`] writes is read: each text stands for other bytes.
+/// Decodes base64 (RFC 4648, section 4, with padding). Accepts only what [`base64`] writes, so that no two texts decode
+/// to the same bytes.
 pub fn from_base64(text: &str) -> Result<Vec<u8>, NotBytes> {
     let invalid = || NotBytes::Base64(text.to_owned());
     let digits = text.trim_end_matches('=');

@@ -121,7 +121,7 @@ fn a_key_is_taken_as_it_is_printed() {
             let line = printed.trim_end().to_owned();
             let named = match serde_json::from_str::<serde_json::Value>(&line) {
                 Ok(entry) if arguments.contains(&"json") => match &entry["key"] {
-                    // A string of JSON is text as it is; it is the terminal's form that has escapes.
+                    // A JSON string holds the key itself, without the escapes of `scan`.
                     serde_json::Value::String(_) => continue,
                     bytes => bytes.to_string(),
                 },
@@ -141,7 +141,7 @@ fn a_key_is_taken_as_it_is_printed() {
     user.expects(&["put", "--key-base64", "AP8=", "v"], 0, "OK, version 1\n");
     user.expects(&["get", r"\x00\xff"], 0, "v");
     for (args, said) in [
-        (&["get", r"a\q"][..], "is no escape"),
+        (&["get", r"a\q"][..], "is not an escape"),
         (&["get"], "name a key"),
         (&["get", "k", "--key-hex=00"], "name the key once"),
         (&["get", "--key-hex=0"], "hexadecimal"),

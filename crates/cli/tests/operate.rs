@@ -384,7 +384,7 @@ fn one_command_line_makes_a_cluster_and_never_a_second_one() {
         ready_when(&node.http(), 200, "ready");
     }
     let begun: Vec<bool> =
-        nodes.iter().map(|node| node.log.iter().any(|line| line.contains("began a new cluster"))).collect();
+        nodes.iter().map(|node| node.log.iter().any(|line| line.contains("created a new cluster"))).collect();
     assert_eq!(begun, [false, false, true]);
 
     let monitored: Vec<String> = nodes.iter_mut().map(Node::http).collect();
@@ -396,5 +396,5 @@ fn one_command_line_makes_a_cluster_and_never_a_second_one() {
     let (code, log) = Node::start(&command_line(0)).end();
     let text = log.join("\n");
     assert_eq!(code, Some(2), "{text}");
-    assert!(text.contains("choose another --node-id") && !text.contains("began a new cluster"), "{text}");
+    assert!(text.contains("choose another --node-id") && !text.contains("created a new cluster"), "{text}");
 }

@@ -210,9 +210,12 @@ fn stop_for(shell: &Shell, control: &Control, cluster: ClusterId) {
         own.name,
         start::CLAIM_ADVICE
     ));
-    // Afterwards: the disk may not answer. A process that ends in good order waits for this thread.
+    // Only now, since the disk may hang. A process that ends in an orderly way waits for this thread.
     let claim = Claim { cluster, name: own.name.clone(), raft_address: control.own_addresses().raft.clone() };
     if let Err(error) = boot::set_claim(&*shell.disk, &claim) {
-        tracing::warn!(%error, "could not note that cluster {cluster} misses this node: started again, it serves for a moment");
+        tracing::warn!(
+            %error,
+            "could not record that this node belongs to cluster {cluster}: if it is started again, it serves for a moment"
+        );
     }
 }

@@ -1,24 +1,19 @@
 //! `ringfort delete`.
 
-use super::key::KeyOptions;
+use super::key::KeyArgument;
 use super::{print_json, print_line};
 use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
 use clap::{ArgAction, Args};
 use serde::Serialize;
-use std::ffi::OsString;
 
 /// Remove a key
 ///
 /// Exits with 1 where there was no such key.
 #[derive(Args, Debug)]
 pub struct Delete {
-    /// The key, with the escapes of `scan`: \\ for a backslash, \t, \n, \r, \x00.
-    #[arg(verbatim_doc_comment)]
-    key: Option<OsString>,
-
     #[command(flatten)]
-    options: KeyOptions,
+    key: KeyArgument,
 
     /// Remove from the eventual keyspace, as the node that is asked holds it.
     #[arg(
@@ -44,7 +39,7 @@ struct Report {
 
 impl Delete {
     pub fn run(self) -> Result<Answer, Failure> {
-        let key = self.options.key(self.key.as_deref())?;
+        let key = self.key.key()?;
         let deleted = self.client.run(async |client| {
             Ok(match self.eventual {
                 true => client.eventual().delete(key).await?,

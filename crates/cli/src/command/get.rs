@@ -1,6 +1,6 @@
 //! `ringfort get`.
 
-use super::key::KeyOptions;
+use super::key::KeyArgument;
 use super::print_json;
 use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
@@ -8,21 +8,17 @@ use crate::text::{JsonBytes, escaped};
 use clap::{ArgAction, Args};
 use ringfort_client::{Consistency, Value};
 use serde::Serialize;
-use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 
 /// Read a key
 ///
-/// In a pipe or a file the value is printed as it is, so that `ringfort get a | ringfort put b` copies; on a terminal it is
-/// one line, with control characters, backslashes and what is not UTF-8 escaped. Exits with 1 where there is no such key.
+/// In a pipe or a file the value is printed unchanged, so that `ringfort get a | ringfort put b` copies it. On a
+/// terminal it is printed on one line, with control characters, backslashes and bytes that are not UTF-8 escaped. Exits
+/// with 1 if there is no such key.
 #[derive(Args, Debug)]
 pub struct Get {
-    /// The key, with the escapes of `scan`: \\ for a backslash, \t, \n, \r, \x00.
-    #[arg(verbatim_doc_comment)]
-    key: Option<OsString>,
-
     #[command(flatten)]
-    options: KeyOptions,
+    key: KeyArgument,
 
     /// Let any replica answer, even with a value that is a little old.
     #[arg(
@@ -72,7 +68,7 @@ struct FoundValue<'a> {
 impl Get {
     pub fn run(self) -> Result<Answer, Failure> {
         let consistency = if self.stale { Consistency::Stale } else { Consistency::Linearizable };
-        let key = self.options.key(self.key.as_deref())?;
+        let key = self.key.key()?;
         let found = self.client.run(async |client| {
             if !self.eventual {
                 return Ok(client.get_with(key.clone(), consistency).await?);

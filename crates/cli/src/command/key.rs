@@ -1,18 +1,22 @@
-//! Keys on the command line: the same text that `scan` prints, or bytes in hexadecimal or base64.
+//! Keys on the command line: written as `scan` prints them, or in hexadecimal or base64.
 
 use crate::text::{NotBytes, from_base64, from_hex, unescaped};
 use bytes::Bytes;
 use clap::Args;
 use std::ffi::{OsStr, OsString};
 
-/// The options that name a key whose bytes are hard to type.
+/// A key, as an argument or by an option for bytes that are hard to type.
 #[derive(Args, Clone, Debug)]
-pub struct KeyOptions {
-    /// Name the key in hexadecimal instead: 00ff.
+pub struct KeyArgument {
+    /// The key, with the escapes of `scan`: \\ for a backslash, \t, \n, \r, \x00.
+    #[arg(verbatim_doc_comment)]
+    key: Option<OsString>,
+
+    /// Give the key in hexadecimal instead: 00ff.
     #[arg(long, value_name = "HEX", conflicts_with = "key_base64")]
     key_hex: Option<String>,
 
-    /// Name the key in base64 instead: AP8=.
+    /// Give the key in base64 instead: AP8=.
     #[arg(long, value_name = "BASE64")]
     key_base64: Option<String>,
 }
@@ -27,11 +31,10 @@ pub enum KeyError {
     Unreadable { what: &'static str, source: NotBytes },
 }
 
-impl KeyOptions {
-    /// The key that is named by `argument`, or by an option instead.
-    pub fn key(&self, argument: Option<&OsStr>) -> Result<Bytes, KeyError> {
+impl KeyArgument {
+    pub fn key(&self) -> Result<Bytes, KeyError> {
         let unreadable = |source| KeyError::Unreadable { what: "the key", source };
-        match (argument, &self.key_hex, &self.key_base64) {
+        match (&self.key, &self.key_hex, &self.key_base64) {
             (Some(text), None, None) => unescape("the key", text),
             (None, Some(hex), _) => from_hex(hex).map(Bytes::from).map_err(unreadable),
             (None, None, Some(base64)) => from_base64(base64).map(Bytes::from).map_err(unreadable),
@@ -40,21 +43,15 @@ impl KeyOptions {
         }
     }
 
-    /// Of a command whose arguments are a key and a value: without the key, the first one is the value.
-    pub fn key_and_value(
-        &self,
-        first: Option<OsString>,
-        second: Option<OsString>,
-    ) -> Result<(Bytes, Option<OsString>), KeyError> {
-        match self.key_hex.is_some() || self.key_base64.is_some() {
-            true if second.is_some() => Err(KeyError::Two),
-            true => Ok((self.key(None)?, first)),
-            false => Ok((self.key(first.as_deref())?, second)),
-        }
+    /// The key, and the value that follows it. If an option gives the key, the first argument is the value.
+    pub fn key_and_value(mut self, value: Option<OsString>) -> Result<(Bytes, Option<OsString>), KeyError> {
+        let has_option = self.key_hex.is_some() || self.key_base64.is_some();
+        let value = if has_option && value.is_none() { self.key.take() } else { value };
+        Ok((self.key()?, value))
     }
 }
 
-/// The bytes of a key, or of a part of one, as `scan` prints it.
+/// The bytes of a key, or of a part of a key, written as `scan` prints it. `what` names it in errors.
 pub fn unescape(what: &'static str, text: &OsStr) -> Result<Bytes, KeyError> {
     match unescaped(text.as_encoded_bytes()) {
         Ok(bytes) => Ok(bytes.into()),
@@ -66,28 +63,28 @@ pub fn unescape(what: &'static str, text: &OsStr) -> Result<Bytes, KeyError> {
 mod tests {
     use super::*;
 
-    fn options(hex: Option<&str>, base64: Option<&str>) -> KeyOptions {
-        KeyOptions { key_hex: hex.map(str::to_owned), key_base64: base64.map(str::to_owned) }
+    fn argument(key: Option<&str>, hex: Option<&str>, base64: Option<&str>) -> KeyArgument {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        KeyArgument { key: key.map(OsString::from), key_hex: owned(hex), key_base64: owned(base64) }
     }
 
     #[test]
     fn a_key_is_named_once() {
-        let key = Some(OsStr::new("a\\x00b"));
-        assert_eq!(options(None, None).key(key).unwrap(), &b"a\0b"[..]);
-        assert_eq!(options(Some("6100"), None).key(None).unwrap(), &b"a\0"[..]);
-        assert_eq!(options(None, Some("AP8=")).key(None).unwrap(), &b"\x00\xff"[..]);
-        assert!(matches!(options(None, None).key(None), Err(KeyError::None)));
-        assert!(matches!(options(Some("61"), None).key(key), Err(KeyError::Two)));
-        assert!(matches!(options(Some("6"), None).key(None), Err(KeyError::Unreadable { .. })));
+        assert_eq!(argument(Some("a\\x00b"), None, None).key().unwrap(), &b"a\0b"[..]);
+        assert_eq!(argument(None, Some("6100"), None).key().unwrap(), &b"a\0"[..]);
+        assert_eq!(argument(None, None, Some("AP8=")).key().unwrap(), &b"\x00\xff"[..]);
+        assert!(matches!(argument(None, None, None).key(), Err(KeyError::None)));
+        assert!(matches!(argument(Some("a"), Some("61"), None).key(), Err(KeyError::Two)));
+        assert!(matches!(argument(None, Some("6"), None).key(), Err(KeyError::Unreadable { .. })));
     }
 
     #[test]
     fn value_is_the_only_argument_where_the_key_is_an_option() {
-        let word = |word: &str| Some(OsString::from(word));
-        let (key, value) = options(Some("61"), None).key_and_value(word("v"), None).unwrap();
-        assert_eq!((&key[..], value), (&b"a"[..], word("v")));
-        let (key, value) = options(None, None).key_and_value(word("k"), word("v")).unwrap();
-        assert_eq!((&key[..], value), (&b"k"[..], word("v")));
-        assert!(matches!(options(Some("61"), None).key_and_value(word("k"), word("v")), Err(KeyError::Two)));
+        let value = Some(OsString::from("v"));
+        let (key, found) = argument(Some("v"), Some("61"), None).key_and_value(None).unwrap();
+        assert_eq!((&key[..], &found), (&b"a"[..], &value));
+        let (key, found) = argument(Some("k"), None, None).key_and_value(value.clone()).unwrap();
+        assert_eq!((&key[..], &found), (&b"k"[..], &value));
+        assert!(matches!(argument(Some("k"), Some("61"), None).key_and_value(value), Err(KeyError::Two)));
     }
 }

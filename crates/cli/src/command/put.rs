@@ -1,6 +1,6 @@
 //! `ringfort put`.
 
-use super::key::KeyOptions;
+use super::key::KeyArgument;
 use super::{bytes_of, print_json, print_line};
 use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
@@ -16,17 +16,13 @@ use std::io::{self, IsTerminal, Read};
 /// error says so, and the write is never repeated by itself.
 #[derive(Args, Debug)]
 pub struct Put {
-    /// The key, with the escapes of `scan`: \\ for a backslash, \t, \n, \r, \x00.
-    #[arg(verbatim_doc_comment)]
-    key: Option<OsString>,
+    #[command(flatten)]
+    key: KeyArgument,
 
-    /// The value; without one it is read from stdin, all of it. Its bytes are taken as they are; after `--` it
-    /// may begin with a dash.
+    /// The value, taken as it is, without escapes. If it is missing, all of stdin is read. After `--` it may begin with
+    /// a dash.
     #[arg(allow_negative_numbers = true)]
     value: Option<OsString>,
-
-    #[command(flatten)]
-    options: KeyOptions,
 
     /// Write to the eventual keyspace: one node takes it, quorum or not, and the others come to hold it.
     #[arg(
@@ -52,13 +48,13 @@ struct Report {
 
 impl Put {
     pub fn run(self) -> Result<Answer, Failure> {
-        let (key, value) = self.options.key_and_value(self.key, self.value)?;
+        let (key, value) = self.key.key_and_value(self.value)?;
         let value = match &value {
             Some(value) => bytes_of(value),
             None => {
                 let mut stdin = io::stdin().lock();
                 if stdin.is_terminal() {
-                    eprintln!("the value is read from here: type it, and end it with Ctrl-D; Ctrl-C puts nothing");
+                    eprintln!("type the value and end it with Ctrl-D; Ctrl-C cancels");
                 }
                 let mut value = Vec::new();
                 stdin.read_to_end(&mut value)?;

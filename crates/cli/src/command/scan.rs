@@ -13,16 +13,17 @@ use std::io::{self, BufWriter, Write};
 
 /// List keys with their values, in the order of the keys' bytes
 ///
-/// One line a key: key, tab, value, with control characters, backslashes and what is not UTF-8 escaped (\n, \x00); with
-/// `-o json` one object a line, with {"base64":"..."} for what is not UTF-8. Every command takes keys in both forms. Each
-/// shard is read at one point in time, different shards at different ones.
+/// Prints a line for each key: key, tab, value, with control characters, backslashes and bytes that are not UTF-8
+/// escaped (\n, \x00). With `-o json` it prints an object on each line, with {"base64":"..."} for bytes that are not
+/// UTF-8. All commands accept keys in both forms. Each shard is read at one point in time, different shards at
+/// different times.
 #[derive(Args, Debug)]
 pub struct Scan {
-    /// Only keys that begin with this, written as they are printed.
+    /// Only keys that begin with this, written as `scan` prints keys.
     #[arg(long, default_value = "")]
     prefix: OsString,
 
-    /// Only keys after this one, written as it is printed.
+    /// Only keys after this one, written as `scan` prints it.
     #[arg(long, default_value = "", value_name = "KEY")]
     start_after: OsString,
 

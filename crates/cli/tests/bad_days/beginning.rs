@@ -1,4 +1,5 @@
-//! A cluster begins once: nodes that lost their directory, or that may all begin, never make a second one beside it.
+//! A cluster is created once: neither nodes that lost their directory nor nodes that all may create it make a second
+//! one.
 
 use crate::SMALL;
 use crate::support::{Cluster, Node, run, text};
@@ -8,13 +9,13 @@ use ringfort_proto::v1::peer_client::PeerClient;
 use std::net::TcpListener;
 use tonic::Request;
 
-const BEGAN: &str = "began a new cluster";
+const CREATED: &str = "created a new cluster";
 
-fn begun(cluster: &Cluster) -> usize {
-    cluster.nodes.iter().map(|node| node.log().matches(BEGAN).count()).sum()
+fn clusters_created(cluster: &Cluster) -> usize {
+    cluster.nodes.iter().map(|node| node.log().matches(CREATED).count()).sum()
 }
 
-/// Gives all nodes the addresses of all.
+/// Gives every node the addresses of all nodes.
 fn tell_all_of_all(cluster: &mut Cluster) {
     let addresses = cluster.endpoints().join(",");
     cluster.nodes.iter_mut().for_each(|node| node.set(&format!("--join_addr={addresses}")));
@@ -38,7 +39,7 @@ fn a_first_node_that_lost_its_directory_begins_nothing_before_the_others_have_an
 
     cluster.nodes[0].start();
     let silent = cluster.nodes[1].endpoint();
-    cluster.nodes[0].wait_for_log(&format!("no cluster is begun yet: waiting for {silent}"));
+    cluster.nodes[0].wait_for_log(&format!("no cluster exists yet: waiting for {silent}"));
     let asked = run(&["get", "k", "--timeout=1s"], &cluster.nodes[0].endpoint(), b"");
     let said = text(&asked.stderr);
     assert!(asked.status.code() == Some(2) && said.contains("part of no cluster yet"), "{said}");
@@ -48,7 +49,7 @@ fn a_first_node_that_lost_its_directory_begins_nothing_before_the_others_have_an
     assert_eq!(cluster.nodes[0].ends(), Some(2));
     let log = cluster.nodes[0].log();
     assert!(log.lines().last().is_some_and(|last| last.contains("give --replace")), "{log}");
-    assert_eq!(begun(&cluster), 1);
+    assert_eq!(clusters_created(&cluster), 1);
     cluster.nodes[0].set("--replace=true");
     cluster.nodes[0].start();
     assert_eq!(cluster.prints(&["get", "k"]), "v");
@@ -61,11 +62,11 @@ fn nodes_that_may_all_begin_form_one_cluster() {
     cluster.nodes.iter_mut().for_each(|node| node.set("--bootstrap=true"));
     cluster.nodes[0].start();
     cluster.nodes[2].start();
-    cluster.nodes[2].wait_for_log("no cluster is begun yet");
-    assert_eq!(begun(&cluster), 0);
+    cluster.nodes[2].wait_for_log("no cluster exists yet");
+    assert_eq!(clusters_created(&cluster), 0);
     cluster.nodes[1].start();
     cluster.wait_until_complete(3);
-    assert_eq!(begun(&cluster), 1);
+    assert_eq!(clusters_created(&cluster), 1);
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn a_node_that_waits_in_vain_says_for_whom_and_what_else_there_is() {
     assert!(parts.iter().all(|part| log.lines().last().unwrap().contains(part)), "{log}");
 }
 
-/// Whatever its id was: with `--replace` it got another one.
+/// Whatever its id is: `--replace` gives it another one.
 #[test]
 fn a_first_node_that_began_anew_stops_for_its_former_cluster_and_does_not_start_again() {
     let mut cluster = Cluster::start_with(3, &SMALL);
@@ -107,9 +108,14 @@ fn a_first_node_that_began_anew_stops_for_its_former_cluster_and_does_not_start_
         assert_eq!(node.ends(), Some(2));
         let log = node.log();
         let last = log.lines().last().unwrap();
-        let parts = ["for one of theirs", "began cluster", "anew", "--join-addr instead of --bootstrap", "--node-id"];
+        let parts = [
+            "is a member of their cluster",
+            "holds the new cluster",
+            "--join-addr instead of --bootstrap",
+            "--node-id",
+        ];
         assert!(parts.iter().all(|part| last.contains(part)), "{log}");
-        // Started again by a supervisor, it does not serve for a moment.
+        // If a supervisor restarts it, it does not serve even for a moment.
         node.start();
         assert_eq!(node.ends(), Some(2));
         let last = node.log().lines().last().unwrap().to_owned();

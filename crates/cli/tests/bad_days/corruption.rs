@@ -139,7 +139,7 @@ async fn damaged_replicas_are_replaced_from_the_others() {
     }
 }
 
-/// Deletes the log's segments, and perhaps what says that there were any.
+/// Deletes the log's segments and, `with_extent`, the file that says that there were any.
 fn lose_log(node: &Node, with_extent: bool) {
     let segments = files(&node.directory, "log-0");
     assert!(!segments.is_empty());
@@ -147,8 +147,8 @@ fn lose_log(node: &Node, with_extent: bool) {
     segments.into_iter().chain(extent).for_each(|path| std::fs::remove_file(path).unwrap());
 }
 
-/// Two nodes have a write and one does not. Where one of the two loses its log and keeps its name, it must not help the
-/// third one to a quorum that has never heard of the write.
+/// Two nodes have a write and the third does not. If one of the two loses its log and keeps its name, it must not form
+/// a quorum with the third, which has never seen the write.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_lost_its_log_does_not_vote_acknowledged_writes_away() {
     for with_extent in [false, true] {
@@ -164,7 +164,7 @@ async fn a_node_that_lost_its_log_does_not_vote_acknowledged_writes_away() {
         cluster.nodes[1].wait_for_log("can't be trusted: asking for a new one");
         let client = cluster.client().with_timeout(Duration::from_secs(2));
         for (number, read) in read_keys(&client).await {
-            assert!(read.is_err(), "k{number:03} is read as {read:?}, and who knows it is down");
+            assert!(read.is_err(), "k{number:03} is read as {read:?}, while the only node that has it is down");
         }
         cluster.nodes[0].start();
         cluster.wait_until_complete(3);

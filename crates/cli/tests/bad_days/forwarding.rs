@@ -1,4 +1,4 @@
-//! Requests that one node forwards to another, and what becomes of their answers on bad days.
+//! Forwarded requests and their answers, when nodes restart or connections fail.
 
 use crate::SMALL;
 use crate::support::{Cluster, Node, came_about, leader_of};
@@ -13,7 +13,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tonic::Request;
 use tonic::transport::Channel;
 
-/// Where a node is dialled whose port the test stands before.
+/// The address of the relay, at which other nodes dial the node behind it.
 const RELAYED: Ipv4Addr = Ipv4Addr::new(127, 84, 0, 1);
 
 async fn connect(node: &Node) -> KvClient<Channel> {
@@ -49,7 +49,7 @@ async fn answers_for_a_former_life_of_a_node_answer_nothing_of_its_next_one() {
     let (leader, other): (Vec<_>, Vec<_>) = (0..3).partition(|&number| cluster.nodes[number].name == leader);
     let (leader, other) = (leader[0], other[0]);
 
-    // The leader's sync outlasts the other node's restart, and its answers find the new process there.
+    // The leader's sync outlasts the other node's restart, so its answers would reach the new process.
     cluster.nodes[leader].slow_disk(Duration::from_secs(4));
     let mut client = connect(&cluster.nodes[other]).await;
     let begun = Instant::now();
@@ -82,7 +82,7 @@ async fn answers_for_a_former_life_of_a_node_answer_nothing_of_its_next_one() {
     assert!(lost.is_empty(), "{} of {acknowledged} acknowledged puts were not there", lost.len());
 }
 
-/// Passes connections on to a node's ports until it is shut.
+/// Relays connections to a node's ports.
 struct Relay {
     raft: AbortHandle,
     _rest: JoinSet<()>,
@@ -108,7 +108,7 @@ impl Relay {
         Relay { raft, _rest: tasks }
     }
 
-    /// Ends the connections from other nodes, and takes no more.
+    /// Ends the connections from other nodes, and accepts no more.
     fn shut_out_nodes(&self) {
         self.raft.abort();
     }
@@ -131,7 +131,7 @@ async fn answers_come_while_the_other_node_can_not_connect() {
     let mut client = connect(&cluster.nodes[0]).await;
     client.put(put(key)).await.unwrap();
     relay.shut_out_nodes();
-    // Before and after this node counts the leader as silent.
+    // Both before and after this node considers the leader silent.
     for _ in 0..20 {
         let begun = Instant::now();
         let found = client.get(get(key)).await.map(|found| found.into_inner().found);

@@ -2,13 +2,13 @@
 //!
 //! | module | what goes wrong |
 //! |---|---|
-//! | `beginning` | a cluster that must not begin twice, and ports that are not for clients |
+//! | `beginning` | a cluster that must not be created twice, and ports that are not for clients |
 //! | `starting` | directories, ports and clusters that a node can't start with |
 //! | `strangers` | requests that are too large, bytes that are no requests, connections that say nothing |
 //! | `forwarding` | a node starts again before its former requests are answered; a node that others can't connect to |
 //! | `gone` | no quorum, and clients that leave before they are answered |
 //! | `gossip` | gossip that is forged, truncated, too large or from the future |
-//! | `silent` | a node that is stopped, and closes nothing |
+//! | `silent` | a node that is stopped without closing its connections |
 //! | `overload` | more requests than can be done, more data than may be held |
 //! | `scans` | many scans of large values at once |
 //! | `leaving` | nodes that may not leave, leave while others are down, die in the middle, or come back too late |
@@ -16,7 +16,7 @@
 //! | `descriptors` | more connections than there are file descriptors |
 //! | `disk_full` | no space for the log |
 //! | `hung_disk` | a disk that does not answer |
-//! | `rolling_restart` | nodes that stop in good order, one after the other |
+//! | `rolling_restart` | nodes that are stopped in an orderly way, one after the other |
 //! | `corruption` | bits that flip in files |
 //! | `memory` | bits that flip in a node's memory |
 //! | `wall_clock` | time that steps backwards |

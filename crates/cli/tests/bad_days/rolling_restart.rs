@@ -1,4 +1,4 @@
-//! Nodes that are stopped and started one after the other, with load balancers that watch their health.
+//! Nodes that are restarted one after the other, while load balancers watch their health.
 
 use crate::SMALL;
 use crate::support::verifying::Verifying;
@@ -28,18 +28,18 @@ async fn a_rolling_restart_under_watchers_pauses_no_shard_for_long() {
         assert!(watching.next().await.is_none_or(|end| end.is_err()), "the stream ends");
         cluster.nodes[number].start();
         cluster.wait_until_complete(3);
-        // It need not wait for its leaderships: it had said that it would stop.
+        // It gets its leaderships back without `--lead-after`: it had announced that it would stop.
         let name = cluster.nodes[number].name.clone();
         cluster.wait_for_status("it leads again", |status| {
             list(status, "nodes").iter().any(|node| node["name"] == name && node["shards_led"].as_u64() > Some(0))
         });
     }
     let report = verifying.finish();
-    // Some requests are sent once, to one node, and refused while that one is down. None may be left without an answer.
+    // Some requests are sent once, to one node, and refused while it is down. None may end as unknown.
     assert_eq!(report["ambiguous"], 0, "{report}");
     let worst = report["worst_shard"]["longest_without_service_ms"].as_f64().unwrap();
     assert!(worst <= MOST_WITHOUT_SERVICE.as_millis() as f64, "{report}");
 }
 
-/// A leadership that is given back to a node that ends costs an election timeout, 400 ms at the least.
+/// Giving a leadership back to a node that is stopping would cost an election timeout, at least 400 ms.
 const MOST_WITHOUT_SERVICE: Duration = Duration::from_millis(390);

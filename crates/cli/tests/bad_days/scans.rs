@@ -1,4 +1,4 @@
-//! Many scans of large values at once: what they hold is bounded, and nobody loses leadership over them.
+//! Many scans of large values at once: the memory they hold is bounded, and no leader loses its leadership.
 
 use crate::support::{Cluster, list};
 use ringfort_proto::v1::ScanRequest;
@@ -12,7 +12,7 @@ const VALUES: usize = 96;
 const VALUE_BYTES: usize = 1 << 20;
 const SCANS: usize = 20;
 
-/// What the scans may add to a node's memory.
+/// The most that the scans may add to a node's memory.
 const MOST_BYTES: u64 = 256 << 20;
 
 /// By shard, the term of its leader.
@@ -48,7 +48,7 @@ async fn scans_at_once_hold_little_and_cost_no_leadership() {
         });
     }
     for keys in scans.join_all().await {
-        assert_eq!(keys, ["k000"], "the first page, which two values do not fit");
+        assert_eq!(keys, ["k000"], "the first page, which has no room for two values");
     }
     println!("{SCANS} scans took {:?}", begun.elapsed());
     for (node, held) in cluster.nodes.iter().zip(held) {
@@ -57,5 +57,5 @@ async fn scans_at_once_hold_little_and_cost_no_leadership() {
         assert!(added <= MOST_BYTES, "{}: {} MiB more", node.name, added >> 20);
     }
     let after = cluster.wait_until_complete(3);
-    assert_eq!(terms(&after), terms(&before), "somebody else was elected");
+    assert_eq!(terms(&after), terms(&before), "a new leader was elected");
 }

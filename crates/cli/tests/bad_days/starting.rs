@@ -167,11 +167,11 @@ fn peers_of_another_cluster_are_refused_and_said_so_once() {
     node.port = lost.port;
     node.start();
     other.wait_until_complete(1);
-    other.nodes[0].wait_for_log("call this one, of cluster");
+    other.nodes[0].wait_for_log("call this node, of cluster");
     cluster.nodes[0].wait_for_log("this node belongs to cluster");
     // Time for many more attempts.
     std::thread::sleep(Duration::from_secs(3));
-    let warnings = other.nodes[0].log().matches("call this one, of cluster").count();
+    let warnings = other.nodes[0].log().matches("call this node, of cluster").count();
     assert_eq!(warnings, 1);
     // Each of the two connections to a node says so.
     let complaints = cluster.nodes[0].log().matches("this node belongs to cluster").count();

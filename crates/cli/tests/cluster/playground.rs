@@ -27,7 +27,7 @@ struct Playground {
     endpoints: Vec<String>,
     pids: Vec<Pid>,
     data: PathBuf,
-    /// All that it printed at its start.
+    /// Everything that it printed at its start.
     told: String,
 }
 

@@ -17,15 +17,14 @@ pub struct CleanupError {
     source: ringfort_client::Error,
 }
 
-/// Rounds in which what could not be listed or deleted is tried again, and the pause before each.
+/// How often listing and deleting are attempted, and the pause between attempts.
 const ROUNDS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Deletes all keys with a prefix. Returns how many there were.
 ///
-/// # Errors
-/// Not every key could be deleted, although all were tried several times: a cluster that has just had more than it can
-/// take refuses deletes, too.
+/// # Errors Not every key could be deleted in [`ROUNDS`] attempts: a cluster that is still overloaded by the benchmark
+/// refuses deletes, too.
 pub async fn delete_all(client: &Client, prefix: &str, progress: &Progress) -> Result<u64, CleanupError> {
     let mut deleted = 0;
     for round in 1.. {

@@ -31,8 +31,8 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 #[error("the keys can't be loaded: {0}")]
 struct LoadError(String);
 
-/// Sends the workload's requests for `warm_up` and then `duration`; if it is stopped, the measurement is that much shorter.
-/// Each of the targets carries an equal part of them.
+/// Sends the workload's requests for `warm_up` and then `duration`, in equal parts to each target. Stopping the
+/// workload ends the measurement early.
 pub async fn run(
     targets: &[Arc<Target>],
     workload: &Arc<Workload>,
@@ -122,8 +122,8 @@ async fn one_after_the_other(
     }
 }
 
-/// Puts every key of the workload once, unless it is stopped. Whatever happens, no put is under way afterwards: it could be
-/// applied after its key was deleted.
+/// Puts every key of the workload once, unless it is stopped. Waits for all puts even after an error: a put still under
+/// way could be applied after its key was deleted.
 pub async fn load(targets: &[Arc<Target>], workload: &Arc<Workload>, progress: &Progress) -> Result<(), Failure> {
     let next = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();

@@ -43,7 +43,8 @@ const DISK_DURATION: Duration = Duration::from_secs(2);
 /// Measure how many requests a cluster answers, and how fast
 ///
 /// Keeps a number of requests in flight and sends the next one when one is answered. The keys begin with bench/ and a
-/// random word, and are deleted afterwards. Ctrl-C ends it early, with the figures so far. Ends with 1 if requests failed.
+/// random word, and are deleted afterwards. Ctrl-C ends the run early and reports the figures so far. Ends with 1 if
+/// requests failed.
 ///
 /// With --rate the requests come at that rate, whether or not earlier ones are answered, up to --in-flight.
 ///

@@ -37,7 +37,7 @@ pub struct Report {
     pub key_prefix: String,
     /// `null` where the keys were kept.
     pub keys_deleted: Option<u64>,
-    /// Ended early, by a signal: the figures are of a shorter time.
+    /// A signal ended the run early: the figures cover a shorter time.
     pub interrupted: bool,
     pub floor: Option<FloorReport>,
 }
@@ -151,7 +151,7 @@ impl Report {
         }
         print_line(&self.failures())?;
         if self.interrupted {
-            print_line("interrupted: the figures are those so far")?;
+            print_line("interrupted: the figures cover the time until then")?;
         }
         match self.keys_deleted {
             Some(count) => print_line(&format!("{count} keys deleted")),

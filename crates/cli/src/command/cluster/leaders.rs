@@ -1,4 +1,4 @@
-//! `ringfort cluster leaders`: who leads how much, and `balance`, which evens it out.
+//! `ringfort cluster leaders`: how many shards each node leads, and `balance`, which evens that out.
 
 use super::Report;
 use super::watch::{self, Left};
@@ -11,9 +11,9 @@ use clap::{ArgAction, Args, Subcommand};
 use ringfort_client::v1::{PlanResponse, StatusResponse};
 use serde::Serialize;
 
-/// Say how many shards each node leads, or even that out
+/// Show how many shards each node leads, or even that out
 ///
-/// Ends with 1 where a shard has no leader.
+/// Exits with 1 if a shard has no leader.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Leaders {
@@ -24,11 +24,11 @@ pub struct Leaders {
     client: ClientOptions,
 }
 
-/// What `-o json` prints of who leads.
+/// What `-o json` prints.
 #[derive(Serialize)]
 struct Led<'a> {
     nodes: Vec<Leader<'a>>,
-    /// Of shards that nobody leads.
+    /// The shards without a leader.
     without_leader: Vec<String>,
 }
 

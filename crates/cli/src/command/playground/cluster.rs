@@ -1,8 +1,8 @@
 //! A cluster of processes on this machine, in one directory.
 //!
-//! The directory holds one directory a node and the file `nodes.json` with their ports: started again in the same
-//! directory, the nodes find each other and their data. New nodes take the ports of the README's examples, 50051 and 12001
-//! and those above, where all that are needed are free.
+//! The directory holds one directory for each node and the file `nodes.json` with their ports: started again in the
+//! same directory, the nodes find each other and their data. New nodes take the ports of the README's examples, from
+//! 50051 and 12001 upwards, if all the ports they need are free.
 
 use super::process::{Ended, Logs, NodeCommand, NodeProcess, stop_strays};
 use super::screen::Screen;
@@ -29,7 +29,7 @@ const PORTS_FILE: &str = "nodes.json";
 /// The ports of the first node in the README.
 const README_PORTS: Ports = Ports { port: 50051, raft_port: 12001 };
 
-/// An abstract socket's name. Of several playgrounds that start at the same time, only one takes the README's ports.
+/// The name of an abstract socket, bound by the one playground that may take the README's ports.
 const README_CLAIM: &[u8] = b"ringfort-playground";
 
 /// Small log segments: each node secures the space of two before it serves.
@@ -96,7 +96,7 @@ pub struct Cluster {
     screen: Arc<Screen>,
     ended_tx: mpsc::UnboundedSender<Ended>,
     ended_rx: mpsc::UnboundedReceiver<Ended>,
-    /// The nodes' ports, so that nobody else is given one that is free for a moment.
+    /// Holds the nodes' ports, so that no other program is given one while its node restarts.
     _held: Held,
     /// Dropped last: the processes are gone by then.
     directory: Directory,
@@ -235,8 +235,8 @@ impl Cluster {
         self.ended_rx.recv().await.expect("the cluster holds a sender itself")
     }
 
-    /// Stops all nodes at once, also those that somebody has started in a temporary directory by a command that was
-    /// printed: their data is about to be removed. Returns how many of them failed at it or had to be killed.
+    /// Stops all nodes at once. In a temporary directory, which is about to be removed, this includes nodes that a user
+    /// started with a printed command. Returns how many nodes failed to stop or had to be killed.
     pub async fn stop(mut self) -> usize {
         let mut stops = tokio::task::JoinSet::new();
         for mut node in self.nodes.drain(..) {
@@ -275,7 +275,7 @@ fn command(directory: &Path, number: usize, own: Ports, first: &str) -> NodeComm
     NodeCommand { name, args, log }
 }
 
-/// Sockets that hold ports, and what keeps other playgrounds from the README's.
+/// Sockets that hold ports, and the claim on the README's ports.
 struct Held {
     _ports: Vec<TcpSocket>,
     _readme: Option<UnixListener>,
@@ -294,7 +294,8 @@ impl Ports {
     }
 }
 
-/// The ports that the directory's nodes have, and free ones for as many more as are missing; and what holds them.
+/// The ports of the directory's nodes, and free ports for the missing nodes, up to `count`; with the sockets that hold
+/// them.
 fn ports(directory: &Path, count: usize) -> Result<(Vec<Ports>, Held), ClusterError> {
     let file = directory.join(PORTS_FILE);
     let failed = |source| ClusterError::Directory { directory: directory.display().to_string(), source };
@@ -324,18 +325,19 @@ fn ports(directory: &Path, count: usize) -> Result<(Vec<Ports>, Held), ClusterEr
     Ok((ports, Held { _ports: held, _readme: readme }))
 }
 
-/// Keeps the README's ports from other playgrounds, for as long as it is held.
+/// Claims the README's ports, until the socket is dropped. None if another playground has claimed them.
 fn claim_readme_ports() -> Option<UnixListener> {
     UnixListener::bind_addr(&UnixAddr::from_abstract_name(README_CLAIM).ok()?).ok()
 }
 
-/// The README's ports of the nodes of these numbers, with what holds them, up to the first that is not free.
+/// The README's ports for the nodes with these numbers, up to the first that is not free; with the sockets that hold
+/// them.
 fn readme_ports(numbers: std::ops::Range<usize>) -> Vec<(Ports, [TcpSocket; 2])> {
     let held = |own: Ports| Some((own, [hold(own.port).ok()?, hold(own.raft_port).ok()?]));
     numbers.map_while(|number| held(Ports::of_the_readme(number)?)).collect()
 }
 
-/// Ports that are free, and what holds them.
+/// Two free ports, with the sockets that hold them.
 fn any_ports() -> io::Result<(Ports, [TcpSocket; 2])> {
     let held = [hold(0)?, hold(0)?];
     let [port, raft_port] = [held[0].local_addr()?.port(), held[1].local_addr()?.port()];
@@ -383,7 +385,7 @@ mod tests {
 
     #[test]
     fn only_one_playground_claims_the_ports_of_the_readme() {
-        // Another one may run on this machine.
+        // Another playground may run on this machine and have the claim.
         let claim = claim_readme_ports();
         assert!(claim_readme_ports().is_none());
         drop(claim);

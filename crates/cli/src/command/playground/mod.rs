@@ -23,8 +23,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Start a cluster on this machine to try things on
 ///
-/// The nodes are processes of their own, on ports 50051, 50052, ... where these are free. Ctrl-C stops them all; they also
-/// end if the playground is killed. Their data is in a temporary directory and is removed at the end, unless --dir is given.
+/// The nodes are separate processes, on ports 50051, 50052, ... if these are free. Ctrl-C stops them all; they also end
+/// if the playground is killed. Their data is in a temporary directory, which is removed at the end unless --dir is
+/// given.
 #[derive(Args, Debug)]
 pub struct Playground {
     /// How many nodes.

@@ -24,7 +24,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// So many of a node's last lines are kept, to be shown where it ends by itself.
 const KEPT_LINES: usize = 10;
 
-/// The pause between two looks whether nodes that others have started are gone.
+/// How often to check whether nodes that a user started have ended.
 const STRAY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a node is started, the same way every time.
@@ -207,8 +207,8 @@ impl NodeProcess {
     }
 }
 
-/// Stops the nodes whose `--raft-dir` is in `directory`, as [`NodeProcess::stop`] does, also those started by hand. Returns how
-/// many of them had to be killed.
+/// Stops all nodes whose `--raft-dir` is in `directory`, including those started by hand, as [`NodeProcess::stop`]
+/// does. Returns how many had to be killed.
 pub async fn stop_strays(directory: &Path) -> usize {
     let begun = Instant::now();
     for pid in strays(directory) {
@@ -231,7 +231,7 @@ pub async fn stop_strays(directory: &Path) -> usize {
 fn strays(directory: &Path) -> Vec<Pid> {
     let prefixes = ["--raft-dir=", "--raft_dir="].map(|flag| format!("{flag}{}/", directory.display()));
     let is_node = |pid: &Pid| {
-        // A process that has ended, and of which nobody has taken note, has no command line.
+        // A zombie has an empty command line, and does not count.
         let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
         let words = || line.split(|byte| *byte == 0);
         words().any(|word| word == b"serve")

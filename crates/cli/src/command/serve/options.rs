@@ -5,7 +5,9 @@
 
 use crate::client_options::parse_duration;
 use clap::{ArgAction, Args, ValueEnum};
-use ringfort_node::{CONCURRENT_MOVES, GossipConfig, NodeConfig, ReadMode, SCRUB_BYTES_PER_SECOND, is_node_name};
+use ringfort_node::{
+    CONCURRENT_MOVES, GossipConfig, NODE_NAME_RULE, NodeConfig, ReadMode, SCRUB_BYTES_PER_SECOND, is_node_name,
+};
 use ringfort_proto::address::{AddressError, check_address, parse_advertised, parse_ip};
 use ringfort_ring::ShardCount;
 use std::net::IpAddr;
@@ -44,8 +46,8 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_RAFT_DIR", value_name = "DIR")]
     pub raft_dir: PathBuf,
 
-    /// Begin a new cluster, with this node as its first. With --join-addr only when all nodes named there have said that they
-    /// are in none; of several nodes that have this setting the one with the lowest name begins.
+    /// Create a new cluster, with this node as its first. With --join-addr, only when all nodes named there have
+    /// answered that they belong to none; if several nodes have this setting, the one with the lowest name creates it.
     #[arg(
         long,
         env = "RINGFORT_BOOTSTRAP",
@@ -61,7 +63,7 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_BOOTSTRAP_AS", value_name = "NAME")]
     pub bootstrap_as: Option<String>,
 
-    /// Nodes of the cluster to join, separated by commas; one that answers is enough. An IPv6 address stands in brackets.
+    /// Nodes of the cluster to join, separated by commas; one that answers is enough. Write IPv6 addresses in brackets.
     #[arg(
         long,
         env = "RINGFORT_JOIN_ADDR",
@@ -93,8 +95,8 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_ZONE", value_name = "NAME")]
     pub zone: Option<String>,
 
-    /// How many shards of more than 1 MiB may receive a new replica at the same time, in the whole cluster. The node that
-    /// leads the system shard decides; give all nodes the same.
+    /// How many shards of more than 1 MiB may receive a new replica at the same time, in the whole cluster. The node
+    /// that leads the system shard decides; set the same on all nodes.
     #[arg(
         long,
         env = "RINGFORT_MOVES",
@@ -115,11 +117,11 @@ pub struct Serve {
 
     /// The process ends when its disk has not answered for this long: 20s, 2m. By then other nodes lead its shards; the end
     /// of the process tells the operator, or the program that started it, that the disk needs attention.
-    #[arg(long, env = "RINGFORT_DISK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_disk_timeout)]
+    #[arg(long, env = "RINGFORT_DISK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_patience)]
     pub disk_timeout: Duration,
 
-    /// A node that was away without having said so, or whose disk hung, is given leadership when it has been well for this
-    /// long: 5s, 2m. The node that leads the system shard decides; give all nodes the same.
+    /// How long a node that crashed, was cut off or had a hung disk must be healthy before it leads again: 5s, 2m. The
+    /// node that leads the system shard decides; set the same on all nodes.
     #[arg(long, env = "RINGFORT_LEAD_AFTER", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub lead_after: Duration,
 
@@ -226,7 +228,7 @@ pub enum Contradiction {
     )]
     Insecure(IpAddr),
     #[error(
-        "--listen {0} is every address of this machine, and none that others could dial: give --advertise with the host \
+        "--listen {0} stands for all addresses of this machine, and others can't dial it: give --advertise with the host \
          or address at which they reach it"
     )]
     NothingToAdvertise(IpAddr),
@@ -301,22 +303,12 @@ fn parse_shards(text: &str) -> Result<ShardCount, String> {
     ShardCount::new(count).map_err(|error| error.to_string())
 }
 
-/// A node that restarts must not be taken for dead.
-const LEAST_REPLACE_AFTER: Duration = Duration::from_secs(5);
+/// A node that restarts must not be taken for dead, and one whose disk hangs needs time to hand its leaderships over.
+const LEAST_PATIENCE: Duration = Duration::from_secs(5);
 
 fn parse_patience(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
-        duration if duration < LEAST_REPLACE_AFTER => Err("give 5s or more".to_owned()),
-        duration => Ok(duration),
-    }
-}
-
-/// A disk that hands its leaderships over must have the time to.
-const LEAST_DISK_TIMEOUT: Duration = Duration::from_secs(5);
-
-fn parse_disk_timeout(text: &str) -> Result<Duration, String> {
-    match parse_duration(text)? {
-        duration if duration < LEAST_DISK_TIMEOUT => Err("give 5s or more".to_owned()),
+        duration if duration < LEAST_PATIENCE => Err("give 5s or more".to_owned()),
         duration => Ok(duration),
     }
 }
@@ -340,7 +332,7 @@ fn parse_gossip_period(text: &str) -> Result<Duration, String> {
 fn parse_node_id(text: &str) -> Result<String, String> {
     match is_node_name(text) {
         true => Ok(text.to_owned()),
-        false => Err("give 1 to 255 letters, digits, dots, underscores or dashes".to_owned()),
+        false => Err(NODE_NAME_RULE.to_owned()),
     }
 }
 
@@ -358,6 +350,7 @@ mod tests {
     use crate::args::Cli;
     use crate::command::Command;
     use clap::{CommandFactory, Parser};
+    use ringfort_node::{DISK_TIMEOUT, LEAD_AFTER, REPLACE_AFTER};
 
     fn serve(args: &[&str]) -> Serve {
         let required = ["ringfort", "serve", "--node-id=a", "--raft-dir=d"];
@@ -403,6 +396,12 @@ mod tests {
     }
 
     #[test]
+    fn times_have_the_defaults_of_the_core() {
+        let Serve { replace_after, disk_timeout, lead_after, .. } = serve(&[]);
+        assert_eq!((replace_after, disk_timeout, lead_after), (REPLACE_AFTER, DISK_TIMEOUT, LEAD_AFTER));
+    }
+
+    #[test]
     fn ipv6_addresses_are_understood_with_their_brackets() {
         let given = serve(&["--listen=[::1]", "--advertise=[::1]", "--join-addr=[::1]:50051"]);
         assert_eq!((given.listen, given.advertise.as_deref()), ("::1".parse().unwrap(), Some("::1")));
@@ -412,7 +411,7 @@ mod tests {
         assert!(told.contains("write [::1]:50051"), "{told}");
         for everywhere in ["--advertise=0.0.0.0", "--advertise=::", "--advertise=[::]"] {
             let told = refused(&["--node-id=a", everywhere]);
-            assert!(told.contains("none that others could dial"), "{told}");
+            assert!(told.contains("others can't dial it"), "{told}");
         }
         for name in ["--node-id=a b", "--node-id=a/b", "--node-id="] {
             let told = refused(&[name]);

@@ -15,7 +15,7 @@ use std::io::{self, IsTerminal};
 /// Show how the cluster fares
 ///
 /// Opens with a sentence that says how many node failures every shard survives right now and, where something is wrong,
-/// what to do. A table of the nodes follows, then the shards in short with those that are not well.
+/// what to do. A table of the nodes follows, then a summary of the shards and a table of those with a problem.
 #[derive(Args, Debug)]
 pub struct Status {
     /// Show what one node knows through gossip instead: who is alive, and how the eventual keyspace stands. It asks
@@ -30,7 +30,7 @@ pub struct Status {
     )]
     gossip: bool,
 
-    /// Show every shard, with its leader and its replicas.
+    /// List every shard, with its leader and its replicas.
     #[arg(long, conflicts_with = "gossip")]
     shards: bool,
 
@@ -60,7 +60,7 @@ impl Status {
                 print_line(&format!("\n{}", tables::nodes(&status, style(), terminal_width())))?;
                 if self.shards {
                     print_line(&format!("\n{}", tables::shards(&status, style())))?;
-                    // What stood at the top has perhaps left the screen.
+                    // The first line may have scrolled off the screen.
                     if terminal_width().is_some() {
                         print_line(&format!("\n{}", verdict.sentence))?;
                     }
@@ -80,7 +80,7 @@ fn style() -> tables::Style {
     if io::stdout().is_terminal() { tables::Style::Lines } else { tables::Style::Plain }
 }
 
-/// Of standard output, in characters; none where it is no terminal.
+/// The width of standard output in characters; none if it is not a terminal.
 fn terminal_width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|width| *width > 0)

@@ -69,7 +69,7 @@ struct Node<'a> {
     standing: &'static str,
     /// It refuses every put.
     memory_full: bool,
-    /// healthy, slow, recovering, full or hung, as the node has said last; null where it has not.
+    /// healthy, slow, recovering, full or hung, as the node last reported; null if it has not reported.
     disk: Option<&'static str>,
 }
 

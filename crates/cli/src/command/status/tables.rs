@@ -15,7 +15,7 @@ pub enum Style {
     Plain,
 }
 
-/// A row a node: all columns where they fit into `width`, otherwise those that an operator looks at first.
+/// A row for each node: all columns if they fit into `width`, otherwise the most important ones.
 pub fn nodes(status: &StatusResponse, style: Style, width: Option<usize>) -> Table {
     let all = nodes_table(status, style, true);
     let is_too_wide = |width| all.lines().any(|line| line.chars().count() > width);
@@ -29,7 +29,7 @@ fn nodes_table(status: &StatusResponse, style: Style, has_all: bool) -> Table {
     let columns: &[&str] = if has_all { &ALL } else { &FEW };
     let mut table = table(style, columns);
     for node in &status.nodes {
-        // Of a node that does not answer nothing is known, which is not the same as nothing being there.
+        // What a silent node holds is unknown, which is not zero.
         let known = |text: String| right(if node.alive { text } else { "-".to_owned() });
         table.add_row(columns.iter().map(|column| match *column {
             "NODE" => text(&node.name),
@@ -49,7 +49,7 @@ fn nodes_table(status: &StatusResponse, style: Style, has_all: bool) -> Table {
     table
 }
 
-/// All shards in a few words, for a table of those that are not well.
+/// A summary of all shards, in one sentence.
 pub fn shards_in_short(status: &StatusResponse) -> String {
     let shards: Vec<_> = status.shards.iter().filter(|shard| shard.shard != SYSTEM_SHARD).collect();
     let well = shards.iter().filter(|shard| is_well(shard)).count();
@@ -62,12 +62,12 @@ pub fn shards_in_short(status: &StatusResponse) -> String {
     format!("{are_well}; {} of data; --shards shows each", bytes(bytes_held))
 }
 
-/// Whether there is nothing to say of a shard but that it is there.
+/// Whether a shard has a leader, and replicas without any remark.
 fn is_well(shard: &ShardStatus) -> bool {
     shard.leader != 0 && shard.members.iter().all(|member| remark(member).is_empty())
 }
 
-/// A row a shard that is not well, up to so many; nothing where all are.
+/// A row for each shard with a problem, up to a limit; none if there are no problems.
 pub fn shards_in_trouble(status: &StatusResponse, style: Style) -> Option<Table> {
     const SHOWN: usize = 10;
     let few: Vec<_> = status.shards.iter().filter(|shard| !is_well(shard)).take(SHOWN).cloned().collect();

@@ -1,14 +1,14 @@
-//! What is wrong with one node by itself, and what to do about it.
+//! What is wrong with a single node, and what to do about it.
 
 use super::verdict::name;
 use crate::text::duration;
 use ringfort_client::v1::{DiskHealth, NodeStanding, NodeStatus};
 use std::time::Duration;
 
-/// A node that does not answer, but was heard less than this long ago, has perhaps only been slow once.
+/// A node that does not answer now but was heard less than this long ago may only be slow.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// What is wrong with a node, the worst first; nothing with most.
+/// What is wrong with a node, the worst first; empty for a healthy node.
 pub fn of(node: &NodeStatus) -> Vec<String> {
     let name = name(node);
     if !node.alive {
@@ -26,23 +26,23 @@ pub fn of(node: &NodeStatus) -> Vec<String> {
     let health = node.health.unwrap_or_default();
     match health.disk() {
         DiskHealth::Full => troubles.push(format!(
-            "the disk of {name} has no space for the log, it refuses every write: free some disk space there"
+            "{name} can't extend its log and refuses every write: free some disk space there, or see its log"
         )),
         DiskHealth::Hung => troubles.push(format!(
-            "the disk of {name} has not answered for {}, other nodes lead its shards: see to that machine's disk",
+            "the disk of {name} has not answered for {}, and other nodes lead its shards: check that machine's disk",
             duration(Duration::from_millis(health.sync_age_ms))
         )),
         DiskHealth::Healthy | DiskHealth::Slow | DiskHealth::Recovering => {}
     }
     if node.memory_full {
         troubles.push(format!(
-            "{name} has reached its --max-memory and refuses every put: delete keys, give it more, or start another node"
+            "{name} has reached its --max-memory and refuses every put: delete keys, raise --max-memory, or start another node"
         ));
     }
     troubles
 }
 
-/// What is worth knowing of a node with which nothing is wrong.
+/// A remark about a node that works, if there is one.
 pub fn notes(node: &NodeStatus) -> Option<String> {
     let health = node.health.filter(|_| node.alive)?;
     let name = name(node);
@@ -51,17 +51,17 @@ pub fn notes(node: &NodeStatus) -> Option<String> {
     }
     match health.disk() {
         DiskHealth::Slow => Some(format!(
-            "the disk of {name} is slow, a write has lately taken {} ms: see what else uses it",
+            "the disk of {name} is slow (a sync recently took {} ms): check what else uses it",
             health.sync_latency_ms
         )),
         DiskHealth::Recovering => Some(format!(
-            "the disk of {name} did not answer for a while: the node leads nothing until it has been well longer"
+            "the disk of {name} hung recently: the node leads nothing until the disk has been healthy for a while"
         )),
         DiskHealth::Healthy | DiskHealth::Full | DiskHealth::Hung => None,
     }
 }
 
-/// How a node's disk is, in a word.
+/// The state of a node's disk, in a word.
 pub fn disk_name(disk: DiskHealth) -> &'static str {
     match disk {
         DiskHealth::Healthy => "healthy",
@@ -72,16 +72,16 @@ pub fn disk_name(disk: DiskHealth) -> &'static str {
     }
 }
 
-/// What follows for a node that is silent; `start` where it is up to the operator.
+/// What happens to a silent node next; `start` if the operator has to act.
 fn after_silence<'a>(node: &NodeStatus, start: &'a str) -> &'a str {
-    // What it has said last of its disk.
+    // The last report before it fell silent.
     let disk = node.health.map(|health| health.disk());
     match node.standing() {
         NodeStanding::Active | NodeStanding::Drained if disk == Some(DiskHealth::Full) => {
             "its disk was full: free some space there, and start it again"
         }
         NodeStanding::Active | NodeStanding::Drained if disk == Some(DiskHealth::Hung) => {
-            "its disk did not answer: see to it, and start the node again"
+            "its disk did not answer: check the disk, and start the node again"
         }
         NodeStanding::Active | NodeStanding::Drained => start,
         NodeStanding::Leaving => "it leaves",

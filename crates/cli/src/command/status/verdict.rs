@@ -65,7 +65,7 @@ pub fn judge(status: &StatusResponse) -> Verdict {
     if !lost.is_empty() {
         clauses.push(format!("{} without a leader or a quorum ({})", counted(lost.len(), "shard"), some_of(&lost)));
     }
-    // Those that are silent first.
+    // Silent nodes come first.
     clauses.extend(silent.iter().flat_map(|node| trouble::of(node)));
     clauses.extend(status.nodes.iter().filter(|node| node.alive).flat_map(trouble::of));
     let are_wrong = !wrong.is_empty();
@@ -88,8 +88,8 @@ pub fn judge(status: &StatusResponse) -> Verdict {
         clauses.push(format!("{} being added{}: wait", counted(arriving, "replica"), estimate.unwrap_or_default()));
     }
     if !lost.is_empty() && silent.len() > 1 && silent.len() + 1 == status.nodes.len() {
-        let step = "start it with --join-addr naming the new address for clients of another";
-        clauses.push(format!("if all nodes have new addresses, this one finds nobody: {step}"));
+        let step = "start it with --join-addr and the new client address of another node";
+        clauses.push(format!("if all nodes have new addresses, this node can't find the others: {step}"));
     }
     if !lost.is_empty() && silent.is_empty() && offline.is_empty() && !are_wrong {
         clauses.push("an election should end this within seconds; if it does not, see the nodes' logs".to_owned());
@@ -345,8 +345,8 @@ mod tests {
             &status,
             "3 nodes, 2 shards; 3 shards without a leader or a quorum (0, 1, system); \
              node2 has been silent for 12 s: start it again; node3 has been silent for 12 s: start it again; \
-             if all nodes have new addresses, this one finds nobody: start it with --join-addr naming the new address for \
-             clients of another",
+             if all nodes have new addresses, this node can't find the others: start it with --join-addr and \
+             the new client address of another node",
         );
     }
 

@@ -112,7 +112,7 @@ impl Node {
         self.memory_bytes("VmHWM:")
     }
 
-    /// From now on the peak is counted anew. Returns what the process has now.
+    /// Resets the peak. Returns the memory that the process has now.
     pub fn begin_peak_memory(&self) -> u64 {
         std::fs::write(format!("/proc/{}/clear_refs", self.process_id()), "5").unwrap();
         self.memory_bytes("VmRSS:")
@@ -120,12 +120,12 @@ impl Node {
 
     fn memory_bytes(&self, kind: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process_id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(kind)).expect("Linux tells this");
+        let line = status.lines().find_map(|line| line.strip_prefix(kind)).expect("Linux reports it");
         let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
         kibibytes << 10
     }
 
-    /// Where it serves HTTP, as it has logged.
+    /// The address at which it serves HTTP, from its log.
     #[track_caller]
     pub fn monitored_at(&self) -> String {
         const SAID: &str = "metrics and health on http://";
@@ -308,8 +308,7 @@ impl Cluster {
     }
 }
 
-/// The summary of a status, without what it notes of disks: that one is slow says something of this machine, not of the
-/// cluster.
+/// The summary of a status, without remarks about disks: a slow disk is a property of this machine, not of the cluster.
 pub fn summary(status: &Value) -> String {
     let summary = status["summary"].as_str().expect("status has a summary");
     summary.split("; ").filter(|part| !part.starts_with("the disk of ")).collect::<Vec<_>>().join("; ")
@@ -393,7 +392,7 @@ fn port_of(socket: &TcpSocket) -> u16 {
     socket.local_addr().unwrap().port()
 }
 
-/// The name of the node that leads a key's shard, by the answer of `status -o json`.
+/// The name of the node that leads a key's shard, according to `status -o json`.
 pub fn leader_of(key: &str, status: &Value) -> String {
     // All shards but the system shard.
     let shards = ShardCount::new(list(status, "shards").len() as u32 - 1).unwrap();

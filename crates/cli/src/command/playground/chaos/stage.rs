@@ -20,8 +20,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// From one fault's end to the next one's beginning, beside the time that the cluster needs to be whole. A node
-/// that has started again votes by then.
+/// The pause between two faults, in addition to the time in which the cluster recovers. A restarted node votes again by
+/// then.
 const LEAST_CALM: Duration = Duration::from_millis(800);
 const LONGEST_CALM: Duration = Duration::from_millis(1300);
 

@@ -1,8 +1,8 @@
 //! Ringfort: by its client, and blindly.
 //!
-//! Most requests take the client's way, to the leader of the key's shard. Each fourth goes once to a node at random,
-//! which forwards it: two ways to the same key must not tell different stories. A node that does not answer the client is
-//! asked nothing in this way: it would tell nothing, and the clients would spend their time waiting.
+//! Most requests go through the client, to the leader of the key's shard. Every fourth is sent once to a random node,
+//! which forwards it: both ways must return consistent answers for a key. Nodes that do not answer the client are left
+//! out of this: requests to them would only wait for their timeouts.
 
 use super::{Failed, Request, Values};
 use crate::command::bench::cleanup::delete_all;
@@ -77,7 +77,7 @@ impl Session {
         }
     }
 
-    /// A node that answers, at random.
+    /// A random node among those that answer.
     fn any_node(&mut self) -> Option<KvClient<Channel>> {
         let answer: Vec<_> =
             self.store.nodes.iter().filter(|(address, _)| self.store.client.answers(address)).collect();
@@ -105,7 +105,7 @@ impl Session {
         })
     }
 
-    /// Sends a request that is no scan once, to this node.
+    /// Sends a request other than a scan once, to this node.
     async fn blind(&self, mut node: KvClient<Channel>, key: Bytes, request: Request) -> Result<Kind, Status> {
         let (timeout, values) = (self.store.timeout, self.store.values);
         Ok(match request {
