@@ -139,7 +139,7 @@ fn handle(control: &mut Control, event: ControlEvent) {
         ControlEvent::Lost { shard, replica, why } => control.handle_lost_replica(shard, replica, why),
         ControlEvent::Message { from, message } => control.handle_message(from, message),
         ControlEvent::Liveness(at, liveness) => control.handle_liveness(at, liveness),
-        ControlEvent::Testimony(testimony) => control.handle_testimony(&testimony),
+        ControlEvent::Testimony(testimony) => control.handle_testimony(now, &testimony),
         ControlEvent::Health(health) => control.handle_health(health),
         ControlEvent::Introduction(member) => control.handle_introduction(&member),
         ControlEvent::Knowledge(asked) => {

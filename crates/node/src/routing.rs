@@ -97,9 +97,13 @@ impl Routing {
         self.place(shard)?.view.load().as_ref().and_then(|view| view.silent_leader())
     }
 
+    /// The node has said that it leads the shard.
     pub fn set_leader(&self, shard: ShardId, node: NodeId) {
         if let Some(place) = self.place(shard) {
             place.leader.store(node.0, Ordering::Relaxed);
+            if let Some(view) = &*place.view.load() {
+                view.forget_silence();
+            }
         }
     }
 

@@ -7,7 +7,9 @@
 //!
 //! **A node stops when two members of one other cluster have each testified that the member as which they called this
 //! node has this node's name. One witness is enough if that cluster has no second. A node whose own cluster has further
-//! nodes stops only after it has reached no majority of them for [`PATIENCE`].**
+//! nodes stops only after it has reached no majority of them for [`PATIENCE`].** A testimony counts for
+//! [`TESTIMONY_LIFE`]: nodes of another cluster that still call this one repeat it every few seconds. One from before an
+//! operator corrected an address must not stop a node that is cut off for a moment.
 //!
 //! Node ids do not matter: a node that joined with `--replace` has a new one. A node that took over the address of a
 //! removed node has another name, and keeps running.
@@ -16,7 +18,7 @@ use super::silence::Silence;
 use crate::system::Topology;
 use crate::time::Moment;
 use crate::types::{ClusterId, NodeId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How many members of another cluster must testify.
@@ -28,6 +30,11 @@ const MAX_CLAIMANTS: usize = 16;
 /// How long a node of a larger cluster must have reached no majority of it. Longer than a node needs after a start to
 /// hear from the others.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a testimony counts: much longer than a caller takes to call again, and longer than [`PATIENCE`].
+const TESTIMONY_LIFE: Duration = Duration::from_secs(60);
+
+const _: () = assert!(PATIENCE.as_nanos() < TESTIMONY_LIFE.as_nanos());
 
 /// What a member of another cluster answered when it was asked at its own address.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,13 +58,15 @@ pub(super) struct Claims {
 
 #[derive(Default)]
 struct Claim {
-    from: BTreeSet<NodeId>,
+    /// The members that have testified, and when they last did.
+    from: BTreeMap<NodeId, Moment>,
     /// How many witnesses are enough.
     needed: usize,
 }
 
 impl Claims {
-    pub fn hear(&mut self, testimony: &Testimony, topology: &Topology, own: NodeId) {
+    pub fn hear(&mut self, now: Moment, testimony: &Testimony, topology: &Topology, own: NodeId) {
+        self.forget_old(now);
         let Testimony { cluster, from, to, asked, members } = testimony;
         let Some(member) = topology.nodes.get(&own) else { return };
         let is_named = members.get(to).is_some_and(|(name, _)| *name == member.name);
@@ -67,12 +76,13 @@ impl Claims {
             return;
         }
         let claim = self.witnesses.entry(*cluster).or_default();
-        claim.from.insert(*from);
+        claim.from.insert(*from, now);
         claim.needed = WITNESSES.min(members.len() - 1);
     }
 
     /// The cluster whose claim is proven, if there is one: this node must stop. To be called at each tick.
     pub fn proven(&mut self, now: Moment, topology: &Topology, own: NodeId, silence: &Silence) -> Option<ClusterId> {
+        self.forget_old(now);
         let heard = topology.nodes.keys().filter(|&&node| node == own || silence.is_heard(node)).count();
         let is_alone = topology.nodes.len() == 1;
         if !is_alone && 2 * heard > topology.nodes.len() {
@@ -85,6 +95,13 @@ impl Claims {
         }
         let proven = self.witnesses.iter().find(|(_, claim)| claim.from.len() >= claim.needed);
         proven.map(|(&cluster, _)| cluster)
+    }
+
+    fn forget_old(&mut self, now: Moment) {
+        for claim in self.witnesses.values_mut() {
+            claim.from.retain(|_, testified| now < *testified + TESTIMONY_LIFE);
+        }
+        self.witnesses.retain(|_, claim| !claim.from.is_empty());
     }
 }
 
@@ -122,13 +139,13 @@ mod tests {
         let (topology, silence) = (own_cluster(1), Silence::default());
         let mut claims = Claims::default();
         for _ in 0..3 {
-            claims.hear(&testimony(5, 2), &topology, OWN);
+            claims.hear(Moment(0), &testimony(5, 2), &topology, OWN);
             assert_eq!(proven(&mut claims, &topology, &silence, 1), None, "one says it, however often");
         }
-        claims.hear(&testimony(6, 2), &topology, OWN);
+        claims.hear(Moment(0), &testimony(6, 2), &topology, OWN);
         assert_eq!(proven(&mut claims, &topology, &silence, 1), Some(THEIRS));
         let mut claims = Claims::default();
-        claims.hear(&testimony(5, 1), &topology, OWN);
+        claims.hear(Moment(0), &testimony(5, 1), &topology, OWN);
         assert_eq!(proven(&mut claims, &topology, &silence, 1), Some(THEIRS), "there is no second");
     }
 
@@ -150,7 +167,7 @@ mod tests {
                 other_name,
                 unknown,
             ] {
-                claims.hear(&bad, &topology, OWN);
+                claims.hear(Moment(0), &bad, &topology, OWN);
             }
         }
         assert_eq!(proven(&mut claims, &topology, &silence, 100), None);
@@ -160,8 +177,8 @@ mod tests {
     fn a_node_that_reaches_a_majority_of_its_cluster_goes_on() {
         let topology = own_cluster(3);
         let mut claims = Claims::default();
-        claims.hear(&testimony(5, 2), &topology, OWN);
-        claims.hear(&testimony(6, 2), &topology, OWN);
+        claims.hear(Moment(0), &testimony(5, 2), &topology, OWN);
+        claims.hear(Moment(0), &testimony(6, 2), &topology, OWN);
         let (standing, reason, since) = (Standing::Alive, Reason::Heard, Moment(0));
         let heard = Liveness { standing, since, reason, heard: since, was_heard: true, phi: 0.0 };
         let mut with = Silence::default();
@@ -171,5 +188,19 @@ mod tests {
         assert_eq!(proven(&mut claims, &topology, &with, 5), None);
         assert_eq!(proven(&mut claims, &topology, &without, 20), None, "for a moment");
         assert_eq!(proven(&mut claims, &topology, &without, 31), Some(THEIRS));
+    }
+
+    #[test]
+    fn what_was_said_long_ago_proves_nothing() {
+        let (topology, without) = (own_cluster(3), Silence::default());
+        let mut claims = Claims::default();
+        claims.hear(Moment(0), &testimony(5, 2), &topology, OWN);
+        claims.hear(Moment(0), &testimony(6, 2), &topology, OWN);
+        assert_eq!(proven(&mut claims, &topology, &without, 50), None, "it may have just started");
+        assert_eq!(proven(&mut claims, &topology, &without, 61), None, "nobody has called for a minute");
+        for from in [5, 6] {
+            claims.hear(Moment(62_000_000_000), &testimony(from, 2), &topology, OWN);
+        }
+        assert_eq!(proven(&mut claims, &topology, &without, 62), Some(THEIRS));
     }
 }

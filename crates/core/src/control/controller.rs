@@ -203,11 +203,12 @@ impl Controller {
             if next.is_none() && self.config.mutation.is(Mutation::DropBeforeCaughtUp) {
                 next = plan::drop_early(group, report);
             }
+            let is_short = report.voters.len() < group.wanted.len();
             let mut may_take = |action: &Action| match action {
                 _ if topology.paused && plan::begins(action, group, report) => false,
                 // It would take a place among the moves, and not move.
                 Action::AddLearner(replica) if is_silent(*replica) => false,
-                Action::AddLearner(replica) if !leadership.may_hold_more(replica.node()) => false,
+                Action::AddLearner(replica) if !leadership.may_hold_more(replica.node(), is_short) => false,
                 Action::AddLearner(_) => was_moving || moves.has_room(report, self.config.moves),
                 Action::Transfer(to) => leadership.take_turn(now, to.node(), topology.shards.get() as usize),
                 _ => true,
@@ -244,6 +245,7 @@ impl Controller {
 mod tests {
     use super::*;
     use crate::gossip::detector::Detector;
+    use crate::health::{DiskState, NodeHealth};
     use crate::system::topology::tests::member;
     use crate::types::{ClusterId, Term};
     use ringfort_ring::ShardCount;
@@ -440,5 +442,20 @@ mod tests {
         scene.reports.retain(|shard, _| *shard == 2);
         assert!(waits(&scene.after(REPORT_LIFE / 2, &[2, 3]).steps));
         assert!(!waits(&scene.after(REPORT_LIFE, &[2, 3]).steps));
+    }
+
+    #[test]
+    fn a_lost_replica_is_replaced_although_all_disks_hung_lately() {
+        let mut scene = Scene::new(4);
+        scene.topology.standings.insert(NodeId(4), Standing::Dead);
+        scene.place();
+        for shard in 0..4 {
+            let voters: Vec<ReplicaId> = (1..=2).map(|node| ReplicaId::new(NodeId(node), shard + 1)).collect();
+            scene.report(shard, &voters, &[]);
+        }
+        // Storage that all share pauses again and again.
+        let recovering = NodeHealth { disk: DiskState::Recovering, ..NodeHealth::default() };
+        scene.leadership.learn_health(Arc::new((1..=3).map(|node| (NodeId(node), recovering)).collect()));
+        assert!(!scene.after(MINUTE, &[2, 3]).steps.is_empty());
     }
 }

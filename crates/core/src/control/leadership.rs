@@ -6,12 +6,16 @@
 //! again. A node was away if gossip suspected it, or if it restarted without announcing that it would stop. So there is
 //! no wait at the start of a cluster, for a node that joins, or in a rolling restart.
 //!
+//! **A disk that hung lately is better than none.** If the storage that all nodes share pauses, all of them are recovering
+//! afterwards, and stay so if it pauses again and again. So a recovering node is given something if no node is better, and
+//! a new replica if a shard has fewer voters than it should.
+//!
 //! A node gets its leaderships in portions: transfers of all its shards at once would pause all of them together, and a
 //! second failure would hit them all.
 
 use super::PATIENCE;
 use crate::gossip::detector::{Liveness, Reason, Standing};
-use crate::health::{HealthView, abstention};
+use crate::health::{Abstention, HealthView, abstention};
 use crate::time::Moment;
 use crate::types::NodeId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -66,14 +70,23 @@ impl Leadership {
         }
     }
 
-    /// Whether `node` may be given new replicas.
-    pub fn may_hold_more(&self, node: NodeId) -> bool {
-        abstention(&self.health, node).is_none()
+    /// Whether `node` may be given new replicas. If that `is_urgent`, also a node whose disk hung lately.
+    pub fn may_hold_more(&self, node: NodeId, is_urgent: bool) -> bool {
+        match abstention(&self.health, node) {
+            None => true,
+            Some(Abstention::DiskRecovering) => is_urgent || self.is_none_better(),
+            Some(Abstention::Stopping | Abstention::DiskFull | Abstention::DiskHung) => false,
+        }
+    }
+
+    /// Whether all nodes whose health is known abstain.
+    fn is_none_better(&self) -> bool {
+        self.health.values().all(|health| health.abstention().is_some())
     }
 
     /// Whether `node` may be given a leadership: if it was away, only after it has been back for `lead_after`.
     pub fn may_lead(&self, now: Moment, node: NodeId, lead_after: Duration) -> bool {
-        self.may_hold_more(node) && self.returned.get(&node).is_none_or(|&since| now >= since + lead_after)
+        self.may_hold_more(node, false) && self.returned.get(&node).is_none_or(|&since| now >= since + lead_after)
     }
 
     /// Counts a leadership that `node` is about to be given, in a cluster with this many shards. False if its current
@@ -112,7 +125,8 @@ mod tests {
     }
 
     fn says(leadership: &mut Leadership, health: NodeHealth) {
-        leadership.learn_health(Arc::new(BTreeMap::from([(NODE, health)])));
+        let other = (NodeId(NODE.0 + 1), NodeHealth::default());
+        leadership.learn_health(Arc::new(BTreeMap::from([(NODE, health), other])));
     }
 
     fn may_lead(leadership: &Leadership, now: u32) -> bool {
@@ -122,13 +136,26 @@ mod tests {
     #[test]
     fn a_node_that_abstains_gets_nothing() {
         let mut leadership = Leadership::default();
-        assert!(leadership.may_hold_more(NODE) && may_lead(&leadership, 1));
+        assert!(leadership.may_hold_more(NODE, false) && may_lead(&leadership, 1));
         for disk in [DiskState::Recovering, DiskState::Full, DiskState::Hung] {
             says(&mut leadership, NodeHealth { disk, ..NodeHealth::default() });
-            assert!(!leadership.may_hold_more(NODE) && !may_lead(&leadership, 1), "{disk}");
+            assert!(!leadership.may_hold_more(NODE, false) && !may_lead(&leadership, 1), "{disk}");
         }
         says(&mut leadership, NodeHealth { disk: DiskState::Slow, ..NodeHealth::default() });
-        assert!(leadership.may_hold_more(NODE) && may_lead(&leadership, 1));
+        assert!(leadership.may_hold_more(NODE, false) && may_lead(&leadership, 1));
+    }
+
+    #[test]
+    fn a_node_whose_disk_hung_lately_gets_what_is_urgent_and_what_no_better_node_can_take() {
+        let mut leadership = Leadership::default();
+        let of = |disk| NodeHealth { disk, ..NodeHealth::default() };
+        says(&mut leadership, of(DiskState::Recovering));
+        assert!(leadership.may_hold_more(NODE, true) && !leadership.may_hold_more(NODE, false));
+        says(&mut leadership, of(DiskState::Hung));
+        assert!(!leadership.may_hold_more(NODE, true));
+        let all = (1..=3).map(|node| (NodeId(node), of(DiskState::Recovering))).collect();
+        leadership.learn_health(Arc::new(all));
+        assert!(leadership.may_hold_more(NODE, false) && may_lead(&leadership, 1));
     }
 
     #[test]
@@ -139,7 +166,7 @@ mod tests {
             assert!(may_lead(&leadership, 2), "a node that is new need not wait");
             told(&mut leadership, Standing::Dead, Reason::Silent, 50);
             told(&mut leadership, Standing::Alive, reason, 100);
-            assert!(leadership.may_hold_more(NODE) && !may_lead(&leadership, 129), "{reason:?}");
+            assert!(leadership.may_hold_more(NODE, false) && !may_lead(&leadership, 129), "{reason:?}");
             told(&mut leadership, Standing::Alive, reason, 100);
             assert!(may_lead(&leadership, 130), "{reason:?}");
         }

@@ -249,8 +249,8 @@ impl Control {
     }
 
     /// Takes the testimony of a member of another cluster that had called this node.
-    pub fn handle_testimony(&mut self, testimony: &Testimony) {
-        self.claims.hear(testimony, &self.topology, self.node);
+    pub fn handle_testimony(&mut self, now: Moment, testimony: &Testimony) {
+        self.claims.hear(now, testimony, &self.topology, self.node);
     }
 
     /// A shard that this node leads reports.

@@ -90,6 +90,14 @@ impl ShardView {
         (node != 0).then_some(NodeId(node))
     }
 
+    /// Forgets a silent leader, if this replica knows of none now: the leader's node itself has been heard to lead. A
+    /// replica that was moved away hears nothing any more, and must not keep writes from a leader that others hear.
+    pub fn forget_silence(&self) {
+        if self.leader().is_none() {
+            self.silent_leader.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Keys and bytes of the map.
     pub fn size(&self) -> (usize, usize) {
         let machine = self.machine.read();
