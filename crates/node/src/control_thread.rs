@@ -1,8 +1,8 @@
 //! Drives the node's controller: what the workers and the other nodes tell it goes in, what it wants done is done.
 //!
-//! A topology is on disk before any worker acts on it, so that a restart never knows less than it acted on. That takes some
-//! syncs, which may take long or never end. So a thread of its own saves topologies ([`save_topologies`]), and the controller
-//! goes on: it tells others who leads, and answers `status`.
+//! A topology is on disk before any worker acts on it, so that a restarted node never knows less than it acted on.
+//! Saving needs syncs, which may take long or never return. So a separate thread saves topologies
+//! ([`save_topologies`]), and the controller goes on telling other nodes who leads and answering `status`.
 
 use crate::clock;
 use crate::gossip_thread::GossipEvent;
@@ -98,12 +98,12 @@ fn send(shell: &Shell, event: ControlEvent) {
     }
 }
 
-/// Saves topologies, the latest of those that wait, and gives them to all who act on them. Runs until the sender is gone.
+/// Saves the latest of the waiting topologies, then gives it to the workers and gossip. Runs until the sender is gone.
 pub fn save_topologies(shell: Arc<Shell>, topologies: Receiver<Arc<Topology>>) {
     while let Ok(next) = topologies.recv() {
         let topology = topologies.try_iter().last().unwrap_or(next);
         if let Err(error) = boot::save_topology(&*shell.disk, &topology) {
-            // An older one serves as well at the next start: this node hears of the latest from the others.
+            // The next start can do with an older one: this node learns the latest from the others.
             tracing::warn!(epoch = %topology.epoch, %error, "could not save the topology");
         }
         shell.push_event_to_all(|| Event::Topology(topology.clone()));

@@ -1,8 +1,9 @@
 //! [`Disk`] as the files of one directory.
 //!
-//! A write is one `pwrite`, a sync one `fdatasync` on a handle that stays open until the file is closed: opening costs as
-//! much again as a small write. Files that are only read are opened for each read; they are many, and handles few. Names are
-//! made durable by syncing the directory, so making, renaming and deleting a file are slow (a sync each) and meant to be rare.
+//! A write is one `pwrite`, a sync one `fdatasync`, on a handle that stays open until the file is closed: opening a
+//! file costs as much as a small write. Files that are only read are opened for each read, since there are many of them
+//! and few descriptors. Names are made durable by syncing the directory, so creating, renaming and deleting a file are
+//! slow (a sync each) and meant to be rare.
 
 mod faulty;
 
@@ -32,7 +33,7 @@ pub fn open(directory: &Path, faults: Option<&Path>) -> io::Result<Arc<dyn Disk>
 
 /// The files directly inside one directory.
 ///
-/// - `open` has a handle for each file that was made or written to and not closed, under its present name: making,
+/// - `open` has a handle for each file that was created or written to and not closed, under its present name: creating,
 ///   renaming and deleting a file replace, move and drop its handle while holding the lock.
 pub struct FileDisk {
     path: PathBuf,

@@ -1,8 +1,9 @@
-//! Watches the disk from outside of the thread that writes the log, which sits in the system call while the disk hangs.
+//! Watches the disk on a thread of its own: the thread that writes the log is blocked in the system call while the disk
+//! hangs.
 //!
-//! What is to be done is the core's to say ([`ringfort_core::health`]); this thread asks it once a tick, tells gossip,
-//! which tells all others and the workers, and ends the process when the disk has had its time; a node that stops anyway
-//! does not wait for it.
+//! The core evaluates the disk ([`ringfort_core::health`]). This thread asks it once a tick, passes the result to
+//! gossip, which tells the other nodes and the workers, and ends the process when the disk is given up. A node that is
+//! stopping does not wait for a hung disk.
 
 use crate::clock;
 use crate::gossip_thread::GossipEvent;
@@ -53,11 +54,11 @@ fn tell(shell: &Shell, reporter: &HealthReporter, before: Option<NodeHealth>, re
     let (was, is) = (before.map_or(DiskState::Healthy, disk), report.health.disk);
     match (was, is) {
         _ if was == is => {}
-        (DiskState::Hung, DiskState::Recovering) => tracing::warn!(
-            "the disk answers again: this node is given leadership when the disk has been well for a while"
-        ),
+        (DiskState::Hung, DiskState::Recovering) => {
+            tracing::warn!("the disk answers again: this node leads again when the disk has been healthy for a while")
+        }
         (DiskState::Recovering, DiskState::Healthy | DiskState::Slow) => {
-            tracing::info!("the disk has been well for a while: this node is given leadership again");
+            tracing::info!("the disk has been healthy for a while: this node leads again");
         }
         _ => {}
     }
@@ -67,7 +68,7 @@ fn tell(shell: &Shell, reporter: &HealthReporter, before: Option<NodeHealth>, re
     let _ = shell.gossip.send(GossipEvent::Health(report.health));
 }
 
-/// Ends the process. Nothing can be done in good order: whatever needs the disk would wait for it.
+/// Ends the process. An orderly stop is not possible: everything that needs the disk would wait for it.
 fn end(age: Duration) -> ! {
     eprintln!(
         "ringfort: the disk has not answered for {} s, and this process ends (--disk-timeout). Check the disk, then start \

@@ -1,5 +1,5 @@
-//! Disks that do not answer: the node's shards take writes again soon, led by others; leadership returns when the disk has
-//! been well for a while; and when it never answers, the process ends.
+//! Disks that do not answer: the node's shards take writes again soon, led by others; leadership returns when the disk
+//! has been healthy for a while; and when it never answers, the process ends.
 
 use crate::support::verifying::Verifying;
 use crate::support::{Cluster, Node, list, run, text};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const FLAGS: [&str; 5] =
     ["--shards=8", "--segment-bytes=1048576", "--workers=1", "--lead-after=2s", "--disk-timeout=6s"];
 
-/// How many shards a node leads; none where it does not answer.
+/// How many shards a node leads; `None` if it does not answer.
 fn led(status: &Value, name: &str) -> Option<u64> {
     let node = list(status, "nodes").iter().find(|node| node["name"] == name)?;
     node["shards_led"].as_u64().filter(|_| node["alive"] == true)
@@ -28,7 +28,7 @@ fn shards_of_a_node_whose_disk_hangs_are_led_by_others_and_come_back_when_it_is_
 
     cluster.nodes[1].hang_disk();
     cluster.wait_for_status("others lead", |status| led(status, "node2") == Some(0));
-    assert!(cluster.nodes[1].log().contains("the disk has not answered for"), "it is said");
+    assert!(cluster.nodes[1].log().contains("the disk has not answered for"), "the log says so");
     // The new topology waits for that disk, and nothing else does.
     cluster.prints(&["cluster", "pause"]);
     let changed = Instant::now();
@@ -44,8 +44,8 @@ fn shards_of_a_node_whose_disk_hangs_are_led_by_others_and_come_back_when_it_is_
     cluster.wait_for_status("it leads again", |status| led(status, "node2").is_some_and(|led| led >= 2));
     let log = cluster.nodes[1].log();
     let hung = log.matches("the disk has not answered for").count();
-    assert_eq!(hung, 1, "a line every ten seconds");
-    assert!(log.contains("the disk has been well for a while"), "not before");
+    assert_eq!(hung, 1, "one line every ten seconds at most");
+    assert!(log.contains("the disk has been healthy for a while"), "not before");
 
     cluster.nodes[1].hang_disk();
     assert_ne!(cluster.nodes[1].ends(), Some(0));
@@ -99,5 +99,5 @@ fn assert_served(report: &Value) {
     assert!(worst <= MOST_WITHOUT_SERVICE.as_millis() as f64, "{report}");
 }
 
-/// Two election timeouts until a disk is said to hang, and the hand-overs; twice that for machines that are busy.
+/// Two election timeouts until the disk counts as hung, and the hand-overs; twice that for busy machines.
 const MOST_WITHOUT_SERVICE: Duration = Duration::from_secs(3);

@@ -11,10 +11,10 @@
 use crate::limits::{ELECTION_TICKS, MAX_ELECTION_TICKS};
 use crate::types::{ReplicaId, ShardId, Term};
 
-/// The shortest election timeout, that of the first rank.
+/// The shortest election timeout: that of the first rank.
 pub const FIRST_TICKS: usize = ELECTION_TICKS + 1;
 
-/// How many ticks after the first one a voter's turn comes, where disks are fast.
+/// How many ticks after the first voter a voter campaigns, if disks are fast.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Rank(usize);
 

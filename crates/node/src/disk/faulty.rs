@@ -1,15 +1,15 @@
-//! A disk that is slow, hangs or fails when a file says so: for tests, and for `ringfort playground --chaos`.
+//! A disk that is slow, hangs or fails as a file says: for tests, and for `ringfort playground --chaos`.
 //!
-//! The file holds one word. Without the file, or with an empty one, the disk is as it is.
+//! The file holds one word. If it is missing or empty, the disk works normally.
 //!
 //! | word | |
 //! |---|---|
-//! | a number | each sync takes so many milliseconds longer |
+//! | a number | each sync takes this many milliseconds longer |
 //! | `hang` | no sync returns until the file says something else |
 //! | `fail` | each sync fails |
 //!
-//! Every method that syncs obeys, those that sync the directory included. A sync under way reads the file again and again, so
-//! that it ends when the file changes.
+//! This applies to every method that syncs, including those that sync the directory. A sync under way reads the file
+//! repeatedly, so that it ends when the file changes.
 
 use ringfort_core::disk::Disk;
 use std::fs;
@@ -18,10 +18,10 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The pause between two looks at the file.
+/// How often a sync under way reads the file.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
-/// A disk with the faults that a file asks for.
+/// A disk with the faults that a file sets.
 pub struct FaultyDisk<D> {
     disk: D,
     file: PathBuf,
@@ -38,7 +38,7 @@ impl<D: Disk> FaultyDisk<D> {
         FaultyDisk { disk, file: file.into() }
     }
 
-    /// What comes before a sync.
+    /// Applies the fault before a sync.
     fn suffer(&self) -> io::Result<()> {
         let begun = Instant::now();
         loop {

@@ -1,17 +1,17 @@
-//! Nodes whose disks are slow, hang or fail as a test says.
+//! Nodes whose disks are slow, hang or fail as a test demands.
 
 use super::Node;
 use std::path::PathBuf;
 use std::time::Duration;
 
 impl Node {
-    /// Has the node's disk obey the methods below, from its next start on.
+    /// Lets the methods below set faults of the node's disk, from its next start on.
     pub fn take_disk_faults(&mut self) {
         let flag = format!("--disk-faults={}", self.disk_faults().display());
         self.set(&flag);
     }
 
-    /// From now on each sync takes this much longer, the one under way included.
+    /// From now on each sync takes this much longer, including one under way.
     pub fn slow_disk(&self, delay: Duration) {
         self.set_disk_fault(&delay.as_millis().to_string());
     }
@@ -26,12 +26,12 @@ impl Node {
         self.set_disk_fault("fail");
     }
 
-    /// Lets syncs take what they take, and ends those that wait.
+    /// Ends the fault, also for syncs under way.
     pub fn heal_disk(&self) {
         self.set_disk_fault("0");
     }
 
-    /// Replaces the file as a whole: it is read all the time.
+    /// Replaces the file atomically: it is read all the time.
     fn set_disk_fault(&self, fault: &str) {
         let (path, new) = (self.disk_faults(), self.directory.with_extension("faults.new"));
         std::fs::write(&new, fault).unwrap();

@@ -11,7 +11,7 @@ fn hang(group: &mut Group, hung: &[NodeId]) {
     }
 }
 
-/// Tells all nodes how the disks of these are, as gossip does.
+/// Tells all nodes, as gossip does, the states of these disks.
 fn tell(group: &mut Group, disks: &[(NodeId, DiskState)]) {
     let health = |disk| NodeHealth { disk, ..NodeHealth::default() };
     let view: HealthView = Arc::new(disks.iter().map(|&(node, disk)| (node, health(disk))).collect());
@@ -85,7 +85,7 @@ fn a_disk_that_hung_lately_is_better_than_one_that_hangs() {
         tell(&mut group, &[(leader, DiskState::Hung), (second, DiskState::Recovering), (third, third_disk)]);
         group.ticks(5);
         let next = group.leader(&[leader]).expect("another one leads");
-        assert!(third_disk == DiskState::Recovering || next == third, "its disk is well");
+        assert!(third_disk == DiskState::Recovering || next == third, "its disk is healthy");
         group.put(next, 1);
         group.ticks(2);
         assert!(group.applied(1));

@@ -1,4 +1,4 @@
-//! Disks that are slow or hang: what a node is told through the file that its `--disk-faults` names.
+//! Slow and hung disks, set through the file that a node's `--disk-faults` names.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DiskFault {
     None,
-    /// Each sync takes so much longer.
+    /// Each sync takes this much longer.
     Slow(Duration),
     /// No sync returns.
     Hung,
@@ -34,14 +34,14 @@ impl DiskFault {
     }
 }
 
-/// The file for one node of a cluster that lies in `directory`. `number` counts from 0.
+/// The file for node `number`, counted from 0, of the cluster in `directory`.
 pub fn control_file(directory: &Path, number: usize) -> PathBuf {
     directory.join(format!("node{}.disk-faults", number + 1))
 }
 
-/// From now on the node's disk has this fault and no other.
+/// Gives the node's disk this fault and no other.
 pub fn set(directory: &Path, number: usize, fault: DiskFault) -> io::Result<()> {
-    // The node must not read half a word.
+    // Renaming is atomic: the node must not read half a word.
     let (file, new) = (control_file(directory, number), directory.join("disk-faults.new"));
     fs::write(&new, fault.word())?;
     fs::rename(new, file)

@@ -32,8 +32,8 @@ pub enum Fault {
     HungDisk,
 }
 
-/// While one node's disk hangs every shard has a quorum of others whose disks are well. No shard is to be without service for
-/// longer.
+/// The longest that a shard may be without service while one node's disk hangs: every shard has a quorum of nodes with
+/// healthy disks.
 const HUNG_DISK_PROMISE: Duration = Duration::from_secs(3);
 
 /// Which nodes do not hear which others. All numbers count from 0.
@@ -69,7 +69,7 @@ impl Fault {
         }
     }
 
-    /// For how long a shard may be without service, where that does not depend on when the fault ends.
+    /// How long a shard may be without service, if that does not depend on the duration of the fault.
     pub fn promise(self) -> Option<Duration> {
         match self {
             Fault::HungDisk => Some(HUNG_DISK_PROMISE),
@@ -81,7 +81,7 @@ impl Fault {
             | Fault::Slow
             | Fault::Restart
             | Fault::Corrupt
-            // It answers, though perhaps later than clients wait.
+            // A slow disk answers, though perhaps later than clients wait.
             | Fault::SlowDisk => None,
         }
     }

@@ -95,7 +95,7 @@ pub async fn run(cluster: &mut Cluster, options: &ChaosOptions, screen: &Screen)
     let seed = options.seed.unwrap_or_else(|| Random::new().next() % 1_000_000);
     let network = Stage::network(cluster);
     for number in 0..nodes {
-        // A directory that was kept may say otherwise, and nodes wait for a disk that hangs.
+        // A kept directory may still hold faults, and nodes wait for a disk that hangs.
         disks::set(cluster.path(), number, DiskFault::None)?;
     }
     let begun = Instant::now();

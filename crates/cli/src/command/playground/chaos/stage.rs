@@ -47,7 +47,7 @@ const LONGEST_SYNC: Duration = Duration::from_millis(900);
 const LEAST_SLOW: Duration = Duration::from_secs(2);
 const LONGEST_SLOW: Duration = Duration::from_secs(5);
 
-/// For how long a disk hangs. The first that is said of it comes after two election timeouts.
+/// How long a disk hangs. It counts as hung only after two election timeouts.
 const LEAST_HUNG: Duration = Duration::from_secs(3);
 const LONGEST_HUNG: Duration = Duration::from_secs(10);
 
@@ -73,7 +73,7 @@ pub struct Injected {
 }
 
 impl Injected {
-    /// Whether a shard was without service for longer than the kind of fault allows.
+    /// The error if a shard was without service for longer than the kind of fault allows.
     pub fn broken_promise(&self) -> Option<StageError> {
         let promise = self.fault.promise().filter(|promise| self.outage_ms > milliseconds(*promise))?;
         Some(StageError::PromiseBroken { what: self.what.clone(), outage_ms: self.outage_ms, promise })
@@ -332,7 +332,7 @@ enum Plan {
 }
 
 impl Plan {
-    /// The nodes whose leaderships are at stake.
+    /// The nodes that may lose their leaderships.
     fn hit(&self, nodes: usize) -> Vec<usize> {
         match self {
             Plan::Kill { victims, .. } => victims.clone(),
