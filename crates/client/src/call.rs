@@ -32,7 +32,7 @@ use tonic::{Code, Request, Response, Status};
 /// The pause before the first repetition that no leader hint leads to. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// Below an election timeout, so that a new leader is found soon after it has won.
+/// Below the usual election timeout, so that a new leader is found soon after it has won.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Leader hints that one call follows without a pause: two nodes may name each other for as long as an election takes.

@@ -10,6 +10,7 @@ use ringfort_core::gossip::vitals::{Fact, Load};
 use ringfort_core::gossip::{Gossip, GossipConfig, journal};
 use ringfort_core::system::{Member, SystemCommand, SystemMachine, Topology};
 use ringfort_core::time::{Moment, Now, Stamp, Wall};
+use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Identity, NodeId};
 use ringfort_ring::ShardCount;
 use std::sync::Arc;
@@ -112,7 +113,8 @@ impl Cluster {
             grpc_address: format!("10.0.0.{node}:50051"),
             zone: String::new(),
         };
-        let topology = Topology::bootstrap(ClusterId(1), ShardCount::new(64).expect("a power of two"), member(1));
+        let topology =
+            Topology::bootstrap(ClusterId(1), ShardCount::new(64).expect("a power of two"), Timing::DEFAULT, member(1));
         let mut machine = SystemMachine::new(topology, Stamp(0));
         for node in 2..=nodes {
             machine.apply(Stamp(0), SystemCommand::Join { member: member(node), replace: false, known_as: None });

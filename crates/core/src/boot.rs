@@ -61,7 +61,7 @@ pub enum BootError {
     Log(#[from] LogError),
     #[error("the file {0} is damaged")]
     Damaged(&'static str),
-    #[error("the file {TOPOLOGY_FILE} is damaged")]
+    #[error("the file {TOPOLOGY_FILE} can't be read")]
     Topology(#[from] DecodeError),
     #[error("the log holds an eventual keyspace that this version of the program can't read")]
     Eventual(#[from] MessageError),
@@ -444,6 +444,7 @@ mod tests {
     use super::*;
     use crate::disk::mem::MemDisk;
     use crate::system::topology::tests::member;
+    use crate::timing::Timing;
     use ringfort_ring::ShardCount;
 
     #[test]
@@ -451,7 +452,7 @@ mod tests {
         let disk = Arc::new(MemDisk::new());
         let config = LogConfig { segment_bytes: 1 << 16, ..LogConfig::default() };
         let own = member("one");
-        let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), own.clone());
+        let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), Timing::DEFAULT, own.clone());
         set_owner(&*disk, &Owner { identity: own.identity, name: own.name }).unwrap();
         bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
         topology.nodes.insert(NodeId(2), member("two"));
@@ -477,7 +478,7 @@ mod tests {
         let disk = Arc::new(MemDisk::new());
         let config = LogConfig { segment_bytes: 1 << 16, ..LogConfig::default() };
         let own = member("one");
-        let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), own.clone());
+        let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), Timing::DEFAULT, own.clone());
         topology.nodes.insert(NodeId(2), member("two"));
         set_owner(&*disk, &Owner { identity: own.identity, name: own.name }).unwrap();
         (disk, config, topology)

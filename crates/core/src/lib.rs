@@ -8,6 +8,7 @@
 //! | module | the idea in it |
 //! |---|---|
 //! | [`types`], [`time`], [`limits`] | the words: newtypes, points in time, every bound with what happens there |
+//! | [`timing`] | a cluster's election timeout, and the times that follow from it |
 //! | [`codec`] | the few encodings that everything of our own in entries and on disk is made of |
 //! | [`command`], [`machine`] | what an entry says, and the deterministic map it changes |
 //! | [`disk`], [`log`], [`snapshot`] | bytes that survive a crash |
@@ -39,6 +40,7 @@ pub mod replica;
 pub mod snapshot;
 pub mod system;
 pub mod time;
+pub mod timing;
 pub mod types;
 pub mod watch;
 pub mod worker;

@@ -1,11 +1,10 @@
 //! Every bound of the system, with what happens there and how it relates to the others.
 
+use crate::timing::Timing;
 use std::time::Duration;
 
-/// Raft's tick and its heartbeat interval, on one phase for all shards of a node.
-pub const TICK: Duration = Duration::from_millis(50);
-
 /// The least number of ticks without a leader's message after which a voter may campaign or vote (E in the Raft paper).
+/// How long a tick is, each cluster chooses when it begins ([`Timing`]).
 pub const ELECTION_TICKS: usize = 8;
 
 /// Election timeouts are below this many ticks.
@@ -19,9 +18,12 @@ pub const SILENT_TICKS: usize = ELECTION_TICKS / 2;
 /// only n - 1 intervals of time, one for the tick that a stalled node makes up for.
 pub const LEASE_MARGIN_TICKS: usize = 2;
 
-/// A record of the log that has been on its way to the disk for this long, two of the shortest election timeouts, and for
-/// ten times as long as usual, means that the disk hangs: the node hands its leaderships over and refuses writes.
-pub const DISK_PATIENCE: Duration = Duration::from_millis(2 * ELECTION_TICKS as u64 * TICK.as_millis() as u64);
+/// How far two nodes' monotonic clocks may run apart. A lease is shorter than what it rests on by as much.
+pub const DRIFT_PERMILLE: u32 = 10;
+
+/// Rounds of heartbeats that a lease tells apart in a tick. Each turn of the worker that asks for reads sends heartbeats: a
+/// round for each would push out those whose echoes are still under way.
+pub const ROUNDS_A_TICK: usize = 4;
 
 /// A disk that has not answered for this long, unless set otherwise, ends its node: longer than a volume in a cloud takes
 /// to fail over, and far shorter than [`REPLACE_AFTER`], after which others take the node's place.
@@ -100,18 +102,18 @@ pub const SNAPSHOT_BYTES_PER_LOG_BYTE: usize = 4;
 /// the log of a busy node grows to a quarter of its keys and values.
 pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 8 << 20;
 
-/// After a snapshot that could not be written, a worker begins none for this many ticks ...
-pub const SNAPSHOT_RETRY_TICKS: u32 = 20;
+/// After a snapshot that could not be written, a worker begins none for this long ...
+pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(1);
 
-/// ... which double with each further failure, this often.
+/// ... which doubles with each further failure, this often.
 pub const SNAPSHOT_RETRY_DOUBLINGS: u32 = 4;
 
 /// What snapshots may write at once after a rest.
 pub const SNAPSHOT_BURST_BYTES: usize = SNAPSHOT_BYTES_PER_LOG_BYTE * ENTRY_BUDGET_BYTES;
 
-/// A replica that has got no entries for this many ticks takes a snapshot, so that a node at rest holds its keys and
-/// little else ...
-pub const QUIET_TICKS: u64 = 200;
+/// A replica that has got no entries for this long takes a snapshot, so that a node at rest holds its keys and little
+/// else ...
+pub const QUIET_AFTER: Duration = Duration::from_secs(10);
 
 /// ... unless it holds no more than this: then to write the entries again, if that is asked for, is cheaper.
 pub const SMALL_LOG_BYTES: usize = 64 << 10;
@@ -190,6 +192,6 @@ const _: () = assert!(LOG_BUDGET_BYTES >= 2 * SEGMENT_BYTES);
 const _: () = assert!(LEAST_COPIED_BYTES <= SMALL_MOVE_BYTES && SMALL_MOVE_BYTES <= SMALL_MOVES_BYTES);
 const _: () = assert!(MAX_SNAPSHOTS_SENT_TO_ONE <= MAX_SNAPSHOTS_SENT);
 const _: () = assert!(MAX_SNAPSHOTS_SENT <= RETAINED_SHARE, "what all transfers want kept fits into the budget");
-const _: () = assert!(DISK_PATIENCE.as_nanos() < DISK_TIMEOUT.as_nanos());
+const _: () = assert!(Timing::LONGEST.least_disk_timeout().as_nanos() <= DISK_TIMEOUT.as_nanos());
 const _: () = assert!(DISK_TIMEOUT.as_nanos() < REPLACE_AFTER.as_nanos());
 const _: () = assert!(MAX_UNSYNCED_BYTES >= MAX_UNCOMMITTED_BYTES);

@@ -15,6 +15,8 @@ pub enum Mutation {
     AcknowledgeBeforeSync,
     /// A replica votes right after a restart, having forgotten what it promised a leader.
     VoteAtBoot,
+    /// A node that starts again takes the least election timeout that there is for its cluster's.
+    ForgetTiming,
     /// A voter keeps what it has promised to a leader only until it learns of a later term. Elections are as raft-rs has
     /// them: impatient, with answers to pre-votes that wait for the disk.
     ForgetPromise,
@@ -83,6 +85,7 @@ impl Mutation {
     pub const ALL: &[Mutation] = &[
         Mutation::AcknowledgeBeforeSync,
         Mutation::VoteAtBoot,
+        Mutation::ForgetTiming,
         Mutation::ForgetPromise,
         Mutation::CampaignImpatiently,
         Mutation::ForgetVote,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// How long a reader waits for a new status: several of a worker's ticks.
+/// How long a reader waits for a new status: far longer than a thread takes to show it, unless that is stuck.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 pub struct Board<T> {

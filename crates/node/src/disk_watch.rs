@@ -11,7 +11,6 @@ use crate::grpc;
 use crate::shell::Shell;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ringfort_core::health::{DiskReport, DiskState, NodeHealth};
-use ringfort_core::limits::TICK;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -22,9 +21,10 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Runs until `stopped` is closed.
 pub fn run(shell: Arc<Shell>, reporter: HealthReporter, stopped: Receiver<()>) {
+    let interval = shell.routing.topology().timing.tick();
     let mut said = None;
     let mut line: Option<Instant> = None;
-    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(TICK) {
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(interval) {
         let report = shell.health.lock().look(clock::moment());
         let is_hung = report.health.disk == DiskState::Hung;
         if is_hung && shell.stopping.load(Ordering::Relaxed) {

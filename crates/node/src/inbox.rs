@@ -72,6 +72,8 @@ pub enum Event {
     },
     /// Hand leadership over where that is possible; answered with the number of shards still led.
     HandOver(mpsc::Sender<usize>),
+    /// Somebody has asked the worker's board how it stands, and its next tick may be a second away.
+    Show,
     Stop,
 }
 

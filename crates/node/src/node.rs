@@ -31,6 +31,7 @@ use ringfort_core::limits::{ENTRY_BUDGET_BYTES, MAX_SNAPSHOTS_RECEIVED};
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{ReadMode, ReplicaConfig};
 use ringfort_core::system::Standing;
+use ringfort_core::timing::Timing;
 use ringfort_core::watch::{Distrust, Scrubber, Watch};
 use ringfort_core::worker::{Worker, WorkerConfig, worker_of};
 use ringfort_ring::ShardCount;
@@ -52,6 +53,9 @@ const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long requests under way may take to be answered when the node stops.
 const REQUEST_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Shards of a cluster that is begun without saying how many.
+pub const DEFAULT_SHARDS: u32 = 64;
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
@@ -90,8 +94,10 @@ pub struct NodeConfig {
     /// A node that was away, or whose disk hung, is given leadership after it has been healthy for this long. Counts
     /// while this node leads the system shard.
     pub lead_after: Duration,
-    /// How many shards a new cluster has.
-    pub shards: ShardCount,
+    /// How many shards a new cluster has; [`DEFAULT_SHARDS`] unless given.
+    pub shards: Option<ShardCount>,
+    /// The least election timeout of a new cluster; the usual one unless given.
+    pub timing: Option<Timing>,
     /// Threads that run the shards; as many run the network.
     pub workers: usize,
     pub read_mode: ReadMode,
@@ -154,7 +160,11 @@ impl Node {
         let topology = Arc::new(topology);
         let boot_nonce = random_u64()?;
         let now = clock::moment();
-        let health = HealthConfig { return_after: config.lead_after, give_up_after: config.disk_timeout };
+        let health = HealthConfig {
+            return_after: config.lead_after,
+            give_up_after: config.disk_timeout,
+            timing: topology.timing,
+        };
         let (log_tx, log_rx) = unbounded();
         let (snapshots_tx, snapshots_rx) = unbounded();
         let (control_tx, control_rx) = unbounded();
@@ -199,6 +209,7 @@ impl Node {
             seed: topology.cluster.0,
             boot_nonce,
             read_mode: config.read_mode,
+            timing: topology.timing,
             mutation: Mutation::None,
         };
         let worker = |index| {

@@ -119,13 +119,14 @@ impl Routing {
 mod tests {
     use super::*;
     use ringfort_core::system::Member;
+    use ringfort_core::timing::Timing;
     use ringfort_core::types::{ClusterId, Identity};
     use ringfort_ring::ShardCount;
 
     #[test]
     fn the_system_shard_has_a_place_of_its_own_and_unknown_shards_none() {
         let member = Member { identity: Identity(1), ..Member::default() };
-        let topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), member);
+        let topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), Timing::DEFAULT, member);
         let routing = Routing::new(Arc::new(topology));
         routing.set_leader(ShardId::SYSTEM, NodeId(3));
         routing.set_leader(ShardId(1), NodeId(2));

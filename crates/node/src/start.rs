@@ -15,14 +15,16 @@ use crate::disk;
 use crate::grpc::membership::Waiting;
 use crate::join::{self, Joins};
 use crate::metrics::Connections;
-use crate::node::NodeConfig;
+use crate::node::{DEFAULT_SHARDS, NodeConfig};
 use crate::random::{random_u64, random_u128};
 use ringfort_core::boot::{self, Boot, BootError, Owner};
 use ringfort_core::disk::Disk;
 use ringfort_core::log::LogConfig;
 use ringfort_core::system::topology::{NODE_NAME_RULE, is_node_name};
 use ringfort_core::system::{Member, Standing, Topology};
+use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Identity, NodeId};
+use ringfort_ring::ShardCount;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -83,6 +85,12 @@ pub enum StartError {
          LimitNOFILE of a systemd unit)"
     )]
     FewFiles { limit: u64, needed: u64 },
+    #[error(
+        "--disk-timeout is too short for this cluster, whose election timeout is {timing}: a disk that does not answer must \
+         be known to hang, and leadership handed over, before the process ends. Give {} ms or more",
+        .timing.least_disk_timeout().as_millis()
+    )]
+    DiskTimeout { timing: Timing },
     #[error("the system refuses what a node needs: {0}")]
     System(#[from] io::Error),
 }
@@ -161,10 +169,17 @@ pub fn membership(
         };
         if may_begin && runtime.block_on(join::may_begin(&others, &own, deadline))? {
             drop(boot);
-            let topology = Topology::bootstrap(ClusterId(random_u64()?), config.shards, member.clone());
+            let timing = config.timing.unwrap_or_default();
+            check_disk_timeout(config, timing)?;
+            let topology = Topology::bootstrap(ClusterId(random_u64()?), shards(config), timing, member.clone());
             boot::bootstrap(&disk, log_config.clone(), &topology, NodeId(1)).map_err(boot_error)?;
             boot = boot::open(&disk, log_config).map_err(boot_error)?;
-            tracing::info!(cluster = %topology.cluster, shards = config.shards.get(), "created a new cluster");
+            tracing::info!(
+                cluster = %topology.cluster,
+                shards = topology.shards.get(),
+                election_timeout = %topology.timing,
+                "created a new cluster"
+            );
         } else if given.is_empty() {
             return Err(StartError::NoWay { directory });
         } else if others.is_empty() {
@@ -181,7 +196,35 @@ pub fn membership(
     }
     let node = boot.node().ok_or(StartError::NotMember { directory: directory.clone() })?;
     let topology = boot.topology.clone().ok_or(StartError::NotMember { directory })?;
+    compare(config, &topology);
+    check_disk_timeout(config, topology.timing)?;
     Ok(Membership { boot, disk, node, topology, member, lock })
+}
+
+/// Compares what the node was given with what its cluster was begun with. Both are fixed; the same command line may start
+/// all nodes every time, so a difference is said and keeps nobody from starting.
+fn compare(config: &NodeConfig, topology: &Topology) {
+    if let Some(given) = config.shards.filter(|given| *given != topology.shards) {
+        let (given, kept) = (given.get(), topology.shards.get());
+        tracing::warn!("--shards={given} has no effect: this cluster was begun with {kept}, and that is fixed");
+    }
+    if let Some(given) = config.timing.filter(|given| *given != topology.timing) {
+        let kept = topology.timing;
+        tracing::warn!(
+            "--election-timeout={given} has no effect: this cluster was begun with {kept}, and that is fixed"
+        );
+    }
+}
+
+fn check_disk_timeout(config: &NodeConfig, timing: Timing) -> Result<(), StartError> {
+    match config.disk_timeout < timing.least_disk_timeout() {
+        true => Err(StartError::DiskTimeout { timing }),
+        false => Ok(()),
+    }
+}
+
+fn shards(config: &NodeConfig) -> ShardCount {
+    config.shards.unwrap_or_else(|| ShardCount::new(DEFAULT_SHARDS).expect("a power of two"))
 }
 
 /// The addresses that are not this node's own, so that all nodes can be given the same list. A node that asked itself

@@ -63,6 +63,8 @@ fn handle(worker: &mut Worker<Ticket>, now: Now, event: Event) {
             worker.hand_over();
             let _ = asked.send(worker.leads());
         }
+        // Each drain shows it where it is wanted.
+        Event::Show => {}
         Event::Stop => {}
     }
 }

@@ -9,6 +9,7 @@ use crate::network::Link;
 use crate::options::{Episodes, Faults, Options, ReadMode};
 use crate::random::Random;
 use clap::ValueEnum;
+use ringfort_core::timing::Timing;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -218,7 +219,7 @@ fn slow_disks(sampled: Options) -> Options {
     }
 }
 
-/// Nobody joins, leaves or is replaced, and only these faults happen.
+/// Nobody joins, leaves or is replaced, and only these faults happen, which last as long as elections usually do.
 fn quiet(sampled: Options, faults: Faults) -> Options {
     Options {
         nodes: sampled.nodes.max(3),
@@ -226,6 +227,7 @@ fn quiet(sampled: Options, faults: Faults) -> Options {
         zones: 1,
         operations: 0,
         replace_after: Duration::from_secs(3600),
+        timing: Timing::DEFAULT,
         faults,
         ..sampled
     }

@@ -42,6 +42,7 @@ pub fn searches() -> Vec<Search> {
     vec![
         search(AcknowledgeBeforeSync, Focus::None, &[]),
         search(VoteAtBoot, Focus::Bridges, &[]),
+        search(ForgetTiming, Focus::Bridges, &[]),
         search(ForgetPromise, Focus::SlowDisks, &[]),
         search(CampaignImpatiently, Focus::SlowElections, &[]),
         search(ForgetVote, Focus::None, &[]),

@@ -7,6 +7,7 @@
 
 use crate::cluster::{Begun, Case, Replay, replay};
 use crate::invariant::Invariant;
+use ringfort_core::timing::Timing;
 use std::collections::BTreeSet;
 
 /// What minimising came to.
@@ -92,13 +93,14 @@ impl Search {
 
     /// Each of these alone; the smaller number of what can be smaller comes first.
     fn simplify(&mut self) {
-        let simpler: [fn(&mut Case); 12] = [
+        let simpler: [fn(&mut Case); 13] = [
             |case| case.options.clients = 1,
             |case| case.options.clients = case.options.clients.div_ceil(2),
             |case| case.options.keys = 1,
             |case| case.options.joins = 0,
             |case| case.options.operations = 0,
             |case| case.options.shards = 1,
+            |case| case.options.timing = Timing::DEFAULT,
             |case| case.options.link.straggle_permille = 0,
             |case| case.options.link.duplicate_permille = 0,
             |case| case.options.link.reorder_permille = 0,

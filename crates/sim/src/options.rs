@@ -10,6 +10,7 @@
 use crate::focus::Focus;
 use crate::network::Link;
 use crate::random::Random;
+use ringfort_core::timing::Timing;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -140,6 +141,8 @@ pub struct Options {
     pub moves: usize,
     /// A node that is silent for this long is replaced, if there are enough others.
     pub replace_after: Duration,
+    /// What the cluster begins with.
+    pub timing: Timing,
     /// A power of two, 1 to 8.
     pub shards: usize,
     /// Workers of each node.
@@ -182,6 +185,7 @@ impl Options {
             operations: *root.fork("operations").pick_weighted(&[(4, 0), (2, 1), (2, 3), (2, 8)]),
             moves: *root.fork("moves").pick(&[1, 2, 8]),
             replace_after: milliseconds(between("replace after", 2_000..=10_000)),
+            timing: sample_timing(&root),
             shards: 1 << between("shards", 0..=3),
             workers: between("workers", 1..=3) as usize,
             clients: between("clients", 1..=10) as usize,
@@ -217,6 +221,15 @@ impl Options {
 
 fn milliseconds(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
+}
+
+/// The usual election timeout in most runs.
+fn sample_timing(root: &Random) -> Timing {
+    let mut random = root.fork("election timeout");
+    match random.below(4) {
+        0 => Timing::new(milliseconds(random.between(100..=2_000))).expect("it is in range"),
+        _ => Timing::DEFAULT,
+    }
 }
 
 /// The stream of an option, and whether its class is on.
@@ -299,6 +312,7 @@ impl fmt::Display for Options {
         line("operations", format_args!("{}", self.operations))?;
         line("moves", format_args!("{} at once", self.moves))?;
         line("replace after", format_args!("{:?}", self.replace_after))?;
+        line("election timeout", format_args!("{}", self.timing))?;
         line("shards", format_args!("{}", self.shards))?;
         line("workers", format_args!("{} a node", self.workers))?;
         line("clients", format_args!("{}, thinking {:?}", self.clients, self.think_time))?;
@@ -410,6 +424,8 @@ mod tests {
         assert_eq!(all(|options| options.shards), BTreeSet::from([1, 2, 4, 8]));
         assert_eq!(all(|options| options.joins), BTreeSet::from([0, 1, 2]));
         assert_eq!(all(|options| options.workers), BTreeSet::from([1, 2, 3]));
+        let timings = all(|options| options.timing.election_timeout_ms() as usize);
+        assert!(timings.iter().all(|ms| (100..=2_000).contains(ms)) && timings.len() > 150, "{timings:?}");
         assert_eq!(all(|options| options.duration.as_secs() as usize), (30..=45).collect());
     }
 

@@ -104,7 +104,7 @@ mod tests {
     fn flags_win_over_the_file() {
         let file = format!("{REQUIRED}port = 1\nshards = 8\njoin-addr = [\"a:1\", \"b:2\"]\nbootstrap = true\n");
         let serve = serve_of(parsed(&file, &["--port=2"]));
-        assert_eq!((serve.port, serve.shards.get(), serve.raft_port), (2, 8, 12001));
+        assert_eq!((serve.port, serve.shards.map(|shards| shards.get()), serve.raft_port), (2, Some(8), 12001));
         assert_eq!(serve.join_addr, ["a:1", "b:2"]);
         assert!(serve.bootstrap);
         assert!(!serve_of(parsed(&file, &["--bootstrap=false"])).bootstrap);

@@ -27,6 +27,7 @@ mod beginning;
 mod corruption;
 mod descriptors;
 mod disk_full;
+mod election_timeout;
 mod forwarding;
 mod gone;
 mod gossip;

@@ -110,13 +110,15 @@ mod tests {
     use super::*;
     use crate::gossip::detector::{Liveness, Reason, Standing};
     use crate::system::topology::tests::member;
+    use crate::timing::Timing;
     use ringfort_ring::ShardCount;
 
     const OWN: NodeId = NodeId(1);
     const THEIRS: ClusterId = ClusterId(9);
 
     fn own_cluster(nodes: u64) -> Topology {
-        let mut topology = Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), member("node1"));
+        let mut topology =
+            Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), Timing::DEFAULT, member("node1"));
         (2..=nodes).for_each(|node| drop(topology.nodes.insert(NodeId(node), member(&format!("node{node}")))));
         topology
     }

@@ -155,6 +155,7 @@ fn replicas(reader: &mut Reader) -> Result<Vec<ReplicaId>, CodecError> {
 mod tests {
     use super::*;
     use crate::system::topology::tests::member;
+    use crate::timing::Timing;
     use crate::types::ClusterId;
     use proptest::prelude::*;
     use ringfort_ring::ShardCount;
@@ -171,6 +172,7 @@ mod tests {
             ControlMessage::Topology(Arc::new(Topology::bootstrap(
                 ClusterId(1),
                 ShardCount::new(4).unwrap(),
+                Timing::DEFAULT,
                 member("a"),
             ))),
             ControlMessage::Report(ShardReport {

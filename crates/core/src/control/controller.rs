@@ -247,6 +247,7 @@ mod tests {
     use crate::gossip::detector::Detector;
     use crate::health::{DiskState, NodeHealth};
     use crate::system::topology::tests::member;
+    use crate::timing::Timing;
     use crate::types::{ClusterId, Term};
     use ringfort_ring::ShardCount;
 
@@ -269,7 +270,8 @@ mod tests {
 
     impl Scene {
         fn new(nodes: u64) -> Scene {
-            let mut topology = Topology::bootstrap(ClusterId(5), ShardCount::new(4).unwrap(), member("node1"));
+            let mut topology =
+                Topology::bootstrap(ClusterId(5), ShardCount::new(4).unwrap(), Timing::DEFAULT, member("node1"));
             for node in 2..=nodes {
                 topology.nodes.insert(NodeId(node), member(&format!("node{node}")));
             }

@@ -31,7 +31,7 @@ mod whereabouts;
 
 use crate::gossip::detector::Liveness;
 use crate::health::HealthView;
-use crate::limits::{CONCURRENT_MOVES, LEAD_AFTER, REPLACE_AFTER, TICK};
+use crate::limits::{CONCURRENT_MOVES, LEAD_AFTER, REPLACE_AFTER};
 use crate::message::{Beacon, ControlMessage, ShardReport, StepRequest};
 use crate::mutation::Mutation;
 use crate::system::{Addresses, Member, Members, Standing, SystemCommand, Topology};
@@ -51,6 +51,9 @@ use whereabouts::Whereabouts;
 
 /// Beacons go out this often, and at once when what they say has changed.
 pub const BEACON_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What is due is looked at this often, whatever the cluster's election timeout.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A step or a proposal whose effect has not been seen for this long is decided anew.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -173,7 +176,7 @@ impl Control {
 
     /// When [`handle_tick`](Control::handle_tick) is due.
     pub fn next_tick(&self, now: Moment) -> Moment {
-        now + TICK * 2
+        now + LOOK_INTERVAL
     }
 
     /// Says what is due to be said, and on the system shard's leader decides what is to be done.
@@ -380,12 +383,14 @@ mod tests {
     use super::*;
     use crate::system::Departed;
     use crate::system::topology::tests::member;
+    use crate::timing::Timing;
     use crate::types::{ClusterId, Epoch};
     use ringfort_ring::ShardCount;
 
     #[test]
     fn a_lost_replica_is_replaced_only_once_another_node_leads_its_shard() {
-        let mut topology = Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), member("node1"));
+        let mut topology =
+            Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), Timing::DEFAULT, member("node1"));
         topology.nodes.insert(NodeId(2), member("node2"));
         let (shard, node) = (ShardId(0), NodeId(1));
         let replica = topology.replica(shard, node).expect("the first node has all");
@@ -413,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_node_that_was_removed_is_told_when_it_calls_and_falls_silent() {
-        let mut old = Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), member("node1"));
+        let mut old = Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), Timing::DEFAULT, member("node1"));
         old.nodes.insert(NodeId(2), member("node2"));
         let mut new = old.clone();
         new.epoch = Epoch(9);

@@ -72,11 +72,13 @@ fn reason(topology: &Topology, holders: &BTreeSet<NodeId>, gains: &[NodeId], los
 mod tests {
     use super::*;
     use crate::system::topology::tests::member;
+    use crate::timing::Timing;
     use crate::types::ClusterId;
     use ringfort_ring::ShardCount;
 
     fn settled(nodes: u64) -> Topology {
-        let mut topology = Topology::bootstrap(ClusterId(5), ShardCount::new(16).unwrap(), member("node1"));
+        let mut topology =
+            Topology::bootstrap(ClusterId(5), ShardCount::new(16).unwrap(), Timing::DEFAULT, member("node1"));
         for node in 2..=nodes {
             topology.nodes.insert(NodeId(node), member(&format!("node{node}")));
         }

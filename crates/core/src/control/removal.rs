@@ -47,11 +47,13 @@ mod tests {
     use super::*;
     use crate::system::topology::tests::member;
     use crate::system::{Group, Standing};
+    use crate::timing::Timing;
     use crate::types::{ClusterId, ShardId};
     use ringfort_ring::ShardCount;
 
     fn topology(nodes: u64) -> Topology {
-        let mut topology = Topology::bootstrap(ClusterId(5), ShardCount::new(1).unwrap(), member("node1"));
+        let mut topology =
+            Topology::bootstrap(ClusterId(5), ShardCount::new(1).unwrap(), Timing::DEFAULT, member("node1"));
         for node in 2..=nodes {
             topology.nodes.insert(NodeId(node), member(&format!("node{node}")));
         }

@@ -69,6 +69,7 @@ mod tests {
     use crate::system::SystemCommand;
     use crate::system::topology::tests::member;
     use crate::time::Moment;
+    use crate::timing::Timing;
     use crate::types::{ClusterId, Epoch, Identity};
     use ringfort_ring::ShardCount;
     use std::sync::Arc;
@@ -77,7 +78,8 @@ mod tests {
     const OTHER: NodeId = NodeId(2);
 
     fn topology() -> Topology {
-        let mut topology = Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), member("node1"));
+        let mut topology =
+            Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), Timing::DEFAULT, member("node1"));
         topology.nodes.insert(OTHER, member("node2"));
         topology
     }

@@ -9,6 +9,7 @@ use crate::limits::GOSSIP_DELTA_BYTES;
 use crate::system::topology::tests::member;
 use crate::system::{SystemCommand, SystemMachine};
 use crate::time::Wall;
+use crate::timing::Timing;
 use crate::types::{ClusterId, Epoch};
 use proptest::prelude::*;
 use ringfort_ring::ShardCount;
@@ -16,7 +17,7 @@ use ringfort_ring::ShardCount;
 const PERIOD: Duration = Duration::from_millis(500);
 
 fn topology(nodes: u64) -> Arc<Topology> {
-    let topology = Topology::bootstrap(ClusterId(5), ShardCount::new(1).unwrap(), member("node1"));
+    let topology = Topology::bootstrap(ClusterId(5), ShardCount::new(1).unwrap(), Timing::DEFAULT, member("node1"));
     let mut machine = SystemMachine::new(topology, Stamp(0));
     for node in 2..=nodes {
         machine.apply(

@@ -1,11 +1,11 @@
 //! Monitors a node's own disk.
 //!
 //! The thread that writes the log reports when a record begins and when it is durable. Another thread evaluates that
-//! once a [`TICK`], because the first one is blocked in the system call while the disk hangs.
+//! once a tick, because the first one is blocked in the system call while the disk hangs.
 //!
-//! **Hung.** A disk is hung if the current record has taken longer than [`DISK_PATIENCE`] and longer than [`UNUSUAL`]
-//! times the mean latency: a disk that is always slow is not hung. The mean is a moving one in which no record counts
-//! for more than twice the mean so far, so that a single hang hardly changes it.
+//! **Hung.** A disk is hung if the current record has taken longer than [`Timing::disk_patience`] and longer than
+//! [`UNUSUAL`] times the mean latency: a disk that is always slow is not hung. The mean is a moving one in which no record
+//! counts for more than twice the mean so far, so that a single hang hardly changes it.
 //!
 //! **Recovering.** A disk that hung once often hangs again, and each hang interrupts the shards that the node leads. So
 //! the disk must be healthy for `return_after` before the node leads again, for twice that after the next hang, and so
@@ -16,8 +16,8 @@
 //! pause. So time counts only up to [`LATE_LOOKS`] ticks after the last evaluation.
 
 use super::{DiskState, NodeHealth};
-use crate::limits::{DISK_PATIENCE, TICK};
 use crate::time::Moment;
+use crate::timing::Timing;
 use std::time::Duration;
 
 /// A disk is hung only if a record takes this many times the mean latency.
@@ -28,10 +28,6 @@ const MEAN_WEIGHT: u32 = 16;
 
 /// The longest latency seen is halved each time this much time passes.
 const LATENCY_HALF_LIFE: Duration = Duration::from_secs(10);
-
-/// A disk is slow if a recent record took this long: half of the shortest election timeout, since an election needs two
-/// syncs in sequence.
-const SLOW: Duration = Duration::from_millis(DISK_PATIENCE.as_millis() as u64 / 4);
 
 /// The time until a disk is trusted again doubles up to this factor.
 const MAX_RETURN_FACTOR: u32 = 16;
@@ -46,6 +42,8 @@ pub struct HealthConfig {
     pub return_after: Duration,
     /// A disk that has not answered for this long is given up: the process must end.
     pub give_up_after: Duration,
+    /// The cluster's.
+    pub timing: Timing,
 }
 
 /// One node's knowledge of its own health.
@@ -120,11 +118,11 @@ impl HealthMonitor {
         self.is_stopping = true;
     }
 
-    /// Evaluates the disk. To be called once a [`TICK`].
+    /// Evaluates the disk. To be called once a tick.
     pub fn look(&mut self, now: Moment) -> DiskReport {
         if let Some(begun) = &mut self.begun {
             // The process was paused for the time beyond the allowed lateness.
-            *begun = *begun + now.saturating_since(self.looked + LATE_LOOKS * TICK);
+            *begun = *begun + now.saturating_since(self.looked + LATE_LOOKS * self.config.timing.tick());
         }
         self.looked = now;
         self.report(now)
@@ -139,7 +137,7 @@ impl HealthMonitor {
             () if self.is_full => DiskState::Full,
             () if age >= self.patience() => DiskState::Hung,
             () if recovers => DiskState::Recovering,
-            () if latency >= SLOW => DiskState::Slow,
+            () if latency >= self.config.timing.slow_disk() => DiskState::Slow,
             () => DiskState::Healthy,
         };
         let health = NodeHealth { disk, sync_latency_ms: rounded_ms(latency), is_stopping: self.is_stopping };
@@ -148,12 +146,12 @@ impl HealthMonitor {
 
     /// How long the current record has taken so far, without pauses of the process.
     fn age(&self, now: Moment) -> Duration {
-        let awake = now.min(self.looked + LATE_LOOKS * TICK);
+        let awake = now.min(self.looked + LATE_LOOKS * self.config.timing.tick());
         self.begun.map_or(Duration::ZERO, |begun| awake.saturating_since(begun))
     }
 
     fn patience(&self) -> Duration {
-        DISK_PATIENCE.max(self.mean * UNUSUAL)
+        self.config.timing.disk_patience().max(self.mean * UNUSUAL)
     }
 
     fn longest(&self, now: Moment) -> Duration {
@@ -186,6 +184,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
     const SECOND: Duration = Duration::from_secs(1);
+    const TICK: Duration = Timing::DEFAULT.tick();
+    const DISK_PATIENCE: Duration = Timing::DEFAULT.disk_patience();
 
     struct Scene {
         monitor: HealthMonitor,
@@ -194,7 +194,8 @@ mod tests {
 
     impl Scene {
         fn new() -> Scene {
-            let config = HealthConfig { return_after: 30 * SECOND, give_up_after: 60 * SECOND };
+            let config =
+                HealthConfig { return_after: 30 * SECOND, give_up_after: 60 * SECOND, timing: Timing::DEFAULT };
             let now = Moment(1) + SECOND;
             Scene { monitor: HealthMonitor::new(config, now), now }
         }

@@ -57,7 +57,7 @@ impl<T> Replica<T> {
         if self.applied > LogIndex::BASE.0 {
             let mut marks = std::mem::take(&mut self.marks);
             marks.tick(LogIndex(self.applied), || self.state_hash(), self.ticks);
-            self.view.publish_point(marks.settled(self.ticks));
+            self.view.publish_point(marks.settled(self.ticks, self.config.timing.ticks(SETTLED_AFTER)));
             self.marks = marks;
         }
     }
@@ -85,7 +85,7 @@ impl<T> Replica<T> {
                 }
                 if message.term >= self.raft.raft.term && !self.config.mutation.is(Mutation::ForgetPromise) {
                     // Raft will echo this heartbeat, and the echo carries the promise.
-                    self.promise.make(now);
+                    self.promise.make(now, self.config.timing);
                 }
             }
             MessageType::MsgHeartbeatResponse => {

@@ -2,19 +2,27 @@
 //!
 //! raft-rs has a lease of its own that rests on the leader's belief alone. This one rests on what voters have promised.
 //!
-//! - **The promise.** Before a replica echoes a heartbeat, it promises to vote for nobody for [`PROMISE`], counted on
-//!   its own clock from when it takes the heartbeat ([`Promise`]). It keeps the promise whatever term it learns
-//!   meanwhile, and does not campaign itself. raft-rs alone does not keep it: it forgets its leader at any message of a
-//!   later term that is no request for a vote, such as a rejected pre-vote that a slow disk has held back.
+//! - **The promise.** Before a replica echoes a heartbeat, it promises to vote for nobody for one least election timeout
+//!   ([`Timing::promise`]), counted on its own clock from when it takes the heartbeat ([`Promise`]). It keeps the promise
+//!   whatever term it learns meanwhile, and does not campaign itself. raft-rs alone does not keep it: it forgets its
+//!   leader at any message of a later term that is no request for a vote, such as a rejected pre-vote that a slow disk has
+//!   held back.
 //! - **The round.** Each heartbeat carries the number of its round, and the echo returns it. A round that a quorum of
 //!   every active configuration has echoed *in this term* proves that no other leader is elected until the round's start
 //!   plus the promise: the quorum of that election would contain a voter that is bound.
-//! - **The clocks** of two nodes run apart by less than 1 % ([`DRIFT_PERMILLE`]), and count while a machine sleeps.
+//! - **The clocks** of two nodes run apart by less than 1 % ([`DRIFT_PERMILLE`](crate::limits::DRIFT_PERMILLE)), and count
+//!   while a machine sleeps.
 //!
-//! Hence `lease = start of the round + (PROMISE - LEASE_MARGIN_TICKS x TICK) x 0.99`. What else the argument needs:
+//! Hence `lease = start of the round + (promise - LEASE_MARGIN_TICKS x tick) x 0.99` ([`Timing::lease`]). What else the
+//! argument needs:
 //!
+//! - All replicas of a shard have the same promise, in all of their lives. The election timeout is chosen when the cluster
+//!   begins, stands in the topology from its first epoch on, and no command changes it. A node has saved a topology before
+//!   it starts its first replica, and does not start where it can't read that file. So an echo need not say how long its
+//!   sender's promise is, and a promise need not be written to the disk: a leader knows the promises of all voters by its
+//!   own, and a replica that restarts knows the longest one that it can have made.
 //! - Learners make promises, too, and do not count until they are voters.
-//! - A restart forgets promises, so a replica that restarts begins with one. It can't have made an earlier one that lasts
+//! - A restart forgets promises, so a replica that restarts begins with one. One that it made before it stopped can't last
 //!   longer.
 //! - The candidate of a transfer is exempt. Its leader gave up its lease before it asked for the election, and for the
 //!   rest of the term: a delayed MsgTimeoutNow forces an election later than anybody expects.
@@ -23,33 +31,23 @@
 //!   a quorum. A leader drops nothing of a later term, since a follower that is in that term already could not
 //!   be led any more.
 //!
+//! **A transfer that fails costs the lease until the next term**, where its MsgTimeoutNow had left. Reads then ask a quorum.
+//! Within the term the lease can't come back: nothing proves that the message will not arrive. In the next term it can, as
+//! in any term: the message makes its receiver campaign for exactly the next term, whose only leader this replica is then,
+//! and a receiver that is in that term already ignores it. A leader could therefore stand for the next term by itself, as
+//! the candidate of a transfer to itself. It does not: the shard would be without a leader for the syncs of its vote and
+//! of the voters', for the sake of a message that is hardly ever lost.
+//!
 //! The model is CockroachDB's leader fortification: support that a follower gives for a time and can't take back.
 
-use crate::limits::{ELECTION_TICKS, LEASE_MARGIN_TICKS, TICK};
+use crate::limits::{ELECTION_TICKS, LEASE_MARGIN_TICKS, ROUNDS_A_TICK};
 use crate::time::Moment;
+use crate::timing::Timing;
 use crate::types::ReplicaId;
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
-
-/// How far two nodes' monotonic clocks may run apart.
-pub const DRIFT_PERMILLE: u32 = 10;
-
-/// For how long a replica that echoes a heartbeat votes for nobody.
-pub const PROMISE: Duration = Duration::from_nanos(TICK.as_nanos() as u64 * ELECTION_TICKS as u64);
-
-/// How long after the start of an echoed round a leader may serve reads.
-pub const LEASE: Duration = Duration::from_nanos(
-    TICK.as_nanos() as u64 * (ELECTION_TICKS - LEASE_MARGIN_TICKS) as u64 * (1000 - DRIFT_PERMILLE) as u64 / 1000,
-);
-
-/// Heartbeats that leave within this time share a round, which begins with the first of them. Each turn of the worker
-/// that asks for reads sends heartbeats: a round for each would push out those whose echoes are still under way.
-const ROUND: Duration = Duration::from_nanos(TICK.as_nanos() as u64 / 4);
 
 /// Rounds that are kept. Older ones would give a lease that has run out.
-const ROUNDS_KEPT: usize = (LEASE.as_nanos() / ROUND.as_nanos()) as usize + 1;
-
-const _: () = assert!(LEASE.as_nanos() < PROMISE.as_nanos());
+const ROUNDS_KEPT: usize = (ELECTION_TICKS - LEASE_MARGIN_TICKS) * ROUNDS_A_TICK;
 
 /// Until when a replica votes for nobody but a transfer's candidate, and does not campaign.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,8 +57,8 @@ pub struct Promise {
 
 impl Promise {
     /// Promises it at `now`. What was promised before is never shortened.
-    pub fn make(&mut self, now: Moment) {
-        self.until = self.until.max(now + PROMISE);
+    pub fn make(&mut self, now: Moment, timing: Timing) {
+        self.until = self.until.max(now + timing.promise());
     }
 
     /// Whether the replica is bound at `now`.
@@ -70,8 +68,9 @@ impl Promise {
 }
 
 /// The rounds of heartbeats of one leader in one term, and who echoed them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lease {
+    timing: Timing,
     rounds: VecDeque<(u64, Moment)>,
     next_round: u64,
     echoed: BTreeMap<ReplicaId, Moment>,
@@ -79,10 +78,13 @@ pub struct Lease {
 }
 
 impl Lease {
+    pub fn new(timing: Timing) -> Lease {
+        Lease { timing, rounds: VecDeque::new(), next_round: 0, echoed: BTreeMap::new(), given_up: false }
+    }
+
     /// Forgets everything: a new term, or no leader any more.
     pub fn reset(&mut self) {
-        let next_round = self.next_round;
-        *self = Lease { next_round, ..Lease::default() };
+        *self = Lease { next_round: self.next_round, ..Lease::new(self.timing) };
     }
 
     /// No lease for the rest of the term.
@@ -90,10 +92,10 @@ impl Lease {
         self.given_up = true;
     }
 
-    /// The number of the round that heartbeats sent at `now` belong to.
+    /// The number of the round that heartbeats sent at `now` belong to. A round begins with the first of them.
     pub fn round_at(&mut self, now: Moment) -> u64 {
         if let Some(&(round, began)) = self.rounds.back()
-            && now < began + ROUND
+            && now < began + self.timing.round()
         {
             return round;
         }
@@ -116,7 +118,11 @@ impl Lease {
     /// Until when the lease lasts, given since when a quorum follows ([`followed_at`](Lease::followed_at)).
     /// [`Moment::default`] where there is none.
     pub fn until(&self, followed_at: Moment) -> Moment {
-        if self.given_up || followed_at == Moment::default() { Moment::default() } else { followed_at + LEASE }
+        if self.given_up || followed_at == Moment::default() {
+            Moment::default()
+        } else {
+            followed_at + self.timing.lease()
+        }
     }
 
     /// The latest moment at which a quorum of every active configuration (one, or two while joint) is known to have
@@ -141,6 +147,10 @@ impl Lease {
 mod tests {
     use super::*;
     use crate::types::NodeId;
+    use std::time::Duration;
+
+    const TIMING: Timing = Timing::DEFAULT;
+    const LEASE: Duration = TIMING.lease();
 
     fn until(lease: &Lease, now: Moment, configurations: &[&[ReplicaId]]) -> Moment {
         let configurations: Vec<_> = configurations.iter().map(|voters| voters.to_vec()).collect();
@@ -158,20 +168,19 @@ mod tests {
     #[test]
     fn a_lease_starts_when_the_round_was_sent_and_needs_a_quorum() {
         let voters = replicas(5);
-        let mut lease = Lease::default();
+        let mut lease = Lease::new(TIMING);
         let round = lease.round_at(at(1000));
         lease.echo(voters[1], round);
         assert_eq!(until(&lease, at(1001), &[&voters[..]]), Moment::default());
         lease.echo(voters[2], round);
         assert_eq!(until(&lease, at(1200), &[&voters[..]]), at(1000) + LEASE);
-        assert_eq!(LEASE, Duration::from_millis(297));
     }
 
     #[test]
     fn every_active_configuration_must_agree() {
         let replicas = replicas(6);
         let (incoming, outgoing) = (&replicas[0..3], &replicas[3..6]);
-        let mut lease = Lease::default();
+        let mut lease = Lease::new(TIMING);
         let round = lease.round_at(at(1000));
         lease.echo(replicas[1], round);
         assert_eq!(until(&lease, at(1001), &[incoming, outgoing]), Moment::default());
@@ -183,7 +192,7 @@ mod tests {
     #[test]
     fn learners_and_unknown_rounds_count_for_nothing() {
         let replicas = replicas(4);
-        let mut lease = Lease::default();
+        let mut lease = Lease::new(TIMING);
         let round = lease.round_at(at(1000));
         lease.echo(replicas[3], round);
         lease.echo(replicas[1], round + 1);
@@ -193,7 +202,7 @@ mod tests {
     #[test]
     fn a_lease_given_up_stays_given_up_until_the_next_term() {
         let voters = replicas(3);
-        let mut lease = Lease::default();
+        let mut lease = Lease::new(TIMING);
         lease.give_up();
         let round = lease.round_at(at(1000));
         lease.echo(voters[1], round);
@@ -209,7 +218,7 @@ mod tests {
     #[test]
     fn heartbeats_in_quick_succession_share_a_round_and_its_echo_counts_from_the_first() {
         let voters = replicas(3);
-        let mut lease = Lease::default();
+        let mut lease = Lease::new(TIMING);
         let first = lease.round_at(at(1000));
         for millis in 1001..1012 {
             assert_eq!(lease.round_at(at(millis)), first);
@@ -225,8 +234,8 @@ mod tests {
     fn a_promise_is_never_shortened() {
         let mut promise = Promise::default();
         assert!(!promise.binds(at(0)));
-        promise.make(at(1000));
-        promise.make(at(900));
+        promise.make(at(1000), TIMING);
+        promise.make(at(900), TIMING);
         assert!(promise.binds(at(1399)));
         assert!(!promise.binds(at(1400)));
     }
@@ -234,6 +243,6 @@ mod tests {
     #[test]
     fn a_lone_voter_holds_its_lease_by_itself() {
         let voters = replicas(1);
-        assert_eq!(until(&Lease::default(), at(5), &[&voters[..]]), at(5) + LEASE);
+        assert_eq!(until(&Lease::new(TIMING), at(5), &[&voters[..]]), at(5) + LEASE);
     }
 }

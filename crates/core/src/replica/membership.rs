@@ -20,9 +20,13 @@ use crate::codec::{CodecError, Reader, put_varint};
 use crate::message::{Step, StepRequest};
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// A replica has caught up when it lacks no more than this many entries.
 const CAUGHT_UP_ENTRIES: u64 = 64;
+
+/// The report of a shard that is not as it should be is repeated this often. The controller forgets one after ten seconds.
+const REPEAT_AFTER: Duration = Duration::from_millis(500);
 
 /// Why a step was not carried out. The controller decides anew on the next report.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,7 +84,6 @@ impl<T> Replica<T> {
     /// The report, when there is one that the controller should see: it differs from the last one, or the shard is not
     /// as it should be and some time has passed.
     pub fn due_report(&mut self) -> Option<ShardReport> {
-        const REPEAT_TICKS: u64 = 10;
         if !self.is_leader() || !self.raft.raft.apply_to_current_term() {
             return None;
         }
@@ -88,7 +91,7 @@ impl<T> Replica<T> {
         let due = match &self.last_report {
             None => true,
             Some((_, last)) if *last != report => true,
-            Some((at, _)) => !self.is_settled(&report) && self.ticks >= at + REPEAT_TICKS,
+            Some((at, _)) => !self.is_settled(&report) && self.ticks >= at + self.config.timing.ticks(REPEAT_AFTER),
         };
         due.then(|| {
             self.last_report = Some((self.ticks, report.clone()));

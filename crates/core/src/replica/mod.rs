@@ -59,8 +59,9 @@ use crate::message::{RaftMessage, ShardReport};
 use crate::mutation::Mutation;
 use crate::system::{Group, SystemCommand, SystemMachine, SystemReply};
 use crate::time::{Moment, Stamp};
+use crate::timing::Timing;
 use crate::types::{LogIndex, NodeId, ReplicaId, ShardId, Term};
-use crate::watch::Marks;
+use crate::watch::{Marks, SETTLED_AFTER};
 use bytes::Bytes;
 use lease::{Lease, Promise};
 use patience::Patience;
@@ -173,6 +174,8 @@ pub struct ReplicaConfig {
     /// Different at every start of the process.
     pub boot_nonce: u64,
     pub read_mode: ReadMode,
+    /// The cluster's, as the topology on this node's disk has it.
+    pub timing: Timing,
     pub mutation: Mutation,
 }
 
@@ -319,7 +322,7 @@ impl<T> Replica<T> {
         };
         let mut promise = Promise::default();
         if origin == Origin::Restarted && !config.mutation.is(Mutation::VoteAtBoot) {
-            promise.make(now);
+            promise.make(now, config.timing);
         }
         let mut replica = Replica {
             shard,
@@ -335,12 +338,12 @@ impl<T> Replica<T> {
             incoming: Vec::new(),
             proposals: Proposals::default(),
             reads: Reads::new(config.boot_nonce),
-            lease: Lease::default(),
+            lease: Lease::new(config.timing),
             role: (StateRole::Follower, raft.raft.term),
             ticks: 0,
             last_grown: (0, 0),
             promise,
-            patience: Patience::new(raft.raft.term),
+            patience: Patience::new(raft.raft.term, config.timing),
             vote_batch: 0,
             persisted_batch: 0,
             pending: VecDeque::new(),

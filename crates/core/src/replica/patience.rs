@@ -10,26 +10,30 @@
 //! - The ranks of the voters ([`election`](super::election)) are spread by what the disk takes, so that the first has asked
 //!   for votes before the second campaigns.
 //! - What other nodes' disks take is not known here. Each further term without a leader doubles the patience of all
-//!   who have seen it, up to [`MAX_PATIENCE_TICKS`].
+//!   who have seen it, up to [`MAX_PATIENCE`].
 //!
 //! Only replicas that know no leader become more patient, and being patient is always safe: votes and leases rest on the
 //! promise ([`lease`](super::lease)), which this does not touch. A disk that answers within a tick changes nothing.
 
 use super::election::{FIRST_TICKS, Rank};
-use crate::limits::TICK;
+use crate::limits::MAX_ELECTION_TICKS;
+use crate::timing::Timing;
 use std::time::Duration;
 
-/// What a disk takes counts up to this many ticks.
-const MAX_SLOW_TICKS: usize = 20;
+/// What a disk takes counts up to this.
+const MAX_SLOW: Duration = Duration::from_secs(1);
 
-/// The patience that doubling comes to at the most: with it, voters whose syncs take ten seconds elect a leader.
-pub const MAX_PATIENCE_TICKS: usize = 400;
+/// The patience that doubling comes to at the most, or twice the longest election timeout where that is more: with it,
+/// voters whose syncs take ten seconds elect a leader.
+const MAX_PATIENCE: Duration = Duration::from_secs(20);
 
-const MAX_DOUBLINGS: u32 = 6;
+/// Enough for any election timeout to come to [`MAX_PATIENCE`].
+const MAX_DOUBLINGS: u32 = 8;
 
 /// What a replica that knows no leader has seen of elections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Patience {
+    timing: Timing,
     /// The last term in which a leader was known, or the one that the replica started with.
     led_term: u64,
 }
@@ -46,8 +50,8 @@ pub struct Part {
 }
 
 impl Patience {
-    pub fn new(term: u64) -> Patience {
-        Patience { led_term: term }
+    pub fn new(term: u64, timing: Timing) -> Patience {
+        Patience { timing, led_term: term }
     }
 
     /// The ticks without a leader's message after which the replica with this rank campaigns.
@@ -55,12 +59,16 @@ impl Patience {
         if part.knows_leader || part.term < self.led_term {
             self.led_term = part.term;
         }
-        let slow = ((part.sync.as_nanos() / TICK.as_nanos()) as usize).min(MAX_SLOW_TICKS);
+        let slow = (part.sync.min(MAX_SLOW).as_nanos() / self.timing.tick().as_nanos()) as usize;
         let spread = rank.ticks() * slow.max(1);
         let voters = if part.has_voted && !part.knows_leader { slow } else { 0 };
         // The first term after a leader's is the usual one; doubling begins with the second.
         let failed = (part.term - self.led_term).saturating_sub(1).min(u64::from(MAX_DOUBLINGS)) as u32;
-        ((FIRST_TICKS + voters + spread) << failed).min(MAX_PATIENCE_TICKS)
+        ((FIRST_TICKS + voters + spread) << failed).min(self.most_ticks())
+    }
+
+    fn most_ticks(&self) -> usize {
+        (self.timing.ticks(MAX_PATIENCE) as usize).max(2 * MAX_ELECTION_TICKS)
     }
 }
 
@@ -76,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_fast_disk_changes_nothing() {
-        let mut patience = Patience::new(5);
+        let mut patience = Patience::new(5, Timing::DEFAULT);
         assert_eq!(patience.timeout_ticks(part(5), RANK), FIRST_TICKS + 3);
         let voted = Part { has_voted: true, ..part(6) };
         assert_eq!(patience.timeout_ticks(voted, RANK), FIRST_TICKS + 3);
@@ -84,21 +92,33 @@ mod tests {
 
     #[test]
     fn slow_syncs_spread_the_ranks_and_give_voters_time() {
-        let mut patience = Patience::new(5);
+        let mut patience = Patience::new(5, Timing::DEFAULT);
         let slow = Part { sync: Duration::from_millis(400), ..part(5) };
         assert_eq!(patience.timeout_ticks(slow, RANK), FIRST_TICKS + 3 * 8);
         let voted = Part { has_voted: true, ..slow };
         assert_eq!(patience.timeout_ticks(voted, RANK), FIRST_TICKS + 8 + 3 * 8);
         let hung = Part { sync: Duration::from_secs(3600), ..slow };
-        assert_eq!(patience.timeout_ticks(hung, RANK), FIRST_TICKS + 3 * MAX_SLOW_TICKS);
+        assert_eq!(patience.timeout_ticks(hung, RANK), FIRST_TICKS + 3 * 20);
+    }
+
+    #[test]
+    fn patience_reaches_what_disks_need_and_twice_the_longest_election_timeout_whatever_that_is() {
+        for (ms, most) in
+            [(100, Duration::from_secs(20)), (400, Duration::from_secs(20)), (10_000, Duration::from_secs(40))]
+        {
+            let timing = Timing::new(Duration::from_millis(ms)).unwrap();
+            let mut patience = Patience::new(5, timing);
+            let ticks = (5..30).map(|term| patience.timeout_ticks(part(term), RANK)).max();
+            assert_eq!(timing.tick() * ticks.unwrap() as u32, most, "{timing}");
+        }
     }
 
     #[test]
     fn terms_without_a_leader_double_patience_until_one_is_known() {
-        let mut patience = Patience::new(5);
+        let mut patience = Patience::new(5, Timing::DEFAULT);
         let ticks: Vec<usize> = (5..20).map(|term| patience.timeout_ticks(part(term), RANK)).collect();
         assert_eq!(ticks[..5], [12, 12, 24, 48, 96]);
-        assert_eq!(ticks[14], MAX_PATIENCE_TICKS);
+        assert_eq!(ticks[14], 400, "20 s");
         let led = Part { knows_leader: true, ..part(20) };
         assert_eq!(patience.timeout_ticks(led, RANK), 12);
         assert_eq!(patience.timeout_ticks(part(21), RANK), 12);

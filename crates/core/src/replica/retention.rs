@@ -29,7 +29,7 @@ impl<T> Replica<T> {
     }
 
     fn is_at_rest(&self) -> bool {
-        self.ticks >= self.last_grown.1 + QUIET_TICKS
+        self.ticks >= self.last_grown.1 + self.config.timing.ticks(QUIET_AFTER)
     }
 
     /// Releases entries that a snapshot covers: those that no follower lacks, and the oldest of the others until at

@@ -16,10 +16,11 @@
 use super::*;
 use raft::SnapshotStatus;
 use raft::eraftpb::{Message, MessageType};
+use std::time::Duration;
 
-/// A failed transfer is tried again after this many ticks. The wait doubles up to [`LONGEST_WAIT_TICKS`].
-const FIRST_WAIT_TICKS: u64 = 10;
-const LONGEST_WAIT_TICKS: u64 = 80;
+/// A failed transfer is tried again after this time. The wait doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(4);
 
 #[derive(Default)]
 pub(super) struct Transfers {
@@ -62,10 +63,10 @@ struct Transfer {
     index: LogIndex,
 }
 
-/// A pause after a failed transfer: when it ends, and its length in ticks.
+/// A pause after a failed transfer: the tick at which it ends, and its length.
 struct Wait {
     until: u64,
-    ticks: u64,
+    length: Duration,
 }
 
 impl Transfers {
@@ -86,15 +87,15 @@ impl Transfers {
         self.under_way.insert(to, Transfer { file, index });
     }
 
-    fn end(&mut self, to: ReplicaId, arrived: bool, tick: u64) {
+    fn end(&mut self, to: ReplicaId, arrived: bool, tick: u64, timing: Timing) {
         if self.under_way.remove(&to).is_none() {
             return;
         }
         if arrived {
             self.waits.remove(&to);
         } else {
-            let ticks = self.waits.get(&to).map_or(FIRST_WAIT_TICKS, |wait| (2 * wait.ticks).min(LONGEST_WAIT_TICKS));
-            self.waits.insert(to, Wait { until: tick + ticks, ticks });
+            let length = self.waits.get(&to).map_or(FIRST_WAIT, |wait| (2 * wait.length).min(LONGEST_WAIT));
+            self.waits.insert(to, Wait { until: tick + timing.ticks(length), length });
         }
     }
 }
@@ -144,7 +145,7 @@ impl<T> Replica<T> {
 
     /// The transfer of a snapshot to `to` has ended.
     pub fn snapshot_sent(&mut self, to: ReplicaId, arrived: bool, out: &mut Effects<T>) {
-        self.transfers.end(to, arrived, self.ticks);
+        self.transfers.end(to, arrived, self.ticks, self.config.timing);
         if self.is_leader() {
             let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
             self.raft.report_snapshot(to.0, status);
@@ -172,19 +173,17 @@ mod tests {
         let to = ReplicaId::new(NodeId(2), 2);
         let mut transfers = Transfers::default();
         let mut tick = 0;
-        for wait in
-            [FIRST_WAIT_TICKS, 2 * FIRST_WAIT_TICKS, 4 * FIRST_WAIT_TICKS, LONGEST_WAIT_TICKS, LONGEST_WAIT_TICKS]
-        {
+        for wait in [10, 20, 40, 80, 80] {
             assert!(transfers.may_begin(to, tick));
             transfers.begin(to, "file".into(), LogIndex(5));
-            transfers.end(to, false, tick);
+            transfers.end(to, false, tick, Timing::DEFAULT);
             assert!(!transfers.may_begin(to, tick + wait - 1));
             tick += wait;
         }
         transfers.begin(to, "file".into(), LogIndex(5));
-        transfers.end(to, true, tick);
+        transfers.end(to, true, tick, Timing::DEFAULT);
         transfers.begin(to, "file".into(), LogIndex(5));
-        transfers.end(to, false, tick);
-        assert!(transfers.may_begin(to, tick + FIRST_WAIT_TICKS), "an arrival ends the doubling");
+        transfers.end(to, false, tick, Timing::DEFAULT);
+        assert!(transfers.may_begin(to, tick + 10), "an arrival ends the doubling");
     }
 }

@@ -28,7 +28,7 @@ pub use topology::{Addresses, Group, Member, Members, Topology};
 pub enum DecodeError {
     #[error(transparent)]
     Codec(#[from] CodecError),
-    #[error("format version {0} is not known here; a newer Ringfort wrote this")]
+    #[error("format version {0} is not known here: use the version of Ringfort that wrote it")]
     Version(u8),
     #[error("operation {0} is not known here; a newer Ringfort wrote this")]
     Operation(u8),

@@ -2,11 +2,12 @@
 
 use super::topology::tests::member;
 use super::*;
+use crate::timing::Timing;
 use crate::types::{ClusterId, Identity};
 use ringfort_ring::ShardCount;
 
 fn machine() -> SystemMachine {
-    let topology = Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), member("node1"));
+    let topology = Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), Timing::DEFAULT, member("node1"));
     SystemMachine::new(topology, Stamp(0))
 }
 

@@ -5,10 +5,12 @@
 use super::DecodeError;
 use super::standing::{Departed, Standing};
 use crate::codec::{Reader, put_bytes, put_varint};
+use crate::timing::Timing;
 use crate::types::{ClusterId, Epoch, Identity, NodeId, ReplicaId, ShardId};
 use bytes::Bytes;
 use ringfort_ring::{ShardCount, Site, Zone};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// The longest name, address or zone of a node, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -26,7 +28,7 @@ pub fn is_node_name(text: &str) -> bool {
 /// Nodes that a cluster may have.
 pub const MAX_NODES: usize = 10_000;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// The cluster's own state, at one epoch.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +36,8 @@ pub struct Topology {
     pub cluster: ClusterId,
     pub epoch: Epoch,
     pub shards: ShardCount,
+    /// Chosen when the cluster began, as `shards` is: no command changes either.
+    pub timing: Timing,
     pub nodes: Members,
     /// The members that are to hold no replicas, and why. All others are active.
     pub standings: BTreeMap<NodeId, Standing>,
@@ -122,12 +126,13 @@ impl Group {
 
 impl Topology {
     /// A new cluster of one node, which holds the only replica of every shard.
-    pub fn bootstrap(cluster: ClusterId, shards: ShardCount, member: Member) -> Topology {
+    pub fn bootstrap(cluster: ClusterId, shards: ShardCount, timing: Timing, member: Member) -> Topology {
         let node = NodeId(1);
         let mut topology = Topology {
             cluster,
             epoch: Epoch(1),
             shards,
+            timing,
             nodes: BTreeMap::from([(node, member)]),
             standings: BTreeMap::new(),
             departed: BTreeMap::new(),
@@ -189,6 +194,7 @@ impl Topology {
         put_varint(&mut out, self.cluster.0);
         put_varint(&mut out, self.epoch.0);
         put_varint(&mut out, u64::from(self.shards.get()));
+        put_varint(&mut out, u64::from(self.timing.election_timeout_ms()));
         put_varint(&mut out, self.next_node);
         put_varint(&mut out, u64::from(self.next_replica));
         put_varint(&mut out, self.nodes.len() as u64);
@@ -229,6 +235,8 @@ impl Topology {
         let epoch = Epoch(reader.varint()?);
         let shards = u32::try_from(reader.varint()?).ok().and_then(|count| ShardCount::new(count).ok());
         let shards = shards.ok_or(DecodeError::Invalid("shard count"))?;
+        let timing = Timing::new(Duration::from_millis(reader.varint()?));
+        let timing = timing.map_err(|_| DecodeError::Invalid("election timeout"))?;
         let next_node = reader.varint()?;
         let next_replica = read_u32(&mut reader, "replica number")?;
         let mut nodes = BTreeMap::new();
@@ -264,7 +272,19 @@ impl Topology {
             groups.insert(shard, group);
         }
         reader.expect_end()?;
-        Ok(Topology { cluster, epoch, shards, nodes, standings, departed, paused, groups, next_node, next_replica })
+        Ok(Topology {
+            cluster,
+            epoch,
+            shards,
+            timing,
+            nodes,
+            standings,
+            departed,
+            paused,
+            groups,
+            next_node,
+            next_replica,
+        })
     }
 }
 
@@ -309,7 +329,8 @@ pub(crate) mod tests {
 
     fn topology() -> Topology {
         let member_of = |name, zone: &str| Member { zone: zone.into(), ..member(name) };
-        let mut topology = Topology::bootstrap(ClusterId(99), ShardCount::new(8).unwrap(), member_of("one", "east"));
+        let mut topology =
+            Topology::bootstrap(ClusterId(99), ShardCount::new(8).unwrap(), Timing::DEFAULT, member_of("one", "east"));
         topology.nodes.insert(NodeId(3), member_of("three", "west"));
         topology.nodes.insert(NodeId(4), member_of("four", "east"));
         topology.nodes.insert(NodeId(5), member_of("five", ""));
@@ -317,6 +338,45 @@ pub(crate) mod tests {
         topology.departed.insert(NodeId(2), Departed::new(&member("two"), Standing::Dead));
         topology.paused = true;
         topology
+    }
+
+    #[test]
+    fn an_encoded_topology_looks_like_this() {
+        let timing = Timing::new(Duration::from_millis(2_000)).unwrap();
+        let topology = Topology::bootstrap(ClusterId(7), ShardCount::new(1).unwrap(), timing, member("a"));
+        let golden: [&[u8]; 9] = [
+            // Format, cluster, epoch, shards, and the election timeout in milliseconds.
+            &[2, 7, 1, 1, 0xd0, 0x0f],
+            // The next node's id and the next replica's number.
+            &[2, 3],
+            // One node, its id and name.
+            &[1, 1, 1, b'a'],
+            &topology.nodes[&NodeId(1)].identity.0.to_le_bytes(),
+            b"\x07a:12001\x07a:50051\x00",
+            // No standings, nobody departed, not paused, two groups.
+            &[0, 0, 0, 2],
+            // A shard: wanted on node 1, and replica 1 there.
+            &[0, 1, 1, 1, 0x81, 0x80, 0x80, 0x80, 0x10],
+            // The system shard, and replica 2.
+            &[0xff, 0xff, 0xff, 0xff, 0x0f],
+            &[1, 1, 1, 0x82, 0x80, 0x80, 0x80, 0x10],
+        ];
+        assert_eq!(topology.encode(), golden.concat());
+    }
+
+    #[test]
+    fn neither_another_format_nor_an_election_timeout_out_of_range_is_read() {
+        let topology = Topology::bootstrap(ClusterId(7), ShardCount::new(1).unwrap(), Timing::DEFAULT, member("a"));
+        let encoded = topology.encode();
+        assert_eq!(encoded[4..6], [0x90, 0x03], "400 ms");
+        let refused = |position: usize, byte| {
+            let mut other = encoded.to_vec();
+            other[position] = byte;
+            Topology::decode(&other).unwrap_err().to_string()
+        };
+        assert!(refused(0, 1).contains("use the version of Ringfort that wrote it"));
+        // 16,272 ms.
+        assert_eq!(refused(5, 0x7f), "invalid election timeout");
     }
 
     #[test]

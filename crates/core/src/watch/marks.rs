@@ -3,19 +3,18 @@
 //! Replicas are compared at equal index only, and at any moment they are at different ones. So each keeps the *last
 //! multiple* of each of some strides, 16, 64, 256 and so on, and the index at which it rests: two replicas that are
 //! less than a stride apart mostly have the same last multiple of it. Of these marks it publishes the latest that has
-//! stood for [`SETTLED_TICKS`]: on a shard at rest that is the last index, on a busy one a multiple of a stride that
+//! stood for [`SETTLED_AFTER`]: on a shard at rest that is the last index, on a busy one a multiple of a stride that
 //! takes the shard longer than that, whatever its rate. Replicas of a shard apply at the same rate, so they publish the
 //! same indexes at about the same time; should they miss each other at one, they meet at the next, a few strides on.
 //!
 //! Costs: of every 16th entry a hash of 32 bytes, and 240 bytes of memory.
 
-use crate::limits::TICK;
 use crate::types::LogIndex;
 use std::time::Duration;
 
-/// A mark is published when it has stood for this many ticks: longer than it takes all nodes to publish it, one part
-/// of the shards a round of gossip.
-pub const SETTLED_TICKS: u64 = 120;
+/// A mark is published when it has stood for this long: longer than it takes all nodes to publish it, one part of the
+/// shards a round of gossip.
+pub const SETTLED_AFTER: Duration = Duration::from_secs(6);
 
 /// The least stride, as a power of two.
 const FIRST_STRIDE_BITS: u32 = 4;
@@ -23,10 +22,10 @@ const FIRST_STRIDE_BITS: u32 = 4;
 /// Each stride is four times the one before.
 const STRIDE_STEP_BITS: u32 = 2;
 
-/// Up to a stride of 2^22 entries, which lasts for [`SETTLED_TICKS`] at any rate that there is.
+/// Up to a stride of 2^22 entries, which lasts for [`SETTLED_AFTER`] at any rate that there is.
 const STRIDES: usize = 10;
 
-const _: () = assert!((TICK.as_millis() as u64 * SETTLED_TICKS) as u128 > Duration::from_secs(4).as_millis());
+const _: () = assert!(SETTLED_AFTER.as_secs() > 4);
 
 /// A replica's marks.
 #[derive(Default)]
@@ -66,10 +65,10 @@ impl Marks {
         }
     }
 
-    /// The index and hash to publish.
-    pub fn settled(&self, ticks: u64) -> Option<(LogIndex, u64)> {
+    /// The index and hash to publish at this tick: of a mark that has stood for so many.
+    pub fn settled(&self, ticks: u64, settled_ticks: u64) -> Option<(LogIndex, u64)> {
         let marks = self.multiples.iter().chain([&self.rest]).flatten();
-        let settled = marks.filter(|mark| ticks >= mark.ticks + SETTLED_TICKS);
+        let settled = marks.filter(|mark| ticks >= mark.ticks + settled_ticks);
         settled.max_by_key(|mark| mark.index).map(|mark| (mark.index, mark.hash))
     }
 }
@@ -77,6 +76,8 @@ impl Marks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SETTLED_TICKS: u64 = 120;
 
     /// Applies `per_tick` entries a tick; the hash is the index.
     fn run(marks: &mut Marks, ticks: std::ops::Range<u64>, start: u64, per_tick: u64) {
@@ -96,8 +97,8 @@ mod tests {
     fn a_shard_at_rest_publishes_its_last_index() {
         let mut marks = Marks::default();
         run(&mut marks, 0..10, 100, 3);
-        assert_eq!(marks.settled(20), None);
-        assert_eq!(marks.settled(9 + SETTLED_TICKS), Some((LogIndex(129), 129)));
+        assert_eq!(marks.settled(20, SETTLED_TICKS), None);
+        assert_eq!(marks.settled(9 + SETTLED_TICKS, SETTLED_TICKS), Some((LogIndex(129), 129)));
     }
 
     #[test]
@@ -112,7 +113,7 @@ mod tests {
                     let lag = 2 * which as u64;
                     run(marks, tick..tick + 1, 1_000_000 + (tick + 10 - lag) * per_tick, per_tick);
                     if tick % 80 == 40 * which as u64 {
-                        published[which].extend(marks.settled(tick));
+                        published[which].extend(marks.settled(tick, SETTLED_TICKS));
                     }
                 }
             }

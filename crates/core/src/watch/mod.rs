@@ -35,7 +35,7 @@
 mod marks;
 mod scrubber;
 
-pub use marks::{Marks, SETTLED_TICKS};
+pub use marks::{Marks, SETTLED_AFTER};
 pub use scrubber::Scrubber;
 
 use crate::gossip::Gossip;

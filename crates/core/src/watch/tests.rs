@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::system::topology::tests::member;
+use crate::timing::Timing;
 use crate::types::ClusterId;
 use ringfort_ring::ShardCount;
 
@@ -13,7 +14,12 @@ fn id(node: u64) -> ReplicaId {
 }
 
 fn topology(replicas: &[ReplicaId]) -> Topology {
-    let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(1).expect("a power of two"), member("node1"));
+    let mut topology = Topology::bootstrap(
+        ClusterId(1),
+        ShardCount::new(1).expect("a power of two"),
+        Timing::DEFAULT,
+        member("node1"),
+    );
     topology.groups.get_mut(&SHARD).expect("it is there").replicas = replicas.to_vec();
     topology
 }

@@ -9,6 +9,7 @@
 //! or a process without file descriptors. The pause doubles with each further failure.
 
 use crate::limits::*;
+use crate::timing::Timing;
 
 pub struct SnapshotAllowance {
     /// Negative after a snapshot that used more than was left.
@@ -19,15 +20,16 @@ pub struct SnapshotAllowance {
     /// Consecutive failures.
     failures: u32,
     /// Ticks until the next attempt after a failure.
-    ticks_to_wait: u32,
+    ticks_to_wait: u64,
+    timing: Timing,
 }
 
 impl SnapshotAllowance {
     /// The share of one worker among `workers`.
-    pub fn new(workers: usize) -> SnapshotAllowance {
-        let per_tick = SNAPSHOT_BYTES_PER_SECOND as i64 * TICK.as_millis() as i64 / 1000 / workers as i64;
+    pub fn new(workers: usize, timing: Timing) -> SnapshotAllowance {
+        let per_tick = SNAPSHOT_BYTES_PER_SECOND as i64 * timing.tick().as_micros() as i64 / 1_000_000 / workers as i64;
         let most = SNAPSHOT_BURST_BYTES as i64 / workers as i64;
-        SnapshotAllowance { bytes: most, per_tick, most, failures: 0, ticks_to_wait: 0 }
+        SnapshotAllowance { bytes: most, per_tick, most, failures: 0, ticks_to_wait: 0, timing }
     }
 
     pub fn is_left(&self) -> bool {
@@ -50,7 +52,8 @@ impl SnapshotAllowance {
         if written {
             self.failures = 0;
         } else {
-            self.ticks_to_wait = SNAPSHOT_RETRY_TICKS << self.failures.min(SNAPSHOT_RETRY_DOUBLINGS);
+            let wait = SNAPSHOT_RETRY * (1 << self.failures.min(SNAPSHOT_RETRY_DOUBLINGS));
+            self.ticks_to_wait = self.timing.ticks(wait);
             self.failures += 1;
         }
     }
@@ -67,12 +70,12 @@ mod tests {
 
     #[test]
     fn what_a_snapshot_costs_decides_how_long_the_next_one_waits() {
-        let mut allowance = SnapshotAllowance::new(1);
+        let mut allowance = SnapshotAllowance::new(1, Timing::DEFAULT);
         allowance.spend(SNAPSHOT_BURST_BYTES - 1);
         assert!(allowance.is_left());
         allowance.spend(64 << 20);
         let seconds = 8;
-        let ticks = seconds * 1000 / TICK.as_millis();
+        let ticks = seconds * 1000 / Timing::DEFAULT.tick().as_millis();
         (1..ticks).for_each(|_| allowance.tick());
         assert!(!allowance.is_left());
         (0..2).for_each(|_| allowance.tick());
@@ -84,7 +87,7 @@ mod tests {
 
     #[test]
     fn after_failures_the_disk_is_left_alone_for_longer_and_longer() {
-        let mut allowance = SnapshotAllowance::new(1);
+        let mut allowance = SnapshotAllowance::new(1, Timing::DEFAULT);
         let mut ticks_until_next = |written| {
             allowance.ended(written);
             (0..)

@@ -17,7 +17,7 @@ mod allowance;
 
 use crate::effects::{Effects, LogBatch, SnapshotWork};
 use crate::health::{DiskState, HealthView, abstention};
-use crate::limits::{RETAINED_SHARE, TICK};
+use crate::limits::RETAINED_SHARE;
 use crate::log::item::{Change, LogItem, ReplicaState};
 use crate::machine::Machine;
 use crate::message::{RaftMessage, Step, StepRequest};
@@ -25,6 +25,7 @@ use crate::replica::transfers::{TransferPermit, is_empty_state};
 use crate::replica::{Failure, Origin, Query, Replica, ReplicaConfig, ReplicaStatus, Restored, Write};
 use crate::system::{SystemMachine, Topology};
 use crate::time::{Moment, Now, Stamp};
+use crate::timing::Timing;
 use crate::types::{NodeId, ReplicaId, ShardId};
 use crate::watch::Distrust;
 use allowance::SnapshotAllowance;
@@ -98,12 +99,12 @@ impl<T> Worker<T> {
             topology: None,
             health: HealthView::default(),
             dirty: BTreeSet::new(),
-            next_tick: next_phase(now),
+            next_tick: next_phase(now, config.replica.timing),
             batch: LogBatch { number: 1, items: Vec::new() },
             unsynced: VecDeque::new(),
             last_sync: Duration::ZERO,
             retired_snapshots: Vec::new(),
-            snapshot_allowance: SnapshotAllowance::new(config.workers),
+            snapshot_allowance: SnapshotAllowance::new(config.workers, config.replica.timing),
             transfers: Vec::new(),
             out: Effects::default(),
         }
@@ -149,7 +150,7 @@ impl<T> Worker<T> {
         if now < self.next_tick {
             return;
         }
-        self.next_tick = next_phase(now);
+        self.next_tick = next_phase(now, self.config.replica.timing);
         let sync = self.sync_time(now);
         self.replicas.values_mut().for_each(|replica| replica.tick(now, sync));
         self.dirty.extend(self.replicas.keys());
@@ -485,8 +486,8 @@ impl<T> Worker<T> {
 }
 
 /// The next multiple of the tick: the same phase for all workers of a node.
-fn next_phase(now: Moment) -> Moment {
-    let tick = TICK.as_nanos() as u64;
+fn next_phase(now: Moment, timing: Timing) -> Moment {
+    let tick = timing.tick().as_nanos() as u64;
     Moment((now.0 / tick + 1) * tick)
 }
 

@@ -9,13 +9,14 @@ mod snapshots;
 use super::*;
 use crate::boot;
 use crate::command::Command;
-use crate::limits::{ELECTION_TICKS, MAX_ELECTION_TICKS, QUIET_TICKS, SILENT_TICKS, SMALL_LOG_BYTES};
+use crate::limits::{ELECTION_TICKS, MAX_ELECTION_TICKS, QUIET_AFTER, SILENT_TICKS, SMALL_LOG_BYTES};
 use crate::log::item::Base;
 use crate::message::{ShardReport, Step};
 use crate::mutation::Mutation;
 use crate::replica::{QueryReply, ReadMode, Reply};
 use crate::system::{Member, SystemCommand, SystemMachine};
 use crate::time::Wall;
+use crate::timing::Timing;
 use crate::types::{ClusterId, Identity, LogIndex, Term};
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType};
@@ -23,6 +24,9 @@ use ringfort_ring::ShardCount;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+const TICK: Duration = Timing::DEFAULT.tick();
+const QUIET_TICKS: u64 = Timing::DEFAULT.ticks(QUIET_AFTER);
 
 const SHARD: ShardId = ShardId(0);
 const REPLICAS: [ReplicaId; 3] = [id(1), id(2), id(3)];
@@ -35,6 +39,7 @@ type Answer = Result<Reply, Failure>;
 
 /// A shard of three replicas, each on a worker of its own.
 struct Group {
+    timing: Timing,
     workers: BTreeMap<NodeId, Worker<u32>>,
     now: Moment,
     /// Pairs between which nothing is delivered, in this direction.
@@ -51,7 +56,13 @@ struct Group {
 }
 
 fn config(node: NodeId, boot_nonce: u64) -> WorkerConfig {
-    let replica = ReplicaConfig { seed: 3, boot_nonce, read_mode: ReadMode::Lease, mutation: Mutation::None };
+    let replica = ReplicaConfig {
+        seed: 3,
+        boot_nonce,
+        read_mode: ReadMode::Lease,
+        timing: Timing::DEFAULT,
+        mutation: Mutation::None,
+    };
     WorkerConfig { node, index: 0, workers: 1, replica, entry_budget_bytes: usize::MAX }
 }
 
@@ -75,8 +86,13 @@ impl Group {
     }
 
     fn starting_from(state: ReplicaState) -> Group {
+        Group::with_timing(state, Timing::DEFAULT)
+    }
+
+    fn with_timing(state: ReplicaState, timing: Timing) -> Group {
         let now = Moment(1_000_000_000);
         let mut group = Group {
+            timing,
             workers: BTreeMap::new(),
             now,
             cut: BTreeSet::new(),
@@ -88,21 +104,20 @@ impl Group {
             garbage: Vec::new(),
         };
         for replica in REPLICAS {
-            let mut worker = Worker::new(config(replica.node(), 1), now);
+            let config = group.config(replica.node(), 1);
+            let mut worker = Worker::new(config, now);
             let restored = Restored::Kv(Machine::new());
-            let replica = Replica::new(
-                SHARD,
-                replica,
-                config(replica.node(), 1).replica,
-                state.clone(),
-                restored,
-                Origin::Created,
-                now,
-            );
+            let replica = Replica::new(SHARD, replica, config.replica, state.clone(), restored, Origin::Created, now);
             worker.start(replica);
             group.workers.insert(NodeId(group.workers.len() as u64 + 1), worker);
         }
         group
+    }
+
+    fn config(&self, node: NodeId, boot_nonce: u64) -> WorkerConfig {
+        let mut config = config(node, boot_nonce);
+        config.replica.timing = self.timing;
+        config
     }
 
     /// With a leader that has applied an entry of its term everywhere.
@@ -141,7 +156,7 @@ impl Group {
 
     fn ticks(&mut self, count: u32) {
         for _ in 0..count {
-            self.now = self.now + TICK;
+            self.now = self.now + self.timing.tick();
             for node in self.workers.keys().copied().collect::<Vec<_>>() {
                 self.tick(node);
             }
@@ -253,7 +268,7 @@ impl Group {
     fn restart(&mut self, node: NodeId) {
         let replica = self.replica(node);
         let (replica, item) = (replica.id(), replica.complete_state());
-        let mut worker = Worker::new(config(node, 2), self.now);
+        let mut worker = Worker::new(self.config(node, 2), self.now);
         worker.restart_replica(SHARD, replica, item, Restored::Kv(Machine::new()), self.now);
         self.workers.insert(node, worker);
         self.drain(node);
@@ -673,7 +688,7 @@ fn many_shards(count: u32) -> Topology {
         grpc_address: "one:2".into(),
         zone: String::new(),
     };
-    Topology::bootstrap(ClusterId(1), ShardCount::new(count).unwrap(), member)
+    Topology::bootstrap(ClusterId(1), ShardCount::new(count).unwrap(), Timing::DEFAULT, member)
 }
 
 #[test]

@@ -19,7 +19,7 @@ static COMMAND: LazyLock<Command> = LazyLock::new(Cli::command);
 
 /// Names and values as they are written in a file, right and wrong ones.
 const NAMES: [&str; 9] =
-    ["port", "raft-dir", "node-id", "join-addr", "shards", "read-mode", "bootstrap", "join-timeout", "raft_dir"];
+    ["port", "raft-dir", "node-id", "join-addr", "shards", "read-mode", "bootstrap", "election-timeout", "raft_dir"];
 const VALUES: [&str; 9] = ["1", "0xff", "\"a:1\"", "[\"a:1\", \"b:2\"]", "true", "64", "\"lease\"", "\"5s\"", "1.5"];
 
 fn file(source: &mut Source) -> String {

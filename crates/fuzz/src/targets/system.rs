@@ -8,8 +8,10 @@ use bytes::Bytes;
 use ringfort_core::system::topology::MAX_NAME_BYTES;
 use ringfort_core::system::{Departed, Group, Member, Standing, SystemCommand, SystemReply, Topology};
 use ringfort_core::time::Stamp;
+use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Epoch, Identity, NodeId, ReplicaId, ShardId};
 use ringfort_ring::ShardCount;
+use std::time::Duration;
 
 pub struct Topologies;
 pub struct Commands;
@@ -87,7 +89,8 @@ pub fn member(source: &mut Source) -> Member {
 
 pub fn topology(source: &mut Source) -> Topology {
     let shards = ShardCount::new(1 << source.below(4)).expect("a power of two");
-    let mut topology = Topology::bootstrap(ClusterId(source.number()), shards, member(source));
+    let timing = Timing::new(Duration::from_millis(100 + source.below(9_901) as u64)).expect("it is in range");
+    let mut topology = Topology::bootstrap(ClusterId(source.number()), shards, timing, member(source));
     topology.epoch = Epoch(source.number());
     topology.paused = source.flag();
     topology.nodes.extend(source.list(|source| (node(source), member(source))));

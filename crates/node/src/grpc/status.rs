@@ -4,6 +4,7 @@ use super::gossip;
 use crate::board::Board;
 use crate::clock;
 use crate::control_thread::{ControlEvent, Knowledge};
+use crate::inbox::Event;
 use crate::shell::Shell;
 use ringfort_core::replica::ReplicaStatus as CoreStatus;
 use ringfort_core::system::{Standing, Topology};
@@ -89,6 +90,7 @@ async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
     Ok(StatusResponse {
         cluster_id: topology.cluster.0,
         epoch: topology.epoch.0,
+        election_timeout_ms: topology.timing.election_timeout_ms(),
         nodes: vec![node],
         shards,
         paused: topology.paused,
@@ -135,6 +137,7 @@ async fn ask_all(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
     Ok(StatusResponse {
         cluster_id: topology.cluster.0,
         epoch: topology.epoch.0,
+        election_timeout_ms: topology.timing.election_timeout_ms(),
         nodes: nodes.collect(),
         shards: shards.collect(),
         paused: topology.paused,
@@ -172,8 +175,8 @@ async fn ask(address: String) -> Option<StatusResponse> {
 
 /// The status of the replicas on this node.
 pub async fn replicas(shell: &Shell) -> Result<Vec<CoreStatus>, Status> {
-    // Ask all workers first: they publish at their next tick, all at the same time.
     let asked: Vec<_> = shell.boards.iter().map(Board::ask).collect();
+    shell.push_event_to_all(|| Event::Show);
     let mut replicas = Vec::new();
     for shown in asked {
         let shown = shown.await.ok_or_else(|| {
@@ -275,12 +278,13 @@ fn member_of(replica: ReplicaId, role: ReplicaRole) -> ReplicaStatus {
 mod tests {
     use super::*;
     use ringfort_core::system::Member;
+    use ringfort_core::timing::Timing;
     use ringfort_core::types::{ClusterId, Identity};
     use ringfort_ring::ShardCount;
 
     fn topology() -> Topology {
         let member = Member { identity: Identity(1), ..Member::default() };
-        Topology::bootstrap(ClusterId(1), ShardCount::new(1).unwrap(), member)
+        Topology::bootstrap(ClusterId(1), ShardCount::new(1).unwrap(), Timing::DEFAULT, member)
     }
 
     fn part(leader: u64, term: u64, applied_index: u64, members: &[ReplicaId]) -> StatusResponse {

@@ -170,13 +170,14 @@ mod tests {
     use super::*;
     use ringfort_core::message::ShardReport;
     use ringfort_core::system::Member;
+    use ringfort_core::timing::Timing;
     use ringfort_core::types::{ClusterId, Identity, NodeId, ReplicaId, ShardId, Term};
     use ringfort_ring::ShardCount;
 
     #[test]
     fn replicas_are_counted_by_role_and_by_what_they_lack() {
         let member = Member { identity: Identity(1), ..Member::default() };
-        let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), member);
+        let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), Timing::DEFAULT, member);
         let ids = [1, 2, 3, 4].map(|node| ReplicaId::new(NodeId(node), 7));
         topology.groups.get_mut(&ShardId(0)).unwrap().replicas = ids.to_vec();
         let report = ShardReport {

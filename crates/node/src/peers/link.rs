@@ -16,7 +16,7 @@ use tonic::{Request, Status};
 /// The pause after a failure. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-/// Below an election timeout: a node that is back is soon part of its groups again.
+/// About the usual election timeout: a node that is back is soon part of its groups again.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A connection that lasted this long was a good one: the next pause is short.

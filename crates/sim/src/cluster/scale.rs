@@ -12,6 +12,7 @@ use ringfort_core::control::{codec, plan};
 use ringfort_core::message::RaftMessage;
 use ringfort_core::system::{SystemCommand, SystemMachine, Topology};
 use ringfort_core::time::Stamp;
+use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Identity, NodeId, ShardId};
 use ringfort_ring::ShardCount;
 use std::collections::BTreeSet;
@@ -93,7 +94,8 @@ impl Scale {
         let identity = |id: NodeId| Identity(u128::from(id.0));
         let count = ShardCount::new(shards).expect("a power of two");
         let first = cluster.nodes[&NodeId(1)].member(identity(NodeId(1)));
-        let mut machine = SystemMachine::new(Topology::bootstrap(ClusterId(1), count, first), Stamp(0));
+        let mut machine =
+            SystemMachine::new(Topology::bootstrap(ClusterId(1), count, Timing::DEFAULT, first), Stamp(0));
         for &id in &ids[1..] {
             let member = cluster.nodes[&id].member(identity(id));
             machine.apply(Stamp(0), SystemCommand::Join { member, replace: false, known_as: None });

@@ -6,7 +6,7 @@
 use crate::client_options::parse_duration;
 use clap::{ArgAction, Args, ValueEnum};
 use ringfort_node::{
-    CONCURRENT_MOVES, GossipConfig, NODE_NAME_RULE, NodeConfig, ReadMode, SCRUB_BYTES_PER_SECOND, is_node_name,
+    CONCURRENT_MOVES, GossipConfig, NODE_NAME_RULE, NodeConfig, ReadMode, SCRUB_BYTES_PER_SECOND, Timing, is_node_name,
 };
 use ringfort_proto::address::{AddressError, check_address, parse_advertised, parse_ip};
 use ringfort_ring::ShardCount;
@@ -125,9 +125,16 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_LEAD_AFTER", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub lead_after: Duration,
 
-    /// Into how many shards a new cluster cuts its keys: a power of two, fixed for its lifetime.
-    #[arg(long, env = "RINGFORT_SHARDS", value_name = "NUMBER", default_value = "64", value_parser = parse_shards)]
-    pub shards: ShardCount,
+    /// Into how many shards a new cluster cuts its keys: a power of two, 64 unless given. Fixed for its lifetime: a node that
+    /// starts again or joins takes the cluster's, and says so where this is another.
+    #[arg(long, env = "RINGFORT_SHARDS", value_name = "NUMBER", value_parser = parse_shards)]
+    pub shards: Option<ShardCount>,
+
+    /// How long the shards of a new cluster wait for their leaders before they elect other ones, at the least: 100ms to 10s,
+    /// 400ms unless given. Fixed for its lifetime, as --shards is. Longer for nodes that are far apart or whose disks are
+    /// slow; all that it costs is time without service when a leader dies.
+    #[arg(long, env = "RINGFORT_ELECTION_TIMEOUT", value_name = "TIME", value_parser = parse_election_timeout)]
+    pub election_timeout: Option<Timing>,
 
     /// Threads that run the shards, and as many for the network; half the cores unless given.
     #[arg(long, env = "RINGFORT_WORKERS", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -277,6 +284,7 @@ impl Serve {
             disk_faults: self.disk_faults,
             lead_after: self.lead_after,
             shards: self.shards,
+            timing: self.election_timeout,
             workers: self.workers.map_or_else(default_workers, usize::from),
             read_mode: match self.read_mode {
                 Reads::Lease => ReadMode::Lease,
@@ -301,6 +309,10 @@ fn default_workers() -> usize {
 fn parse_shards(text: &str) -> Result<ShardCount, String> {
     let count: u32 = text.parse().map_err(|_| "give a number".to_owned())?;
     ShardCount::new(count).map_err(|error| error.to_string())
+}
+
+fn parse_election_timeout(text: &str) -> Result<Timing, String> {
+    Timing::new(parse_duration(text)?).map_err(|error| error.to_string())
 }
 
 /// A node that restarts must not be taken for dead, and one whose disk hangs needs time to hand its leaderships over.
@@ -372,6 +384,18 @@ mod tests {
         }
         let nowhere = serve(&["--listen=0.0.0.0", "--insecure"]).check();
         assert!(matches!(nowhere, Err(Contradiction::NothingToAdvertise(_))));
+    }
+
+    #[test]
+    fn an_election_timeout_is_one_that_a_cluster_may_have() {
+        let timing = serve(&["--election-timeout=2s"]).node_config().timing.map(Timing::election_timeout);
+        assert_eq!(timing, Some(Duration::from_secs(2)));
+        assert_eq!(serve(&[]).node_config().timing, None, "a node that joins needs none");
+        for refused in ["99ms", "11s", "0s", "soon"] {
+            let required = ["ringfort", "serve", "--node-id=a", "--raft-dir=d"];
+            let flag = format!("--election-timeout={refused}");
+            assert!(Cli::try_parse_from(required.iter().copied().chain([&*flag])).is_err(), "{refused}");
+        }
     }
 
     #[test]

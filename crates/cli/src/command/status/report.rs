@@ -16,6 +16,8 @@ pub struct Report<'a> {
     /// 16 hexadecimal digits: JSON numbers end at 2^53.
     cluster_id: String,
     epoch: u64,
+    /// Chosen when the cluster began.
+    election_timeout_ms: u32,
     /// The cluster begins no moves.
     paused: bool,
     /// Where the leader of the system shard answers.
@@ -107,6 +109,7 @@ impl<'a> Report<'a> {
             node_failures_tolerated: verdict.node_failures_tolerated,
             cluster_id: format!("{:016x}", status.cluster_id),
             epoch: status.epoch,
+            election_timeout_ms: status.election_timeout_ms,
             paused: status.paused,
             moves: status.moves.map(|moves| Moves {
                 left: moves.left,
@@ -228,6 +231,7 @@ mod tests {
             paused: true,
             moves: Some(MoveStatus { left: 3, estimate_ms: 0 }),
             divergences: vec![v1::Divergence { shard: 4, index: 64, nodes: vec![1, 2, 3], odd: vec![2] }],
+            election_timeout_ms: 400,
         };
         let verdict = judge(&status);
         let json = serde_json::to_value(Report::new(&status, &verdict)).unwrap();
@@ -237,6 +241,7 @@ mod tests {
             "node_failures_tolerated": 0,
             "cluster_id": "00000000000000ab",
             "epoch": 3,
+            "election_timeout_ms": 400,
             "paused": true,
             "moves": {"left": 3, "estimate_ms": null},
             "nodes": [{

@@ -202,3 +202,56 @@ fn leaders_are_elected_however_slow_the_disks_are() {
         assert!(after.is_some_and(|after| after <= Duration::from_millis(bound)), "syncs of {sync:?} ms: {after:?}");
     }
 }
+
+/// The shortest and the longest election timeout that a cluster may have, the usual one, and one between.
+fn timings() -> [Timing; 4] {
+    [100, 400, 2_000, 10_000].map(|ms| Timing::new(Duration::from_millis(ms)).unwrap())
+}
+
+#[test]
+fn whatever_the_election_timeout_a_leader_is_replaced_after_it_and_not_before() {
+    for timing in timings() {
+        let mut group = Group::with_timing(initial_state(), timing);
+        let leader = group.wait_for_leader(&[]);
+        group.ticks(2);
+        assert!(group.lease(leader), "{timing}");
+        group.isolate(leader);
+        let heard = group.now;
+        let mut lease_ended = None;
+        while group.leader(&[leader]).is_none() {
+            // Looks between the ticks, as readers do.
+            group.now = group.now + timing.round();
+            if !group.lease(leader) {
+                lease_ended.get_or_insert(group.now);
+            }
+            for node in group.others(leader) {
+                group.tick(node);
+            }
+            group.run();
+            assert!(group.now < heard + 2 * timing.election_timeout() + 4 * timing.tick(), "{timing}: nobody leads");
+        }
+        let elected = group.now;
+        assert!(elected >= heard + timing.election_timeout(), "{timing}");
+        assert!(lease_ended.is_some_and(|ended| ended < elected), "{timing}");
+    }
+}
+
+#[test]
+fn whatever_the_election_timeout_a_voter_that_restarts_keeps_the_promise_of_its_former_life() {
+    for timing in timings() {
+        let mut group = Group::with_timing(initial_state(), timing);
+        let leader = group.wait_for_leader(&[]);
+        group.ticks(2);
+        let [voter, other] = group.others(leader)[..] else { panic!("three nodes") };
+        let promised = group.now;
+        group.isolate(leader);
+        group.restart(voter);
+        let later = Term(group.term(voter).0 + 1);
+        while !group.asks(voter, other, MessageType::MsgRequestVote, later, b"") {
+            assert!(group.now < promised + 3 * timing.election_timeout(), "{timing}: it votes at last");
+            group.pass(timing.round());
+            group.tick(voter);
+        }
+        assert!(group.now >= promised + timing.promise(), "{timing}");
+    }
+}

@@ -5,6 +5,7 @@ use super::super::{Cluster, World};
 use super::Then;
 use crate::clock::MAX_DRIFT_PPM;
 use ringfort_core::time::Moment;
+use ringfort_core::timing::Timing;
 use ringfort_core::types::NodeId;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -16,7 +17,10 @@ const DEATH_PAUSE: Duration = Duration::from_millis(200);
 const MIDWAY_WRITES: u64 = 12;
 
 /// How long workers stand still: up to twice the longest lease and election timeout.
-pub const WORKER_STALL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_millis(900);
+pub fn worker_stall(timing: Timing) -> RangeInclusive<Duration> {
+    let quarter = timing.election_timeout() / 4;
+    quarter..=9 * quarter
+}
 
 /// How long they work in between: some rounds of heartbeats.
 const WORKER_PAUSE: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_millis(250);
@@ -118,7 +122,7 @@ impl Cluster {
             self.faults.faltering.remove(&id);
             return;
         }
-        let stall = self.faults.random.duration(&WORKER_STALL);
+        let stall = self.faults.random.duration(&worker_stall(self.options.timing));
         let pause = self.faults.random.duration(&WORKER_PAUSE);
         self.note(format!("the workers of node {id} stand still for {stall:?}"));
         if let Some(node) = self.nodes.get_mut(&id) {

@@ -18,7 +18,7 @@ mod links;
 mod machines;
 mod memory;
 
-pub(super) use machines::WORKER_STALL;
+pub(super) use machines::worker_stall;
 
 use super::{Cluster, Wake};
 use crate::history::ClientId;

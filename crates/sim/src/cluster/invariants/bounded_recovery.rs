@@ -9,8 +9,11 @@ use super::Node;
 use crate::invariant::{Invariant, Violation};
 use std::time::Duration;
 
-/// Simulated time within which a cluster without faults must be as it should be.
+/// Simulated time within which a cluster without faults must be as it should be ...
 pub const RECOVERY: Duration = Duration::from_secs(60);
+
+/// ... or so many of its election timeouts, where those take longer.
+const RECOVERY_ELECTIONS: u32 = 60;
 
 impl Cluster {
     /// Lets time pass until `is_over`; more than [`RECOVERY`] is a violation.
@@ -19,7 +22,8 @@ impl Cluster {
         is_over: impl FnMut(&mut Cluster) -> bool,
         otherwise: &str,
     ) -> Result<(), Violation> {
-        self.run_until(RECOVERY, Invariant::BoundedRecovery, is_over, otherwise)
+        let patience = RECOVERY.max(RECOVERY_ELECTIONS * self.options.timing.election_timeout());
+        self.run_until(patience, Invariant::BoundedRecovery, is_over, otherwise)
     }
 
     pub(in super::super) fn is_settled(&mut self) -> bool {

@@ -5,12 +5,12 @@
 //! Read at any node at any time, straight from its view as the shell's threads do.
 
 use super::super::client::key_bytes;
-use super::super::faults::WORKER_STALL;
+use super::super::faults::worker_stall;
 use super::super::{Cluster, Wake};
 use super::Node;
 use crate::history::Key;
 use crate::invariant::{Invariant, Violation};
-use ringfort_core::limits::{MAX_ELECTION_TICKS, TICK};
+use ringfort_core::limits::MAX_ELECTION_TICKS;
 use ringfort_core::replica::{Query, QueryReply};
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
@@ -25,9 +25,6 @@ const GAP: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from
 
 /// By how much a clock that is within its bound may stretch the time.
 const DRIFT: Duration = Duration::from_millis(STALENESS_BOUND.as_millis() as u64 / 100);
-
-/// A leader that hears nobody leads on for two election timeouts at the most, while it does not stand still.
-const DEPOSED: Duration = Duration::from_nanos(2 * TICK.as_nanos() as u64 * MAX_ELECTION_TICKS as u64);
 
 impl Cluster {
     pub(in super::super) fn begin_stale_reads(&mut self) {
@@ -45,11 +42,13 @@ impl Cluster {
         let Some(node) = self.nodes.get(&id).filter(|node| node.stalled_until <= self.now) else { return Ok(()) };
         let Some(revision) = revision_at(node, key, self.now) else { return Ok(()) };
         let link = &self.options.link;
-        let faults = &self.options.faults;
+        let (faults, timing) = (&self.options.faults, self.options.timing);
         let stall = faults.stalls.as_ref().map_or(Duration::ZERO, |stalls| *stalls.length.end());
-        let worker_stall = faults.worker_stalls.as_ref().map_or(Duration::ZERO, |_| *WORKER_STALL.end());
+        let worker_stall = faults.worker_stalls.as_ref().map_or(Duration::ZERO, |_| *worker_stall(timing).end());
         let held_up = stall + worker_stall + *link.delay.end() + *link.straggle.end();
-        let bound = STALENESS_BOUND + DRIFT + DEPOSED + held_up;
+        // A leader that hears nobody leads on for two election timeouts at the most, while it does not stand still.
+        let deposed = timing.tick() * 2 * MAX_ELECTION_TICKS as u32;
+        let bound = STALENESS_BOUND + DRIFT + deposed + held_up;
         let must_have = Moment(self.now.0.saturating_sub(bound.as_nanos() as u64));
         let acknowledged = self.clients.acknowledged().revision_at(key, must_have);
         *self.counts.entry("stale reads").or_default() += 1;

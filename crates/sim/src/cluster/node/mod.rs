@@ -27,6 +27,7 @@ use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{self, Failure, ReplicaConfig};
 use ringfort_core::system::{Member, Standing, Topology};
 use ringfort_core::time::Moment;
+use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Identity, NodeId, ReplicaId, ShardId};
 use ringfort_ring::ShardCount;
 use running::Settings;
@@ -73,6 +74,8 @@ pub(super) struct Node {
     pub sync: RangeInclusive<Duration>,
     disk: Arc<MemDisk>,
     shards: ShardCount,
+    /// What a cluster that it begins has.
+    timing: Timing,
     settings: Settings,
     random: Random,
     zone: String,
@@ -108,6 +111,7 @@ impl Node {
             sync: options.sync.clone(),
             disk: Arc::new(MemDisk::new()),
             shards: ShardCount::new(options.shards as u32).expect("shards are sampled as powers of two"),
+            timing: options.timing,
             settings: Settings {
                 workers: options.workers,
                 log: LogConfig { segment_bytes: options.segment_bytes, mutation, ..LogConfig::default() },
@@ -118,6 +122,8 @@ impl Node {
                         ReadMode::Lease => replica::ReadMode::Lease,
                         ReadMode::Quorum => replica::ReadMode::Quorum,
                     },
+                    // As the topology has it, when the node starts.
+                    timing: Timing::DEFAULT,
                     mutation,
                 },
                 control: ControlConfig {
@@ -126,7 +132,7 @@ impl Node {
                     lead_after: LEAD_AFTER,
                     mutation,
                 },
-                health: HealthConfig { return_after: LEAD_AFTER, give_up_after: DISK_TIMEOUT },
+                health: HealthConfig { return_after: LEAD_AFTER, give_up_after: DISK_TIMEOUT, timing: Timing::DEFAULT },
                 bytes_per_second: options.bytes_per_second,
             },
             random,
@@ -186,7 +192,8 @@ impl Node {
         let member = self.member(owner.identity);
         let mut boot = boot::open(&self.disk, self.settings.log.clone()).map_err(fail)?;
         if !boot.has_state() && self.endpoint == NodeId(1) && !std::mem::replace(&mut self.has_begun, true) {
-            let topology = Topology::bootstrap(ClusterId(self.random.next_u64()), self.shards, member.clone());
+            let topology =
+                Topology::bootstrap(ClusterId(self.random.next_u64()), self.shards, self.timing, member.clone());
             boot::bootstrap(&self.disk, self.settings.log.clone(), &topology, NodeId(1)).map_err(fail)?;
             boot = boot::open(&self.disk, self.settings.log.clone()).map_err(fail)?;
         }
@@ -213,6 +220,11 @@ impl Node {
         self.count("eventual keyspaces distrusted", boot.eventual.lost.into());
         let mut settings = self.settings.clone();
         settings.replica.boot_nonce = self.random.next_u64();
+        if let Some(topology) = &boot.topology {
+            let forgets = self.incarnation > 1 && settings.replica.mutation.is(Mutation::ForgetTiming);
+            let timing = if forgets { Timing::SHORTEST } else { topology.timing };
+            (settings.replica.timing, settings.health.timing) = (timing, timing);
+        }
         let random = self.random.fork(&format!("incarnation {}", self.incarnation));
         let now = self.clock.read(world.now);
         let running = Running::new(boot, settings, self.disk.clone(), random, now).ok_or_else(|| {

@@ -417,7 +417,9 @@ impl Running {
         if now >= self.control_tick {
             self.watch_disk(out);
             self.control.handle_tick(now);
-            self.control_tick = self.control.next_tick(now);
+            // The disk is looked at on the same occasion, and its monitor wants to look every few ticks.
+            let look = now + 2 * self.settings.health.timing.tick();
+            self.control_tick = self.control.next_tick(now).min(look);
             out.tasks.push((When::Local(self.control_tick), Task::Control));
         }
         self.perform_control(out);
