@@ -11,11 +11,11 @@ use std::time::Duration;
 /// A full disk may still have as many bytes.
 const SPACE_LEFT: u64 = 256 << 10;
 
-/// How long a node is down that was killed because its disk hung.
+/// How long a node stays down after it was killed because its disk hung.
 const KILLED: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(1_000);
 
 impl Cluster {
-    /// The disk of a node does not answer: until it does again, or somebody kills the process.
+    /// The disk of a node hangs, until it answers again or the process is killed.
     pub(super) fn hang_disk(&mut self, id: NodeId, length: Duration) {
         let is_killed = self.faults.random.chance(500);
         if let Some(node) = self.nodes.get_mut(&id).filter(|node| node.running().is_some()) {

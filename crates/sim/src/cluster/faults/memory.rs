@@ -7,7 +7,7 @@ use ringfort_core::types::NodeId;
 use std::time::Duration;
 
 impl Cluster {
-    /// A node refuses puts, as it does when its maps hold what they may.
+    /// A node refuses puts, as it does when it reaches `--max-memory`.
     pub(super) fn fill_memory(&mut self, id: NodeId, length: Duration) {
         self.note(format!("the memory of node {id} is full"));
         if let Some(node) = self.nodes.get_mut(&id) {

@@ -1,8 +1,8 @@
 //! At most one replica of a shard may serve reads by itself at any moment (Raft thesis, 6.4.1): each by what its own clock
 //! says then.
 //!
-//! What counts is what a reader could be told: by a node whose process runs, whether or not its workers do. A process that
-//! stands still as a whole answers nobody, and its readers look at the clock again when it goes on.
+//! Only leases that a reader could use count: those of nodes whose process runs, whether or not its workers do. A
+//! process that is paused as a whole answers no reads, and its readers check the clock again when it resumes.
 
 use super::{Node, Scene};
 use crate::invariant::{Invariant, Violation};

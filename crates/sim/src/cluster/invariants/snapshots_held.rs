@@ -1,12 +1,12 @@
-//! A snapshot that is being sent is there until it has arrived. Otherwise a follower whose transfers take longer than the
-//! leader's snapshots last never catches up.
+//! The file of a snapshot that is being sent exists until the transfer ends. Otherwise a follower whose transfers take
+//! longer than the interval between the leader's snapshots never catches up.
 
 use super::Scene;
 use crate::invariant::{Invariant, Violation};
 
 pub fn check(scene: &Scene) -> Result<(), Violation> {
     let runs = |(shard, id)| scene.running.replicas().any(|replica| (replica.shard(), replica.id()) == (shard, id));
-    // Whoever has removed its replica may delete the files.
+    // A node that has removed the replica may delete the files.
     match scene.running.gone_snapshots().iter().copied().find(|gone| runs(*gone)) {
         None => Ok(()),
         Some((shard, replica)) => {

@@ -76,9 +76,9 @@ pub enum Message {
     },
 }
 
-/// Names something that one node asks of another, and nothing else that any node ever asks. A restarted node counts from
-/// one again, while answers to its former life may be on their way. In the shell each life has connections of its own
-/// instead, and the answer comes back on the one that brought the request.
+/// Identifies a request from one node to another, uniquely over restarts: a restarted node counts from one again, while
+/// answers to its former process may be under way. In the shell, each process has its own connections instead, and an
+/// answer comes back on the one that brought the request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CallId {
     pub life: u64,
@@ -88,11 +88,11 @@ pub struct CallId {
 /// How a message travels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transport {
-    /// It may be late, lost, doubled and overtaken.
+    /// It may be delayed, lost, duplicated and reordered.
     Datagram,
-    /// It is never doubled.
+    /// It may be delayed, lost and reordered, but is never duplicated.
     Call,
-    /// It is late at the worst, in order, and lost only where the link is cut.
+    /// It stays in order, may be delayed, and is lost only if the link is cut.
     Stream,
 }
 

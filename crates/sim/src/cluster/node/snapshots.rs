@@ -137,7 +137,7 @@ impl Running {
                 out.tasks.push((When::After(took), Task::SendSnapshot(id)));
             }
             Ok(None) => out.tasks.push((When::After(ANSWER_TIMEOUT), Task::SnapshotTimedOut(id))),
-            // What is damaged may not be sent, and is no less there.
+            // A damaged file can't be sent, but it still exists.
             Err(SnapshotError::Corrupt(_) | SnapshotError::Malformed(_)) => self.snapshot_sent(id, false, out),
             Err(_) => {
                 out.events.push("snapshots gone while they were sent");
@@ -174,7 +174,7 @@ impl Running {
         }
     }
 
-    /// None where frames are to come, and false where it is of no use.
+    /// `None` if further frames are to come; false if the snapshot is unusable.
     fn begin_receiving(&mut self, id: CallId, message: RaftMessage, header: &Bytes) -> Option<bool> {
         self.received += 1;
         let (shard, index) = (message.shard, message.message.get_snapshot().get_metadata().index);
