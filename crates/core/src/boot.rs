@@ -323,7 +323,7 @@ impl<D: ?Sized> Boot<D> {
         self.topology.is_some()
     }
 
-    /// Whether the directory has replicas, sound or not, although it may belong to no cluster.
+    /// Whether the directory has replicas, intact or not, even if it belongs to no cluster.
     pub fn has_replicas(&self) -> bool {
         !(self.replicas.is_empty() && self.lost.is_empty())
     }
@@ -336,9 +336,9 @@ impl<D: ?Sized> Boot<D> {
 
     /// The node is a member of `topology`'s cluster from now on. Durable when this returns.
     ///
-    /// A directory whose identity is older than this join, `was_owned`, may be one that lost everything else. Then the
-    /// replicas that the node already has in the topology are not trusted: they may have voted. Where the node has only
-    /// been slow to join, they are replaced for nothing, while they are empty.
+    /// If the directory had an identity before this join (`was_owned`), it may have lost everything else. So the
+    /// replicas that the topology already assigns to the node are not trusted: they may have voted. If the node was
+    /// only slow to join, they are replaced needlessly, while they are still empty.
     pub fn join(&mut self, disk: &D, owner: Owner, topology: Topology, was_owned: bool) -> Result<(), BootError>
     where
         D: Disk,
@@ -346,7 +346,7 @@ impl<D: ?Sized> Boot<D> {
         self.owner = Some(owner);
         self.topology = Some(topology.clone());
         if was_owned {
-            // Before the topology: a node that stops in between asks to join once more.
+            // Before the topology: a node that stops in between asks to join again.
             self.distrust_unrecovered()?;
         }
         Ok(save_topology(disk, &topology)?)
@@ -521,7 +521,7 @@ mod tests {
         let mut boot = open(&disk, config.clone()).unwrap();
         boot.join(&disk, own.clone(), topology.clone(), true).unwrap();
         assert_eq!(boot.lost, held);
-        // As a crash right before the topology is saved leaves it: the node joins again.
+        // The state after a crash just before the topology is saved: the node joins again.
         disk.delete(TOPOLOGY_FILE).unwrap();
         let mut boot = open(&disk, config.clone()).unwrap();
         assert!(!boot.has_state() && !boot.has_replicas());

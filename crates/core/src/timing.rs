@@ -1,34 +1,35 @@
 //! The times that elections, promises and leases share.
 //!
-//! A cluster has one setting for them, the least election timeout E of the Raft paper. It is chosen when the cluster begins
-//! and never changes; the topology holds it ([`Topology::timing`](crate::system::Topology::timing)), so each node has it on
-//! its disk before it creates a replica, and knows it before its first tick. Two nodes of a cluster never differ in it.
+//! A cluster has one setting for them, the minimum election timeout E of the Raft paper. It is chosen when the cluster
+//! is created and never changes. The topology holds it ([`Topology::timing`](crate::system::Topology::timing)), so each
+//! node has it on disk before it creates a replica, and knows it before its first tick. All nodes of a cluster have the
+//! same value.
 //!
-//! Everything here is a fixed part or multiple of E. That keeps the relations on which a lease rests, whatever E is:
+//! Everything here is a fixed fraction or multiple of E, which preserves the relations that a lease relies on for any
+//! E:
 //!
 //! | time | of E | what it is |
 //! |---|---|---|
 //! | tick | 1/8 | the interval of heartbeats; Raft counts it |
-//! | promise | 1 | for how long a voter that echoes a heartbeat votes for nobody, also after a start |
-//! | lease | 3/4 less 1 % | for how long a leader serves reads by itself |
-//! | round | 1/32 | heartbeats that leave within it share a round |
-//! | slow disk | 1/2 | what a slow disk takes: an election waits for two disks, one after the other |
-//! | disk patience | 2 | after this a disk may be said to hang |
+//! | promise | 1 | how long a voter does not vote after echoing a heartbeat, or after a start |
+//! | lease | 3/4 less 1 % | how long a leader serves reads by itself |
+//! | round | 1/32 | heartbeats sent within this time share a round |
+//! | slow disk | 1/2 | a disk with this latency is slow: an election waits for two syncs in sequence |
+//! | disk patience | 2 | a disk may count as hung after this time |
 //!
-//! What rests on people, disks or bandwidth is a time of its own and does not follow E. Where ticks count such a time,
-//! [`Timing::ticks`] says how many it takes.
+//! Times that depend on people, disks or bandwidth do not follow E. [`Timing::ticks`] converts such a time to ticks.
 
 use crate::limits::{DRIFT_PERMILLE, ELECTION_TICKS, LEASE_MARGIN_TICKS, ROUNDS_A_TICK};
 use std::fmt;
 use std::time::Duration;
 
-/// A cluster's least election timeout, and what follows from it.
+/// A cluster's minimum election timeout, and the times derived from it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Timing {
     election_timeout_ms: u32,
 }
 
-/// A least election timeout that no cluster can have.
+/// An election timeout outside the permitted range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("give an election timeout of 100ms to 10s, in whole milliseconds")]
 pub struct ElectionTimeoutError;
@@ -40,15 +41,15 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// Below, a heartbeat that is late by a few milliseconds costs its leader the leadership.
+    /// With less, a heartbeat that is a few milliseconds late would cost its leader the leadership.
     pub const SHORTEST: Timing = Timing { election_timeout_ms: 100 };
 
     pub const DEFAULT: Timing = Timing { election_timeout_ms: 400 };
 
-    /// Above, a shard whose leader dies is without service for longer than people wait.
+    /// With more, a shard whose leader dies would be without service for longer than users wait.
     pub const LONGEST: Timing = Timing { election_timeout_ms: 10_000 };
 
-    /// The timing with this least election timeout.
+    /// The timing with this minimum election timeout.
     pub fn new(election_timeout: Duration) -> Result<Timing, ElectionTimeoutError> {
         let ms = u32::try_from(election_timeout.as_millis()).map_err(|_| ElectionTimeoutError)?;
         let timing = Timing { election_timeout_ms: ms };
@@ -70,7 +71,7 @@ impl Timing {
         Duration::from_nanos(self.election_timeout().as_nanos() as u64 / ELECTION_TICKS as u64)
     }
 
-    /// For how long a replica that echoes a heartbeat votes for nobody.
+    /// How long a replica that echoes a heartbeat does not vote.
     pub const fn promise(self) -> Duration {
         self.election_timeout()
     }
@@ -81,29 +82,29 @@ impl Timing {
         Duration::from_nanos(self.tick().as_nanos() as u64 * ticks * (1000 - DRIFT_PERMILLE) as u64 / 1000)
     }
 
-    /// Heartbeats that leave within this time share a round of the lease.
+    /// Heartbeats sent within this time share a round of the lease.
     pub const fn round(self) -> Duration {
         Duration::from_nanos(self.tick().as_nanos() as u64 / ROUNDS_A_TICK as u64)
     }
 
-    /// A record of the log that has been on its way to the disk for this long, and for ten times as long as usual, means
-    /// that the disk hangs: the node hands its leaderships over and refuses writes.
+    /// A disk counts as hung if a log record takes longer than this and ten times the mean latency: the node hands its
+    /// leaderships over and refuses writes.
     pub const fn disk_patience(self) -> Duration {
         Duration::from_millis(2 * self.election_timeout_ms as u64)
     }
 
-    /// The least that a node may be told to wait for its disk before it ends (`--disk-timeout`): by then it has known for
-    /// as long that the disk hangs, and has handed its leaderships over.
+    /// The minimum of `--disk-timeout`. By then the node has known for as long again that the disk hangs, and has
+    /// handed its leaderships over.
     pub const fn least_disk_timeout(self) -> Duration {
         Duration::from_millis(4 * self.election_timeout_ms as u64)
     }
 
-    /// A disk whose records take this long is slow.
+    /// A disk is slow if its records take this long.
     pub const fn slow_disk(self) -> Duration {
         Duration::from_millis(self.election_timeout_ms as u64 / 2)
     }
 
-    /// How many ticks take at least this long; one at the least.
+    /// The number of ticks that take at least this long; at least one.
     pub const fn ticks(self, time: Duration) -> u64 {
         let ticks = (time.as_nanos() as u64).div_ceil(self.tick().as_nanos() as u64);
         if ticks == 0 { 1 } else { ticks }

@@ -209,7 +209,7 @@ impl Options {
         }
     }
 
-    /// The same, and nodes that are not down and do not work: each class of such faults in half of the runs, too.
+    /// Adds gray failures: each class of them in half of the runs.
     pub fn with_gray_failures(mut self) -> Options {
         let root = Random::new(self.seed).fork("options");
         self.faults.worker_stalls = sample_episodes(&root, "worker stalls", 2_000);

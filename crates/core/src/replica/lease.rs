@@ -1,44 +1,45 @@
 //! The leader's lease: until when it may answer reads without asking anybody.
 //!
-//! raft-rs has a lease of its own that rests on the leader's belief alone. This one rests on what voters have promised.
+//! raft-rs has a lease of its own, which relies on the leader's belief alone. This one relies on promises of the
+//! voters.
 //!
-//! - **The promise.** Before a replica echoes a heartbeat, it promises to vote for nobody for one least election timeout
-//!   ([`Timing::promise`]), counted on its own clock from when it takes the heartbeat ([`Promise`]). It keeps the promise
-//!   whatever term it learns meanwhile, and does not campaign itself. raft-rs alone does not keep it: it forgets its
-//!   leader at any message of a later term that is no request for a vote, such as a rejected pre-vote that a slow disk has
-//!   held back.
-//! - **The round.** Each heartbeat carries the number of its round, and the echo returns it. A round that a quorum of
-//!   every active configuration has echoed *in this term* proves that no other leader is elected until the round's start
-//!   plus the promise: the quorum of that election would contain a voter that is bound.
+//! - **The promise.** Before a replica echoes a heartbeat, it promises not to vote or campaign for one minimum election
+//!   timeout ([`Timing::promise`]), measured on its own clock from the receipt of the heartbeat ([`Promise`]). It keeps
+//!   the promise whatever term it learns of meanwhile. raft-rs alone does not do this: it forgets its leader at any
+//!   message of a later term except vote requests, such as a pre-vote rejection that was delayed by a slow disk.
+//! - **The round.** Each heartbeat carries the number of its round, and the echo returns it. If a quorum of every
+//!   active configuration has echoed a round *in this term*, no other leader can be elected until the round's start
+//!   plus [`PROMISE`]: any quorum of that election would contain a voter that is bound.
 //! - **The clocks** of two nodes run apart by less than 1 % ([`DRIFT_PERMILLE`](crate::limits::DRIFT_PERMILLE)), and count
 //!   while a machine sleeps.
 //!
 //! Hence `lease = start of the round + (promise - LEASE_MARGIN_TICKS x tick) x 0.99` ([`Timing::lease`]). What else the
 //! argument needs:
 //!
-//! - All replicas of a shard have the same promise, in all of their lives. The election timeout is chosen when the cluster
-//!   begins, stands in the topology from its first epoch on, and no command changes it. A node has saved a topology before
-//!   it starts its first replica, and does not start where it can't read that file. So an echo need not say how long its
-//!   sender's promise is, and a promise need not be written to the disk: a leader knows the promises of all voters by its
-//!   own, and a replica that restarts knows the longest one that it can have made.
-//! - Learners make promises, too, and do not count until they are voters.
-//! - A restart forgets promises, so a replica that restarts begins with one. One that it made before it stopped can't last
-//!   longer.
+//! - All replicas of a shard make promises of the same length, before and after restarts. The election timeout is
+//!   chosen when the cluster is created, is part of the topology from its first epoch on, and no command changes it. A
+//!   node has saved a topology before it starts its first replica, and does not start if it can't read that file. So an
+//!   echo need not carry the length of its sender's promise, and a promise need not be written to disk: a leader knows
+//!   the length of all voters' promises from its own, and a restarted replica knows the longest one that it can have
+//!   made.
+//! - Learners make promises, too, but do not count until they are voters.
+//! - A restart forgets promises, so a restarted replica begins with a new one. No earlier promise lasts longer.
 //! - The candidate of a transfer is exempt. Its leader gave up its lease before it asked for the election, and for the
-//!   rest of the term: a delayed MsgTimeoutNow forces an election later than anybody expects.
-//! - A follower that is bound drops *answers* of a later term: to take that term over would only depose a leader that it
-//!   must not replace. It takes appends, heartbeats, snapshots and MsgTimeoutNow of a later term: their sender was elected by
-//!   a quorum. A leader drops nothing of a later term, since a follower that is in that term already could not
-//!   be led any more.
+//!   rest of the term: a delayed MsgTimeoutNow may force an election at any later time.
+//! - A bound follower drops *answers* of a later term: adopting that term would only depose a leader that the follower
+//!   must not replace. It accepts appends, heartbeats, snapshots and MsgTimeoutNow of a later term: their sender was
+//!   elected by a quorum. A leader drops nothing of a later term; otherwise it could no longer lead a follower that is
+//!   already in that term.
 //!
-//! **A transfer that fails costs the lease until the next term**, where its MsgTimeoutNow had left. Reads then ask a quorum.
-//! Within the term the lease can't come back: nothing proves that the message will not arrive. In the next term it can, as
-//! in any term: the message makes its receiver campaign for exactly the next term, whose only leader this replica is then,
-//! and a receiver that is in that term already ignores it. A leader could therefore stand for the next term by itself, as
-//! the candidate of a transfer to itself. It does not: the shard would be without a leader for the syncs of its vote and
-//! of the voters', for the sake of a message that is hardly ever lost.
+//! **A failed transfer costs the lease until the next term** if its MsgTimeoutNow was sent. Reads then ask a quorum.
+//! Within the term the lease can't come back: nothing proves that the message will not arrive. In the next term it can:
+//! the message makes its receiver campaign for exactly that term, which already has this replica as its only leader,
+//! and a receiver that is already in that term ignores it. A leader could therefore campaign for the next term, as the
+//! candidate of a transfer to itself. It does not: the shard would have no leader while the votes are synced, only
+//! because of a message that is hardly ever lost.
 //!
-//! The model is CockroachDB's leader fortification: support that a follower gives for a time and can't take back.
+//! The model is CockroachDB's leader fortification, in which a follower grants its support for a fixed time and can't
+//! withdraw it.
 
 use crate::limits::{ELECTION_TICKS, LEASE_MARGIN_TICKS, ROUNDS_A_TICK};
 use crate::time::Moment;
@@ -46,17 +47,17 @@ use crate::timing::Timing;
 use crate::types::ReplicaId;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Rounds that are kept. Older ones would give a lease that has run out.
+/// How many rounds are kept. Older ones would give a lease that has already expired.
 const ROUNDS_KEPT: usize = (ELECTION_TICKS - LEASE_MARGIN_TICKS) * ROUNDS_A_TICK;
 
-/// Until when a replica votes for nobody but a transfer's candidate, and does not campaign.
+/// Until then a replica does not campaign, and votes only for a transfer's candidate.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Promise {
     until: Moment,
 }
 
 impl Promise {
-    /// Promises it at `now`. What was promised before is never shortened.
+    /// Makes the promise at `now`. An earlier promise is never shortened.
     pub fn make(&mut self, now: Moment, timing: Timing) {
         self.until = self.until.max(now + timing.promise());
     }

@@ -1,33 +1,33 @@
-//! How long a replica waits before it campaigns, when disks are slow.
+//! How long a replica waits before it campaigns when disks are slow.
 //!
-//! An election takes a sync of the candidate's own vote and then one of each voter's. Where the two together take longer
-//! than an election timeout, every candidate gives up before it is elected, and voters ask for the next term while the
-//! candidate that they voted for still waits. So patience grows with what disks take:
+//! An election needs a sync of the candidate's own vote and then one of each voter's. If both together take longer than
+//! an election timeout, every candidate gives up before it is elected, and voters campaign in the next term while the
+//! candidate that they voted for still waits. So patience grows with the latency of the disks:
 //!
-//! - A replica whose own term or vote is not durable yet does not count ticks. Nothing that it could say would leave.
-//! - One that has voted, for itself or for another, waits for as long again as its node's disk took lately: the voters'
-//!   disks have yet to do what its own has done.
-//! - The ranks of the voters ([`election`](super::election)) are spread by what the disk takes, so that the first has asked
-//!   for votes before the second campaigns.
-//! - What other nodes' disks take is not known here. Each further term without a leader doubles the patience of all
-//!   who have seen it, up to [`MAX_PATIENCE`].
+//! - A replica whose own term or vote is not durable yet does not count ticks: no message that it sends could leave.
+//! - A replica that has voted, for itself or for another, waits longer by the recent latency of its node's disk: the
+//!   other voters' disks have yet to sync their votes.
+//! - The ranks of the voters ([`election`](super::election)) are spread by the disk's latency, so that the first
+//!   candidate has requested votes before the second campaigns.
+//! - The latencies of other nodes' disks are not known here. Each further term without a leader doubles the patience of
+//!   all replicas that saw the term, up to [`MAX_PATIENCE`].
 //!
-//! Only replicas that know no leader become more patient, and being patient is always safe: votes and leases rest on the
-//! promise ([`lease`](super::lease)), which this does not touch. A disk that answers within a tick changes nothing.
+//! Only replicas that know no leader become more patient, and patience is always safe: votes and leases rely on the
+//! promise ([`lease`](super::lease)), which this does not affect. A disk that answers within a tick changes nothing.
 
 use super::election::{FIRST_TICKS, Rank};
 use crate::limits::MAX_ELECTION_TICKS;
 use crate::timing::Timing;
 use std::time::Duration;
 
-/// What a disk takes counts up to this.
+/// A disk's latency counts up to this.
 const MAX_SLOW: Duration = Duration::from_secs(1);
 
-/// The patience that doubling comes to at the most, or twice the longest election timeout where that is more: with it,
-/// voters whose syncs take ten seconds elect a leader.
+/// The longest patience, or twice the longest election timeout if that is more. With it, voters whose syncs take ten
+/// seconds elect a leader.
 const MAX_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Enough for any election timeout to come to [`MAX_PATIENCE`].
+/// Enough for any election timeout to reach [`MAX_PATIENCE`].
 const MAX_DOUBLINGS: u32 = 8;
 
 /// What a replica that knows no leader has seen of elections.
@@ -45,7 +45,7 @@ pub struct Part {
     pub knows_leader: bool,
     /// It has voted in this term, for itself or another.
     pub has_voted: bool,
-    /// What its node's disk took for its latest batch, or has taken so far.
+    /// How long its node's disk took for its latest batch, or has taken so far.
     pub sync: Duration,
 }
 

@@ -125,14 +125,14 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_LEAD_AFTER", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub lead_after: Duration,
 
-    /// Into how many shards a new cluster cuts its keys: a power of two, 64 unless given. Fixed for its lifetime: a node that
-    /// starts again or joins takes the cluster's, and says so where this is another.
+    /// How many shards a new cluster has: a power of two, 64 unless given. Fixed for its lifetime: a node that restarts
+    /// or joins takes the cluster's value, and logs it if this one differs.
     #[arg(long, env = "RINGFORT_SHARDS", value_name = "NUMBER", value_parser = parse_shards)]
     pub shards: Option<ShardCount>,
 
-    /// How long the shards of a new cluster wait for their leaders before they elect other ones, at the least: 100ms to 10s,
-    /// 400ms unless given. Fixed for its lifetime, as --shards is. Longer for nodes that are far apart or whose disks are
-    /// slow; all that it costs is time without service when a leader dies.
+    /// How long the shards of a new cluster wait at least for a silent leader before they elect another one: 100ms to
+    /// 10s, 400ms unless given. Fixed for its lifetime, as --shards is. Give more for nodes that are far apart or have
+    /// slow disks; the price is a longer time without service when a leader dies.
     #[arg(long, env = "RINGFORT_ELECTION_TIMEOUT", value_name = "TIME", value_parser = parse_election_timeout)]
     pub election_timeout: Option<Timing>,
 

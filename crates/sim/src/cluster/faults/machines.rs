@@ -16,13 +16,13 @@ const DEATH_PAUSE: Duration = Duration::from_millis(200);
 /// A node that crashes in the middle of something does so at one of so many next writes to its disk.
 const MIDWAY_WRITES: u64 = 12;
 
-/// How long workers stand still: up to twice the longest lease and election timeout.
+/// How long workers stall: up to twice the longest lease and election timeout.
 pub fn worker_stall(timing: Timing) -> RangeInclusive<Duration> {
     let quarter = timing.election_timeout() / 4;
     quarter..=9 * quarter
 }
 
-/// How long they work in between: some rounds of heartbeats.
+/// How long they work between stalls: a few rounds of heartbeats.
 const WORKER_PAUSE: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_millis(250);
 
 /// How far from true time a wall clock may jump.
@@ -108,10 +108,10 @@ impl Cluster {
         }
     }
 
-    /// The workers of a node stand still again and again, as they do while they drop large maps, or are hardly ever given
-    /// a core. Readers and the other threads go on.
+    /// The workers of a node stall repeatedly, as they would while they drop large maps or are starved of CPU time.
+    /// Readers and the other threads go on.
     pub(super) fn falter(&mut self, id: NodeId, length: Duration) {
-        // Two episodes at once would be one stall without bound.
+        // Two overlapping episodes would form an unbounded stall.
         if self.faults.faltering.insert(id) {
             self.stall_workers(id, self.now + length);
         }

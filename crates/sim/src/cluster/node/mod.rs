@@ -40,7 +40,8 @@ use std::time::Duration;
 /// A node asks again to join when it has had no answer for this long.
 const JOIN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// When a node leads again that was away or whose disk hung: soon, so that runs have it lead and fail again.
+/// After how long a node that was away or whose disk hung leads again: soon, so that it leads and fails again within a
+/// run.
 const LEAD_AFTER: Duration = Duration::from_secs(2);
 
 /// A disk that has not answered for this long ends its node.
@@ -66,9 +67,9 @@ pub(super) struct Node {
     /// Counts starts and crashes, so that what was planned before is not done after.
     pub incarnation: u64,
     pub clock: NodeClock,
-    /// The whole process stands still until then.
+    /// The whole process is paused until then.
     pub stalled_until: Moment,
-    /// Its workers stand still until then, while everything else goes on.
+    /// Its workers are stalled until then, while everything else goes on.
     pub workers_stalled_until: Moment,
     /// How long its disk takes to sync.
     pub sync: RangeInclusive<Duration>,
