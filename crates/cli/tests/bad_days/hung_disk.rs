@@ -59,7 +59,8 @@ fn shards_of_a_node_whose_disk_hangs_are_led_by_others_and_come_back_when_it_is_
 
 #[test]
 fn no_shard_is_without_service_for_long_while_disks_hang_in_turn() {
-    hang_in_turn(Duration::from_secs(20));
+    // Three disks.
+    hang_in_turn(Duration::from_secs(21));
 }
 
 #[test]
