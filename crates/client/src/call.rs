@@ -41,8 +41,10 @@ const HINTS_IN_A_ROW: u32 = 2;
 /// A topology younger than this is not read again: of the many calls that a failing leader ends, one asks for all.
 const TOPOLOGY_AGE: Duration = Duration::from_millis(20);
 
-/// How long one refresh of the topology may take over all nodes. Other calls that need the topology wait for it.
-const TOPOLOGY_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a call that knows a topology waits for a newer one before it goes on without. Doubled up to
+/// [`LONGEST_TOPOLOGY_PATIENCE`] whenever no node answers in time, since all of them may be far away.
+const TOPOLOGY_PATIENCE: Duration = Duration::from_millis(500);
+const LONGEST_TOPOLOGY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether repeating a request can be observed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +54,21 @@ pub(crate) enum Effect {
     /// when its endpoint is silent.
     LongRead,
     Write,
+}
+
+/// How the topology is refreshed, shared by all calls.
+#[derive(Debug)]
+pub(crate) struct Refresh {
+    /// When it was last read.
+    read_at: Option<Instant>,
+    /// See [`TOPOLOGY_PATIENCE`].
+    patience: Duration,
+}
+
+impl Default for Refresh {
+    fn default() -> Refresh {
+        Refresh { read_at: None, patience: TOPOLOGY_PATIENCE }
+    }
 }
 
 /// What to do about a failed attempt.
@@ -191,6 +208,11 @@ impl Client {
                     let others_live = under_way.iter().any(|other| !self.shared.endpoints.is_open(other));
                     match result {
                         Err(status) if others_live => causes.note(&address, status),
+                        Err(status) => {
+                            let silent = || Status::deadline_exceeded("no answer");
+                            under_way.iter().for_each(|other| causes.note(other, silent()));
+                            return (address, Err(status));
+                        }
                         result => return (address, result),
                     }
                 }
@@ -229,17 +251,21 @@ impl Client {
     }
 
     /// Reads the topology from the first node that returns one. Returns whether a node did; `causes` collects the
-    /// failures.
+    /// failures. A client that knows no topology cannot go on without one, and waits until the deadline.
     ///
-    /// # Errors [`Error::OtherCluster`] if no node did and one belongs to another cluster.
+    /// # Errors
+    /// [`Error::OtherCluster`] if no node did and one belongs to another cluster.
     async fn refresh(&self, deadline: Instant, causes: &mut Causes) -> Result<bool, Error> {
-        let Ok(mut refreshed_at) = timeout_at(deadline.into(), self.shared.refreshed_at.lock()).await else {
+        let Ok(mut refresh) = timeout_at(deadline.into(), self.shared.refresh.lock()).await else {
             return Ok(false);
         };
-        if refreshed_at.is_some_and(|at| at.elapsed() < TOPOLOGY_AGE) {
+        if refresh.read_at.is_some_and(|at| at.elapsed() < TOPOLOGY_AGE) {
             return Ok(true);
         }
-        let deadline = deadline.min(Instant::now() + TOPOLOGY_TIMEOUT);
+        let deadline = match refresh.read_at {
+            None => deadline,
+            Some(_) => deadline.min(Instant::now() + refresh.patience),
+        };
         let is_open = |address: &Address| self.shared.endpoints.is_open(address);
         let mut left = self.read_routes().all(is_open);
         let mut other_cluster = Ok(false);
@@ -252,7 +278,7 @@ impl Client {
             match result {
                 Ok(answer) => match self.write_routes().adopt(&address, answer.get_ref()) {
                     Ok(()) => {
-                        *refreshed_at = Some(Instant::now());
+                        refresh.read_at = Some(Instant::now());
                         return Ok(true);
                     }
                     Err(error @ Error::OtherCluster { .. }) => other_cluster = Err(error),
@@ -262,12 +288,14 @@ impl Client {
             }
             left.retain(|other| *other != address);
         }
+        refresh.patience = (refresh.patience * 2).min(LONGEST_TOPOLOGY_PATIENCE);
         other_cluster
     }
 
-    /// The endpoint to ask first.
+    /// The endpoint to ask first. If none answers in time, one that answers late.
     fn pick(&self, target: Target) -> Address {
-        self.pick_another(target, &[]).unwrap_or_else(|| self.read_routes().any())
+        let late = || self.read_routes().pick(target, |address| self.shared.endpoints.takes_writes(address));
+        self.pick_another(target, &[]).or_else(late).unwrap_or_else(|| self.read_routes().any())
     }
 
     /// An endpoint that is not silent and not among `asked`.

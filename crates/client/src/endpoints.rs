@@ -2,8 +2,9 @@
 //! around it. Probes are sent here.
 //!
 //! A probe is a call of the standard health service, which a node answers by itself. Any answer counts, whatever it
-//! says. When an endpoint does not answer at all, later requests use a new connection: the old one may be dead, and TCP
-//! would take many seconds to notice. Requests under way on the old connection stay there until their deadlines.
+//! says. When an endpoint has not answered at all for as long as connecting may take, later requests use a new
+//! connection: the old one may be dead, and TCP would take many seconds to notice. Requests under way on the old
+//! connection stay there until their deadlines.
 
 use crate::Error;
 use crate::circuit::{Circuit, PROBE_AFTER, PROBE_LIMIT};
@@ -20,8 +21,9 @@ use tonic::{Code, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-/// After this long without a connection the node counts as unreachable, and the request goes to another one.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// A connection that takes longer than this has failed. Circuits open much earlier, so requests do not wait for it. Long
+/// enough for a node far away, and for TCP to repeat a lost first packet, which it does after one second.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long to wait for a late answer to a probe, which still proves that the endpoint is alive.
 const PROBE_GIVES_UP: Duration = Duration::from_secs(5);
@@ -47,9 +49,15 @@ pub(crate) struct Endpoints {
 pub(crate) struct Endpoint {
     address: Address,
     dial: Dial,
-    channel: Mutex<Channel>,
+    connection: Mutex<Connection>,
     circuit: Mutex<Circuit>,
     changes: watch::Sender<()>,
+}
+
+struct Connection {
+    channel: Channel,
+    /// When it began to be made; `None` while nobody has used it.
+    made_at: Option<Instant>,
 }
 
 impl Endpoints {
@@ -67,9 +75,9 @@ impl Endpoints {
             known.clear();
         }
         let endpoint = known.entry(address.clone()).or_insert_with(|| {
-            let channel = Mutex::new(dial.connect_lazy());
+            let connection = Mutex::new(Connection::new(&dial));
             let (address, changes) = (address.clone(), self.changes.clone());
-            Arc::new(Endpoint { address, dial, channel, circuit: Mutex::default(), changes })
+            Arc::new(Endpoint { address, dial, connection, circuit: Mutex::default(), changes })
         });
         Ok(endpoint.clone())
     }
@@ -89,15 +97,29 @@ impl Endpoints {
         true
     }
 
+    /// Whether the endpoint answered lately, in time or not, so that it may get a write without a probe.
+    pub(crate) fn takes_writes(&self, address: &Address) -> bool {
+        let known = self.known.read().expect(POISONED);
+        known.get(address).is_some_and(|endpoint| endpoint.circuit().takes_writes(Instant::now()))
+    }
+
     /// Changes when a circuit opens or closes, or a probe is answered.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
 }
 
+impl Connection {
+    fn new(dial: &Dial) -> Connection {
+        Connection { channel: dial.connect_lazy(), made_at: None }
+    }
+}
+
 impl Endpoint {
     pub(crate) fn channel(&self) -> Channel {
-        self.channel.lock().expect(POISONED).clone()
+        let mut connection = self.connection.lock().expect(POISONED);
+        connection.made_at.get_or_insert_with(Instant::now);
+        connection.channel.clone()
     }
 
     /// Sends a request and waits for its answer, for at most `limit`. Updates the circuit. The request is sent when it
@@ -194,9 +216,18 @@ impl Endpoint {
     }
 
     fn probe_is_late(&self, sent: Instant) {
-        let is_silent = self.circuit().probe_is_late(sent, Instant::now());
-        if is_silent {
-            *self.channel.lock().expect(POISONED) = self.dial.connect_lazy();
+        let now = Instant::now();
+        {
+            let mut circuit = self.circuit();
+            circuit.probe_is_late(sent, now);
+            let mut connection = self.connection.lock().expect(POISONED);
+            // Connecting to a node far away takes time, and a connection whose answers are late still works.
+            let is_dead = now.checked_sub(CONNECT_TIMEOUT).is_some_and(|since| {
+                connection.made_at.is_some_and(|at| at < since) && !circuit.was_heard_since(since)
+            });
+            if is_dead {
+                *connection = Connection::new(&self.dial);
+            }
         }
         self.changes.send_replace(());
     }

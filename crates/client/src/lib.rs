@@ -50,7 +50,7 @@ pub use ringfort_proto::outcome::Outcome;
 pub use ringfort_proto::v1;
 
 use bytes::Bytes;
-use call::Effect;
+use call::{Effect, Refresh};
 use endpoints::Endpoints;
 use ringfort_proto::outcome;
 use ringfort_proto::v1::cluster_client::ClusterClient;
@@ -85,8 +85,8 @@ pub struct Client {
 struct Shared {
     routes: RwLock<Routes>,
     endpoints: Endpoints,
-    /// When the topology was last read. Held while it is read, so that one call reads it for all.
-    refreshed_at: tokio::sync::Mutex<Option<Instant>>,
+    /// Locked while the topology is read, so that one call reads it for all.
+    refresh: tokio::sync::Mutex<Refresh>,
     /// A permit for each hedged request to an endpoint while the earlier endpoints are alive.
     hedges: Semaphore,
 }
@@ -142,7 +142,7 @@ impl Client {
         }
         let routes = RwLock::new(Routes::new(seeds));
         let (endpoints, hedges) = (Endpoints::new(), Semaphore::new(MAX_HEDGES_UNDER_WAY));
-        let shared = Shared { routes, endpoints, refreshed_at: tokio::sync::Mutex::new(None), hedges };
+        let shared = Shared { routes, endpoints, refresh: tokio::sync::Mutex::default(), hedges };
         Ok(Client { shared: Arc::new(shared), timeout: DEFAULT_TIMEOUT })
     }
 

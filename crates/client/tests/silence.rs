@@ -11,6 +11,9 @@ use support::Servers;
 /// request that waits for the silent server would reach.
 const NOTICED: Duration = Duration::from_secs(2);
 
+/// A client's first call to nodes whose answers take 0.6 s, with a sign of life and the topology before it.
+const FAR_AWAY: Duration = Duration::from_secs(4);
+
 /// Three servers, each of which executes everything; the client has heard from all of them.
 async fn warm(timeout: Duration) -> (Servers, Client) {
     let servers = Servers::start(3);
@@ -157,4 +160,20 @@ async fn silent_node_is_used_again_when_it_is_back() {
     assert!(!client.answers(&servers.with(|state| state.addresses[0].clone())));
     servers.proxies[0].delay(Duration::ZERO);
     assert_leader_is_used_again(&servers, &client).await;
+}
+
+/// Every answer takes its time, from the first one on.
+#[tokio::test]
+async fn nodes_that_are_all_far_away_are_used_by_a_client_that_has_just_begun() {
+    for late in [300, 600] {
+        let servers = Servers::start(3);
+        servers.with(|state| state.forwards = true);
+        servers.proxies.iter().for_each(|proxy| proxy.delay(Duration::from_millis(late)));
+        let client = servers.client().with_timeout(Duration::from_secs(10));
+        let begun = Instant::now();
+        let put = client.put("k", "1").await;
+        let took = begun.elapsed();
+        put.unwrap_or_else(|error| panic!("{late} ms: {error} after {took:?}"));
+        assert!(took < FAR_AWAY, "{late} ms: {took:?}");
+    }
 }
