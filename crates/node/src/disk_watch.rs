@@ -28,8 +28,7 @@ pub fn run(shell: Arc<Shell>, reporter: HealthReporter, stopped: Receiver<()>) {
         let report = shell.health.lock().look(clock::moment());
         let is_hung = report.health.disk == DiskState::Hung;
         if is_hung && shell.stopping.load(Ordering::Relaxed) {
-            tracing::warn!("stopped without waiting for the disk, which does not answer");
-            std::process::exit(1);
+            stop_without_disk();
         }
         if report.must_end {
             end(report.age);
@@ -66,6 +65,12 @@ fn tell(shell: &Shell, reporter: &HealthReporter, before: Option<NodeHealth>, re
         shell.runtime.block_on(grpc::set_health(reporter, is != DiskState::Hung));
     }
     let _ = shell.gossip.send(GossipEvent::Health(report.health));
+}
+
+/// Ends a process that is stopping. Whatever it acknowledged is on the disk.
+pub fn stop_without_disk() -> ! {
+    tracing::warn!("stopped without waiting for the disk, which does not answer");
+    std::process::exit(1);
 }
 
 /// Ends the process. An orderly stop is not possible: everything that needs the disk would wait for it.

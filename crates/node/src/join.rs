@@ -200,3 +200,28 @@ async fn ask(address: &str, member: &Member, joins: Joins) -> Result<Joined, Sta
     }
     Ok(Joined { node, topology })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::membership::Waiting;
+    use crate::metrics::Metrics;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_node_that_begins_a_cluster_says_so_before_it_serves() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let own = Owner { identity: Identity(7), name: "b".to_owned() };
+        let waiting = Waiting::serve(&runtime, (&listener, 10), Metrics::new().client_connections, &own, true).unwrap();
+        let asked = || runtime.block_on(ask_membership(&address));
+        assert_eq!(asked(), Some(Answer::Waiting { owner: own.clone(), may_begin: true }));
+        waiting.begins(ClusterId(9));
+        assert_eq!(asked(), Some(Answer::Member(ClusterId(9))));
+        // One with a lower name, which would begin one otherwise.
+        let other = Owner { identity: Identity(1), name: "a".to_owned() };
+        assert_eq!(founding::decide(&other, &[asked().unwrap()]), Decision::Join);
+    }
+}

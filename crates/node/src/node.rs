@@ -54,6 +54,10 @@ const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long requests under way may take to be answered when the node stops.
 const REQUEST_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long a node that stops waits for the threads that use the disk, of which one may be writing a snapshot. The next
+/// start does not need what they do, or repeats it.
+const DISK_PATIENCE_AT_STOP: Duration = Duration::from_secs(20);
+
 /// Shards of a cluster that is begun without saying how many.
 pub const DEFAULT_SHARDS: u32 = 64;
 
@@ -355,6 +359,11 @@ impl Node {
         let _ = self.shell.log.send(LogEvent::Stop);
         let _ = self.shell.snapshots.send(SnapshotEvent::Stop);
         let _ = self.shell.control.send(ControlEvent::Stop);
+        // The disk's watch sees only the log's records; other threads may wait for the disk as well.
+        wait_for(DISK_PATIENCE_AT_STOP, || self.helpers.iter().all(JoinHandle::is_finished));
+        if !self.helpers.iter().all(JoinHandle::is_finished) {
+            disk_watch::stop_without_disk();
+        }
         join(self.helpers);
         let (stop_watching, watching) = self.disk_watch;
         drop(stop_watching);

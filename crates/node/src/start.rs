@@ -171,7 +171,11 @@ pub fn membership(
             drop(boot);
             let timing = config.timing.unwrap_or_default();
             check_disk_timeout(config, timing)?;
-            let topology = Topology::bootstrap(ClusterId(random_u64()?), shards(config), timing, member.clone());
+            let cluster = ClusterId(random_u64()?);
+            if let Some(waiting) = &waiting {
+                waiting.begins(cluster);
+            }
+            let topology = Topology::bootstrap(cluster, shards(config), timing, member.clone());
             boot::bootstrap(&disk, log_config.clone(), &topology, NodeId(1)).map_err(boot_error)?;
             boot = boot::open(&disk, log_config).map_err(boot_error)?;
             tracing::info!(

@@ -1,11 +1,12 @@
 //! The Membership service: whether this node belongs to a cluster. Served by members, and by nodes that wait for their
-//! cluster.
+//! cluster or begin it.
 
 use super::connections;
 use super::refusing::Refusing;
 use crate::metrics::Connections;
 use bytes::Bytes;
 use ringfort_core::boot::Owner;
+use ringfort_core::types::ClusterId;
 use ringfort_proto::outcome;
 use ringfort_proto::v1::cluster_server::ClusterServer;
 use ringfort_proto::v1::kv_server::KvServer;
@@ -13,31 +14,41 @@ use ringfort_proto::v1::membership_server::{Membership, MembershipServer};
 use ringfort_proto::v1::{MembershipRequest, MembershipResponse};
 use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-/// Always gives the same answer: a node that joins a cluster replaces this service.
-pub struct MembershipService(MembershipResponse);
+pub struct MembershipService {
+    /// 0 while the node is part of no cluster.
+    cluster: Arc<AtomicU64>,
+    node_id: String,
+    identity: Bytes,
+    may_begin: bool,
+}
 
 impl MembershipService {
-    pub fn new(cluster_id: u64, owner: &Owner, may_begin: bool) -> MembershipService {
+    pub fn new(cluster: u64, owner: &Owner, may_begin: bool) -> MembershipService {
         let identity = Bytes::copy_from_slice(&owner.identity.0.to_le_bytes());
-        MembershipService(MembershipResponse { cluster_id, node_id: owner.name.clone(), identity, may_begin })
+        MembershipService { cluster: Arc::new(cluster.into()), node_id: owner.name.clone(), identity, may_begin }
     }
 }
 
 #[tonic::async_trait]
 impl Membership for MembershipService {
     async fn ask(&self, _: Request<MembershipRequest>) -> Result<Response<MembershipResponse>, Status> {
-        Ok(Response::new(self.0.clone()))
+        let (node_id, identity, may_begin) = (self.node_id.clone(), self.identity.clone(), self.may_begin);
+        let cluster_id = self.cluster.load(Ordering::SeqCst);
+        Ok(Response::new(MembershipResponse { cluster_id, node_id, identity, may_begin }))
     }
 }
 
 /// Serves the port for clients while the node waits for its cluster: answers Membership, and refuses all other calls.
 /// Ends when dropped.
 pub struct Waiting {
+    cluster: Arc<AtomicU64>,
     _stop: oneshot::Sender<()>,
 }
 
@@ -57,6 +68,7 @@ impl Waiting {
         let waits = "this node is part of no cluster yet: its log names the nodes that it waits for";
         let waits = outcome::unavailable(waits, None);
         let service = MembershipService::new(0, owner, may_begin);
+        let cluster = service.cluster.clone();
         let (_, health) = tonic_health::server::health_reporter();
         runtime.spawn(async move {
             let served = Server::builder()
@@ -71,6 +83,12 @@ impl Waiting {
                 tracing::warn!("could not answer calls while waiting for a cluster: {error}");
             }
         });
-        Ok(Waiting { _stop: stop })
+        Ok(Waiting { cluster, _stop: stop })
+    }
+
+    /// From now on the node says that it is part of this cluster, although it does not serve yet: to begin a cluster takes
+    /// some syncs, and another node must not begin one meanwhile.
+    pub fn begins(&self, cluster: ClusterId) {
+        self.cluster.store(cluster.0, Ordering::SeqCst);
     }
 }

@@ -26,6 +26,11 @@ use tonic::transport::Endpoint;
 /// A node that takes longer counts as silent.
 const NODE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long the controller may take to say what it knows. Its thread may wait for a disk that hangs.
+const KNOWLEDGE_TIMEOUT: Duration = Duration::from_millis(500);
+
+const _: () = assert!(KNOWLEDGE_TIMEOUT.as_millis() < NODE_TIMEOUT.as_millis(), "the node that asked hears the reason");
+
 /// Above the status of ten thousand replicas.
 const MAX_STATUS_BYTES: usize = 16 << 20;
 
@@ -191,7 +196,10 @@ pub async fn replicas(shell: &Shell) -> Result<Vec<CoreStatus>, Status> {
 pub async fn knowledge(shell: &Shell) -> Result<Knowledge, Status> {
     let (asked, answer) = oneshot::channel();
     let _ = shell.control.send(ControlEvent::Knowledge(asked));
-    answer.await.map_err(|_| stopping())
+    match timeout(KNOWLEDGE_TIMEOUT, answer).await {
+        Ok(answer) => answer.map_err(|_| stopping()),
+        Err(_) => Err(outcome::unavailable("this node's controller does not answer: its disk may hang", None)),
+    }
 }
 
 pub fn stopping() -> Status {
