@@ -107,4 +107,87 @@ mod tests {
         assert_eq!(decide(&owner("b"), &[other]), Decision::YieldTo("b".to_owned()));
         assert_eq!(decide(&twin, &[waiting("b", true)]), Decision::Begin);
     }
+
+    /// Some nodes, each of which was told of all others; some of them may begin a cluster. They start, stop and ask each other
+    /// while answers are lost, late and doubled. Returns how many clusters come of it, where each decides by `decide`.
+    fn clusters_begun(seed: u64, decide: impl Fn(&Owner, &[Answer]) -> Decision) -> usize {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut below = move |n: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 33) as usize % n
+        };
+        let nodes = 2 + below(3);
+        let owners: Vec<Owner> = ["c", "a", "d", "b"][..nodes].iter().map(|name| owner(name)).collect();
+        let mut may_begin: Vec<bool> = (0..nodes).map(|_| below(2) == 0).collect();
+        may_begin[0] = true;
+        let mut is_up = vec![false; nodes];
+        let mut member: Vec<Option<ClusterId>> = vec![None; nodes];
+        let mut answers = vec![vec![Answer::Silent; nodes]; nodes];
+        let mut under_way: Vec<(usize, usize, Answer)> = Vec::new();
+        let mut begun = 0;
+        for _ in 0..1_000 {
+            let (node, other) = (below(nodes), below(nodes));
+            match below(8) {
+                // A process starts, or ends: what it has heard is forgotten, what it belongs to is not.
+                0 => {
+                    is_up[node] = !is_up[node];
+                    answers[node].fill(Answer::Silent);
+                }
+                1..=3 if is_up[node] && is_up[other] => {
+                    let waiting = || Answer::Waiting { owner: owners[other].clone(), may_begin: may_begin[other] };
+                    under_way.push((node, other, member[other].map_or_else(waiting, Answer::Member)));
+                }
+                4..=6 if !under_way.is_empty() => {
+                    let index = below(under_way.len());
+                    let (to, from, answer) = match below(4) {
+                        0 => under_way[index].clone(),
+                        _ => under_way.swap_remove(index),
+                    };
+                    if is_up[to] && below(10) > 0 {
+                        answers[to][from] = answer;
+                    }
+                }
+                7 if is_up[node] && member[node].is_none() => {
+                    let others: Vec<Answer> =
+                        (0..nodes).filter(|other| *other != node).map(|other| answers[node][other].clone()).collect();
+                    let known = others.iter().find_map(|answer| match answer {
+                        Answer::Member(cluster) => Some(*cluster),
+                        _ => None,
+                    });
+                    match decide(&owners[node], &others) {
+                        Decision::Begin if may_begin[node] => {
+                            begun += 1;
+                            member[node] = Some(ClusterId(begun as u64));
+                        }
+                        Decision::Join => member[node] = known,
+                        _ => {}
+                    }
+                    answers[node].fill(Answer::Silent);
+                }
+                _ => {}
+            }
+        }
+        begun
+    }
+
+    #[test]
+    fn nodes_that_were_told_of_each_other_begin_one_cluster_at_the_most() {
+        let begun: Vec<usize> = (0..1_000).map(|seed| clusters_begun(seed, decide)).collect();
+        assert_eq!(begun.iter().max(), Some(&1));
+        assert!(begun.iter().filter(|begun| **begun == 1).count() > 500, "most come to begin one");
+
+        // Without any of the three conditions two are begun.
+        let two_are_begun_without = |is_dropped: fn(&Answer) -> bool| {
+            let decide = |own: &Owner, answers: &[Answer]| {
+                let left: Vec<Answer> = answers.iter().filter(|answer| !is_dropped(answer)).cloned().collect();
+                decide(own, &left)
+            };
+            (0..1_000).any(|seed| clusters_begun(seed, decide) > 1)
+        };
+        assert!(two_are_begun_without(|answer| matches!(answer, Answer::Member(_))));
+        assert!(two_are_begun_without(|answer| matches!(answer, Answer::Silent)));
+        assert!(two_are_begun_without(|answer| matches!(answer, Answer::Waiting { may_begin: true, .. })));
+    }
 }

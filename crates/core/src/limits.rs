@@ -33,8 +33,8 @@ pub const DISK_TIMEOUT: Duration = Duration::from_secs(60);
 /// otherwise: clients without keep-alive take about as long to notice that their connections to it are dead.
 pub const LEAD_AFTER: Duration = Duration::from_secs(30);
 
-/// Bytes of the log that a node may have on their way to its disk. Beyond, it refuses writes as `Overloaded`, and drops
-/// entries of leaders elsewhere, which Raft sends again.
+/// Bytes of the log that a node may have on their way to its disk, those included that have come and that no worker has
+/// looked at. Beyond, it refuses writes as `Overloaded`, and drops entries of leaders elsewhere, which Raft sends again.
 pub const MAX_UNSYNCED_BYTES: u64 = 64 << 20;
 
 /// The largest key. A longer one is refused with `InvalidArgument` before anything else happens.

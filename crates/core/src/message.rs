@@ -15,6 +15,13 @@ pub struct RaftMessage {
     pub message: Message,
 }
 
+impl RaftMessage {
+    /// What its entries hold.
+    pub fn entry_bytes(&self) -> u64 {
+        self.message.entries.iter().map(|entry| entry.data.len() as u64).sum()
+    }
+}
+
 /// A message between the nodes' [`Control`](crate::control::Control)s. All of them may be lost, and come again.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ControlMessage {

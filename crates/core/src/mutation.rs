@@ -78,6 +78,12 @@ pub enum Mutation {
     ReplyAcrossLives,
     /// The next snapshot deletes the file of the one that is being sent.
     DeleteWhileSending,
+    /// A node whose disk does not answer leads on.
+    IgnoreHungDisk,
+    /// A node takes entries and writes however many bytes wait for its disk.
+    TakeUnsynced,
+    /// A node keeps in memory whatever a follower lacks.
+    KeepForLaggards,
 }
 
 impl Mutation {
@@ -116,6 +122,9 @@ impl Mutation {
         Mutation::AnswerEventualEarly,
         Mutation::ReplyAcrossLives,
         Mutation::DeleteWhileSending,
+        Mutation::IgnoreHungDisk,
+        Mutation::TakeUnsynced,
+        Mutation::KeepForLaggards,
     ];
 
     /// Whether `other` is planted.

@@ -4,16 +4,14 @@
 //!   and reads are served, so that there is a way back. The maps are looked at every [`LOOK_INTERVAL`], which makes this a
 //!   high-water mark: what is written in between comes on top. So do the log's entries, within a budget of their own, and
 //!   what a replica is sent by its leader, which it can't refuse.
-//! - **Disk.** While the log has no space or the disk does not answer, writes would wait until their deadlines and end
-//!   unknown, so they are refused. Entries from leaders elsewhere are dropped while there is no space, or while
-//!   [`MAX_UNSYNCED_BYTES`] wait for the disk; otherwise they would gather in memory without bound. Raft sends them
-//!   again.
+//! - **Disk.** Whether the log has space and the disk answers, and how many bytes wait for it.
+//!
+//! What follows from it, for requests and for entries from leaders elsewhere, is core's [`Admission`].
 
 use crate::shell::Shell;
-use ringfort_core::command::Command;
-use ringfort_core::limits::MAX_UNSYNCED_BYTES;
+use ringfort_core::health::Admission;
 use ringfort_core::message::RaftMessage;
-use ringfort_core::replica::{Failure, Write};
+use ringfort_core::replica::Failure;
 use ringfort_core::worker::Request;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,6 +27,8 @@ pub struct Pressure {
     is_disk_full: AtomicBool,
     is_without_files: AtomicBool,
     is_disk_hung: AtomicBool,
+    /// Bytes of entries that wait for a worker.
+    inbox_bytes: AtomicU64,
     /// Bytes of batches that are not synced yet.
     unsynced_bytes: AtomicU64,
 }
@@ -40,28 +40,34 @@ impl Pressure {
 
     /// Why a request must not be proposed by this node now.
     pub fn refusal(&self, request: &Request) -> Option<Failure> {
-        let Request::Write(write) = request else { return None };
-        if self.is_disk_hung() {
-            return Some(Failure::DiskHung);
-        }
-        // The cluster's own commands are few, and may be what helps.
-        let Write::Kv(command) = write else { return None };
-        let is_put = matches!(command, Command::Put { .. });
-        if self.is_disk_full.load(Ordering::Relaxed) {
-            Some(Failure::DiskFull)
-        } else if self.is_without_files.load(Ordering::Relaxed) || self.has_too_much_unsynced() {
-            Some(Failure::Overloaded)
-        } else if is_put && self.is_memory_full.load(Ordering::Relaxed) {
-            Some(Failure::MemoryFull)
-        } else {
-            None
-        }
+        self.admission().refusal(request)
     }
 
-    /// Whether a message of another node may go on to its replica.
-    pub fn takes(&self, message: &RaftMessage) -> bool {
-        let can_log = || !self.is_disk_full() && !self.is_without_files.load(Ordering::Relaxed);
-        message.message.entries.is_empty() || (can_log() && !self.has_too_much_unsynced())
+    /// Whether a message of another node may go on to its replica. Its entries count until a worker has
+    /// [handled](Pressure::handled) them.
+    pub fn admits(&self, message: &RaftMessage) -> bool {
+        let is_taken = self.admission().takes(message);
+        if is_taken {
+            self.inbox_bytes.fetch_add(message.entry_bytes(), Ordering::Relaxed);
+        }
+        is_taken
+    }
+
+    /// A worker has handled messages with entries of this many bytes; those that it logs are among the
+    /// [unsynced](Pressure::unsynced).
+    pub fn handled(&self, bytes: u64) {
+        self.inbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn admission(&self) -> Admission {
+        Admission {
+            is_disk_hung: self.is_disk_hung(),
+            is_disk_full: self.is_disk_full(),
+            is_without_files: self.is_without_files.load(Ordering::Relaxed),
+            is_memory_full: self.is_memory_full(),
+            unsynced_bytes: self.unsynced_bytes() + self.inbox_bytes.load(Ordering::Relaxed),
+            ..Admission::default()
+        }
     }
 
     pub fn is_disk_full(&self) -> bool {
@@ -104,10 +110,6 @@ impl Pressure {
         self.unsynced_bytes.load(Ordering::Relaxed)
     }
 
-    fn has_too_much_unsynced(&self) -> bool {
-        self.unsynced_bytes() >= MAX_UNSYNCED_BYTES
-    }
-
     /// The maps hold this many bytes.
     fn measured(&self, held_bytes: u64) {
         let Some(max_bytes) = self.max_memory_bytes else { return };
@@ -137,81 +139,64 @@ pub async fn watch_memory(shell: Weak<Shell>) {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use ringfort_core::replica::Query;
+    use ringfort_core::command::Command;
+    use ringfort_core::limits::MAX_UNSYNCED_BYTES;
+    use ringfort_core::replica::Write;
 
-    fn refusals(pressure: &Pressure) -> [Option<Failure>; 3] {
-        let key = Bytes::from("k");
-        [
-            Request::Write(Write::Kv(Command::Put { key: key.clone(), value: Bytes::new() })),
-            Request::Write(Write::Kv(Command::Delete { key: key.clone() })),
-            Request::Read(Query::Get { key }),
-        ]
-        .map(|request| pressure.refusal(&request))
+    fn refusal(pressure: &Pressure) -> Option<Failure> {
+        pressure.refusal(&Request::Write(Write::Kv(Command::Put { key: Bytes::from("k"), value: Bytes::new() })))
     }
 
     #[test]
     fn full_memory_refuses_puts_until_there_is_room_again() {
         let pressure = Pressure::new(Some(100));
         pressure.measured(99);
-        assert_eq!(refusals(&pressure), [None; 3]);
+        assert_eq!(refusal(&pressure), None);
         pressure.measured(100);
-        assert_eq!(refusals(&pressure), [Some(Failure::MemoryFull), None, None]);
+        assert_eq!(refusal(&pressure), Some(Failure::MemoryFull));
         pressure.measured(99);
-        assert_eq!(refusals(&pressure), [None; 3]);
+        assert_eq!(refusal(&pressure), None);
     }
 
     #[test]
     fn without_a_limit_nothing_is_too_much() {
         let pressure = Pressure::new(None);
         pressure.measured(u64::MAX);
-        assert_eq!(refusals(&pressure), [None; 3]);
+        assert_eq!(refusal(&pressure), None);
     }
 
     #[test]
-    fn a_disk_that_hangs_refuses_writes_and_takes_entries_up_to_the_bound() {
+    fn each_state_of_the_disk_is_told() {
         let pressure = Pressure::default();
-        let entries = RaftMessage {
-            shard: ringfort_core::types::ShardId(0),
-            from: Default::default(),
-            to: Default::default(),
-            message: raft::eraftpb::Message { entries: vec![Default::default()].into(), ..Default::default() },
-        };
         pressure.set_disk_hung(true);
-        let hung = Some(Failure::DiskHung);
-        assert_eq!(refusals(&pressure), [hung, hung, None]);
-        assert!(pressure.takes(&entries));
-        pressure.unsynced(MAX_UNSYNCED_BYTES);
-        assert!(!pressure.takes(&entries));
+        assert_eq!(refusal(&pressure), Some(Failure::DiskHung));
         pressure.set_disk_hung(false);
-        let overloaded = Some(Failure::Overloaded);
-        assert_eq!(refusals(&pressure), [overloaded, overloaded, None]);
-        pressure.synced(1);
-        assert_eq!(refusals(&pressure), [None; 3]);
-        assert!(pressure.takes(&entries));
-    }
-
-    #[test]
-    fn a_full_disk_refuses_writes_and_entries_but_not_what_keeps_a_leader() {
-        let pressure = Pressure::default();
-        let mut message = RaftMessage {
-            shard: ringfort_core::types::ShardId(0),
-            from: Default::default(),
-            to: Default::default(),
-            message: Default::default(),
-        };
         pressure.set_disk_full(true);
-        let full = Some(Failure::DiskFull);
-        assert_eq!(refusals(&pressure), [full, full, None]);
-        assert!(pressure.takes(&message));
-        message.message.entries.push(Default::default());
-        assert!(!pressure.takes(&message));
+        assert_eq!(refusal(&pressure), Some(Failure::DiskFull));
         pressure.set_disk_full(false);
         pressure.set_without_files(true);
-        let overloaded = Some(Failure::Overloaded);
-        assert_eq!(refusals(&pressure), [overloaded, overloaded, None]);
-        assert!(!pressure.takes(&message));
+        assert_eq!(refusal(&pressure), Some(Failure::Overloaded));
         pressure.set_without_files(false);
-        assert!(pressure.takes(&message));
-        assert_eq!(refusals(&pressure), [None; 3]);
+        pressure.unsynced(MAX_UNSYNCED_BYTES);
+        assert_eq!(refusal(&pressure), Some(Failure::Overloaded));
+        pressure.synced(1);
+        assert_eq!(refusal(&pressure), None);
+    }
+
+    #[test]
+    fn entries_that_no_worker_has_handled_count_as_unsynced() {
+        let pressure = Pressure::default();
+        let data = vec![0; MAX_UNSYNCED_BYTES as usize].into();
+        let entry = raft::eraftpb::Entry { data, ..Default::default() };
+        let message = RaftMessage {
+            shard: ringfort_core::types::ShardId(0),
+            from: Default::default(),
+            to: Default::default(),
+            message: raft::eraftpb::Message { entries: vec![entry].into(), ..Default::default() },
+        };
+        assert!(pressure.admits(&message));
+        assert!(!pressure.admits(&message), "as much waits for a worker");
+        pressure.handled(message.entry_bytes());
+        assert!(pressure.admits(&message));
     }
 }

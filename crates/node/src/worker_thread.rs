@@ -8,6 +8,7 @@ use crate::shell::Shell;
 use crate::snapshot_thread::SnapshotEvent;
 use crate::ticket::Ticket;
 use ringfort_core::effects::Effects;
+use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::Failure;
 use ringfort_core::time::Now;
 use ringfort_core::worker::Worker;
@@ -29,6 +30,7 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
             }
             handle(&mut worker, now, event);
         }
+        let entry_bytes = drained.messages.iter().map(RaftMessage::entry_bytes).sum();
         worker.handle_raft(now.moment, drained.messages.drain(..));
         let arrived = Instant::now();
         for Incoming { shard, request, ticket } in drained.requests.drain(..) {
@@ -42,6 +44,7 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
         let (effects, again) = worker.flush(now);
         more = again;
         perform(&shell, index, effects);
+        shell.pressure.handled(entry_bytes);
         shell.boards[index].show(|| worker.status());
     }
 }

@@ -7,15 +7,17 @@
 //!
 //! | component | what it does |
 //! |---|---|
-//! | a node whose disk hangs | hands its leaderships over, a few at a time, each after a quorum without this node has proved that its disks work (`replica::handover`); refuses writes before proposing them; drops entries from other leaders beyond [`MAX_UNSYNCED_BYTES`] |
+//! | a node whose disk hangs | hands its leaderships over, a few at a time, each after a quorum without this node has proved that its disks work (`replica::handover`); refuses writes before proposing them; drops entries from other leaders beyond [`MAX_UNSYNCED_BYTES`] ([`Admission`]) |
 //! | a leader that hands over | chooses a voter whose node does not [abstain](NodeHealth::abstention); if there is none, one whose disk hung recently |
 //! | the controller | gives no replica and no leadership to a node that abstains, or that was away and has not been back for long (`control::leadership`) |
 //! | the shell | ends the process when the disk has not answered for `disk-timeout` |
 //!
 //! [`MAX_UNSYNCED_BYTES`]: crate::limits::MAX_UNSYNCED_BYTES
 
+mod admission;
 mod monitor;
 
+pub use admission::Admission;
 pub use monitor::{DiskReport, HealthConfig, HealthMonitor};
 
 use crate::codec::{CodecError, Reader, put_varint};

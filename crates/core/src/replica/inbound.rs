@@ -116,6 +116,12 @@ impl<T> Replica<T> {
         Ok(())
     }
 
+    /// Whether the replica was heard of within an election timeout. (Raft's own mark of that is taken away from all at
+    /// each check of the quorum, until they answer the next heartbeat.)
+    pub(super) fn answers(&self, replica: ReplicaId) -> bool {
+        self.answered.get(&replica).is_some_and(|at| self.ticks <= at + ELECTION_TICKS as u64)
+    }
+
     /// Whether a bound replica must drop this message: see [`lease`].
     fn would_break_promise(&self, message: &Message) -> bool {
         match message.get_msg_type() {

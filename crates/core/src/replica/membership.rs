@@ -171,7 +171,7 @@ impl<T> Replica<T> {
         }
         let raft = &self.raft.raft;
         raft.prs().get(replica.0).is_some_and(|progress| {
-            let answers = self.answered.get(&replica).is_some_and(|at| self.ticks <= at + ELECTION_TICKS as u64);
+            let answers = self.answers(replica);
             // Nothing matched means that not even the snapshot has arrived, however short the log is.
             answers && progress.matched > 0 && progress.matched + CAUGHT_UP_ENTRIES >= raft.raft_log.last_index()
         })

@@ -39,9 +39,12 @@ impl<T> Replica<T> {
         let share_bytes = if self.is_at_rest() { 0 } else { share_bytes };
         let keep_bytes = self.bytes_after_base().saturating_add(share_bytes);
         let unneeded = covered.min(self.needed_after());
+        let keeps_all = self.config.mutation.is(Mutation::KeepForLaggards);
         let storage = self.raft.mut_store();
         storage.release(unneeded, 0);
-        storage.release(covered, keep_bytes);
+        if !keeps_all {
+            storage.release(covered, keep_bytes);
+        }
     }
 
     /// Bytes of entries that can be released now; with `spare_followers`, without those that followers lack.
@@ -57,7 +60,11 @@ impl<T> Replica<T> {
 
     fn release_limit(&self, spare_followers: bool) -> LogIndex {
         let limit = self.releasable();
-        if spare_followers { limit.min(self.needed_after()) } else { limit }
+        if spare_followers || self.config.mutation.is(Mutation::KeepForLaggards) {
+            limit.min(self.needed_after())
+        } else {
+            limit
+        }
     }
 
     /// The last entry that may be released. Later ones are not applied or not durable yet, or belong to the state that
@@ -76,7 +83,7 @@ impl<T> Replica<T> {
         if !self.is_leader() {
             return LogIndex(u64::MAX);
         }
-        let answering = raft.prs().iter().filter(|(id, progress)| **id != self.id.0 && progress.recent_active);
+        let answering = raft.prs().iter().filter(|(id, _)| **id != self.id.0 && self.answers(ReplicaId(**id)));
         let has = answering.map(|(id, progress)| self.transfers.index_sent_to(ReplicaId(*id)).0.max(progress.matched));
         LogIndex(has.min().unwrap_or(u64::MAX))
     }

@@ -97,6 +97,11 @@ impl RaftStorage {
         self.entries.iter()
     }
 
+    /// The index of the first entry in memory, or of the next one where there is none.
+    pub fn first_in_memory(&self) -> u64 {
+        self.floor.0 + 1
+    }
+
     /// The term of the entry at `index`; none where it has left memory, or has never been there.
     pub fn term_at(&self, index: u64) -> Option<u64> {
         Storage::term(self, index).ok()
@@ -162,6 +167,11 @@ impl RaftStorage {
     pub fn bytes_up_to(&self, limit: LogIndex) -> usize {
         let count = limit.0.saturating_sub(self.floor.0) as usize;
         self.entries.iter().take(count).map(entry_bytes).sum()
+    }
+
+    /// Bytes of the entries in memory after `index`, for checks.
+    pub fn bytes_after(&self, index: LogIndex) -> usize {
+        self.entries_from(index.0 + 1).map(entry_bytes).sum()
     }
 
     /// A snapshot from the leader replaces everything.
@@ -241,7 +251,7 @@ impl Storage for RaftStorage {
     }
 
     fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.floor.0 + 1)
+        Ok(self.first_in_memory())
     }
 
     fn last_index(&self) -> raft::Result<u64> {

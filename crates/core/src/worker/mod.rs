@@ -21,6 +21,7 @@ use crate::limits::RETAINED_SHARE;
 use crate::log::item::{Change, LogItem, ReplicaState};
 use crate::machine::Machine;
 use crate::message::{RaftMessage, Step, StepRequest};
+use crate::mutation::Mutation;
 use crate::replica::transfers::{TransferPermit, is_empty_state};
 use crate::replica::{Failure, Origin, Query, Replica, ReplicaConfig, ReplicaStatus, Restored, Write};
 use crate::system::{SystemMachine, Topology};
@@ -164,7 +165,7 @@ impl<T> Worker<T> {
     /// Gives leadership away while this node's disk does not answer or has no space. A few shards at a time, because
     /// each needs an election.
     fn shed(&mut self) {
-        if !self.can_not_log() {
+        if !self.can_not_log() || self.config.replica.mutation.is(Mutation::IgnoreHungDisk) {
             return;
         }
         // The system shard, which is the last, goes first: the others may need its leader.

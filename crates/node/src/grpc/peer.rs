@@ -90,7 +90,7 @@ impl Receiver {
     fn take(&self, from: NodeId, batch: PeerBatch, answers: &Arc<Answers>) {
         // A message whose replicas are on other nodes than its sender and this one is nobody's.
         let is_meant = |message: &ringfort_core::message::RaftMessage| {
-            (message.from.node(), message.to.node()) == (from, self.shell.node) && self.shell.pressure.takes(message)
+            (message.from.node(), message.to.node()) == (from, self.shell.node) && self.shell.pressure.admits(message)
         };
         self.shell.push_messages(batch.raft.into_iter().filter_map(convert::from_wire).filter(is_meant).collect());
         for bytes in batch.control {

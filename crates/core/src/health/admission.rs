@@ -1,0 +1,138 @@
+//! What a node takes while it lacks memory, space, or a disk that answers.
+//!
+//! A write is refused before its proposal, when nothing has happened yet. While the log has no space or the disk does not
+//! answer, writes would otherwise wait until their deadlines and end unknown.
+//!
+//! Entries from leaders elsewhere are dropped where there is no space, and wherever too many bytes wait for the disk:
+//! otherwise they would gather in memory without bound. Raft sends them again. All other messages are taken, so that a
+//! node whose disk is bad does not look dead.
+
+use crate::command::Command;
+use crate::limits::MAX_UNSYNCED_BYTES;
+use crate::message::RaftMessage;
+use crate::mutation::Mutation;
+use crate::replica::{Failure, Write};
+use crate::worker::Request;
+
+/// What a node has no room for at a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Admission {
+    pub is_disk_hung: bool,
+    pub is_disk_full: bool,
+    /// The log has no file descriptor for its next segment: as good as no space, for as long as it lasts.
+    pub is_without_files: bool,
+    /// The maps hold as much as they may.
+    pub is_memory_full: bool,
+    /// Bytes of batches that are on their way to the disk, and of entries that wait for a worker: what a worker that stood
+    /// still takes at once would exceed the bound otherwise.
+    pub unsynced_bytes: u64,
+    /// How many there may be: [`MAX_UNSYNCED_BYTES`], but in the simulator.
+    pub max_unsynced_bytes: u64,
+    pub mutation: Mutation,
+}
+
+impl Default for Admission {
+    /// There is room for everything.
+    fn default() -> Admission {
+        Admission {
+            is_disk_hung: false,
+            is_disk_full: false,
+            is_without_files: false,
+            is_memory_full: false,
+            unsynced_bytes: 0,
+            max_unsynced_bytes: MAX_UNSYNCED_BYTES,
+            mutation: Mutation::None,
+        }
+    }
+}
+
+impl Admission {
+    /// Why a request must not be proposed by this node now.
+    pub fn refusal(&self, request: &Request) -> Option<Failure> {
+        let Request::Write(write) = request else { return None };
+        if self.is_disk_hung {
+            return Some(Failure::DiskHung);
+        }
+        // The cluster's own commands are few, and may be what helps.
+        let Write::Kv(command) = write else { return None };
+        let is_put = matches!(command, Command::Put { .. });
+        if self.is_disk_full {
+            Some(Failure::DiskFull)
+        } else if self.is_without_files || self.has_too_much_unsynced() {
+            Some(Failure::Overloaded)
+        } else if is_put && self.is_memory_full {
+            Some(Failure::MemoryFull)
+        } else {
+            None
+        }
+    }
+
+    /// Whether a message of another node may go on to its replica.
+    pub fn takes(&self, message: &RaftMessage) -> bool {
+        let has_no_room = self.is_disk_full || self.is_without_files || self.has_too_much_unsynced();
+        message.message.entries.is_empty() || !has_no_room
+    }
+
+    fn has_too_much_unsynced(&self) -> bool {
+        self.unsynced_bytes >= self.max_unsynced_bytes && !self.mutation.is(Mutation::TakeUnsynced)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::Query;
+    use crate::types::ShardId;
+    use bytes::Bytes;
+
+    /// Of a put, a delete and a read.
+    fn refusals(admission: Admission) -> [Option<Failure>; 3] {
+        let key = Bytes::from("k");
+        [
+            Request::Write(Write::Kv(Command::Put { key: key.clone(), value: Bytes::new() })),
+            Request::Write(Write::Kv(Command::Delete { key: key.clone() })),
+            Request::Read(Query::Get { key }),
+        ]
+        .map(|request| admission.refusal(&request))
+    }
+
+    fn takes_entries(admission: Admission) -> bool {
+        let mut message = RaftMessage {
+            shard: ShardId(0),
+            from: Default::default(),
+            to: Default::default(),
+            message: Default::default(),
+        };
+        assert!(admission.takes(&message), "a heartbeat is always taken");
+        message.message.entries.push(Default::default());
+        admission.takes(&message)
+    }
+
+    #[test]
+    fn full_memory_refuses_puts_alone() {
+        let admission = Admission { is_memory_full: true, ..Admission::default() };
+        assert_eq!(refusals(admission), [Some(Failure::MemoryFull), None, None]);
+        assert!(takes_entries(admission));
+        assert_eq!(refusals(Admission::default()), [None; 3]);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_refuses_writes_and_takes_entries_up_to_the_bound() {
+        let hung = Admission { is_disk_hung: true, unsynced_bytes: MAX_UNSYNCED_BYTES - 1, ..Admission::default() };
+        assert_eq!(refusals(hung), [Some(Failure::DiskHung), Some(Failure::DiskHung), None]);
+        assert!(takes_entries(hung));
+        let unsynced = Admission { is_disk_hung: false, unsynced_bytes: MAX_UNSYNCED_BYTES, ..hung };
+        assert_eq!(refusals(unsynced), [Some(Failure::Overloaded), Some(Failure::Overloaded), None]);
+        assert!(!takes_entries(unsynced));
+    }
+
+    #[test]
+    fn a_full_disk_refuses_writes_and_entries_but_not_what_keeps_a_leader() {
+        let full = Admission { is_disk_full: true, ..Admission::default() };
+        assert_eq!(refusals(full), [Some(Failure::DiskFull), Some(Failure::DiskFull), None]);
+        assert!(!takes_entries(full));
+        let without_files = Admission { is_without_files: true, ..Admission::default() };
+        assert_eq!(refusals(without_files), [Some(Failure::Overloaded), Some(Failure::Overloaded), None]);
+        assert!(!takes_entries(without_files));
+    }
+}
