@@ -55,8 +55,15 @@ pub enum Focus {
     Restarts,
 }
 
-/// How often a run that nobody chose a focus for has which.
-const SHARES: [(u32, Focus); 1] = [(1, Focus::None)];
+/// How often a run that nobody chose a focus for has which: the other focuses find only what the gate plants.
+const SHARES: [(u32, Focus); 6] = [
+    (10, Focus::None),
+    (4, Focus::Gray),
+    (2, Focus::SlowDisks),
+    (2, Focus::HungDisks),
+    (2, Focus::Restarts),
+    (1, Focus::SlowElections),
+];
 
 impl Focus {
     /// The focus that the seed itself draws.
@@ -140,11 +147,12 @@ impl Focus {
             Focus::HungDisks => Options {
                 shards: 4,
                 workers: 1,
-                clients: 8,
+                clients: 10,
                 keys: 20,
                 put_permille: 800,
                 think_time: milliseconds(0..=20),
                 request_timeout: Duration::from_millis(200),
+                link: Link::healthy(Duration::from_micros(100)..=Duration::from_micros(1_000)),
                 duration: Duration::from_secs(40),
                 ..quiet(sampled, Faults { hung_disks: episodes(15_000..=20_000, 10_000..=14_000), ..Faults::none() })
             },
@@ -189,11 +197,12 @@ fn slow_elections(sampled: Options) -> Options {
 }
 
 /// Syncs take as long as elections do, so that what a node says of its term is late by an election: what it promised
-/// before must hold meanwhile. Disks take turns, so that a new leader acknowledges writes at once.
+/// before must hold meanwhile. A disk is slow for one sync and quick for the next, so that a new leader acknowledges writes
+/// at once, while readers of the former one, whose workers stand still, look for them.
 fn slow_disks(sampled: Options) -> Options {
     let mut faults = Faults {
-        slow_disks: episodes(300..=1_000, 500..=1_500),
-        worker_stalls: episodes(1_000..=3_000, 2_000..=4_000),
+        slow_disks: episodes(100..=400, 20..=150),
+        worker_stalls: episodes(500..=1_500, 2_000..=4_000),
         ..Faults::none()
     };
     match Random::new(sampled.seed).fork("beside slow disks").below(8) {
@@ -212,7 +221,7 @@ fn slow_disks(sampled: Options) -> Options {
         put_permille: 500,
         delete_permille: 0,
         think_time: milliseconds(0..=5),
-        request_timeout: Duration::from_millis(150),
+        request_timeout: Duration::from_millis(60),
         slow_sync: milliseconds(300..=900),
         link: Link::healthy(Duration::from_micros(100)..=Duration::from_micros(1_000)),
         ..quiet(sampled, faults)

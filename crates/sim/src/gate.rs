@@ -73,6 +73,9 @@ pub fn searches() -> Vec<Search> {
         search(AnswerEventualEarly, Focus::Snapshots, &[]),
         search(ReplyAcrossLives, Focus::Restarts, &[]),
         search(DeleteWhileSending, Focus::Snapshots, &[]),
+        search(IgnoreHungDisk, Focus::HungDisks, &[]),
+        search(TakeUnsynced, Focus::HungDisks, &[]),
+        search(KeepForLaggards, Focus::HungDisks, &[]),
         search(AcknowledgeBeforeSync, Focus::None, &[DurableLog, ElectionSafety]),
         search(
             AcknowledgeBeforeSync,
@@ -87,6 +90,7 @@ pub fn searches() -> Vec<Search> {
             ],
         ),
         search(ServeAsDeposedLeader, Focus::Partitions, &[LeaseExclusivity]),
+        search(ForgetPromise, Focus::SlowDisks, &[LeaseExclusivity, SessionMonotonicity, BoundedStaleness]),
         search(ServeBeforeTermStart, Focus::None, &[Linearizability]),
         search(ApplyDifferently, Focus::None, &[StateMachineSafety]),
         search(PublishBeforeCommit, Focus::Moving, &[BoundedRecovery]),

@@ -19,6 +19,8 @@
 //! | [`Invariant::NoResurrection`] | what was deleted does not come back | docs/gossip.md |
 //! | [`Invariant::NoFalseAlarm`] | the divergence watch is silent while replicas agree | `ringfort_core::watch` |
 //! | [`Invariant::SnapshotsHeld`] | a snapshot is not deleted while it is sent | `ringfort_core::replica::transfers` |
+//! | [`Invariant::HungDiskLeadsNothing`] | a node whose disk hangs gives its leadership away | `ringfort_core::replica::handover` |
+//! | [`Invariant::BoundedMemory`] | entries, messages and unsynced bytes have bounds | `ringfort_core::limits` |
 //! | [`Invariant::BoundedRecovery`] | without faults the cluster is whole again in bounded time | docs/verification.md |
 //! | [`Invariant::Assertion`] | no assertion of the product fails | the code |
 //!
@@ -45,6 +47,8 @@ pub enum Invariant {
     NoResurrection,
     NoFalseAlarm,
     SnapshotsHeld,
+    HungDiskLeadsNothing,
+    BoundedMemory,
     BoundedRecovery,
     Assertion,
 }
@@ -57,7 +61,7 @@ pub struct Violation {
 }
 
 impl Invariant {
-    pub const ALL: [Invariant; 19] = [
+    pub const ALL: [Invariant; 21] = [
         Invariant::ElectionSafety,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -75,6 +79,8 @@ impl Invariant {
         Invariant::NoResurrection,
         Invariant::NoFalseAlarm,
         Invariant::SnapshotsHeld,
+        Invariant::HungDiskLeadsNothing,
+        Invariant::BoundedMemory,
         Invariant::BoundedRecovery,
         Invariant::Assertion,
     ];
@@ -102,6 +108,8 @@ impl Invariant {
             Invariant::NoResurrection => "no resurrection",
             Invariant::NoFalseAlarm => "no false alarm",
             Invariant::SnapshotsHeld => "a snapshot that is sent is there",
+            Invariant::HungDiskLeadsNothing => "a node whose disk hangs leads nothing",
+            Invariant::BoundedMemory => "bounded memory",
             Invariant::BoundedRecovery => "bounded recovery",
             Invariant::Assertion => "no assertion fails",
         }

@@ -116,6 +116,11 @@ impl<M: Clone> Network<M> {
         self.cut.extend(from.iter().flat_map(|from| to.iter().map(|to| (*from, *to))));
     }
 
+    /// Whether nothing passes in this direction.
+    pub fn is_cut(&self, from: Endpoint, to: Endpoint) -> bool {
+        self.cut.contains(&(from, to))
+    }
+
     /// Restores every cut link.
     pub fn heal(&mut self) {
         self.cut.clear();

@@ -51,7 +51,8 @@ pub(super) struct Clients {
     completed: u64,
     /// Operations while the faults happen, those that were left out among them.
     begun: u64,
-    last_written: Option<Key>,
+    /// Keys by when a put of them was acknowledged, the latest one last.
+    written: Vec<Key>,
     /// Keys that are still to be read, once the cluster has recovered.
     to_read: Vec<Key>,
 }
@@ -83,7 +84,7 @@ impl Clients {
             violation: Ok(()),
             completed: 0,
             begun: 0,
-            last_written: None,
+            written: Vec::new(),
             to_read: Vec::new(),
         }
     }
@@ -229,7 +230,8 @@ impl Clients {
         match (answer, action) {
             (Ok(Reply::Applied(Applied::Put { revision, .. })), Action::Put(value)) => {
                 self.history.written(id, now);
-                self.last_written = Some(key);
+                self.written.retain(|written| *written != key);
+                self.written.push(key);
                 let acknowledged = self.acknowledged.acknowledge(key, Some(value), revision, now);
                 self.violation = acknowledged.and(self.sessions.saw(client, key, revision));
             }
@@ -273,9 +275,9 @@ impl Clients {
         true
     }
 
-    /// The key of the put that was acknowledged last.
-    pub fn last_written(&self) -> Option<Key> {
-        self.last_written
+    /// The keys of acknowledged puts, the latest one first.
+    pub fn latest_written(&self) -> impl Iterator<Item = Key> {
+        self.written.iter().rev().copied()
     }
 
     /// A reader has read, all at once.

@@ -435,7 +435,7 @@ impl Cluster {
         if self.crash_controller_at.is_some_and(|at| asked.contains(&at)) {
             self.crash_for(id, CONTROLLER_DOWN);
         }
-        self.invariants.check(self.now, id, &self.nodes)
+        self.invariants.check(self.now, id, &self.nodes, &self.network)
     }
 
     fn deliver(&mut self, from: Endpoint, to: Endpoint, message: Message) -> Result<(), Violation> {

@@ -2,7 +2,8 @@
 //!
 //! A node's readers are threads of their own: they answer from its views for as long as the lease says, whatever the worker
 //! does. So what a worker has missed must not matter to them. Each read is an operation of the history, which must be
-//! linearizable with it. Mostly they look at what was written last: so a read that misses it is most likely to happen.
+//! linearizable with it. Mostly they look at what was written last in a shard that the node has the lease of: if another
+//! node has acknowledged that while this one's workers stood still, the read shows it.
 
 use super::client::{decode, key_bytes};
 use super::node::Node;
@@ -28,10 +29,12 @@ impl Cluster {
         }
         let after = self.readers.duration(&GAP);
         let any = Key(self.readers.below(self.options.keys as u64) as u32);
-        let key = self.clients.last_written().filter(|_| self.readers.chance(700)).unwrap_or(any);
+        let looks_anywhere = self.readers.chance(300);
         self.agenda.put(self.now + after, Wake::ReadBeside(id, until));
         let Some(node) = self.nodes.get(&id).filter(|node| node.stalled_until <= self.now) else { return };
-        let Some(read) = read_leased(node, key, self.now) else { return };
+        let latest = self.clients.latest_written().filter(|_| !looks_anywhere);
+        let read = latest.chain([any]).find_map(|key| Some((key, read_leased(node, key, self.now)?)));
+        let Some((key, read)) = read else { return };
         self.count("reads beside a stalled worker");
         self.clients.has_read(ClientId(FIRST_READER + id.0 as u32), key, read, self.now);
     }

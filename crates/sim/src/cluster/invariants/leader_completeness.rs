@@ -2,7 +2,8 @@
 //! terms.
 //!
 //! How far each term's leader has committed is noted as it does. Of a leader that is seen for the first time only the last
-//! such entry of earlier terms is looked for: below it, logs match.
+//! such entry of earlier terms is looked for: below it, logs match. An entry that has left memory was applied, and is what
+//! state machine safety compares.
 
 use super::{Scene, Seen};
 use crate::invariant::{Invariant, Violation};
@@ -26,11 +27,12 @@ impl LeaderCompleteness {
         if self.leaders.insert((shard, term))
             && let Some(&(index, of_term)) = committed.range(..term).map(|(_, last)| last).max()
         {
-            let is_below = index < log.base().index.0;
-            if !is_below && log.term_at(index) != Some(of_term) {
+            let has_left_memory = index < log.base().index.0 || index < log.first_in_memory() && index <= log.last();
+            let known = log.term_at(index);
+            if known != Some(of_term) && (known.is_some() || !has_left_memory) {
                 let what = format!(
                     "node {} leads shard {shard} in term {term} without entry {index} of term {of_term}, which is \
-                     committed: its log ends at {}",
+                     committed: its log ends at {}, and has {known:?} there",
                     scene.id,
                     log.last()
                 );

@@ -4,11 +4,14 @@
 //! that was seen of the others; those that look at answers, when a client gets one; the rest when the faults are over.
 
 mod acknowledged_writes;
+mod bounded_memory;
 mod bounded_recovery;
 mod bounded_staleness;
 mod durable_log;
 mod election_safety;
 mod gossip_convergence;
+mod hung_disk_leads_nothing;
+mod lasting;
 mod leader_completeness;
 mod lease_exclusivity;
 mod log_matching;
@@ -24,8 +27,9 @@ pub(super) use acknowledged_writes::AcknowledgedWrites;
 pub(super) use gossip_convergence::{CATCH_UP, REST};
 pub(super) use session_monotonicity::SessionMonotonicity;
 
-use super::node::{Node, Running};
+use super::node::{Message, Node, Running};
 use crate::invariant::{Invariant, Violation};
+use crate::network::Network;
 use ringfort_core::replica::{Position, Replica};
 use ringfort_core::time::Moment;
 use ringfort_core::types::{NodeId, ShardId};
@@ -40,6 +44,7 @@ struct Scene<'a> {
     id: NodeId,
     running: &'a Running,
     nodes: &'a BTreeMap<NodeId, Node>,
+    network: &'a Network<Message>,
 }
 
 /// One replica of that node.
@@ -58,6 +63,8 @@ pub(super) struct Invariants {
     slot_ownership: slot_ownership::SlotOwnership,
     safe_configurations: safe_configurations::SafeConfigurations,
     durable_log: durable_log::DurableLog,
+    hung_disk_leads_nothing: hung_disk_leads_nothing::HungDiskLeadsNothing,
+    bounded_memory: bounded_memory::BoundedMemory,
     ignored: BTreeSet<Invariant>,
     /// Replicas may differ, and memory be damaged: that is what the run is about.
     pub expects_divergence: bool,
@@ -77,13 +84,21 @@ impl Invariants {
     }
 
     /// Checks what `id` has just done against all others.
-    pub fn check(&mut self, now: Moment, id: NodeId, nodes: &BTreeMap<NodeId, Node>) -> Result<(), Violation> {
+    pub fn check(
+        &mut self,
+        now: Moment,
+        id: NodeId,
+        nodes: &BTreeMap<NodeId, Node>,
+        network: &Network<Message>,
+    ) -> Result<(), Violation> {
         let Some(node) = nodes.get(&id) else { return Ok(()) };
         let Some(running) = node.running() else { return Ok(()) };
-        let scene = Scene { now, id, running, nodes };
+        let scene = Scene { now, id, running, nodes, network };
         let owned = self.slot_ownership.check(&scene);
         self.judge(owned)?;
         self.judge(snapshots_held::check(&scene))?;
+        let bounded = self.bounded_memory.check(&scene);
+        self.judge(bounded)?;
         if !self.expects_divergence {
             self.judge(no_false_alarm::check(&scene))?;
         }
@@ -100,6 +115,7 @@ impl Invariants {
                 self.durable_log.check(node.incarnation, &scene, &seen),
                 self.safe_configurations.check(&scene, &seen, &self.slot_ownership),
                 lease_exclusivity::check(&scene, seen.shard),
+                self.hung_disk_leads_nothing.check(&scene, &seen),
             ];
             checked.into_iter().try_for_each(|checked| self.judge(checked))?;
         }

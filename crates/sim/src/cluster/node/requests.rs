@@ -9,8 +9,6 @@ use super::running::{Input, Outbox, Running};
 use super::{Answer, Message, Ticket};
 use crate::history::OperationId;
 use crate::network::Endpoint;
-use ringfort_core::command::Command;
-use ringfort_core::health::DiskState;
 use ringfort_core::replica::{Failure, Query, Reply, Write};
 use ringfort_core::system::SystemReply;
 use ringfort_core::time::Now;
@@ -108,13 +106,7 @@ impl Running {
 
     /// Has a worker of this node execute the request, unless there is no room for what it writes.
     fn execute(&mut self, shard: ShardId, request: Request, ticket: Ticket, out: &mut Outbox) {
-        let refusal = match &request {
-            Request::Write(_) if self.disk() == DiskState::Full => Some(Failure::DiskFull),
-            Request::Write(_) if self.disk() == DiskState::Hung => Some(Failure::DiskHung),
-            Request::Write(Write::Kv(Command::Put { .. })) if self.is_memory_full => Some(Failure::MemoryFull),
-            _ => None,
-        };
-        match refusal {
+        match self.admission().refusal(&request) {
             Some(failure) => self.reply(ticket, Err(failure), out),
             None => self.give(shard, Input::Request { shard, request, ticket }, out),
         }

@@ -12,15 +12,14 @@ use ringfort_core::control::{Control, ControlConfig};
 use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
 use ringfort_core::effects::{Effects, LogBatch, SnapshotWork};
-use ringfort_core::gossip::{Gossip, GossipConfig};
-use ringfort_core::health::{DiskState, HealthConfig, HealthMonitor, HealthView, NodeHealth};
-use ringfort_core::limits::MAX_UNSYNCED_BYTES;
+use ringfort_core::gossip::{Gossip, GossipConfig, detector};
+use ringfort_core::health::{Admission, DiskState, HealthConfig, HealthMonitor, HealthView, NodeHealth};
 use ringfort_core::log::item::LogItem;
 use ringfort_core::log::{Log, LogConfig, LogError};
 use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepRequest};
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{Replica, ReplicaConfig, Restored, ShardView, Write};
-use ringfort_core::system::{Standing, SystemCommand, Topology};
+use ringfort_core::system::{Member, Standing, SystemCommand, Topology};
 use ringfort_core::time::{Moment, Now};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
 use ringfort_core::watch::{Distrust, Scrubber, Watch};
@@ -32,6 +31,9 @@ use std::time::Duration;
 
 /// Entries that a worker keeps in memory before it takes snapshots: little, so that runs take many.
 const ENTRY_BUDGET_BYTES: usize = 64 << 10;
+
+/// Bytes that may wait for the disk: little, so that disks that are slow or hang reach the bound.
+const MAX_UNSYNCED_BYTES: u64 = 64 << 10;
 
 /// Segments that a log may have before shards are asked to release the oldest.
 const SEGMENTS_BUDGET: u64 = 6;
@@ -79,7 +81,7 @@ pub struct Outbox {
 
 /// What comes into a worker's inbox.
 pub(super) enum Input {
-    Raft(Vec<RaftMessage>),
+    Raft(Box<RaftMessage>),
     Request { shard: ShardId, request: Request, ticket: Ticket },
     Persisted(u64),
     Topology(Arc<Topology>),
@@ -101,6 +103,25 @@ struct Slot {
     tick_planned: Moment,
 }
 
+/// Bytes in memory that grow with what others lack, or a disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// Entries that are committed and durable, in all logs: no others can leave memory.
+    pub entries: usize,
+    /// Entries that have come and that no worker has looked at.
+    pub messages: usize,
+    /// Batches on their way to the disk.
+    pub unsynced: usize,
+    /// Parts of snapshots that wait for the disk.
+    pub snapshots: usize,
+}
+
+impl Held {
+    pub fn total(self) -> usize {
+        self.entries + self.messages + self.unsynced + self.snapshots
+    }
+}
+
 pub struct Running {
     pub(super) node: NodeId,
     settings: Settings,
@@ -117,6 +138,8 @@ pub struct Running {
     /// As in the shell: while there is no space for the log, what was proposed waits; writes and entries are refused.
     health: HealthMonitor,
     said: NodeHealth,
+    /// Bytes of entries that wait for a worker.
+    inbox_bytes: u64,
     /// Bytes of the batches in `log_queue` and under way.
     pub(super) unsynced_bytes: u64,
     /// The node's clocks in the event that is being handled.
@@ -125,6 +148,8 @@ pub struct Running {
     /// The disk does not answer: a sync that has begun goes on for ever, and so does work on snapshots.
     pub(super) is_disk_hung: bool,
     sync_hangs: bool,
+    /// The sync that hangs is one of a disk that was healthy until then.
+    was_healthy: bool,
     pub(super) hung_snapshots: Vec<SnapshotWork>,
     hung_topology: Option<Arc<Topology>>,
     /// The maps hold as much as they may: puts are refused.
@@ -197,11 +222,13 @@ impl Running {
             log_under_way: Vec::new(),
             health: HealthMonitor::new(settings.health, now),
             said: NodeHealth::default(),
+            inbox_bytes: 0,
             unsynced_bytes: 0,
             now: started,
             log_retry_planned: false,
             is_disk_hung: false,
             sync_hangs: false,
+            was_healthy: false,
             hung_snapshots: Vec::new(),
             hung_topology: None,
             is_memory_full: false,
@@ -254,7 +281,10 @@ impl Running {
         match task {
             Task::Drain(worker) => self.drain(worker, now, out),
             Task::Control => self.drain_control(now.moment, out),
-            Task::LogSynced if self.is_disk_hung => self.sync_hangs = true,
+            Task::LogSynced if self.is_disk_hung => {
+                self.sync_hangs = true;
+                self.was_healthy = self.said.disk == DiskState::Healthy;
+            }
             Task::LogSynced => self.log_synced(now, out),
             Task::SendSnapshot(id) => self.send_part(id, out),
             Task::SnapshotTimedOut(id) => self.snapshot_sent(id, false, out),
@@ -273,9 +303,9 @@ impl Running {
         match message {
             Message::Raft(messages) => {
                 for message in messages {
-                    let takes_entries = self.disk() != DiskState::Full && self.unsynced_bytes < MAX_UNSYNCED_BYTES;
-                    if message.message.entries.is_empty() || takes_entries {
-                        self.give(message.shard, Input::Raft(vec![message]), out);
+                    if self.admission().takes(&message) {
+                        self.inbox_bytes += message.entry_bytes();
+                        self.give(message.shard, Input::Raft(Box::new(message)), out);
                     }
                 }
             }
@@ -292,6 +322,7 @@ impl Running {
             Message::Snapshot { id, number, message, part } => self.receive_part(from, id, number, message, part, out),
             Message::SnapshotReceived { id, arrived } => self.snapshot_sent(id, arrived, out),
             Message::Propose(command) => self.propose(command, Ticket::Nobody, out),
+            Message::Join { member, replace, .. } if replace && self.is_named_node_heard(&member) => {}
             Message::Join { member, replace, reply_to } => {
                 if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
                     self.propose(
@@ -332,10 +363,14 @@ impl Running {
     fn drain(&mut self, index: usize, now: Now, out: &mut Outbox) {
         let slot = &mut self.slots[index];
         slot.drain_planned = false;
+        let mut handled_bytes = 0;
         for input in std::mem::take(&mut slot.inbox) {
             let worker = &mut slot.worker;
             match input {
-                Input::Raft(messages) => worker.handle_raft(now.moment, messages),
+                Input::Raft(message) => {
+                    handled_bytes += message.entry_bytes();
+                    worker.handle_raft(now.moment, [*message]);
+                }
                 Input::Request { shard, request, ticket } => worker.handle_request(now.moment, shard, request, ticket),
                 Input::Persisted(number) => worker.handle_persisted(now.moment, number),
                 Input::Health(health) => worker.handle_health(health),
@@ -365,6 +400,7 @@ impl Running {
             out.tasks.push((When::Local(slot.tick_planned), Task::Drain(index)));
         }
         self.perform(index, effects, out);
+        self.inbox_bytes -= handled_bytes;
     }
 
     fn perform(&mut self, worker: usize, effects: Effects<Ticket>, out: &mut Outbox) {
@@ -480,6 +516,17 @@ impl Running {
         address.parse().ok().map(|at| Endpoint::Node(NodeId(at)))
     }
 
+    /// Whether a node runs that has the member's name and is another one: as in the shell, its name is not given away. A
+    /// request to join may be one of a former life, whose disk was lost since.
+    fn is_named_node_heard(&self, member: &Member) -> bool {
+        let named = self.topology().node_named(&member.name).filter(|(_, known)| known.identity != member.identity);
+        let is_heard = |node| {
+            let liveness = self.gossip.liveness(node, self.now.moment).filter(|liveness| liveness.was_heard);
+            liveness.is_some_and(|liveness| liveness.standing == detector::Standing::Alive)
+        };
+        named.is_some_and(|(node, _)| node == self.node || is_heard(node))
+    }
+
     fn endpoint_of_leader(&self) -> Option<Endpoint> {
         self.endpoint_of(self.control.leader(ShardId::SYSTEM)?)
     }
@@ -525,8 +572,59 @@ impl Running {
         }
     }
 
-    pub(super) fn disk(&self) -> DiskState {
+    fn disk(&self) -> DiskState {
         self.health.report(self.now.moment).health.disk
+    }
+
+    /// What there is no room for now.
+    pub(super) fn admission(&self) -> Admission {
+        let disk = self.disk();
+        Admission {
+            is_disk_hung: disk == DiskState::Hung,
+            is_disk_full: disk == DiskState::Full,
+            is_without_files: false,
+            is_memory_full: self.is_memory_full,
+            unsynced_bytes: self.unsynced_bytes + self.inbox_bytes,
+            max_unsynced_bytes: MAX_UNSYNCED_BYTES,
+            mutation: self.settings.replica.mutation,
+        }
+    }
+
+    /// What the node last said of its health.
+    pub fn said(&self) -> NodeHealth {
+        self.said
+    }
+
+    /// Whether a sync hangs, of a disk that was healthy until then.
+    pub fn has_sync_that_hangs(&self) -> bool {
+        self.sync_hangs && self.was_healthy
+    }
+
+    /// Bytes that are held beside the maps, by what they are for.
+    pub fn held(&self) -> Held {
+        let entries = |replica: &Replica<Ticket>| {
+            let position = replica.position();
+            replica.log_bytes() - replica.log().bytes_after(position.committed.min(position.durable))
+        };
+        let chunks = self.hung_snapshots.iter().map(|work| match work {
+            SnapshotWork::Chunk { payload, .. } => payload.len(),
+            _ => 0,
+        });
+        Held {
+            entries: self.replicas().map(entries).sum(),
+            messages: self.inbox_bytes as usize,
+            unsynced: self.unsynced_bytes as usize,
+            snapshots: chunks.sum(),
+        }
+    }
+
+    /// The most that may be held, where each of them is as large as it may be.
+    pub fn may_hold_bytes(&self) -> usize {
+        let entries = self.slots.len() * ENTRY_BUDGET_BYTES;
+        // The last message that is taken holds no more than what its leader keeps.
+        let unsynced = MAX_UNSYNCED_BYTES as usize + ENTRY_BUDGET_BYTES;
+        let snapshots: usize = self.replicas().map(Replica::state_bytes).sum();
+        entries + unsynced + snapshots
     }
 
     fn log_synced(&mut self, now: Now, out: &mut Outbox) {
