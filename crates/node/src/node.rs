@@ -189,7 +189,7 @@ impl Node {
             metrics,
             log_bytes: AtomicU64::new(0),
             next_received: AtomicU64::new(boot_nonce),
-            receives: Semaphore::new(MAX_SNAPSHOTS_RECEIVED),
+            receives: Arc::new(Semaphore::new(MAX_SNAPSHOTS_RECEIVED)),
             move_bandwidth: Throttle::new(config.move_bandwidth),
             failure: watch::Sender::new(None),
             departure: watch::Sender::new(None),

@@ -46,7 +46,7 @@ pub struct Shell {
     pub log_bytes: AtomicU64,
     /// Makes the names of received snapshots unique: it starts at random.
     pub next_received: AtomicU64,
-    pub receives: Semaphore,
+    pub receives: Arc<Semaphore>,
     /// For all snapshots that are sent.
     pub move_bandwidth: Throttle,
     /// Why the node must not go on, in words for the operator.

@@ -1,9 +1,10 @@
 //! Snapshots on their way between nodes, each on a connection of its own, so that none delays anything else.
 //!
 //! The sender streams a file's frames as they are; the receiver checks each, writes the file, builds the state from it,
-//! and only then tells the worker. All transfers of a node share `--move-bandwidth`: each waits for its turn before
-//! every frame.
+//! and only then tells the worker, even if the sender has stopped waiting. All transfers of a node share
+//! `--move-bandwidth`: each waits for its turn before every frame.
 
+use crate::clock;
 use crate::convert;
 use crate::inbox::Event;
 use crate::peers::link;
@@ -11,6 +12,7 @@ use crate::shell::Shell;
 use bytes::Bytes;
 use raft::eraftpb::MessageType;
 use ringfort_core::disk::Disk;
+use ringfort_core::health::DiskState;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::Restored;
 use ringfort_core::replica::restore::{RestoreError, Restoring};
@@ -23,15 +25,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
 /// Chunks that are read ahead of the network, or received ahead of the disk.
 const CHUNKS_AHEAD: usize = 4;
 
 /// A transfer without progress for this long is given up, for example because the receiver's disk hangs: it must not
-/// hold its file and its place among the few transfers for ever. After the last chunk, the receiver must build its map
-/// within this time.
+/// hold its file and its place among the few transfers for ever. After the last chunk, the receiver reports progress.
 const STALLED_AFTER: Duration = Duration::from_secs(120);
+
+/// How often the receiver of a complete snapshot reports that it still works on it, unless its disk hangs.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+const _: () = assert!(PROGRESS_INTERVAL.as_secs() < STALLED_AFTER.as_secs());
 
 /// Pauses for the bandwidth are split into steps of at most this length, each of which counts as progress.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -52,6 +59,8 @@ enum TransferError {
     CutShort,
     #[error("the receiver took nothing for {} s", STALLED_AFTER.as_secs())]
     Stalled,
+    #[error("the receiver did not say what became of it")]
+    NoAnswer,
 }
 
 /// Sends the snapshot `name` with `message`, and tells the worker how it ended.
@@ -101,11 +110,20 @@ async fn stream(shell: &Arc<Shell>, name: String, message: RaftMessage) -> Resul
     };
     let reading = tokio::task::spawn_blocking(move || read(disk, &name, header, &parts_tx, pace));
     let mut client = PeerClient::new(channel);
-    let sending = client.snapshot(ReceiverStream::new(parts_rx));
+    let sending = async {
+        let mut answers = client.snapshot(ReceiverStream::new(parts_rx)).await?.into_inner();
+        while let Some(answer) = answers.message().await? {
+            if !answer.builds {
+                return Ok(answer);
+            }
+            moves.store(true, Ordering::Relaxed);
+        }
+        Err(TransferError::NoAnswer)
+    };
     let answer = unless_stalled(sending, &moves, STALLED_AFTER).await?;
     match reading.await {
         Ok(Err(error)) => Err(error),
-        _ => Ok(answer?.into_inner()),
+        _ => answer,
     }
 }
 
@@ -146,13 +164,18 @@ fn read(
     Ok(())
 }
 
-/// Takes a snapshot that another node streams. The answer comes when it is durable and with its worker.
-pub async fn receive(shell: &Arc<Shell>, mut parts: Streaming<SnapshotChunk>) -> Result<SnapshotAck, Status> {
+/// Takes a snapshot that another node streams. Sends reports of progress to `answers`, and returns the last answer, once the
+/// snapshot is durable and with its worker.
+pub async fn receive(
+    shell: &Arc<Shell>,
+    mut parts: Streaming<SnapshotChunk>,
+    answers: &mpsc::Sender<Result<SnapshotAck, Status>>,
+) -> Result<SnapshotAck, Status> {
     let Some(Part::Header(header)) = parts.message().await?.and_then(|chunk| chunk.part) else {
         return Err(Status::invalid_argument("a snapshot begins with its header"));
     };
     let message = check(shell, &header)?;
-    let Ok(_permit) = shell.receives.try_acquire() else {
+    let Ok(permit) = shell.receives.clone().try_acquire_owned() else {
         return Ok(refused("too many snapshots are arriving"));
     };
     let (shard, metadata) = (message.shard, message.message.get_snapshot().get_metadata());
@@ -167,12 +190,36 @@ pub async fn receive(shell: &Arc<Shell>, mut parts: Streaming<SnapshotChunk>) ->
     // A name that no cut of this node has, and no other snapshot that arrives, or arrived before a restart.
     let unique = shell.next_received.fetch_add(1, Ordering::Relaxed);
     let name = format!("snap-{shard}-{}-from-{}-{unique:x}.snap", metadata.index, message.from);
+    let (disk, receiver, file_name) = (shell.disk.clone(), shell.clone(), name.clone());
+    let deliver = move |restored| {
+        let restored = Box::new(restored);
+        receiver.worker(shard).push_event(Event::Snapshot { message, name: file_name, restored });
+        drop(permit);
+    };
+    let tell_progress = || {
+        if shell.health.lock().report(clock::moment()).health.disk != DiskState::Hung {
+            // One that the sender has not taken yet says the same.
+            let _ = answers.try_send(Ok(SnapshotAck { builds: true, ..SnapshotAck::default() }));
+        }
+    };
+    take(disk, name, file_header, parts, deliver, tell_progress).await
+}
+
+/// Takes the parts of a file after its header. What is built from them is delivered or deleted, even if this future is
+/// dropped.
+async fn take(
+    disk: Arc<dyn Disk>,
+    name: String,
+    header: SnapshotHeader,
+    mut parts: impl Stream<Item = Result<SnapshotChunk, Status>> + Unpin,
+    deliver: impl FnOnce(Restored) + Send + 'static,
+    tell_progress: impl Fn(),
+) -> Result<SnapshotAck, Status> {
     let (frames_tx, frames_rx) = mpsc::channel(CHUNKS_AHEAD);
-    let (disk, file_name) = (shell.disk.clone(), name.clone());
-    let writing = tokio::task::spawn_blocking(move || write(&disk, &file_name, &file_header, frames_rx));
+    let mut writing = tokio::task::spawn_blocking(move || write(&disk, &name, &header, frames_rx).map(deliver));
     let mut expected = 0;
-    while let Some(chunk) = parts.message().await? {
-        let Some(Part::Payload(payload)) = chunk.part else {
+    while let Some(chunk) = parts.next().await {
+        let Some(Part::Payload(payload)) = chunk?.part else {
             return Err(Status::invalid_argument("a snapshot has one header"));
         };
         if payload.sequence != expected {
@@ -184,12 +231,14 @@ pub async fn receive(shell: &Arc<Shell>, mut parts: Streaming<SnapshotChunk>) ->
         }
     }
     drop(frames_tx);
-    match writing.await {
-        Ok(Ok(restored)) => {
-            let restored = Box::new(restored);
-            shell.worker(shard).push_event(Event::Snapshot { message, name, restored });
-            Ok(installed())
+    let written = loop {
+        match tokio::time::timeout(PROGRESS_INTERVAL, &mut writing).await {
+            Ok(written) => break written,
+            Err(_) => tell_progress(),
         }
+    };
+    match written {
+        Ok(Ok(())) => Ok(installed()),
         Ok(Err(error)) => Ok(refused(&error.to_string())),
         Err(error) => Err(Status::internal(error.to_string())),
     }
@@ -250,19 +299,65 @@ fn restore(disk: &Arc<dyn Disk>, name: &str) -> Result<Restored, TransferError> 
 }
 
 fn installed() -> SnapshotAck {
-    SnapshotAck { installed: true, reason: String::new() }
+    SnapshotAck { installed: true, ..SnapshotAck::default() }
 }
 
 fn refused(reason: &str) -> SnapshotAck {
-    SnapshotAck { installed: false, reason: reason.to_owned() }
+    SnapshotAck { reason: reason.to_owned(), ..SnapshotAck::default() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::FileDisk;
-    use ringfort_core::machine::CutMeta;
+    use crate::disk::{self, FileDisk};
+    use ringfort_core::machine::{CutMeta, Machine};
     use ringfort_core::types::{LogIndex, ShardId, Term};
+    use tokio::sync::oneshot;
+
+    fn header(meta: CutMeta) -> SnapshotHeader {
+        SnapshotHeader {
+            shard: ShardId(1),
+            index: LogIndex(9),
+            term: Term(2),
+            conf_state: Default::default(),
+            meta: meta.encode(),
+        }
+    }
+
+    fn frames(disk: &Arc<dyn Disk>, name: &str) -> Vec<Bytes> {
+        let mut reader = SnapshotReader::open(disk.clone(), name).unwrap();
+        std::iter::from_fn(|| reader.next_frame().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_has_arrived_is_delivered_also_where_its_stream_breaks() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, faults) = (directory.path().join("node"), directory.path().join("faults"));
+        std::fs::create_dir(&path).unwrap();
+        let disk = disk::open(&path, Some(&faults)).unwrap();
+        let header = header(Machine::new().begin_cut());
+        SnapshotWriter::begin(disk.clone(), "sent", &header).unwrap().finish().unwrap();
+        let frames = frames(&disk, "sent");
+
+        std::fs::write(&faults, "hang").unwrap();
+        let (parts_tx, parts_rx) = mpsc::channel(1);
+        let (delivered_tx, delivered) = oneshot::channel();
+        let deliver = move |_| delivered_tx.send(()).unwrap();
+        let parts = ReceiverStream::new(parts_rx);
+        let taking = tokio::spawn(take(disk.clone(), "received".to_owned(), header, parts, deliver, || {}));
+        for (sequence, payload) in (0..).zip(frames) {
+            let part = Part::Payload(v1::SnapshotPayload { sequence, payload });
+            parts_tx.send(Ok(SnapshotChunk { part: Some(part) })).await.unwrap();
+        }
+        // It has taken the last one, and waits for the stream's end.
+        drop(parts_tx.reserve().await.unwrap());
+        taking.abort();
+        assert!(taking.await.unwrap_err().is_cancelled());
+
+        std::fs::write(&faults, "").unwrap();
+        tokio::time::timeout(Duration::from_secs(10), delivered).await.unwrap().expect("delivered");
+        assert!(disk.list().unwrap().contains(&"received".to_owned()));
+    }
 
     #[tokio::test]
     async fn a_transfer_that_does_not_move_ends() {
@@ -279,22 +374,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(directory.path()).unwrap());
         let meta = CutMeta { revision: 1, stamp: Default::default(), hash: 7, len: 1 };
-        let header = SnapshotHeader {
-            shard: ShardId(1),
-            index: LogIndex(9),
-            term: Term(2),
-            conf_state: Default::default(),
-            meta: meta.encode(),
-        };
+        let header = header(meta);
         // Sound frames around what is no state.
         let mut writer = SnapshotWriter::begin(disk.clone(), "sent", &header).unwrap();
         writer.chunk(b"no entries").unwrap();
         writer.finish().unwrap();
         let (frames_tx, frames_rx) = mpsc::channel(8);
-        let mut reader = SnapshotReader::open(disk.clone(), "sent").unwrap();
-        while let Some(frame) = reader.next_frame().unwrap() {
-            frames_tx.blocking_send(frame).unwrap();
-        }
+        frames(&disk, "sent").into_iter().for_each(|frame| frames_tx.blocking_send(frame).unwrap());
         assert!(matches!(write(&disk, "received", &header, frames_rx), Err(TransferError::Restore(_))));
         assert_eq!(disk.list().unwrap(), ["sent"]);
     }

@@ -145,8 +145,9 @@ async fn nonsense_in_the_words_of_a_peer_changes_nothing() {
         vec![Some(Part::Header(SnapshotHeader { header: noise(99).into(), ..header }))],
     ] {
         let chunks: Vec<SnapshotChunk> = parts.into_iter().map(|part| SnapshotChunk { part }).collect();
-        let answer = peer.snapshot(tokio_stream::iter(chunks)).await;
-        assert!(answer.is_err() || !answer.unwrap().into_inner().installed);
+        let mut answers = peer.snapshot(tokio_stream::iter(chunks)).await.unwrap().into_inner();
+        let answer = answers.message().await;
+        assert!(!answer.is_ok_and(|answer| answer.is_some_and(|answer| answer.installed)));
     }
 
     assert!(cluster.nodes[0].runs());

@@ -17,8 +17,12 @@ use ringfort_proto::v1::peer_server::Peer;
 use ringfort_proto::v1::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 use tokio::time::timeout_at;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+
+type SnapshotAnswers = ReceiverStream<Result<SnapshotAck, Status>>;
 
 pub struct PeerService {
     receiver: Arc<Receiver>,
@@ -33,6 +37,7 @@ struct Receiver {
 #[tonic::async_trait]
 impl Peer for PeerService {
     type RaftStream = Outgoing;
+    type SnapshotStream = SnapshotAnswers;
 
     async fn raft(&self, request: Request<Streaming<PeerBatch>>) -> Result<Response<Outgoing>, Status> {
         let answers = Arc::new(Answers::default());
@@ -43,10 +48,16 @@ impl Peer for PeerService {
         Ok(Response::new(outgoing))
     }
 
-    async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotAck>, Status> {
-        let received = snapshot_transfer::receive(&self.receiver.shell, request.into_inner()).await;
-        self.receiver.shell.metrics.snapshots_received.count(received.as_ref().is_ok_and(|ack| ack.installed));
-        received.map(Response::new)
+    async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotAnswers>, Status> {
+        let (answers_tx, answers_rx) = mpsc::channel(1);
+        let (shell, parts) = (self.receiver.shell.clone(), request.into_inner());
+        tokio::spawn(async move {
+            let received = snapshot_transfer::receive(&shell, parts, &answers_tx).await;
+            shell.metrics.snapshots_received.count(received.as_ref().is_ok_and(|ack| ack.installed));
+            // The sender may have stopped waiting.
+            let _ = answers_tx.send(received).await;
+        });
+        Ok(Response::new(ReceiverStream::new(answers_rx)))
     }
 }
 
