@@ -19,6 +19,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Zeros are written in pieces of this size.
 const ZEROS_BYTES: usize = 1 << 20;
 
+/// A file that is filled is synced whenever so much was written: the log's own syncs wait behind what one sync has to do, and
+/// a disk that does not answer for long counts as hung.
+const ZEROS_SYNCED_BYTES: u64 = 4 << 20;
+
 /// Opens a node's directory. With a file of faults its disk fails as that says.
 pub fn open(directory: &Path, faults: Option<&Path>) -> io::Result<Arc<dyn Disk>> {
     let disk = FileDisk::open(directory)?;
@@ -185,6 +189,9 @@ fn write_zeros(file: &File, size_bytes: u64) -> io::Result<()> {
         let len = zeros.len().min(usize::try_from(size_bytes - offset).unwrap_or(usize::MAX));
         file.write_all_at(&zeros[..len], offset)?;
         offset += len as u64;
+        if offset.is_multiple_of(ZEROS_SYNCED_BYTES) {
+            file.sync_data()?;
+        }
     }
     Ok(())
 }

@@ -1,10 +1,12 @@
-//! The thread that writes the log: all batches that wait become one record and one sync, for all shards.
+//! The thread that writes the log: the batches that wait become one record and one sync, for all shards.
 //!
 //! While a sync runs, the workers' next batches gather: the sync under way is the batching window, and nothing waits on
 //! purpose. A failed write or sync ends the process, since what is on the disk is no longer known. A disk without space
 //! is met before anything is written: the batches wait, nothing is lost and nothing acknowledged. Until there is space
-//! again new writes are refused, and leadership goes to nodes that have some. The time that each record takes goes to
-//! the health monitor ([`ringfort_core::health`]).
+//! again new writes are refused, and leadership goes to nodes that have some.
+//!
+//! The time that each record takes goes to the health monitor ([`ringfort_core::health`]). So a record is bounded
+//! ([`RECORD_BYTES`]): a disk of modest bandwidth would seem to hang if a burst became one record.
 
 use crate::clock;
 use crate::files;
@@ -12,12 +14,13 @@ use crate::gossip_thread::GossipEvent;
 use crate::inbox::Event;
 use crate::shell::Shell;
 use crate::threads;
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use ringfort_core::disk::Disk;
 use ringfort_core::effects::LogBatch;
 use ringfort_core::limits::LOG_BUDGET_BYTES;
 use ringfort_core::log::item::LogItem;
 use ringfort_core::log::{Log, LogError};
+use ringfort_core::timing::Timing;
 use ringfort_core::types::ShardId;
 use std::io;
 use std::sync::Arc;
@@ -32,6 +35,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The shards that pin the oldest segment are asked again after this long, or when a segment has gone.
 const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// No further batch is added to a record that has as much: well over what a fast disk writes in one sync's time, and little
+/// enough for a slow one (10 MB/s) to write it before it counts as hung, at the default election timeout.
+const RECORD_BYTES: u64 = 4 << 20;
+
+const _: () = assert!(RECORD_BYTES * 1000 / 10_000_000 < Timing::DEFAULT.disk_patience().as_millis() as u64);
+
+/// A spare segment that is needed may take this long. From then on the time counts as that of a record: the disk may hang.
+const FILL_PATIENCE: Duration = Duration::from_secs(5);
+
 /// In place of a worker's number, the gossip thread's.
 pub const GOSSIP: usize = usize::MAX;
 
@@ -42,8 +54,6 @@ pub enum LogEvent {
         /// What it adds to the unsynced bytes.
         bytes: u64,
     },
-    /// How the spare segment that was asked for came out.
-    Spare(io::Result<()>),
     /// Sent when all workers have ended.
     Stop,
 }
@@ -56,7 +66,6 @@ struct Gathered {
     batches: Vec<(usize, u64)>,
     /// What the items add to the unsynced bytes.
     bytes: u64,
-    spares: Vec<io::Result<()>>,
     stop: bool,
 }
 
@@ -64,13 +73,22 @@ struct Gathered {
 pub fn run(shell: Arc<Shell>, mut log: Log<Arc<dyn Disk>>, events: Receiver<LogEvent>) {
     let mut pressed: Option<(Instant, u64)> = None;
     let mut gathered = Gathered::default();
+    // How the spare segments that were asked for came out.
+    let (spares_tx, spares) = crossbeam_channel::unbounded();
     while !gathered.stop {
         shell.log_bytes.store(log.size_bytes(), Ordering::Relaxed);
-        make_spare(&shell, &mut log);
-        let Ok(first) = events.recv() else { return };
-        gathered.add(first);
-        events.try_iter().for_each(|event| gathered.add(event));
-        gathered.spares.drain(..).for_each(|outcome| log.spare_ready(outcome));
+        make_spare(&shell, &mut log, &spares_tx);
+        if !gathered.fill(&events) {
+            return;
+        }
+        spares.try_iter().for_each(|outcome| log.spare_ready(outcome));
+        if log.waits_for_spare(gathered.bytes) {
+            let outcome = spares.recv_timeout(FILL_PATIENCE).or_else(|_| {
+                shell.health.lock().record_begun(clock::moment());
+                spares.recv()
+            });
+            outcome.into_iter().for_each(|outcome| log.spare_ready(outcome));
+        }
         if !append(&shell, &mut log, &gathered.items) {
             return;
         }
@@ -94,6 +112,18 @@ pub fn run(shell: Arc<Shell>, mut log: Log<Arc<dyn Disk>>, events: Receiver<LogE
 }
 
 impl Gathered {
+    /// Waits for an event and takes those that have gathered, up to [`RECORD_BYTES`]. False where nobody sends any more.
+    fn fill(&mut self, events: &Receiver<LogEvent>) -> bool {
+        let Ok(first) = events.recv() else { return false };
+        self.add(first);
+        while self.bytes < RECORD_BYTES
+            && let Ok(next) = events.try_recv()
+        {
+            self.add(next);
+        }
+        true
+    }
+
     fn add(&mut self, event: LogEvent) {
         match event {
             LogEvent::Batch { worker, batch, bytes } => {
@@ -105,7 +135,6 @@ impl Gathered {
                     None => self.batches.push((worker, batch.number)),
                 }
             }
-            LogEvent::Spare(outcome) => self.spares.push(outcome),
             LogEvent::Stop => self.stop = true,
         }
     }
@@ -165,12 +194,13 @@ fn append(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, items: &[LogItem]) -> boo
 }
 
 /// Has the next segment filled ahead of its use, on a thread of its own: it takes as long as many syncs.
-fn make_spare(shell: &Arc<Shell>, log: &mut Log<Arc<dyn Disk>>) {
+fn make_spare(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, outcomes: &Sender<io::Result<()>>) {
     let Some(request) = log.wanted_spare() else { return };
-    let (disk, events) = (shell.disk.clone(), shell.log.clone());
+    let (disk, outcomes) = (shell.disk.clone(), outcomes.clone());
     let started = threads::spawn("spare-segment", move || {
         let outcome = disk.preallocate(&request.name, request.size_bytes);
-        let _ = events.send(LogEvent::Spare(outcome));
+        // The node may have stopped.
+        let _ = outcomes.send(outcome);
     });
     if let Err(error) = started {
         log.spare_ready(Err(error));
@@ -205,4 +235,37 @@ fn abort(error: &LogError) -> ! {
     }
     eprintln!("ringfort: {message}. Check the disk, then start the node again: its log is recovered at the start");
     std::process::abort();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raft::eraftpb::Entry;
+    use ringfort_core::log::item::Change;
+    use ringfort_core::types::ReplicaId;
+
+    /// A batch of one worker with one entry.
+    fn batch(number: u64, bytes: u64) -> LogEvent {
+        let entry = Entry { index: number, term: 1, data: vec![0; bytes as usize].into(), ..Entry::default() };
+        let item = LogItem { shard: ShardId(1), replica: ReplicaId(1), change: Change::Entries(vec![entry]) };
+        let batch = LogBatch { number, items: vec![item] };
+        LogEvent::Batch { worker: 0, batch, bytes }
+    }
+
+    #[test]
+    fn a_burst_becomes_several_records_and_small_batches_one() {
+        let (sender, events) = crossbeam_channel::unbounded();
+        (1..=12).for_each(|number| sender.send(batch(number, 1 << 20)).unwrap());
+        (13..=500).for_each(|number| sender.send(batch(number, 128)).unwrap());
+        sender.send(LogEvent::Stop).unwrap();
+        for last in [4, 8, 12] {
+            let mut gathered = Gathered::default();
+            assert!(gathered.fill(&events));
+            assert_eq!((gathered.bytes, &gathered.batches[..]), (RECORD_BYTES, &[(0, last)][..]));
+            assert!(!gathered.stop);
+        }
+        let mut rest = Gathered::default();
+        assert!(rest.fill(&events));
+        assert_eq!((rest.items.len(), &rest.batches[..], rest.stop), (488, &[(0, 500)][..], true));
+    }
 }

@@ -91,6 +91,9 @@ use segment::{Segment, SegmentMaker, SegmentNumber};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
+/// Room for what a record may have beside its entries' bytes, most often: see [`Log::waits_for_spare`].
+const BESIDE_ENTRIES_BYTES: u64 = 64 << 10;
+
 #[derive(Clone, Debug)]
 pub struct LogConfig {
     /// The size of a segment: a multiple of the sector size. A record that is larger gets a segment of its own size.
@@ -245,6 +248,15 @@ impl<D: Disk> Log<D> {
     /// The outcome of the [`SpareRequest`]. After a failure, the next is not given out before a segment was needed.
     pub fn spare_ready(&mut self, outcome: io::Result<()>) {
         self.maker.spare_ready(outcome);
+    }
+
+    /// Whether a record with so many bytes of entries is likely to need the spare segment that is being made. To append it
+    /// now would make another segment meanwhile, which takes the disk's time twice.
+    pub fn waits_for_spare(&self, entry_bytes: u64) -> bool {
+        let room = self.segments.back().map_or(0, |segment| segment.size_bytes - self.offset);
+        // What the record has beside the entries' bytes is known when it is encoded. An estimate on the high side waits early,
+        // once a segment.
+        self.maker.is_making_spare() && room < 2 * entry_bytes + BESIDE_ENTRIES_BYTES
     }
 
     /// The size of all segments, without the spare.

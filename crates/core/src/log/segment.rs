@@ -83,6 +83,10 @@ impl SegmentMaker {
         Some(request)
     }
 
+    pub(super) fn is_making_spare(&self) -> bool {
+        matches!(self.spare, Spare::Asked(_))
+    }
+
     pub(super) fn spare_ready(&mut self, outcome: io::Result<()>) {
         let Spare::Asked(request) = std::mem::replace(&mut self.spare, Spare::Failed) else {
             panic!("a spare segment is ready that was not asked for");

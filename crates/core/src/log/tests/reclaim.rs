@@ -90,6 +90,20 @@ fn the_spare_is_used_and_asked_for_again() {
 }
 
 #[test]
+fn a_record_that_needs_the_spare_waits_while_it_is_made() {
+    const SEGMENT: u64 = 1 << 20;
+    let disk = MemDisk::new();
+    let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
+    assert!(!log.waits_for_spare(SEGMENT), "none is being made");
+    commit(&mut log, &[state(1, 1, 1)]);
+    let spare = log.wanted_spare().unwrap();
+    assert!(!log.waits_for_spare(1000), "the segment has room");
+    assert!(log.waits_for_spare(SEGMENT));
+    log.spare_ready(disk.preallocate(&spare.name, spare.size_bytes));
+    assert!(!log.waits_for_spare(SEGMENT), "the spare is there");
+}
+
+#[test]
 fn a_full_disk_refuses_a_batch_and_takes_it_later() {
     let disk = MemDisk::new();
     let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
