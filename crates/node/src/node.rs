@@ -208,7 +208,7 @@ impl Node {
             lead_after: config.lead_after,
             mutation: Mutation::None,
         };
-        let mut control = Control::new(node, topology.clone(), member.addresses(), control_config, now);
+        let mut control = Control::new(node, topology.clone(), member.clone(), control_config, now);
         let replica = ReplicaConfig {
             seed: topology.cluster.0,
             boot_nonce,

@@ -104,6 +104,8 @@ pub struct ControlEffects {
 /// One node's controller and its knowledge of the others.
 pub struct Control {
     node: NodeId,
+    /// This node as it is to be known.
+    own: Member,
     topology: Arc<Topology>,
     whereabouts: Whereabouts,
     /// The shards that this node leads.
@@ -116,7 +118,7 @@ pub struct Control {
     /// Replicas of this node that can't be trusted, to be replaced by new ones.
     lost: BTreeMap<(ShardId, ReplicaId), Distrust>,
     renewed: Option<Moment>,
-    readdressed: Option<Moment>,
+    reintroduced: Option<Moment>,
     next_beacon: Moment,
     beacon_due: bool,
     has_departed: bool,
@@ -124,18 +126,13 @@ pub struct Control {
 }
 
 impl Control {
-    /// `addresses` are where this node is reached now.
-    pub fn new(
-        node: NodeId,
-        topology: Arc<Topology>,
-        addresses: Addresses,
-        config: ControlConfig,
-        now: Moment,
-    ) -> Control {
+    /// `own` is this node as it is to be known: with the addresses and the zone that it has now.
+    pub fn new(node: NodeId, topology: Arc<Topology>, own: Member, config: ControlConfig, now: Moment) -> Control {
         let mut control = Control {
             node,
             topology: topology.clone(),
-            whereabouts: Whereabouts::new(node, addresses),
+            whereabouts: Whereabouts::new(node, own.addresses()),
+            own,
             led: BTreeMap::new(),
             leaders: BTreeMap::new(),
             silence: Silence::default(),
@@ -144,7 +141,7 @@ impl Control {
             controller: Controller::new(node, config),
             lost: BTreeMap::new(),
             renewed: None,
-            readdressed: None,
+            reintroduced: None,
             next_beacon: now,
             beacon_due: true,
             has_departed: false,
@@ -189,7 +186,7 @@ impl Control {
             self.beacon(now);
         }
         self.ask_for_new_replicas(now);
-        self.ask_for_own_addresses(now);
+        self.ask_to_be_known(now);
         if self.led.contains_key(&ShardId::SYSTEM) {
             self.controller.run(now, &self.topology, &self.silence, &mut self.leadership, &mut self.out);
             if let Some(uncommitted) = self.controller.publish_early(&self.topology, &self.out.proposals) {
@@ -367,12 +364,12 @@ impl Control {
         }
     }
 
-    /// Has the topology name this node's addresses, until it does.
-    fn ask_for_own_addresses(&mut self, now: Moment) {
-        let Some(known) = self.topology.nodes.get(&self.node) else { return };
-        let member = known.at(self.whereabouts.own().clone());
-        if member != *known && self.readdressed.is_none_or(|at| now >= at + PATIENCE) {
-            self.readdressed = Some(now);
+    /// Has the topology show this node as it is now, until it does.
+    fn ask_to_be_known(&mut self, now: Moment) {
+        let is_known = self.topology.nodes.get(&self.node).is_none_or(|known| *known == self.own);
+        if !is_known && self.reintroduced.is_none_or(|at| now >= at + PATIENCE) {
+            self.reintroduced = Some(now);
+            let member = self.own.clone();
             self.out.proposals.push(SystemCommand::Join { member, replace: false, known_as: Some(self.node) });
         }
     }
@@ -395,8 +392,7 @@ mod tests {
         let (shard, node) = (ShardId(0), NodeId(1));
         let replica = topology.replica(shard, node).expect("the first node has all");
         let mut now = Moment::default();
-        let addresses = member("node1").addresses();
-        let mut control = Control::new(node, Arc::new(topology), addresses, ControlConfig::default(), now);
+        let mut control = Control::new(node, Arc::new(topology), member("node1"), ControlConfig::default(), now);
         control.handle_lost_replica(shard, replica, Distrust::Log);
         let mut asked = |control: &mut Control| {
             now = now + 2 * PATIENCE;
@@ -426,8 +422,8 @@ mod tests {
         new.departed.insert(NodeId(2), Departed::new(&removed, Standing::Dead));
         let now = Moment::default();
         let control = |node, topology: Topology| {
-            let addresses = topology.nodes[&NodeId(node)].addresses();
-            Control::new(NodeId(node), Arc::new(topology), addresses, ControlConfig::default(), now)
+            let own = topology.nodes[&NodeId(node)].clone();
+            Control::new(NodeId(node), Arc::new(topology), own, ControlConfig::default(), now)
         };
         let (mut member, mut returned) = (control(1, new), control(2, old));
         returned.handle_tick(now);

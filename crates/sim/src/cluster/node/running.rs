@@ -203,8 +203,8 @@ impl Running {
         for &(shard, replica) in boot.removed.iter().chain(&boot.lost) {
             slots[worker_of(shard, settings.workers)].worker.never_again(shard, replica);
         }
-        let addresses = topology.nodes.get(&node)?.addresses();
-        let mut control = Control::new(node, topology, addresses, settings.control, now);
+        let own = topology.nodes.get(&node)?.clone();
+        let mut control = Control::new(node, topology, own, settings.control, now);
         for (shard, replica) in boot.lost {
             control.handle_lost_replica(shard, replica, Distrust::Log);
         }
