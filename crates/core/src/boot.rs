@@ -26,7 +26,7 @@ use crate::disk::Disk;
 use crate::gossip::journal;
 use crate::gossip::message::MessageError;
 use crate::log::item::{Base, Change, LogItem, ReplicaState};
-use crate::log::{Log, LogConfig, LogError, RecoveredShard};
+use crate::log::{self, Log, LogConfig, LogError, RecoveredShard};
 use crate::machine::{CutMeta, Machine};
 use crate::replica::Restored;
 use crate::replica::restore::{self, LoadError};
@@ -40,7 +40,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-const IDENTITY_FILE: &str = "identity";
+/// Who the directory belongs to: while it is there, the directory is a node's.
+pub const IDENTITY_FILE: &str = "identity";
 const TOPOLOGY_FILE: &str = "topology";
 /// Held by the process that uses the directory; the shell's, and never deleted.
 pub const LOCK_FILE: &str = "lock";
@@ -48,6 +49,17 @@ pub const LOCK_FILE: &str = "lock";
 const DEPARTED_FILE: &str = "departed";
 const CLAIM_FILE: &str = "claimed";
 const CONTACTS_FILE: &str = "contacts";
+
+/// Of a file that is being written.
+const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// Whether a node makes files of this name in its directory.
+pub fn is_nodes_file(name: &str) -> bool {
+    let name = name.strip_suffix(TEMPORARY_SUFFIX).unwrap_or(name);
+    [IDENTITY_FILE, TOPOLOGY_FILE, LOCK_FILE, DEPARTED_FILE, CLAIM_FILE, CONTACTS_FILE].contains(&name)
+        || log::is_log_file(name)
+        || snapshot::is_snapshot(name)
+}
 
 /// Addresses of other nodes that a node keeps when it starts anew.
 const MAX_CONTACTS: usize = 32;
@@ -419,7 +431,7 @@ fn state_at<D: Disk + ?Sized>(
 
 /// A small file: a checksum, then the content.
 fn write_file<D: Disk + ?Sized>(disk: &D, name: &str, content: &[u8]) -> io::Result<()> {
-    let temporary = format!("{name}.tmp");
+    let temporary = format!("{name}{TEMPORARY_SUFFIX}");
     let mut bytes = Vec::new();
     put_u32(&mut bytes, crc32c::crc32c(content));
     bytes.extend_from_slice(content);

@@ -2,7 +2,7 @@
 //! telling a cluster about new addresses of this node.
 
 use crate::shell::Shell;
-use crate::start::StartError;
+use crate::start::{StartError, with_sources};
 use bytes::Bytes;
 use ringfort_core::boot::Owner;
 use ringfort_core::founding::{self, Answer, Decision};
@@ -173,7 +173,8 @@ async fn ask(address: &str, member: &Member, joins: Joins) -> Result<Joined, Sta
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| Status::invalid_argument(format!("{address:?} is no address: give host:port")))?;
     let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
-    let channel = channel.map_err(|error| Status::unavailable(format!("{error}: is a node running there?")))?;
+    let channel =
+        channel.map_err(|error| Status::unavailable(format!("{}: is a node running there?", with_sources(&error))))?;
     let mut request = Request::new(JoinRequest {
         node_id: member.name.clone(),
         raft_address: member.raft_address.clone(),

@@ -140,8 +140,8 @@ impl Node {
     /// Starts a node, and returns when it serves. The first start of a node that joins waits for its cluster.
     pub fn start(config: NodeConfig) -> Result<Node, StartError> {
         let shares = FileShares::secure()?;
-        let (grpc_listener, grpc_address) = listen(config.listen, config.port)?;
-        let (raft_listener, raft_address) = listen(config.listen, config.raft_port)?;
+        let (grpc_listener, grpc_address) = listen(config.listen, config.port, "port")?;
+        let (raft_listener, raft_address) = listen(config.listen, config.raft_port, "raft-port")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("network")
             // More threads than can run beside the workers only pass requests to and fro.
@@ -150,7 +150,7 @@ impl Node {
             .build()?;
         let metrics = Arc::new(Metrics::new());
         let http = match config.http_port {
-            Some(port) => Some(Http::start(&runtime, listen(config.listen, port)?, metrics.clone())?),
+            Some(port) => Some(Http::start(&runtime, listen(config.listen, port, "http-port")?, metrics.clone())?),
             None => None,
         };
         let advertised = (advertise(&config, grpc_address.port()), advertise(&config, raft_address.port()));
@@ -388,9 +388,9 @@ fn wait_for(patience: Duration, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn listen(host: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), StartError> {
+fn listen(host: IpAddr, port: u16, setting: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
     let address = SocketAddr::new(host, port);
-    let failed = |source| StartError::Listen { address: address.to_string(), source };
+    let failed = |source| StartError::Listen { address: address.to_string(), setting, source };
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

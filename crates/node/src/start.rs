@@ -1,7 +1,9 @@
 //! From a directory and a command line to a member of a cluster (DESIGN, section 9).
 //!
-//! 1. The directory is locked, so that no two processes share it.
-//! 2. Its owner is written, if it has none, before the first contact with a cluster: joining twice is then the same.
+//! 1. The directory is locked, so that no two processes share it. One with the files of somebody else is refused.
+//! 2. Its owner is written, if it has none, before the first contact with a cluster: joining twice is then the same. A node
+//!    that no cluster has taken in may be given another name: should one have done so without its knowledge, it is refused
+//!    there by its identity.
 //! 3. What the directory holds decides; only an empty one looks at `bootstrap` and `join`.
 //! 4. A directory whose node is no member any more says so: one that an operator had leave is refused, one that was given
 //!    up as dead is cleared, and its node joins the others that it knew as a new one.
@@ -38,6 +40,8 @@ use tokio::time::Instant;
 pub enum StartError {
     #[error("can't use {directory} as --raft-dir: {source}")]
     Directory { directory: String, source: io::Error },
+    #[error("{directory} holds files that are not Ringfort's ({names}): choose an empty --raft-dir")]
+    Foreign { directory: String, names: String },
     #[error("{directory} is in use by another process: stop it, or choose another --raft-dir")]
     Locked { directory: String },
     #[error("{directory} can't be read: {}", with_sources(.source))]
@@ -74,8 +78,8 @@ pub enum StartError {
     Claimed { directory: String, cluster: ClusterId },
     #[error("no node at {addresses} took this one in before --join-timeout: {reason}")]
     NoCluster { addresses: String, reason: String },
-    #[error("can't listen on {address}: {source}")]
-    Listen { address: String, source: io::Error },
+    #[error("can't listen on {address}: {source}{}", instead(.setting, .source))]
+    Listen { address: String, setting: &'static str, source: io::Error },
     #[error("{0:?} is not a valid --node-id: {NODE_NAME_RULE}")]
     Name(String),
     #[error("--join-addr names only this node itself ({address}): give the address of another node of the cluster")]
@@ -100,8 +104,18 @@ pub const CLAIM_ADVICE: &str = "If its directory was lost, give it an empty --ra
      and --replace or another --node-id: it gets its data from the others. If it is to stay in its own cluster, give it \
      another --node-id with an empty --raft-dir, or another --raft-port";
 
+/// What to do where a port can't be listened on.
+fn instead(setting: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(": stop the process that has the port, or give another --{setting}"),
+        io::ErrorKind::AddrNotAvailable => ": give an address of this machine with --listen".to_owned(),
+        io::ErrorKind::PermissionDenied => format!(": give a --{setting} from 1024 on"),
+        _ => String::new(),
+    }
+}
+
 /// All of an error's causes in one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
+pub fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -147,11 +161,12 @@ pub fn membership(
         }
         Some(_) => return Err(StartError::Departed { directory }),
     }
-    let (owner, was_owned) = owner(&*disk, config, &directory)?;
-    let zone = config.zone.clone();
-    let member = Member { name: owner.name, identity: owner.identity, raft_address, grpc_address, zone };
     let log_config = LogConfig { segment_bytes: config.segment_bytes, ..LogConfig::default() };
     let mut boot = boot::open(&disk, log_config.clone()).map_err(boot_error)?;
+    let may_rename = !boot.has_state() && !boot.has_replicas();
+    let (owner, was_owned) = owner(&*disk, config, &directory, may_rename)?;
+    let zone = config.zone.clone();
+    let member = Member { name: owner.name, identity: owner.identity, raft_address, grpc_address, zone };
 
     if !boot.has_state() {
         if boot.has_replicas() {
@@ -249,6 +264,10 @@ fn lock(path: &Path) -> Result<File, StartError> {
     let directory = || path.display().to_string();
     let failed = |source| StartError::Directory { directory: directory(), source };
     fs::create_dir_all(path).map_err(failed)?;
+    let foreign = foreign_names(path).map_err(failed)?;
+    if !foreign.is_empty() {
+        return Err(StartError::Foreign { directory: directory(), names: foreign.join(", ") });
+    }
     let file = File::create(path.join(boot::LOCK_FILE)).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -257,25 +276,73 @@ fn lock(path: &Path) -> Result<File, StartError> {
     }
 }
 
-/// The directory's owner, and whether it had one; this node from now on, where it had none.
-fn owner(disk: &dyn Disk, config: &NodeConfig, directory: &str) -> Result<(Owner, bool), StartError> {
-    let boot_error = |source| StartError::Boot { directory: directory.to_owned(), source };
-    match boot::owner(disk).map_err(boot_error)? {
-        Some(owner) if owner.name != config.name => {
-            Err(StartError::OtherOwner { directory: directory.to_owned(), owner: owner.name })
-        }
-        Some(owner) => Ok((owner, true)),
-        None => {
-            let owner = Owner { identity: Identity(random_u128()?), name: config.name.clone() };
-            boot::set_owner(disk, &owner).map_err(boot_error)?;
-            Ok((owner, false))
-        }
+/// The first few names, sorted, of what a directory holds that no node has made; none in a directory that is a node's.
+fn foreign_names(path: &Path) -> io::Result<Vec<String>> {
+    const NAMED: usize = 3;
+    let mut names = Vec::new();
+    for entry in path.read_dir()? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
     }
+    // The beginning of a file system of its own, and what begins with a dot, says nothing of whose the directory is.
+    let is_foreign = |name: &String| !boot::is_nodes_file(name) && name != "lost+found" && !name.starts_with('.');
+    if names.iter().any(|name| name == boot::IDENTITY_FILE) {
+        return Ok(Vec::new());
+    }
+    names.retain(is_foreign);
+    names.sort_unstable();
+    if names.len() > NAMED {
+        names.truncate(NAMED);
+        names.push("…".to_owned());
+    }
+    Ok(names)
+}
+
+/// The directory's owner, and whether it had one; this node from now on, where it had none, or where it `may_rename` the
+/// one that it had.
+fn owner(
+    disk: &dyn Disk,
+    config: &NodeConfig,
+    directory: &str,
+    may_rename: bool,
+) -> Result<(Owner, bool), StartError> {
+    let boot_error = |source| StartError::Boot { directory: directory.to_owned(), source };
+    let (identity, was_owned) = match boot::owner(disk).map_err(boot_error)? {
+        Some(owner) if owner.name == config.name => return Ok((owner, true)),
+        // A cluster that has it as a member refuses it under another name: it knows the identity.
+        Some(owner) if may_rename => (owner.identity, true),
+        Some(owner) => return Err(StartError::OtherOwner { directory: directory.to_owned(), owner: owner.name }),
+        None => (Identity(random_u128()?), false),
+    };
+    let owner = Owner { identity, name: config.name.clone() };
+    boot::set_owner(disk, &owner).map_err(boot_error)?;
+    Ok((owner, was_owned))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_of_somebody_else_is_not_taken_for_an_empty_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let put = |name: &str| std::fs::write(path.join(name), "").unwrap();
+        for own in ["lock", ".keep", "identity.tmp", "log-00000000000000000001.seg", "log-extent", "snap-1-5.snap.tmp"]
+        {
+            put(own);
+        }
+        std::fs::create_dir(path.join("lost+found")).unwrap();
+        assert!(lock(path).is_ok(), "that is what an interrupted first start leaves");
+        for foreign in ["passwd", "hosts", "group", "fstab"] {
+            put(foreign);
+        }
+        std::fs::remove_file(path.join("lock")).unwrap();
+        let refused = lock(path).unwrap_err().to_string();
+        assert!(refused.contains("not Ringfort's (fstab, group, hosts, …): choose an empty --raft-dir"), "{refused}");
+        assert!(!path.join("lock").exists(), "nothing was written there");
+        put("identity");
+        assert!(lock(path).is_ok(), "a node's directory stays one");
+    }
 
     #[test]
     fn a_node_does_not_ask_itself() {

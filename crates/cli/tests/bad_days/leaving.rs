@@ -39,7 +39,7 @@ fn whoever_holds_the_last_replica_stays() {
     assert!(refused(&cluster, &["cluster", "leave", "node1"]).contains("the only node that holds data"));
     cluster.nodes[1].start();
     cluster.wait_until_complete(2);
-    assert!(refused(&cluster, &["cluster", "leave", "node1"]).contains("1 nodes for 2 replicas"));
+    assert!(refused(&cluster, &["cluster", "leave", "node1"]).contains("1 node for 2 replicas"));
     assert!(refused(&cluster, &["cluster", "drain", "node3"]).contains("there are node1, node2"));
     // The first node, which leads everything, hands it all over and goes.
     cluster.prints(&["cluster", "leave", "node1", "--fewer-replicas=true"]);

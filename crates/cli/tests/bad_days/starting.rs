@@ -71,9 +71,10 @@ fn a_directory_must_be_writable() {
 fn a_port_is_listened_on_by_one_node() {
     let mut cluster = Cluster::prepare(1, &SMALL);
     let node = &mut cluster.nodes[0];
-    for port in [node.port, node.raft_port] {
+    for (port, setting) in [(node.port, "--port"), (node.raft_port, "--raft-port")] {
         let held = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        assert_says(&fails(node), &[&format!("can't listen on 127.0.0.1:{port}"), "Address already in use"]);
+        let address = format!("can't listen on 127.0.0.1:{port}");
+        assert_says(&fails(node), &[&address, "Address already in use", &format!("give another {setting}")]);
         drop(held);
     }
     node.start();
@@ -98,6 +99,8 @@ fn a_cluster_that_does_not_answer_is_asked_until_the_join_timeout() {
     drop(silent);
     node.set(&format!("--join_addr=localhost:{}", node.port));
     assert_says(&fails(node), &["names only this node itself"]);
+    node.set("--join_addr=nohost.invalid:50051");
+    assert_says(&fails(node), &["no node at nohost.invalid:50051", "lookup address"]);
 }
 
 #[test]

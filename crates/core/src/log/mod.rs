@@ -78,6 +78,11 @@ mod tests;
 
 pub use segment::SpareRequest;
 
+/// Whether the log makes files of this name.
+pub fn is_log_file(name: &str) -> bool {
+    name == extent::EXTENT_FILE || segment::SegmentNumber::parse(name).is_some() || segment::is_spare(name)
+}
+
 use crate::disk::Disk;
 use crate::mutation::Mutation;
 use crate::types::{ReplicaId, ShardId};

@@ -62,12 +62,16 @@ pub fn snapshot_name(shard: ShardId, index: LogIndex) -> String {
     format!("{PREFIX}{shard}-{index}{SUFFIX}")
 }
 
+/// Whether a snapshot may have this name.
+pub fn is_snapshot(name: &str) -> bool {
+    name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+}
+
 /// Deletes all snapshots but those to `keep`, and what unfinished ones have left. For the start of a node: a snapshot
 /// being written is deleted like any other.
 pub fn clean_up<D: Disk + ?Sized>(disk: &D, keep: &[String]) -> io::Result<()> {
     for name in disk.list()? {
         let unfinished = name.strip_suffix(TEMPORARY_SUFFIX);
-        let is_snapshot = |name: &str| name.starts_with(PREFIX) && name.ends_with(SUFFIX);
         if unfinished.is_some_and(is_snapshot) || (is_snapshot(&name) && !keep.contains(&name)) {
             disk.delete(&name)?;
         }

@@ -118,8 +118,9 @@ impl Topology {
             if !replace {
                 return Err(format!(
                     "a node named {:?} is a member already, with another identity (at {}): choose another --node-id; \
-                     or start that node with its own --raft-dir; or, if that directory is lost, give --replace",
-                    member.name, known.raft_address
+                     or start that node with its own --raft-dir; or, if that directory is lost, give --replace, or have \
+                     the lost node leave first (ringfort cluster leave {})",
+                    member.name, known.raft_address, member.name
                 ));
             }
             self.supersede(id);
@@ -184,9 +185,14 @@ impl Topology {
                     // Only `leave` has that option.
                     let can_be_meant = standing == Standing::Leaving && successor.is_none();
                     let or_else = if can_be_meant { ", or say --fewer-replicas" } else { "" };
+                    let nodes = if others == 1 { "node" } else { "nodes" };
+                    let drained = self.standings.iter().find(|(_, standing)| **standing == Standing::Drained);
+                    let undo = drained.and_then(|(&id, _)| name(id)).filter(|drained| *drained != own_name);
+                    let undo =
+                        undo.map(|name| format!(", or ringfort cluster drain {name} --undo")).unwrap_or_default();
                     format!(
-                        "without {own_name} there would be {others} nodes for {lacking} replicas of each shard: start \
-                         another node first{or_else}"
+                        "without {own_name} there would be {others} {nodes} for {lacking} replicas of each shard: start \
+                         another node first{undo}{or_else}"
                     )
                 }
             });

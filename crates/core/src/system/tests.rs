@@ -109,7 +109,7 @@ fn a_node_leaves_when_it_holds_nothing() {
     let mut machine = machine();
     assert_refused(stand(&mut machine, 1, Some(Standing::Leaving), true), "the only node");
     join(&mut machine, "node2");
-    assert_refused(stand(&mut machine, 1, Some(Standing::Leaving), false), "1 nodes for 2 replicas");
+    assert_refused(stand(&mut machine, 1, Some(Standing::Leaving), false), "1 node for 2 replicas");
     assert_refused(remove(&mut machine, 1), "not about to leave");
     assert!(matches!(stand(&mut machine, 1, Some(Standing::Leaving), true), SystemReply::Done(_)));
     assert_refused(stand(&mut machine, 2, Some(Standing::Drained), true), "the only node");

@@ -21,7 +21,7 @@ impl SmallDisk {
 
     /// A file that takes space; to be written before the disk is filled, or not at all.
     pub fn ballast(&self) -> PathBuf {
-        self.0.join("ballast")
+        self.0.join(".ballast")
     }
 
     /// Takes all the space that is left.
