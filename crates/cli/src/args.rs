@@ -2,7 +2,9 @@
 
 use crate::command::Command;
 use crate::help;
-use clap::{CommandFactory, Parser};
+use clap::builder::{OsStr, Resettable};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, CommandFactory, Parser};
 use std::ffi::OsString;
 
 /// A sharded, replicated, in-memory key-value store that does not lose a write it has acknowledged.
@@ -15,7 +17,31 @@ pub struct Cli {
 
 /// The command line, with the sections at the end of each command's help.
 pub fn command() -> clap::Command {
-    help::complete(Cli::command())
+    without_empty_variables(help::complete(Cli::command()))
+}
+
+/// A variable that is set to nothing counts as one that is not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::<OsStr>::Reset) } else { arg });
+    command.mut_subcommands(without_empty_variables)
+}
+
+/// The error with a hint where a switch was given a value with a space between the two.
+pub fn hinted(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+    let found = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(found))) => found.clone(),
+        _ => return error,
+    };
+    let is_switch = |arg: &OsString| arg.to_str().is_some_and(|text| text.starts_with("--") && !text.contains('='));
+    let before = args.windows(2).find(|pair| *pair[1] == *found && is_switch(&pair[0]));
+    if let Some([switch, value]) = before
+        && ["true", "false"].contains(&&*found)
+    {
+        let tip = format!("write {}={}", switch.display(), value.display());
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 /// Makes `--raft-dir=x` out of `--raft_dir=x`: long flags are also understood with underscores, as in settings files.
@@ -65,6 +91,13 @@ mod tests {
         use std::os::unix::ffi::OsStringExt;
         let value = OsString::from_vec(b"--\xff_x".to_vec());
         assert_eq!(normalized([value.clone()]), [value]);
+    }
+
+    #[test]
+    fn a_switch_with_its_value_after_a_space_is_told_the_equals_sign() {
+        let args = ["ringfort", "serve", "--node-id=a", "--raft-dir=d", "--bootstrap", "true"].map(OsString::from);
+        let error = hinted(command().try_get_matches_from(&args).unwrap_err(), &args).to_string();
+        assert!(error.contains("tip: write --bootstrap=true"), "{error}");
     }
 
     #[test]

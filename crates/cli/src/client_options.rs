@@ -3,8 +3,13 @@
 use crate::failure::Failure;
 use clap::{Args, ValueEnum};
 use ringfort_client::Client;
+use std::convert::Infallible;
 use std::future::Future;
+use std::io::{self, IsTerminal};
 use std::time::Duration;
+
+/// A person who waits for longer is told what for.
+const NOTICE_AFTER: Duration = Duration::from_secs(1);
 
 /// Options of every client command.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -44,8 +49,22 @@ impl ClientOptions {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let client = Client::connect(&self.endpoints)?.with_timeout(self.timeout);
-            command(client).await
+            let notice = self.notice_of_silence(client.clone());
+            tokio::select! {
+                result = command(client) => result,
+                never = notice => match never {},
+            }
         })
+    }
+
+    /// Says on a terminal that no node has answered, and that they are still asked. Does not end.
+    async fn notice_of_silence(&self, client: Client) -> Infallible {
+        tokio::time::sleep(NOTICE_AFTER).await;
+        let is_silent = self.endpoints.iter().all(|endpoint| !client.answers(endpoint));
+        if is_silent && self.timeout > NOTICE_AFTER && io::stderr().is_terminal() {
+            eprintln!("no answer from {} yet: trying for {:?} (--timeout)", self.endpoints.join(", "), self.timeout);
+        }
+        std::future::pending().await
     }
 }
 

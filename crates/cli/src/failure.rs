@@ -29,8 +29,23 @@ impl<E: error::Error + Send + Sync + 'static> From<E> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.to_string().replace(['\n', '\r'], " "))
+        let nobody = self.0.downcast_ref().and_then(nobody_listens);
+        f.write_str(&nobody.unwrap_or_else(|| self.0.to_string()).replace(['\n', '\r'], " "))
     }
+}
+
+/// What to do where all nodes that were asked are not there.
+fn nobody_listens(error: &ringfort_client::Error) -> Option<String> {
+    let ringfort_client::Error::Unavailable { causes } = error else { return None };
+    let all_refused = !causes.is_empty() && causes.iter().all(ringfort_client::Cause::is_connection_refused);
+    let endpoints: Vec<&str> = causes.iter().map(|cause| &*cause.endpoint).collect();
+    all_refused.then(|| {
+        format!(
+            "nothing listens at {} (connection refused): name others with --endpoints or RINGFORT_ENDPOINTS, or start \
+             one (ringfort playground)",
+            endpoints.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ pub fn main() -> ExitCode {
 fn run() -> Result<Answer, Failure> {
     let args = args::normalized(std::env::args_os());
     let command = settings::with_file(args::command(), &args)?;
-    let cli = args::Cli::from_arg_matches(&command.get_matches_from(args)).unwrap_or_else(|error| error.exit());
+    let matches = command.try_get_matches_from(&args).map_err(|error| args::hinted(error, &args));
+    let cli = matches.and_then(|matches| args::Cli::from_arg_matches(&matches)).unwrap_or_else(|error| error.exit());
     cli.command.run()
 }

@@ -72,13 +72,15 @@ pub fn unescaped(text: &[u8]) -> Result<Vec<u8>, NotBytes> {
     Ok(bytes)
 }
 
+/// Bytes as `-o json` prints them if they are not text.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Encoded {
+    base64: String,
+}
+
 /// The content of `{"base64":"..."}`, if the text is nothing else.
 fn encoded(text: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Encoded {
-        base64: String,
-    }
     if !text.starts_with(b"{") {
         return None;
     }
@@ -111,15 +113,48 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// A number of things, in the singular where it is one.
+pub fn counted(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+/// A size in bytes, with a unit or without: 1073741824, 1GiB, 500MB.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 9] = [
+        ("", 1),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("KB", 1000),
+        ("MB", 1000 * 1000),
+        ("GB", 1000 * 1000 * 1000),
+        ("TB", 1000 * 1000 * 1000 * 1000),
+    ];
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor);
+    let bytes = factor.and_then(|factor| digits.parse::<u64>().ok()?.checked_mul(factor));
+    bytes.ok_or_else(|| "give whole bytes or a unit: 1073741824, 1GiB, 500MB".to_owned())
+}
+
+/// A key in JSON: a string where that, given back on the command line, stands for the same key; otherwise
+/// `{"base64": "..."}`.
+pub struct JsonKey<'a>(pub &'a [u8]);
+
+impl Serialize for JsonKey<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match unescaped(self.0) {
+            Ok(read) if read == self.0 => JsonBytes(self.0).serialize(serializer),
+            _ => Encoded { base64: base64(self.0) }.serialize(serializer),
+        }
+    }
+}
+
 /// Bytes in JSON: a string where they are UTF-8, otherwise `{"base64": "..."}`.
 pub struct JsonBytes<'a>(pub &'a [u8]);
 
 impl Serialize for JsonBytes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Encoded {
-            base64: String,
-        }
         match std::str::from_utf8(self.0) {
             Ok(text) => serializer.serialize_str(text),
             Err(_) => Encoded { base64: base64(self.0) }.serialize(serializer),
@@ -173,6 +208,17 @@ mod tests {
     }
 
     #[test]
+    fn sizes_are_bytes_or_have_a_unit() {
+        for (text, bytes) in [("0", 0), ("1073741824", 1 << 30), ("1GiB", 1 << 30), ("2mb", 2_000_000), ("3KiB", 3072)]
+        {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "GiB", "1 GiB", "1.5GiB", "-1", "1G", "99999999999TiB"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn base64_is_that_of_rfc_4648() {
         let vectors =
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
@@ -223,5 +269,9 @@ mod tests {
     fn json_tells_text_from_bytes() {
         assert_eq!(serde_json::to_string(&JsonBytes(b"a\"b")).unwrap(), r#""a\"b""#);
         assert_eq!(serde_json::to_string(&JsonBytes(b"\xff")).unwrap(), r#"{"base64":"/w=="}"#);
+        // A value is only read; a key is given back, too, where a backslash begins an escape.
+        assert_eq!(serde_json::to_string(&JsonBytes(b"a\\t")).unwrap(), r#""a\\t""#);
+        assert_eq!(serde_json::to_string(&JsonKey(b"a\\t")).unwrap(), r#"{"base64":"YVx0"}"#);
+        assert_eq!(serde_json::to_string(&JsonKey(b"a\t")).unwrap(), r#""a\t""#);
     }
 }

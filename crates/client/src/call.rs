@@ -254,7 +254,8 @@ impl Client {
     /// failures. A client that knows no topology cannot go on without one, and waits until the deadline.
     ///
     /// # Errors
-    /// [`Error::OtherCluster`] if no node did and one belongs to another cluster.
+    /// [`Error::OtherCluster`] if no node did and one belongs to another cluster. [`Error::Rejected`] if no topology is
+    /// known yet and all endpoints refuse to give one: these are not the ports for clients.
     async fn refresh(&self, deadline: Instant, causes: &mut Causes) -> Result<bool, Error> {
         let Ok(mut refresh) = timeout_at(deadline.into(), self.shared.refresh.lock()).await else {
             return Ok(false);
@@ -269,6 +270,7 @@ impl Client {
         let is_open = |address: &Address| self.shared.endpoints.is_open(address);
         let mut left = self.read_routes().all(is_open);
         let mut other_cluster = Ok(false);
+        let (mut refusal, mut all_refuse) = (None, self.read_routes().cluster_header().is_none());
         while !left.is_empty() && Instant::now() < deadline {
             let next = |asked: &[Address]| left.iter().find(|address| !asked.contains(address)).cloned();
             let send = async |channel, request| ClusterClient::new(channel).topology(request).await;
@@ -284,12 +286,19 @@ impl Client {
                     Err(error @ Error::OtherCluster { .. }) => other_cluster = Err(error),
                     Err(error) => causes.note(&address, outcome::unavailable(error.to_string(), None)),
                 },
-                Err(status) => causes.note(&address, status),
+                Err(status) => {
+                    all_refuse &= status.code() == Code::FailedPrecondition;
+                    refusal = Some(status.clone());
+                    causes.note(&address, status);
+                }
             }
             left.retain(|other| *other != address);
         }
         refresh.patience = (refresh.patience * 2).min(LONGEST_TOPOLOGY_PATIENCE);
-        other_cluster
+        match refusal {
+            Some(status) if all_refuse && left.is_empty() => Err(Error::Rejected(status)),
+            _ => other_cluster,
+        }
     }
 
     /// The endpoint to ask first. If none answers in time, one that answers late.

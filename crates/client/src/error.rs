@@ -1,6 +1,7 @@
 //! What a call can end with, and what that means for a write.
 
 use ringfort_proto::outcome::Outcome;
+use std::io;
 use tonic::{Code, Status};
 
 /// Why a call has no answer. [`Error::outcome`] says whether a write was applied, [`Error::is_retry_safe`] whether the
@@ -56,7 +57,7 @@ pub enum Error {
     },
 
     /// Refused before the proposal because a bound was reached. Nothing was applied; safe to retry after a pause.
-    #[error("the node is overloaded ({}); retry later", describe(.0))]
+    #[error("nothing was done: {}", describe(.0))]
     Overloaded(#[source] Status),
 
     /// The request itself was refused. Nothing was applied; a retry would be refused too.
@@ -83,6 +84,20 @@ pub struct Cause {
     /// Its address, host:port.
     pub endpoint: String,
     pub status: Status,
+}
+
+impl Cause {
+    /// Whether nothing listens there.
+    pub fn is_connection_refused(&self) -> bool {
+        let mut source = std::error::Error::source(&self.status);
+        while let Some(error) = source {
+            if error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                return true;
+            }
+            source = error.source();
+        }
+        false
+    }
 }
 
 impl Error {

@@ -43,13 +43,21 @@ pub enum ExecuteError {
     #[error("too many scans wait for their turn on this node; retry later")]
     TooManyScans,
     /// Nothing was applied: the leader's node can't take more.
-    #[error("{0}")]
-    Full(Failure),
+    #[error("the memory of {node} is full: delete something, or raise its --max-memory")]
+    MemoryFull { node: String },
+    /// Nothing was applied: the leader's node can't log.
+    #[error("the disk of {node} is full: free some space there")]
+    DiskFull { node: String },
     /// Nothing was applied: the leader's disk does not answer, and no other node took over in time.
     #[error("{}", Failure::DiskHung)]
     DiskHung,
-    /// A write may have been applied. A read has no outcome.
+    /// A read; it has no outcome.
     #[error("shard {shard} did not answer in time: its leader has no quorum, or is slow")]
+    Unanswered { shard: ShardId },
+    /// A write that may have been applied.
+    #[error(
+        "shard {shard} did not answer in time: its leader has no quorum, or is slow; a write may or may not be applied"
+    )]
     Unknown { shard: ShardId },
 }
 
@@ -76,7 +84,10 @@ impl Shell {
             let target = heard.or_else(|| is_read.then(|| self.routing.silent_leader(shard)).flatten());
             let attempt = self.attempt(shard, request.clone(), target, deadline);
             let Ok(answer) = timeout_at(deadline, attempt).await else {
-                return Err(ExecuteError::Unknown { shard });
+                return Err(match is_read {
+                    true => ExecuteError::Unanswered { shard },
+                    false => ExecuteError::Unknown { shard },
+                });
             };
             match answer {
                 Ok(reply) => {
@@ -86,7 +97,8 @@ impl Shell {
                     }
                     return Ok(Executed { reply, elsewhere });
                 }
-                Err(full @ (Failure::MemoryFull | Failure::DiskFull)) => return Err(ExecuteError::Full(full)),
+                Err(Failure::MemoryFull) => return Err(ExecuteError::MemoryFull { node: self.name_of(target) }),
+                Err(Failure::DiskFull) => return Err(ExecuteError::DiskFull { node: self.name_of(target) }),
                 Err(Failure::Overloaded) => return Err(ExecuteError::Overloaded { shard }),
                 Err(Failure::Unknown) if matches!(request, Request::Write(_)) => {
                     return Err(ExecuteError::Unknown { shard });
@@ -107,6 +119,13 @@ impl Shell {
             sleep_until(next).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// A node in words for people.
+    fn name_of(&self, node: Option<NodeId>) -> String {
+        let members = self.routing.members();
+        let member = node.and_then(|node| members.get(&node));
+        member.map_or_else(|| "the node that leads its shard".to_owned(), |member| member.name.clone())
     }
 
     /// Answers a linearizable read from this node's memory, where its replica holds the lease.

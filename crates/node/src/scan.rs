@@ -94,7 +94,7 @@ fn page_of(shard: ShardId, reply: Reply) -> Result<ScanPage, ExecuteError> {
     match reply {
         Reply::Query(QueryReply::Scan(page)) => Ok(page),
         // From a node that understood something else.
-        _ => Err(ExecuteError::Unknown { shard }),
+        _ => Err(ExecuteError::Unanswered { shard }),
     }
 }
 

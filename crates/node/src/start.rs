@@ -299,12 +299,7 @@ fn foreign_names(path: &Path) -> io::Result<Vec<String>> {
 
 /// The directory's owner, and whether it had one; this node from now on, where it had none, or where it `may_rename` the
 /// one that it had.
-fn owner(
-    disk: &dyn Disk,
-    config: &NodeConfig,
-    directory: &str,
-    may_rename: bool,
-) -> Result<(Owner, bool), StartError> {
+fn owner(disk: &dyn Disk, config: &NodeConfig, directory: &str, may_rename: bool) -> Result<(Owner, bool), StartError> {
     let boot_error = |source| StartError::Boot { directory: directory.to_owned(), source };
     let (identity, was_owned) = match boot::owner(disk).map_err(boot_error)? {
         Some(owner) if owner.name == config.name => return Ok((owner, true)),

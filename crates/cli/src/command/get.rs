@@ -4,7 +4,7 @@ use super::key::KeyArgument;
 use super::print_json;
 use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
-use crate::text::{JsonBytes, escaped};
+use crate::text::{JsonBytes, JsonKey, escaped};
 use clap::{ArgAction, Args};
 use ringfort_client::{Consistency, Value};
 use serde::Serialize;
@@ -51,7 +51,7 @@ pub struct Get {
 /// is only one revision, the stamp of the last write.
 #[derive(Serialize)]
 struct Report<'a> {
-    key: JsonBytes<'a>,
+    key: JsonKey<'a>,
     found: bool,
     #[serde(flatten)]
     value: Option<FoundValue<'a>>,
@@ -83,7 +83,7 @@ impl Get {
         })?;
         match self.client.output {
             Output::Json => print_json(&Report {
-                key: JsonBytes(&key),
+                key: JsonKey(&key),
                 found: found.is_some(),
                 value: found.as_ref().map(|found| FoundValue {
                     value: JsonBytes(&found.value),

@@ -8,7 +8,8 @@ use std::ffi::{OsStr, OsString};
 /// A key, as an argument or by an option for bytes that are hard to type.
 #[derive(Args, Clone, Debug)]
 pub struct KeyArgument {
-    /// The key, with the escapes of `scan`: \\ for a backslash, \t, \n, \r, \x00.
+    /// The key. A backslash begins an escape, as `scan` prints them: \\ for itself, \t, \n, \r, \x00.
+    /// A key that begins with a dash stands after `--`.
     #[arg(verbatim_doc_comment)]
     key: Option<OsString>,
 

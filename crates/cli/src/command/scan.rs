@@ -3,7 +3,7 @@
 use super::key::unescape;
 use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
-use crate::text::{JsonBytes, escaped};
+use crate::text::{JsonBytes, JsonKey, escaped};
 use bytes::Bytes;
 use clap::{ArgAction, Args};
 use ringfort_client::v1::Entry;
@@ -15,8 +15,8 @@ use std::io::{self, BufWriter, Write};
 ///
 /// Prints a line for each key: key, tab, value, with control characters, backslashes and bytes that are not UTF-8
 /// escaped (\n, \x00). With `-o json` it prints an object on each line, with {"base64":"..."} for bytes that are not
-/// UTF-8. All commands accept keys in both forms. Each shard is read at one point in time, different shards at
-/// different times.
+/// UTF-8, and for keys with a backslash. All commands accept keys in both forms. Each shard is read at one point in
+/// time, different shards at different times.
 #[derive(Args, Debug)]
 pub struct Scan {
     /// Only keys that begin with this, written as `scan` prints keys.
@@ -57,7 +57,7 @@ pub struct Scan {
 /// A line of `-o json`.
 #[derive(Serialize)]
 struct Line<'a> {
-    key: JsonBytes<'a>,
+    key: JsonKey<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<JsonBytes<'a>>,
     version: u64,
@@ -121,7 +121,7 @@ fn print(out: &mut impl Write, output: Output, entry: &Entry, keys_only: bool) -
         Output::Table => writeln!(out, "{}\t{}", escaped(&entry.key), escaped(&entry.value))?,
         Output::Json => {
             let line = Line {
-                key: JsonBytes(&entry.key),
+                key: JsonKey(&entry.key),
                 value: (!keys_only).then_some(JsonBytes(&entry.value)),
                 version: entry.version,
                 create_revision: entry.create_revision,

@@ -141,7 +141,7 @@ mod tests {
         );
         let expected = [
             "2: unknown setting \"raft_dir\"; is raft-dir meant?",
-            "3: invalid value '70000' for 'port <PORT>': 70000 is not in 0..=65535",
+            "3: invalid value '70000' for 'port <PORT>': give a number up to 65535",
             "4: invalid value 'fast' for 'read-mode <MODE>' [possible values: lease, quorum]",
             "5: invalid value 'yes' for 'bootstrap[=<BOOTSTRAP>]' [possible values: true, false]",
             "6: invalid value '3' for 'shards <NUMBER>': ",

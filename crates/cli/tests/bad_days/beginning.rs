@@ -7,6 +7,7 @@ use ringfort_proto::metadata;
 use ringfort_proto::v1::PeerBatch;
 use ringfort_proto::v1::peer_client::PeerClient;
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 use tonic::Request;
 
 const CREATED: &str = "created a new cluster";
@@ -153,7 +154,9 @@ fn a_port_that_is_not_for_clients_says_which_one_is() {
     let right = format!("not a node's port for clients, which is {}", cluster.nodes[0].endpoint());
     for (endpoint, said) in [(raft, &right[..]), (http.to_string(), "port for monitoring, not the one for clients")] {
         for command in [&["get", "k"][..], &["put", "k", "v"], &["status"]] {
+            let begun = Instant::now();
             let refused = run(command, &endpoint, b"");
+            assert!(begun.elapsed() < Duration::from_secs(2), "{command:?} at {endpoint}: {:?}", begun.elapsed());
             let stderr = text(&refused.stderr);
             assert!(refused.status.code() == Some(2) && stderr.contains(said), "{command:?} at {endpoint}: {stderr}");
         }

@@ -69,7 +69,7 @@ fn a_node_without_a_quorum_takes_writes_and_all_agree_when_it_has_one() {
             .all(|&at: &usize| nodes[at]["standing"] == "dead" && nodes[at]["reason"] == "heartbeats ceased to come")
     });
     assert!(dead, "{}", gossip(&cluster, "node1"));
-    assert!(on(&cluster, "node1", &["status"]).contains(" dead "));
+    assert!(text(&run(&["status"], &endpoint(&cluster, "node1"), b"").stdout).contains(" dead "));
 
     // Killed right after its answer it has the write all the same, while the others are back without it.
     on(&cluster, "node1", &["put", "--eventual", "last", "words"]);

@@ -138,6 +138,9 @@ fn nodes_do_not_outlive_a_playground_that_is_killed_and_data_can_be_kept() {
     let mut playground = Playground::start(&[&argument]);
     assert_eq!(playground.data, directory.path());
     playground.runs(&["put", "hello", "world"]);
+    let second = program().arg("playground").arg(&argument).output().unwrap();
+    assert_eq!(second.status.code(), Some(2), "{}", text(&second.stdout));
+    assert!(text(&second.stderr).contains("is in use by another playground"), "{}", text(&second.stderr));
 
     let endpoints = playground.endpoints.clone();
     kill_process(playground.pids[1], Signal::KILL).unwrap();
@@ -148,7 +151,8 @@ fn nodes_do_not_outlive_a_playground_that_is_killed_and_data_can_be_kept() {
     assert!(!playground.end_by(Signal::KILL).success());
     playground.assert_no_process_is_left();
     assert!(Path::new(&playground.data).is_dir());
-    let mut again = Playground::start(&[&argument]);
+    let mut again = Playground::start(&[&argument, "--nodes=1"]);
+    assert!(again.told.contains("holds a cluster of 3 nodes: all of them start"), "{}", again.told);
     assert_eq!(again.endpoints, endpoints, "the ports stay with the directory");
     assert_eq!(again.runs(&["get", "hello"]), "world");
     assert!(again.end_by(Signal::TERM).success());

@@ -133,9 +133,10 @@ fn refusal(invalid: Invalid) -> Status {
 fn status_of(error: &ExecuteError) -> Status {
     match error {
         ExecuteError::NoLeader { .. } | ExecuteError::DiskHung => outcome::unavailable(error.to_string(), None),
-        ExecuteError::Overloaded { .. } | ExecuteError::TooManyScans | ExecuteError::Full(_) => {
-            outcome::overloaded(error.to_string())
-        }
-        ExecuteError::Unknown { .. } => outcome::unknown(format!("{error}; a write may or may not be applied")),
+        ExecuteError::Overloaded { .. }
+        | ExecuteError::TooManyScans
+        | ExecuteError::MemoryFull { .. }
+        | ExecuteError::DiskFull { .. } => outcome::overloaded(error.to_string()),
+        ExecuteError::Unanswered { .. } | ExecuteError::Unknown { .. } => outcome::unknown(error.to_string()),
     }
 }

@@ -42,11 +42,12 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn start(shell: &Arc<Shell>, lane: Lane, node: NodeId, address: &str) -> Link {
+    /// Of the links to one node, only one `tells` in the log why there is no connection.
+    pub fn start(shell: &Arc<Shell>, lane: Lane, node: NodeId, address: &str, tells: bool) -> Link {
         let lane = Arc::new(lane);
         let (address_tx, address_rx) = watch::channel(address.to_owned());
         let hurry = Arc::new(Notify::new());
-        let task = keep_connected(lane.clone(), node, address_rx, hurry.clone(), Arc::downgrade(shell));
+        let task = keep_connected(lane.clone(), (node, tells), address_rx, hurry.clone(), Arc::downgrade(shell));
         let task = shell.runtime.spawn(task).abort_handle();
         Link { lane, address: address_tx, hurry, task }
     }
@@ -76,7 +77,7 @@ impl Drop for Link {
 
 async fn keep_connected(
     lane: Arc<Lane>,
-    node: NodeId,
+    (node, tells): (NodeId, bool),
     mut address: watch::Receiver<String>,
     hurry: Arc<Notify>,
     shell: Weak<Shell>,
@@ -103,9 +104,12 @@ async fn keep_connected(
         };
         lane.close();
         let Some(shell) = shell.upgrade() else { return };
-        if said != error.message() {
-            tracing::info!(%node, target, "no connection to node {node}: {}", error.message());
-            said = error.message().to_owned();
+        let why = root_cause(&error);
+        if tells && said != why {
+            let members = shell.routing.members();
+            let name = members.get(&node).map_or("a node that is no member any more", |member| &member.name);
+            tracing::info!(%node, "no connection to {name} ({target}): {why}");
+            said = why;
         }
         for worker in &shell.workers {
             worker.push_event(Event::Unreachable(node));
@@ -118,6 +122,15 @@ async fn keep_connected(
             changed = address.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// The innermost cause of a failure. The outer ones only say that there is no connection.
+fn root_cause(status: &Status) -> String {
+    let Some(mut cause) = std::error::Error::source(status) else { return status.message().to_owned() };
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 /// Sends the lane's messages and takes the answers, until the stream ends. Returns why it ended. `caller` is this

@@ -69,8 +69,9 @@ impl Peers {
         let mut peers = BTreeMap::new();
         for (&node, member) in members.iter().filter(|(node, _)| **node != self.node) {
             let peer = known.get(&node).cloned().unwrap_or_else(|| {
-                let link = || Link::start(shell, Lane::new(self.cluster, self.node, node), node, &member.raft_address);
-                Arc::new(Peer { urgent: link(), bulk: link() })
+                let lane = || Lane::new(self.cluster, self.node, node);
+                let link = |tells| Link::start(shell, lane(), node, &member.raft_address, tells);
+                Arc::new(Peer { urgent: link(true), bulk: link(false) })
             });
             peer.urgent.set_address(&member.raft_address);
             peer.bulk.set_address(&member.raft_address);

@@ -3,7 +3,7 @@
 use super::measurement::{Errors, Measurement};
 use crate::command::print_line;
 use crate::failure::Failure;
-use crate::text::escaped;
+use crate::text::{counted, escaped};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -139,9 +139,9 @@ impl Report {
             percent => format!("{percent} % gets, the rest puts"),
         };
         print_line(&format!(
-            "{reads} of {} bytes, {} keys; {in_flight} from {} clients for {} s, each {routing}\n",
+            "{reads} of {} bytes, {}; {in_flight} from {} clients for {} s, each {routing}\n",
             self.value_bytes,
-            self.keys,
+            counted(self.keys as usize, "key"),
             self.connections,
             (self.rates.seconds * 10.0).round() / 10.0
         ))?;
@@ -154,7 +154,7 @@ impl Report {
             print_line("interrupted: the figures cover the time until then")?;
         }
         match self.keys_deleted {
-            Some(count) => print_line(&format!("{count} keys deleted")),
+            Some(count) => print_line(&format!("{} deleted", counted(count as usize, "key"))),
             None => print_line(&format!("the keys are kept; they begin with {}", self.key_prefix)),
         }
     }

@@ -94,6 +94,10 @@ struct Wait {
     no_wait: bool,
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("name two different nodes: the one that leaves, and with --with the one that takes its place")]
+struct SameNode;
+
 /// What a node is to become.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -124,6 +128,9 @@ impl Leave {
 impl Replace {
     pub fn run(self) -> Result<Answer, Failure> {
         let Replace { node, successor, wait, client } = self;
+        if node == successor {
+            return Err(SameNode.into());
+        }
         leave(&client, &wait, LeaveRequest { node, successor, fewer_replicas: false })
     }
 }

@@ -3,12 +3,13 @@
 use crate::client_options::{ClientOptions, Output};
 use crate::command::status::shard_name;
 use crate::command::status::tables::{bytes, table_style};
+use crate::command::status::verdict::some_of;
 use crate::command::{print_json, print_line};
 use crate::failure::{Answer, Failure};
-use crate::text::escaped;
+use crate::text::{counted, escaped};
 use clap::Args;
 use comfy_table::Table;
-use ringfort_client::v1::{PlanResponse, PlannedMove};
+use ringfort_client::v1::{NodeStanding, PlanResponse, PlannedMove, StatusResponse};
 use serde::Serialize;
 
 /// Show what would move, and why, without doing it
@@ -53,6 +54,10 @@ impl Plan {
                 moves: plan.moves.iter().map(report).collect(),
             })?,
             Output::Table => {
+                let status = self.client.run(async |client| Ok(client.status().await?))?;
+                if let Some(warning) = warning(&status) {
+                    print_line(&warning)?;
+                }
                 print_line(&summary(&plan))?;
                 if !plan.moves.is_empty() {
                     print_line(&format!("\n{}", table(&plan.moves)))?;
@@ -74,14 +79,33 @@ fn report(planned: &PlannedMove) -> Move<'_> {
     }
 }
 
+/// What keeps the plan from being carried out as it stands.
+fn warning(status: &StatusResponse) -> Option<String> {
+    let silent = status.nodes.iter().filter(|node| !node.alive && node.standing() == NodeStanding::Active);
+    let silent: Vec<String> = silent.map(|node| escaped(node.name.as_bytes())).collect();
+    let wait = "what the plan gives to it, or takes from it, waits until it is started again or leaves";
+    match &silent[..] {
+        [] => None,
+        [one] => Some(format!("{one} does not answer: {wait}")),
+        _ => {
+            Some(format!("{} do not answer: what the plan gives to them, or takes from them, waits", some_of(&silent)))
+        }
+    }
+}
+
 fn summary(plan: &PlanResponse) -> String {
     let copies: usize = plan.moves.iter().map(|planned| planned.gains.len()).sum();
     let leaders = plan.moves.iter().filter(|planned| !planned.leader.is_empty()).count();
     let data = plan.moves.iter().map(|planned| planned.bytes).sum();
     let mut text = match (copies, leaders) {
         _ if plan.moves.is_empty() => "nothing to move".to_owned(),
-        (0, _) => format!("no data to copy, {leaders} leaders to change"),
-        _ => format!("{copies} replicas to copy, {} of data, {leaders} leaders to change", bytes(data)),
+        (0, _) => format!("no data to copy, {} to change", counted(leaders, "leader")),
+        _ => format!(
+            "{} to copy, {} of data, {} to change",
+            counted(copies, "replica"),
+            bytes(data),
+            counted(leaders, "leader")
+        ),
     };
     if plan.paused {
         text += "; moves are paused (ringfort cluster resume)";
@@ -112,6 +136,7 @@ fn table(moves: &[PlannedMove]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringfort_client::v1::NodeStatus;
 
     #[test]
     fn the_summary_counts_copies_and_leaders() {
@@ -123,8 +148,14 @@ mod tests {
         };
         let plan = |moves| PlanResponse { moves, ..Default::default() };
         assert_eq!(summary(&plan(vec![])), "nothing to move");
-        assert_eq!(summary(&plan(vec![planned(&[], "a", 0)])), "no data to copy, 1 leaders to change");
+        assert_eq!(summary(&plan(vec![planned(&[], "a", 0)])), "no data to copy, 1 leader to change");
         let moves = vec![planned(&["a", "b"], "a", 2048), planned(&["a"], "", 1024)];
-        assert_eq!(summary(&plan(moves)), "3 replicas to copy, 3.0 KiB of data, 1 leaders to change");
+        assert_eq!(summary(&plan(moves)), "3 replicas to copy, 3.0 KiB of data, 1 leader to change");
+        let dead = |name: &str| NodeStatus { name: name.to_owned(), ..Default::default() };
+        let live = NodeStatus { alive: true, ..dead("c") };
+        let told = |nodes| warning(&StatusResponse { nodes, ..Default::default() });
+        assert_eq!(told(vec![live.clone()]), None);
+        assert!(told(vec![dead("a"), live]).unwrap().starts_with("a does not answer: what the plan gives to it"));
+        assert!(told(vec![dead("a"), dead("b")]).unwrap().starts_with("a, b do not answer"));
     }
 }

@@ -63,7 +63,8 @@ struct Watch {
 
 impl Watch {
     fn new(doing: &str, pieces: &str) -> Watch {
-        let style = ProgressStyle::with_template("{prefix} [{bar:40}] {msg}").expect("the template is well-formed");
+        let style =
+            ProgressStyle::with_template("{prefix} [{bar:16}] {wide_msg}").expect("the template is well-formed");
         let bar = ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_prefix(doing.to_owned());
         let now = Instant::now();
         Watch { bar, doing: doing.to_owned(), pieces: pieces.to_owned(), begun: now, most: 0, line_due: now }

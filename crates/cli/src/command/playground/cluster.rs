@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use ringfort_client::Client;
 use ringfort_client::v1::{ShardStatus, StatusResponse};
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 const PORTS_FILE: &str = "nodes.json";
+const LOCK_FILE: &str = "playground.lock";
 
 /// The ports of the first node in the README.
 const README_PORTS: Ports = Ports { port: 50051, raft_port: 12001 };
@@ -51,6 +52,8 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 pub enum ClusterError {
     #[error("can't use {directory}: {source}")]
     Directory { directory: String, source: io::Error },
+    #[error("{directory} is in use by another playground: stop that one, or choose another --dir")]
+    InUse { directory: String },
     #[error("{file} can't be read ({source}): put it right, or choose another --dir")]
     Ports { file: String, source: serde_json::Error },
     #[error("can't start {name}: {source}")]
@@ -96,6 +99,8 @@ pub struct Cluster {
     screen: Arc<Screen>,
     ended_tx: mpsc::UnboundedSender<Ended>,
     ended_rx: mpsc::UnboundedReceiver<Ended>,
+    /// Locked for as long as this playground uses a directory that was given.
+    _lock: Option<File>,
     /// Holds the nodes' ports, so that no other program is given one while its node restarts.
     _held: Held,
     /// Dropped last: the processes are gone by then.
@@ -126,8 +131,13 @@ impl Cluster {
             Directory::Temporary(directory) => directory.path(),
             Directory::Given(path) => path,
         };
+        let lock = match &directory {
+            Directory::Temporary(_) => None,
+            Directory::Given(path) => Some(lock(path)?),
+        };
         let (ports, held) = ports(path, count)?;
-        let mut cluster = Cluster { nodes: Vec::new(), logs, screen, ended_tx, ended_rx, _held: held, directory };
+        let mut cluster =
+            Cluster { nodes: Vec::new(), logs, screen, ended_tx, ended_rx, _lock: lock, _held: held, directory };
         for (number, own) in ports.iter().enumerate() {
             let mut command = command(cluster.path(), number, *own, &endpoint(ports[0].port));
             for argument in arguments(number, cluster.path()) {
@@ -325,6 +335,18 @@ fn ports(directory: &Path, count: usize) -> Result<(Vec<Ports>, Held), ClusterEr
     Ok((ports, Held { _ports: held, _readme: readme }))
 }
 
+/// Keeps other playgrounds out of a directory.
+fn lock(path: &Path) -> Result<File, ClusterError> {
+    let directory = || path.display().to_string();
+    let failed = |source| ClusterError::Directory { directory: directory(), source };
+    let file = File::create(path.join(LOCK_FILE)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(ClusterError::InUse { directory: directory() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
 /// Claims the README's ports, until the socket is dropped. None if another playground has claimed them.
 fn claim_readme_ports() -> Option<UnixListener> {
     UnixListener::bind_addr(&UnixAddr::from_abstract_name(README_CLAIM).ok()?).ok()
@@ -370,6 +392,16 @@ mod tests {
         let node = listens(ports[0].port).expect("for the node");
         drop(node);
         listens(ports[0].port).expect("and when it is started again");
+    }
+
+    #[test]
+    fn a_directory_is_of_one_playground() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = lock(directory.path()).unwrap();
+        let refused = lock(directory.path()).unwrap_err().to_string();
+        assert!(refused.contains("is in use by another playground: stop that one"), "{refused}");
+        drop(first);
+        assert!(lock(directory.path()).is_ok());
     }
 
     #[test]

@@ -78,6 +78,10 @@ impl Playground {
             };
             let count = self.nodes.into();
             let mut cluster = Cluster::start(count, self.dir.clone(), logs, screen.clone(), arguments)?;
+            if cluster.nodes.len() > count {
+                let kept = nodes(cluster.nodes.len());
+                screen.line(&format!("{} holds a cluster of {kept}: all of them start", cluster.path().display()))?;
+            }
             let result = self.use_up(&mut cluster, &screen).await;
             // Whatever happened, no process and no temporary directory stays behind.
             let stopped_well = stop(cluster, &screen).await?;
@@ -122,7 +126,8 @@ pub(super) async fn interrupted_by_signals<T>(work: impl Future<Output = T>) -> 
 async fn play(cluster: &mut Cluster, screen: &Screen) -> Result<(), Failure> {
     let begun = Instant::now();
     cluster.wait_until_complete().await?;
-    screen.done(&format!("{} serve after {:.1} s", nodes(cluster.nodes.len()), begun.elapsed().as_secs_f32()))?;
+    let serve = if cluster.nodes.len() == 1 { "serves" } else { "serve" };
+    screen.done(&format!("{} {serve} after {:.1} s", nodes(cluster.nodes.len()), begun.elapsed().as_secs_f32()))?;
     screen.line(&manual(cluster))?;
     let mut running = cluster.nodes.len();
     while running > 0 {

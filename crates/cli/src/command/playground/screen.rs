@@ -1,5 +1,6 @@
 //! What the playground shows: on a terminal with colours, check marks and a progress line; in a pipe plain lines.
 
+use crate::command::status::terminal_width;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -14,6 +15,11 @@ const RED: u8 = 31;
 
 /// Erases the line that the cursor is on.
 const ERASE_LINE: &str = "\r\x1b[K";
+
+/// The beginning of a text that has room in `width` columns.
+fn cut(text: &str, width: usize) -> &str {
+    text.char_indices().nth(width).map_or(text, |(end, _)| &text[..end])
+}
 
 /// Standard output, shared by all that has something to say.
 pub struct Screen {
@@ -66,6 +72,8 @@ impl Screen {
     pub fn progress(&self, text: &str) -> io::Result<()> {
         let mut state = self.lock();
         if self.is_terminal {
+            // A line that wraps is not erased, and stays on the screen with each step.
+            let text = cut(text, terminal_width().unwrap_or(usize::MAX));
             if state.progress != text {
                 state.progress = text.to_owned();
                 let mut stdout = io::stdout().lock();
@@ -107,5 +115,17 @@ impl Screen {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while it prints")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_progress_line_does_not_wrap() {
+        assert_eq!(cut("12 s left, 3 faults", 80), "12 s left, 3 faults");
+        assert_eq!(cut("grüße", 4), "grüß");
+        assert_eq!(cut("grüße", 5), "grüße");
     }
 }

@@ -94,7 +94,9 @@ fn run_once(runtime: &Runtime, mut signals: Signals, config: NodeConfig) -> Resu
         End::Signal(received) => {
             tracing::info!("{received}: handing over and stopping; a signal now stops at once");
         }
-        End::Failure(_) => tracing::info!("failure: handing over and stopping; a signal now stops at once"),
+        End::Failure(failure) => {
+            tracing::error!("{failure}: handing over and stopping; a signal now stops at once");
+        }
     }
     runtime.spawn(async move {
         signals.next().await;

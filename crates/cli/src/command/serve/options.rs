@@ -4,6 +4,7 @@
 //! settings file (`settings`), the example of one, the completions and the manual.
 
 use crate::client_options::parse_duration;
+use crate::text::parse_bytes;
 use clap::{ArgAction, Args, ValueEnum};
 use ringfort_node::{
     CONCURRENT_MOVES, GossipConfig, NODE_NAME_RULE, NodeConfig, ReadMode, SCRUB_BYTES_PER_SECOND, Timing, is_node_name,
@@ -31,15 +32,15 @@ pub struct Serve {
     pub node_id: String,
 
     /// The port for clients.
-    #[arg(long, env = "RINGFORT_PORT", default_value_t = 50051)]
+    #[arg(long, env = "RINGFORT_PORT", default_value_t = 50051, value_parser = parse_port)]
     pub port: u16,
 
     /// The port for the other nodes.
-    #[arg(long, env = "RINGFORT_RAFT_PORT", value_name = "PORT", default_value_t = 12001)]
+    #[arg(long, env = "RINGFORT_RAFT_PORT", value_name = "PORT", default_value_t = 12001, value_parser = parse_port)]
     pub raft_port: u16,
 
     /// The port for /metrics, /healthz and /readyz; without one there are none.
-    #[arg(long, env = "RINGFORT_HTTP_PORT", value_name = "PORT")]
+    #[arg(long, env = "RINGFORT_HTTP_PORT", value_name = "PORT", value_parser = parse_port)]
     pub http_port: Option<u16>,
 
     /// The directory for the node's data; made if it is missing.
@@ -106,8 +107,8 @@ pub struct Serve {
     )]
     pub moves: u16,
 
-    /// Bytes a second that this node sends to new or lagging replicas; without it there is no limit.
-    #[arg(long, env = "RINGFORT_MOVE_BANDWIDTH", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Bytes a second that this node sends to new or lagging replicas, such as 100MB; without it there is no limit.
+    #[arg(long, env = "RINGFORT_MOVE_BANDWIDTH", value_name = "BYTES", value_parser = parse_bandwidth)]
     pub move_bandwidth: Option<u64>,
 
     /// A node that is silent for this long gives up its replicas to others, if there are enough: 30s, 5m. The node that
@@ -140,9 +141,9 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_WORKERS", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
 
-    /// Bytes of keys and values, with what they cost around them, from which on this node refuses puts; without it
-    /// there is no limit.
-    #[arg(long, env = "RINGFORT_MAX_MEMORY", value_name = "BYTES")]
+    /// Bytes of keys and values, with what they cost around them, from which on this node refuses puts, such as 1GiB;
+    /// without it there is no limit.
+    #[arg(long, env = "RINGFORT_MAX_MEMORY", value_name = "BYTES", value_parser = parse_bytes)]
     pub max_memory: Option<u64>,
 
     /// How often this node has an exchange of gossip with another one. Shorter finds out sooner who is dead, and costs
@@ -168,7 +169,7 @@ pub struct Serve {
 
     /// Bytes of keys and values a second that this node compares with what was written to them, to find memory that is
     /// damaged; 0 for none.
-    #[arg(long, env = "RINGFORT_SCRUB_RATE", value_name = "BYTES", default_value_t = SCRUB_BYTES_PER_SECOND)]
+    #[arg(long, env = "RINGFORT_SCRUB_RATE", value_name = "BYTES", default_value_t = SCRUB_BYTES_PER_SECOND, value_parser = parse_bytes)]
     pub scrub_rate: u64,
 
     /// The address to listen on, with all ports. One that other machines reach needs --insecure.
@@ -239,6 +240,8 @@ pub enum Contradiction {
          or address at which they reach it"
     )]
     NothingToAdvertise(IpAddr),
+    #[error("--{0} and --{1} are both {2}: give each port a number of its own")]
+    SamePort(&'static str, &'static str, u16),
 }
 
 impl Serve {
@@ -249,6 +252,15 @@ impl Serve {
         }
         if self.listen.is_unspecified() && self.advertise.is_none() {
             return Err(Contradiction::NothingToAdvertise(self.listen));
+        }
+        let (clients, nodes) = (("port", self.port), ("raft-port", self.raft_port));
+        let http = self.http_port.map(|port| ("http-port", port));
+        let pairs = [Some((clients, nodes)), http.map(|http| (clients, http)), http.map(|http| (nodes, http))];
+        for ((one, port), (other, same)) in pairs.into_iter().flatten() {
+            // 0 is any port that is free.
+            if port == same && port != 0 {
+                return Err(Contradiction::SamePort(one, other, port));
+            }
         }
         Ok(())
     }
@@ -325,6 +337,22 @@ fn parse_patience(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn parse_port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| match text.contains("://") {
+        true => "give a number up to 65535. Kubernetes sets such a variable for a Service named ringfort: have \
+                 enableServiceLinks: false in the pod's specification, or give the flag"
+            .to_owned(),
+        false => "give a number up to 65535".to_owned(),
+    })
+}
+
+fn parse_bandwidth(text: &str) -> Result<u64, String> {
+    match parse_bytes(text)? {
+        0 => Err("give 1 or more, or leave it out to have no limit".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
 fn parse_segment(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(bytes) if bytes >= 64 << 10 && bytes % 4096 == 0 => Ok(bytes),
@@ -396,6 +424,28 @@ mod tests {
             let flag = format!("--election-timeout={refused}");
             assert!(Cli::try_parse_from(required.iter().copied().chain([&*flag])).is_err(), "{refused}");
         }
+    }
+
+    #[test]
+    fn equal_ports_are_said_to_be_equal() {
+        let same = |args: &[&str]| serve(args).check().map_err(|error| error.to_string());
+        assert_eq!(same(&["--port=0", "--raft-port=0", "--http-port=0"]), Ok(()));
+        let told = same(&["--port=7000", "--raft-port=7000"]).unwrap_err();
+        assert!(told.starts_with("--port and --raft-port are both 7000"), "{told}");
+        assert!(same(&["--http-port=12001"]).unwrap_err().contains("--raft-port and --http-port"));
+        assert!(same(&["--http-port=50051"]).is_err());
+    }
+
+    #[test]
+    fn ports_and_sizes_that_are_none_say_what_to_give() {
+        let required = ["ringfort", "serve", "--raft-dir=d", "--node-id=a"];
+        let refused = |arg: &str| Cli::try_parse_from(required.iter().chain(&[arg])).unwrap_err().to_string();
+        let told = refused("--port=tcp://10.0.0.1:50051");
+        assert!(told.contains("--port") && told.contains("enableServiceLinks"), "{told}");
+        assert!(refused("--raft-port=70000").contains("up to 65535"));
+        assert!(refused("--max-memory=1 apple").contains("1GiB"));
+        assert!(refused("--move-bandwidth=0").contains("1 or more"));
+        assert_eq!(serve(&["--max-memory=1GiB"]).max_memory, Some(1 << 30));
     }
 
     #[test]

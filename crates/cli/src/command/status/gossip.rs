@@ -2,6 +2,7 @@
 
 use super::report::liveness_name;
 use super::tables::{Style, bytes, number, right, table as empty_table, text};
+use crate::text::counted;
 use comfy_table::{Cell, Table};
 use ringfort_client::v1::{GossipMember, GossipResponse, Standing};
 use serde::Serialize;
@@ -89,13 +90,13 @@ pub fn sentence(gossip: &GossipResponse) -> String {
         members.filter(|liveness| liveness.standing() == standing).count()
     };
     let mut sentence = format!(
-        "{} of {} nodes alive as {} sees it; the eventual keyspace here has {} keys in {} and lacks {} writes",
+        "{} of {} nodes alive as {} sees it; the eventual keyspace here has {} in {} and lacks {}",
         gossip.members.len() - count(Standing::Suspect) - count(Standing::Dead),
         gossip.members.len(),
         name_of(gossip.node),
-        gossip.keys,
+        counted(gossip.keys as usize, "key"),
         bytes(gossip.bytes),
-        gossip.missing,
+        counted(gossip.missing as usize, "write"),
     );
     for &node in &gossip.diverged {
         let name = name_of(node);

@@ -15,7 +15,8 @@ use std::io::{self, IsTerminal};
 /// Show how the cluster fares
 ///
 /// Opens with a sentence that says how many node failures every shard survives right now and, where something is wrong,
-/// what to do. A table of the nodes follows, then a summary of the shards and a table of those with a problem.
+/// what to do. A table of the nodes follows, then a summary of the shards and a table of those with a problem. Exits
+/// with 1 if something is wrong; with --gossip it does not judge.
 #[derive(Args, Debug)]
 pub struct Status {
     /// Show what one node knows through gossip instead: who is alive, and how the eventual keyspace stands. It asks
@@ -53,6 +54,7 @@ impl Status {
         }
         let status = self.client.run(async |client| Ok(client.status().await?))?;
         let verdict = verdict::judge(&status);
+        let answer = if verdict.healthy { Answer::Yes } else { Answer::No };
         match self.client.output {
             Output::Json => print_json(&report::Report::new(&status, &verdict))?,
             Output::Table => {
@@ -64,7 +66,7 @@ impl Status {
                     if terminal_width().is_some() {
                         print_line(&format!("\n{}", verdict.sentence))?;
                     }
-                    return Ok(Answer::Yes);
+                    return Ok(answer);
                 }
                 print_line(&format!("\n{}", tables::shards_in_short(&status)))?;
                 if let Some(table) = tables::shards_in_trouble(&status, style()) {
@@ -72,7 +74,7 @@ impl Status {
                 }
             }
         }
-        Ok(Answer::Yes)
+        Ok(answer)
     }
 }
 
@@ -81,7 +83,7 @@ fn style() -> tables::Style {
 }
 
 /// The width of standard output in characters; none if it is not a terminal.
-fn terminal_width() -> Option<usize> {
+pub fn terminal_width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|width| *width > 0)
 }

@@ -52,14 +52,33 @@ fn nodes_table(status: &StatusResponse, style: Style, has_all: bool) -> Table {
 /// A summary of all shards, in one sentence.
 pub fn shards_in_short(status: &StatusResponse) -> String {
     let shards: Vec<_> = status.shards.iter().filter(|shard| shard.shard != SYSTEM_SHARD).collect();
-    let well = shards.iter().filter(|shard| is_well(shard)).count();
-    let bytes_held: u64 = shards.iter().map(|shard| shard.key_value_bytes).sum();
-    let are_well = match shards.len() {
+    let count = |matches: fn(&ShardStatus) -> bool| shards.iter().filter(|shard| matches(shard)).count();
+    let (led, lacking) = (count(|shard| shard.leader != 0), count(lacks));
+    let behind = count(|shard| shard.leader != 0 && !is_well(shard)) - count(|shard| shard.leader != 0 && lacks(shard));
+    let mut said = vec![match shards.len() {
         0 => "no shard was reported".to_owned(),
-        all if well == all => format!("all {all} shards are led, with all replicas caught up"),
-        all => format!("{well} of {all} shards are led, with all replicas caught up"),
-    };
-    format!("{are_well}; {} of data; --shards shows each", bytes(bytes_held))
+        all if count(is_well) == all => format!("all {all} shards are led, with all replicas caught up"),
+        all => format!("{led} of {all} shards are led"),
+    }];
+    if lacking > 0 {
+        said.push(format!("{lacking} {} a replica", if lacking == 1 { "lacks" } else { "lack" }));
+    }
+    if behind > 0 {
+        said.push(format!("{behind} {} for a replica to catch up", if behind == 1 { "waits" } else { "wait" }));
+    }
+    // Only a leader tells what its shard holds.
+    let bytes_held = bytes(shards.iter().map(|shard| shard.key_value_bytes).sum());
+    said.push(match led {
+        0 => "how much data there is, is unknown".to_owned(),
+        led if led < shards.len() => format!("at least {bytes_held} of data"),
+        _ => format!("{bytes_held} of data"),
+    });
+    format!("{}; --shards shows each", said.join("; "))
+}
+
+/// Whether a replica of the shard takes no part.
+fn lacks(shard: &ShardStatus) -> bool {
+    shard.members.iter().any(|member| member.offline)
 }
 
 /// Whether a shard has a leader, and replicas without any remark.
@@ -67,11 +86,16 @@ fn is_well(shard: &ShardStatus) -> bool {
     shard.leader != 0 && shard.members.iter().all(|member| remark(member).is_empty())
 }
 
-/// A row for each shard with a problem, up to a limit; none if there are no problems.
-pub fn shards_in_trouble(status: &StatusResponse, style: Style) -> Option<Table> {
+/// A row for each shard with a problem, up to a limit, and how many more there are; none if there are no problems.
+pub fn shards_in_trouble(status: &StatusResponse, style: Style) -> Option<String> {
     const SHOWN: usize = 10;
-    let few: Vec<_> = status.shards.iter().filter(|shard| !is_well(shard)).take(SHOWN).cloned().collect();
-    (!few.is_empty()).then(|| shards(&StatusResponse { shards: few, ..status.clone() }, style))
+    let mut few: Vec<_> = status.shards.iter().filter(|shard| !is_well(shard)).cloned().collect();
+    let more = few.len().saturating_sub(SHOWN);
+    few.truncate(SHOWN);
+    (!few.is_empty()).then(|| {
+        let table = shards(&StatusResponse { shards: few, ..status.clone() }, style);
+        if more == 0 { table.to_string() } else { format!("{table}\n… and {more} more: --shards") }
+    })
 }
 
 /// A row a shard.
@@ -238,8 +262,44 @@ mod tests {
         assert!(said.starts_with("all 2 shards are led, with all replicas caught up; 2.0 KiB"), "{said}");
         assert!(shards_in_trouble(&status, Style::Plain).is_none());
         status.shards[1] = shard(1, false);
-        assert!(shards_in_short(&status).starts_with("1 of 2 shards"));
+        let said = shards_in_short(&status);
+        assert!(
+            said.starts_with("2 of 2 shards are led; 1 waits for a replica to catch up; 2.0 KiB of data;"),
+            "{said}"
+        );
         assert_eq!(shards_in_trouble(&status, Style::Plain).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn a_node_that_is_away_is_no_outage_and_what_is_unknown_is_not_nothing() {
+        let away = ReplicaStatus { node: 2, offline: true, ..Default::default() };
+        let here = ReplicaStatus { node: 1, caught_up: true, ..Default::default() };
+        let shard = |shard| ShardStatus {
+            shard,
+            leader: 1,
+            key_value_bytes: 1,
+            members: vec![here, away],
+            ..Default::default()
+        };
+        let mut status = StatusResponse { shards: (0..64).map(shard).collect(), ..Default::default() };
+        let said = shards_in_short(&status);
+        assert!(said.starts_with("64 of 64 shards are led; 64 lack a replica; 64 B of data;"), "{said}");
+        let table = shards_in_trouble(&status, Style::Plain).unwrap();
+        assert_eq!((table.lines().count(), table.lines().last().unwrap()), (12, "… and 54 more: --shards"));
+        let mut leaderless = |shard: usize| {
+            (status.shards[shard].leader, status.shards[shard].key_value_bytes) = (0, 0);
+            shards_in_short(&status)
+        };
+        let said = leaderless(0);
+        assert!(said.starts_with("63 of 64 shards are led; 64 lack a replica; at least 63 B of data;"), "{said}");
+        for shard in 1..63 {
+            leaderless(shard);
+        }
+        let said = leaderless(63);
+        assert!(
+            said.starts_with("0 of 64 shards are led; 64 lack a replica; how much data there is, is unknown;"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -1,17 +1,34 @@
 //! What is wrong with a single node, and what to do about it.
 
-use super::verdict::name;
-use crate::text::duration;
-use ringfort_client::v1::{DiskHealth, NodeStanding, NodeStatus};
+use super::verdict::{name, some_of};
+use crate::text::{duration, escaped};
+use ringfort_client::v1::{DiskHealth, NodeStanding, NodeStatus, Standing};
 use std::time::Duration;
 
 /// A node that does not answer now but was heard less than this long ago may only be slow.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// What is wrong with a node, the worst first; empty for a healthy node.
+/// Heartbeats come through other nodes, too, so that a healthy node was always heard of less than this long ago.
+const HEARTBEATS_COME: Duration = Duration::from_secs(2);
+
+/// Whether a node is alive by its heartbeats, although it does not answer.
+pub fn is_mute(node: &NodeStatus) -> bool {
+    let is_alive = node.liveness.as_ref().is_some_and(|liveness| liveness.standing() == Standing::Alive);
+    // A node that was never heard of has 0.
+    !node.alive && is_alive && (1..HEARTBEATS_COME.as_millis() as u64).contains(&node.silent_ms)
+}
+
+/// What is wrong with a node, the worst first; empty for a healthy node. [`shared`] adds what several nodes may have.
 pub fn of(node: &NodeStatus) -> Vec<String> {
     let name = name(node);
     if !node.alive {
+        if is_mute(node) {
+            return vec![format!(
+                "{name} does not answer at {} (its port for clients), but its heartbeats come: see \
+                 ringfort_connections_refused_total in its metrics",
+                escaped(node.grpc_address.as_bytes())
+            )];
+        }
         let silence = Duration::from_millis(node.silent_ms);
         return vec![match silence < SILENCE {
             true => {
@@ -25,21 +42,45 @@ pub fn of(node: &NodeStatus) -> Vec<String> {
     let mut troubles = Vec::new();
     let health = node.health.unwrap_or_default();
     match health.disk() {
-        DiskHealth::Full => troubles.push(format!(
-            "{name} can't extend its log and refuses every write: free some disk space there, or see its log"
-        )),
         DiskHealth::Hung => troubles.push(format!(
             "the disk of {name} has not answered for {}, and other nodes lead its shards: check that machine's disk",
             duration(Duration::from_millis(health.sync_age_ms))
         )),
-        DiskHealth::Healthy | DiskHealth::Slow | DiskHealth::Recovering => {}
+        DiskHealth::Healthy | DiskHealth::Slow | DiskHealth::Recovering | DiskHealth::Full => {}
     }
-    if node.memory_full {
+    troubles
+}
+
+/// What is wrong with nodes that answer, told once for all that have it.
+pub fn shared(nodes: &[NodeStatus]) -> Vec<String> {
+    let names = |has: fn(&NodeStatus) -> bool| -> Vec<String> {
+        nodes.iter().filter(|node| node.alive && has(node)).map(name).collect()
+    };
+    let full_disks = names(|node| node.health.is_some_and(|health| health.disk() == DiskHealth::Full));
+    let full_memories = names(|node| node.memory_full);
+    let mut troubles = Vec::new();
+    if !full_disks.is_empty() {
+        let (logs, refuse) = if full_disks.len() == 1 { ("its log", "refuses") } else { ("their logs", "refuse") };
         troubles.push(format!(
-            "{name} has reached its --max-memory and refuses every put: delete keys, raise --max-memory, or start another node"
+            "{} can't extend {logs} and {refuse} every write: free some disk space there, or see {logs}",
+            some_of(&full_disks)
+        ));
+    }
+    if !full_memories.is_empty() {
+        let one = ("has reached its --max-memory", "refuses");
+        let (reached, refuse) =
+            if full_memories.len() == 1 { one } else { ("have reached their --max-memory", "refuse") };
+        troubles.push(format!(
+            "{} {reached} and {refuse} every put: delete keys, raise --max-memory, or start another node",
+            some_of(&full_memories)
         ));
     }
     troubles
+}
+
+/// Whether replicas on a node can catch up only after its disk was repaired.
+pub fn is_disk_unusable(node: &NodeStatus) -> bool {
+    node.health.is_some_and(|health| matches!(health.disk(), DiskHealth::Full | DiskHealth::Hung))
 }
 
 /// A remark about a node that works, if there is one.
@@ -122,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_disk_that_is_full_or_hung_is_trouble_and_one_that_is_slow_is_worth_a_word() {
-        let told = |disk| (of(&with_disk(disk)).join("; "), notes(&with_disk(disk)).unwrap_or_default());
+        let all = |node: NodeStatus| [of(&node), shared(&[node])].concat().join("; ");
+        let told = |disk| (all(with_disk(disk)), notes(&with_disk(disk)).unwrap_or_default());
         let none = String::new;
         assert_eq!(told(DiskHealth::Healthy), (none(), none()));
         let (full, hung) = (told(DiskHealth::Full), told(DiskHealth::Hung));
@@ -139,7 +181,16 @@ mod tests {
 
     #[test]
     fn a_node_whose_memory_is_full_says_that_it_refuses_puts() {
-        let full = of(&NodeStatus { memory_full: true, ..node() }).join("; ");
+        let full = shared(&[NodeStatus { memory_full: true, ..node() }]).join("; ");
         assert!(full.contains("refuses every put") && full.contains("--max-memory"), "{full}");
+    }
+
+    #[test]
+    fn nodes_that_have_the_same_trouble_are_told_together() {
+        let other = |disk| NodeStatus { name: "node3".to_owned(), ..with_disk(disk) };
+        let told = shared(&[with_disk(DiskHealth::Full), other(DiskHealth::Full), node()]);
+        let expected = "node2, node3 can't extend their logs and refuse every write: free some disk space there, or see \
+                        their logs";
+        assert_eq!(told, [expected]);
     }
 }

@@ -5,7 +5,7 @@
 //! a voter that lags, lowers N. Then comes what is wrong and what to do about it, the worst first.
 
 use super::{shard_name, trouble};
-use crate::text::{duration, escaped};
+use crate::text::{counted, duration, escaped};
 use ringfort_client::v1::{
     Distrust, NodeStanding, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse,
 };
@@ -44,7 +44,15 @@ pub fn judge(status: &StatusResponse) -> Verdict {
     let can_serve = |shard: &ShardStatus| {
         served_by(shard.leader) && spare_voters(shard, |member| served_by(member.node) && !member.offline) >= 0
     };
-    let lost: Vec<String> = shards().filter(|shard| !can_serve(shard)).map(|shard| shard_name(shard.shard)).collect();
+    // A node that lives and does not answer may lead shards and hold replicas of which nothing is known.
+    let is_mute = |node: u64| nodes.get(&node).is_some_and(|node| trouble::is_mute(node));
+    let may_serve = |shard: &ShardStatus| {
+        let is_led = served_by(shard.leader) || shard.members.iter().any(|member| is_mute(member.node));
+        let counts = |member: &ReplicaStatus| is_mute(member.node) || served_by(member.node) && !member.offline;
+        is_led && spare_voters(shard, counts) >= 0
+    };
+    let lost = shards().filter(|shard| !can_serve(shard) && !may_serve(shard));
+    let lost: Vec<String> = lost.map(|shard| shard_name(shard.shard)).collect();
 
     let silent: Vec<&NodeStatus> = status.nodes.iter().filter(|node| !node.alive).collect();
     let answering = |member: &&ReplicaStatus| served_by(member.node);
@@ -58,8 +66,11 @@ pub fn judge(status: &StatusResponse) -> Verdict {
         members.filter(answering).filter(|member| !member.offline)
     };
     let voting = |member: &&ReplicaStatus| member.role() == ReplicaRole::Voter;
-    let lagging = served().filter(voting).filter(|member| !member.caught_up).count();
-    let arriving = served().filter(|member| !voting(member)).count();
+    // What a disk keeps from catching up does not by waiting; the disk is told of.
+    let gets_on =
+        |member: &&ReplicaStatus| !nodes.get(&member.node).is_some_and(|node| trouble::is_disk_unusable(node));
+    let lagging = served().filter(voting).filter(gets_on).filter(|member| !member.caught_up).count();
+    let arriving = served().filter(gets_on).filter(|member| !voting(member)).count();
 
     let mut clauses = Vec::new();
     if !lost.is_empty() {
@@ -68,6 +79,7 @@ pub fn judge(status: &StatusResponse) -> Verdict {
     // Silent nodes come first.
     clauses.extend(silent.iter().flat_map(|node| trouble::of(node)));
     clauses.extend(status.nodes.iter().filter(|node| node.alive).flat_map(trouble::of));
+    clauses.extend(trouble::shared(&status.nodes));
     let are_wrong = !wrong.is_empty();
     clauses.extend(wrong);
     if !offline.is_empty() {
@@ -217,10 +229,6 @@ pub(super) fn name(node: &NodeStatus) -> String {
     if node.name.is_empty() { format!("node {}", node.id) } else { escaped(node.name.as_bytes()) }
 }
 
-fn counted(number: usize, thing: &str) -> String {
-    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
-}
-
 /// The first few of a list, and how many more there are.
 pub fn some_of(names: &[String]) -> String {
     const SHOWN: usize = 5;
@@ -231,7 +239,7 @@ pub fn some_of(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfort_client::v1::Divergence;
+    use ringfort_client::v1::{DiskHealth, Divergence, Liveness, NodeHealthStatus};
 
     /// A healthy cluster of `nodes` nodes with two shards and the system shard, each on the first three nodes.
     fn cluster(nodes: u64) -> StatusResponse {
@@ -303,6 +311,42 @@ mod tests {
         let expected = "3 nodes, 2 shards, tolerates no node failure; node2 has been silent for 12 s: start it again";
         assert_says(&status, expected);
         assert!(!judge(&status).healthy);
+    }
+
+    #[test]
+    fn nothing_is_said_of_shards_that_a_node_may_lead_whose_heartbeats_come() {
+        let mut status = cluster(3);
+        status.nodes[0] = NodeStatus {
+            alive: false,
+            silent_ms: 400,
+            liveness: Some(Liveness::default()),
+            grpc_address: "127.0.0.1:50051".to_owned(),
+            ..status.nodes[0].clone()
+        };
+        for shard in &mut status.shards {
+            shard.leader = 0;
+            shard.members[0].offline = true;
+        }
+        assert_says(
+            &status,
+            "3 nodes, 2 shards, tolerates no node failure; node1 does not answer at 127.0.0.1:50051 (its port for \
+             clients), but its heartbeats come: see ringfort_connections_refused_total in its metrics",
+        );
+        status.nodes[0].silent_ms = 4000;
+        assert!(judge(&status).sentence.contains("3 shards without a leader"), "{}", judge(&status).sentence);
+    }
+
+    #[test]
+    fn replicas_on_a_full_disk_do_not_catch_up_by_waiting() {
+        let mut status = cluster(3);
+        let health = NodeHealthStatus { disk: DiskHealth::Full.into(), ..Default::default() };
+        status.nodes[2].health = Some(health);
+        status.shards[0].members[2].caught_up = false;
+        assert_says(
+            &status,
+            "3 nodes, 2 shards, tolerates no node failure; node3 can't extend its log and refuses every write: \
+             free some disk space there, or see its log",
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::tally::{Counts, Failures};
 use crate::command::bench::report::{Percentiles, add_row, latency_table};
 use crate::command::print_line;
 use crate::failure::Failure;
-use crate::text::escaped;
+use crate::text::{counted, escaped};
 use crate::violation::ViolationReport;
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -123,15 +123,19 @@ impl Report {
     /// The verdict in words.
     pub fn sentence(&self) -> String {
         let Report { operations, keys_checked, keys_not_linearizable, keys_not_decided, store, .. } = self;
-        let what = format!("{operations} operations on {keys_checked} keys of {store} in {:.1} s", self.seconds);
+        let keys = |number: u64| counted(number as usize, "key");
+        let operations = counted(*operations as usize, "operation");
+        let what = format!("{operations} on {} of {store} in {:.1} s", keys(*keys_checked), self.seconds);
         match self.verdict {
             Verdict::Linearizable => format!("linearizable: {what}, and no answer contradicts another"),
             Verdict::NotLinearizable => {
-                format!("NOT LINEARIZABLE: {what}, and no order explains the answers on {keys_not_linearizable} keys")
+                let keys = keys(*keys_not_linearizable);
+                format!("NOT LINEARIZABLE: {what}, and no order explains the answers on {keys}")
             }
             Verdict::NotDecided => format!(
-                "not decided: {what}; on {keys_not_decided} keys it would have taken too long to find out whether an \
-                 order explains the answers. Try fewer --clients"
+                "not decided: {what}; on {} it would have taken too long to find out whether an order explains the \
+                 answers. Try fewer --clients",
+                keys(*keys_not_decided)
             ),
             Verdict::NothingAnswered => format!("not decided: no operation was answered in {:.1} s", self.seconds),
         }

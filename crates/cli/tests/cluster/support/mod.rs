@@ -272,11 +272,12 @@ impl Cluster {
     /// The answer of `status -o json`, or what kept it from coming.
     pub fn status(&self) -> Result<Value, String> {
         let output = self.runs(&["status", "-o", "json"]);
-        if output.status.success() {
-            Ok(serde_json::from_slice(&output.stdout).expect("status prints JSON"))
-        } else {
-            Err(text(&output.stderr))
+        if output.status.code() == Some(2) {
+            return Err(text(&output.stderr));
         }
+        let status: Value = serde_json::from_slice(&output.stdout).expect("status prints JSON");
+        assert_eq!(output.status.code(), Some(i32::from(status["healthy"] != true)));
+        Ok(status)
     }
 
     /// Waits for a status that fulfils the condition.
