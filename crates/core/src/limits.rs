@@ -10,8 +10,8 @@ pub const ELECTION_TICKS: usize = 8;
 /// Election timeouts are below this many ticks.
 pub const MAX_ELECTION_TICKS: usize = 2 * ELECTION_TICKS;
 
-/// A leader that was not heard for so many ticks gets no more requests from this node: they wait for a sign of it, or for
-/// its successor. Well above what a busy leader is late by.
+/// A leader that was not heard for this many ticks gets no more writes from this node: they wait until it is heard
+/// again or has a successor. Well above the delay of a busy leader's heartbeats.
 pub const SILENT_TICKS: usize = ELECTION_TICKS / 2;
 
 /// A lease is this many ticks shorter than the shortest election timeout: one because a tick count of n may span
@@ -25,12 +25,12 @@ pub const DRIFT_PERMILLE: u32 = 10;
 /// round for each would push out those whose echoes are still under way.
 pub const ROUNDS_A_TICK: usize = 4;
 
-/// A disk that has not answered for this long, unless set otherwise, ends its node: longer than a volume in a cloud takes
-/// to fail over, and far shorter than [`REPLACE_AFTER`], after which others take the node's place.
+/// By default, a node ends when its disk has not answered for this long: longer than a cloud volume takes to fail over,
+/// and far shorter than [`REPLACE_AFTER`], after which others take the node's place.
 pub const DISK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A node that was away, or whose disk hung, is given leadership after it has been well for this long, unless set
-/// otherwise: clients without keep-alive take about as long to notice that their connections to it are dead.
+/// By default, a node that was away, or whose disk hung, leads again after it has been healthy for this long: clients
+/// without keep-alive take about as long to notice that their connections to it are dead.
 pub const LEAD_AFTER: Duration = Duration::from_secs(30);
 
 /// Bytes of the log that a node may have on their way to its disk, those included that have come and that no worker has
@@ -76,30 +76,32 @@ pub const MAX_PEER_MESSAGE_BYTES: usize = 16 << 20;
 /// A snapshot travels and is stored in chunks of about this size (one entry at least).
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
-/// Entries that a node keeps in memory, over all shards; beyond, the oldest ones of the shard that holds the most leave,
-/// and followers that lack them get a snapshot. What is not applied or not durable yet stays. A shard takes a snapshot
-/// where the entries after its last one, over all shards, are more than this.
+/// Entries that a node keeps in memory, over all shards and divided among its workers. Beyond that, the shard that
+/// holds the most releases its oldest ones, and followers that lack them get a snapshot. Entries that are not applied
+/// or not durable yet stay. If the entries after the last snapshots exceed this, over all shards, a shard takes a
+/// snapshot.
 pub const ENTRY_BUDGET_BYTES: usize = 64 << 20;
 
-/// A shard keeps this part of the budget in memory for followers that lack what its snapshot has.
+/// For lagging followers, a shard keeps entries that its snapshot covers, up to a worker's budget divided by this.
 pub const RETAINED_SHARE: usize = 4;
 
-/// Snapshots that a node sends at the same time; the next ones wait. Few, because the entries after each of them are
-/// kept in memory for the receiver.
+/// Snapshots that a node sends at the same time, divided among its workers, but at least one each; the next ones wait.
+/// Few, because the entries after each of them are kept in memory for the receiver.
 pub const MAX_SNAPSHOTS_SENT: usize = 4;
 
-/// Of these, so many may go to one node: one whose disk hangs does not keep the others waiting.
+/// How many of these may go to one node, so that a receiver whose disk hangs does not block the others. At least one
+/// for each worker.
 pub const MAX_SNAPSHOTS_SENT_TO_ONE: usize = 2;
 
-/// Snapshots that may arrive at a node at the same time. The senders of more are refused, and Raft asks again. While one
-/// arrives its map is built beside the one that it replaces, so this many maps of shards come on top of what a node holds.
+/// Snapshots that may arrive at a node at the same time. Further senders are refused, and Raft asks again. While a
+/// snapshot arrives, its map is built beside the one that it replaces, so a node may hold this many additional maps.
 pub const MAX_SNAPSHOTS_RECEIVED: usize = 4;
 
-/// Snapshots may write this many bytes for each byte of entries that the log writes ...
+/// How many bytes snapshots may write for each byte of entries that the log writes ...
 pub const SNAPSHOT_BYTES_PER_LOG_BYTE: usize = 4;
 
-/// ... and this many a second beside that. So the bytes of a snapshot decide how long it takes until the next one, and
-/// the log of a busy node grows to a quarter of its keys and values.
+/// ... and how many per second in addition. So the size of a snapshot decides how long the next one waits, and the log
+/// of a busy node grows to a quarter of its keys and values.
 pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 8 << 20;
 
 /// After a snapshot that could not be written, a worker begins none for this long ...
@@ -108,7 +110,7 @@ pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(1);
 /// ... which doubles with each further failure, this often.
 pub const SNAPSHOT_RETRY_DOUBLINGS: u32 = 4;
 
-/// What snapshots may write at once after a rest.
+/// What snapshots may write at once after a quiet time.
 pub const SNAPSHOT_BURST_BYTES: usize = SNAPSHOT_BYTES_PER_LOG_BYTE * ENTRY_BUDGET_BYTES;
 
 /// A replica that has got no entries for this long takes a snapshot, so that a node at rest holds its keys and little
@@ -134,13 +136,13 @@ pub const LARGE_SYSTEM: usize = 5;
 /// their turn.
 pub const CONCURRENT_MOVES: usize = 8;
 
-/// A shard that is copied with no more bytes than this is not counted among those, ...
+/// A shard of at most this many bytes does not count among those, ...
 pub const SMALL_MOVE_BYTES: u64 = 1 << 20;
 
-/// ... while no more than so many bytes of such shards are on their way.
+/// ... while at most this many bytes of such shards are being copied.
 pub const SMALL_MOVES_BYTES: u64 = 64 << 20;
 
-/// The least that a move is taken to copy: it costs messages and places even where a shard is empty.
+/// The least bytes that a move counts for: even an empty shard costs messages and replicas.
 pub const LEAST_COPIED_BYTES: u64 = 64 << 10;
 
 /// A node that was silent for this long, unless set otherwise, loses its replicas to others.
@@ -191,7 +193,7 @@ const _: () = assert!(APPLY_SLICE_BYTES <= LARGEST_ENTRY_BYTES);
 const _: () = assert!(LOG_BUDGET_BYTES >= 2 * SEGMENT_BYTES);
 const _: () = assert!(LEAST_COPIED_BYTES <= SMALL_MOVE_BYTES && SMALL_MOVE_BYTES <= SMALL_MOVES_BYTES);
 const _: () = assert!(MAX_SNAPSHOTS_SENT_TO_ONE <= MAX_SNAPSHOTS_SENT);
-const _: () = assert!(MAX_SNAPSHOTS_SENT <= RETAINED_SHARE, "what all transfers want kept fits into the budget");
+const _: () = assert!(MAX_SNAPSHOTS_SENT <= RETAINED_SHARE, "the entries kept for all transfers fit into the budget");
 const _: () = assert!(Timing::LONGEST.least_disk_timeout().as_nanos() <= DISK_TIMEOUT.as_nanos());
 const _: () = assert!(DISK_TIMEOUT.as_nanos() < REPLACE_AFTER.as_nanos());
 const _: () = assert!(MAX_UNSYNCED_BYTES >= MAX_UNCOMMITTED_BYTES);

@@ -17,8 +17,8 @@ pub enum Mutation {
     VoteAtBoot,
     /// A node that starts again takes the least election timeout that there is for its cluster's.
     ForgetTiming,
-    /// A voter keeps what it has promised to a leader only until it learns of a later term. Elections are as raft-rs has
-    /// them: impatient, with answers to pre-votes that wait for the disk.
+    /// A voter keeps its promise to a leader only until it learns of a later term. Elections work as in raft-rs:
+    /// impatient, with answers to pre-votes that wait for the disk.
     ForgetPromise,
     /// A candidate and its voters give up after the usual time, however slow their disks are.
     CampaignImpatiently,
@@ -50,7 +50,7 @@ pub enum Mutation {
     IgnoreChecksums,
     /// What is damaged in the last segment, and all behind it, is taken for never written.
     TruncateAtFirstBad,
-    /// A log whose last segments are missing, or all of them, is taken for an older or a new one.
+    /// A log that lost its last segments, or all of them, is taken for an older or a new one.
     TakeLostLogForNew,
     /// A learner is made a voter before it has the log.
     PromoteEarly,
@@ -74,7 +74,7 @@ pub enum Mutation {
     HideDeletions,
     /// An eventual write is answered before it is durable.
     AnswerEventualEarly,
-    /// A node takes answers to requests that its former life has forwarded for those to its own.
+    /// After a restart, a node takes answers to requests that its former process forwarded for answers to its own.
     ReplyAcrossLives,
     /// The next snapshot deletes the file of the one that is being sent.
     DeleteWhileSending,

@@ -1,9 +1,8 @@
 //! A focus narrows what a seed sampled to the few faults that a kind of bug needs, and turns off what hides them.
 //!
-//! A run without a focus is as [`Options::sample`] says. Some mixes are so rare there that they need a focus of their
-//! own to happen at all: three nodes whose disks are slow at the same time as the nodes stall, say. Which focus a seed has
-//! is drawn from the seed ([`Focus::of_seed`]), or chosen on the command line (`--focus`). The gate of planted bugs
-//! chooses one for each bug.
+//! A run without a focus follows [`Options::sample`]. Some mixes are so rare there that only a focus makes them happen,
+//! such as three nodes with slow disks that stall at the same time. A seed's focus is drawn from the seed
+//! ([`Focus::of_seed`]), or chosen on the command line (`--focus`). The gate of planted bugs chooses one for each bug.
 
 use crate::network::Link;
 use crate::options::{Episodes, Faults, Options, ReadMode};

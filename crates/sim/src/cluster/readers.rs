@@ -1,4 +1,4 @@
-//! Readers beside workers that stand still.
+//! Readers beside stalled workers.
 //!
 //! A node's readers are threads of their own: they answer from its views for as long as the lease says, whatever the worker
 //! does. So what a worker has missed must not matter to them. Each read is an operation of the history, which must be
@@ -15,7 +15,7 @@ use ringfort_core::types::NodeId;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// What passes between two reads.
+/// The time between two reads.
 const GAP: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(10);
 
 /// Readers are clients of the history from this number on, one a node.
@@ -40,7 +40,7 @@ impl Cluster {
     }
 }
 
-/// What a reader with a lease finds; none where it has no lease.
+/// What a reader finds under the lease; none if there is no lease.
 fn read_leased(node: &Node, key: Key, now: Moment) -> Option<Option<Value>> {
     let running = node.running()?;
     let key = key_bytes(key);

@@ -1,8 +1,9 @@
 //! The path of a request on a simulated node: answered from a view, by a worker of this node, or by the node that leads
 //! the shard.
 //!
-//! As in the shell, reads are answered from views whatever the workers do, and a request is forwarded once: the node that
-//! gets it executes it, or says who leads. What the shell repeats until a request's deadline, clients repeat here.
+//! As in the shell, reads are answered from views even while the workers are stalled, and a request is forwarded once:
+//! the node that gets it executes it, or says who leads. The shell repeats a failed attempt until the request's
+//! deadline; here the clients do.
 
 use super::message::CallId;
 use super::running::{Input, Outbox, Running};
@@ -16,7 +17,7 @@ use ringfort_core::types::{NodeId, ShardId};
 use ringfort_core::worker::Request;
 use std::collections::BTreeMap;
 
-/// Requests of this node that may wait for others' answers. Beyond, the oldest is forgotten: its client has given up.
+/// How many forwarded requests may wait for answers. Beyond that, the oldest is dropped: its client has given up.
 const MAX_FORWARDED: usize = 1_000;
 
 /// The requests that this node has forwarded and that are not answered.
@@ -74,7 +75,7 @@ impl Running {
     }
 
     pub(super) fn handle_forward_reply(&mut self, id: CallId, answer: Answer, out: &mut Outbox) {
-        // An answer to a former life of this node answers nothing of this one.
+        // An answer to this node's former process must not answer a request of this one.
         if id.life == self.life
             && let Some((from, id)) = self.forwarded.waiting.remove(&id.number)
         {

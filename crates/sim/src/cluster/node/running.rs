@@ -161,7 +161,7 @@ pub struct Running {
     pub(super) scrubber: Scrubber,
     pub(super) alarms: Vec<String>,
     pub(super) random: Random,
-    /// Differs from life to life of the node.
+    /// Differs between restarts of the node.
     pub(super) life: u64,
     /// Snapshots so far.
     pub(super) received: u64,
@@ -266,7 +266,7 @@ impl Running {
         self.views.get(&shard)
     }
 
-    /// Replicas here whose snapshots went while they were sent.
+    /// Replicas on this node whose snapshots were deleted while they were sent.
     pub fn gone_snapshots(&self) -> &[(ShardId, ReplicaId)] {
         self.files.gone()
     }
@@ -559,7 +559,7 @@ impl Running {
         }
     }
 
-    /// Looks at the disk, as a thread of the shell does, and tells gossip.
+    /// Evaluates the disk, as a thread of the shell does, and tells gossip.
     fn watch_disk(&mut self, out: &mut Outbox) {
         let report = self.health.look(self.now.moment);
         out.aborted |= report.must_end;
