@@ -122,11 +122,19 @@ async fn answers_come_while_the_other_node_can_not_connect() {
     cluster.nodes.iter_mut().for_each(Node::start);
     cluster.wait_until_complete(3);
     let keys: Vec<String> = (0..100).map(|number| format!("k{number}")).collect();
-    let is_led_elsewhere = |key: &&String, status: &Value| leader_of(key, status) != "node1";
-    let status = cluster.wait_for_status("another node leads a shard", |status| {
-        status["healthy"] == true && keys.iter().any(|key| is_led_elsewhere(&key, status))
+    let leaders = |status: &Value| keys.iter().map(|key| leader_of(key, status)).collect::<Vec<_>>();
+    // Once they have been balanced: a leader that changes later is not known to a node that hears nobody.
+    let mut before = (Instant::now(), Vec::new());
+    let status = cluster.wait_for_status("leaders have not changed for two seconds", |status| {
+        if status["healthy"] != true {
+            return false;
+        }
+        if leaders(status) != before.1 {
+            before = (Instant::now(), leaders(status));
+        }
+        before.0.elapsed() > Duration::from_secs(2)
     });
-    let key = keys.iter().find(|key| is_led_elsewhere(key, &status)).expect("there is such a key");
+    let key = keys.iter().find(|key| leader_of(key, &status) != "node1").expect("another node leads a shard");
 
     let mut client = connect(&cluster.nodes[0]).await;
     client.put(put(key)).await.unwrap();

@@ -22,7 +22,8 @@ fn without_a_quorum_every_command_ends_in_time() {
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
         assert!(begun.elapsed() < Duration::from_millis(4500), "{command:?}: {:?}", begun.elapsed());
-        assert!(["has no leader", "has no quorum"].iter().any(|part| said.contains(part)), "{command:?}: {said}");
+        let causes = ["has no leader", "has no quorum", "no node could answer in time"];
+        assert!(causes.iter().any(|part| said.contains(part)), "{command:?}: {said}");
     }
     let status = cluster.status().unwrap();
     assert_eq!(status["healthy"], false);

@@ -282,11 +282,11 @@ impl Cluster {
 
     /// Waits for a status that fulfils the condition.
     #[track_caller]
-    pub fn wait_for_status(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait_for_status(&self, what: &str, mut condition: impl FnMut(&Value) -> bool) -> Value {
         let mut last = Err("not asked yet".to_owned());
         let came = came_about(|| {
             last = self.status();
-            last.as_ref().is_ok_and(&condition)
+            last.as_ref().is_ok_and(&mut condition)
         });
         let summary = last.as_ref().map(|status| status["summary"].clone());
         assert!(came, "not within {PATIENCE:?}: {what}; the last status was {summary:?}");
