@@ -161,7 +161,10 @@ impl Report {
         print_line(&format!("\n{table}\n"))?;
         print_line(&self.failures())?;
         let of_shard = self.worst_shard.as_ref().map_or(String::new(), |worst| {
-            format!("; of a single shard {:.0} ms (shard {})", worst.longest_without_service_ms, worst.shard)
+            format!(
+                "; without a write to a single shard {:.0} ms (shard {})",
+                worst.longest_without_service_ms, worst.shard
+            )
         });
         print_line(&format!("longest time without service {:.0} ms{of_shard}", self.longest_without_service_ms))?;
         self.page.as_ref().map_or(Ok(()), |page| print_line(&format!("drawn in {page}")))

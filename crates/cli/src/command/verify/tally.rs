@@ -20,7 +20,8 @@ pub struct Counts {
     pub deletes: Histogram<u64>,
     pub failures: Failures,
     pub service: Service,
-    /// By shard, where the store has shards with names.
+    /// Of writes by shard, where the store has shards with names. Reads do not count there: a leader whose disk hangs answers
+    /// them.
     pub shards: BTreeMap<u32, Service>,
 }
 
@@ -55,10 +56,10 @@ impl Tally {
         }))
     }
 
-    pub fn begin(&self, shard: Option<u32>, now: Instant) {
+    pub fn begin(&self, shard: Option<u32>, request: Request, now: Instant) {
         let mut counts = self.counts();
         counts.service.begin(now);
-        if let Some(shard) = shard {
+        if let Some(shard) = shard.filter(|_| request.is_write()) {
             counts.shards.entry(shard).or_default().begin(now);
         }
     }
@@ -67,7 +68,7 @@ impl Tally {
     pub fn end(&self, shard: Option<u32>, request: Request, failed: Option<&Failed>, begun: Instant, now: Instant) {
         let counts = &mut *self.counts();
         counts.service.end(failed.is_none(), now);
-        if let Some(service) = shard.and_then(|shard| counts.shards.get_mut(&shard)) {
+        if let Some(service) = shard.filter(|_| request.is_write()).and_then(|shard| counts.shards.get_mut(&shard)) {
             service.end(failed.is_none(), now);
         }
         let Some(failed) = failed else {

@@ -135,7 +135,7 @@ impl Run {
     ) -> (Option<Operation>, Result<(), Failed>) {
         let shard = self.store.shard_of(&record.key);
         let begun = Instant::now();
-        self.tally.begin(shard, begun);
+        self.tally.begin(shard, request, begun);
         let result = session.call(&record.key, request).await;
         let ended = Instant::now();
         self.tally.end(shard, request, result.as_ref().err(), begun, ended);

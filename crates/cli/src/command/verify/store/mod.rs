@@ -133,6 +133,10 @@ impl Session {
 }
 
 impl Request {
+    pub fn is_write(self) -> bool {
+        matches!(self, Request::Put(_) | Request::Delete)
+    }
+
     /// What is known of the request where there was no answer.
     pub fn unanswered(self) -> Kind {
         match self {
