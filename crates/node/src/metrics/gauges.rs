@@ -84,7 +84,7 @@ impl Gauges {
             ),
             sync_latency_seconds: maker.float_gauge(
                 "disk_sync_latency_seconds",
-                "The longest recent sync latency of a record, in milliseconds rounded up to a power of two.",
+                "The longest recent sync latency of a record, rounded up to a power of two of milliseconds.",
             ),
             unsynced_bytes: maker.gauge("disk_unsynced_bytes", "Bytes of entries that are not synced yet."),
             memory_full: maker.gauge("memory_full", "1 while --max-memory is reached, and puts are refused."),
