@@ -46,6 +46,11 @@ const TOPOLOGY_AGE: Duration = Duration::from_millis(20);
 const TOPOLOGY_PATIENCE: Duration = Duration::from_millis(500);
 const LONGEST_TOPOLOGY_PATIENCE: Duration = Duration::from_secs(2);
 
+/// No write is repeated in the last part of its call, or the next attempt's answer could come after the deadline, and a
+/// write that was certainly not applied would end with an unknown outcome: a fifth of the call, and no more than this.
+const LONGEST_RESERVE: Duration = Duration::from_millis(500);
+const RESERVE_PART: u32 = 5;
+
 /// Whether repeating a request can be observed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Effect {
@@ -98,6 +103,7 @@ impl Client {
         let mut pause = FIRST_PAUSE;
         let mut hints = 0;
         let mut causes = Causes::default();
+        let last_attempt = deadline - reserve(effect, deadline.saturating_duration_since(Instant::now()));
         loop {
             if deadline <= Instant::now() {
                 return Err(causes.into());
@@ -127,7 +133,7 @@ impl Client {
                 continue;
             }
             hints = 0;
-            if Instant::now() + pause >= deadline {
+            if Instant::now() + pause >= last_attempt {
                 return Err(causes.into());
             }
             sleep(jittered(pause)).await;
@@ -356,6 +362,14 @@ fn judge(status: Status, effect: Effect) -> Verdict {
             Code::ResourceExhausted => Verdict::GiveUp(Error::Overloaded(status)),
             _ => Verdict::GiveUp(Error::Rejected(status)),
         },
+    }
+}
+
+/// How long before its deadline a call that may take `limit` begins its last attempt.
+fn reserve(effect: Effect, limit: Duration) -> Duration {
+    match effect {
+        Effect::Write => (limit / RESERVE_PART).min(LONGEST_RESERVE),
+        Effect::Read | Effect::LongRead => Duration::ZERO,
     }
 }
 
