@@ -52,6 +52,8 @@ struct Sent {
 }
 
 struct Arriving {
+    /// Which transfer of this life it is, counted from the first.
+    began: u64,
     message: RaftMessage,
     name: String,
     writer: SnapshotWriter<MemDisk>,
@@ -181,11 +183,12 @@ impl Running {
         let name = format!("snap-{shard}-{index}-{:x}-{}.snap", self.random.next_u64(), self.received);
         let header = SnapshotHeader::decode(header).expect("headers are not damaged here");
         let Ok(writer) = SnapshotWriter::begin(self.disk.clone(), &name, &header) else { return Some(false) };
-        self.files.received.insert(id, Arriving { message, name, writer, next_part: 1 });
-        if self.files.received.len() > MAX_RECEIVED
-            && let Some((_, oldest)) = self.files.received.pop_first()
-        {
-            let _ = oldest.writer.abandon();
+        self.files.received.insert(id, Arriving { began: self.received, message, name, writer, next_part: 1 });
+        if self.files.received.len() > MAX_RECEIVED {
+            // Ids do not tell which began first: they differ between senders, and between the lives of one.
+            let oldest = self.files.received.iter().min_by_key(|(_, arriving)| arriving.began).map(|(id, _)| *id);
+            let oldest = oldest.and_then(|id| self.files.received.remove(&id));
+            let _ = oldest.map(|oldest| oldest.writer.abandon());
         }
         None
     }
