@@ -7,13 +7,13 @@
 use crate::clock;
 use crate::gossip_thread::GossipEvent;
 use crate::inbox::Event;
-use crate::peers;
 use crate::shell::Shell;
 use crate::start;
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ringfort_core::boot::{self, Claim};
 use ringfort_core::control::progress::Progress;
-use ringfort_core::control::{Control, Testimony};
+use ringfort_core::control::{Control, Testimony, codec};
 use ringfort_core::gossip::detector::Liveness;
 use ringfort_core::health::HealthView;
 use ringfort_core::message::{ControlMessage, ShardReport};
@@ -72,9 +72,14 @@ pub struct Knowledge {
     pub progress: Option<Progress>,
 }
 
-/// Passes a message of another node on, or drops it where too many wait.
-pub fn deliver(shell: &Shell, from: NodeId, message: ControlMessage) {
-    send(shell, ControlEvent::Message { from, message });
+/// Passes messages of another node on, or drops them where too many wait.
+pub fn deliver(shell: &Shell, from: NodeId, messages: Vec<Bytes>) {
+    for bytes in messages {
+        match codec::decode(&bytes) {
+            Ok(message) => send(shell, ControlEvent::Message { from, message }),
+            Err(error) => tracing::warn!(node = %from, "a control message can't be read: {error}"),
+        }
+    }
 }
 
 /// Passes on who and where a node says that it is, or drops it where too many wait.
@@ -154,13 +159,7 @@ fn handle(control: &mut Control, event: ControlEvent) {
 fn perform(shell: &Arc<Shell>, control: &mut Control, topologies: &Sender<Arc<Topology>>) {
     let effects = control.take_effects();
     for (node, message) in effects.messages {
-        match control.topology().departed.get(&node) {
-            None => shell.peers.send_control(node, &message),
-            Some(departed) => {
-                let told = peers::tell_departed(shell.clone(), node, departed.raft_address.clone(), message);
-                shell.runtime.spawn(told);
-            }
-        }
+        shell.peers.send_control(node, &message);
     }
     for command in effects.proposals {
         let shell = shell.clone();

@@ -12,7 +12,7 @@ use ringfort_core::disk::Disk;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,16 +23,17 @@ const ZEROS_BYTES: usize = 1 << 20;
 /// a disk that does not answer for long counts as hung.
 const ZEROS_SYNCED_BYTES: u64 = 4 << 20;
 
-/// Opens a node's directory. With a file of faults its disk fails as that says.
-pub fn open(directory: &Path, faults: Option<&Path>) -> io::Result<Arc<dyn Disk>> {
-    let disk = FileDisk::open(directory)?;
-    Ok(match faults {
-        None => Arc::new(disk),
+/// Opens a node's directory: its files, and the disk that they are, which fails as a file of faults says if there is one.
+pub fn open(directory: &Path, faults: Option<&Path>) -> io::Result<(Arc<dyn Disk>, Arc<FileDisk>)> {
+    let files = Arc::new(FileDisk::open(directory)?);
+    let disk: Arc<dyn Disk> = match faults {
+        None => files.clone(),
         Some(file) => {
             tracing::warn!("the disk fails as {} says (--disk-faults): for tests only", file.display());
-            Arc::new(FaultyDisk::new(disk, file))
+            Arc::new(FaultyDisk::new(files.clone(), file))
         }
-    })
+    };
+    Ok((disk, files))
 }
 
 /// The files directly inside one directory.
@@ -54,6 +55,22 @@ impl FileDisk {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         Ok(FileDisk { path, directory, open: Mutex::default() })
+    }
+
+    /// The directory, or an open file, of which another one or nothing has the name by now.
+    pub fn lost_name(&self) -> io::Result<Option<PathBuf>> {
+        if !is_at(&self.directory, &self.path)? {
+            return Ok(Some(self.path.clone()));
+        }
+        // Handles and names change together, under this lock.
+        let handles = self.handles();
+        for (name, file) in handles.iter() {
+            let path = self.path.join(name);
+            if !is_at(file, &path)? {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
     }
 
     fn path_of(&self, name: &str) -> io::Result<PathBuf> {
@@ -182,6 +199,16 @@ impl Disk for FileDisk {
     }
 }
 
+/// Whether a path leads to this file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let opened = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn write_zeros(file: &File, size_bytes: u64) -> io::Result<()> {
     let zeros = vec![0; ZEROS_BYTES.min(usize::try_from(size_bytes).unwrap_or(ZEROS_BYTES))];
     let mut offset = 0;
@@ -264,6 +291,29 @@ mod tests {
             assert_eq!(disk.create(name).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name:?}");
             assert_eq!(disk.read_at(name, 0, 1).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name:?}");
         }
+    }
+
+    #[test]
+    fn files_and_directories_that_lose_their_names_are_noticed() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("node");
+        fs::create_dir(&path).unwrap();
+        let disk = FileDisk::open(&path).unwrap();
+        disk.create("a").unwrap();
+        disk.rename("a", "b").unwrap();
+        disk.create("gone").unwrap();
+        disk.delete("gone").unwrap();
+        assert_eq!(disk.lost_name().unwrap(), None, "the disk's own changes");
+        fs::remove_file(path.join("b")).unwrap();
+        assert_eq!(disk.lost_name().unwrap(), Some(path.join("b")));
+        fs::write(path.join("b"), "another").unwrap();
+        assert_eq!(disk.lost_name().unwrap(), Some(path.join("b")));
+        disk.close("b");
+        assert_eq!(disk.lost_name().unwrap(), None);
+        fs::remove_dir_all(&path).unwrap();
+        assert_eq!(disk.lost_name().unwrap(), Some(path.clone()));
+        fs::create_dir(&path).unwrap();
+        assert_eq!(disk.lost_name().unwrap(), Some(path.clone()), "another directory has its name");
     }
 
     #[test]

@@ -7,6 +7,9 @@
 //! A silent leader gets no writes: they wait here until it is heard again or has a successor. Reads are sent to it,
 //! since it may answer although this node does not hear it, and are sent again when there is a successor. A write that
 //! was already sent waits for its answer.
+//!
+//! A leader that is heard and can't be connected to is not waited for longer than an election usually takes: the client is
+//! told which node it is and where, since it may reach that node itself.
 
 use crate::clock;
 use crate::inbox::Incoming;
@@ -27,6 +30,10 @@ pub const STALENESS_BOUND: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
+/// Nothing waits for a node to which there has been no connection for so many election timeouts: if it had crashed, its
+/// shards would have other leaders by then.
+const OUTAGE_ELECTIONS: u32 = 4;
+
 /// How often a forwarded read checks whether the shard has a new leader.
 const LEADER_CHECK: Duration = Duration::from_millis(50);
 
@@ -36,6 +43,12 @@ pub enum ExecuteError {
     /// Nothing was applied.
     #[error("shard {shard} has no leader that could be reached in time")]
     NoLeader { shard: ShardId },
+    /// Nothing was applied: the request never left this node. `leader` is where clients reach the leader.
+    #[error(
+        "this node can't reach {node}, which leads shard {shard}, at {address} ({why}): check that the address is right and \
+         open to all nodes; --advertise of {node} sets it"
+    )]
+    Unreachable { shard: ShardId, node: String, address: String, why: String, leader: Option<String> },
     /// Nothing was applied.
     #[error("too many requests are waiting for shard {shard}; retry later")]
     Overloaded { shard: ShardId },
@@ -113,12 +126,29 @@ impl Shell {
                 Err(Failure::NotLeader(_) | Failure::NotApplied | Failure::Unknown) => is_hung = false,
             }
             let next = Instant::now() + pause;
-            if next >= deadline {
+            let is_last = next >= deadline;
+            if let Some(unreachable) = target.and_then(|node| self.unreachable(shard, node, is_last)) {
+                return Err(unreachable);
+            }
+            if is_last {
                 return Err(if is_hung { ExecuteError::DiskHung } else { ExecuteError::NoLeader { shard } });
             }
             sleep_until(next).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// The error for a request whose shard is led by a node to which there has been no connection for long; with
+    /// `however_short`, to which there is none.
+    fn unreachable(&self, shard: ShardId, node: NodeId, however_short: bool) -> Option<ExecuteError> {
+        let outage = self.peers.outage(node)?;
+        let patience = OUTAGE_ELECTIONS * self.routing.topology().timing.election_timeout();
+        if !however_short && outage.since.elapsed() < patience {
+            return None;
+        }
+        let leader = self.routing.members().get(&node).map(|member| member.grpc_address.clone());
+        let (node, address, why) = (self.name_of(Some(node)), outage.address, outage.why);
+        Some(ExecuteError::Unreachable { shard, node, address, why, leader })
     }
 
     /// A node in words for people.

@@ -49,6 +49,26 @@ pub enum Joins {
     Again(NodeId, ClusterId),
 }
 
+/// Waits until the name in this node's own address is known: that of a pod may be so a little after it has started.
+pub async fn resolve(address: &str, deadline: Instant) -> Result<(), StartError> {
+    let mut progress = Instant::now();
+    loop {
+        let reason = match tokio::net::lookup_host(address).await {
+            Ok(_) => return Ok(()),
+            Err(reason) => reason,
+        };
+        let now = Instant::now();
+        if now + PAUSE >= deadline {
+            return Err(StartError::Advertised { address: address.to_owned(), reason });
+        }
+        if now >= progress {
+            tracing::warn!("{address}, which others are to dial, can't be resolved ({reason}): waiting for it");
+            progress = now + PROGRESS_INTERVAL;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
 /// Asks the nodes at `addresses` until [`founding`] can decide whether this node creates a cluster. Returns true if it
 /// does; otherwise it must join theirs.
 pub async fn may_begin(addresses: &[String], own: &Owner, deadline: Instant) -> Result<bool, StartError> {

@@ -33,6 +33,8 @@ mod board;
 mod clock;
 mod control_thread;
 pub mod convert;
+mod dial_back;
+mod directory_watch;
 pub mod disk;
 mod disk_watch;
 mod execute;

@@ -21,7 +21,7 @@ use crate::snapshot_thread::{self, SnapshotEvent};
 use crate::start::{self, Membership, StartError};
 use crate::throttle::Throttle;
 use crate::ticket::Ticket;
-use crate::{disk_watch, grpc, join, scrub_thread, threads, worker_thread};
+use crate::{directory_watch, disk_watch, grpc, join, scrub_thread, threads, worker_thread};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use ringfort_core::control::{Control, ControlConfig};
@@ -129,8 +129,8 @@ pub struct Node {
     health: HealthReporter,
     workers: Vec<JoinHandle<()>>,
     helpers: Vec<JoinHandle<()>>,
-    /// Dropped, it ends the scrubber.
-    scrubbing: Option<Sender<()>>,
+    /// Dropped, it ends the scrubber and the directory's watch.
+    stop_looking: Sender<()>,
     /// The thread ends when the sender is dropped.
     disk_watch: (Sender<()>, JoinHandle<()>),
     _lock: File,
@@ -155,7 +155,7 @@ impl Node {
         };
         let advertised = (advertise(&config, grpc_address.port()), advertise(&config, raft_address.port()));
         let clients = ((&grpc_listener, shares.clients), &metrics.client_connections);
-        let Membership { boot, disk, node, topology, member, lock } =
+        let Membership { boot, disk, files, node, topology, member, lock } =
             start::membership(&config, advertised, &runtime, clients)?;
         for finding in &boot.findings {
             tracing::warn!("found at the start: {finding}");
@@ -184,7 +184,7 @@ impl Node {
             snapshots: snapshots_tx,
             control: control_tx,
             gossip: gossip_tx,
-            routing: Routing::new(topology.clone()),
+            routing: Routing::new(node, topology.clone()),
             peers: Peers::new(topology.cluster, node),
             metrics,
             log_bytes: AtomicU64::new(0),
@@ -248,13 +248,13 @@ impl Node {
         let shared = shell.clone();
         helpers
             .push(threads::spawn("gossip", move || gossip_thread::run(shared, gossip, Watch::new(node), gossip_rx))?);
-        let mut scrubbing = None;
+        let (stop_looking, stopped) = bounded(0);
         if config.scrub_rate > 0 {
-            let (stop, stopped) = bounded(0);
-            let (shared, scrubber) = (shell.clone(), Scrubber::new(config.scrub_rate, now));
+            let (shared, stopped) = (shell.clone(), stopped.clone());
+            let scrubber = Scrubber::new(config.scrub_rate, now);
             helpers.push(threads::spawn("scrubber", move || scrub_thread::run(shared, scrubber, stopped))?);
-            scrubbing = Some(stop);
         }
+        helpers.push(threads::spawn("directory-watch", move || directory_watch::run(files, stopped))?);
         let mut worker_threads = Vec::new();
         for (index, worker) in workers.into_iter().enumerate() {
             let shared = shell.clone();
@@ -286,7 +286,7 @@ impl Node {
             health,
             workers: worker_threads,
             helpers,
-            scrubbing,
+            stop_looking,
             disk_watch,
             _lock: lock,
         })
@@ -353,7 +353,7 @@ impl Node {
         self.shell.push_event_to_all(|| Event::Stop);
         let join = |threads: Vec<JoinHandle<()>>| threads.into_iter().for_each(|thread| drop(thread.join()));
         join(self.workers);
-        drop(self.scrubbing);
+        drop(self.stop_looking);
         let _ = self.shell.gossip.send(GossipEvent::Stop);
         // Only now, so that these have everything that the workers gave them.
         let _ = self.shell.log.send(LogEvent::Stop);

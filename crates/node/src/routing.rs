@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
 pub struct Routing {
+    node: NodeId,
     topology: ArcSwap<Topology>,
     members: ArcSwap<Members>,
     changed: watch::Sender<()>,
@@ -27,10 +28,11 @@ struct Place {
 }
 
 impl Routing {
-    pub fn new(topology: Arc<Topology>) -> Routing {
+    /// The routing of `node`.
+    pub fn new(node: NodeId, topology: Arc<Topology>) -> Routing {
         let places = (0..=topology.shards.get()).map(|_| Place::default()).collect();
         let members = ArcSwap::from_pointee(topology.nodes.clone());
-        Routing { topology: ArcSwap::new(topology), members, changed: watch::Sender::new(()), places }
+        Routing { node, topology: ArcSwap::new(topology), members, changed: watch::Sender::new(()), places }
     }
 
     pub fn topology(&self) -> Arc<Topology> {
@@ -88,7 +90,9 @@ impl Routing {
         let known_here = view.as_ref().and_then(|view| view.leader());
         let told = NodeId(place.leader.load(Ordering::Relaxed));
         let silent = view.as_ref().and_then(|view| view.silent_leader());
-        known_here.or((told != NodeId(0)).then_some(told)).filter(|leader| Some(*leader) != silent)
+        // Whether this node leads is known here: what was told of it is of a leadership that it has lost.
+        let told = (told != NodeId(0) && told != self.node).then_some(told);
+        known_here.or(told).filter(|leader| Some(*leader) != silent)
     }
 
     /// The shard's last known leader, while it is silent. A read may be sent there: the node may still answer, and the
@@ -127,7 +131,7 @@ mod tests {
     fn the_system_shard_has_a_place_of_its_own_and_unknown_shards_none() {
         let member = Member { identity: Identity(1), ..Member::default() };
         let topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), Timing::DEFAULT, member);
-        let routing = Routing::new(Arc::new(topology));
+        let routing = Routing::new(NodeId(1), Arc::new(topology));
         routing.set_leader(ShardId::SYSTEM, NodeId(3));
         routing.set_leader(ShardId(1), NodeId(2));
         routing.set_leader(ShardId(2), NodeId(9));
@@ -135,5 +139,7 @@ mod tests {
         assert_eq!(routing.leader(ShardId(1)), Some(NodeId(2)));
         assert_eq!(routing.leader(ShardId(0)), None);
         assert_eq!(routing.leader(ShardId(2)), None);
+        routing.set_leader(ShardId(1), NodeId(1));
+        assert_eq!(routing.leader(ShardId(1)), None, "without a replica here that leads, nobody here could answer");
     }
 }

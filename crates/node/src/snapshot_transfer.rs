@@ -334,7 +334,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, faults) = (directory.path().join("node"), directory.path().join("faults"));
         std::fs::create_dir(&path).unwrap();
-        let disk = disk::open(&path, Some(&faults)).unwrap();
+        let (disk, _) = disk::open(&path, Some(&faults)).unwrap();
         let header = header(Machine::new().begin_cut());
         SnapshotWriter::begin(disk.clone(), "sent", &header).unwrap().finish().unwrap();
         let frames = frames(&disk, "sent");

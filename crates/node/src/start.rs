@@ -13,7 +13,7 @@
 //!    answers that it waits for one.
 //! 6. A node that another cluster has claimed as its member, under its name and address, does not start again until an operator has decided.
 
-use crate::disk;
+use crate::disk::{self, FileDisk};
 use crate::grpc::membership::Waiting;
 use crate::join::{self, Joins};
 use crate::metrics::Connections;
@@ -44,6 +44,11 @@ pub enum StartError {
     Foreign { directory: String, names: String },
     #[error("{directory} is in use by another process: stop it, or choose another --raft-dir")]
     Locked { directory: String },
+    #[error(
+        "{directory} has {available_bytes} bytes free, and a segment of the log takes {segment_bytes}: free some disk space, \
+         use a larger volume, or give a smaller --segment-bytes (a multiple of 4096, from 65536 on; the log holds several)"
+    )]
+    NoSpace { directory: String, available_bytes: u64, segment_bytes: u64 },
     #[error("{directory} can't be read: {}", with_sources(.source))]
     Boot { directory: String, source: BootError },
     #[error("{directory} belongs to node {owner:?}: start it with --node-id {owner}")]
@@ -80,6 +85,11 @@ pub enum StartError {
     NoCluster { addresses: String, reason: String },
     #[error("can't listen on {address}: {source}{}", instead(.setting, .source))]
     Listen { address: String, setting: &'static str, source: io::Error },
+    #[error(
+        "{address} can't be resolved ({reason}), and clients and other nodes are to dial it: give --advertise with a name or \
+         address at which they reach this node"
+    )]
+    Advertised { address: String, reason: io::Error },
     #[error("{0:?} is not a valid --node-id: {NODE_NAME_RULE}")]
     Name(String),
     #[error("--join-addr names only this node itself ({address}): give the address of another node of the cluster")]
@@ -129,6 +139,8 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
 pub struct Membership {
     pub boot: Boot<dyn Disk>,
     pub disk: Arc<dyn Disk>,
+    /// The same files, without the faults of tests.
+    pub files: Arc<FileDisk>,
     pub node: NodeId,
     pub topology: Topology,
     /// This node as it is to be known, with the addresses it has now.
@@ -149,9 +161,9 @@ pub fn membership(
         return Err(StartError::Name(config.name.clone()));
     }
     let directory = config.directory.display().to_string();
-    let boot_error = |source| StartError::Boot { directory: directory.clone(), source };
+    let boot_error = |source| boot_error(config, source);
     let lock = lock(&config.directory)?;
-    let disk = disk::open(&config.directory, config.disk_faults.as_deref())
+    let (disk, files) = disk::open(&config.directory, config.disk_faults.as_deref())
         .map_err(|source| StartError::Directory { directory: directory.clone(), source })?;
     match boot::departure(&*disk).map_err(boot_error)? {
         None => {}
@@ -182,6 +194,9 @@ pub fn membership(
             true => None,
             false => Some(Waiting::serve(runtime, clients, counters.clone(), &own, may_begin)?),
         };
+        if may_begin {
+            runtime.block_on(join::resolve(&member.grpc_address, deadline))?;
+        }
         if may_begin && runtime.block_on(join::may_begin(&others, &own, deadline))? {
             drop(boot);
             let timing = config.timing.unwrap_or_default();
@@ -217,7 +232,24 @@ pub fn membership(
     let topology = boot.topology.clone().ok_or(StartError::NotMember { directory })?;
     compare(config, &topology);
     check_disk_timeout(config, topology.timing)?;
-    Ok(Membership { boot, disk, node, topology, member, lock })
+    Ok(Membership { boot, disk, files, node, topology, member, lock })
+}
+
+/// Why a directory can't be used: with the sizes, where there is no space.
+fn boot_error(config: &NodeConfig, source: BootError) -> StartError {
+    let directory = config.directory.display().to_string();
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
+    while let Some(error) = cause {
+        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+        if error.downcast_ref().is_some_and(is_full)
+            && let Ok(volume) = rustix::fs::statvfs(&config.directory)
+        {
+            let available_bytes = volume.f_bavail.saturating_mul(volume.f_frsize);
+            return StartError::NoSpace { directory, available_bytes, segment_bytes: config.segment_bytes };
+        }
+        cause = error.source();
+    }
+    StartError::Boot { directory, source }
 }
 
 /// Compares what the node was given with what its cluster was begun with. Both are fixed; the same command line may start
@@ -300,7 +332,7 @@ fn foreign_names(path: &Path) -> io::Result<Vec<String>> {
 /// The directory's owner, and whether it had one; this node from now on, where it had none, or where it `may_rename` the
 /// one that it had.
 fn owner(disk: &dyn Disk, config: &NodeConfig, directory: &str, may_rename: bool) -> Result<(Owner, bool), StartError> {
-    let boot_error = |source| StartError::Boot { directory: directory.to_owned(), source };
+    let boot_error = |source| boot_error(config, source);
     let (identity, was_owned) = match boot::owner(disk).map_err(boot_error)? {
         Some(owner) if owner.name == config.name => return Ok((owner, true)),
         // A cluster that has it as a member refuses it under another name: it knows the identity.

@@ -2,6 +2,7 @@
 
 use crate::SMALL;
 use crate::support::{Cluster, Node, came_about, leader_of};
+use ringfort_proto::outcome::{self, Outcome};
 use ringfort_proto::v1::kv_client::KvClient;
 use ringfort_proto::v1::{GetRequest, PutRequest};
 use serde_json::Value;
@@ -80,6 +81,27 @@ async fn answers_for_a_former_life_of_a_node_answer_nothing_of_its_next_one() {
     assert!(acknowledged > 0, "none of the puts was acknowledged: {later:?}");
     let lost: Vec<_> = later.iter().filter(|(_, is_acknowledged, found)| *is_acknowledged && !found).collect();
     assert!(lost.is_empty(), "{} of {acknowledged} acknowledged puts were not there", lost.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_for_a_leader_that_can_not_be_dialled_fails_at_once_and_names_it() {
+    let mut cluster = Cluster::prepare(2, &SMALL);
+    // Nobody listens there. The other node joins at the address that it is given.
+    cluster.nodes[0].set("--advertise=127.84.0.9");
+    let nowhere = format!("127.84.0.9:{}", cluster.nodes[0].raft_port);
+    cluster.nodes.iter_mut().for_each(Node::start);
+    cluster.nodes[1].wait_for_log("no connection to node1");
+    assert!(came_about(|| std::net::TcpStream::connect(cluster.nodes[1].endpoint()).is_ok()));
+    let mut client = connect(&cluster.nodes[1]).await;
+    let begun = Instant::now();
+    let refused = client.put(put("k")).await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}: {refused}", begun.elapsed());
+    assert_eq!(outcome::of(&refused), Outcome::NotApplied, "{refused}");
+    let said = refused.message();
+    assert!(said.contains("can't reach node1") && said.contains(&nowhere) && said.contains("refused"), "{said}");
+    let begun = Instant::now();
+    client.put(put("k")).await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_millis(500), "the second one waits for nothing: {:?}", begun.elapsed());
 }
 
 /// Relays connections to a node's ports.

@@ -147,6 +147,24 @@ fn a_node_that_was_cut_off_for_too_long_begins_anew() {
 }
 
 #[test]
+fn a_node_that_was_removed_while_it_was_stopped_is_told_where_nobody_can_dial_it() {
+    let mut cluster = Cluster::start_with(3, &SMALL);
+    cluster.nodes[2].kill();
+    cluster.prints(&["cluster", "leave", "node3", "--fewer-replicas=true"]);
+    cluster.wait_until_complete(2);
+    let port = cluster.nodes[2].port;
+    cluster.readdress(2);
+    assert_ne!(cluster.nodes[2].port, port);
+    let removed = &mut cluster.nodes[2];
+    removed.start();
+    assert_eq!(removed.ends(), Some(0));
+    removed.wait_for_log("To join again, start it with an empty --raft-dir");
+    removed.start();
+    assert_eq!(removed.ends(), Some(2));
+    removed.wait_for_log("choose an empty --raft-dir to join as a new node");
+}
+
+#[test]
 fn a_lost_directory_is_replaced_under_its_old_name() {
     let mut cluster = Cluster::start_with(3, &SMALL);
     cluster.prints(&["put", "k", "v"]);

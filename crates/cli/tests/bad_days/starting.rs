@@ -1,5 +1,6 @@
 //! A node that can't start, or must not go on, ends with exit code 2 and says what to do.
 
+use crate::support::small_disk::SmallDisk;
 use crate::support::{Cluster, Node, PATIENCE, program};
 use crate::{SMALL, skip};
 use rustix::process::{Signal, geteuid};
@@ -38,6 +39,63 @@ fn a_directory_is_used_by_one_node() {
     assert_says(&fails(&mut cluster.nodes[1]), &[&directory, "in use by another process: stop it, or choose another"]);
     cluster.nodes[0].kill();
     assert_says(&fails(&mut cluster.nodes[1]), &["belongs to node \"node1\"", "--node-id node1"]);
+}
+
+#[test]
+fn a_node_that_others_can_not_dial_is_not_taken_in() {
+    let mut cluster = Cluster::prepare(2, &SMALL);
+    let nowhere = format!("127.84.0.9:{}", cluster.nodes[1].port);
+    cluster.nodes[1].set("--advertise=127.84.0.9");
+    cluster.nodes[1].set("--join_timeout=2s");
+    cluster.nodes[0].start();
+    cluster.wait_until_complete(1);
+    let said = fails(&mut cluster.nodes[1]);
+    assert_says(&said, &["can't reach the new one at", &nowhere, "give --advertise with a host"]);
+    assert!(cluster.nodes[1].log().contains("does not take this node in yet"));
+    assert!(!cluster.prints(&["status"]).contains("node2"));
+    cluster.nodes[1].set("--advertise=127.0.0.1");
+    cluster.nodes[1].set("--join_timeout=60s");
+    cluster.nodes[1].start();
+    cluster.wait_until_complete(2);
+}
+
+#[test]
+fn a_name_that_does_not_resolve_begins_no_cluster() {
+    let mut cluster = Cluster::prepare(1, &SMALL);
+    cluster.nodes[0].set("--advertise=nowhere.invalid");
+    cluster.nodes[0].set("--join_timeout=1s");
+    let said = fails(&mut cluster.nodes[0]);
+    assert_says(&said, &["nowhere.invalid", "can't be resolved", "give --advertise"]);
+    assert!(cluster.nodes[0].log().contains("waiting for it"));
+    cluster.nodes[0].set("--advertise=localhost");
+    cluster.nodes[0].start();
+    cluster.wait_until_complete(1);
+}
+
+#[test]
+fn a_volume_that_is_smaller_than_a_segment_says_both_sizes() {
+    let mut cluster = Cluster::prepare(1, &["--shards=4"]);
+    let Some(_disk) = SmallDisk::mount(&cluster.nodes[0].directory) else {
+        return skip("no disk can be mounted here");
+    };
+    let said = fails(&mut cluster.nodes[0]);
+    assert_says(&said, &["bytes free", "takes 67108864", "--segment-bytes"]);
+    cluster.nodes[0].set("--segment-bytes=1048576");
+    cluster.nodes[0].start();
+    cluster.wait_until_complete(1);
+}
+
+#[test]
+fn a_node_whose_directory_is_deleted_ends() {
+    let mut cluster = Cluster::prepare(1, &SMALL);
+    cluster.nodes[0].start();
+    cluster.wait_until_complete(1);
+    cluster.prints(&["put", "k", "v"]);
+    std::fs::remove_dir_all(&cluster.nodes[0].directory).unwrap();
+    assert_says(
+        &failed(&mut cluster.nodes[0]),
+        &["was deleted or replaced", "would not survive a restart", "--replace"],
+    );
 }
 
 #[test]

@@ -275,7 +275,7 @@ impl Control {
 
     /// Takes a message of another node.
     pub fn handle_message(&mut self, from: NodeId, message: ControlMessage) {
-        if self.topology.departed.contains_key(&from) {
+        if self.topology.has_removed(from) {
             self.out.messages.push((from, ControlMessage::Topology(self.topology.clone())));
             return;
         }

@@ -164,6 +164,11 @@ impl Topology {
         (1..self.next_node).contains(&node.0)
     }
 
+    /// Whether this node was a member and is none any more, however long ago that was.
+    pub fn has_removed(&self, node: NodeId) -> bool {
+        self.has_handed_out(node) && !self.nodes.contains_key(&node)
+    }
+
     /// The members that hold replicas, with their zones.
     pub fn sites(&self) -> Vec<Site> {
         let labels: BTreeSet<&str> = self.nodes.values().map(|member| &*member.zone).collect();

@@ -101,7 +101,7 @@ fn check_written(source: &mut Source) -> v1::PeerBatch {
 fn check_written_answers(source: &mut Source) -> v1::PeerAnswers {
     let answers = source.list(answer);
     let reply = |answer| v1::ForwardReply { id: source.number(), result: Some(requests::answer_to_wire(answer)) };
-    let batch = v1::PeerAnswers { replies: answers.iter().cloned().map(reply).collect() };
+    let batch = v1::PeerAnswers { replies: answers.iter().cloned().map(reply).collect(), ..Default::default() };
     let received = check_message::<v1::PeerAnswers>(&batch.encode_to_vec()).expect("what was encoded decodes");
     assert_eq!(received, batch);
     let told = received.replies.into_iter().map(|reply| reply.result.expect("it has one"));

@@ -2,6 +2,7 @@
 
 use super::{gossip, operate, status, status_of, timeout};
 use crate::control_thread;
+use crate::dial_back;
 use crate::shell::Shell;
 use ringfort_core::gossip::detector;
 use ringfort_core::gossip::status::MemberStatus;
@@ -31,6 +32,10 @@ impl Cluster for ClusterService {
         let member = member(request)?;
         if replace {
             self.check_silent(&member).await?;
+        }
+        // A member that has moved is believed: the cluster may need it where it is now.
+        if known_as.is_none() {
+            dial_back::check(&member).await?;
         }
         // Without a quorum the cluster can't write down where the node is, and needs it for one, perhaps.
         control_thread::introduce(&self.shell, member.clone());

@@ -133,6 +133,7 @@ fn refusal(invalid: Invalid) -> Status {
 fn status_of(error: &ExecuteError) -> Status {
     match error {
         ExecuteError::NoLeader { .. } | ExecuteError::DiskHung => outcome::unavailable(error.to_string(), None),
+        ExecuteError::Unreachable { leader, .. } => outcome::unavailable(error.to_string(), leader.as_deref()),
         ExecuteError::Overloaded { .. }
         | ExecuteError::TooManyScans
         | ExecuteError::MemoryFull { .. }

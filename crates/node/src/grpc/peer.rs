@@ -8,7 +8,6 @@ use crate::shell::Shell;
 use crate::strangers::Strangers;
 use crate::ticket::Ticket;
 use crate::{convert, requests, snapshot_transfer};
-use ringfort_core::control::codec;
 use ringfort_core::replica::{Failure, Query, Write};
 use ringfort_core::types::{NodeId, ShardId};
 use ringfort_core::worker::Request as CoreRequest;
@@ -44,7 +43,11 @@ impl Peer for PeerService {
         let caller = metadata::caller(request.metadata()).map(str::to_owned);
         let (receiver, batches, outgoing) = (self.receiver.clone(), request.into_inner(), answers.clone().outgoing());
         // A separate task: a node that is slow to read its answers must not block the receipt of heartbeats.
-        tokio::spawn(async move { answers.end(receiver.receive(batches, &answers, caller.as_deref()).await.err()) });
+        tokio::spawn(async move {
+            let ended = receiver.receive(batches, &answers, caller.as_deref()).await;
+            receiver.shell.peers.forget(&answers);
+            answers.end(ended.err());
+        });
         Ok(Response::new(outgoing))
     }
 
@@ -81,6 +84,10 @@ impl Receiver {
             if known.replace(from) != Some(from) {
                 self.shell.peers.seen(from);
             }
+            // It may be removed while the stream is open.
+            if !batch.control.is_empty() && self.shell.routing.topology().has_removed(from) {
+                self.shell.peers.set_removed(from, answers);
+            }
             self.take(from, batch, answers);
         }
         Ok(())
@@ -104,12 +111,7 @@ impl Receiver {
             (message.from.node(), message.to.node()) == (from, self.shell.node) && self.shell.pressure.admits(message)
         };
         self.shell.push_messages(batch.raft.into_iter().filter_map(convert::from_wire).filter(is_meant).collect());
-        for bytes in batch.control {
-            match codec::decode(&bytes) {
-                Ok(message) => control_thread::deliver(&self.shell, from, message),
-                Err(error) => tracing::warn!(node = %from, "a control message can't be read: {error}"),
-            }
-        }
+        control_thread::deliver(&self.shell, from, batch.control);
         for bytes in batch.gossip {
             gossip_thread::deliver(&self.shell, from, bytes);
         }

@@ -3,9 +3,13 @@
 //! A request and its answer share a stream. So when the stream breaks, the sender knows at once that no answer will
 //! come. And an answer can only reach the process that sent the request: after a restart, that node has new streams,
 //! although it numbers its requests from 1 again.
+//!
+//! A node that was removed is told so in the same way: no other stream leads to it, and it may be where nobody can dial
+//! it.
 
 use super::batches::Batches;
 use crate::requests;
+use bytes::Bytes;
 use futures_core::Stream;
 use parking_lot::Mutex;
 use ringfort_core::replica::{Failure, Reply};
@@ -43,6 +47,17 @@ impl Answers {
     /// Refuses a request that this node can't decode.
     pub fn refuse(&self, id: u64) {
         self.push(id, failure(v1::FailureKind::Invalid), 0);
+    }
+
+    /// Queues a message of the control plane, or drops it.
+    pub fn tell(&self, message: Bytes) {
+        let mut state = self.0.lock();
+        if state.ended.is_none() && state.batches.has_room() {
+            state.batches.last(message.len(), PeerAnswers::default).control.push(message);
+            let waker = state.batches.take_waker();
+            drop(state);
+            waker.into_iter().for_each(Waker::wake);
+        }
     }
 
     /// Whether the stream has ended: no one waits for its answers any more.
@@ -131,6 +146,9 @@ mod tests {
         answers.refuse(2);
         let Poll::Ready(Some(Ok(batch))) = next(&mut outgoing) else { panic!("a batch waits") };
         assert_eq!(batch.replies.iter().map(|reply| reply.id).collect::<Vec<_>>(), [1, 2]);
+        answers.tell("a topology".into());
+        let Poll::Ready(Some(Ok(batch))) = next(&mut outgoing) else { panic!("a batch waits") };
+        assert_eq!(batch.control, ["a topology"]);
 
         let count = MAX_WAITING_BYTES / BATCH_BYTES + 2;
         (0..count).for_each(|id| answers.give(id as u64, read(BATCH_BYTES)));

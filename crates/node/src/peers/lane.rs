@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// Forwarded requests that may wait for their answers; more are refused as overload.
@@ -30,6 +31,16 @@ struct State {
     accepts: bool,
     /// Numbers the streams: one that was given up gets nothing more.
     stream: u64,
+    /// Set while there is no connection.
+    outage: Option<Outage>,
+}
+
+/// How long there has been no connection to a node, and why the last attempt failed.
+#[derive(Clone, Debug)]
+pub struct Outage {
+    pub since: Instant,
+    pub address: String,
+    pub why: String,
 }
 
 pub struct Lane {
@@ -42,7 +53,8 @@ pub struct Lane {
 impl Lane {
     /// A lane whose first stream is about to be opened.
     pub fn new(cluster: ClusterId, from: NodeId, to: NodeId) -> Lane {
-        let state = State { batches: Batches::default(), forwarded: HashMap::new(), accepts: true, stream: 0 };
+        let state =
+            State { batches: Batches::default(), forwarded: HashMap::new(), accepts: true, stream: 0, outage: None };
         Lane { from, to, cluster, state: Mutex::new(state) }
     }
 
@@ -112,7 +124,26 @@ impl Lane {
         Outgoing { lane: self.clone(), stream: state.stream }
     }
 
-    /// The stream has broken, or could not be opened: what still waits was never sent, what was sent may have arrived.
+    /// The peer has answered on the stream.
+    pub fn connected(&self) {
+        self.state.lock().outage = None;
+    }
+
+    /// Why there is no connection now.
+    pub fn outage(&self) -> Option<Outage> {
+        self.state.lock().outage.clone()
+    }
+
+    /// The connection to `address` has failed, or could not be made, because of `why`.
+    pub fn fail(&self, address: &str, why: &str) {
+        let mut state = self.state.lock();
+        let since = state.outage.as_ref().map_or_else(Instant::now, |outage| outage.since);
+        state.outage = Some(Outage { since, address: address.to_owned(), why: why.to_owned() });
+        drop(state);
+        self.close();
+    }
+
+    /// The stream has ended: what still waits was never sent, what was sent may have arrived.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.stream += 1;
@@ -231,5 +262,20 @@ mod tests {
         assert!(matches!(next(&mut outgoing), Poll::Ready(None)), "the old stream ends");
         let _open = lane.open();
         assert!(forward(&lane, 4).try_recv().is_err(), "it waits for the new stream");
+    }
+
+    #[test]
+    fn an_outage_lasts_from_the_first_failure_until_the_peer_answers() {
+        let lane = lane();
+        assert!(lane.outage().is_none());
+        lane.fail("old:1", "refused");
+        let first = lane.outage().unwrap();
+        let _connected = lane.open();
+        lane.fail("new:2", "no answer");
+        let later = lane.outage().unwrap();
+        assert_eq!((later.since, &*later.address, &*later.why), (first.since, "new:2", "no answer"));
+        assert!(matches!(forward(&lane, 1).try_recv(), Ok(Forwarded::NotSent)));
+        lane.connected();
+        assert!(lane.outage().is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! Keeps one lane connected: connects, streams until that ends, tells who must know, waits a little, again.
 
 use super::lane::Lane;
+use crate::control_thread;
 use crate::inbox::Event;
 use crate::shell::Shell;
 use ringfort_core::limits::MAX_PEER_MESSAGE_BYTES;
@@ -96,15 +97,15 @@ async fn keep_connected(
                     members.get(&shell.node).map(|own| own.grpc_address.clone())
                 });
                 tokio::select! {
-                    ended = stream(&lane, channel, caller) => ended,
+                    ended = stream(&lane, node, channel, caller, &shell) => ended,
                     _ = address.changed() => Status::unavailable("the node has another address"),
                 }
             }
             Err(error) => Status::from_error(Box::new(error)),
         };
-        lane.close();
-        let Some(shell) = shell.upgrade() else { return };
         let why = root_cause(&error);
+        lane.fail(&target, &why);
+        let Some(shell) = shell.upgrade() else { return };
         if tells && said != why {
             let members = shell.routing.members();
             let name = members.get(&node).map_or("a node that is no member any more", |member| &member.name);
@@ -133,9 +134,15 @@ fn root_cause(status: &Status) -> String {
     cause.to_string()
 }
 
-/// Sends the lane's messages and takes the answers, until the stream ends. Returns why it ended. `caller` is this
-/// node's gRPC address, at which a node of another cluster can ask back.
-async fn stream(lane: &Arc<Lane>, channel: Channel, caller: Option<String>) -> Status {
+/// Sends the lane's messages to `node` and takes the answers, until the stream ends. Returns why it ended. `caller` is
+/// this node's gRPC address, at which a node of another cluster can ask back.
+async fn stream(
+    lane: &Arc<Lane>,
+    node: NodeId,
+    channel: Channel,
+    caller: Option<String>,
+    shell: &Weak<Shell>,
+) -> Status {
     let mut client = PeerClient::new(channel)
         .max_encoding_message_size(MAX_PEER_MESSAGE_BYTES)
         .max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
@@ -147,9 +154,16 @@ async fn stream(lane: &Arc<Lane>, channel: Channel, caller: Option<String>) -> S
         Ok(response) => response.into_inner(),
         Err(status) => return status,
     };
+    lane.connected();
     loop {
         match answers.message().await {
-            Ok(Some(batch)) => lane.answered(batch),
+            Ok(Some(mut batch)) => {
+                let control = std::mem::take(&mut batch.control);
+                if let Some(shell) = shell.upgrade() {
+                    control_thread::deliver(&shell, node, control);
+                }
+                lane.answered(batch);
+            }
             Ok(None) => return Status::unavailable("the node ended the stream"),
             Err(status) => return status,
         }

@@ -12,10 +12,12 @@ pub mod link;
 
 use crate::shell::Shell;
 use crate::{convert, requests};
+use answers::Answers;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use lane::Lane;
+use lane::{Lane, Outage};
 use link::Link;
+use parking_lot::Mutex;
 use ringfort_core::control::codec;
 use ringfort_core::effects::is_urgent;
 use ringfort_core::message::{ControlMessage, RaftMessage};
@@ -24,13 +26,11 @@ use ringfort_core::system::Members;
 use ringfort_core::types::{ClusterId, NodeId, ShardId};
 use ringfort_core::worker::Request;
 use ringfort_proto::v1;
-use ringfort_proto::v1::peer_client::PeerClient;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tonic::Status;
 
 /// A larger gossip message waits behind entries.
 const URGENT_GOSSIP_BYTES: usize = 16 << 10;
@@ -51,6 +51,8 @@ pub struct Peers {
     node: NodeId,
     peers: ArcSwap<BTreeMap<NodeId, Arc<Peer>>>,
     next_forward: AtomicU64,
+    /// The streams of nodes that are no members any more. Nothing is sent to such a node on another way.
+    removed: Mutex<BTreeMap<NodeId, Arc<Answers>>>,
 }
 
 struct Peer {
@@ -60,7 +62,7 @@ struct Peer {
 
 impl Peers {
     pub fn new(cluster: ClusterId, node: NodeId) -> Peers {
-        Peers { cluster, node, peers: ArcSwap::default(), next_forward: AtomicU64::new(1) }
+        Peers { cluster, node, peers: ArcSwap::default(), next_forward: AtomicU64::new(1), removed: Mutex::default() }
     }
 
     /// Connects to the nodes of the cluster, follows their addresses, and leaves those that are gone.
@@ -99,6 +101,8 @@ impl Peers {
             let is_large = matches!(message, ControlMessage::Topology(_));
             let link = if is_large { &peer.bulk } else { &peer.urgent };
             link.lane.send_control(codec::encode(message));
+        } else if let Some(answers) = self.removed.lock().get(&node) {
+            answers.tell(codec::encode(message));
         }
     }
 
@@ -127,6 +131,11 @@ impl Peers {
         outcome
     }
 
+    /// Why requests can't be sent to `node` now.
+    pub fn outage(&self, node: NodeId) -> Option<Outage> {
+        self.peers.load().get(&node)?.bulk.lane.outage()
+    }
+
     /// A connection from `node` has come in: it is alive, so that a pause before connecting to it can end.
     pub fn seen(&self, node: NodeId) {
         if let Some(peer) = self.peers.load().get(&node) {
@@ -134,25 +143,15 @@ impl Peers {
             peer.bulk.hurry();
         }
     }
-}
 
-/// Says something to a node that is no member any more, to which there is no stream. Nobody waits for it to arrive: the node
-/// goes on asking until it has.
-pub async fn tell_departed(shell: Arc<Shell>, node: NodeId, address: String, message: ControlMessage) {
-    let batch = v1::PeerBatch {
-        from_node: shell.node.0,
-        to_node: node.0,
-        cluster_id: shell.cluster.0,
-        control: vec![codec::encode(&message)],
-        ..Default::default()
-    };
-    let told = async {
-        let channel = link::connect(&address).await.map_err(|error| Status::from_error(Box::new(error)))?;
-        // The other node ends the stream when it has read the message.
-        PeerClient::new(channel).raft(tokio_stream::iter([batch])).await?.into_inner().message().await
-    };
-    if let Err(error) = told.await {
-        tracing::debug!(%node, address, "could not tell a node that it is no member any more: {error}");
+    /// `node` is no member any more: what is said to it goes to this stream from now on.
+    pub fn set_removed(&self, node: NodeId, answers: &Arc<Answers>) {
+        self.removed.lock().insert(node, answers.clone());
+    }
+
+    /// The stream has ended.
+    pub fn forget(&self, answers: &Arc<Answers>) {
+        self.removed.lock().retain(|_, other| !Arc::ptr_eq(other, answers));
     }
 }
 
