@@ -41,5 +41,6 @@ async fn a_rolling_restart_under_watchers_pauses_no_shard_for_long() {
     assert!(worst <= MOST_WITHOUT_SERVICE.as_millis() as f64, "{report}");
 }
 
-/// Giving a leadership back to a node that is stopping would cost an election timeout, at least 400 ms.
-const MOST_WITHOUT_SERVICE: Duration = Duration::from_millis(390);
+/// Giving a leadership back to a node that is stopping would cost an election timeout, at least 400 ms. A build for users is
+/// held to what is promised.
+const MOST_WITHOUT_SERVICE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 390 } else { 150 });

@@ -3,9 +3,14 @@
 //! Linearizability is checked key by key, at a cost that grows quickly with the length of a history and with the
 //! operations in it whose outcome nobody knows. So a key takes a bounded number of both, and then the next one is begun:
 //! each history is cheap to judge, and can be judged and forgotten while the run goes on.
+//!
+//! Where the store has shards, the keys of a [`Lane`] go through them in turn. So each shard is written to all the time if
+//! there are as many lanes as shards, and equally often otherwise: a shard that nobody writes to could be without service
+//! unseen. A key that was closed for its unknown outcomes is followed by one of the same shard, for the same reason.
 
 use bytes::Bytes;
 use ringfort_check::{Ending, MAX_OPERATIONS, Operation};
+use ringfort_ring::{ShardCount, ShardId};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -20,7 +25,9 @@ const _: () = assert!(OPERATIONS < MAX_OPERATIONS);
 
 /// Names the keys of a run, which all have one prefix and one length.
 pub struct Keys {
-    pub prefix: String,
+    prefix: String,
+    /// Of the store, if it has any.
+    shards: Option<ShardCount>,
     next: AtomicU64,
 }
 
@@ -40,42 +47,75 @@ struct State {
 }
 
 /// A succession of keys, one at a time, that a few clients share.
-#[derive(Default)]
-pub struct Lane(Mutex<Option<Arc<Record>>>);
+pub struct Lane {
+    /// How many lanes there are.
+    lanes: usize,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    /// Which shard's turn it is, modulo the number of shards.
+    turn: usize,
+    record: Option<Arc<Record>>,
+}
 
 impl Keys {
-    pub fn new(prefix: String) -> Keys {
-        Keys { prefix, next: AtomicU64::new(0) }
+    pub fn new(prefix: String, shards: Option<ShardCount>) -> Keys {
+        Keys { prefix, shards, next: AtomicU64::new(0) }
     }
 
-    pub fn next(&self) -> Bytes {
-        // No key begins another one: a scan for one finds only that.
-        format!("{}{:012}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed)).into()
+    /// The next key of the shard whose turn it is.
+    fn next(&self, turn: usize) -> Bytes {
+        loop {
+            // No key begins another one: a scan for one finds only that.
+            let key = format!("{}{:012}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed));
+            let is_next = |shards: ShardCount| {
+                shards.shard_of_key(key.as_bytes()) == ShardId((turn % shards.get() as usize) as u32)
+            };
+            if self.shards.is_none_or(is_next) {
+                return key.into();
+            }
+        }
     }
 }
 
 impl Lane {
+    /// So many lanes, which begin with different shards.
+    pub fn several(lanes: usize) -> Vec<Lane> {
+        let lane = |turn| Lane { lanes, current: Mutex::new(Current { turn, record: None }) };
+        (0..lanes).map(lane).collect()
+    }
+
     /// The key for the next operation, which must be [ended](Record::end).
     pub fn begin(&self, keys: &Keys) -> Arc<Record> {
-        let mut current = self.0.lock().expect("no code panics while it holds a lane");
-        if let Some(record) = current.as_ref().filter(|record| record.begin()) {
-            return record.clone();
+        let mut current = self.current();
+        if let Some(record) = &current.record {
+            if record.begin() {
+                return record.clone();
+            }
+            if record.is_full() {
+                current.turn += self.lanes;
+            }
         }
-        let record = Arc::new(Record { key: keys.next(), state: Mutex::default() });
+        let record = Arc::new(Record { key: keys.next(current.turn), state: Mutex::default() });
         assert!(record.begin(), "a new key takes operations");
-        *current = Some(record.clone());
+        current.record = Some(record.clone());
         record
     }
 
     /// Ends the succession: the last key, unless it is closed already. No operation may be under way.
     pub fn close(&self) -> Option<Arc<Record>> {
-        let record = self.0.lock().expect("no code panics while it holds a lane").take()?;
+        let record = self.current().record.take()?;
         let mut state = record.state();
         assert!(state.under_way == 0, "the clients have ended");
         let was_open = !state.is_closed;
         state.is_closed = true;
         drop(state);
         was_open.then_some(record)
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().expect("no code panics while it holds a lane")
     }
 }
 
@@ -89,6 +129,11 @@ impl Record {
         state.under_way += 1;
         state.is_closed = state.begun == OPERATIONS;
         true
+    }
+
+    /// Whether it has had all its operations.
+    fn is_full(&self) -> bool {
+        self.state().begun == OPERATIONS
     }
 
     /// Notes how an operation ended that was begun here; `None` where that says nothing. Returns whether it was the
@@ -124,9 +169,14 @@ mod tests {
         Some(Operation { client: 0, kind, invoked: Time(0), ending: Ending::Unknown })
     }
 
+    fn lane_and_keys(shards: Option<u32>) -> (Lane, Keys) {
+        let shards = shards.map(|count| ShardCount::new(count).unwrap());
+        (Lane::several(2).remove(1), Keys::new("verify/".to_owned(), shards))
+    }
+
     #[test]
     fn a_full_key_is_handed_over_once_when_its_last_operation_ends() {
-        let (lane, keys) = (Lane::default(), Keys::new("verify/".to_owned()));
+        let (lane, keys) = lane_and_keys(None);
         let first = lane.begin(&keys);
         for _ in 1..OPERATIONS {
             assert!(Arc::ptr_eq(&lane.begin(&keys), &first));
@@ -144,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_key_of_many_unknown_outcomes_is_closed() {
-        let (lane, keys) = (Lane::default(), Keys::new("verify/".to_owned()));
+        let (lane, keys) = lane_and_keys(None);
         let first = lane.begin(&keys);
         for _ in 1..UNKNOWN {
             assert!(!first.end(unknown_delete()));
@@ -153,5 +203,27 @@ mod tests {
         assert!(first.end(unknown_delete()));
         assert!(!Arc::ptr_eq(&lane.begin(&keys), &first));
         assert_eq!(first.take().len(), UNKNOWN);
+    }
+
+    #[test]
+    fn lanes_go_through_the_shards_and_stay_where_outcomes_are_unknown() {
+        let (lane, keys) = lane_and_keys(Some(8));
+        let shard_of = |record: &Record| ShardCount::new(8).unwrap().shard_of_key(&record.key).0;
+        let mut shards = Vec::new();
+        for _ in 0..5 {
+            let first = lane.begin(&keys);
+            (1..OPERATIONS).for_each(|_| drop(lane.begin(&keys)));
+            shards.push(shard_of(&first));
+        }
+        assert_eq!(shards, [1, 3, 5, 7, 1]);
+        let first = lane.begin(&keys);
+        for _ in 1..UNKNOWN {
+            assert!(!first.end(unknown_delete()));
+            lane.begin(&keys);
+        }
+        assert!(first.end(unknown_delete()));
+        let second = lane.begin(&keys);
+        assert_ne!(first.key, second.key);
+        assert_eq!([&first, &second].map(|record| shard_of(record)), [3, 3]);
     }
 }

@@ -83,9 +83,9 @@ impl Workload {
         rate: u32,
         histories_tx: &mpsc::Sender<History>,
     ) -> Workload {
-        let lanes = (0..clients.div_ceil(CLIENTS_PER_KEY)).map(|_| Lane::default()).collect();
+        let lanes = Lane::several(clients.div_ceil(CLIENTS_PER_KEY) as usize);
         let period = Duration::from_secs(1) * clients / rate / BEATS_PER_OPERATION;
-        let (keys, begun, tally) = (Keys::new(prefix), Instant::now(), Tally::new());
+        let (keys, begun, tally) = (Keys::new(prefix, store.shards()), Instant::now(), Tally::new());
         let run = Arc::new(Run { store, keys, lanes, period, begun, tally, unread: AtomicU64::new(0) });
         let (resting_tx, resting_rx) = mpsc::channel(RESTING);
         let (stop_tx, stop_rx) = watch::channel(false);

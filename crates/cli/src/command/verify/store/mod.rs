@@ -14,6 +14,7 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use ringfort_check::{Kind, Value};
 use ringfort_client::Outcome;
+use ringfort_ring::ShardCount;
 use std::time::Duration;
 
 /// Whom to verify instead of Ringfort.
@@ -102,12 +103,17 @@ impl Store {
         }
     }
 
-    /// The shard of a key, where shards have names.
-    pub fn shard_of(&self, key: &[u8]) -> Option<u32> {
+    /// How many shards it has, where shards have names.
+    pub fn shards(&self) -> Option<ShardCount> {
         match self {
-            Store::Ringfort(store) => Some(store.shard_of(key)),
+            Store::Ringfort(store) => Some(store.shards()),
             Store::Etcd(_) | Store::Redis(_) => None,
         }
+    }
+
+    /// The shard of a key, where shards have names.
+    pub fn shard_of(&self, key: &[u8]) -> Option<u32> {
+        self.shards().map(|shards| shards.shard_of_key(key).0)
     }
 
     /// Deletes all keys with a prefix.

@@ -58,8 +58,8 @@ impl Store {
         Session { store: self.clone(), random: Random::new() }
     }
 
-    pub fn shard_of(&self, key: &[u8]) -> u32 {
-        self.shards.shard_of_key(key).0
+    pub fn shards(&self) -> ShardCount {
+        self.shards
     }
 
     pub async fn clear(&self, prefix: &str) -> Result<(), String> {
