@@ -93,7 +93,8 @@ pub struct ControlEffects {
     pub topology: Option<Arc<Topology>>,
     /// All nodes with the addresses to reach them at, where these have changed. They may be ahead of the topology's.
     pub members: Option<Arc<Members>>,
-    /// Who leads which shard, where that has changed.
+    /// Who has been heard to lead which shard. This includes leaders that were known: a replica here may have found them
+    /// silent meanwhile.
     pub leaders: Vec<(ShardId, NodeId)>,
     /// This node is no member any more, for this reason. It must stop, and its directory serves no longer.
     pub departure: Option<Standing>,
@@ -306,12 +307,9 @@ impl Control {
     }
 
     fn learn_leader(&mut self, shard: ShardId, term: Term, node: NodeId) {
-        let known = self.leaders.get(&shard).copied();
-        if known.is_none_or(|(known, _)| term >= known) {
+        if self.leaders.get(&shard).is_none_or(|(known, _)| term >= *known) {
             self.leaders.insert(shard, (term, node));
-            if known.is_none_or(|(_, known)| known != node) {
-                self.out.leaders.push((shard, node));
-            }
+            self.out.leaders.push((shard, node));
         }
     }
 
@@ -410,6 +408,26 @@ mod tests {
         control.handle_message(NodeId(2), leads(shard));
         assert_eq!(asked(&mut control), [SystemCommand::Renew { shard, replica }]);
         assert_eq!(asked(&mut control), [SystemCommand::Renew { shard, replica }], "until it has an effect");
+    }
+
+    #[test]
+    fn each_beacon_of_a_leader_says_that_it_is_not_silent() {
+        let mut topology =
+            Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), Timing::DEFAULT, member("node1"));
+        topology.nodes.insert(NodeId(2), member("node2"));
+        topology.nodes.insert(NodeId(3), member("node3"));
+        let (config, now) = (ControlConfig::default(), Moment::default());
+        let mut control = Control::new(NodeId(1), Arc::new(topology), member("node1"), config, now);
+        let mut heard = |node, term| {
+            let (leads, addresses) = (vec![(ShardId(0), Term(term))], member("node2").addresses());
+            let beacon = Beacon { epoch: Epoch(1), leads, addresses };
+            control.handle_message(NodeId(node), ControlMessage::Beacon(beacon));
+            control.take_effects().leaders
+        };
+        assert_eq!(heard(2, 3), [(ShardId(0), NodeId(2))]);
+        assert_eq!(heard(2, 3), [(ShardId(0), NodeId(2))], "the replica here may have found it silent meanwhile");
+        assert_eq!(heard(3, 2), [], "it was deposed");
+        assert_eq!(heard(3, 4), [(ShardId(0), NodeId(3))]);
     }
 
     #[test]
