@@ -16,7 +16,7 @@
 mod allowance;
 
 use crate::effects::{Effects, LogBatch, SnapshotWork};
-use crate::health::{DiskState, HealthView, abstention};
+use crate::health::{DiskState, HealthView, can_lead};
 use crate::limits::RETAINED_SHARE;
 use crate::log::item::{Change, LogItem, ReplicaState};
 use crate::machine::Machine;
@@ -364,10 +364,11 @@ impl<T> Worker<T> {
 
     /// Carries out a step of the controller, or leaves it: the controller decides anew on the next report.
     pub fn handle_step(&mut self, request: &StepRequest) {
+        // Whether a disk that hung lately is good enough, the controller decides: it knows whether another one is better.
         if let Step::TransferLeadership(to) = request.step
-            && let Some(why) = abstention(&self.health, to.node())
+            && !can_lead(&self.health, to.node())
         {
-            tracing::debug!(shard = %request.shard, %to, ?why, "refused to give leadership to a node that abstains");
+            tracing::debug!(shard = %request.shard, %to, "refused to give leadership to a node that can't lead");
             return;
         }
         if let Some(replica) = self.replicas.get_mut(&request.shard) {

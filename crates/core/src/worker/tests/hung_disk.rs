@@ -93,6 +93,17 @@ fn a_disk_that_hung_lately_is_better_than_one_that_hangs() {
 }
 
 #[test]
+fn the_controller_may_give_leadership_to_a_disk_that_hung_lately() {
+    let (mut group, leader) = Group::with_leader();
+    let [second, third] = group.others(leader)[..] else { panic!("there are three") };
+    tell(&mut group, &[leader, second, third].map(|node| (node, DiskState::Recovering)));
+    group.step(leader, Step::TransferLeadership(group.replica(second).id()));
+    group.drain(leader);
+    group.ticks(3);
+    assert_eq!(group.leader(&[]), Some(second));
+}
+
+#[test]
 fn a_leader_that_cannot_transfer_steps_down() {
     let (mut group, leader) = Group::with_leader();
     group.slow.insert(leader, Vec::new());
