@@ -49,6 +49,8 @@ pub const LOCK_FILE: &str = "lock";
 const DEPARTED_FILE: &str = "departed";
 const CLAIM_FILE: &str = "claimed";
 const CONTACTS_FILE: &str = "contacts";
+/// Written by the shell while it has nothing to log, to see whether the disk answers. Its content means nothing.
+pub const PROBE_FILE: &str = "disk-probe";
 
 /// Of a file that is being written.
 const TEMPORARY_SUFFIX: &str = ".tmp";
@@ -56,7 +58,7 @@ const TEMPORARY_SUFFIX: &str = ".tmp";
 /// Whether a node makes files of this name in its directory.
 pub fn is_nodes_file(name: &str) -> bool {
     let name = name.strip_suffix(TEMPORARY_SUFFIX).unwrap_or(name);
-    [IDENTITY_FILE, TOPOLOGY_FILE, LOCK_FILE, DEPARTED_FILE, CLAIM_FILE, CONTACTS_FILE].contains(&name)
+    [IDENTITY_FILE, TOPOLOGY_FILE, LOCK_FILE, DEPARTED_FILE, CLAIM_FILE, CONTACTS_FILE, PROBE_FILE].contains(&name)
         || log::is_log_file(name)
         || snapshot::is_snapshot(name)
 }

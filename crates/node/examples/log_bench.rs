@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         // Written on this thread, at its full cost: a node does it on another one.
         if let Some(spare) = log.wanted_spare() {
-            log.spare_ready(FileDisk::open(&directory)?.preallocate(&spare.name, spare.size_bytes));
+            log.spare_ready(FileDisk::open(&directory)?.preallocate(&spare.name, spare.size_bytes, &mut || {}));
         }
     }
     let rate = batches as f64 / started.elapsed().as_secs_f64();

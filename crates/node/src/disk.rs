@@ -106,9 +106,9 @@ impl FileDisk {
 }
 
 impl Disk for FileDisk {
-    fn preallocate(&self, name: &str, size_bytes: u64) -> io::Result<()> {
+    fn preallocate(&self, name: &str, size_bytes: u64, progress: &mut dyn FnMut()) -> io::Result<()> {
         let file = self.make(name)?;
-        let filled = write_zeros(&file, size_bytes).and_then(|()| file.sync_all());
+        let filled = write_zeros(&file, size_bytes, progress).and_then(|()| file.sync_all());
         if let Err(error) = filled {
             // The first error is the one to report; a file that cannot be deleted either is replaced next time.
             let _ = self.delete(name);
@@ -209,7 +209,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-fn write_zeros(file: &File, size_bytes: u64) -> io::Result<()> {
+fn write_zeros(file: &File, size_bytes: u64, progress: &mut dyn FnMut()) -> io::Result<()> {
     let zeros = vec![0; ZEROS_BYTES.min(usize::try_from(size_bytes).unwrap_or(ZEROS_BYTES))];
     let mut offset = 0;
     while offset < size_bytes {
@@ -218,6 +218,7 @@ fn write_zeros(file: &File, size_bytes: u64) -> io::Result<()> {
         offset += len as u64;
         if offset.is_multiple_of(ZEROS_SYNCED_BYTES) {
             file.sync_data()?;
+            progress();
         }
     }
     Ok(())
@@ -247,7 +248,7 @@ mod tests {
     fn keeps_files_over_a_restart() {
         let directory = tempfile::tempdir().unwrap();
         let disk = FileDisk::open(directory.path()).unwrap();
-        disk.preallocate("a", 1024).unwrap();
+        disk.preallocate("a", 1024, &mut || {}).unwrap();
         disk.write_at("a", 10, b"hello").unwrap();
         disk.sync("a").unwrap();
         drop(disk);

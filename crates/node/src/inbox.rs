@@ -25,19 +25,29 @@ use std::time::Duration;
 pub const MAX_WAITING_REQUESTS: usize = 65_536;
 
 /// Bytes of keys and values that may wait for a worker; more are refused as overload.
-pub const MAX_WAITING_REQUEST_BYTES: usize = 64 << 20;
+pub const MAX_WAITING_REQUEST_BYTES: u64 = 64 << 20;
 
 /// Raft's messages that may wait for a worker; more are dropped, and Raft sends them again.
 pub const MAX_WAITING_MESSAGES: usize = 65_536;
 
 /// Bytes of entries in them; more are dropped.
-pub const MAX_WAITING_MESSAGE_BYTES: usize = 64 << 20;
+pub const MAX_WAITING_MESSAGE_BYTES: u64 = 64 << 20;
+
+/// A drain takes messages up to so many bytes of entries, and requests up to so many bytes of keys and values; at least one
+/// of each. The rest waits for the next drain. What one drain takes becomes one batch of the log, and a batch is never split.
+pub const DRAIN_BYTES: u64 = 1 << 20;
 
 /// One request on its way to a worker.
 pub struct Incoming {
     pub shard: ShardId,
     pub request: Request,
     pub ticket: Ticket,
+}
+
+impl Incoming {
+    fn size_bytes(&self) -> u64 {
+        requests::size_bytes(&self.request) as u64
+    }
 }
 
 /// What must not be lost.
@@ -88,8 +98,8 @@ pub struct Drained {
 #[derive(Default)]
 struct Waiting {
     drained: Drained,
-    message_bytes: usize,
-    request_bytes: usize,
+    message_bytes: u64,
+    request_bytes: u64,
     is_parked: bool,
 }
 
@@ -106,7 +116,7 @@ impl Inbox {
         let mut refused = Vec::new();
         self.push(|waiting| {
             for incoming in requests {
-                let bytes = requests::size_bytes(&incoming.request);
+                let bytes = incoming.size_bytes();
                 let is_full = waiting.drained.requests.len() >= MAX_WAITING_REQUESTS
                     || waiting.request_bytes + bytes > MAX_WAITING_REQUEST_BYTES;
                 if is_full {
@@ -120,19 +130,24 @@ impl Inbox {
         refused
     }
 
-    /// Adds messages of peers, or drops them at the bounds.
-    pub fn push_messages(&self, messages: impl IntoIterator<Item = RaftMessage>) {
+    /// Adds messages of peers, or drops them at the bounds. Returns how many bytes of entries were dropped.
+    #[must_use = "what is dropped waits for no worker any more"]
+    pub fn push_messages(&self, messages: impl IntoIterator<Item = RaftMessage>) -> u64 {
+        let mut dropped_bytes = 0;
         self.push(|waiting| {
             for message in messages {
-                let bytes: usize = message.message.entries.iter().map(|entry| entry.data.len()).sum();
+                let bytes = message.entry_bytes();
                 let is_full = waiting.drained.messages.len() >= MAX_WAITING_MESSAGES
                     || waiting.message_bytes + bytes > MAX_WAITING_MESSAGE_BYTES;
-                if !is_full {
+                if is_full {
+                    dropped_bytes += bytes;
+                } else {
                     waiting.message_bytes += bytes;
                     waiting.drained.messages.push(message);
                 }
             }
         });
+        dropped_bytes
     }
 
     pub fn push_event(&self, event: Event) {
@@ -149,7 +164,7 @@ impl Inbox {
         }
     }
 
-    /// Swaps everything that came in for the empty lists of `drained`; waits for something up to `patience`.
+    /// Swaps what came in, up to [`DRAIN_BYTES`], for the empty lists of `drained`; waits for something up to `patience`.
     pub fn drain(&self, drained: &mut Drained, patience: Duration) {
         let mut waiting = self.waiting.lock();
         if is_empty(&waiting.drained) && !patience.is_zero() {
@@ -158,9 +173,25 @@ impl Inbox {
             waiting.is_parked = false;
         }
         std::mem::swap(&mut waiting.drained, drained);
-        waiting.message_bytes = 0;
-        waiting.request_bytes = 0;
+        let Waiting { drained: rest, message_bytes, request_bytes, .. } = &mut *waiting;
+        *message_bytes = put_back(&mut drained.messages, &mut rest.messages, *message_bytes, RaftMessage::entry_bytes);
+        *request_bytes = put_back(&mut drained.requests, &mut rest.requests, *request_bytes, Incoming::size_bytes);
     }
+}
+
+/// Moves to `rest` what is beyond [`DRAIN_BYTES`] in `taken`, which has `bytes`. Returns the bytes of the rest.
+fn put_back<T>(taken: &mut Vec<T>, rest: &mut Vec<T>, bytes: u64, size: impl Fn(&T) -> u64) -> u64 {
+    if bytes <= DRAIN_BYTES {
+        return 0;
+    }
+    let mut sum = 0;
+    let fits = |item: &&T| {
+        sum += size(item);
+        sum <= DRAIN_BYTES
+    };
+    let count = taken.iter().take_while(fits).count().max(1);
+    rest.extend(taken.drain(count..));
+    rest.iter().map(size).sum()
 }
 
 fn is_empty(drained: &Drained) -> bool {
@@ -170,12 +201,14 @@ fn is_empty(drained: &Drained) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pressure::Pressure;
     use bytes::Bytes;
+    use raft::eraftpb::{Entry, Message};
     use ringfort_core::command::Command;
     use ringfort_core::replica::Write;
 
-    fn put(value_bytes: usize) -> Incoming {
-        let command = Command::Put { key: "k".into(), value: Bytes::from(vec![0; value_bytes]) };
+    fn put(value_bytes: u64) -> Incoming {
+        let command = Command::Put { key: "k".into(), value: Bytes::from(vec![0; value_bytes as usize]) };
         Incoming {
             shard: ShardId(0),
             request: Request::Write(Write::Kv(command)),
@@ -191,8 +224,49 @@ mod tests {
         inbox.push_event(Event::Stop);
         let mut drained = Drained::default();
         inbox.drain(&mut drained, Duration::ZERO);
-        assert_eq!((drained.requests.len(), drained.events.len()), (2, 1));
+        assert_eq!((drained.requests.len(), drained.events.len()), (1, 1));
         assert!(inbox.push_requests([put(MAX_WAITING_REQUEST_BYTES / 2)]).is_empty(), "a drain makes room");
+    }
+
+    #[test]
+    fn entries_of_messages_that_are_dropped_do_not_wait_for_a_worker() {
+        let (inbox, pressure) = (Inbox::default(), Pressure::default());
+        let message = |entry_bytes: usize| {
+            let entry = Entry { data: vec![0; entry_bytes].into(), ..Entry::default() };
+            RaftMessage {
+                shard: ShardId(0),
+                from: ReplicaId(1),
+                to: ReplicaId(2),
+                message: Message { entries: vec![entry].into(), ..Message::default() },
+            }
+        };
+        for entry_bytes in std::iter::repeat_n(1, MAX_WAITING_MESSAGES).chain([1 << 20]) {
+            let message = message(entry_bytes);
+            assert!(pressure.admits(&message));
+            pressure.handled(inbox.push_messages([message]));
+        }
+        let mut drained = Drained::default();
+        inbox.drain(&mut drained, Duration::ZERO);
+        assert_eq!(drained.messages.len(), MAX_WAITING_MESSAGES);
+        pressure.handled(drained.messages.iter().map(RaftMessage::entry_bytes).sum());
+        assert_eq!(pressure.inbox_bytes(), 0);
+    }
+
+    #[test]
+    fn what_came_in_at_once_is_drained_in_parts_and_in_order() {
+        let inbox = Inbox::default();
+        let sizes = [DRAIN_BYTES / 2, DRAIN_BYTES / 4, 3 * DRAIN_BYTES, 1, DRAIN_BYTES / 2];
+        assert!(inbox.push_requests(sizes.map(put)).is_empty());
+        let mut drained = Drained::default();
+        let parts = [&sizes[..2], &sizes[2..3], &sizes[3..]];
+        for part in parts {
+            inbox.drain(&mut drained, Duration::ZERO);
+            let sizes: Vec<u64> = drained.requests.drain(..).map(|incoming| incoming.size_bytes()).collect();
+            assert_eq!(sizes, part.iter().map(|&size| put(size).size_bytes()).collect::<Vec<_>>());
+        }
+        inbox.drain(&mut drained, Duration::ZERO);
+        assert!(is_empty(&drained));
+        assert_eq!(inbox.waiting.lock().request_bytes, 0);
     }
 
     #[test]

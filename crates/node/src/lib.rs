@@ -13,7 +13,7 @@
 //! | `node`, `start`, `join` | a node from its start to its end, and how it becomes part of a cluster |
 //! | `shell` | what all threads and tasks share |
 //! | `worker_thread`, `inbox`, `ticket` | the loop around a core worker, what goes in, and who waits for what comes out |
-//! | `log_thread`, [`disk`] | one record and one sync for all that waits |
+//! | `log_thread`, `spare_segments`, [`disk`] | one record and one sync for all that waits |
 //! | `snapshot_thread`, `snapshot_transfer`, `throttle` | snapshot files, and their way between nodes |
 //! | `control_thread` | the node's controller and its topology |
 //! | `gossip_thread` | gossip, and the eventual keyspace |
@@ -61,6 +61,7 @@ mod shared_call;
 mod shell;
 mod snapshot_thread;
 mod snapshot_transfer;
+mod spare_segments;
 mod start;
 mod strangers;
 mod threads;

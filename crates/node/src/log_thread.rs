@@ -5,18 +5,22 @@
 //! is met before anything is written: the batches wait, nothing is lost and nothing acknowledged. Until there is space
 //! again new writes are refused, and leadership goes to nodes that have some.
 //!
-//! The time that each record takes goes to the health monitor ([`ringfort_core::health`]). So a record is bounded
-//! ([`RECORD_BYTES`]): a disk of modest bandwidth would seem to hang if a burst became one record.
+//! The time that each record takes goes to the health monitor ([`ringfort_core::health`]), and while there is nothing to
+//! log, the time that a [probe] takes. So a record is bounded
+//! ([`record_bytes`]): a disk of modest bandwidth would seem to hang if a burst became one record.
 
 use crate::clock;
 use crate::files;
 use crate::gossip_thread::GossipEvent;
-use crate::inbox::Event;
+use crate::inbox::{DRAIN_BYTES, Event};
 use crate::shell::Shell;
-use crate::threads;
-use crossbeam_channel::{Receiver, Sender};
-use ringfort_core::disk::Disk;
+use crate::spare_segments::SpareSegments;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use parking_lot::Mutex;
+use ringfort_core::boot::PROBE_FILE;
+use ringfort_core::disk::{Disk, SECTOR_BYTES};
 use ringfort_core::effects::LogBatch;
+use ringfort_core::health::HealthMonitor;
 use ringfort_core::limits::LOG_BUDGET_BYTES;
 use ringfort_core::log::item::LogItem;
 use ringfort_core::log::{Log, LogError};
@@ -35,14 +39,25 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The shards that pin the oldest segment are asked again after this long, or when a segment has gone.
 const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// No further batch is added to a record that has as much: well over what a fast disk writes in one sync's time, and little
-/// enough for a slow one (10 MB/s) to write it before it counts as hung, at the default election timeout.
-const RECORD_BYTES: u64 = 4 << 20;
+/// No further batch is added to a record that has as much: well over what a fast disk writes in one sync's time.
+const MAX_RECORD_BYTES: u64 = 4 << 20;
 
-const _: () = assert!(RECORD_BYTES * 1000 / 10_000_000 < Timing::DEFAULT.disk_patience().as_millis() as u64);
+/// What a slow disk writes in a millisecond (10 MB/s). It must not seem to hang because a record is large.
+const SLOW_DISK_BYTES_A_MS: u64 = 10_000;
 
-/// A spare segment that is needed may take this long. From then on the time counts as that of a record: the disk may hang.
-const FILL_PATIENCE: Duration = Duration::from_secs(5);
+/// No further batch is added to a record that has as much, in a cluster with this timing: half of what a slow disk writes
+/// before it counts as hung.
+const fn record_bytes(timing: Timing) -> u64 {
+    let bytes = timing.disk_patience().as_millis() as u64 * SLOW_DISK_BYTES_A_MS / 2;
+    if bytes < MAX_RECORD_BYTES { bytes } else { MAX_RECORD_BYTES }
+}
+
+// The last batch of a record has the messages and the requests of one drain.
+const _: () = assert!(record_bytes(Timing::DEFAULT) >= 2 * DRAIN_BYTES);
+
+/// The disk is probed whenever there was nothing to log for so long. That is soon enough for operators and for nodes that
+/// send a snapshot here, and does not wear out a disk.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// In place of a worker's number, the gossip thread's.
 pub const GOSSIP: usize = usize::MAX;
@@ -73,22 +88,20 @@ struct Gathered {
 pub fn run(shell: Arc<Shell>, mut log: Log<Arc<dyn Disk>>, events: Receiver<LogEvent>) {
     let mut pressed: Option<(Instant, u64)> = None;
     let mut gathered = Gathered::default();
-    // How the spare segments that were asked for came out.
-    let (spares_tx, spares) = crossbeam_channel::unbounded();
+    let spares = SpareSegments::new(shell.disk.clone());
+    let record_bytes = record_bytes(shell.routing.topology().timing);
     while !gathered.stop {
         shell.log_bytes.store(log.size_bytes(), Ordering::Relaxed);
-        make_spare(&shell, &mut log, &spares_tx);
-        if !gathered.fill(&events) {
-            return;
+        spares.make(&mut log);
+        match gathered.fill(&events, record_bytes, PROBE_INTERVAL) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                probe(&*shell.disk, &shell.health);
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
         }
-        spares.try_iter().for_each(|outcome| log.spare_ready(outcome));
-        if log.waits_for_spare(gathered.bytes) {
-            let outcome = spares.recv_timeout(FILL_PATIENCE).or_else(|_| {
-                shell.health.lock().record_begun(clock::moment());
-                spares.recv()
-            });
-            outcome.into_iter().for_each(|outcome| log.spare_ready(outcome));
-        }
+        spares.wait(&mut log, gathered.bytes, &shell.health);
         if !append(&shell, &mut log, &gathered.items) {
             return;
         }
@@ -112,16 +125,20 @@ pub fn run(shell: Arc<Shell>, mut log: Log<Arc<dyn Disk>>, events: Receiver<LogE
 }
 
 impl Gathered {
-    /// Waits for an event and takes those that have gathered, up to [`RECORD_BYTES`]. False where nobody sends any more.
-    fn fill(&mut self, events: &Receiver<LogEvent>) -> bool {
-        let Ok(first) = events.recv() else { return false };
-        self.add(first);
-        while self.bytes < RECORD_BYTES
+    /// Waits for an event, for so long at most, and takes those that have gathered until a record has this much.
+    fn fill(
+        &mut self,
+        events: &Receiver<LogEvent>,
+        record_bytes: u64,
+        patience: Duration,
+    ) -> Result<(), RecvTimeoutError> {
+        self.add(events.recv_timeout(patience)?);
+        while self.bytes < record_bytes
             && let Ok(next) = events.try_recv()
         {
             self.add(next);
         }
-        true
+        Ok(())
     }
 
     fn add(&mut self, event: LogEvent) {
@@ -137,6 +154,24 @@ impl Gathered {
             }
             LogEvent::Stop => self.stop = true,
         }
+    }
+}
+
+/// Writes and syncs a file of one sector, as if it were a record: a disk that hangs is noticed although nothing is logged.
+fn probe(disk: &dyn Disk, health: &Mutex<HealthMonitor>) {
+    let write = || -> io::Result<()> {
+        if disk.size(PROBE_FILE)?.is_none() {
+            disk.create(PROBE_FILE)?;
+        }
+        disk.write_at(PROBE_FILE, 0, &[0; SECTOR_BYTES])?;
+        disk.sync(PROBE_FILE)
+    };
+    health.lock().record_begun(clock::moment());
+    let outcome = write();
+    health.lock().record_ended(clock::moment());
+    if let Err(error) = outcome {
+        // The next record meets the same, and deals with it.
+        tracing::debug!("the disk can't be probed: {error}");
     }
 }
 
@@ -193,20 +228,6 @@ fn append(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, items: &[LogItem]) -> boo
     }
 }
 
-/// Has the next segment filled ahead of its use, on a thread of its own: it takes as long as many syncs.
-fn make_spare(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, outcomes: &Sender<io::Result<()>>) {
-    let Some(request) = log.wanted_spare() else { return };
-    let (disk, outcomes) = (shell.disk.clone(), outcomes.clone());
-    let started = threads::spawn("spare-segment", move || {
-        let outcome = disk.preallocate(&request.name, request.size_bytes);
-        // The node may have stopped.
-        let _ = outcomes.send(outcome);
-    });
-    if let Err(error) = started {
-        log.spare_ready(Err(error));
-    }
-}
-
 /// Over its budget, the log asks the shards that pin its oldest segment to write their state anew.
 fn relieve(shell: &Shell, log: &Log<Arc<dyn Disk>>, pressed: &mut Option<(Instant, u64)>) {
     let size = log.size_bytes();
@@ -244,6 +265,8 @@ mod tests {
     use ringfort_core::log::item::Change;
     use ringfort_core::types::ReplicaId;
 
+    const RECORD_BYTES: u64 = MAX_RECORD_BYTES;
+
     /// A batch of one worker with one entry.
     fn batch(number: u64, bytes: u64) -> LogEvent {
         let entry = Entry { index: number, term: 1, data: vec![0; bytes as usize].into(), ..Entry::default() };
@@ -260,12 +283,15 @@ mod tests {
         sender.send(LogEvent::Stop).unwrap();
         for last in [4, 8, 12] {
             let mut gathered = Gathered::default();
-            assert!(gathered.fill(&events));
+            gathered.fill(&events, RECORD_BYTES, Duration::ZERO).unwrap();
             assert_eq!((gathered.bytes, &gathered.batches[..]), (RECORD_BYTES, &[(0, last)][..]));
             assert!(!gathered.stop);
         }
         let mut rest = Gathered::default();
-        assert!(rest.fill(&events));
+        rest.fill(&events, RECORD_BYTES, Duration::ZERO).unwrap();
         assert_eq!((rest.items.len(), &rest.batches[..], rest.stop), (488, &[(0, 500)][..], true));
+        assert_eq!([Timing::SHORTEST, Timing::LONGEST].map(record_bytes), [1_000_000, MAX_RECORD_BYTES]);
+        let nothing = Gathered::default().fill(&events, RECORD_BYTES, Duration::from_millis(1));
+        assert_eq!(nothing, Err(RecvTimeoutError::Timeout), "time to probe the disk");
     }
 }

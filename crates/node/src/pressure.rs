@@ -43,8 +43,8 @@ impl Pressure {
         self.admission().refusal(request)
     }
 
-    /// Whether a message of another node may go on to its replica. Its entries count until a worker has
-    /// [handled](Pressure::handled) them.
+    /// Whether a message of another node may go on to its replica. Its entries count until they are
+    /// [handled](Pressure::handled).
     pub fn admits(&self, message: &RaftMessage) -> bool {
         let is_taken = self.admission().takes(message);
         if is_taken {
@@ -53,10 +53,15 @@ impl Pressure {
         is_taken
     }
 
-    /// A worker has handled messages with entries of this many bytes; those that it logs are among the
-    /// [unsynced](Pressure::unsynced).
+    /// A worker has handled messages with entries of this many bytes, or they were dropped. Those that the worker logs are
+    /// among the [unsynced](Pressure::unsynced).
     pub fn handled(&self, bytes: u64) {
         self.inbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// How many bytes of entries wait for a worker.
+    pub fn inbox_bytes(&self) -> u64 {
+        self.inbox_bytes.load(Ordering::Relaxed)
     }
 
     fn admission(&self) -> Admission {
@@ -65,7 +70,7 @@ impl Pressure {
             is_disk_full: self.is_disk_full(),
             is_without_files: self.is_without_files.load(Ordering::Relaxed),
             is_memory_full: self.is_memory_full(),
-            unsynced_bytes: self.unsynced_bytes() + self.inbox_bytes.load(Ordering::Relaxed),
+            unsynced_bytes: self.unsynced_bytes() + self.inbox_bytes(),
             ..Admission::default()
         }
     }

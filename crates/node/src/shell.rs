@@ -93,7 +93,8 @@ impl Shell {
 
     /// Hands out messages of a peer, in one message a worker.
     pub fn push_messages(&self, messages: Vec<RaftMessage>) {
-        self.by_worker(messages, |message| message.shard, |inbox, part| inbox.push_messages(part));
+        let dropped_bytes = self.by_worker(messages, |message| message.shard, |inbox, part| inbox.push_messages(part));
+        self.pressure.handled(dropped_bytes.into_iter().sum());
     }
 
     pub fn push_event_to_all(&self, event: impl Fn() -> Event) {

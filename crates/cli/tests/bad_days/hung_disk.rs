@@ -57,6 +57,18 @@ fn shards_of_a_node_whose_disk_hangs_are_led_by_others_and_come_back_when_it_is_
 }
 
 #[test]
+fn a_disk_that_hangs_is_noticed_although_nothing_is_logged() {
+    let mut cluster = Cluster::prepare(1, &["--shards=1"]);
+    cluster.nodes[0].take_disk_faults();
+    cluster.nodes[0].start();
+    cluster.wait_until_complete(1);
+    cluster.nodes[0].hang_disk();
+    cluster.nodes[0].wait_for_log("the disk has not answered for");
+    cluster.nodes[0].heal_disk();
+    cluster.nodes[0].wait_for_log("the disk answers again");
+}
+
+#[test]
 fn no_shard_is_without_service_for_long_while_disks_hang_in_turn() {
     // Three disks.
     assert_served(&hang_in_turn(Duration::from_secs(21)));

@@ -39,7 +39,7 @@ fn extends_a_file(disk: &impl Disk) {
 }
 
 fn preallocates_zeros(disk: &impl Disk) {
-    disk.preallocate("a", 3_000_001).unwrap();
+    disk.preallocate("a", 3_000_001, &mut || {}).unwrap();
     assert_eq!(disk.size("a").unwrap(), Some(3_000_001));
     assert!(disk.read_at("a", 0, 3_000_001).unwrap().iter().all(|byte| *byte == 0));
     disk.write_at("a", 512, b"x").unwrap();
@@ -49,7 +49,7 @@ fn preallocates_zeros(disk: &impl Disk) {
 fn replaces_a_file(disk: &impl Disk) {
     disk.create("a").unwrap();
     disk.write_at("a", 0, b"old").unwrap();
-    disk.preallocate("a", 2).unwrap();
+    disk.preallocate("a", 2, &mut || {}).unwrap();
     assert_eq!(disk.read_at("a", 0, 10).unwrap(), [0, 0]);
     disk.write_at("a", 0, b"x").unwrap();
     disk.create("a").unwrap();

@@ -157,7 +157,7 @@ impl Shared {
 }
 
 impl Disk for MemDisk {
-    fn preallocate(&self, name: &str, size_bytes: u64) -> io::Result<()> {
+    fn preallocate(&self, name: &str, size_bytes: u64, _progress: &mut dyn FnMut()) -> io::Result<()> {
         let mut shared = self.lock();
         if !shared.goes_on() {
             return Ok(());
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn a_crash_loses_unsynced_sectors_one_by_one() {
         let disk = MemDisk::new();
-        disk.preallocate("f", 4 * 512).unwrap();
+        disk.preallocate("f", 4 * 512, &mut || {}).unwrap();
         disk.write_at("f", 0, &[1; 512]).unwrap();
         disk.sync("f").unwrap();
         disk.write_at("f", 0, &[2; 4 * 512]).unwrap();
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn after_a_failed_sync_only_writing_again_helps() {
         let disk = MemDisk::new();
-        disk.preallocate("f", 512).unwrap();
+        disk.preallocate("f", 512, &mut || {}).unwrap();
         disk.write_at("f", 0, b"lost").unwrap();
         disk.fail_sync(1);
         assert!(disk.sync("f").is_err());
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn a_misdirected_sector_is_missing_in_one_place_and_too_much_in_another() {
         let disk = MemDisk::new();
-        disk.preallocate("f", 3 * 512).unwrap();
+        disk.preallocate("f", 3 * 512, &mut || {}).unwrap();
         disk.write_at("f", 0, &[1; 512]).unwrap();
         disk.write_at("f", 512, &[2; 512]).unwrap();
         disk.misdirect_sector("f", 1, 0);
@@ -339,8 +339,8 @@ mod tests {
     fn a_full_disk_says_so() {
         let disk = MemDisk::new();
         disk.set_capacity(Some(1024));
-        disk.preallocate("f", 512).unwrap();
-        assert_eq!(disk.preallocate("g", 513).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        disk.preallocate("f", 512, &mut || {}).unwrap();
+        assert_eq!(disk.preallocate("g", 513, &mut || {}).unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(disk.size("g").unwrap(), None);
         assert_eq!(disk.write_at("f", 1024, b"x").unwrap_err().kind(), io::ErrorKind::StorageFull);
         disk.write_at("f", 1023, b"x").unwrap();

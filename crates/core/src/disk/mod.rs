@@ -20,8 +20,8 @@ pub const SECTOR_BYTES: usize = 512;
 pub trait Disk: Send + Sync + 'static {
     /// Makes a file of `size_bytes` zero bytes, really written, so that its space is secured; replaces an older one.
     /// Synced, name included, when this returns. Errors with [`io::ErrorKind::StorageFull`] where there is no space,
-    /// leaving no file.
-    fn preallocate(&self, name: &str, size_bytes: u64) -> io::Result<()>;
+    /// leaving no file. `progress` is called whenever the disk has made a part of it durable.
+    fn preallocate(&self, name: &str, size_bytes: u64, progress: &mut dyn FnMut()) -> io::Result<()>;
 
     /// Makes an empty file; replaces an older one.
     fn create(&self, name: &str) -> io::Result<()>;
@@ -53,8 +53,8 @@ pub trait Disk: Send + Sync + 'static {
 
 /// A shared disk is a disk.
 impl<D: Disk + ?Sized> Disk for Arc<D> {
-    fn preallocate(&self, name: &str, size_bytes: u64) -> io::Result<()> {
-        (**self).preallocate(name, size_bytes)
+    fn preallocate(&self, name: &str, size_bytes: u64, progress: &mut dyn FnMut()) -> io::Result<()> {
+        (**self).preallocate(name, size_bytes, progress)
     }
 
     fn create(&self, name: &str) -> io::Result<()> {

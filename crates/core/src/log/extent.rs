@@ -51,7 +51,7 @@ impl Extent {
 
 /// Creates the file, for a log that has begun no segment. Durable when this returns.
 pub(super) fn make(disk: &impl Disk) -> Result<(), LogError> {
-    disk.preallocate(EXTENT_FILE, SECTOR_BYTES as u64).map_err(LogError::NoSegment)
+    disk.preallocate(EXTENT_FILE, SECTOR_BYTES as u64, &mut || {}).map_err(LogError::NoSegment)
 }
 
 /// Records that a segment has been begun. Durable when this returns; after [`LogError::NoSegment`] it may be recorded

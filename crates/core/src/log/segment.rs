@@ -114,7 +114,7 @@ impl SegmentMaker {
                     self.spare = Spare::Wanted;
                 }
                 let request = self.name_spare(self.segment_bytes.max(record_bytes));
-                disk.preallocate(&request.name, request.size_bytes).map_err(LogError::NoSegment)?;
+                disk.preallocate(&request.name, request.size_bytes, &mut || {}).map_err(LogError::NoSegment)?;
                 request
             }
         };

@@ -23,7 +23,7 @@ impl TestDisk {
 }
 
 impl Disk for TestDisk {
-    fn preallocate(&self, _name: &str, _size_bytes: u64) -> io::Result<()> {
+    fn preallocate(&self, _name: &str, _size_bytes: u64, _progress: &mut dyn FnMut()) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -68,9 +68,9 @@ impl<D: Disk> FaultyDisk<D> {
 }
 
 impl<D: Disk> Disk for FaultyDisk<D> {
-    fn preallocate(&self, name: &str, size_bytes: u64) -> io::Result<()> {
+    fn preallocate(&self, name: &str, size_bytes: u64, progress: &mut dyn FnMut()) -> io::Result<()> {
         self.suffer()?;
-        self.disk.preallocate(name, size_bytes)
+        self.disk.preallocate(name, size_bytes, progress)
     }
 
     fn create(&self, name: &str) -> io::Result<()> {
@@ -144,7 +144,11 @@ mod tests {
         disk.sync("a").unwrap();
         assert!(begun.elapsed() >= Duration::from_millis(30));
         fs::write(&file, "fail").unwrap();
-        assert!(disk.sync("a").is_err() && disk.rename("a", "b").is_err() && disk.preallocate("c", 512).is_err());
+        assert!(
+            disk.sync("a").is_err()
+                && disk.rename("a", "b").is_err()
+                && disk.preallocate("c", 512, &mut || {}).is_err()
+        );
         assert_eq!(disk.list().unwrap(), ["a"]);
         fs::write(&file, "slow").unwrap();
         assert_eq!(disk.sync("a").unwrap_err().kind(), io::ErrorKind::InvalidData);

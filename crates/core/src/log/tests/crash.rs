@@ -33,8 +33,8 @@ impl StoppingDisk {
 }
 
 impl Disk for StoppingDisk {
-    fn preallocate(&self, name: &str, size_bytes: u64) -> io::Result<()> {
-        self.change(|| self.disk.preallocate(name, size_bytes))
+    fn preallocate(&self, name: &str, size_bytes: u64, progress: &mut dyn FnMut()) -> io::Result<()> {
+        self.change(|| self.disk.preallocate(name, size_bytes, progress))
     }
     fn create(&self, name: &str) -> io::Result<()> {
         self.change(|| self.disk.create(name))
@@ -81,7 +81,7 @@ fn live(seed: u64, dice: &mut Dice, disk: StoppingDisk, synced: &mut Shards, uns
         if dice.below(3) == 0
             && let Some(request) = log.wanted_spare()
         {
-            log.spare_ready(disk.preallocate(&request.name, request.size_bytes));
+            log.spare_ready(disk.preallocate(&request.name, request.size_bytes, &mut || {}));
         }
         let mut after = synced.clone();
         let batch = random_batch(dice, &mut after);

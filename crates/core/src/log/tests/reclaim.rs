@@ -76,14 +76,14 @@ fn the_spare_is_used_and_asked_for_again() {
     assert_eq!(log.wanted_spare(), None);
     commit(&mut log, &[state(1, 1, 1)]);
     assert_eq!(log.wanted_spare(), None, "the first segment was made without it");
-    log.spare_ready(disk.preallocate(&spare.name, spare.size_bytes));
+    log.spare_ready(disk.preallocate(&spare.name, spare.size_bytes, &mut || {}));
     commit(&mut log, &[entries(1, 1, 2, &[5000])]);
     assert_eq!(log.wanted_spare(), None, "the oversized one, too");
     commit(&mut log, &[entries(1, 1, 3, &[3000])]);
     assert_eq!(disk.size(&spare.name).unwrap(), None, "it has become a segment");
     let second = log.wanted_spare().unwrap();
     assert_ne!(second.name, spare.name);
-    disk.preallocate(&second.name, second.size_bytes).unwrap();
+    disk.preallocate(&second.name, second.size_bytes, &mut || {}).unwrap();
     let (_, recovery) = open(disk.clone(), SEGMENT).unwrap();
     assert_eq!(entry_count(&recovery, 1), Some(2));
     assert_eq!(disk.size(&second.name).unwrap(), None, "a spare of an earlier start is not trusted");
@@ -99,7 +99,7 @@ fn a_record_that_needs_the_spare_waits_while_it_is_made() {
     let spare = log.wanted_spare().unwrap();
     assert!(!log.waits_for_spare(1000), "the segment has room");
     assert!(log.waits_for_spare(SEGMENT));
-    log.spare_ready(disk.preallocate(&spare.name, spare.size_bytes));
+    log.spare_ready(disk.preallocate(&spare.name, spare.size_bytes, &mut || {}));
     assert!(!log.waits_for_spare(SEGMENT), "the spare is there");
 }
 
@@ -120,7 +120,7 @@ fn a_full_disk_refuses_a_batch_and_takes_it_later() {
     assert!(matches!(&refused, LogError::NoSegment(source) if source.kind() == std::io::ErrorKind::StorageFull));
     assert!(last > 3);
     let spare = log.wanted_spare().unwrap();
-    log.spare_ready(disk.preallocate(&spare.name, spare.size_bytes));
+    log.spare_ready(disk.preallocate(&spare.name, spare.size_bytes, &mut || {}));
     assert_eq!(log.wanted_spare(), None, "not before a segment is needed");
     assert!(log.append(&[entries(1, 1, last + 1, &[1000])]).is_err());
     commit(&mut log, &[hard_state(2, 1, 7, 1)]);

@@ -536,7 +536,7 @@ impl Running {
             return;
         }
         if let Some(spare) = self.log.wanted_spare() {
-            self.log.spare_ready(self.disk.preallocate(&spare.name, spare.size_bytes));
+            self.log.spare_ready(self.disk.preallocate(&spare.name, spare.size_bytes, &mut || {}));
         }
         let items: Vec<LogItem> = self.log_queue.iter().flat_map(|(_, batch)| batch.items.iter().cloned()).collect();
         match self.log.append(&items) {
