@@ -1,16 +1,26 @@
-//! Whether what the clients of a key-value store were told could be true.
+//! Whether what the clients of a store were told could be true.
 //!
-//! The input is the history of **one key**: operations with their times and answers, see [`Operation`]. Linearizability
-//! is local (Herlihy and Wing, 1990), so a store is checked key by key, and a key can be checked as soon as nobody asks
-//! for it any more. [`judge`] looks for an order of the operations in which one map, doing one thing at a time, would
-//! have given the same answers (`search.rs`). Where there is none, [`Violation::of`] takes away all that does not matter
-//! (`shrink.rs`) and says what is wrong with the rest (`violation.rs`).
+//! The input is the history of **one object**, for a key-value store one key: operations with their times and answers, see
+//! [`Operation`]. Linearizability is local (Herlihy and Wing, 1990), so a store is checked key by key, and a key can be
+//! checked as soon as no client uses it any more. [`judge`] looks for an order of the operations in which one object,
+//! doing one operation at a time, would have given the same answers. If there is none, [`Violation::of`] removes all
+//! operations and answers that the contradiction does not need, and says what is wrong with the rest.
 //!
-//! It is the one judge of the simulator, of faults on real processes and of whoever else has clients to believe or not. The
-//! problem is NP-complete, so the search has a budget and may end in [`Verdict::Undecided`].
+//! | module | |
+//! |---|---|
+//! | `model` | the trait `Model`: what an object does, and hints that keep the search short |
+//! | `search` | the search for an order, for every model |
+//! | `shrink` | from a history without an order to the few operations that show it, for every model |
+//! | `key_value` | the model of a key: put, get, delete, increment and append, with versions |
+//! | `violation` | what is wrong with a key's history, in words |
 //!
-//! Pure functions, the standard library and nothing else.
+//! The simulator, the chaos playground and `ringfort verify` all use it. The problem is NP-complete, so the search has a
+//! budget and may end in [`Verdict::Undecided`].
+//!
+//! Pure functions that use the standard library only.
 
+mod key_value;
+mod model;
 mod operation;
 mod search;
 mod shrink;
@@ -19,7 +29,21 @@ mod violation;
 #[cfg(test)]
 mod exhaustive;
 
-pub use operation::{Ending, Found, Kind, Operation, Time, Value};
-pub use search::{MAX_OPERATIONS, Verdict, judge};
-pub use shrink::first_unexplained;
+pub use key_value::{Base, Content, Found, Kind, Value};
+pub use operation::{Ending, Operation, Time};
+pub use search::{MAX_OPERATIONS, Verdict};
 pub use violation::{Reason, Violation};
+
+/// Judges the history of one key, in any order.
+///
+/// # Panics
+///
+/// If there are more than [`MAX_OPERATIONS`].
+pub fn judge(operations: &[Operation]) -> Verdict {
+    search::judge::<key_value::KeyValue>(operations)
+}
+
+/// The first completion by which the history of one key has no explanation, if there is one.
+pub fn first_unexplained(operations: &[Operation]) -> Option<Time> {
+    shrink::first_unexplained::<key_value::KeyValue>(operations)
+}

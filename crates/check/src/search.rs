@@ -1,35 +1,35 @@
-//! The search for an order that explains a history.
+//! The search for an order that explains a history, for every [`Model`].
 //!
 //! Wing and Gong ("Testing and verifying concurrent objects", 1993): of the operations that have not been placed yet,
 //! any may come next that was invoked before the first of them completed. Try one, go on, take it back if that leads
-//! nowhere. Lowe ("Testing for linearizability", 2017): which operations are placed and what the key then holds decides
+//! nowhere. Lowe ("Testing for linearizability", 2017): which operations are placed and the state they led to decide
 //! everything that follows, so no such pair is looked into twice.
 //!
-//! The problem is NP-complete; what follows keeps real histories cheap, however long they are:
+//! The problem is NP-complete. The following keeps real histories cheap, however long they are:
 //!
 //! - **Chains.** The operations are divided into as few sequences as possible of which each operation precedes the next
-//!   one, about one for each client. What is placed of a chain is a number, and what may be next of it its first operation
-//!   that is left. So a step costs by the number of clients, not by the length of the history.
-//! - **What changes nothing is placed at once.** If an operation that may come next only observes (a get, a delete that
-//!   found nothing) and its answer fits what the key holds now, then any explanation from here on stays one when that
-//!   operation is moved to its front: nobody sees the difference, and nothing had to come before it. So there is
-//!   nothing to take back.
-//! - **What is still to be read is not overwritten.** Values are unique: a get of a value that is gone can't be placed.
-//! - **Values that nobody reads are one value**: there is no telling them apart.
-//! - **A put of unknown outcome whose value was read did happen**, before the first get of it completed: it is like one
-//!   that completed then.
-//! - **Any other write of unknown outcome may be left out**, and stands for another of its kind that was invoked later. So
-//!   they are used in the order of their invocation, and of two ways to come to the same place and state, the one that
-//!   used fewer of them can do all that the other can. The search goes by how many are used, and looks into none that uses
-//!   more than another did; k of them would otherwise cost 2^k.
+//!   one, about one for each client. A number says how much of a chain is placed, and only its first operation that is
+//!   left may be next. So a step costs by the number of clients, not by the length of the history.
+//! - **What only observes is placed at once.** If a get, for example, may come next and its answer fits the state, then
+//!   any explanation from here on stays one when the get is moved to its front: the get changes nothing for the
+//!   others, and nothing had to come before it. So there is nothing to take back.
+//! - **What is still to be seen is not changed.** A get of a unique value that is gone can't be placed. See the sights of
+//!   a [`Model`].
+//! - **An operation of unknown outcome whose effect was seen did happen**, before the first answer that shows it was
+//!   complete: it is like one that completed then.
+//! - **Any other operation of unknown outcome may be left out**, and stands for another one with the same action that was
+//!   invoked later. So these *spare* operations are used in the order of their invocation, and of two ways to the same
+//!   place and state, the one that used fewer of each action can do all that the other can. The search goes by how many
+//!   are used, and looks into no way that used more than another did; k of them would otherwise cost 2^k.
 //!
-//! Versions, where the store tells them, are a part of the state: a write that was applied twice is seen in them.
-//!
-//! What it costs, for four clients of one key, 3 % of whose answers are lost, optimised: 20,000 operations take 0.1 s
-//! without versions, 1.1 s with them, since every lost write that happened must be guessed from the versions after it.
-//! 100,000 take 0.5 s without versions; with them the budget is used up after 2.4 s, and the verdict is undecided.
+//! What it costs for the key-value model, for four clients of one key, 3 % of whose answers are lost, optimised: 20,000
+//! puts, gets and deletes take 0.1 s without versions and 1.1 s with them, since each lost write that happened must
+//! be guessed from the versions after it. 100,000 take 0.5 s without versions; with them the budget is used up after
+//! 2.4 s, and the verdict is undecided.
 
-use crate::operation::{Ending, Kind, Operation, Time, Value};
+use crate::model::Model;
+use crate::operation::{Ending, Operation, Time};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The longest history that can be judged: a key takes no more.
@@ -48,121 +48,109 @@ pub enum Verdict {
     Undecided,
 }
 
-/// Judges the history of one key, in any order.
-///
-/// # Panics
-///
-/// If there are more than [`MAX_OPERATIONS`].
-pub fn judge(operations: &[Operation]) -> Verdict {
-    judge_within(operations, BUDGET_STEPS)
+pub fn judge<M: Model>(operations: &[Operation<M::Kind>]) -> Verdict {
+    judge_within::<M>(operations, BUDGET_STEPS)
 }
 
-pub(crate) fn judge_within(operations: &[Operation], budget_steps: u32) -> Verdict {
+pub fn judge_within<M: Model>(operations: &[Operation<M::Kind>], budget_steps: u32) -> Verdict {
     assert!(operations.len() <= MAX_OPERATIONS, "a history has at most {MAX_OPERATIONS} operations");
-    Search::new(operations).run(budget_steps)
-}
-
-/// What the key holds.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Held {
-    Nothing,
-    /// A value that no get reads.
-    Unread,
-    Read(Value),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct State {
-    held: Held,
-    /// 0 where there is no value, and throughout if no answer tells a version.
-    version: u64,
+    Search::<M>::new(operations).run(budget_steps)
 }
 
 /// An operation that must be placed, and by when.
-#[derive(Clone, Copy)]
-struct Placeable<'a> {
-    operation: &'a Operation,
+struct Placeable<A> {
+    invoked: Time,
     completed: Time,
+    only_observes: bool,
+    action: A,
+}
+
+/// Operations that may have happened or not and have the same action.
+struct Spare<A> {
+    action: A,
+    /// When they were invoked, in that order.
+    invoked: Vec<Time>,
 }
 
 /// How much of each chain is placed, and the state that this led to.
-type Place = (Box<[u32]>, State);
+type Place<S> = (Box<[u32]>, S);
 
-struct Search<'a> {
-    chains: Vec<Vec<Placeable<'a>>>,
-    /// Of each value that is read, how much of which chains must be placed until all gets of it are.
-    readers: BTreeMap<Value, BTreeMap<usize, u32>>,
-    /// When those puts and deletes were invoked, in that order, that may have happened or not.
-    spare_puts: Vec<Time>,
-    spare_deletes: Vec<Time>,
-    counts_versions: bool,
-    /// Where the search has been: how much of each chain was placed and the state, with the least numbers of spare puts
-    /// and deletes that led there.
-    been: BTreeMap<Place, Vec<[usize; 2]>>,
+/// How much of which chains must be placed.
+type Progress = BTreeMap<usize, u32>;
+
+/// The operations whose answers show a sight.
+#[derive(Clone, Default)]
+struct Viewers {
+    /// Until all of them are placed.
+    own: Progress,
+    /// Until those of all sights are that can be reached from this one.
+    of_descendants: Progress,
+}
+
+struct Search<M: Model> {
+    model: M,
+    chains: Vec<Vec<Placeable<M::Action>>>,
+    spare: Vec<Spare<M::Action>>,
+    /// By sight.
+    viewers: Vec<Viewers>,
+    /// Where the search has been, with the ways there that used the fewest spare operations: [`Search::spare_width`]
+    /// numbers each.
+    been: BTreeMap<Place<M::State>, Vec<u32>>,
 }
 
 /// The beginning of an order.
 #[derive(Clone)]
-struct Beginning {
-    /// Of each chain.
-    placed: Box<[u32]>,
-    /// Spare puts and deletes.
-    used: [usize; 2],
-    state: State,
+struct Beginning<S> {
+    /// How many operations of each chain are placed; then how many spare operations of each action are used.
+    counts: Box<[u32]>,
+    state: S,
 }
 
-impl<'a> Search<'a> {
-    fn new(operations: &'a [Operation]) -> Search<'a> {
-        let mut first_reads: BTreeMap<Value, Time> = BTreeMap::new();
-        for (value, completed) in operations.iter().filter_map(|get| get.read().zip(get.completed())) {
-            let first = first_reads.entry(value).or_insert(completed);
-            *first = completed.min(*first);
-        }
-        let (mut placeable, mut spare_puts, mut spare_deletes) = (Vec::new(), Vec::new(), Vec::new());
+impl<M: Model> Search<M> {
+    fn new(operations: &[Operation<M::Kind>]) -> Search<M> {
+        let model = M::of(operations);
+        let (mut placeable, mut spare) = (Vec::new(), BTreeMap::<M::Action, Vec<Time>>::new());
         for operation in operations {
-            match (operation.ending, operation.kind) {
-                (Ending::Answered(completed), _) => placeable.push(Placeable { operation, completed }),
-                (Ending::Unknown, Kind::Put { value, .. }) => match first_reads.get(&value) {
-                    Some(&completed) => placeable.push(Placeable { operation, completed }),
-                    None => spare_puts.push(operation.invoked),
-                },
-                (Ending::Unknown, Kind::Delete { .. }) => spare_deletes.push(operation.invoked),
-                // A get without an answer constrains nothing.
-                (Ending::Unknown, Kind::Get { .. }) | (Ending::Refused, _) => {}
+            let only_observes = M::only_observes(operation);
+            let completed = match operation.ending {
+                Ending::Answered(completed) => Some(completed),
+                // An observation without an answer constrains nothing.
+                Ending::Unknown if only_observes => continue,
+                Ending::Unknown => model.happened_by(operation),
+                Ending::Refused => continue,
+            };
+            let (invoked, action) = (operation.invoked, model.action(operation));
+            match completed {
+                Some(completed) => placeable.push(Placeable { invoked, completed, only_observes, action }),
+                None => spare.entry(action).or_default().push(invoked),
             }
         }
-        spare_puts.sort_unstable();
-        spare_deletes.sort_unstable();
         let chains = chains(placeable);
-        let mut readers: BTreeMap<Value, BTreeMap<usize, u32>> = BTreeMap::new();
-        for (number, chain) in chains.iter().enumerate() {
-            for (place, get) in chain.iter().enumerate() {
-                if let Some(value) = get.operation.read() {
-                    readers.entry(value).or_default().insert(number, place as u32 + 1);
-                }
-            }
-        }
-        let counts_versions = operations.iter().any(|operation| operation.saw_version().is_some());
-        Search { chains, readers, spare_puts, spare_deletes, counts_versions, been: BTreeMap::new() }
+        let viewers = viewers(&model, &chains);
+        let in_order = |(action, mut invoked): (M::Action, Vec<Time>)| {
+            invoked.sort_unstable();
+            Spare { action, invoked }
+        };
+        let spare = spare.into_iter().map(in_order).collect();
+        Search { model, chains, spare, viewers, been: BTreeMap::new() }
     }
 
     fn run(mut self, budget_steps: u32) -> Verdict {
         // By how many spare operations they use: the least come first. Among equals the last one, depth first.
-        let state = State { held: Held::Nothing, version: 0 };
-        let start = Beginning { placed: vec![0; self.chains.len()].into(), used: [0, 0], state };
+        let counts = vec![0; self.chains.len() + self.spare_width()].into();
+        let start = Beginning { counts, state: self.model.initial() };
         let (mut level, mut further, mut steps) = (vec![start], Vec::new(), 0);
         while !level.is_empty() {
-            while let Some(next) = level.pop() {
-                let Some((beginning, horizon)) = self.with_observations(next) else { return Verdict::Linearizable };
-                if self.has_been(&beginning) {
+            while let Some(mut next) = level.pop() {
+                let Some(horizon) = self.place_observations(&mut next) else { return Verdict::Linearizable };
+                if self.has_been(&next) {
                     continue;
                 }
                 if steps == budget_steps {
                     return Verdict::Undecided;
                 }
                 steps += 1;
-                self.push_writes(&beginning, horizon, &mut level);
-                self.push_spare(&beginning, horizon, &mut further);
+                self.push_next(&next, horizon, &mut level, &mut further);
             }
             std::mem::swap(&mut level, &mut further);
         }
@@ -170,126 +158,106 @@ impl<'a> Search<'a> {
     }
 
     /// The first operation of a chain that is left.
-    fn head(&self, chain: usize, placed: &[u32]) -> Option<Placeable<'a>> {
-        self.chains[chain].get(placed[chain] as usize).copied()
+    fn head(&self, chain: usize, counts: &[u32]) -> Option<&Placeable<M::Action>> {
+        self.chains[chain].get(counts[chain] as usize)
     }
 
     /// The first completion among what is not placed: what was invoked later can't be next.
-    fn horizon(&self, placed: &[u32]) -> Option<Time> {
-        (0..self.chains.len()).filter_map(|chain| Some(self.head(chain, placed)?.completed)).min()
+    fn horizon(&self, counts: &[u32]) -> Option<Time> {
+        (0..self.chains.len()).filter_map(|chain| Some(self.head(chain, counts)?.completed)).min()
     }
 
-    /// Places what only observes and may be next, and says what the horizon is then; `None` if all is placed.
-    fn with_observations(&self, mut beginning: Beginning) -> Option<(Beginning, Time)> {
+    /// Places what only observes and may be next, and returns what the horizon is then; `None` if all is placed.
+    fn place_observations(&self, beginning: &mut Beginning<M::State>) -> Option<Time> {
         loop {
-            let horizon = self.horizon(&beginning.placed)?;
+            let horizon = self.horizon(&beginning.counts)?;
             let mut is_same = true;
             for chain in 0..self.chains.len() {
-                while let Some(Placeable { operation, .. }) = self.head(chain, &beginning.placed) {
-                    let only_observes = matches!(operation.kind, Kind::Get { .. }) || operation.saw_absence();
-                    let fits = operation.invoked <= horizon && self.after(beginning.state, operation).is_some();
-                    if !(only_observes && fits) {
+                while let Some(head) = self.head(chain, &beginning.counts) {
+                    let may_be_next = head.only_observes && head.invoked <= horizon;
+                    if !may_be_next || self.model.step(&beginning.state, &head.action).is_none() {
                         break;
                     }
-                    beginning.placed[chain] += 1;
+                    beginning.counts[chain] += 1;
                     is_same = false;
                 }
             }
             if is_same {
-                return Some((beginning, horizon));
+                return Some(horizon);
             }
         }
     }
 
-    /// The state after an operation, or `None` if it would have been answered otherwise.
-    fn after(&self, state: State, operation: &Operation) -> Option<State> {
-        let is_answered = operation.is_answered();
-        match operation.kind {
-            Kind::Put { value, version } => {
-                let held = if self.readers.contains_key(&value) { Held::Read(value) } else { Held::Unread };
-                let next = State { held, version: self.version_after_put(state) };
-                let fits = !is_answered || version.is_none_or(|version| version == next.version);
-                fits.then_some(next)
-            }
-            Kind::Get { found } => {
-                let held = found.map_or(Held::Nothing, |found| Held::Read(found.value));
-                let is_version = |version| version == state.version;
-                let fits = held == state.held && found.and_then(|found| found.version).is_none_or(is_version);
-                fits.then_some(state)
-            }
-            Kind::Delete { found } => {
-                let fits = !is_answered || found.is_none_or(|found| found == (state.held != Held::Nothing));
-                fits.then_some(State { held: Held::Nothing, version: 0 })
-            }
-        }
-    }
-
-    fn version_after_put(&self, state: State) -> u64 {
-        if self.counts_versions { state.version + 1 } else { 0 }
-    }
-
-    /// Whether gets of what the key holds are left, so that nothing may overwrite it yet.
-    fn is_to_be_read(&self, beginning: &Beginning) -> bool {
-        let Held::Read(value) = beginning.state.held else { return false };
-        let is_left = |(chain, until): (&usize, &u32)| beginning.placed[*chain] < *until;
-        self.readers.get(&value).is_some_and(|readers| readers.iter().any(is_left))
-    }
-
-    fn push_writes(&self, beginning: &Beginning, horizon: Time, level: &mut Vec<Beginning>) {
-        if self.is_to_be_read(beginning) {
+    /// Pushes what may follow: with an operation that must be placed to `level`, with a spare one to `further`.
+    fn push_next(
+        &self,
+        beginning: &Beginning<M::State>,
+        horizon: Time,
+        level: &mut Vec<Beginning<M::State>>,
+        further: &mut Vec<Beginning<M::State>>,
+    ) {
+        let sight = self.model.sight_of_state(&beginning.state);
+        let viewers = sight.and_then(|sight| self.viewers.get(sight));
+        let are_left = |viewers: &Progress| viewers.iter().any(|(chain, until)| beginning.counts[*chain] < *until);
+        if viewers.is_some_and(|viewers| are_left(&viewers.own)) {
             return;
         }
-        let heads = (0..self.chains.len()).filter_map(|chain| Some((chain, self.head(chain, &beginning.placed)?)));
-        let is_write = |operation: &Operation| !matches!(operation.kind, Kind::Get { .. });
-        let mut writes: Vec<(usize, Placeable)> =
-            heads.filter(|(_, head)| head.operation.invoked <= horizon && is_write(head.operation)).collect();
+        let must_go_to_child = viewers.is_some_and(|viewers| are_left(&viewers.of_descendants));
+        let is_child = |state: &M::State| {
+            let next = self.model.sight_of_state(state);
+            next.and_then(|next| self.model.parent(next)) == sight
+        };
+        let state_after = |action: &M::Action| {
+            let state = self.model.step(&beginning.state, action)?;
+            (!must_go_to_child || is_child(&state)).then_some(state)
+        };
+        let after = |place: usize, state: M::State| {
+            let mut counts = beginning.counts.clone();
+            counts[place] += 1;
+            Beginning { counts, state }
+        };
+        let heads = (0..self.chains.len()).filter_map(|chain| Some((chain, self.head(chain, &beginning.counts)?)));
+        let mut writes: Vec<_> = heads.filter(|(_, head)| !head.only_observes && head.invoked <= horizon).collect();
         // What completed first is most likely to be next: it is tried first, so it comes last.
-        writes.sort_by_key(|(_, head)| std::cmp::Reverse(head.completed));
-        for (chain, head) in writes {
-            if let Some(state) = self.after(beginning.state, head.operation) {
-                let mut next = Beginning { state, ..beginning.clone() };
-                next.placed[chain] += 1;
-                level.push(next);
+        writes.sort_by_key(|(_, head)| Reverse(head.completed));
+        level.extend(writes.iter().filter_map(|(chain, head)| Some(after(*chain, state_after(&head.action)?))));
+        for (number, spare) in self.spare.iter().enumerate() {
+            let place = self.chains.len() + number;
+            let next = spare.invoked.get(beginning.counts[place] as usize);
+            if next.is_some_and(|invoked| *invoked <= horizon)
+                && let Some(state) = state_after(&spare.action).filter(|state| *state != beginning.state)
+            {
+                further.push(after(place, state));
             }
         }
     }
 
-    fn push_spare(&self, beginning: &Beginning, horizon: Time, further: &mut Vec<Beginning>) {
-        if self.is_to_be_read(beginning) {
-            return;
-        }
-        let [puts, deletes] = beginning.used;
-        let may_be_next = |spare: &[Time], used: usize| spare.get(used).is_some_and(|invoked| *invoked <= horizon);
-        let put = State { held: Held::Unread, version: self.version_after_put(beginning.state) };
-        if put != beginning.state && may_be_next(&self.spare_puts, puts) {
-            further.push(Beginning { used: [puts + 1, deletes], state: put, ..beginning.clone() });
-        }
-        let delete = State { held: Held::Nothing, version: 0 };
-        if delete != beginning.state && may_be_next(&self.spare_deletes, deletes) {
-            further.push(Beginning { used: [puts, deletes + 1], state: delete, ..beginning.clone() });
-        }
+    /// How many numbers say which spare operations are used. At least one, so that the ways to a place can be told apart.
+    fn spare_width(&self) -> usize {
+        self.spare.len().max(1)
     }
 
     /// Whether the search has been here with no more spare operations used; if not, it is now.
-    fn has_been(&mut self, beginning: &Beginning) -> bool {
-        let ways = self.been.entry((beginning.placed.clone(), beginning.state)).or_default();
-        let [puts, deletes] = beginning.used;
-        if ways.iter().any(|way| way[0] <= puts && way[1] <= deletes) {
+    fn has_been(&mut self, beginning: &Beginning<M::State>) -> bool {
+        let width = self.spare_width();
+        let (placed, used) = beginning.counts.split_at(self.chains.len());
+        let ways = self.been.entry((placed.into(), beginning.state.clone())).or_default();
+        if ways.chunks_exact(width).any(|way| way.iter().zip(used).all(|(way, used)| way <= used)) {
             return true;
         }
-        ways.push(beginning.used);
+        ways.extend_from_slice(used);
         false
     }
 }
 
 /// Divides operations into as few sequences as possible of which each operation precedes the next one.
-fn chains(mut placeable: Vec<Placeable>) -> Vec<Vec<Placeable>> {
-    placeable.sort_by_key(|next| next.operation.invoked);
-    let mut chains: Vec<Vec<Placeable>> = Vec::new();
+fn chains<A>(mut placeable: Vec<Placeable<A>>) -> Vec<Vec<Placeable<A>>> {
+    placeable.sort_by_key(|next| next.invoked);
+    let mut chains: Vec<Vec<Placeable<A>>> = Vec::new();
     // Those that may go on, by when their last operation completed, so that as few as possible are begun.
     let mut ends: BTreeSet<(Time, usize)> = BTreeSet::new();
     for next in placeable {
-        let chain = match ends.first().copied().filter(|(end, _)| *end < next.operation.invoked) {
+        let chain = match ends.first().copied().filter(|(end, _)| *end < next.invoked) {
             Some((end, chain)) => {
                 ends.remove(&(end, chain));
                 chain
@@ -299,32 +267,56 @@ fn chains(mut placeable: Vec<Placeable>) -> Vec<Vec<Placeable>> {
                 chains.len() - 1
             }
         };
-        chains[chain].push(next);
         ends.insert((next.completed, chain));
+        chains[chain].push(next);
     }
     chains
+}
+
+/// How much of which chains must be placed until the operations are that show each sight.
+fn viewers<M: Model>(model: &M, chains: &[Vec<Placeable<M::Action>>]) -> Vec<Viewers> {
+    let mut viewers: Vec<Viewers> = Vec::new();
+    for (number, chain) in chains.iter().enumerate() {
+        for (place, placeable) in chain.iter().enumerate() {
+            if let Some(sight) = model.sight_of_action(&placeable.action) {
+                viewers.resize_with(viewers.len().max(sight + 1), Viewers::default);
+                viewers[sight].own.insert(number, place as u32 + 1);
+            }
+        }
+    }
+    // Parents have smaller numbers.
+    for sight in (0..viewers.len()).rev() {
+        let Some(parent) = model.parent(sight) else { continue };
+        let Viewers { own, of_descendants } = viewers[sight].clone();
+        for (chain, until) in own.into_iter().chain(of_descendants) {
+            let whole = viewers[parent].of_descendants.entry(chain).or_default();
+            *whole = until.max(*whole);
+        }
+    }
+    viewers
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operation::short::{delete, get, put, unknown, versioned};
+    use crate::key_value::KeyValue;
+    use crate::key_value::short::{append, delete, get, get_all, get_number, increment, put, unknown, versioned};
 
     #[track_caller]
     fn assert_linearizable(expected: bool, operations: &[Operation]) {
         let verdict = if expected { Verdict::Linearizable } else { Verdict::NotLinearizable };
-        assert_eq!(judge(operations), verdict);
+        assert_eq!(judge::<KeyValue>(operations), verdict);
     }
 
     #[test]
     fn a_get_sees_what_was_acknowledged_before_it() {
-        let [one, two] = [put(1, (1, 2)), put(2, (3, 4))];
-        assert_linearizable(true, &[one, two, get(Some(2), (5, 6))]);
-        assert_linearizable(false, &[one, two, get(Some(1), (5, 6))]);
-        assert_linearizable(false, &[one, get(None, (5, 6))]);
-        assert_linearizable(true, &[one, two, get(Some(1), (3, 4))]);
+        let (one, two) = (|| put(1, (1, 2)), || put(2, (3, 4)));
+        assert_linearizable(true, &[one(), two(), get(Some(2), (5, 6))]);
+        assert_linearizable(false, &[one(), two(), get(Some(1), (5, 6))]);
+        assert_linearizable(false, &[one(), get(None, (5, 6))]);
+        assert_linearizable(true, &[one(), two(), get(Some(1), (3, 4))]);
         // The same nanosecond decides nothing.
-        assert_linearizable(true, &[one, two, get(Some(1), (4, 6))]);
+        assert_linearizable(true, &[one(), two(), get(Some(1), (4, 6))]);
     }
 
     #[test]
@@ -341,45 +333,45 @@ mod tests {
 
     #[test]
     fn unknown_outcomes_explain_what_they_can() {
-        let late = unknown(put(2, (3, 4)));
-        let one = put(1, (1, 2));
-        assert_linearizable(true, &[one, late, get(Some(1), (5, 6)), get(Some(2), (7, 8))]);
-        assert_linearizable(false, &[one, late, get(Some(2), (5, 6)), get(Some(1), (7, 8))]);
-        assert_linearizable(false, &[one, late, get(Some(2), (1, 2))]);
-        assert_linearizable(true, &[one, unknown(delete(None, (3, 4))), get(None, (9, 9))]);
-        assert_linearizable(false, &[Operation { ending: Ending::Refused, ..one }, get(Some(1), (9, 9))]);
+        let (one, late) = (|| put(1, (1, 2)), || unknown(put(2, (3, 4))));
+        assert_linearizable(true, &[one(), late(), get(Some(1), (5, 6)), get(Some(2), (7, 8))]);
+        assert_linearizable(false, &[one(), late(), get(Some(2), (5, 6)), get(Some(1), (7, 8))]);
+        assert_linearizable(false, &[one(), late(), get(Some(2), (1, 2))]);
+        assert_linearizable(true, &[one(), unknown(delete(None, (3, 4))), get(None, (9, 9))]);
+        assert_linearizable(false, &[Operation { ending: Ending::Refused, ..one() }, get(Some(1), (9, 9))]);
         assert_linearizable(true, &[unknown(get(Some(7), (1, 2)))]);
     }
 
     #[test]
     fn versions_count_the_writes_since_the_creation() {
-        let (one, two) = (versioned(put(1, (1, 2)), 1), put(2, (3, 4)));
-        assert_linearizable(true, &[one, versioned(two, 2), versioned(get(Some(2), (5, 6)), 2)]);
+        let (one, two) = (|| versioned(put(1, (1, 2)), 1), || put(2, (3, 4)));
+        assert_linearizable(true, &[one(), versioned(two(), 2), versioned(get(Some(2), (5, 6)), 2)]);
         // The second write was applied twice.
-        assert_linearizable(false, &[one, two, versioned(get(Some(2), (5, 6)), 3)]);
+        assert_linearizable(false, &[one(), two(), versioned(get(Some(2), (5, 6)), 3)]);
         let again = [delete(Some(true), (3, 4)), versioned(put(2, (5, 6)), 1)];
-        assert_linearizable(true, &[&[one][..], &again].concat());
+        assert_linearizable(true, &[&[one()][..], &again].concat());
         // A write that nobody saw is seen in the version after it.
-        assert_linearizable(true, &[one, unknown(two), versioned(put(3, (5, 6)), 3)]);
+        assert_linearizable(true, &[one(), unknown(two()), versioned(put(3, (5, 6)), 3)]);
     }
 
     #[test]
     fn unknown_operations_that_explain_nothing_cost_little() {
         let mut history: Vec<Operation> = (10..70).map(|number| unknown(put(number, (1, 2)))).collect();
         history.extend([put(1, (3, 4)), put(2, (5, 6)), get(Some(1), (7, 8))]);
-        assert_eq!(judge_within(&history, 1000), Verdict::NotLinearizable);
+        assert_eq!(judge_within::<KeyValue>(&history, 1000), Verdict::NotLinearizable);
     }
 
     #[test]
     fn a_way_counts_as_gone_only_if_it_used_no_more_of_either_kind() {
-        let state = State { held: Held::Unread, version: 0 };
-        let been = |used| Beginning { placed: Box::new([]), used, state };
-        let mut search = Search::new(&[]);
+        let spare = [unknown(put(1, (1, 2))), unknown(delete(None, (1, 2)))];
+        let mut search = Search::<KeyValue>::new(&spare);
+        let absent = search.model.initial();
+        let present = search.model.step(&absent, &search.spare[0].action).unwrap();
+        let been = |used: [u32; 2]| Beginning { counts: Box::new(used), state: present };
         assert!(!search.has_been(&been([1, 0])));
         assert!(!search.has_been(&been([0, 1])), "it has a put left that the other has not");
         assert!(search.has_been(&been([1, 1])) && search.has_been(&been([0, 1])));
         assert!(!search.has_been(&been([0, 0])));
-        let absent = State { held: Held::Nothing, version: 0 };
         assert!(!search.has_been(&Beginning { state: absent, ..been([1, 1]) }));
     }
 
@@ -387,20 +379,60 @@ mod tests {
     fn values_that_nobody_reads_cost_what_one_does() {
         let mut history: Vec<Operation> = (0..9).map(|number| put(number, (1, 9))).collect();
         history.push(get(None, (10, 11)));
-        assert_eq!(judge_within(&history, 600), Verdict::NotLinearizable);
+        assert_eq!(judge_within::<KeyValue>(&history, 600), Verdict::NotLinearizable);
     }
 
     #[test]
     fn what_is_still_to_be_read_is_not_overwritten() {
         let mut history: Vec<Operation> = (0..9).map(|number| put(number, (1, 9))).collect();
         history.extend([get(Some(0), (10, 11)), get(None, (12, 13))]);
-        assert_eq!(judge_within(&history, 600), Verdict::NotLinearizable);
+        assert_eq!(judge_within::<KeyValue>(&history, 600), Verdict::NotLinearizable);
+    }
+
+    #[test]
+    fn increments_add_up() {
+        let (one, two) = (|| increment(1, Some(1), (1, 2)), || increment(2, Some(3), (3, 4)));
+        assert_linearizable(true, &[one(), two(), get_number(3, (5, 6))]);
+        assert_linearizable(false, &[one(), two(), get_number(1, (5, 6))]);
+        assert_linearizable(false, &[one(), increment(2, Some(2), (3, 4))]);
+        // A delete begins again from 0, and a text can't be incremented.
+        assert_linearizable(true, &[one(), delete(Some(true), (3, 4)), increment(2, Some(2), (5, 6))]);
+        assert_linearizable(false, &[put(1, (1, 2)), increment(2, None, (3, 4))]);
+        assert_linearizable(true, &[put(1, (1, 2)), unknown(increment(2, None, (3, 4))), get(Some(1), (5, 6))]);
+        // One of the two that nobody answered happened.
+        let lost = [unknown(increment(4, None, (3, 4))), unknown(increment(2, None, (3, 4)))];
+        for (number, expected) in [(1, true), (3, true), (5, true), (7, true), (4, false)] {
+            assert_linearizable(expected, &[&[one()][..], &lost, &[get_number(number, (5, 6))]].concat());
+        }
+        assert_linearizable(false, &[increment(i64::MAX, None, (1, 2)), increment(1, None, (3, 4))]);
+    }
+
+    #[test]
+    fn appends_follow_each_other() {
+        let (one, two) = (|| append(1, Some(10), (1, 2)), || append(2, Some(20), (3, 4)));
+        assert_linearizable(true, &[one(), two(), get_all(&[1, 2], (5, 6))]);
+        assert_linearizable(false, &[one(), two(), get_all(&[2, 1], (5, 6))]);
+        assert_linearizable(false, &[one(), two(), get_all(&[1], (5, 6))]);
+        assert_linearizable(false, &[one(), append(2, Some(10), (3, 4))]);
+        assert_linearizable(true, &[put(7, (1, 2)), append(1, None, (3, 4)), get_all(&[7, 1], (5, 6))]);
+        // Increments have lengths too: ten bytes after "-12".
+        assert_linearizable(true, &[increment(-12, None, (1, 2)), append(1, Some(13), (3, 4))]);
+        let lost = || unknown(append(2, None, (3, 4)));
+        assert_linearizable(true, &[one(), lost(), append(3, Some(30), (5, 6))]);
+        assert_linearizable(true, &[one(), lost(), append(3, Some(20), (5, 6)), get_all(&[1, 3, 2], (7, 8))]);
+    }
+
+    #[test]
+    fn what_is_still_to_grow_is_not_overwritten() {
+        let mut history: Vec<Operation> = (0..9).map(|number| put(number, (1, 9))).collect();
+        history.extend([append(20, None, (1, 40)), get_all(&[0, 20], (41, 42)), get(None, (43, 44))]);
+        assert_eq!(judge_within::<KeyValue>(&history, 1400), Verdict::NotLinearizable);
     }
 
     #[test]
     fn a_search_that_takes_too_long_is_undecided() {
         let history: Vec<Operation> =
             (0..40).map(|number| put(number, (1, 9))).chain([get(Some(99), (20, 21))]).collect();
-        assert_eq!(judge_within(&history, 1000), Verdict::Undecided);
+        assert_eq!(judge_within::<KeyValue>(&history, 1000), Verdict::Undecided);
     }
 }

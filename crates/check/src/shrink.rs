@@ -1,172 +1,156 @@
-//! From a history that no order explains to the few operations that show it.
+//! From a history that no order explains to the few operations that show it, for every [`Model`].
 //!
-//! Leaving operations out is not harmless: without its put, a get's value came from nowhere. A step is taken only if it is
+//! Removing operations is not harmless: without its put, a get's value came from nowhere. A step is taken only if it is
 //! *sound*: were the longer history linearizable, the shorter one would be too. So whatever is left in the end
 //! accuses the store by itself, and can be checked by eye.
 //!
 //! Sound steps, each with the reason:
 //!
-//! - **A get goes.** Nobody sees the difference.
-//! - **An answer is forgotten** (a version; whether a delete found the key). Less is claimed.
-//! - **What was invoked after some moment goes**, with the answers that came after that moment. The beginning of an
-//!   explanation explains the beginning of a history.
-//! - **A put or delete goes, if nobody depends on it.** Take an order that explains the history. Without the write W, what
-//!   the key holds differs only between W and the next write; versions differ until the next delete. So an operation O
-//!   that saw something which W's absence could change must be known to be elsewhere: it completed before W was invoked,
-//!   or another write that ends the difference lies between them, completed before O was invoked and invoked after W
-//!   completed.
+//! - **What only observes is removed.** It changes nothing for the others.
+//! - **A claim of an answer is forgotten.** Less is claimed.
+//! - **What was invoked after some moment is removed**, and what was answered after it is of unknown outcome. The beginning
+//!   of an explanation explains the beginning of a history.
+//! - **A write is removed, if the model says** that no answer depends on it ([`Model::is_removable`]).
 //!
 //! The steps are repeated until none keeps the history unexplained. That makes it minimal in the sense that no further
 //! step can be taken, not the smallest of all.
 
-use crate::operation::{Ending, Found, Kind, Operation, Time};
+use crate::model::Model;
+use crate::operation::{Ending, Operation, Time};
 use crate::search::{Verdict, judge_within};
 
 /// Each attempt to shrink may take so many steps of the search. One that takes more is not made.
 const BUDGET_STEPS: u32 = 50_000;
 
 /// One step; see the module's header. Numbers are places in the history.
-#[derive(Clone, Copy, Debug)]
-enum Step {
+enum Step<M: Model> {
     Until(Time),
-    ForgetVersions,
-    ForgetVersion(usize),
-    ForgetFound(usize),
-    LeaveOut(usize),
+    ForgetEverywhere(M::Claim),
+    Forget(usize, M::Claim),
+    Remove(usize),
 }
 
+type History<M> = Vec<Operation<<M as Model>::Kind>>;
+
 /// The operations of a history that is not linearizable which show it by themselves, in the order of their invocation.
-pub fn smallest(operations: &[Operation]) -> Vec<Operation> {
+pub fn smallest<M: Model>(operations: &[Operation<M::Kind>]) -> History<M> {
     let mut history = operations.to_vec();
     history.retain(|operation| match operation.ending {
         Ending::Answered(_) => true,
-        Ending::Unknown => !matches!(operation.kind, Kind::Get { .. }),
+        Ending::Unknown => !M::only_observes(operation),
         Ending::Refused => false,
     });
     history.sort_by_key(|operation| operation.invoked);
-    attempt(&mut history, Step::ForgetVersions);
-    if let Some(moment) = first_unexplained(&history) {
-        attempt(&mut history, Step::Until(moment));
+    for claim in M::CLAIMS {
+        attempt::<M>(&mut history, Step::ForgetEverywhere(*claim));
+    }
+    if let Some(moment) = first_unexplained::<M>(&history) {
+        attempt::<M>(&mut history, Step::Until(moment));
     }
     loop {
         let before = history.clone();
         // Backwards, since steps take operations away.
         for number in (0..history.len()).rev() {
-            attempt(&mut history, Step::LeaveOut(number));
+            attempt::<M>(&mut history, Step::Remove(number));
         }
         for number in 0..history.len() {
-            attempt(&mut history, Step::ForgetVersion(number));
-            attempt(&mut history, Step::ForgetFound(number));
+            for claim in M::CLAIMS {
+                attempt::<M>(&mut history, Step::Forget(number, *claim));
+            }
         }
         if history == before {
-            return history;
+            break;
+        }
+    }
+    restore_endings::<M>(&mut history, operations);
+    history
+}
+
+/// What was answered after the contradiction was complete had an unknown outcome for the steps. Readers want to know the
+/// answer's time; with it, even fewer orders are possible.
+fn restore_endings<M: Model>(shorter: &mut History<M>, operations: &[Operation<M::Kind>]) {
+    for operation in shorter.iter_mut().filter(|operation| operation.ending == Ending::Unknown) {
+        let is_same = |other: &&Operation<M::Kind>| {
+            let mut kind = other.kind.clone();
+            forget_all::<M>(&mut kind);
+            (other.client, other.invoked, &kind) == (operation.client, operation.invoked, &operation.kind)
+        };
+        if let Some(original) = operations.iter().find(is_same) {
+            operation.ending = original.ending;
         }
     }
 }
 
 /// Takes a step if no order explains what is left.
-fn attempt(history: &mut Vec<Operation>, step: Step) {
+fn attempt<M: Model>(history: &mut History<M>, step: Step<M>) {
     if let Some(shorter) = after(history, step)
-        && judge_within(&shorter, BUDGET_STEPS) == Verdict::NotLinearizable
+        && judge_within::<M>(&shorter, BUDGET_STEPS) == Verdict::NotLinearizable
     {
         *history = shorter;
     }
 }
 
-/// The history after a step, or `None` if the step is not sound.
-fn after(history: &[Operation], step: Step) -> Option<Vec<Operation>> {
-    let mut shorter = history.to_vec();
+/// The history after a step, or `None` if the step is not sound or changes nothing.
+fn after<M: Model>(history: &[Operation<M::Kind>], step: Step<M>) -> Option<History<M>> {
+    let mut shorter = match step {
+        Step::Until(moment) => beginning::<M>(history, moment),
+        _ => history.to_vec(),
+    };
     match step {
-        Step::Until(moment) => return Some(beginning(history, moment)),
-        Step::ForgetVersions => shorter.iter_mut().for_each(forget_version),
-        Step::ForgetVersion(number) => forget_version(&mut shorter[number]),
-        Step::ForgetFound(number) => forget_found(&mut shorter[number]),
-        Step::LeaveOut(number) if nobody_depends_on(history, number) => drop(shorter.remove(number)),
-        Step::LeaveOut(_) => return None,
+        Step::Until(_) => {}
+        Step::ForgetEverywhere(claim) => {
+            shorter.iter_mut().for_each(|operation| M::forget(&mut operation.kind, claim));
+        }
+        Step::Forget(number, claim) => M::forget(&mut shorter[number].kind, claim),
+        Step::Remove(number) if M::only_observes(&history[number]) || M::is_removable(history, number) => {
+            shorter.remove(number);
+        }
+        Step::Remove(_) => return None,
     }
-    Some(shorter)
+    (shorter != history).then_some(shorter)
 }
 
 /// The first completion by which there is no explanation, if there is one.
-pub fn first_unexplained(history: &[Operation]) -> Option<Time> {
+pub fn first_unexplained<M: Model>(history: &[Operation<M::Kind>]) -> Option<Time> {
     let mut completions: Vec<Time> = history.iter().filter_map(Operation::completed).collect();
     completions.sort_unstable();
     let is_explained =
-        |moment: &Time| judge_within(&beginning(history, *moment), BUDGET_STEPS) == Verdict::Linearizable;
+        |moment: &Time| judge_within::<M>(&beginning::<M>(history, *moment), BUDGET_STEPS) == Verdict::Linearizable;
     completions.get(completions.partition_point(is_explained)).copied()
 }
 
-/// What was invoked until `until`. Of what was answered later, gets go and answers are forgotten.
-fn beginning(history: &[Operation], until: Time) -> Vec<Operation> {
-    let mut begun: Vec<Operation> = history.iter().filter(|operation| operation.invoked <= until).copied().collect();
+/// What was invoked until `until`. What was answered later is of unknown outcome.
+fn beginning<M: Model>(history: &[Operation<M::Kind>], until: Time) -> History<M> {
+    let mut begun: History<M> = history.iter().filter(|operation| operation.invoked <= until).cloned().collect();
     begun.retain_mut(|operation| {
-        if operation.completed().is_some_and(|completed| completed <= until) {
-            return true;
+        if operation.completed().is_some_and(|completed| completed > until) {
+            operation.ending = Ending::Unknown;
+            forget_all::<M>(&mut operation.kind);
         }
-        forget_version(operation);
-        forget_found(operation);
-        !matches!(operation.kind, Kind::Get { .. })
+        operation.ending != Ending::Unknown || !M::only_observes(operation)
     });
     begun
 }
 
-fn forget_version(operation: &mut Operation) {
-    if let Kind::Put { version, .. } | Kind::Get { found: Some(Found { version, .. }) } = &mut operation.kind {
-        *version = None;
-    }
-}
-
-fn forget_found(operation: &mut Operation) {
-    if let Kind::Delete { found } = &mut operation.kind {
-        *found = None;
-    }
-}
-
-/// Whether an operation can go soundly: see the module's header.
-fn nobody_depends_on(history: &[Operation], number: usize) -> bool {
-    let gone = history[number];
-    let others = || history.iter().enumerate().filter(|(other, _)| *other != number).map(|(_, operation)| operation);
-    let is_put = |kind: &Kind| matches!(kind, Kind::Put { .. });
-    let is_delete = |kind: &Kind| matches!(kind, Kind::Delete { .. });
-    let is_write = |kind: &Kind| !matches!(kind, Kind::Get { .. });
-    others().all(|observer| {
-        if observer.precedes(&gone) {
-            return true;
-        }
-        // Whether such a write is known to lie between the one that goes and an observer that would see it go.
-        let is_shielded = |sees: bool, ends: fn(&Kind) -> bool| {
-            !sees || others().any(|write| ends(&write.kind) && gone.precedes(write) && write.precedes(observer))
-        };
-        let sees_no_other_state = match gone.kind {
-            Kind::Get { .. } => return true,
-            Kind::Put { value, .. } => {
-                observer.read() != Some(value) && is_shielded(observer.found_to_delete(), is_write)
-            }
-            // The latter is not for soundness: of a deleted key that was deleted again the first delete should be left.
-            Kind::Delete { .. } => {
-                is_shielded(observer.saw_absence(), is_put) && is_shielded(observer.found_to_delete(), is_write)
-            }
-        };
-        sees_no_other_state && is_shielded(observer.saw_version().is_some(), is_delete)
-    })
+fn forget_all<M: Model>(kind: &mut M::Kind) {
+    M::CLAIMS.iter().for_each(|claim| M::forget(kind, *claim));
 }
 
 /// What every possible step makes of a history.
 #[cfg(test)]
-pub(crate) fn all_steps(history: &[Operation]) -> Vec<Vec<Operation>> {
-    let numbers = 0..history.len();
-    let mut steps: Vec<Step> = numbers
-        .flat_map(|number| [Step::LeaveOut(number), Step::ForgetVersion(number), Step::ForgetFound(number)])
-        .chain(history.iter().filter_map(Operation::completed).map(Step::Until))
-        .collect();
-    steps.push(Step::ForgetVersions);
-    steps.into_iter().filter_map(|step| after(history, step)).collect()
+pub fn all_steps<M: Model>(history: &[Operation<M::Kind>]) -> Vec<History<M>> {
+    let forget = |number| M::CLAIMS.iter().map(move |claim| Step::<M>::Forget(number, *claim));
+    let steps = (0..history.len()).flat_map(|number| forget(number).chain([Step::Remove(number)]));
+    let everywhere = M::CLAIMS.iter().map(|claim| Step::ForgetEverywhere(*claim));
+    let until = history.iter().filter_map(Operation::completed).map(Step::Until);
+    steps.chain(everywhere).chain(until).filter_map(|step| after(history, step)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operation::short::{delete, get, put, unknown, versioned};
+    use crate::key_value::short::{append, delete, get, get_all, get_number, increment, put, unknown, versioned};
+    use crate::key_value::{KeyValue, Kind};
 
     /// Writes, reads and deletes one after the other, before or after what matters.
     fn noise(from: u64) -> Vec<Operation> {
@@ -184,7 +168,7 @@ mod tests {
 
     #[track_caller]
     fn shrinks_to(history: &[Operation], expected: &[Operation]) {
-        assert_eq!(smallest(history), expected);
+        assert_eq!(smallest::<KeyValue>(history), expected);
     }
 
     #[test]
@@ -237,5 +221,28 @@ mod tests {
         let core =
             [put(1, (101, 102)), unknown(put(2, (103, 104))), get(Some(2), (105, 106)), get(Some(1), (107, 108))];
         shrinks_to(&[&noise(20)[..], &core, &noise(200)].concat(), &core);
+    }
+
+    #[test]
+    fn a_number_is_what_its_increments_since_the_last_delete_made_it() {
+        let core = [delete(None, (14, 15)), increment(5, None, (101, 102)), get_number(3, (103, 104))];
+        let before = [put(7, (10, 11)), delete(Some(true), (12, 13))];
+        let after = [increment(1, Some(4), (105, 106)), delete(Some(true), (110, 111))];
+        shrinks_to(&[&before[..], &core, &after, &noise(200)].concat(), &core);
+    }
+
+    #[test]
+    fn a_lost_append_is_what_was_written_and_what_was_read() {
+        let core = [put(1, (101, 102)), append(2, None, (103, 104)), get_all(&[1, 3], (107, 108))];
+        let other = [append(3, None, (105, 106))];
+        let history = [&noise(20)[..], &core[..2], &other, &core[2..], &noise(200)].concat();
+        shrinks_to(&history, &[&core[..2], &other, &core[2..]].concat());
+    }
+
+    #[test]
+    fn what_was_answered_after_the_contradiction_keeps_its_time() {
+        let late = put(2, (103, 120));
+        let core = [put(1, (101, 102)), late, get(Some(2), (105, 106)), get(Some(1), (107, 108))];
+        shrinks_to(&[&core[..], &noise(200)].concat(), &core);
     }
 }

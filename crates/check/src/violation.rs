@@ -1,13 +1,14 @@
 //! What is wrong with a history that no order explains, in words.
 
-use crate::operation::{Ending, Kind, Operation, Value};
+use crate::key_value::{Content, KeyValue, Kind, Value};
+use crate::operation::{Ending, Operation};
 use crate::shrink::smallest;
 use std::fmt;
 
 /// Why no order of a violation's operations explains their answers: the plainest reason that is seen in them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
-    /// A get returned what nobody put to this key.
+    /// A get returned what nobody wrote to this key. "Put" stands for appends, too, here and below.
     NeverPut(Value),
     /// A get returned a value whose put had been answered with the promise that nothing happened.
     Refused(Value),
@@ -23,6 +24,10 @@ pub enum Reason {
     DeletedTwice,
     /// A version tells of other writes than those that were asked for.
     Version(u64),
+    /// An increment led to a number that tells of other writes than those that were asked for.
+    Number(i64),
+    /// An append led to a length that tells of other writes than those that were asked for.
+    Length(u64),
     /// Several answers contradict each other in a less plain way.
     NoOrder,
 }
@@ -32,20 +37,21 @@ pub enum Reason {
 pub struct Violation {
     pub reason: Reason,
     /// Operations that no order explains, also without the others of the history, by the time of their invocation. Beside
-    /// them the put of a value that could not be read, as it was refused or had not begun.
+    /// them the write of a value that could not be read, as it was refused or had not begun.
     pub operations: Vec<Operation>,
 }
 
 impl Violation {
     /// What shows that a history is not linearizable, which [`judge`](crate::judge) must have said.
     pub fn of(history: &[Operation]) -> Violation {
-        let mut operations = smallest(history);
-        let is_read = |put| operations.iter().any(|operation| operation.read() == Some(put));
-        let puts: Vec<Operation> = (history.iter())
-            .filter(|put| matches!(put.kind, Kind::Put { value, .. } if is_read(value)) && !operations.contains(put))
-            .copied()
-            .collect();
-        operations.extend(puts);
+        let mut operations = smallest::<KeyValue>(history);
+        let is_missing = |write: &&Operation| {
+            write.kind.written().is_some_and(|value| {
+                reads_of(&operations, value).next().is_some() && write_of(&operations, value).is_none()
+            })
+        };
+        let writes: Vec<Operation> = history.iter().filter(is_missing).cloned().collect();
+        operations.extend(writes);
         operations.sort_by_key(|operation| operation.invoked);
         Violation { reason: reason(&operations), operations }
     }
@@ -53,37 +59,34 @@ impl Violation {
     /// The operation whose answer is the contradiction: what a drawing stresses.
     pub fn contradicted(&self) -> Option<&Operation> {
         let seen = |operation: &&Operation| match self.reason {
-            Reason::NeverPut(value) | Reason::Refused(value) | Reason::BeforePut(value) => {
-                operation.read() == Some(value)
-            }
-            Reason::Resurrected(value) | Reason::Outdated { read: value, .. } => operation.read() == Some(value),
+            Reason::NeverPut(value) | Reason::Refused(value) | Reason::BeforePut(value) => operation.has_read(value),
+            Reason::Resurrected(value) | Reason::Outdated { read: value, .. } => operation.has_read(value),
             Reason::Lost(_) => operation.saw_absence(),
             Reason::DeletedTwice => operation.found_to_delete(),
             Reason::Version(version) => operation.saw_version() == Some(version),
+            Reason::Number(number) => operation.saw_number() == Some(number),
+            Reason::Length(length) => operation.saw_length() == Some(length),
             Reason::NoOrder => operation.is_answered(),
         };
         self.operations.iter().filter(seen).max_by_key(|operation| operation.completed())
     }
 }
 
+fn reads_of(operations: &[Operation], value: Value) -> impl Iterator<Item = &Operation> {
+    operations.iter().filter(move |operation| operation.has_read(value))
+}
+
+/// The put or append of a value.
+fn write_of(operations: &[Operation], value: Value) -> Option<&Operation> {
+    operations.iter().find(|operation| operation.kind.written() == Some(value))
+}
+
 fn reason(operations: &[Operation]) -> Reason {
-    let put_of = |value| {
-        operations.iter().find(|operation| matches!(operation.kind, Kind::Put { value: put, .. } if put == value))
-    };
     for get in operations {
-        let Some(value) = get.read() else { continue };
-        let Some(put) = put_of(value) else { return Reason::NeverPut(value) };
-        if put.ending == Ending::Refused {
-            return Reason::Refused(value);
-        }
-        if get.precedes(put) {
-            return Reason::BeforePut(value);
-        }
-        for write in operations.iter().filter(|write| put.precedes(write) && write.precedes(get)) {
-            match write.kind {
-                Kind::Put { value: acknowledged, .. } => return Reason::Outdated { read: value, acknowledged },
-                Kind::Delete { .. } => return Reason::Resurrected(value),
-                Kind::Get { .. } => {}
+        let Some(content) = get.read() else { continue };
+        for value in content.values() {
+            if let Some(reason) = wrong_value(operations, get, content, value) {
+                return reason;
             }
         }
     }
@@ -92,7 +95,7 @@ fn reason(operations: &[Operation]) -> Reason {
             let may_have_deleted = |other: &Operation| {
                 matches!(other.kind, Kind::Delete { .. }) && other != observer && !other.precedes(put)
             };
-            if let Kind::Put { value, .. } = put.kind
+            if let Some(value) = put.kind.written()
                 && !operations.iter().any(may_have_deleted)
             {
                 return Reason::Lost(value);
@@ -101,7 +104,8 @@ fn reason(operations: &[Operation]) -> Reason {
     }
     let is_deleted_twice = |second: &Operation| {
         let is_put_between = |first: &Operation| {
-            let may_be = |put: &Operation| matches!(put.kind, Kind::Put { .. }) && !put.precedes(first);
+            let is_creation = |kind: &Kind| kind.is_write() && !matches!(kind, Kind::Delete { .. });
+            let may_be = |write: &Operation| is_creation(&write.kind) && !write.precedes(first);
             operations.iter().any(|put| may_be(put) && !second.precedes(put))
         };
         let is_delete = |first: &Operation| matches!(first.kind, Kind::Delete { .. });
@@ -111,8 +115,31 @@ fn reason(operations: &[Operation]) -> Reason {
     if operations.iter().any(is_deleted_twice) {
         return Reason::DeletedTwice;
     }
-    // A version that could be forgotten has been.
-    operations.iter().rev().find_map(Operation::saw_version).map_or(Reason::NoOrder, Reason::Version)
+    // What could be forgotten of the answers has been.
+    let version = operations.iter().rev().find_map(Operation::saw_version).map(Reason::Version);
+    let number = || operations.iter().rev().find_map(Operation::saw_number).map(Reason::Number);
+    let length = || operations.iter().rev().find_map(Operation::saw_length).map(Reason::Length);
+    version.or_else(number).or_else(length).unwrap_or(Reason::NoOrder)
+}
+
+/// What is plainly wrong with one value of the content that a get read.
+fn wrong_value(operations: &[Operation], get: &Operation, content: &Content, value: Value) -> Option<Reason> {
+    let Some(write) = write_of(operations, value) else { return Some(Reason::NeverPut(value)) };
+    if write.ending == Ending::Refused {
+        return Some(Reason::Refused(value));
+    }
+    if get.precedes(write) {
+        return Some(Reason::BeforePut(value));
+    }
+    let between = operations.iter().filter(|other| write.precedes(other) && other.precedes(get));
+    between.map(|other| &other.kind).find_map(|kind| match kind {
+        Kind::Delete { .. } => Some(Reason::Resurrected(value)),
+        Kind::Put { value: acknowledged, .. } | Kind::Append { value: acknowledged, .. } => {
+            let reason = Reason::Outdated { read: value, acknowledged: *acknowledged };
+            (!content.contains(*acknowledged)).then_some(reason)
+        }
+        Kind::Get { .. } | Kind::Increment { .. } => None,
+    })
 }
 
 impl fmt::Display for Reason {
@@ -136,6 +163,12 @@ impl fmt::Display for Reason {
             Reason::Version(version) => {
                 write!(f, "the version {version} tells of other writes than those that were asked for")
             }
+            Reason::Number(number) => {
+                write!(f, "the number {number} tells of other writes than those that were asked for")
+            }
+            Reason::Length(length) => {
+                write!(f, "the length {length} tells of other writes than those that were asked for")
+            }
             Reason::NoOrder => f.write_str("no order of these operations explains their answers"),
         }
     }
@@ -144,11 +177,7 @@ impl fmt::Display for Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operation::short::{delete, get, put, unknown, versioned};
-
-    fn value(number: u32) -> Value {
-        Value { writer: 1, number }
-    }
+    use crate::key_value::short::{append, delete, get, increment, put, unknown, value, versioned};
 
     #[track_caller]
     fn assert_reason(history: &[Operation], expected: Reason) {
@@ -163,20 +192,29 @@ mod tests {
 
     #[test]
     fn plain_reasons_are_told_plainly() {
-        let (one, two) = (put(1, (1, 2)), put(2, (3, 4)));
-        assert_reason(&[one, get(Some(9), (5, 6))], Reason::NeverPut(value(9)));
-        let refused = Operation { ending: Ending::Refused, ..two };
-        assert_reason(&[one, refused, get(Some(2), (5, 6))], Reason::Refused(value(2)));
+        let (one, two) = (|| put(1, (1, 2)), || put(2, (3, 4)));
+        assert_reason(&[one(), get(Some(9), (5, 6))], Reason::NeverPut(value(9)));
+        let refused = Operation { ending: Ending::Refused, ..two() };
+        assert_reason(&[one(), refused, get(Some(2), (5, 6))], Reason::Refused(value(2)));
         assert_reason(&[put(2, (10, 11)), get(Some(2), (5, 6))], Reason::BeforePut(value(2)));
         assert_reason(&[delete(Some(false), (1, 1)), put(1, (2, 3)), get(None, (5, 6))], Reason::Lost(value(1)));
-        assert_reason(&[one, delete(Some(false), (5, 6))], Reason::Lost(value(1)));
-        assert_reason(&[one, delete(Some(true), (3, 4)), get(Some(1), (5, 6))], Reason::Resurrected(value(1)));
+        assert_reason(&[one(), delete(Some(false), (5, 6))], Reason::Lost(value(1)));
+        assert_reason(&[one(), delete(Some(true), (3, 4)), get(Some(1), (5, 6))], Reason::Resurrected(value(1)));
         let outdated = Reason::Outdated { read: value(1), acknowledged: value(2) };
-        assert_reason(&[one, two, get(Some(1), (5, 6))], outdated);
-        assert_reason(&[one, delete(None, (3, 4)), delete(Some(true), (5, 6))], Reason::DeletedTwice);
-        let twice = [versioned(one, 1), versioned(get(Some(1), (5, 6)), 2)];
+        assert_reason(&[one(), two(), get(Some(1), (5, 6))], outdated);
+        assert_reason(&[one(), delete(None, (3, 4)), delete(Some(true), (5, 6))], Reason::DeletedTwice);
+        let twice = [versioned(one(), 1), versioned(get(Some(1), (5, 6)), 2)];
         assert_reason(&twice, Reason::Version(2));
-        let back_and_forth = [one, unknown(two), get(Some(2), (5, 6)), get(Some(1), (7, 8))];
+        let back_and_forth = [one(), unknown(two()), get(Some(2), (5, 6)), get(Some(1), (7, 8))];
         assert_reason(&back_and_forth, Reason::NoOrder);
+        assert_reason(&[one(), append(2, None, (3, 4)), get(Some(1), (5, 6))], outdated);
+        assert_reason(&[increment(1, Some(1), (1, 2)), increment(1, Some(1), (3, 4))], Reason::Number(1));
+        assert_reason(&[one(), append(2, None, (3, 4)), append(3, Some(10), (5, 6))], Reason::Length(10));
+    }
+
+    #[test]
+    fn a_put_is_shown_once_also_if_its_version_was_forgotten() {
+        let history = [versioned(put(1, (1, 2)), 1), delete(Some(true), (3, 4)), get(Some(1), (5, 6))];
+        assert_eq!(Violation::of(&history).operations.len(), 3);
     }
 }

@@ -1,21 +1,13 @@
 //! What the clients of a run asked for and were told: the input of the checkers.
 //!
-//! The store is seen as a map of keys that are absent in the beginning. Every put writes a value that no other put of that
-//! key writes, so that a get tells which put it saw. A delete tells whether there was something to delete.
+//! The store is seen as a map of keys that are absent in the beginning. An operation, how it ends, and what it writes are
+//! those of [`ringfort_check`]: every put writes a value that no other put writes, so that a get tells which put it saw.
 //!
-//! An operation ends in one of five ways, and the difference between the last two is the point of the exercise:
-//!
-//! | outcome | what the client knows | when it may take effect |
-//! |---|---|---|
-//! | [`Outcome::Written`] | the put was acknowledged | once, between invocation and completion |
-//! | [`Outcome::Read`] | the get was answered | once, between invocation and completion |
-//! | [`Outcome::Deleted`] | the delete was acknowledged | once, between invocation and completion |
-//! | [`Outcome::Failed`] | the system promised that nothing happened | never |
-//! | [`Outcome::Unknown`] | nothing: no answer, or an answer that says so | at any time after invocation, even after the client gave up, or never |
-//!
-//! Events are ordered by when they were *recorded*, not by their time alone: a client that hears an answer and asks
-//! again in the same simulated nanosecond has still asked later. So there are no ties for a checker to be lenient about.
+//! The [`Time`] of an operation is the number of an event: events are ordered by when they were *recorded*, not by their
+//! simulated time alone. A client that hears an answer and asks again in the same simulated nanosecond has still asked
+//! later, so there are no ties for a checker to be lenient about.
 
+use ringfort_check::{Ending, Kind, Operation, Time};
 use ringfort_core::time::Moment;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,62 +16,9 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ClientId(pub u32);
 
-/// A register, by its number.
+/// A key, by its number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Key(pub u32);
-
-/// A value, put at most once to each key.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Value(pub u64);
-
-impl Value {
-    /// What was read and can't have been put by any client.
-    pub const FOREIGN: Value = Value(u64::MAX);
-}
-
-/// When an invocation or a completion was recorded. Ordered, without ties, by the order of recording.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Event {
-    /// From 1.
-    pub(crate) order: u64,
-    pub at: Moment,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
-    Put(Value),
-    Get,
-    Delete,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    Written(Event),
-    Read(Event, Option<Value>),
-    /// And whether the key was there.
-    Deleted(Event, bool),
-    Failed,
-    Unknown,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Operation {
-    pub client: ClientId,
-    pub key: Key,
-    pub action: Action,
-    pub invoked: Event,
-    pub outcome: Outcome,
-}
-
-impl Operation {
-    /// When the client was told, if it was.
-    pub fn completed(&self) -> Option<Event> {
-        match self.outcome {
-            Outcome::Written(event) | Outcome::Read(event, _) | Outcome::Deleted(event, _) => Some(event),
-            Outcome::Failed | Outcome::Unknown => None,
-        }
-    }
-}
 
 /// Names an operation of one [`History`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -90,76 +29,74 @@ pub struct OperationId(usize);
 /// # Invariants
 ///
 /// - Time does not go backwards from one event to the next.
-/// - An operation starts as [`Outcome::Unknown`] and is settled at most once.
+/// - An operation starts as [`Ending::Unknown`] and is settled at most once.
 #[derive(Clone, Default, Debug)]
 pub struct History {
-    operations: Vec<Operation>,
-    events: u64,
-    last_at: Moment,
+    operations: Vec<(Key, Operation)>,
+    /// When each event was recorded: by its number.
+    moments: Vec<Moment>,
 }
 
 impl History {
     /// Records that a client asks. The outcome is unknown until one of the other methods says otherwise.
-    pub fn invoke(&mut self, client: ClientId, key: Key, action: Action, now: Moment) -> OperationId {
+    pub fn invoke(&mut self, client: ClientId, key: Key, kind: Kind, now: Moment) -> OperationId {
         let invoked = self.event(now);
-        self.operations.push(Operation { client, key, action, invoked, outcome: Outcome::Unknown });
+        self.operations.push((key, Operation { client: client.0, kind, invoked, ending: Ending::Unknown }));
         OperationId(self.operations.len() - 1)
     }
 
-    /// Records that a put was acknowledged.
-    pub fn written(&mut self, id: OperationId, now: Moment) {
-        assert!(matches!(self.operations[id.0].action, Action::Put(_)), "only a put is acknowledged as written");
+    /// Records the answer to what was asked, which `answer` repeats.
+    pub fn answered(&mut self, id: OperationId, answer: Kind, now: Moment) {
+        let asked = &self.operations[id.0].1.kind;
+        assert!(asked.is_same_question(&answer), "{asked:?} is answered by {answer:?}");
         let event = self.event(now);
-        self.settle(id, Outcome::Written(event));
-    }
-
-    /// Records that a get was answered. `None` is the answer that the key is absent.
-    pub fn read(&mut self, id: OperationId, value: Option<Value>, now: Moment) {
-        assert!(self.operations[id.0].action == Action::Get, "only a get reads");
-        let event = self.event(now);
-        self.settle(id, Outcome::Read(event, value));
-    }
-
-    /// Records that a delete was acknowledged, and whether the key was there.
-    pub fn deleted(&mut self, id: OperationId, existed: bool, now: Moment) {
-        assert!(self.operations[id.0].action == Action::Delete, "only a delete deletes");
-        let event = self.event(now);
-        self.settle(id, Outcome::Deleted(event, existed));
+        self.settle(id, Ending::Answered(event));
+        self.operations[id.0].1.kind = answer;
     }
 
     /// Records the promise that the operation did not and will not take effect.
     pub fn failed(&mut self, id: OperationId) {
-        self.settle(id, Outcome::Failed);
+        self.settle(id, Ending::Refused);
+    }
+
+    pub fn key(&self, id: OperationId) -> Key {
+        self.operations[id.0].0
     }
 
     pub fn operation(&self, id: OperationId) -> &Operation {
-        &self.operations[id.0]
+        &self.operations[id.0].1
     }
 
-    pub fn operations(&self) -> &[Operation] {
-        &self.operations
+    /// How many operations there are.
+    pub fn count(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// When the event was recorded that an operation names.
+    pub fn moment(&self, event: Time) -> Moment {
+        self.moments[event.0 as usize]
     }
 
     /// The operations of each key, in the order of their invocation.
     pub fn by_key(&self) -> BTreeMap<Key, Vec<Operation>> {
         let mut keys: BTreeMap<Key, Vec<Operation>> = BTreeMap::new();
-        for operation in &self.operations {
-            keys.entry(operation.key).or_default().push(*operation);
+        for (key, operation) in &self.operations {
+            keys.entry(*key).or_default().push(operation.clone());
         }
         keys
     }
 
-    fn event(&mut self, at: Moment) -> Event {
-        assert!(self.last_at <= at, "time went from {:?} back to {at:?}", self.last_at);
-        self.last_at = at;
-        self.events += 1;
-        Event { order: self.events, at }
+    fn event(&mut self, at: Moment) -> Time {
+        let last = self.moments.last().copied().unwrap_or_default();
+        assert!(last <= at, "time went from {last:?} back to {at:?}");
+        self.moments.push(at);
+        Time(self.moments.len() as u64 - 1)
     }
 
-    fn settle(&mut self, id: OperationId, outcome: Outcome) {
-        let operation = &mut self.operations[id.0];
-        assert!(operation.outcome == Outcome::Unknown, "an operation is settled once: {operation:?}");
-        operation.outcome = outcome;
+    fn settle(&mut self, id: OperationId, ending: Ending) {
+        let operation = &mut self.operations[id.0].1;
+        assert!(operation.ending == Ending::Unknown, "an operation is settled once: {operation:?}");
+        operation.ending = ending;
     }
 }
 
@@ -175,34 +112,33 @@ impl fmt::Display for Key {
     }
 }
 
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringfort_check::Value;
+
+    const PUT: Kind = Kind::put(Value { writer: 1, number: 7 });
+    const GET: Kind = Kind::Get { found: None };
 
     #[test]
     fn events_of_one_moment_keep_their_order() {
         let mut history = History::default();
-        let put = history.invoke(ClientId(1), Key(1), Action::Put(Value(7)), Moment(5));
-        history.written(put, Moment(5));
-        let get = history.invoke(ClientId(1), Key(1), Action::Get, Moment(5));
-        history.read(get, None, Moment(5));
-        let [put, get] = history.operations() else { panic!("two operations") };
+        let put = history.invoke(ClientId(1), Key(1), PUT, Moment(5));
+        history.answered(put, PUT, Moment(5));
+        let get = history.invoke(ClientId(1), Key(1), GET, Moment(5));
+        history.answered(get, GET, Moment(5));
+        let [put, get] = [put, get].map(|id| history.operation(id));
         assert!(put.invoked < put.completed().unwrap() && put.completed().unwrap() < get.invoked);
+        assert_eq!(history.moment(get.invoked), Moment(5));
     }
 
     #[test]
     fn operations_are_unknown_until_settled() {
         let mut history = History::default();
-        let put = history.invoke(ClientId(1), Key(1), Action::Put(Value(7)), Moment(5));
-        assert_eq!(history.operations()[0].outcome, Outcome::Unknown);
+        let put = history.invoke(ClientId(1), Key(1), PUT, Moment(5));
+        assert_eq!(history.operation(put).ending, Ending::Unknown);
         history.failed(put);
-        assert_eq!(history.operations()[0].outcome, Outcome::Failed);
+        assert_eq!(history.operation(put).ending, Ending::Refused);
         assert_eq!(history.by_key().len(), 1);
     }
 
@@ -210,8 +146,16 @@ mod tests {
     #[should_panic(expected = "settled once")]
     fn settling_twice_is_our_bug() {
         let mut history = History::default();
-        let put = history.invoke(ClientId(1), Key(1), Action::Put(Value(7)), Moment(5));
-        history.written(put, Moment(6));
+        let put = history.invoke(ClientId(1), Key(1), PUT, Moment(5));
+        history.answered(put, PUT, Moment(6));
         history.failed(put);
+    }
+
+    #[test]
+    #[should_panic(expected = "is answered by")]
+    fn an_answer_to_another_question_is_our_bug() {
+        let mut history = History::default();
+        let put = history.invoke(ClientId(1), Key(1), PUT, Moment(5));
+        history.answered(put, GET, Moment(6));
     }
 }

@@ -3,11 +3,12 @@
 //! A primary keeps all registers and copies each put to a replica, over a network with the seed's faults. Done right,
 //! no seed fails. With either bug switched on, many do.
 
+use ringfort_check::{Found, Kind, Value};
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
 use ringfort_sim::agenda::Agenda;
 use ringfort_sim::focus::Focus;
-use ringfort_sim::history::{Action, ClientId, History, Key, OperationId, Value};
+use ringfort_sim::history::{ClientId, History, Key, OperationId};
 use ringfort_sim::invariant::Invariant;
 use ringfort_sim::linearizability;
 use ringfort_sim::network::{Endpoint, Network};
@@ -21,7 +22,7 @@ use std::time::Duration;
 const PRIMARY: Endpoint = Endpoint::Node(NodeId(1));
 const REPLICA: Endpoint = Endpoint::Node(NodeId(2));
 
-const NO_DELETES: &str = "this store is not asked to delete";
+const ONLY_A_REGISTER: &str = "this store is asked for puts and gets only";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bug {
@@ -32,9 +33,9 @@ enum Bug {
     AppliesDuplicates,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Message {
-    Request(OperationId, Key, Action),
+    Request(OperationId, Key, Kind),
     Answer(OperationId, Option<Value>),
     Copy(Key, Value),
 }
@@ -143,12 +144,13 @@ impl Toy {
     fn invoke(&mut self, client: ClientId) {
         let key = Key(self.workload.below(self.options.keys as u64) as u32);
         let put = self.workload.chance(self.options.put_permille);
-        let action = if put { Action::Put(Value(self.history.operations().len() as u64)) } else { Action::Get };
-        let id = self.history.invoke(client, key, action, self.now);
+        let value = Value { writer: client.0, number: self.history.count() as u32 };
+        let kind = if put { Kind::put(value) } else { Kind::Get { found: None } };
+        let id = self.history.invoke(client, key, kind.clone(), self.now);
         self.waiting.insert(client, id);
         self.agenda.put(self.now + self.options.request_timeout, Wake::TimeOut(client, id));
         let server = if !put && self.bug == Bug::ReadsAtReplica { REPLICA } else { PRIMARY };
-        self.network.send(self.now, Endpoint::Client(client), server, Message::Request(id, key, action));
+        self.network.send(self.now, Endpoint::Client(client), server, Message::Request(id, key, kind));
     }
 
     fn go_on(&mut self, client: ClientId) {
@@ -159,18 +161,18 @@ impl Toy {
 
     fn receive(&mut self, from: Endpoint, to: Endpoint, message: Message) {
         match message {
-            Message::Request(id, key, Action::Get) => {
+            Message::Request(id, key, Kind::Get { .. }) => {
                 let map = if to == PRIMARY { &self.primary } else { &self.replica };
                 self.network.send(self.now, to, from, Message::Answer(id, map.get(&key).copied()));
             }
-            Message::Request(id, key, Action::Put(value)) => {
+            Message::Request(id, key, Kind::Put { value, .. }) => {
                 if self.applied.insert(id) || self.bug == Bug::AppliesDuplicates {
                     self.primary.insert(key, value);
                     self.network.send(self.now, PRIMARY, REPLICA, Message::Copy(key, value));
                 }
                 self.network.send(self.now, to, from, Message::Answer(id, None));
             }
-            Message::Request(_, _, Action::Delete) => panic!("{NO_DELETES}"),
+            Message::Request(..) => panic!("{ONLY_A_REGISTER}"),
             Message::Copy(key, value) => {
                 self.replica.insert(key, value);
             }
@@ -179,11 +181,14 @@ impl Toy {
                 if self.waiting.get(&client) != Some(&id) {
                     return;
                 }
-                match self.history.operation(id).action {
-                    Action::Put(_) => self.history.written(id, self.now),
-                    Action::Get => self.history.read(id, read, self.now),
-                    Action::Delete => panic!("{NO_DELETES}"),
-                }
+                let answer = match self.history.operation(id).kind {
+                    Kind::Put { value, .. } => Kind::put(value),
+                    Kind::Get { .. } => {
+                        Kind::Get { found: read.map(|value| Found { content: value.into(), version: None }) }
+                    }
+                    _ => panic!("{ONLY_A_REGISTER}"),
+                };
+                self.history.answered(id, answer, self.now);
                 self.completed += 1;
                 self.go_on(client);
             }

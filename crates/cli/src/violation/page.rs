@@ -82,7 +82,7 @@ fn draw_row(svg: &mut String, operation: &Operation, span: (f64, Option<f64>), t
 
 fn class(operation: &Operation) -> &'static str {
     match operation.kind {
-        Kind::Put { .. } => "put",
+        Kind::Put { .. } | Kind::Increment { .. } | Kind::Append { .. } => "put",
         Kind::Get { .. } => "get",
         Kind::Delete { .. } => "delete",
     }

@@ -65,19 +65,25 @@ pub fn client(operation: &Operation) -> String {
 
 /// What was asked, and the answer.
 pub fn describe(operation: &Operation) -> String {
-    let asked = match operation.kind {
+    let asked = match &operation.kind {
         Kind::Put { value, .. } => format!("put {value}"),
         Kind::Get { .. } => "get".to_owned(),
         Kind::Delete { .. } => "delete".to_owned(),
+        Kind::Increment { by, .. } => format!("increment by {by}"),
+        Kind::Append { value, .. } => format!("append {value}"),
     };
-    let version = |version: Option<u64>| version.map_or(String::new(), |version| format!(", version {version}"));
-    match (operation.ending, operation.kind) {
+    let version = |version: &Option<u64>| version.map_or(String::new(), |version| format!(", version {version}"));
+    match (operation.ending, &operation.kind) {
         (Ending::Refused, _) => format!("{asked}: refused"),
         (Ending::Unknown, _) => format!("{asked}: unknown"),
         (_, Kind::Put { version: told, .. }) => format!("{asked}: done{}", version(told)),
-        (_, Kind::Get { found: Some(Found { value, version: told }) }) => format!("{asked}: {value}{}", version(told)),
+        (_, Kind::Get { found: Some(Found { content, version: told }) }) => {
+            format!("{asked}: {content}{}", version(told))
+        }
         (_, Kind::Get { found: None }) => format!("{asked}: nothing"),
-        (_, Kind::Delete { found: None }) => format!("{asked}: done"),
+        (_, Kind::Increment { number: Some(number), .. }) => format!("{asked}: {number}"),
+        (_, Kind::Append { length: Some(length), .. }) => format!("{asked}: length {length}"),
+        (_, Kind::Delete { found: None } | Kind::Increment { .. } | Kind::Append { .. }) => format!("{asked}: done"),
         (_, Kind::Delete { found: Some(true) }) => format!("{asked}: found"),
         (_, Kind::Delete { found: Some(false) }) => format!("{asked}: found nothing"),
     }
@@ -103,10 +109,10 @@ pub mod tests {
         let operation =
             |client, kind, invoked: u64, ending| Operation { client, kind, invoked: Time(invoked * 1_000_000), ending };
         let answered = |completed: u64| Ending::Answered(Time(completed * 1_000_000));
-        let get = |writer| Kind::Get { found: Some(Found { value: value(writer), version: None }) };
+        let get = |writer| Kind::Get { found: Some(Found { content: value(writer).into(), version: None }) };
         Violation::of(&[
-            operation(1, Kind::Put { value: value(1), version: None }, 10, answered(12)),
-            operation(2, Kind::Put { value: value(2), version: None }, 20, Ending::Unknown),
+            operation(1, Kind::put(value(1)), 10, answered(12)),
+            operation(2, Kind::put(value(2)), 20, Ending::Unknown),
             operation(3, get(2), 30, answered(32)),
             operation(FIRST_LOOKER, get(1), 5040, answered(5042)),
         ])

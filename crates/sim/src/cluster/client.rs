@@ -8,13 +8,14 @@ use super::invariants::{AcknowledgedWrites, SessionMonotonicity};
 use super::node::{Answer, Message, Node};
 use super::{Wake, Without};
 use crate::agenda::Agenda;
-use crate::history::{Action, ClientId, History, Key, Operation, OperationId, Value};
+use crate::history::{ClientId, History, Key, OperationId};
 use crate::invariant::{Invariant, Violation};
 use crate::linearizability;
 use crate::network::{Endpoint, Network};
 use crate::options::Options;
 use crate::random::Random;
 use bytes::Bytes;
+use ringfort_check::{Found, Kind, Operation, Value};
 use ringfort_core::command::Command;
 use ringfort_core::machine::Applied;
 use ringfort_core::replica::{Failure, Query, QueryReply, Reply, Write};
@@ -117,8 +118,8 @@ impl Clients {
         self.begun
     }
 
-    pub fn operation(&self, id: OperationId) -> &Operation {
-        self.history.operation(id)
+    pub fn operation(&self, id: OperationId) -> (Key, &Operation) {
+        (self.history.key(id), self.history.operation(id))
     }
 
     pub fn acknowledged(&self) -> &AcknowledgedWrites {
@@ -143,14 +144,14 @@ impl Clients {
         if self.waiting.contains_key(&client) {
             return None;
         }
-        let (key, action) = match self.to_read.last() {
-            Some(&key) => (key, Action::Get),
+        let (key, kind) = match self.to_read.last() {
+            Some(&key) => (key, Kind::Get { found: None }),
             None if !self.working => return None,
             None => {
                 let key = Key(self.random.below(u64::from(self.keys)) as u32);
                 let is_write = self.random.chance(self.put_permille);
                 let is_delete = self.deletes.chance(self.delete_permille);
-                let value = Value(self.history.operations().len() as u64);
+                let value = Value { writer: client.0, number: self.history.count() as u32 };
                 self.begun += 1;
                 let number = self.begun - 1;
                 if without.operations_from.is_some_and(|from| number >= from) {
@@ -160,15 +161,15 @@ impl Clients {
                     self.go_on(client, now, agenda);
                     return None;
                 }
-                let action = match (is_write, is_delete) {
-                    (false, _) => Action::Get,
-                    (true, false) => Action::Put(value),
-                    (true, true) => Action::Delete,
+                let kind = match (is_write, is_delete) {
+                    (false, _) => Kind::Get { found: None },
+                    (true, false) => Kind::put(value),
+                    (true, true) => Kind::Delete { found: None },
                 };
-                (key, action)
+                (key, kind)
             }
         };
-        let id = self.history.invoke(client, key, action, now);
+        let id = self.history.invoke(client, key, kind, now);
         let deadline = now + self.timeout;
         self.waiting.insert(client, Waiting { id, deadline, may_be_applied: false });
         agenda.put(deadline, Wake::RequestTimedOut(client, id));
@@ -194,19 +195,20 @@ impl Clients {
         let Some(waiting) = self.waiting.get_mut(&client) else { return };
         let any = NodeId(1 + self.random.below(nodes.len() as u64));
         let node = *self.node.entry(client).or_insert(any);
-        let operation = self.history.operation(waiting.id);
-        let key = key_bytes(operation.key);
-        let request = match operation.action {
-            Action::Put(value) => {
+        let asked = self.history.key(waiting.id);
+        let key = key_bytes(asked);
+        let request = match self.history.operation(waiting.id).kind {
+            Kind::Put { value, .. } => {
                 waiting.may_be_applied = true;
                 Request::Write(Write::Kv(Command::Put { key, value: encode(value) }))
             }
-            Action::Get => Request::Read(Query::Get { key }),
-            Action::Delete => {
+            Kind::Get { .. } => Request::Read(Query::Get { key }),
+            Kind::Delete { .. } => {
                 waiting.may_be_applied = true;
-                self.acknowledged.may_be_deleted(operation.key, waiting.id);
+                self.acknowledged.may_be_deleted(asked, waiting.id);
                 Request::Write(Write::Kv(Command::Delete { key }))
             }
+            Kind::Increment { .. } | Kind::Append { .. } => panic!("no client asks for this"),
         };
         network.send(now, Endpoint::Client(client), Endpoint::Node(node), Message::Request { id: waiting.id, request });
     }
@@ -226,25 +228,25 @@ impl Clients {
         agenda: &mut Agenda<Wake>,
     ) -> bool {
         let Some(waiting) = self.waiting.get_mut(&client).filter(|waiting| waiting.id == id) else { return false };
-        let Operation { key, action, .. } = *self.history.operation(id);
-        match (answer, action) {
-            (Ok(Reply::Applied(Applied::Put { revision, .. })), Action::Put(value)) => {
-                self.history.written(id, now);
+        let (key, asked) = (self.history.key(id), self.history.operation(id).kind.clone());
+        match (answer, &asked) {
+            (Ok(Reply::Applied(Applied::Put { revision, .. })), &Kind::Put { value, .. }) => {
+                self.history.answered(id, asked, now);
                 self.written.retain(|written| *written != key);
                 self.written.push(key);
                 let acknowledged = self.acknowledged.acknowledge(key, Some(value), revision, now);
                 self.violation = acknowledged.and(self.sessions.saw(client, key, revision));
             }
-            (Ok(Reply::Query(QueryReply::Get(record))), Action::Get) => {
+            (Ok(Reply::Query(QueryReply::Get(record))), Kind::Get { .. }) => {
                 self.violation = match &record {
                     Some(record) => self.sessions.saw(client, key, record.modify_revision),
                     None => self.sessions.saw_nothing(client, key, &self.acknowledged),
                 };
-                self.history.read(id, record.map(|record| decode(&record.value)), now);
+                self.history.answered(id, got(record.map(|record| decode(&record.value))), now);
                 self.to_read.retain(|unread| *unread != key);
             }
-            (Ok(Reply::Applied(Applied::Deleted { existed, revision })), Action::Delete) => {
-                self.history.deleted(id, existed, now);
+            (Ok(Reply::Applied(Applied::Deleted { existed, revision })), Kind::Delete { .. }) => {
+                self.history.answered(id, Kind::Delete { found: Some(existed) }, now);
                 self.acknowledged.is_settled(key, id);
                 if existed {
                     let acknowledged = self.acknowledged.acknowledge(key, None, revision, now);
@@ -252,7 +254,7 @@ impl Clients {
                 }
             }
             (Ok(other), _) => {
-                let what = format!("client {client} asked for {action:?} of key {key} and was answered {other:?}");
+                let what = format!("client {client} asked for {asked:?} of key {key} and was answered {other:?}");
                 self.violation = Err(Invariant::Linearizability.broken(what));
                 return false;
             }
@@ -282,15 +284,15 @@ impl Clients {
 
     /// A reader has read, all at once.
     pub fn has_read(&mut self, reader: ClientId, key: Key, value: Option<Value>, now: Moment) {
-        let id = self.history.invoke(reader, key, Action::Get, now);
-        self.history.read(id, value, now);
+        let id = self.history.invoke(reader, key, Kind::Get { found: None }, now);
+        self.history.answered(id, got(value), now);
     }
 
     pub fn timed_out(&mut self, client: ClientId, id: OperationId, now: Moment, agenda: &mut Agenda<Wake>) {
         let Some(waiting) = self.waiting.get(&client).filter(|waiting| waiting.id == id) else { return };
         if !waiting.may_be_applied {
             self.history.failed(id);
-            self.acknowledged.is_settled(self.history.operation(id).key, id);
+            self.acknowledged.is_settled(self.history.key(id), id);
         }
         self.node.remove(&client);
         self.go_on(client, now, agenda);
@@ -305,26 +307,29 @@ impl Clients {
     pub fn rest(&mut self) {
         self.working = false;
     }
+}
 
-    fn value_bytes(value: Value) -> usize {
-        let spread = value.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-        8 + (spread % MAX_VALUE_BYTES * (spread >> 12) % MAX_VALUE_BYTES) as usize
-    }
+/// A get that found this value. Versions are not told: the checker need not count them.
+fn got(value: Option<Value>) -> Kind {
+    Kind::Get { found: value.map(|value| Found { content: value.into(), version: None }) }
 }
 
 pub(super) fn key_bytes(key: Key) -> Bytes {
     Bytes::from(format!("key {}", key.0))
 }
 
-/// A value's number, and as many bytes after it as the number decides: entries of many sizes.
+/// A value's writer and number, and as many bytes after them as the number decides: entries of many sizes.
 fn encode(value: Value) -> Bytes {
-    let mut bytes = value.0.to_le_bytes().to_vec();
-    bytes.resize(Clients::value_bytes(value), value.0 as u8);
+    let spread = u64::from(value.number).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    let filler = spread % MAX_VALUE_BYTES * (spread >> 12) % MAX_VALUE_BYTES;
+    let mut bytes = [value.number.to_le_bytes(), value.writer.to_le_bytes()].concat();
+    bytes.resize(bytes.len() + filler as usize, value.number as u8);
     bytes.into()
 }
 
 /// What was put, or [`Value::FOREIGN`] if nobody can have put these bytes.
 pub(super) fn decode(bytes: &[u8]) -> Value {
-    let value = bytes.first_chunk().map_or(Value::FOREIGN, |number| Value(u64::from_le_bytes(*number)));
-    if bytes == encode(value) { value } else { Value::FOREIGN }
+    let number_at = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
+    let value = number_at(0).zip(number_at(4)).map(|(number, writer)| Value { writer, number });
+    value.filter(|value| bytes == encode(*value)).unwrap_or(Value::FOREIGN)
 }

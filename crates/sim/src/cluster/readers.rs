@@ -8,7 +8,8 @@
 use super::client::{decode, key_bytes};
 use super::node::Node;
 use super::{Cluster, Wake};
-use crate::history::{ClientId, Key, Value};
+use crate::history::{ClientId, Key};
+use ringfort_check::Value;
 use ringfort_core::replica::{Query, QueryReply};
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;

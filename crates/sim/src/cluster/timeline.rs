@@ -1,6 +1,7 @@
 //! What happened in a run, for people: faults, who leads, what clients asked and were told, a line each.
 
-use crate::history::{Action, Operation, Outcome};
+use crate::history::{ClientId, Key};
+use ringfort_check::{Kind, Operation};
 use ringfort_core::time::Moment;
 use ringfort_core::types::{NodeId, ShardId, Term};
 use std::collections::BTreeSet;
@@ -25,27 +26,27 @@ impl Timeline {
         }
     }
 
-    pub(super) fn operation_began(&mut self, now: Moment, operation: &Operation) {
-        let Operation { client, key, .. } = operation;
-        let what = match operation.action {
-            Action::Put(value) => format!("{client} puts {value} to key {key}"),
-            Action::Get => format!("{client} gets key {key}"),
-            Action::Delete => format!("{client} deletes key {key}"),
+    pub(super) fn operation_began(&mut self, now: Moment, (key, operation): (Key, &Operation)) {
+        let what = match &operation.kind {
+            Kind::Put { value, .. } => format!("puts {value} to"),
+            Kind::Get { .. } => "gets".to_owned(),
+            Kind::Delete { .. } => "deletes".to_owned(),
+            Kind::Increment { by, .. } => format!("adds {by} to"),
+            Kind::Append { value, .. } => format!("appends {value} to"),
         };
-        self.note(now, what);
+        self.note(now, format!("{} {what} key {key}", ClientId(operation.client)));
     }
 
-    pub(super) fn operation_ended(&mut self, now: Moment, operation: &Operation) {
-        let Operation { client, key, .. } = operation;
-        let what = match (operation.action, operation.outcome) {
-            (Action::Put(value), _) => format!("{client} is told that {value} is put to key {key}"),
-            (Action::Get, Outcome::Read(_, Some(value))) => format!("{client} is told that key {key} is {value}"),
-            (Action::Get, _) | (Action::Delete, Outcome::Deleted(_, false)) => {
-                format!("{client} is told that key {key} is absent")
-            }
-            (Action::Delete, _) => format!("{client} is told that key {key} is deleted"),
+    pub(super) fn operation_ended(&mut self, now: Moment, (key, operation): (Key, &Operation)) {
+        let what = match &operation.kind {
+            Kind::Put { value, .. } => format!("{value} is put to key {key}"),
+            Kind::Get { found: Some(found) } => format!("key {key} is {}", found.content),
+            Kind::Get { found: None } | Kind::Delete { found: Some(false) } => format!("key {key} is absent"),
+            Kind::Delete { .. } => format!("key {key} is deleted"),
+            Kind::Increment { by, .. } => format!("{by} is added to key {key}"),
+            Kind::Append { value, .. } => format!("{value} is appended to key {key}"),
         };
-        self.note(now, what);
+        self.note(now, format!("{} is told that {what}", ClientId(operation.client)));
     }
 }
 

@@ -230,12 +230,14 @@ async fn look(
                 break;
             }
         }
+        let has_last_look = seen.is_some();
+        let is_there = matches!(&seen, Some(Operation { kind: Kind::Get { found: Some(_) }, .. }));
         operations.extend(seen);
-        if matches!(seen, Some(Operation { kind: Kind::Get { found: Some(_) }, .. })) {
+        if is_there {
             // What can't be deleted now is found by its prefix in the end.
             let _ = session.call(&record.key, Request::Delete).await;
         }
-        let history = History { key: record.key.clone(), operations, has_last_look: seen.is_some() };
+        let history = History { key: record.key.clone(), operations, has_last_look };
         histories_tx.send(history).await.expect("the judge runs until all senders are gone");
         run.unread.fetch_sub(1, Ordering::Relaxed);
     }

@@ -7,8 +7,9 @@
 
 use super::super::client::{decode, key_bytes};
 use super::{Node, Running};
-use crate::history::{Key, OperationId, Value};
+use crate::history::{Key, OperationId};
 use crate::invariant::{Invariant, Violation};
+use ringfort_check::Value;
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};

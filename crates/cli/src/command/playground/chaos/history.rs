@@ -5,7 +5,7 @@
 
 use crate::violation::ViolationReport;
 use bytes::Bytes;
-use ringfort_check::{Ending, Kind, Operation, Verdict, Violation, judge};
+use ringfort_check::{Ending, Operation, Verdict, Violation, judge};
 use serde::Serialize;
 
 /// The operations on a key.
@@ -55,7 +55,7 @@ impl Findings {
         let mut findings = Findings { keys: keys.len(), ..Findings::default() };
         for key in keys {
             for operation in &key.operations {
-                let is_write = !matches!(operation.kind, Kind::Get { .. });
+                let is_write = operation.kind.is_write();
                 match operation.ending {
                     Ending::Answered(_) => findings.acknowledged_writes += usize::from(is_write),
                     Ending::Unknown => findings.unknown_writes += usize::from(is_write),
@@ -73,7 +73,7 @@ impl Findings {
     }
 
     fn judge(&mut self, key: &KeyHistory) {
-        let all: Vec<Operation> = key.operations.iter().chain(&key.last_read).copied().collect();
+        let all: Vec<Operation> = key.operations.iter().chain(&key.last_read).cloned().collect();
         match judge(&all) {
             Verdict::Linearizable => {}
             Verdict::Undecided => self.undecided += 1,
@@ -92,7 +92,7 @@ impl Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfort_check::{Found, Time, Value};
+    use ringfort_check::{Found, Kind, Time, Value};
 
     const ONE: Value = Value { writer: 1, number: 1 };
     const TWO: Value = Value { writer: 2, number: 1 };
@@ -102,11 +102,11 @@ mod tests {
     }
 
     fn put(value: Value, from: u64) -> Operation {
-        operation(Kind::Put { value, version: None }, from, from + 1)
+        operation(Kind::put(value), from, from + 1)
     }
 
     fn get(value: Option<Value>, from: u64) -> Operation {
-        let found = value.map(|value| Found { value, version: None });
+        let found = value.map(|value| Found { content: value.into(), version: None });
         operation(Kind::Get { found }, from, from + 1)
     }
 

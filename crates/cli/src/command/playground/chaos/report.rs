@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_violation_or_a_failure_is_a_no() {
-        let put = Kind::Put { value: Value { writer: 1, number: 1 }, version: None };
+        let put = Kind::put(Value { writer: 1, number: 1 });
         let at =
             |kind, from| Operation { client: 1, kind, invoked: Time(from), ending: Ending::Answered(Time(from + 1)) };
         let lost = Violation::of(&[at(put, 1), at(Kind::Get { found: None }, 3)]);

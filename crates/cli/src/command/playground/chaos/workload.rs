@@ -187,7 +187,7 @@ async fn run(shared: Arc<Shared>, shard: usize, client: u32, mut random: Random)
             let value = Value { writer: client, number };
             let answer = shared.client.put(name, shared.values.bytes(value)).await;
             let version = answer.as_ref().ok().map(|put| put.version);
-            (Kind::Put { value, version }, answer.map(drop))
+            (Kind::Put { value, bytes: 0, version }, answer.map(drop))
         } else if draw < PUTS_PERCENT + GETS_PERCENT {
             let answer = shared.client.get(name).await;
             let found = answer.as_ref().ok().and_then(|found| found.as_ref());
@@ -223,11 +223,10 @@ impl Shard {
 
     /// An operation that began at `begun` is over.
     fn note(&mut self, key: usize, operation: Operation, begun: Instant) {
-        self.keys[key].operations.push(operation);
-        let is_write = !matches!(operation.kind, Kind::Get { .. });
-        if is_write && matches!(operation.ending, Ending::Answered(_)) {
+        if operation.kind.is_write() && operation.is_answered() {
             self.service.acknowledge(begun, Instant::now());
         }
+        self.keys[key].operations.push(operation);
     }
 
     fn next_key(&mut self) {
@@ -245,7 +244,7 @@ impl Service {
 }
 
 fn found_of(values: Values, found: &ringfort_client::Value) -> Found {
-    Found { value: values.parse(&found.value), version: Some(found.version) }
+    Found { content: values.parse(&found.value).into(), version: Some(found.version) }
 }
 
 fn time_since(begun: Instant) -> Time {

@@ -111,7 +111,7 @@ impl Session {
             Request::Put(value) => {
                 let message = PutRequest { key, value: values.bytes(value) };
                 self.send::<_, PutResponse>("/etcdserverpb.KV/Put", message).await?;
-                Kind::Put { value, version: None }
+                Kind::put(value)
             }
             Request::Get | Request::Scan => {
                 let range_end = if request == Request::Scan { end_of_prefix(&key) } else { Bytes::new() };
@@ -120,7 +120,7 @@ impl Session {
                 let found = answer.kvs.iter().find(|found| found.key == key);
                 Kind::Get {
                     found: found.map(|found| Found {
-                        value: values.parse(&found.value),
+                        content: values.parse(&found.value).into(),
                         version: Some(found.version.unsigned_abs()),
                     }),
                 }

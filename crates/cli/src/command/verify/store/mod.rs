@@ -146,7 +146,7 @@ impl Request {
     /// What is known of the request where there was no answer.
     pub fn unanswered(self) -> Kind {
         match self {
-            Request::Put(value) => Kind::Put { value, version: None },
+            Request::Put(value) => Kind::put(value),
             Request::Get | Request::Scan => Kind::Get { found: None },
             Request::Delete => Kind::Delete { found: None },
         }

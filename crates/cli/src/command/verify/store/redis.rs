@@ -84,13 +84,13 @@ impl Session {
         let values = self.store.values;
         Ok(match request {
             Request::Put(value) => match self.execute(key, &[b"SET", key, &values.bytes(value)]).await? {
-                Reply::Text(_) => Kind::Put { value, version: None },
+                Reply::Text(_) => Kind::put(value),
                 reply => return Err(unexpected(&reply)),
             },
             Request::Get | Request::Scan => match self.execute(key, &[b"GET", key]).await? {
-                Reply::Bulk(found) => {
-                    Kind::Get { found: found.map(|bytes| Found { value: values.parse(&bytes), version: None }) }
-                }
+                Reply::Bulk(found) => Kind::Get {
+                    found: found.map(|bytes| Found { content: values.parse(&bytes).into(), version: None }),
+                },
                 reply => return Err(unexpected(&reply)),
             },
             Request::Delete => match self.execute(key, &[b"DEL", key]).await? {

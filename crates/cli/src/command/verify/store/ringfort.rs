@@ -90,7 +90,7 @@ impl Session {
         Ok(match request {
             Request::Put(value) => {
                 let answer = client.put(key, values.bytes(value)).await?;
-                Kind::Put { value, version: Some(answer.version) }
+                Kind::Put { value, bytes: 0, version: Some(answer.version) }
             }
             Request::Get => {
                 let found = client.get(key).await?;
@@ -112,7 +112,7 @@ impl Session {
             Request::Put(value) => {
                 let message = PutRequest { key, value: values.bytes(value), ..Default::default() };
                 let answer = node.put(limited(message, timeout)).await?.into_inner();
-                Kind::Put { value, version: Some(answer.version) }
+                Kind::Put { value, bytes: 0, version: Some(answer.version) }
             }
             Request::Get | Request::Scan => {
                 let message = GetRequest { key, ..Default::default() };
@@ -127,7 +127,7 @@ impl Session {
     }
 
     fn found(&self, value: &[u8], version: u64) -> Found {
-        Found { value: self.store.values.parse(value), version: Some(version) }
+        Found { content: self.store.values.parse(value).into(), version: Some(version) }
     }
 }
 

@@ -1,83 +1,14 @@
-//! The search and the steps of shrinking against a judge that tries every order of small random histories; and the
-//! search on long histories of a store that works, and of stores that do not.
+//! Histories of registers: puts, gets and deletes, with and without versions.
 
-use crate::operation::{Ending, Found, Kind, Operation, Time, Value};
-use crate::search::{Verdict, judge, judge_within};
-use crate::shrink;
-use std::collections::BTreeSet;
+use super::key_values::PlainKey;
+use super::*;
+use crate::key_value::{Found, KeyValue, Kind, Value};
+use crate::operation::Time;
+use crate::search::judge_within;
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn percent(&mut self, chance: u64) -> bool {
-        self.below(100) < chance
-    }
-}
-
-/// Whether some order explains the operations: by trying all. What is remembered is only which operations were left, and
-/// what the key held, where that led nowhere.
-fn explained(operations: &[Operation]) -> bool {
-    let all = (1 << operations.len()) - 1;
-    EveryOrder { operations, hopeless: BTreeSet::new() }.explains(all, None, 0)
-}
-
-struct EveryOrder<'a> {
-    operations: &'a [Operation],
-    hopeless: BTreeSet<(u32, Option<Value>, u64)>,
-}
-
-impl EveryOrder<'_> {
-    /// `left`: a bit for each operation.
-    fn explains(&mut self, left: u32, value: Option<Value>, version: u64) -> bool {
-        let operations = self.operations;
-        let numbers = || (0..operations.len()).filter(|number| left & (1 << number) != 0);
-        if numbers().all(|number| !operations[number].is_answered()) {
-            return true;
-        }
-        if self.hopeless.contains(&(left, value, version)) {
-            return false;
-        }
-        let is_explained = numbers().any(|number| {
-            let (next, rest) = (operations[number], left & !(1 << number));
-            if numbers().any(|other| operations[other].precedes(&next)) || next.ending == Ending::Refused {
-                return false;
-            }
-            let is_answered = next.is_answered();
-            match next.kind {
-                Kind::Put { value, version: told } => {
-                    let version = version + 1;
-                    let fits = !is_answered || told.is_none_or(|told| told == version);
-                    fits && self.explains(rest, Some(value), version)
-                }
-                Kind::Get { .. } if !is_answered => self.explains(rest, value, version),
-                Kind::Get { found } => {
-                    found.map(|found| found.value) == value
-                        && found.and_then(|found| found.version).is_none_or(|told| told == version)
-                        && self.explains(rest, value, version)
-                }
-                Kind::Delete { found } => {
-                    let fits = !is_answered || found.is_none_or(|found| found == value.is_some());
-                    fits && self.explains(rest, None, 0)
-                }
-            }
-        });
-        if !is_explained {
-            self.hopeless.insert((left, value, version));
-        }
-        is_explained
-    }
+/// Each of these histories is judged in both ways.
+fn assert_judged(history: &[Operation]) -> bool {
+    assert_judged_as_by_every_order::<KeyValue, PlainKey>(history)
 }
 
 fn value(number: u64) -> Value {
@@ -93,9 +24,10 @@ fn arbitrary_history(random: &mut Random) -> Vec<Operation> {
         .map(|number| {
             let version = (versions && random.percent(60)).then(|| 1 + random.below(3));
             let kind = match random.below(10) {
-                0..4 => Kind::Put { value: value(number), version },
+                0..4 => Kind::Put { value: value(number), bytes: 0, version },
                 4..8 => {
-                    let found = random.percent(70).then(|| Found { value: value(random.below(count)), version });
+                    let found =
+                        random.percent(70).then(|| Found { content: value(random.below(count)).into(), version });
                     Kind::Get { found }
                 }
                 _ => Kind::Delete { found: random.percent(60).then(|| random.percent(60)) },
@@ -142,7 +74,7 @@ fn played_history(random: &mut Random, operations: usize, bug: Bug) -> Vec<Opera
         let Some((number, effect_at)) = under_way[client] else {
             if history.len() < operations {
                 let kind = match random.below(10) {
-                    0..4 => Kind::Put { value: value(history.len() as u64), version: None },
+                    0..4 => Kind::put(value(history.len() as u64)),
                     4..8 => Kind::Get { found: None },
                     _ => Kind::Delete { found: None },
                 };
@@ -165,7 +97,7 @@ fn played_history(random: &mut Random, operations: usize, bug: Bug) -> Vec<Opera
         let previous = held;
         let (present, version) = held;
         match &mut history[number].kind {
-            Kind::Put { value, version: told } => {
+            Kind::Put { value, version: told, .. } => {
                 let after = (Some(*value), version + 1);
                 *told = tells_versions.then_some(after.1);
                 if bug == Bug::AppliesTwice && fails {
@@ -177,8 +109,9 @@ fn played_history(random: &mut Random, operations: usize, bug: Bug) -> Vec<Opera
             }
             Kind::Get { found } => {
                 let (seen, version) = if bug == Bug::ReadsStale && fails { before } else { held };
-                *found = seen.map(|value| Found { value, version: tells_versions.then_some(version) });
+                *found = seen.map(|value| Found { content: value.into(), version: tells_versions.then_some(version) });
             }
+            Kind::Increment { .. } | Kind::Append { .. } => panic!("a register is not asked for this"),
             Kind::Delete { found } => {
                 *found = Some(present.is_some());
                 held = (None, 0);
@@ -207,10 +140,7 @@ fn arbitrary_histories_are_judged_as_by_trying_every_order() {
     let mut counts = [0, 0];
     for _ in 0..40_000 {
         let history = arbitrary_history(&mut random);
-        let expected = explained(&history);
-        let verdict = if expected { Verdict::Linearizable } else { Verdict::NotLinearizable };
-        assert_eq!(judge(&history), verdict, "{history:#?}");
-        counts[usize::from(expected)] += 1;
+        counts[usize::from(assert_judged(&history))] += 1;
     }
     assert!(counts.iter().all(|count| *count > 10_000), "{counts:?}");
 }
@@ -223,9 +153,7 @@ fn played_histories_are_judged_as_by_trying_every_order() {
         for _ in 0..3_000 {
             let operations = 3 + random.below(5) as usize;
             let history = played_history(&mut random, operations, bug);
-            let expected = explained(&history);
-            assert_eq!(judge(&history) == Verdict::Linearizable, expected, "{bug:?}: {history:#?}");
-            unexplained += u32::from(!expected);
+            unexplained += u32::from(!assert_judged(&history));
         }
         assert!(unexplained > 50, "{bug:?}: {unexplained}");
     }
@@ -253,15 +181,11 @@ fn unknown_outcomes_are_judged_as_by_trying_every_order() {
                 *found = !*found;
             }
         }
-        let expected = explained(&history);
-        let verdict = if expected { Verdict::Linearizable } else { Verdict::NotLinearizable };
-        assert_eq!(judge(&history), verdict, "{history:#?}");
-        counts[usize::from(expected)] += 1;
+        counts[usize::from(assert_judged(&history))] += 1;
     }
     assert!(counts.iter().all(|count| *count > 5_000), "{counts:?}");
 }
 
-/// Each step alone must be sound, whether or not it would be kept.
 #[test]
 fn steps_of_shrinking_never_accuse_wrongly() {
     let mut random = Random(2);
@@ -274,13 +198,7 @@ fn steps_of_shrinking_never_accuse_wrongly() {
                 played_history(&mut random, operations, Bug::None)
             }
         };
-        if judge(&history) != Verdict::Linearizable {
-            continue;
-        }
-        for shorter in shrink::all_steps(&history) {
-            taken += 1;
-            assert!(explained(&shorter), "{history:#?} became {shorter:#?}");
-        }
+        taken += assert_steps_are_sound::<KeyValue, PlainKey>(&history);
     }
     assert!(taken > 100_000, "{taken}");
 }
@@ -290,7 +208,7 @@ fn long_histories_of_a_store_that_works_are_explained_with_little_search() {
     let mut random = Random(3);
     for _ in 0..300 {
         let history = played_history(&mut random, 200, Bug::None);
-        assert_eq!(judge_within(&history, 20_000), Verdict::Linearizable, "{history:#?}");
+        assert_eq!(judge_within::<KeyValue>(&history, 20_000), Verdict::Linearizable, "{history:#?}");
     }
 }
 
@@ -302,7 +220,7 @@ fn a_history_of_twenty_thousand_operations_is_explained() {
             *version = None;
         }
     }
-    assert_eq!(judge(&history), Verdict::Linearizable);
+    assert_eq!(judge::<KeyValue>(&history), Verdict::Linearizable);
 }
 
 #[test]
@@ -311,12 +229,12 @@ fn long_histories_of_stores_with_bugs_shrink_to_a_few_operations() {
         let (mut random, mut found, mut sizes) = (Random(4), 0, Vec::new());
         for _ in 0..60 {
             let history = played_history(&mut random, 200, bug);
-            let verdict = judge(&history);
+            let verdict = judge::<KeyValue>(&history);
             assert_ne!(verdict, Verdict::Undecided, "{bug:?}");
             if verdict == Verdict::NotLinearizable {
                 found += 1;
-                let smallest = shrink::smallest(&history);
-                assert_eq!(judge(&smallest), Verdict::NotLinearizable);
+                let smallest = shrink::smallest::<KeyValue>(&history);
+                assert_eq!(judge::<KeyValue>(&smallest), Verdict::NotLinearizable);
                 sizes.push(smallest.len());
             }
         }
