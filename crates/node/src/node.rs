@@ -360,8 +360,7 @@ impl Node {
         let _ = self.shell.snapshots.send(SnapshotEvent::Stop);
         let _ = self.shell.control.send(ControlEvent::Stop);
         // The disk's watch sees only the log's records; other threads may wait for the disk as well.
-        wait_for(DISK_PATIENCE_AT_STOP, || self.helpers.iter().all(JoinHandle::is_finished));
-        if !self.helpers.iter().all(JoinHandle::is_finished) {
+        if !wait_for(DISK_PATIENCE_AT_STOP, || self.helpers.iter().all(JoinHandle::is_finished)) {
             disk_watch::stop_without_disk();
         }
         join(self.helpers);
@@ -380,10 +379,16 @@ impl Node {
     }
 }
 
-/// Polls until the condition holds or the time is over.
-fn wait_for(patience: Duration, mut is_so: impl FnMut() -> bool) {
+/// Polls until the condition holds or the time is over. Returns whether it holds.
+fn wait_for(patience: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
-    while !is_so() && begun.elapsed() < patience {
+    loop {
+        if is_so() {
+            return true;
+        }
+        if begun.elapsed() >= patience {
+            return false;
+        }
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -431,4 +436,19 @@ fn serve(
             tracing::error!("clients are served no more: {error}");
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_waits_for_a_thread_only_up_to_a_bound() {
+        let (disk_answers, disk) = mpsc::channel::<()>();
+        let helpers = [thread::spawn(move || assert!(disk.recv().is_err()))];
+        let has_ended = || helpers.iter().all(JoinHandle::is_finished);
+        assert!(!wait_for(Duration::from_millis(50), has_ended));
+        drop(disk_answers);
+        assert!(wait_for(Duration::from_secs(60), has_ended));
+    }
 }

@@ -6,6 +6,7 @@ use crate::clock;
 use crate::control_thread::{ControlEvent, Knowledge};
 use crate::inbox::Event;
 use crate::shell::Shell;
+use crossbeam_channel::Sender;
 use ringfort_core::replica::ReplicaStatus as CoreStatus;
 use ringfort_core::system::{Standing, Topology};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
@@ -194,8 +195,12 @@ pub async fn replicas(shell: &Shell) -> Result<Vec<CoreStatus>, Status> {
 
 /// What the controller knows of moves, and of replicas that can't be run.
 pub async fn knowledge(shell: &Shell) -> Result<Knowledge, Status> {
+    ask_controller(&shell.control).await
+}
+
+async fn ask_controller(control: &Sender<ControlEvent>) -> Result<Knowledge, Status> {
     let (asked, answer) = oneshot::channel();
-    let _ = shell.control.send(ControlEvent::Knowledge(asked));
+    let _ = control.send(ControlEvent::Knowledge(asked));
     match timeout(KNOWLEDGE_TIMEOUT, answer).await {
         Ok(answer) => answer.map_err(|_| stopping()),
         Err(_) => Err(outcome::unavailable("this node's controller does not answer: its disk may hang", None)),
@@ -289,6 +294,15 @@ mod tests {
     use ringfort_core::timing::Timing;
     use ringfort_core::types::{ClusterId, Identity};
     use ringfort_ring::ShardCount;
+
+    #[tokio::test]
+    async fn status_does_not_wait_for_a_controller_whose_disk_hangs() {
+        let (control, _events) = crossbeam_channel::unbounded();
+        let asked = timeout(2 * KNOWLEDGE_TIMEOUT, ask_controller(&control));
+        let failed = asked.await.expect("it ends").map(drop).unwrap_err();
+        assert_eq!(failed.code(), tonic::Code::Unavailable);
+        assert!(failed.message().contains("its disk may hang"), "{failed}");
+    }
 
     fn topology() -> Topology {
         let member = Member { identity: Identity(1), ..Member::default() };
