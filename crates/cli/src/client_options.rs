@@ -50,8 +50,12 @@ impl ClientOptions {
         runtime.block_on(async {
             let client = Client::connect(&self.endpoints)?.with_timeout(self.timeout);
             let notice = self.notice_of_silence(client.clone());
+            let checked = async {
+                client.check_endpoints().await?;
+                command(client.clone()).await
+            };
             tokio::select! {
-                result = command(client) => result,
+                result = checked => result,
                 never = notice => match never {},
             }
         })

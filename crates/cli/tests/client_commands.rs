@@ -47,6 +47,26 @@ fn run(args: &[&str], stdin: &[u8], endpoint: &str) -> Output {
 }
 
 #[test]
+fn endpoints_of_two_clusters_are_refused() {
+    let (one, other) = (Servers::start(1), Servers::start(1));
+    other.with(|state| state.cluster_id = 8);
+    let addresses = [&one, &other].map(|servers| servers.with(|state| state.addresses[0].clone()));
+    let both = addresses.join(",");
+    for args in [&["put", "k", "v"][..], &["status"], &["cluster", "pause"]] {
+        let output = run(args, b"", &both);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        let clusters = ["0000000000000007", "0000000000000008", "give endpoints of one cluster"];
+        let parts = addresses.iter().map(String::as_str).chain(clusters);
+        parts.for_each(|part| assert!(said.contains(part), "{part} in {said}"));
+    }
+    assert!([&one, &other].iter().all(|servers| servers.with(|state| state.map.is_empty())));
+    // One that does not answer says nothing of its cluster.
+    let output = run(&["put", "k", "v"], b"", &format!("{},127.0.0.1:1", addresses[0]));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn keys_are_put_read_listed_and_deleted() {
     let user = User::new();
     user.expects(&["get", "k"], 1, "");

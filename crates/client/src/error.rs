@@ -69,9 +69,13 @@ pub enum Error {
     #[error("the write's outcome is unknown ({}); read the key before you repeat it", describe(.0))]
     UnknownOutcome(#[source] Status),
 
-    /// An address that used to be this cluster's now answers for another one. Nothing was applied; a retry is useless.
-    #[error("{address} answers for cluster {found:016x}, not {expected:016x}; correct the endpoints")]
-    OtherCluster { address: String, expected: u64, found: u64 },
+    /// The endpoints belong to two clusters, or an address that used to be this cluster's now answers for another one.
+    /// Nothing was applied; a retry is useless.
+    #[error(
+        "{address} belongs to cluster {found:016x}, and {other_address} to cluster {expected:016x}: give endpoints of one \
+         cluster"
+    )]
+    OtherCluster { address: String, found: u64, other_address: String, expected: u64 },
 
     /// A node's answer contradicts the protocol: a bug, or a node of a much later version. Only reads end so.
     #[error("a node's answer makes no sense: {0}; do the program versions of client and nodes match?")]

@@ -42,6 +42,7 @@ mod endpoints;
 mod error;
 mod eventual;
 mod hedging;
+mod one_cluster;
 mod routes;
 
 pub use error::{Cause, Error};

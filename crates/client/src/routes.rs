@@ -37,6 +37,7 @@ pub(crate) struct Routes {
 }
 
 struct Table {
+    learned_from: Address,
     cluster_id: u64,
     /// The id as every request carries it.
     cluster_header: MetadataValue<Ascii>,
@@ -58,6 +59,11 @@ impl Routes {
     pub(crate) fn new(seeds: Vec<Address>) -> Routes {
         assert!(!seeds.is_empty(), "a client needs an endpoint");
         Routes { seeds, table: None, turn: AtomicUsize::new(0) }
+    }
+
+    /// The addresses that the user gave.
+    pub(crate) fn seeds(&self) -> &[Address] {
+        &self.seeds
     }
 
     /// Names the cluster that this client is bound to since its first topology.
@@ -125,11 +131,12 @@ impl Routes {
     /// # Errors
     /// Another cluster's topology, or one that makes no sense; nothing is changed then.
     pub(crate) fn adopt(&mut self, from: &Address, topology: &TopologyResponse) -> Result<(), Error> {
-        let table = Table::new(topology)?;
+        let table = Table::new(from, topology)?;
         if let Some(known) = &self.table {
             if known.cluster_id != table.cluster_id {
                 let (expected, found) = (known.cluster_id, table.cluster_id);
-                return Err(Error::OtherCluster { address: from.to_string(), expected, found });
+                let other_address = known.learned_from.to_string();
+                return Err(Error::OtherCluster { address: from.to_string(), found, other_address, expected });
             }
             if known.epoch > table.epoch {
                 return Ok(());
@@ -165,7 +172,7 @@ impl Routes {
 }
 
 impl Table {
-    fn new(topology: &TopologyResponse) -> Result<Table, Error> {
+    fn new(from: &Address, topology: &TopologyResponse) -> Result<Table, Error> {
         let shard_count = ShardCount::new(topology.shard_count)
             .map_err(|_| Error::BadAnswer("its shard count is not a power of two"))?;
         if topology.cluster_id == 0 {
@@ -181,6 +188,7 @@ impl Table {
             place.members = shard.members.iter().filter_map(|node| addresses.get(node).cloned()).collect();
         }
         Ok(Table {
+            learned_from: from.clone(),
             cluster_id: topology.cluster_id,
             cluster_header: metadata::cluster_value(topology.cluster_id),
             epoch: topology.epoch,

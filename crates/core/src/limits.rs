@@ -85,7 +85,8 @@ pub const ENTRY_BUDGET_BYTES: usize = 64 << 20;
 /// For lagging followers, a shard keeps entries that its snapshot covers, up to a worker's budget divided by this.
 pub const RETAINED_SHARE: usize = 4;
 
-/// Snapshots that a node sends at the same time, divided among its workers, but at least one each; the next ones wait.
+/// Snapshots that a node sends at the same time; the next ones wait. Its workers divide them, but each may have one, which
+/// then waits for its turn in the shell.
 /// Few, because the entries after each of them are kept in memory for the receiver.
 pub const MAX_SNAPSHOTS_SENT: usize = 4;
 

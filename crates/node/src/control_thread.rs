@@ -1,8 +1,8 @@
 //! Drives the node's controller: what the workers and the other nodes tell it goes in, what it wants done is done.
 //!
 //! A topology is on disk before any worker acts on it, so that a restarted node never knows less than it acted on.
-//! Saving needs syncs, which may take long or never return. So a separate thread saves topologies
-//! ([`save_topologies`]), and the controller goes on telling other nodes who leads and answering `status`.
+//! Saving needs syncs, which may take long or never return. So a separate thread saves all that the controller wants on
+//! the disk ([`save`]), and the controller goes on telling other nodes who leads and answering `status`.
 
 use crate::clock;
 use crate::gossip_thread::GossipEvent;
@@ -18,7 +18,7 @@ use ringfort_core::gossip::detector::Liveness;
 use ringfort_core::health::HealthView;
 use ringfort_core::message::{ControlMessage, ShardReport};
 use ringfort_core::replica::Write;
-use ringfort_core::system::{Member, Topology};
+use ringfort_core::system::{Member, Standing, Topology};
 use ringfort_core::time::Moment;
 use ringfort_core::types::{ClusterId, NodeId, ReplicaId, ShardId, Term};
 use ringfort_core::watch::Distrust;
@@ -103,25 +103,64 @@ fn send(shell: &Shell, event: ControlEvent) {
     }
 }
 
-/// Saves the latest of the waiting topologies, then gives it to the workers and gossip. Runs until the sender is gone.
-pub fn save_topologies(shell: Arc<Shell>, topologies: Receiver<Arc<Topology>>) {
-    while let Ok(next) = topologies.recv() {
-        let topology = topologies.try_iter().last().unwrap_or(next);
-        if let Err(error) = boot::save_topology(&*shell.disk, &topology) {
-            // The next start can do with an older one: this node learns the latest from the others.
-            tracing::warn!(epoch = %topology.epoch, %error, "could not save the topology");
+/// What the controller wants on the disk.
+pub enum Saved {
+    Topology(Arc<Topology>),
+    /// The node is no member any more.
+    Departure(Standing),
+    /// Another cluster has proven that this node is its member.
+    Claim(Claim),
+}
+
+/// Saves what waits, of several topologies the latest, and has it take effect. Runs until the sender is gone.
+pub fn save(shell: Arc<Shell>, wanted: Receiver<Saved>) {
+    while let Ok(next) = wanted.recv() {
+        let mut topology = None;
+        for saved in std::iter::once(next).chain(wanted.try_iter()) {
+            match saved {
+                Saved::Topology(later) => topology = Some(later),
+                Saved::Departure(why) => save_departure(&shell, why),
+                Saved::Claim(claim) => save_claim(&shell, &claim),
+            }
         }
-        shell.push_event_to_all(|| Event::Topology(topology.clone()));
-        let _ = shell.gossip.send(GossipEvent::Topology(topology.clone()));
-        shell.routing.set_topology(topology);
+        if let Some(topology) = topology {
+            save_topology(&shell, topology);
+        }
     }
 }
 
-/// Runs until [`ControlEvent::Stop`]. New topologies go to `topologies`.
-pub fn run(shell: Arc<Shell>, mut control: Control, events: Receiver<ControlEvent>, topologies: Sender<Arc<Topology>>) {
+fn save_topology(shell: &Shell, topology: Arc<Topology>) {
+    if let Err(error) = boot::save_topology(&*shell.disk, &topology) {
+        // The next start can do with an older one: this node learns the latest from the others.
+        tracing::warn!(epoch = %topology.epoch, %error, "could not save the topology");
+    }
+    shell.push_event_to_all(|| Event::Topology(topology.clone()));
+    let _ = shell.gossip.send(GossipEvent::Topology(topology.clone()));
+    shell.routing.set_topology(topology);
+}
+
+fn save_departure(shell: &Shell, why: Standing) {
+    match boot::set_departure(&*shell.disk, why) {
+        Ok(()) => drop(shell.departure.send_replace(Some(why))),
+        Err(error) => shell.fail(format!("this node is no member any more ({why:?}), which can't be noted: {error}")),
+    }
+}
+
+fn save_claim(shell: &Shell, claim: &Claim) {
+    if let Err(error) = boot::set_claim(&*shell.disk, claim) {
+        tracing::warn!(
+            %error,
+            "could not record that this node belongs to cluster {}: if it is started again, it serves for a moment",
+            claim.cluster
+        );
+    }
+}
+
+/// Runs until [`ControlEvent::Stop`]. What is to be saved goes to `saving`.
+pub fn run(shell: Arc<Shell>, mut control: Control, events: Receiver<ControlEvent>, saving: Sender<Saved>) {
     let mut next_tick = clock::moment();
     loop {
-        perform(&shell, &mut control, &topologies);
+        perform(&shell, &mut control, &saving);
         match events.recv_timeout(clock::until(next_tick)) {
             Ok(ControlEvent::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(event) => handle(&mut control, event),
@@ -156,7 +195,7 @@ fn handle(control: &mut Control, event: ControlEvent) {
     }
 }
 
-fn perform(shell: &Arc<Shell>, control: &mut Control, topologies: &Sender<Arc<Topology>>) {
+fn perform(shell: &Arc<Shell>, control: &mut Control, saving: &Sender<Saved>) {
     let effects = control.take_effects();
     for (node, message) in effects.messages {
         shell.peers.send_control(node, &message);
@@ -173,22 +212,17 @@ fn perform(shell: &Arc<Shell>, control: &mut Control, topologies: &Sender<Arc<To
         shell.worker(step.shard).push_event(Event::Step(step));
     }
     if let Some(topology) = effects.topology {
-        let _ = topologies.send(topology);
+        let _ = saving.send(Saved::Topology(topology));
     }
     if let Some(members) = effects.members {
         shell.peers.set_members(shell, &members);
         shell.routing.set_members(members);
     }
     if let Some(cluster) = effects.claimed_by.filter(|_| shell.failure.borrow().is_none()) {
-        stop_for(shell, control, cluster);
+        stop_for(shell, control, cluster, saving);
     }
     if let Some(why) = effects.departure {
-        match boot::set_departure(&*shell.disk, why) {
-            Ok(()) => drop(shell.departure.send_replace(Some(why))),
-            Err(error) => {
-                shell.fail(format!("this node is no member any more ({why:?}), which can't be noted: {error}"))
-            }
-        }
+        let _ = saving.send(Saved::Departure(why));
     }
     for (shard, node) in effects.leaders {
         shell.routing.set_leader(shard, node);
@@ -196,7 +230,7 @@ fn perform(shell: &Arc<Shell>, control: &mut Control, topologies: &Sender<Arc<To
 }
 
 /// Another cluster has proven that this node is its member: it must not serve in this cluster, now or after a restart.
-fn stop_for(shell: &Shell, control: &Control, cluster: ClusterId) {
+fn stop_for(shell: &Shell, control: &Control, cluster: ClusterId, saving: &Sender<Saved>) {
     let topology = control.topology();
     let Some(own) = topology.nodes.get(&shell.node) else { return };
     let standing = match topology.nodes.len() {
@@ -209,12 +243,7 @@ fn stop_for(shell: &Shell, control: &Control, cluster: ClusterId) {
         own.name,
         start::CLAIM_ADVICE
     ));
-    // Only now, since the disk may hang. A process that ends in an orderly way waits for this thread.
+    // A process that ends in an orderly way waits for the thread that saves.
     let claim = Claim { cluster, name: own.name.clone(), raft_address: control.own_addresses().raft.clone() };
-    if let Err(error) = boot::set_claim(&*shell.disk, &claim) {
-        tracing::warn!(
-            %error,
-            "could not record that this node belongs to cluster {cluster}: if it is started again, it serves for a moment"
-        );
-    }
+    let _ = saving.send(Saved::Claim(claim));
 }

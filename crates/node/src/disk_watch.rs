@@ -8,22 +8,21 @@
 use crate::clock;
 use crate::gossip_thread::GossipEvent;
 use crate::grpc;
+use crate::seldom::Seldom;
 use crate::shell::Shell;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ringfort_core::health::{DiskReport, DiskState, NodeHealth};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tonic_health::server::HealthReporter;
 
-/// While the disk hangs, a line is logged this often.
-const LINE_INTERVAL: Duration = Duration::from_secs(10);
+static HANGS: Seldom = Seldom::new();
 
 /// Runs until `stopped` is closed.
 pub fn run(shell: Arc<Shell>, reporter: HealthReporter, stopped: Receiver<()>) {
     let interval = shell.routing.topology().timing.tick();
     let mut said = None;
-    let mut line: Option<Instant> = None;
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(interval) {
         let report = shell.health.lock().look(clock::moment());
         let is_hung = report.health.disk == DiskState::Hung;
@@ -34,8 +33,7 @@ pub fn run(shell: Arc<Shell>, reporter: HealthReporter, stopped: Receiver<()>) {
             end(report.age);
         }
         shell.pressure.set_disk_hung(is_hung);
-        if is_hung && line.is_none_or(|at| at.elapsed() >= LINE_INTERVAL) {
-            line = Some(Instant::now());
+        if is_hung && HANGS.due().is_some() {
             tracing::warn!(
                 "the disk has not answered for {:.1} s: writes are refused here, and leadership goes to other nodes",
                 report.age.as_secs_f64()

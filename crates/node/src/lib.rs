@@ -57,6 +57,7 @@ mod routing;
 mod scan;
 mod scrub_thread;
 mod seldom;
+mod sends;
 mod shared_call;
 mod shell;
 mod snapshot_thread;

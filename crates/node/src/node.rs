@@ -16,6 +16,7 @@ use crate::pressure::{self, Pressure};
 use crate::random::random_u64;
 use crate::routing::Routing;
 use crate::scan::SCANS_AT_ONCE;
+use crate::sends::Sends;
 use crate::shell::Shell;
 use crate::snapshot_thread::{self, SnapshotEvent};
 use crate::start::{self, Membership, StartError};
@@ -190,6 +191,7 @@ impl Node {
             log_bytes: AtomicU64::new(0),
             next_received: AtomicU64::new(boot_nonce),
             receives: Arc::new(Semaphore::new(MAX_SNAPSHOTS_RECEIVED)),
+            sends: Sends::default(),
             move_bandwidth: Throttle::new(config.move_bandwidth),
             failure: watch::Sender::new(None),
             departure: watch::Sender::new(None),
@@ -238,11 +240,11 @@ impl Node {
         let mut helpers = vec![threads::spawn("log", move || log_thread::run(spawn_log.0, spawn_log.1, log_rx))?];
         let shared = shell.clone();
         helpers.push(threads::spawn("snapshots", move || snapshot_thread::run(shared, snapshots_rx))?);
-        let (topologies_tx, topologies_rx) = unbounded();
+        let (saving_tx, saving_rx) = unbounded();
         let shared = shell.clone();
-        helpers.push(threads::spawn("topologies", move || control_thread::save_topologies(shared, topologies_rx))?);
+        helpers.push(threads::spawn("save", move || control_thread::save(shared, saving_rx))?);
         let shared = shell.clone();
-        let run_control = move || control_thread::run(shared, control, control_rx, topologies_tx);
+        let run_control = move || control_thread::run(shared, control, control_rx, saving_tx);
         helpers.push(threads::spawn("control", run_control)?);
         let gossip = Gossip::new(node, config.gossip, topology.clone(), boot.eventual, clock::now(), boot_nonce);
         let shared = shell.clone();

@@ -11,6 +11,7 @@ use crate::operator_calls::OperatorCalls;
 use crate::peers::Peers;
 use crate::pressure::Pressure;
 use crate::routing::Routing;
+use crate::sends::Sends;
 use crate::snapshot_thread::SnapshotEvent;
 use crate::throttle::Throttle;
 use crossbeam_channel::Sender;
@@ -47,6 +48,7 @@ pub struct Shell {
     /// Makes the names of received snapshots unique: it starts at random.
     pub next_received: AtomicU64,
     pub receives: Arc<Semaphore>,
+    pub sends: Sends,
     /// For all snapshots that are sent.
     pub move_bandwidth: Throttle,
     /// Why the node must not go on, in words for the operator.

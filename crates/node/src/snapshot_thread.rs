@@ -99,8 +99,13 @@ impl Files {
         }
     }
 
+    /// Gives a file up, complete or not: the replica may have ended its cut while the file was being finished.
     fn abandon(&mut self, name: &str) {
-        if let Some(Err(error)) = self.open.remove(name).map(SnapshotWriter::abandon) {
+        let abandoned = match self.open.remove(name) {
+            Some(writer) => writer.abandon(),
+            None => self.disk.delete(name).map_err(SnapshotError::from),
+        };
+        if let Err(error) = abandoned {
             warn(name, &error);
         }
     }
@@ -110,5 +115,33 @@ fn warn(name: &str, error: &SnapshotError) {
     static FAILED: Seldom = Seldom::new();
     if let Some(left_out) = FAILED.due() {
         tracing::warn!(name, left_out, "could not write a snapshot; it is tried again later: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_core::disk::mem::MemDisk;
+    use ringfort_core::machine::Machine;
+    use ringfort_core::snapshot::SnapshotHeader;
+    use ringfort_core::types::{LogIndex, ShardId, Term};
+
+    #[test]
+    fn a_cut_that_is_given_up_leaves_no_file_whether_it_was_finished_or_not() {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let mut files = Files { disk: disk.clone(), open: BTreeMap::new() };
+        let header = SnapshotHeader {
+            shard: ShardId(1),
+            index: LogIndex(9),
+            term: Term(2),
+            conf_state: Default::default(),
+            meta: Machine::new().begin_cut().encode(),
+        };
+        for is_finished in [false, true] {
+            assert!(files.begin("cut", |disk| SnapshotWriter::begin(disk, "cut", &header)));
+            assert!(!is_finished || files.finish("cut"));
+            files.abandon("cut");
+            assert_eq!(disk.list().unwrap(), [""; 0], "finished: {is_finished}");
+        }
     }
 }

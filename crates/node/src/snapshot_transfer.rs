@@ -23,7 +23,7 @@ use ringfort_proto::v1::{self, SnapshotAck, SnapshotChunk, snapshot_chunk::Part}
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
@@ -66,6 +66,7 @@ enum TransferError {
 /// Sends the snapshot `name` with `message`, and tells the worker how it ended.
 pub async fn send(shell: Arc<Shell>, name: String, message: RaftMessage) {
     let (shard, to) = (message.shard, message.to);
+    let turn = shell.sends.turn(to.node()).await;
     let arrived = match stream(&shell, name, message).await {
         Ok(ack) => {
             if !ack.installed {
@@ -78,6 +79,7 @@ pub async fn send(shell: Arc<Shell>, name: String, message: RaftMessage) {
             false
         }
     };
+    drop(turn);
     shell.metrics.snapshots_sent.count(arrived);
     shell.worker(shard).push_event(Event::SnapshotSent { shard, to, arrived });
 }
@@ -108,19 +110,25 @@ async fn stream(shell: &Arc<Shell>, name: String, message: RaftMessage) -> Resul
         }
         progress.store(true, Ordering::Relaxed);
     };
-    let reading = tokio::task::spawn_blocking(move || read(disk, &name, header, &parts_tx, pace));
+    let (accepted_tx, accepted) = oneshot::channel();
+    let reading = tokio::task::spawn_blocking(move || read(disk, &name, header, &parts_tx, accepted, pace));
     let mut client = PeerClient::new(channel);
-    let sending = async {
+    let moves = &*moves;
+    let sending = async move {
+        let mut accepted = Some(accepted_tx);
         let mut answers = client.snapshot(ReceiverStream::new(parts_rx)).await?.into_inner();
         while let Some(answer) = answers.message().await? {
             if !answer.builds {
                 return Ok(answer);
             }
+            if let Some(accepted) = accepted.take() {
+                let _ = accepted.send(());
+            }
             moves.store(true, Ordering::Relaxed);
         }
         Err(TransferError::NoAnswer)
     };
-    let answer = unless_stalled(sending, &moves, STALLED_AFTER).await?;
+    let answer = unless_stalled(sending, moves, STALLED_AFTER).await?;
     match reading.await {
         Ok(Err(error)) => Err(error),
         _ => answer,
@@ -143,18 +151,20 @@ async fn unless_stalled<R>(
     }
 }
 
-/// Feeds a stream from a file. A receiver that goes away ends it early, which is no error of the file's.
+/// Feeds a stream from a file, once the receiver has accepted the header: one that refuses it costs no bandwidth. A receiver
+/// that goes away ends it early, which is no error of the file's.
 fn read(
     disk: Arc<dyn Disk>,
     name: &str,
     mut header: v1::SnapshotHeader,
     parts: &mpsc::Sender<SnapshotChunk>,
+    accepted: oneshot::Receiver<()>,
     pace: impl Fn(usize),
 ) -> Result<(), TransferError> {
     let send = |part| parts.blocking_send(SnapshotChunk { part: Some(part) }).is_ok();
     let mut reader = SnapshotReader::open(disk, name)?;
     header.header = reader.header().encode();
-    let mut goes_on = send(Part::Header(header));
+    let mut goes_on = send(Part::Header(header)) && accepted.blocking_recv().is_ok();
     let mut sequence = 0;
     while goes_on && let Some(payload) = reader.next_frame()? {
         pace(payload.len());
@@ -187,6 +197,8 @@ pub async fn receive(
     if position != (shard, metadata.index, metadata.term) || file_header.conf_state != *metadata.get_conf_state() {
         return Err(Status::invalid_argument("the snapshot's file is of another position than its message"));
     }
+    // Accepted: the sender begins with the frames.
+    let _ = answers.send(Ok(SnapshotAck { builds: true, ..SnapshotAck::default() })).await;
     // A name that no cut of this node has, and no other snapshot that arrives, or arrived before a restart.
     let unique = shell.next_received.fetch_add(1, Ordering::Relaxed);
     let name = format!("snap-{shard}-{}-from-{}-{unique:x}.snap", metadata.index, message.from);
@@ -312,7 +324,6 @@ mod tests {
     use crate::disk::{self, FileDisk};
     use ringfort_core::machine::{CutMeta, Machine};
     use ringfort_core::types::{LogIndex, ShardId, Term};
-    use tokio::sync::oneshot;
 
     fn header(meta: CutMeta) -> SnapshotHeader {
         SnapshotHeader {
@@ -367,6 +378,26 @@ mod tests {
         let stalled = unless_stalled(std::future::pending::<()>(), &moves, patience).await;
         assert!(matches!(stalled, Err(TransferError::Stalled)));
         assert!(begun.elapsed() >= 2 * patience, "progress earns another period of patience");
+    }
+
+    #[test]
+    fn a_snapshot_that_is_refused_at_its_header_costs_no_bandwidth() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(directory.path()).unwrap());
+        SnapshotWriter::begin(disk.clone(), "sent", &header(Machine::new().begin_cut())).unwrap().finish().unwrap();
+        for is_accepted in [false, true] {
+            let (parts_tx, mut parts) = mpsc::channel(8);
+            let (accepted_tx, accepted) = oneshot::channel();
+            match is_accepted {
+                true => accepted_tx.send(()).unwrap(),
+                false => drop(accepted_tx),
+            }
+            let paced = std::cell::Cell::new(0);
+            let pace = |bytes| paced.set(paced.get() + bytes);
+            read(disk.clone(), "sent", v1::SnapshotHeader::default(), &parts_tx, accepted, pace).unwrap();
+            assert!(matches!(parts.try_recv().unwrap().part, Some(Part::Header(_))));
+            assert_eq!((parts.try_recv().is_ok(), paced.get() > 0), (is_accepted, is_accepted));
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod proxy;
 use proxy::Proxy;
 use ringfort_client::v1::cluster_server::{Cluster, ClusterServer};
 use ringfort_client::v1::kv_server::{Kv, KvServer};
+use ringfort_client::v1::membership_server::{Membership, MembershipServer};
 use ringfort_client::v1::*;
 use ringfort_client::{Client, v1};
 use ringfort_proto::{metadata, outcome};
@@ -69,7 +70,8 @@ impl Servers {
             let server = Server { node, state: servers.state.clone() };
             let router = tonic::transport::Server::builder()
                 .add_service(KvServer::new(server.clone()))
-                .add_service(ClusterServer::new(server));
+                .add_service(ClusterServer::new(server.clone()))
+                .add_service(MembershipServer::new(server));
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             runtime.spawn(carry);
             runtime.spawn(async move {
@@ -190,6 +192,14 @@ impl Kv for Server {
 impl Server {
     fn with_read(&self) {
         self.state.lock().unwrap().reads[self.node] += 1;
+    }
+}
+
+#[tonic::async_trait]
+impl Membership for Server {
+    async fn ask(&self, _: Request<MembershipRequest>) -> Result<Response<MembershipResponse>, Status> {
+        let cluster_id = self.state.lock().unwrap().cluster_id;
+        Ok(Response::new(MembershipResponse { cluster_id, ..Default::default() }))
     }
 }
 

@@ -81,6 +81,15 @@ impl Moves {
     }
 }
 
+/// What one round of decisions is based on, and where the decisions go.
+pub struct Round<'a> {
+    pub now: Moment,
+    pub topology: &'a Topology,
+    pub silence: &'a Silence,
+    pub leadership: &'a mut Leadership,
+    pub out: &'a mut ControlEffects,
+}
+
 impl Controller {
     pub fn new(node: NodeId, config: ControlConfig) -> Controller {
         Controller { node, config, reports: BTreeMap::new(), proposed: None, pace: Pace::default() }
@@ -111,17 +120,12 @@ impl Controller {
         self.reports.insert(report.shard, Reported { report, heard: None, acted, action });
     }
 
-    pub fn run(
-        &mut self,
-        now: Moment,
-        topology: &Topology,
-        silence: &Silence,
-        leadership: &mut Leadership,
-        out: &mut ControlEffects,
-    ) {
-        self.propose(now, topology, silence, out);
+    /// Decides anew what is to be done.
+    pub fn run(&mut self, mut round: Round<'_>) {
+        let Round { now, topology, .. } = round;
+        self.propose(&mut round);
         self.reports.retain(|_, reported| now < *reported.heard.get_or_insert(now) + REPORT_LIFE);
-        self.act(now, topology, silence, leadership, out);
+        self.act(round);
         let left = |(shard, reported): (&ShardId, &Reported)| {
             topology.groups.get(shard).map_or(0, |group| plan::arriving(group, &reported.report))
         };
@@ -137,7 +141,9 @@ impl Controller {
     }
 
     /// Asks the system shard for what is to change in the topology.
-    fn propose(&mut self, now: Moment, topology: &Topology, silence: &Silence, out: &mut ControlEffects) {
+    fn propose(&mut self, round: &mut Round<'_>) {
+        let Round { now, topology, silence, out, .. } = round;
+        let now = *now;
         let epoch = topology.epoch;
         if self.proposed.is_some_and(|(at_epoch, at)| at_epoch == epoch && now < at + PATIENCE) {
             return;
@@ -179,14 +185,8 @@ impl Controller {
     }
 
     /// Takes the next step of every shard that is not as it should be.
-    fn act(
-        &mut self,
-        now: Moment,
-        topology: &Topology,
-        silence: &Silence,
-        leadership: &mut Leadership,
-        out: &mut ControlEffects,
-    ) {
+    fn act(&mut self, round: Round<'_>) {
+        let Round { now, topology, silence, leadership, out } = round;
         let is_silent = |replica: ReplicaId| replica.node() != self.node && !silence.is_alive(replica.node());
         let mut moves = Moves::default();
         let moving = self.reports.values().filter(|reported| reported.is_moving(is_silent));
@@ -316,7 +316,8 @@ mod tests {
             }
             self.reports.values().for_each(|report| self.controller.learn(report.clone()));
             let mut out = ControlEffects::default();
-            self.controller.run(self.now, &self.topology, &self.silence, &mut self.leadership, &mut out);
+            let Scene { now, ref topology, ref silence, ref mut leadership, .. } = *self;
+            self.controller.run(Round { now, topology, silence, leadership, out: &mut out });
             out
         }
 

@@ -40,7 +40,7 @@ use crate::types::{ClusterId, NodeId, ReplicaId, ShardId, Term};
 use crate::watch::Distrust;
 use claims::Claims;
 pub use claims::Testimony;
-use controller::Controller;
+use controller::{Controller, Round};
 use leadership::Leadership;
 use progress::Progress;
 use silence::Silence;
@@ -189,7 +189,8 @@ impl Control {
         self.ask_for_new_replicas(now);
         self.ask_to_be_known(now);
         if self.led.contains_key(&ShardId::SYSTEM) {
-            self.controller.run(now, &self.topology, &self.silence, &mut self.leadership, &mut self.out);
+            let Control { controller, topology, silence, leadership, out, .. } = self;
+            controller.run(Round { now, topology, silence, leadership, out });
             if let Some(uncommitted) = self.controller.publish_early(&self.topology, &self.out.proposals) {
                 self.handle_topology(uncommitted);
             }
@@ -434,28 +435,33 @@ mod tests {
     fn a_node_that_was_removed_is_told_when_it_calls_and_falls_silent() {
         let mut old = Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), Timing::DEFAULT, member("node1"));
         old.nodes.insert(NodeId(2), member("node2"));
-        let mut new = old.clone();
-        new.epoch = Epoch(9);
-        let removed = new.nodes.remove(&NodeId(2)).unwrap();
-        new.departed.insert(NodeId(2), Departed::new(&removed, Standing::Dead));
         let now = Moment::default();
         let control = |node, topology: Topology| {
             let own = topology.nodes[&NodeId(node)].clone();
             Control::new(NodeId(node), Arc::new(topology), own, ControlConfig::default(), now)
         };
-        let (mut member, mut returned) = (control(1, new), control(2, old));
-        returned.handle_tick(now);
-        let said = returned.take_effects().messages;
-        assert_eq!(said.len(), 1, "its beacon");
-        member.take_effects();
-        member.handle_message(NodeId(2), said[0].1.clone());
-        let answer = member.take_effects().messages;
-        assert!(matches!(&answer[..], [(NodeId(2), ControlMessage::Topology(_))]), "{answer:?}");
-        returned.handle_message(NodeId(1), answer[0].1.clone());
-        let effects = returned.take_effects();
-        assert_eq!(effects.departure, Some(Standing::Dead));
-        assert!(effects.topology.is_none(), "its directory keeps the topology in which it is a member");
-        returned.handle_tick(now + 10 * BEACON_INTERVAL);
-        assert!(returned.take_effects().messages.is_empty());
+        // Departures of long ago are forgotten.
+        for is_remembered in [true, false] {
+            let mut new = old.clone();
+            new.epoch = Epoch(9);
+            let removed = new.nodes.remove(&NodeId(1)).unwrap();
+            if is_remembered {
+                new.departed.insert(NodeId(1), Departed::new(&removed, Standing::Dead));
+            }
+            let (mut member, mut returned) = (control(2, new), control(1, old.clone()));
+            returned.handle_tick(now);
+            let said = returned.take_effects().messages;
+            assert_eq!(said.len(), 1, "its beacon");
+            member.take_effects();
+            member.handle_message(NodeId(1), said[0].1.clone());
+            let answer = member.take_effects().messages;
+            assert!(matches!(&answer[..], [(NodeId(1), ControlMessage::Topology(_))]), "{answer:?}");
+            returned.handle_message(NodeId(2), answer[0].1.clone());
+            let effects = returned.take_effects();
+            assert_eq!(effects.departure, Some(if is_remembered { Standing::Dead } else { Standing::Leaving }));
+            assert!(effects.topology.is_none(), "its directory keeps the topology in which it is a member");
+            returned.handle_tick(now + 10 * BEACON_INTERVAL);
+            assert!(returned.take_effects().messages.is_empty());
+        }
     }
 }

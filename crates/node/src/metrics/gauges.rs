@@ -16,6 +16,7 @@ pub struct Gauges {
     nodes: IntGauge,
     shards: IntGauge,
     epoch: IntGauge,
+    election_timeout_seconds: Gauge,
     leaders: IntGauge,
     followers: IntGauge,
     learners: IntGauge,
@@ -48,6 +49,10 @@ impl Gauges {
             nodes: maker.gauge("nodes", "Nodes of the cluster, as this one knows it."),
             shards: maker.gauge("shards", "Shards of the cluster; the system shard does not count."),
             epoch: maker.gauge("topology_epoch", "The version of the topology that this node knows."),
+            election_timeout_seconds: maker.float_gauge(
+                "election_timeout_seconds",
+                "How long the shards of this cluster wait at least before they replace a silent leader.",
+            ),
             leaders: replicas.with_label_values(&["leader"]),
             followers: replicas.with_label_values(&["follower"]),
             learners: replicas.with_label_values(&["learner"]),
@@ -111,6 +116,7 @@ impl Gauges {
         self.moving_learners.set(learners as i64);
         self.nodes.set(topology.nodes.len() as i64);
         self.shards.set(topology.shards.get().into());
+        self.election_timeout_seconds.set(topology.timing.election_timeout().as_secs_f64());
         self.epoch.set(topology.epoch.0 as i64);
     }
 

@@ -138,6 +138,7 @@ impl Bench {
         progress: &Progress,
     ) -> Result<(Report, Result<(), Failure>), Failure> {
         let client = Client::connect(&self.client.endpoints)?.with_timeout(self.client.timeout);
+        client.check_endpoints().await?;
         // A cluster that does not answer is an error now, not a result later.
         let nodes = client.topology().await?.nodes.len();
         let nodes = if self.blind { self.client.endpoints.len() } else { nodes };

@@ -113,12 +113,12 @@ pub struct Serve {
 
     /// A node that is silent for this long gives up its replicas to others, if there are enough: 30s, 5m. The node that
     /// leads the system shard decides; give all nodes the same.
-    #[arg(long, env = "RINGFORT_REPLACE_AFTER", value_name = "TIME", default_value = "5m", value_parser = parse_patience)]
+    #[arg(long, env = "RINGFORT_REPLACE_AFTER", value_name = "TIME", default_value = "5m", value_parser = parse_replace_after)]
     pub replace_after: Duration,
 
     /// The process ends when its disk has not answered for this long: 20s, 2m. By then other nodes lead its shards; the end
     /// of the process tells the operator, or the program that started it, that the disk needs attention.
-    #[arg(long, env = "RINGFORT_DISK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_patience)]
+    #[arg(long, env = "RINGFORT_DISK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub disk_timeout: Duration,
 
     /// How long a node that crashed, was cut off or had a hung disk must be healthy before it leads again: 5s, 2m. The
@@ -327,12 +327,12 @@ fn parse_election_timeout(text: &str) -> Result<Timing, String> {
     Timing::new(parse_duration(text)?).map_err(|error| error.to_string())
 }
 
-/// A node that restarts must not be taken for dead, and one whose disk hangs needs time to hand its leaderships over.
-const LEAST_PATIENCE: Duration = Duration::from_secs(5);
+/// A node that restarts must not be taken for dead.
+const LEAST_REPLACE_AFTER: Duration = Duration::from_secs(5);
 
-fn parse_patience(text: &str) -> Result<Duration, String> {
+fn parse_replace_after(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
-        duration if duration < LEAST_PATIENCE => Err("give 5s or more".to_owned()),
+        duration if duration < LEAST_REPLACE_AFTER => Err("give 5s or more".to_owned()),
         duration => Ok(duration),
     }
 }

@@ -9,6 +9,7 @@ use crate::text::{counted, duration, escaped};
 use ringfort_client::v1::{
     Distrust, NodeStanding, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse,
 };
+use ringfort_node::Timing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -122,6 +123,11 @@ pub fn judge(status: &StatusResponse) -> Verdict {
 
     let shard_count = shards().filter(|shard| shard.shard != SYSTEM_SHARD).count();
     let mut sentence = format!("{}, {}", counted(status.nodes.len(), "node"), counted(shard_count, "shard"));
+    if let Ok(timing) = Timing::new(Duration::from_millis(status.election_timeout_ms.into()))
+        && timing != Timing::DEFAULT
+    {
+        sentence.push_str(&format!(", election timeout {timing}"));
+    }
     if lost.is_empty() {
         let failures =
             if tolerated == 0 { "no node failure".to_owned() } else { counted(tolerated as usize, "node failure") };
@@ -191,8 +197,12 @@ fn under_orders(status: &StatusResponse) -> Vec<String> {
         let held = status.shards.iter().filter(holds).count();
         match node.standing() {
             NodeStanding::Drained if held == 0 => clauses.push(format!("{} is drained", name(node))),
-            NodeStanding::Drained => clauses.push(format!("{} is drained, {held} replicas to go", name(node))),
-            NodeStanding::Leaving => clauses.push(format!("{} leaves, {held} replicas to go", name(node))),
+            NodeStanding::Drained => {
+                clauses.push(format!("{} is drained, {} to go", name(node), counted(held, "replica")));
+            }
+            NodeStanding::Leaving => {
+                clauses.push(format!("{} leaves, {} to go", name(node), counted(held, "replica")));
+            }
             NodeStanding::Active | NodeStanding::Dead | NodeStanding::Replaced => {}
         }
     }

@@ -23,6 +23,7 @@ use super::playground::interrupted_by_signals;
 use super::print_json;
 use crate::client_options::{ClientOptions, Output, parse_duration};
 use crate::failure::{Answer, Failure};
+use crate::text::counted;
 use crate::violation::{FIRST_LOOKER, Values, page};
 use bytes::Bytes;
 use clap::Args;
@@ -173,7 +174,8 @@ impl Verify {
             let rate = (answered - answered_before) as f64 / left.min(interval).as_secs_f64();
             answered_before = answered;
             let judged = judge.so_far();
-            let mut note = format!("{rate:.0}/s, {failed} failed, {} keys checked", judged.keys);
+            let checked = counted(judged.keys as usize, "key");
+            let mut note = format!("{rate:.0}/s, {failed} failed, {checked} checked");
             if judged.not_linearizable > 0 {
                 note += &format!(", {} NOT LINEARIZABLE", judged.not_linearizable);
             }
@@ -206,9 +208,10 @@ async fn tell_what_is_unread(run: &Run, progress: &Progress) {
     loop {
         tokio::time::sleep(if is_terminal { PROGRESS_INTERVAL } else { PLAIN_INTERVAL }).await;
         let unread = run.unread();
+        let left = counted(unread as usize, "key");
         match is_terminal {
-            true => progress.set(all.saturating_sub(unread), format!("{unread} keys left")),
-            false => eprintln!("reading each key a last time: {unread} keys left"),
+            true => progress.set(all.saturating_sub(unread), format!("{left} left")),
+            false => eprintln!("reading each key a last time: {left} left"),
         }
     }
 }

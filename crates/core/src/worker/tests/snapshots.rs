@@ -260,3 +260,22 @@ fn entries_that_go_into_the_log_once_more_stay_in_memory_until_then() {
     group.drain(leader);
     assert!(group.applied(1));
 }
+
+#[test]
+fn a_quiet_replica_takes_a_snapshot_and_a_busy_or_small_one_does_not() {
+    let (mut group, leader) = Group::with_leader();
+    let large = Command::Put { key: "large".into(), value: vec![0; SMALL_LOG_BYTES].into() };
+    group.put(leader, 1);
+    group.ticks(QUIET_TICKS as u32 + 2);
+    assert!(!group.replica(leader).is_cutting(), "little is held");
+    group.request(leader, Request::Write(Write::Kv(large)), 2);
+    for ticket in 0..4 {
+        group.ticks(QUIET_TICKS as u32 - 10);
+        assert!(!group.replica(leader).is_cutting(), "entries come");
+        group.put(leader, 10 + ticket);
+    }
+    group.ticks(QUIET_TICKS as u32 + 2);
+    for replica in REPLICAS {
+        assert!(group.replica(replica.node()).is_cutting(), "{replica}");
+    }
+}

@@ -31,6 +31,7 @@ use crate::client_options::{Output, parse_duration};
 use crate::command::print_json;
 use crate::failure::{Answer, Failure};
 use crate::random::Random;
+use crate::text::counted;
 use clap::{Args, ValueEnum};
 use disks::DiskFault;
 use fault::Fault;
@@ -154,8 +155,8 @@ async fn inject_all(
         let progress = async {
             loop {
                 let left = options.duration.saturating_sub(begun.elapsed()).as_secs();
-                let (so_far, waiting) = (faults.len(), service.waiting().as_millis());
-                let text = format!("{left} s left, {so_far} faults; {}: {waiting} ms without service", doing.borrow());
+                let (so_far, waiting) = (counted(faults.len(), "fault"), service.waiting().as_millis());
+                let text = format!("{left} s left, {so_far}; {}: {waiting} ms without service", doing.borrow());
                 if let Err(error) = screen.progress(&text) {
                     return error;
                 }
@@ -190,8 +191,8 @@ fn show(report: &Report, options: &ChaosOptions, screen: &Screen) -> Result<(), 
         return print_json(report);
     }
     screen.line(&format!(
-        "\n{} faults in {:.0} s, seed {}\n\n{}\n",
-        report.faults.len(),
+        "\n{} in {:.0} s, seed {}\n\n{}\n",
+        counted(report.faults.len(), "fault"),
         report.seconds,
         report.seed,
         report.table()

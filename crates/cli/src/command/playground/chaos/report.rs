@@ -4,6 +4,7 @@ use super::fault::Fault;
 use super::history::{Findings, KeyViolation};
 use super::stage::Injected;
 use crate::failure::Answer;
+use crate::text::counted;
 use crate::violation::{ViolationReport, page};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
@@ -107,16 +108,19 @@ impl Report {
         let mut text = match violations.len() {
             0 => "linearizable, and no acknowledged write is lost".to_owned(),
             count => format!(
-                "NOT LINEARIZABLE: {count} of {keys} keys contradict themselves, {} of them lost acknowledged writes",
+                "NOT LINEARIZABLE: of {} the answers on {count} contradict one another, and acknowledged writes are lost on {}",
+                counted(*keys, "key"),
                 self.lost_acknowledgements
             ),
         };
         text += &format!(
-            ": {operations} operations on {keys} keys, {acknowledged_writes} acknowledged writes, {unknown_writes} of \
-             unknown outcome"
+            ": {} on {}, {}, {unknown_writes} of unknown outcome",
+            counted(*operations, "operation"),
+            counted(*keys, "key"),
+            counted(*acknowledged_writes, "acknowledged write")
         );
         if *undecided > 0 {
-            text += &format!("; {undecided} keys could not be judged in time");
+            text += &format!("; {} could not be judged in time", counted(*undecided, "key"));
         }
         text
     }

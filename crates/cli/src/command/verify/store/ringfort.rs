@@ -42,6 +42,7 @@ pub struct Session {
 impl Store {
     pub async fn new(endpoints: &[String], timeout: Duration, values: Values) -> Result<Store, Error> {
         let client = Client::connect(endpoints)?.with_timeout(timeout);
+        client.check_endpoints().await?;
         let topology = client.topology().await?;
         let shards = ShardCount::new(topology.shard_count)
             .map_err(|_| Error::BadAnswer("its topology has an impossible number of shards"))?;

@@ -1,0 +1,65 @@
+//! What must not get into a replica.
+
+use super::*;
+
+#[test]
+fn proposals_and_reads_of_other_nodes_never_enter_by_raft() {
+    let (mut group, leader) = Group::with_leader();
+    let other = group.others(leader)[0];
+    let before = group.replica(leader).position().applied;
+    let entry = Entry { index: 1, data: Bytes::from_static(b"x"), ..Entry::default() };
+    for kind in [MessageType::MsgPropose, MessageType::MsgReadIndex, MessageType::MsgReadIndexResp] {
+        let mut message = group.message(leader, id(other.0), kind, Term(0));
+        message.set_entries(vec![entry.clone()].into());
+        group.sent.clear();
+        group.deliver(leader, id(other.0), message);
+        assert!(group.sent.is_empty(), "{kind:?}");
+    }
+    group.run();
+    assert_eq!(group.replica(leader).position().applied, before);
+}
+
+#[test]
+fn a_lost_log_stops_the_replica_instead_of_the_process() {
+    let (mut group, leader) = Group::with_leader();
+    let victim = group.others(leader)[0];
+    let term = group.replica(leader).position().term;
+    let mut heartbeat = group.message(victim, id(leader.0), MessageType::MsgHeartbeat, term);
+    heartbeat.commit = 1_000_000;
+    heartbeat.set_context(vec![0; 8].into());
+    let own = group.replica(victim).id();
+    let message = RaftMessage { shard: SHARD, from: id(leader.0), to: own, message: heartbeat };
+    let worker = group.workers.get_mut(&victim).unwrap();
+    worker.handle_raft(group.now, [message]);
+    let (effects, _) = worker.flush(Now { moment: group.now, wall: Wall(0) });
+    assert_eq!(effects.lost, [(SHARD, own, Distrust::Log)]);
+    assert_eq!(worker.replicas().count(), 0);
+}
+
+#[test]
+fn messages_for_another_replica_of_the_node_are_dropped() {
+    let (mut group, leader) = Group::with_leader();
+    let victim = group.others(leader)[0];
+    let before = group.replica(victim).position();
+    let mut append = group.message(victim, id(leader.0), MessageType::MsgAppend, Term(99));
+    let other = ReplicaId::new(victim, 77);
+    append.to = other.0;
+    let message = RaftMessage { shard: SHARD, from: id(leader.0), to: other, message: append };
+    group.workers.get_mut(&victim).unwrap().handle_raft(group.now, [message]);
+    group.drain(victim);
+    assert_eq!(group.replica(victim).position(), before);
+}
+
+#[test]
+fn malformed_appends_are_dropped() {
+    let (mut group, leader) = Group::with_leader();
+    let victim = group.others(leader)[0];
+    let position = group.replica(victim).position();
+    let mut append = group.message(victim, id(leader.0), MessageType::MsgAppend, position.term);
+    (append.index, append.log_term) = (position.applied.0, position.term.0);
+    let entry = |index| Entry { index, term: position.term.0, ..Entry::default() };
+    append.set_entries(vec![entry(position.applied.0 + 1), entry(position.applied.0 + 5)].into());
+    group.sent.clear();
+    group.deliver(victim, id(leader.0), append);
+    assert!(group.sent.is_empty());
+}

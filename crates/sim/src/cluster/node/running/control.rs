@@ -1,0 +1,91 @@
+//! The controller of a running node: what it is told, and what it wants done.
+
+use super::*;
+
+impl Running {
+    pub(super) fn drain_control(&mut self, now: Moment, out: &mut Outbox) {
+        self.control_planned = false;
+        for (from, message) in std::mem::take(&mut self.control_inbox) {
+            self.control.handle_message(from, message);
+        }
+        if now >= self.control_tick {
+            self.watch_disk(out);
+            self.control.handle_tick(now);
+            // The disk is looked at on the same occasion, and its monitor wants to look every few ticks.
+            let look = now + 2 * self.settings.health.timing.tick();
+            self.control_tick = self.control.next_tick(now).min(look);
+            out.tasks.push((When::Local(self.control_tick), Task::Control));
+        }
+        self.perform_control(out);
+    }
+
+    pub(super) fn perform_control(&mut self, out: &mut Outbox) {
+        let effects = self.control.take_effects();
+        if let Some(topology) = effects.topology {
+            self.save_topology(topology, out);
+        }
+        for (node, message) in effects.messages {
+            if matches!(message, ControlMessage::Step(_)) {
+                out.events.push(CONTROLLER_ACTS);
+            }
+            if let Some(to) = self.endpoint_of(node) {
+                out.messages.push((to, Message::Control { from: self.node, to: node, message }));
+            }
+        }
+        out.departure = out.departure.or(effects.departure);
+        if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
+            out.events.extend(effects.steps.iter().map(|_| CONTROLLER_ACTS));
+            out.events.extend(effects.proposals.iter().map(|_| CONTROLLER_ACTS));
+        }
+        for command in effects.proposals {
+            if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
+                self.propose(command, Ticket::Nobody, out);
+            } else if let Some(leader) = self.endpoint_of_leader() {
+                out.messages.push((leader, Message::Propose(command)));
+            }
+        }
+        for step in effects.steps {
+            self.give(step.shard, Input::Step(step), out);
+        }
+    }
+
+    /// Saves a topology and gives it to the workers then, as a thread of the shell does.
+    pub(super) fn save_topology(&mut self, topology: Arc<Topology>, out: &mut Outbox) {
+        if self.is_disk_hung {
+            self.hung_topology = Some(topology);
+            return;
+        }
+        // Without it an older one serves as well at the next start.
+        if boot::save_topology(&*self.disk, &topology).is_err() {
+            out.events.push("topologies not saved");
+        }
+        self.give_to_all(|| Input::Topology(topology.clone()), out);
+    }
+
+    pub(super) fn propose(&mut self, command: SystemCommand, ticket: Ticket, out: &mut Outbox) {
+        let shard = ShardId::SYSTEM;
+        self.give(shard, Input::Request { shard, request: Request::Write(Write::System(command)), ticket }, out);
+    }
+
+    pub(in crate::cluster::node) fn endpoint_of(&self, node: NodeId) -> Option<Endpoint> {
+        let topology = self.topology();
+        let departed = || topology.departed.get(&node).map(|departed| &departed.raft_address);
+        let address = topology.nodes.get(&node).map(|member| &member.raft_address).or_else(departed)?;
+        address.parse().ok().map(|at| Endpoint::Node(NodeId(at)))
+    }
+
+    /// Whether a node runs that has the member's name and is another one: as in the shell, its name is not given away. A
+    /// request to join may be one of a former life, whose disk was lost since.
+    pub(super) fn is_named_node_heard(&self, member: &Member) -> bool {
+        let named = self.topology().node_named(&member.name).filter(|(_, known)| known.identity != member.identity);
+        let is_heard = |node| {
+            let liveness = self.gossip.liveness(node, self.now.moment).filter(|liveness| liveness.was_heard);
+            liveness.is_some_and(|liveness| liveness.standing == detector::Standing::Alive)
+        };
+        named.is_some_and(|(node, _)| node == self.node || is_heard(node))
+    }
+
+    pub(super) fn endpoint_of_leader(&self) -> Option<Endpoint> {
+        self.endpoint_of(self.control.leader(ShardId::SYSTEM)?)
+    }
+}

@@ -1,0 +1,163 @@
+//! What a running node has on its disk, in memory until it is there, and what it says of both.
+
+use super::*;
+
+/// Bytes that may wait for the disk: little, so that disks that are slow or hang reach the bound.
+const MAX_UNSYNCED_BYTES: u64 = 64 << 10;
+
+/// Segments that a log may have before shards are asked to release the oldest.
+const SEGMENTS_BUDGET: u64 = 6;
+
+/// A full disk is tried again after this long.
+const LOG_RETRY: Duration = Duration::from_millis(50);
+
+impl Running {
+    pub(in crate::cluster::node) fn write_log(&mut self, out: &mut Outbox) {
+        if !self.log_under_way.is_empty() || self.log_queue.is_empty() {
+            return;
+        }
+        if let Some(spare) = self.log.wanted_spare() {
+            self.log.spare_ready(self.disk.preallocate(&spare.name, spare.size_bytes, &mut || {}));
+        }
+        let items: Vec<LogItem> = self.log_queue.iter().flat_map(|(_, batch)| batch.items.iter().cloned()).collect();
+        match self.log.append(&items) {
+            Ok(()) => {
+                self.health.set_full(false);
+                self.health.record_begun(self.now.moment);
+                self.log_under_way = self.log_queue.drain(..).map(|(worker, batch)| (worker, batch.number)).collect();
+                out.tasks.push((When::Synced, Task::LogSynced));
+            }
+            Err(LogError::NoSegment(_)) => {
+                if self.disk() != DiskState::Full {
+                    out.events.push("times without space for the log");
+                }
+                self.health.set_full(true);
+                if !std::mem::replace(&mut self.log_retry_planned, true) {
+                    out.tasks.push((When::After(LOG_RETRY), Task::LogRetry));
+                }
+            }
+            Err(_) => out.aborted = true,
+        }
+    }
+
+    /// Evaluates the disk, as a thread of the shell does, and tells gossip.
+    pub(super) fn watch_disk(&mut self, out: &mut Outbox) {
+        let report = self.health.look(self.now.moment);
+        out.aborted |= report.must_end;
+        if report.health != std::mem::replace(&mut self.said, report.health) {
+            if report.health.disk == DiskState::Hung {
+                out.events.push("times that a disk hung");
+            }
+            self.gossip.announce(self.now, report.health);
+            self.perform_gossip(out);
+        }
+    }
+
+    pub(super) fn disk(&self) -> DiskState {
+        self.health.report(self.now.moment).health.disk
+    }
+
+    /// What there is no room for now.
+    pub(in crate::cluster::node) fn admission(&self) -> Admission {
+        let disk = self.disk();
+        Admission {
+            is_disk_hung: disk == DiskState::Hung,
+            is_disk_full: disk == DiskState::Full,
+            is_without_files: false,
+            is_memory_full: self.is_memory_full,
+            unsynced_bytes: self.unsynced_bytes + self.inbox_bytes,
+            max_unsynced_bytes: MAX_UNSYNCED_BYTES,
+            mutation: self.settings.replica.mutation,
+        }
+    }
+
+    /// What the node last said of its health.
+    pub fn said(&self) -> NodeHealth {
+        self.said
+    }
+
+    /// Whether a sync hangs, of a disk that was healthy until then.
+    pub fn has_sync_that_hangs(&self) -> bool {
+        self.sync_hangs && self.was_healthy
+    }
+
+    /// Bytes that are held beside the maps, by what they are for.
+    pub fn held(&self) -> Held {
+        let entries = |replica: &Replica<Ticket>| {
+            let position = replica.position();
+            replica.log_bytes() - replica.log().bytes_after(position.committed.min(position.durable))
+        };
+        let chunks = self.hung_snapshots.iter().map(|work| match work {
+            SnapshotWork::Chunk { payload, .. } => payload.len(),
+            _ => 0,
+        });
+        Held {
+            entries: self.replicas().map(entries).sum(),
+            messages: self.inbox_bytes as usize,
+            unsynced: self.unsynced_bytes as usize,
+            snapshots: chunks.sum(),
+        }
+    }
+
+    /// The most that may be held, where each of them is as large as it may be.
+    pub fn may_hold_bytes(&self) -> usize {
+        let entries = self.slots.len() * ENTRY_BUDGET_BYTES;
+        // The last message that is taken holds no more than what its leader keeps.
+        let unsynced = MAX_UNSYNCED_BYTES as usize + ENTRY_BUDGET_BYTES;
+        let snapshots: usize = self.replicas().map(Replica::state_bytes).sum();
+        entries + unsynced + snapshots
+    }
+
+    pub(super) fn log_synced(&mut self, now: Now, out: &mut Outbox) {
+        if self.log.sync().is_err() {
+            out.aborted = true;
+            return;
+        }
+        self.health.record_ended(now.moment);
+        self.unsynced_bytes = self.log_queue.iter().map(|(_, batch)| batch.size_bytes()).sum();
+        for (worker, number) in std::mem::take(&mut self.log_under_way) {
+            match worker {
+                GOSSIP => self.gossip.handle_persisted(now, number),
+                worker => self.give_to(worker, Input::Persisted(number), out),
+            }
+        }
+        if self.log.size_bytes() > SEGMENTS_BUDGET * self.settings.log.segment_bytes {
+            let pinning: Vec<ShardId> = self.log.pinned_by().collect();
+            for shard in pinning {
+                match shard {
+                    ShardId::EVENTUAL => self.gossip.handle_log_pressure(),
+                    shard => self.give(shard, Input::LogPressure(shard), out),
+                }
+            }
+        }
+        self.write_log(out);
+        self.perform_gossip(out);
+    }
+
+    /// From now on the disk does not answer.
+    pub fn hang_disk(&mut self) {
+        self.is_disk_hung = true;
+    }
+
+    /// The disk answers again: what it was asked meanwhile is done.
+    pub fn release_disk(&mut self, out: &mut Outbox) {
+        self.is_disk_hung = false;
+        if std::mem::take(&mut self.sync_hangs) {
+            out.tasks.push((When::Soon, Task::LogSynced));
+        }
+        for work in std::mem::take(&mut self.hung_snapshots) {
+            self.snapshot(work, out);
+        }
+        if let Some(topology) = self.hung_topology.take() {
+            self.save_topology(topology, out);
+        }
+    }
+
+    pub fn is_disk_hung(&self) -> bool {
+        self.is_disk_hung
+    }
+
+    pub fn set_memory_full(&mut self, is_full: bool) {
+        self.is_memory_full = is_full;
+    }
+}
