@@ -28,6 +28,7 @@ use crate::gossip::message::MessageError;
 use crate::log::item::{Base, Change, LogItem, ReplicaState};
 use crate::log::{self, Log, LogConfig, LogError, RecoveredShard};
 use crate::machine::{CutMeta, Machine};
+use crate::mutation::Mutation;
 use crate::replica::Restored;
 use crate::replica::restore::{self, LoadError};
 use crate::snapshot::{self, SnapshotError, SnapshotHeader, SnapshotWriter, snapshot_name};
@@ -103,7 +104,8 @@ pub struct StartReplica {
 pub struct Boot<D: ?Sized> {
     pub log: Log<Arc<D>>,
     pub replicas: Vec<StartReplica>,
-    /// Replicas that can't be trusted any more: never started, to be replaced by new ones.
+    /// Replicas that can't be trusted any more, as this start or an earlier one has found: never started, to be replaced by
+    /// new ones.
     pub lost: Vec<(ShardId, ReplicaId)>,
     /// Replicas that were removed: no such id, or a lower one, may start again.
     pub removed: Vec<(ShardId, ReplicaId)>,
@@ -139,6 +141,19 @@ pub fn set_owner<D: Disk + ?Sized>(disk: &D, owner: &Owner) -> Result<(), BootEr
 /// Keeps the latest topology. Durable when this returns.
 pub fn save_topology<D: Disk + ?Sized>(disk: &D, topology: &Topology) -> io::Result<()> {
     write_file(disk, TOPOLOGY_FILE, &topology.encode())
+}
+
+/// The topology that was saved last; none in a directory that belongs to no cluster.
+pub fn saved_topology<D: Disk + ?Sized>(disk: &D) -> Result<Option<Topology>, BootError> {
+    Ok(read_file(disk, TOPOLOGY_FILE)?.map(|content| Topology::decode(&content)).transpose()?)
+}
+
+/// Whether `next` assigns the node a replica that `saved`, the topology on its disk, does not. Then `next` must be on the
+/// disk before the node acts on it: of a replica that no topology names, a node whose log is lost would not know that it had
+/// it. Any other topology may be acted on although it can't be saved: on a full disk, it may be what frees some space.
+pub fn assigns_anew(saved: Option<&Topology>, next: &Topology, node: NodeId) -> bool {
+    let is_saved = |shard, replica| saved.and_then(|saved| saved.replica(shard, node)) == Some(replica);
+    next.groups.iter().any(|(&shard, group)| group.replica_on(node).is_some_and(|replica| !is_saved(shard, replica)))
 }
 
 /// Notes that the directory's node is no member any more. Durable when this returns.
@@ -277,7 +292,8 @@ fn write_system_snapshot<D: Disk + ?Sized>(
 
 /// Opens a node's directory: recovers the log, reads the snapshots, deletes files that nothing names.
 pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootError> {
-    let topology = read_file(&**disk, TOPOLOGY_FILE)?.map(|content| Topology::decode(&content)).transpose()?;
+    let topology = saved_topology(&**disk)?;
+    let mutation = config.mutation;
     // The log is always opened before the first topology is saved.
     let config = LogConfig { has_begun: topology.is_some(), ..config };
     let (log, mut recovery) = Log::open(disk.clone(), config)?;
@@ -321,6 +337,9 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
     {
         boot.topology = Some(Topology::clone(system.topology()));
     }
+    if !mutation.is(Mutation::ForgetLostReplicas) {
+        boot.recall_lost();
+    }
     if recovery.shards_unknown {
         // Keep the snapshots that nothing names: they may be all that is left.
         boot.distrust_unrecovered()?;
@@ -359,11 +378,21 @@ impl<D: ?Sized> Boot<D> {
     {
         self.owner = Some(owner);
         self.topology = Some(topology.clone());
+        self.recall_lost();
         if was_owned {
             // Before the topology: a node that stops in between asks to join again.
             self.distrust_unrecovered()?;
         }
         Ok(save_topology(disk, &topology)?)
+    }
+
+    /// A removed replica that the topology still assigns to this node was found lost by an earlier start, and nothing has
+    /// taken its place yet: that start may have ended before it could ask for a new one. A replica that was removed because
+    /// nobody wants it any more is in no later topology.
+    fn recall_lost(&mut self) {
+        let (Some(topology), Some(node)) = (&self.topology, self.node()) else { return };
+        let is_assigned = |removed: &mut (ShardId, ReplicaId)| topology.replica(removed.0, node) == Some(removed.1);
+        self.lost.extend(self.removed.extract_if(.., is_assigned));
     }
 
     /// The log has lost records of which nobody knows the shards. A replica is created only when the topology that
@@ -517,9 +546,8 @@ mod tests {
             for _ in 0..2 {
                 let boot = open(&disk, config.clone()).unwrap();
                 assert!(boot.replicas.is_empty(), "an empty replica under an old id would vote");
-                let lost: Vec<_> = boot.lost.iter().chain(&boot.removed).copied().collect();
                 let held: Vec<_> = topology.groups.iter().map(|(shard, group)| (*shard, group.replicas[0])).collect();
-                assert_eq!(lost, held);
+                assert_eq!((boot.lost, boot.removed), (held, vec![]), "each start asks for new ones");
                 assert!(boot.eventual.lost && !boot.findings.is_empty());
                 let kept = disk.list().unwrap().iter().filter(|name| name.starts_with("snap-")).count();
                 assert_eq!(kept, snapshots, "what is left is for an operator to look at");
@@ -540,14 +568,39 @@ mod tests {
         let mut boot = open(&disk, config.clone()).unwrap();
         assert!(!boot.has_state() && !boot.has_replicas());
         boot.join(&disk, own.clone(), topology.clone(), true).unwrap();
-        let boot = open(&disk, config).unwrap();
-        assert!(boot.has_state());
-        assert_eq!(boot.removed, held, "it stays so");
+        assert_eq!(boot.lost, held, "the second attempt to join knows them too");
+        for _ in 0..2 {
+            let boot = open(&disk, config.clone()).unwrap();
+            assert!(boot.has_state());
+            assert_eq!((&boot.lost, &boot.removed), (&held, &vec![]), "until the topology names others in their place");
+        }
 
         let (disk, config, topology) = member_of_two();
         let mut boot = open(&disk, config).unwrap();
         boot.join(&disk, own, topology, false).unwrap();
         assert_eq!(boot.lost, vec![], "a new node has lost nothing");
+    }
+
+    #[test]
+    fn a_lost_replica_is_asked_for_until_another_takes_its_place() {
+        let (disk, config, mut topology) = member_of_two();
+        bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
+        delete_segments(&disk);
+        let mut boot = open(&disk, config.clone()).unwrap();
+        assert_eq!(boot.lost.len(), 3);
+        let (renewed, retired) = (ShardId(0), ShardId(1));
+        let old = topology.groups[&retired].replicas[0];
+        let later = ReplicaId::new(NodeId(1), 100);
+        topology.groups.get_mut(&renewed).unwrap().replicas.push(later);
+        topology.groups.get_mut(&retired).unwrap().replicas.clear();
+        save_topology(&*disk, &topology).unwrap();
+        let created = Change::State(Box::default());
+        boot.log.append(&[LogItem { shard: renewed, replica: later, change: created }]).unwrap();
+        boot.log.sync().unwrap();
+        let boot = open(&disk, config).unwrap();
+        assert_eq!(boot.lost, [(ShardId::SYSTEM, topology.groups[&ShardId::SYSTEM].replicas[0])]);
+        assert_eq!(boot.replicas.iter().map(|start| start.replica).collect::<Vec<_>>(), [later]);
+        assert_eq!(boot.removed, [(retired, old)], "nobody wants it any more");
     }
 
     #[test]

@@ -52,6 +52,10 @@ pub enum Mutation {
     TruncateAtFirstBad,
     /// A log that lost its last segments, or all of them, is taken for an older or a new one.
     TakeLostLogForNew,
+    /// A node that has lost replicas asks for new ones until it is restarted, and then no more.
+    ForgetLostReplicas,
+    /// A node that takes another one in answers with the topology that it has, however old.
+    WelcomeWithOldTopology,
     /// A learner is made a voter before it has the log.
     PromoteEarly,
     /// A move drops the old replica before the new one has caught up.
@@ -109,6 +113,8 @@ impl Mutation {
         Mutation::IgnoreChecksums,
         Mutation::TruncateAtFirstBad,
         Mutation::TakeLostLogForNew,
+        Mutation::ForgetLostReplicas,
+        Mutation::WelcomeWithOldTopology,
         Mutation::PromoteEarly,
         Mutation::DropBeforeCaughtUp,
         Mutation::ApplyDifferently,

@@ -243,7 +243,7 @@ mod tests {
             Ok(Reply::Query(QueryReply::Get(Some(record)))),
             Ok(Reply::Query(QueryReply::Get(None))),
             Ok(Reply::Query(QueryReply::Scan(page))),
-            Ok(Reply::System(SystemReply::Joined(NodeId(3)))),
+            Ok(Reply::System(SystemReply::Joined { node: NodeId(3), epoch: ringfort_core::types::Epoch(9) })),
             Err(Failure::NotLeader(Some(NodeId(2)))),
             Err(Failure::NotLeader(None)),
             Err(Failure::Overloaded),

@@ -5,7 +5,7 @@
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringfort_core::replica::ShardView;
 use ringfort_core::system::{Members, Topology};
-use ringfort_core::types::{NodeId, ShardId};
+use ringfort_core::types::{Epoch, NodeId, ShardId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
@@ -53,14 +53,14 @@ impl Routing {
         self.members.store(members);
     }
 
-    /// Waits until a topology fulfils `condition`, and returns it.
-    pub async fn wait_for(&self, condition: impl Fn(&Topology) -> bool) -> Arc<Topology> {
+    /// Waits until the topology is of this epoch or a later one, and returns it.
+    pub async fn wait_for(&self, epoch: Epoch) -> Arc<Topology> {
         let mut changes = self.changed.subscribe();
         loop {
             changes.mark_unchanged();
             let topology = self.topology();
             // An error would mean that the sender is gone, which `self` holds.
-            if condition(&topology) || changes.changed().await.is_err() {
+            if topology.epoch >= epoch || changes.changed().await.is_err() {
                 return topology;
             }
         }
@@ -126,6 +126,26 @@ mod tests {
     use ringfort_core::timing::Timing;
     use ringfort_core::types::{ClusterId, Identity};
     use ringfort_ring::ShardCount;
+
+    #[tokio::test]
+    async fn an_older_topology_does_not_end_the_wait() {
+        let member = Member { identity: Identity(1), ..Member::default() };
+        let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), Timing::DEFAULT, member);
+        topology.epoch = Epoch(10);
+        let routing = Arc::new(Routing::new(Arc::new(topology.clone())));
+        assert_eq!(routing.wait_for(Epoch(9)).await.epoch, Epoch(10));
+        let waiting = tokio::spawn({
+            let routing = routing.clone();
+            async move { routing.wait_for(Epoch(15)).await.epoch }
+        });
+        for epoch in [12, 15] {
+            tokio::task::yield_now().await;
+            assert!(!waiting.is_finished(), "waits for epoch 15");
+            topology.epoch = Epoch(epoch);
+            routing.set_topology(Arc::new(topology.clone()));
+        }
+        assert_eq!(waiting.await.unwrap(), Epoch(15));
+    }
 
     #[test]
     fn the_system_shard_has_a_place_of_its_own_and_unknown_shards_none() {

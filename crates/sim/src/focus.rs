@@ -52,16 +52,20 @@ pub enum Focus {
     HungDisks,
     /// Nodes restart within the time that a request takes, on disks that are slow to sync. Nothing else goes wrong
     Restarts,
+    /// A node loses its directory but for its identity again and again, while the disk of another one hangs. Nothing else
+    /// goes wrong
+    LostDirectories,
 }
 
 /// How often a run that nobody chose a focus for has which: the other focuses find only what the gate plants.
-const SHARES: [(u32, Focus); 6] = [
+const SHARES: [(u32, Focus); 7] = [
     (10, Focus::None),
     (4, Focus::Gray),
     (2, Focus::SlowDisks),
     (2, Focus::HungDisks),
     (2, Focus::Restarts),
     (1, Focus::SlowElections),
+    (1, Focus::LostDirectories),
 ];
 
 impl Focus {
@@ -155,6 +159,16 @@ impl Focus {
                 duration: Duration::from_secs(40),
                 ..quiet(sampled, Faults { hung_disks: episodes(15_000..=20_000, 10_000..=14_000), ..Faults::none() })
             },
+            Focus::LostDirectories => {
+                let lost_directories = episodes(300..=2_000, 10..=300);
+                let hung_disks = episodes(6_000..=8_000, 4_000..=5_000);
+                Options {
+                    shards: 2,
+                    clients: 3,
+                    link: Link::healthy(Duration::from_micros(100)..=Duration::from_micros(1_000)),
+                    ..quiet(sampled, Faults { lost_directories, hung_disks, ..Faults::none() })
+                }
+            }
             Focus::Restarts => {
                 let (crashes, slow_disks) = (episodes(200..=800, 10..=100), episodes(100..=300, 2_000..=4_000));
                 Options {

@@ -63,6 +63,8 @@ pub fn searches() -> Vec<Search> {
         search(IgnoreChecksums, Focus::Damage, &[]),
         search(TruncateAtFirstBad, Focus::None, &[]),
         search(TakeLostLogForNew, Focus::Damage, &[]),
+        search(ForgetLostReplicas, Focus::Damage, &[]),
+        search(WelcomeWithOldTopology, Focus::LostDirectories, &[]),
         search(PromoteEarly, Focus::None, &[]),
         search(DropBeforeCaughtUp, Focus::None, &[]),
         search(ApplyDifferently, Focus::None, &[]),

@@ -61,6 +61,9 @@ pub struct Faults {
     pub zone_losses: Option<Episodes>,
     /// A node loses its disk, and joins anew under its old name. Only while nothing else is missing.
     pub wipes: Option<Episodes>,
+    /// A node loses its directory but for its identity, and asks to join again. Only while nothing else is missing, or
+    /// again the node that did so last.
+    pub lost_directories: Option<Episodes>,
     /// One node goes for good. Only while nothing else is missing, and of four nodes or more.
     pub death: bool,
     /// A node stands still while the world goes on, then catches up.
@@ -103,6 +106,7 @@ impl Faults {
             power_losses: None,
             zone_losses: None,
             wipes: None,
+            lost_directories: None,
             death: false,
             stalls: None,
             worker_stalls: None,
@@ -278,6 +282,7 @@ fn sample_faults(root: &Random) -> Faults {
         power_losses: episodes("power losses", 500),
         zone_losses: episodes("zone losses", 2_000),
         wipes: episodes("wipes", 1_000),
+        lost_directories: None,
         death: class(root, "death").1,
         stalls: episodes("stalls", 1_000),
         worker_stalls: None,
@@ -344,6 +349,7 @@ impl fmt::Display for Options {
             ("power losses", &faults.power_losses),
             ("zone losses", &faults.zone_losses),
             ("wipes", &faults.wipes),
+            ("lost directories", &faults.lost_directories),
             ("stalls", &faults.stalls),
             ("worker stalls", &faults.worker_stalls),
             ("slow disks", &faults.slow_disks),

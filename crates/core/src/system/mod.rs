@@ -39,8 +39,9 @@ pub enum DecodeError {
 /// What a command of the system shard answers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SystemReply {
-    /// The node is a member under this id.
-    Joined(NodeId),
+    /// The node is a member under this id, as of this epoch. What a node may have held before it asked, a topology of an
+    /// older epoch may not name.
+    Joined { node: NodeId, epoch: Epoch },
     /// Done, at this epoch; the same epoch as before where there was nothing to do.
     Done(Epoch),
     /// Not done, and why, in words for the operator.
@@ -77,7 +78,7 @@ impl SystemMachine {
             self.topology = Arc::new(next);
         }
         match reply {
-            Ok(Some(node)) => SystemReply::Joined(node),
+            Ok(Some(node)) => SystemReply::Joined { node, epoch: self.topology.epoch },
             Ok(None) => SystemReply::Done(self.topology.epoch),
             Err(why) => SystemReply::Refused(why),
         }

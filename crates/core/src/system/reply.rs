@@ -16,9 +16,10 @@ impl SystemReply {
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::new();
         match self {
-            SystemReply::Joined(node) => {
+            SystemReply::Joined { node, epoch } => {
                 out.push(JOINED);
                 put_varint(&mut out, node.0);
+                put_varint(&mut out, epoch.0);
             }
             SystemReply::Done(epoch) => {
                 out.push(DONE);
@@ -36,7 +37,7 @@ impl SystemReply {
     pub fn decode(bytes: &[u8]) -> Result<SystemReply, DecodeError> {
         let mut reader = Reader::new(bytes);
         let reply = match reader.u8()? {
-            JOINED => SystemReply::Joined(NodeId(reader.varint()?)),
+            JOINED => SystemReply::Joined { node: NodeId(reader.varint()?), epoch: Epoch(reader.varint()?) },
             DONE => SystemReply::Done(Epoch(reader.varint()?)),
             REFUSED => {
                 let reason = std::str::from_utf8(reader.bytes(MAX_REASON_BYTES)?);
@@ -56,9 +57,11 @@ mod tests {
 
     #[test]
     fn replies_survive_their_encoding() {
-        for reply in
-            [SystemReply::Joined(NodeId(300)), SystemReply::Done(Epoch(7)), SystemReply::Refused("no".to_owned())]
-        {
+        for reply in [
+            SystemReply::Joined { node: NodeId(300), epoch: Epoch(200) },
+            SystemReply::Done(Epoch(7)),
+            SystemReply::Refused("no".to_owned()),
+        ] {
             let encoded = reply.encode();
             assert_eq!(SystemReply::decode(&encoded).unwrap(), reply);
             assert!((0..encoded.len()).all(|length| SystemReply::decode(&encoded[..length]).is_err()));

@@ -15,6 +15,11 @@ fn join(machine: &mut SystemMachine, name: &str) -> SystemReply {
     machine.apply(Stamp(1), SystemCommand::Join { member: member(name), replace: false, known_as: None })
 }
 
+/// The answer to a node that is a member as of now.
+fn joined(machine: &SystemMachine, node: u64) -> SystemReply {
+    SystemReply::Joined { node: NodeId(node), epoch: machine.topology().epoch }
+}
+
 fn place(machine: &mut SystemMachine, shard: u32, nodes: &[u64]) -> SystemReply {
     let based_on = machine.topology().epoch;
     let nodes = nodes.iter().map(|&n| NodeId(n)).collect();
@@ -24,11 +29,14 @@ fn place(machine: &mut SystemMachine, shard: u32, nodes: &[u64]) -> SystemReply 
 #[test]
 fn join_is_idempotent_by_name_and_identity() {
     let mut machine = machine();
-    assert_eq!(join(&mut machine, "node2"), SystemReply::Joined(NodeId(2)));
+    assert_eq!(join(&mut machine, "node2"), joined(&machine, 2));
     let epoch = machine.topology().epoch;
-    assert_eq!(join(&mut machine, "node2"), SystemReply::Joined(NodeId(2)));
+    assert_eq!(join(&mut machine, "node2"), joined(&machine, 2));
     assert_eq!(machine.topology().epoch, epoch, "nothing changed, so no new epoch");
-    assert_eq!(join(&mut machine, "node3"), SystemReply::Joined(NodeId(3)));
+    place(&mut machine, 0, &[1, 2]);
+    assert_ne!(machine.topology().epoch, epoch);
+    assert_eq!(join(&mut machine, "node2"), joined(&machine, 2), "as of a topology that names what it holds by now");
+    assert_eq!(join(&mut machine, "node3"), joined(&machine, 3));
 }
 
 #[test]
@@ -47,7 +55,7 @@ fn addresses_may_change() {
     let mut machine = machine();
     let moved = Member { raft_address: "elsewhere:1".into(), ..member("node1") };
     let join = SystemCommand::Join { member: moved.clone(), replace: false, known_as: None };
-    assert_eq!(machine.apply(Stamp(1), join), SystemReply::Joined(NodeId(1)));
+    assert_eq!(machine.apply(Stamp(1), join), joined(&machine, 1));
     assert_eq!(machine.topology().nodes[&NodeId(1)], moved);
 }
 
@@ -128,7 +136,7 @@ fn a_node_leaves_when_it_holds_nothing() {
     }
     let with_data = SystemCommand::Join { member: member("node1"), replace: false, known_as: Some(NodeId(1)) };
     assert_refused(machine.apply(Stamp(1), with_data), "no member any more");
-    assert_eq!(join(&mut machine, "node1"), SystemReply::Joined(NodeId(3)), "without data, and ids are not reused");
+    assert_eq!(join(&mut machine, "node1"), joined(&machine, 3), "without data, and ids are not reused");
 }
 
 #[test]
@@ -173,12 +181,12 @@ fn a_lost_directory_gives_its_name_to_another_only_if_that_is_meant() {
     join(&mut machine, "node2");
     let other = Member { identity: Identity(77), ..member("node2") };
     let replace = SystemCommand::Join { member: other.clone(), replace: true, known_as: None };
-    assert_eq!(machine.apply(Stamp(1), replace.clone()), SystemReply::Joined(NodeId(3)));
+    assert_eq!(machine.apply(Stamp(1), replace.clone()), joined(&machine, 3));
     assert_eq!(machine.topology().nodes[&NodeId(2)].name, "node2~2");
     assert_eq!(machine.topology().standings[&NodeId(2)], Standing::Replaced);
     assert_refused(stand(&mut machine, 2, None, true), "replaced");
     let epoch = machine.topology().epoch;
-    assert_eq!(machine.apply(Stamp(1), replace), SystemReply::Joined(NodeId(3)));
+    assert_eq!(machine.apply(Stamp(1), replace), joined(&machine, 3));
     assert_eq!(machine.topology().epoch, epoch, "asked twice");
     assert_refused(join(&mut machine, "node2"), "another identity");
 }

@@ -318,7 +318,7 @@ impl<T> Worker<T> {
                 continue;
             }
             let assigned = group.replica_on(self.config.node);
-            // A node may come back with a topology that is older than its newest replica, where saving the later one failed.
+            // A topology that is older than the replica says nothing about it.
             if let Some(held) = self.replicas.get(&shard).map(Replica::id)
                 && !group.replicas.contains(&held)
                 && topology.has_named(held)

@@ -120,7 +120,7 @@ pub fn system_command(source: &mut Source) -> SystemCommand {
 
 pub fn reply(source: &mut Source) -> SystemReply {
     match source.below(3) {
-        0 => SystemReply::Joined(node(source)),
+        0 => SystemReply::Joined { node: node(source), epoch: Epoch(source.number()) },
         1 => SystemReply::Done(Epoch(source.number())),
         _ => SystemReply::Refused(source.text(4096)),
     }

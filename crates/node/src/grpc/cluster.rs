@@ -39,17 +39,16 @@ impl Cluster for ClusterService {
         }
         // Without a quorum the cluster can't write down where the node is, and needs it for one, perhaps.
         control_thread::introduce(&self.shell, member.clone());
-        let command =
-            CoreRequest::Write(Write::System(SystemCommand::Join { member: member.clone(), replace, known_as }));
+        let command = CoreRequest::Write(Write::System(SystemCommand::Join { member, replace, known_as }));
         let executed = self.shell.execute(ShardId::SYSTEM, command, deadline).await;
-        let node = match executed.map_err(|error| status_of(&error))?.reply {
-            Reply::System(SystemReply::Joined(node)) => node,
+        let (node, epoch) = match executed.map_err(|error| status_of(&error))?.reply {
+            Reply::System(SystemReply::Joined { node, epoch }) => (node, epoch),
             Reply::System(SystemReply::Refused(reason)) => return Err(Status::already_exists(reason)),
             _ => return Err(outcome::unknown("the leader's answer is of another kind")),
         };
-        // Where the system shard's leader is another node, its topology arrives a little later.
-        let joined = self.shell.routing.wait_for(|topology| topology.nodes.get(&node) == Some(&member));
-        let topology = timeout_at(deadline, joined).await.map_err(|_| {
+        // Where the system shard's leader is another node, its topology arrives a little later. An older one may name the
+        // node as well, and lack a replica that the node has held and lost: the node would create it anew, empty.
+        let topology = timeout_at(deadline, self.shell.routing.wait_for(epoch)).await.map_err(|_| {
             outcome::unavailable("the node has joined, and its topology is still on its way: ask again", None)
         })?;
         Ok(Response::new(JoinResponse { node: node.0, cluster_id: self.shell.cluster.0, topology: topology.encode() }))

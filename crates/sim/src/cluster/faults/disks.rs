@@ -14,6 +14,11 @@ const SPACE_LEFT: u64 = 256 << 10;
 /// How long a node stays down after it was killed because its disk hung.
 const KILLED: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(1_000);
 
+/// How often a node whose disk was damaged starts again at most before it may rest, and how long it runs in between: less
+/// or more than it takes to replace what it has lost.
+const STARTS_AFTER_DAMAGE: u64 = 2;
+const RUN_AFTER_DAMAGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(1_500);
+
 impl Cluster {
     /// The disk of a node hangs, until it answers again or the process is killed.
     pub(super) fn hang_disk(&mut self, id: NodeId, length: Duration) {
@@ -103,6 +108,15 @@ impl Cluster {
             }
         }
         self.start_node(id)?;
+        for _ in 0..self.faults.random.below(STARTS_AFTER_DAMAGE + 1) {
+            let runs = self.faults.random.duration(&RUN_AFTER_DAMAGE);
+            self.run_until_moment(self.now + runs)?;
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.crash(&mut self.faults.random);
+            }
+            self.note(format!("node {id} crashes"));
+            self.start_node(id)?;
+        }
         Ok(true)
     }
 }

@@ -90,6 +90,26 @@ impl Cluster {
         }
     }
 
+    /// A node loses all but its identity. The others must hold everything: either nothing is missing, or it is the same
+    /// node as last time.
+    pub(super) fn lose_directory(&mut self, id: NodeId, down: Duration) {
+        let loser = if self.is_settled() { Some(id) } else { self.faults.loser };
+        let Some(id) = loser.filter(|id| self.present().any(|(present, _)| present == *id)) else { return };
+        if self.present().count() < 3 || self.faults.down.contains(&id) {
+            return;
+        }
+        self.count("directories lost");
+        self.faults.loser = Some(id);
+        if let Some(running) = self.nodes.get(&id).and_then(Node::running) {
+            self.eventual.forget_answers_of(running.id());
+        }
+        self.crash_for(id, down);
+        self.note(format!("node {id} loses its directory but for its identity"));
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.lose_directory();
+        }
+    }
+
     pub(super) fn kill(&mut self, id: NodeId) {
         if self.present().count() >= 4 && self.present().any(|(present, _)| present == id) && self.is_settled() {
             self.count("nodes lost for good");

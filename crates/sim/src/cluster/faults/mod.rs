@@ -7,7 +7,7 @@
 //! | file | what happens there |
 //! |---|---|
 //! | [`links`] | partitions, one-way cuts, bridges, flapping |
-//! | [`machines`] | crashes, also in the middle of something, power failures, lost zones, wipes, deaths, stalls, clocks |
+//! | [`machines`] | crashes, also in the middle of something, power failures, lost zones, wipes, lost directories, deaths, stalls, clocks |
 //! | [`memory`] | memory that is full, a bit that flips in a replica's memory |
 //! | [`disks`] | disks that are slow, full or hang, failed syncs, bits that flip, sectors that are lost or written elsewhere |
 //!
@@ -43,6 +43,7 @@ pub(super) enum Fault {
     PowerLoss,
     ZoneLoss,
     Wipe,
+    LostDirectory,
     Death,
     Operate,
     Stall,
@@ -102,6 +103,7 @@ impl Fault {
             Fault::PowerLoss => "power losses",
             Fault::ZoneLoss => "zone losses",
             Fault::Wipe => "wipes",
+            Fault::LostDirectory => "lost directories",
             Fault::Death => "deaths",
             Fault::Operate => "operations",
             Fault::Stall => "stalls",
@@ -140,6 +142,8 @@ pub(super) struct Faults {
     midway: BTreeMap<NodeId, Duration>,
     /// Nodes whose workers stand still again and again.
     faltering: BTreeSet<NodeId>,
+    /// The node that lost its directory last.
+    loser: Option<NodeId>,
     /// The replica whose memory was damaged.
     damaged: Option<(ShardId, ReplicaId)>,
 }
@@ -158,6 +162,7 @@ impl Faults {
             dead: BTreeSet::new(),
             midway: BTreeMap::new(),
             faltering: BTreeSet::new(),
+            loser: None,
             damaged: None,
         }
     }
@@ -211,6 +216,7 @@ impl Cluster {
             Fault::PowerLoss,
             Fault::ZoneLoss,
             Fault::Wipe,
+            Fault::LostDirectory,
             Fault::Stall,
             Fault::WorkerStall,
             Fault::SlowDisk,
@@ -283,6 +289,7 @@ impl Cluster {
             Fault::PowerLoss => faults.power_losses.clone(),
             Fault::ZoneLoss => faults.zone_losses.clone(),
             Fault::Wipe => faults.wipes.clone(),
+            Fault::LostDirectory => faults.lost_directories.clone(),
             Fault::Stall => faults.stalls.clone(),
             Fault::WorkerStall => faults.worker_stalls.clone(),
             Fault::SlowDisk => faults.slow_disks.clone(),
@@ -331,6 +338,7 @@ impl Cluster {
                 self.crash_all(|node| node.zone() == zone, length);
             }
             Fault::Wipe => self.wipe(any, length),
+            Fault::LostDirectory => self.lose_directory(any, length),
             Fault::Death => self.kill(any),
             Fault::Operate => self.operate(),
             Fault::Stall => self.stall(any, length),

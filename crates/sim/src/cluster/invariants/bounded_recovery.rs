@@ -1,12 +1,14 @@
 //! Without faults the cluster is whole again in bounded time: every node that is there runs and knows the same topology,
-//! which has exactly these nodes, and every shard has its replicas, caught up, where the topology wants them.
+//! which has exactly these nodes, and every shard has its replicas, running and caught up, where the topology wants them.
 //!
 //! The bound is one that an operator would accept, not a measured one: it has room for the longest election, a node that is
 //! given up after its time, and moves that wait for each other.
 
 use super::super::Cluster;
-use super::Node;
+use super::{Node, Running};
 use crate::invariant::{Invariant, Violation};
+use ringfort_core::types::{ReplicaId, ShardId};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Simulated time within which a cluster without faults must be as it should be ...
@@ -36,12 +38,16 @@ impl Cluster {
         if !self.present().all(|(_, node)| knows(node)) {
             return false;
         }
+        let running = || self.nodes.values().filter_map(Node::running);
+        let replicas = running().flat_map(Running::replicas).map(|replica| (replica.shard(), replica.id()));
+        let runs: BTreeSet<(ShardId, ReplicaId)> = replicas.collect();
         topology.groups.iter().all(|(shard, group)| {
             let mut wanted = group.wanted_replicas();
             wanted.sort_unstable();
             wanted.len() >= present.min(3)
                 && group.replicas.len() == wanted.len()
-                && self.nodes.values().filter_map(Node::running).any(|running| {
+                && wanted.iter().all(|replica| runs.contains(&(*shard, *replica)))
+                && running().any(|running| {
                     running.report(*shard).is_some_and(|report| {
                         report.voters == wanted
                             && report.learners.is_empty()

@@ -36,12 +36,16 @@ pub enum Message {
         arrived: bool,
     },
     Propose(SystemCommand),
+    /// A call on a connection of the process that asks, of this life: no other life is to take the answer.
     Join {
+        life: u64,
         member: Member,
         replace: bool,
-        reply_to: NodeId,
     },
-    Welcome(Arc<Topology>),
+    Welcome {
+        life: u64,
+        topology: Arc<Topology>,
+    },
     Request {
         id: OperationId,
         request: Request,
@@ -101,7 +105,7 @@ pub enum Transport {
 pub enum Ticket {
     Client { from: Endpoint, id: OperationId },
     Peer { from: Endpoint, id: CallId },
-    Join { reply_to: NodeId },
+    Join { from: Endpoint, life: u64 },
     Nobody,
 }
 
@@ -133,8 +137,8 @@ impl Message {
             Message::Forward { id, .. } => id.hash(&mut digest),
             Message::ForwardReply { id, answer } => (id, answer.is_ok()).hash(&mut digest),
             Message::SnapshotReceived { id, arrived } => (id, arrived).hash(&mut digest),
-            Message::Join { reply_to, .. } => reply_to.hash(&mut digest),
-            Message::Welcome(topology) => topology.epoch.hash(&mut digest),
+            Message::Join { life, .. } => life.hash(&mut digest),
+            Message::Welcome { life, topology } => (life, topology.epoch).hash(&mut digest),
             Message::Gossip { bytes, .. } => bytes.hash(&mut digest),
             Message::WriteEventually { id, .. } => id.hash(&mut digest),
             Message::WrittenEventually { id, stamp, .. } => (id, stamp.0).hash(&mut digest),

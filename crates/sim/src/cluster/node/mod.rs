@@ -32,7 +32,7 @@ use ringfort_core::types::{ClusterId, Identity, NodeId, ReplicaId, ShardId};
 use ringfort_ring::ShardCount;
 use running::Settings;
 pub(super) use running::{CONTROLLER_ACTS, Running};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +59,7 @@ pub(super) enum Task {
     Gossip,
     Scrub,
     LogRetry,
+    SaveTopology,
 }
 
 pub(super) struct Node {
@@ -86,6 +87,8 @@ pub(super) struct Node {
     is_wiped: bool,
     /// What is on the disk is not all what was written there.
     is_damaged: bool,
+    /// Replicas that it distrusts rightly: it joined with a directory that may have held them.
+    distrusted: BTreeSet<(ShardId, ReplicaId)>,
     /// It has ended because it could not go on, and nobody has taken note yet.
     aborted: bool,
     /// How often what has happened here.
@@ -95,10 +98,18 @@ pub(super) struct Node {
 
 enum State {
     Down,
-    Joining(Member),
+    Joining(Box<Joining>),
     Running(Box<Running>),
     /// It was told that it has left.
     Gone,
+}
+
+/// A node that asks to be taken in.
+struct Joining {
+    member: Member,
+    boot: Boot<MemDisk>,
+    /// Its directory had an identity before it asked.
+    was_owned: bool,
 }
 
 impl Node {
@@ -141,6 +152,7 @@ impl Node {
             has_begun: false,
             is_wiped: false,
             is_damaged: false,
+            distrusted: BTreeSet::new(),
             aborted: false,
             counts: BTreeMap::new(),
             state: State::Down,
@@ -181,7 +193,9 @@ impl Node {
             boot::clear(&*self.disk).map_err(fail)?;
             self.count("given up and joined anew", 1);
         }
-        let owner = match boot::owner(&*self.disk).map_err(fail)? {
+        let known = boot::owner(&*self.disk).map_err(fail)?;
+        let was_owned = known.is_some();
+        let owner = match known {
             Some(owner) => owner,
             None => {
                 let identity = Identity(u128::from(self.random.next_u64()));
@@ -199,18 +213,18 @@ impl Node {
             boot = boot::open(&self.disk, self.settings.log.clone()).map_err(fail)?;
         }
         if boot.has_state() {
+            self.check_trust(&boot)?;
             self.run_from(boot, world)
         } else {
-            self.state = State::Joining(member);
+            self.state = State::Joining(Box::new(Joining { member, boot, was_owned }));
             self.plan(Task::AskToJoin, world.now, world);
             Ok(())
         }
     }
 
-    fn run_from(&mut self, boot: Boot<MemDisk>, world: &mut World) -> Result<(), Violation> {
-        self.count("replicas distrusted", boot.lost.len() as u64);
-        if !boot.lost.is_empty() && !self.is_damaged {
-            // What was synced is there, unless somebody has flipped it.
+    /// What was synced is there, unless somebody has flipped or deleted it.
+    fn check_trust(&self, boot: &Boot<MemDisk>) -> Result<(), Violation> {
+        if !self.is_damaged && !boot.lost.iter().all(|lost| self.distrusted.contains(lost)) {
             let what = format!("node {} distrusts {:?} after a crash: {:?}", self.endpoint, boot.lost, boot.findings);
             return Err(Invariant::DurableLog.broken(what));
         }
@@ -218,6 +232,11 @@ impl Node {
             let what = format!("node {} distrusts the eventual keyspace: {:?}", self.endpoint, boot.findings);
             return Err(Invariant::DurableLog.broken(what));
         }
+        Ok(())
+    }
+
+    fn run_from(&mut self, boot: Boot<MemDisk>, world: &mut World) -> Result<(), Violation> {
+        self.count("replicas distrusted", boot.lost.len() as u64);
         self.count("eventual keyspaces distrusted", boot.eventual.lost.into());
         let mut settings = self.settings.clone();
         settings.replica.boot_nonce = self.random.next_u64();
@@ -341,6 +360,14 @@ impl Node {
         self.is_damaged = false;
     }
 
+    /// All that its directory held is lost while it is down, but for its identity.
+    pub fn lose_directory(&mut self) {
+        let files = self.disk.list().expect("this disk can be listed");
+        for name in files.iter().filter(|name| *name != boot::IDENTITY_FILE) {
+            self.disk.delete(name).expect("this disk deletes");
+        }
+    }
+
     /// Whether it has left, and knows it.
     pub fn is_gone(&self) -> bool {
         matches!(self.state, State::Gone)
@@ -401,10 +428,11 @@ impl Node {
     pub fn run(&mut self, task: Task, world: &mut World) {
         let now = self.clock.read(world.now);
         match (&mut self.state, task) {
-            (State::Joining(member), Task::AskToJoin) => {
+            (State::Joining(joining), Task::AskToJoin) => {
                 let others: Vec<u64> = (1..=world.endpoints).filter(|&other| other != self.endpoint.0).collect();
                 let other = NodeId(*self.random.pick(&others));
-                let message = Message::Join { member: member.clone(), replace: self.is_wiped, reply_to: self.endpoint };
+                let member = joining.member.clone();
+                let message = Message::Join { life: self.incarnation, member, replace: self.is_wiped };
                 world.network.send(world.now, Endpoint::Node(self.endpoint), Endpoint::Node(other), message);
                 self.plan(Task::AskToJoin, world.now + JOIN_INTERVAL, world);
             }
@@ -419,13 +447,17 @@ impl Node {
 
     pub fn receive(&mut self, from: Endpoint, message: Message, world: &mut World) {
         match (&mut self.state, message) {
-            // A welcome may be late, and meant for what the node was before its disk was lost.
-            (State::Joining(member), Message::Welcome(topology))
-                if topology.node_named(&member.name).is_some_and(|(_, known)| known.identity == member.identity) =>
+            (State::Joining(joining), Message::Welcome { life, topology })
+                if life == self.incarnation
+                    && topology.node_named(&joining.member.name).is_some_and(|(_, known)| *known == joining.member) =>
             {
-                boot::save_topology(&*self.disk, &topology).expect("the disk of a node that joins works");
-                // As in the shell, a joined node starts from its directory like any other.
-                self.start(world).expect("a node that has joined starts");
+                let State::Joining(joining) = std::mem::replace(&mut self.state, State::Down) else { return };
+                let Joining { member, mut boot, was_owned } = *joining;
+                let owner = Owner { identity: member.identity, name: member.name };
+                boot.join(&self.disk, owner, Topology::clone(&topology), was_owned)
+                    .expect("the disk of a node that joins works");
+                self.distrusted.extend(&boot.lost);
+                self.run_from(boot, world).expect("a node that has joined runs");
             }
             (State::Running(running), message) => {
                 let mut outbox = running::Outbox::default();

@@ -10,10 +10,11 @@ use super::running::{Input, Outbox, Running};
 use super::{Answer, Message, Ticket};
 use crate::history::OperationId;
 use crate::network::Endpoint;
+use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{Failure, Query, Reply, Write};
-use ringfort_core::system::SystemReply;
+use ringfort_core::system::{Member, SystemCommand, SystemReply};
 use ringfort_core::time::Now;
-use ringfort_core::types::{NodeId, ShardId};
+use ringfort_core::types::{Epoch, NodeId, ShardId};
 use ringfort_core::worker::Request;
 use std::collections::BTreeMap;
 
@@ -24,13 +25,20 @@ const MAX_FORWARDED: usize = 1_000;
 #[derive(Default)]
 pub struct Forwarded {
     last: u64,
-    waiting: BTreeMap<u64, (Endpoint, OperationId)>,
+    waiting: BTreeMap<u64, Ticket>,
+}
+
+/// A node that was taken in, and is told with a topology that is of this epoch or later.
+pub struct Joiner {
+    endpoint: Endpoint,
+    life: u64,
+    epoch: Epoch,
 }
 
 impl Forwarded {
-    fn add(&mut self, from: Endpoint, id: OperationId) -> u64 {
+    fn add(&mut self, ticket: Ticket) -> u64 {
         self.last += 1;
-        self.waiting.insert(self.last, (from, id));
+        self.waiting.insert(self.last, ticket);
         if self.waiting.len() > MAX_FORWARDED {
             self.waiting.pop_first();
         }
@@ -52,16 +60,44 @@ impl Running {
         if let Some(reply) = self.read_here(shard, &request, now) {
             return self.answer_client(from, id, Ok(reply), out);
         }
+        self.execute_anywhere(shard, request, Ticket::Client { from, id }, out);
+    }
+
+    /// A node asks to be taken in: as in the shell, whoever is asked has the system shard decide, and answers itself.
+    pub(super) fn handle_join(&mut self, from: Endpoint, life: u64, member: Member, replace: bool, out: &mut Outbox) {
+        if replace && self.is_named_node_heard(&member) {
+            return;
+        }
+        let command = SystemCommand::Join { member, replace, known_as: None };
+        self.execute_anywhere(
+            ShardId::SYSTEM,
+            Request::Write(Write::System(command)),
+            Ticket::Join { from, life },
+            out,
+        );
+    }
+
+    /// Executes a request on the node that leads the shard, as far as this one knows.
+    fn execute_anywhere(&mut self, shard: ShardId, request: Request, ticket: Ticket, out: &mut Outbox) {
         match self.leader_of(shard).filter(|&leader| leader != self.node) {
             Some(leader) => match self.endpoint_of(leader) {
                 Some(to) => {
-                    let id = CallId { life: self.life, number: self.forwarded.add(from, id) };
+                    let id = CallId { life: self.life, number: self.forwarded.add(ticket) };
                     out.messages.push((to, Message::Forward { id, request }));
                     out.events.push("requests forwarded");
                 }
-                None => self.answer_client(from, id, Err(Failure::NotLeader(None)), out),
+                None => self.reply(ticket, Err(Failure::NotLeader(None)), out),
             },
-            None => self.execute(shard, request, Ticket::Client { from, id }, out),
+            None => self.execute(shard, request, ticket, out),
+        }
+    }
+
+    /// Tells those who were taken in and whose epoch has come, with the topology that this node acts on.
+    pub(super) fn welcome(&mut self, out: &mut Outbox) {
+        let is_hasty = self.mutation().is(Mutation::WelcomeWithOldTopology);
+        for joiner in self.joiners.extract_if(.., |joiner| is_hasty || joiner.epoch <= self.routed.epoch) {
+            let message = Message::Welcome { life: joiner.life, topology: self.routed.clone() };
+            out.messages.push((joiner.endpoint, message));
         }
     }
 
@@ -77,9 +113,9 @@ impl Running {
     pub(super) fn handle_forward_reply(&mut self, id: CallId, answer: Answer, out: &mut Outbox) {
         // An answer to this node's former process must not answer a request of this one.
         if id.life == self.life
-            && let Some((from, id)) = self.forwarded.waiting.remove(&id.number)
+            && let Some(ticket) = self.forwarded.waiting.remove(&id.number)
         {
-            self.answer_client(from, id, answer, out);
+            self.reply(ticket, answer, out);
         }
     }
 
@@ -87,6 +123,7 @@ impl Running {
         let key = match request {
             Request::Write(Write::Kv(command)) => command.key(),
             Request::Read(Query::Get { key }) => key,
+            Request::Write(Write::System(_)) => return ShardId::SYSTEM,
             other => panic!("clients of this simulation do not ask {other:?}"),
         };
         self.topology().shards.shard_of_key(key)
@@ -117,8 +154,9 @@ impl Running {
         match (ticket, answer) {
             (Ticket::Client { from, id }, answer) => self.answer_client(from, id, answer, out),
             (Ticket::Peer { from, id }, answer) => out.messages.push((from, Message::ForwardReply { id, answer })),
-            (Ticket::Join { reply_to }, Ok(Reply::System(SystemReply::Joined(_)))) => {
-                out.messages.push((Endpoint::Node(reply_to), Message::Welcome(self.topology().clone())));
+            (Ticket::Join { from, life }, Ok(Reply::System(SystemReply::Joined { epoch, .. }))) => {
+                self.joiners.push(Joiner { endpoint: from, life, epoch });
+                self.welcome(out);
             }
             (Ticket::Join { .. } | Ticket::Nobody, _) => {}
         }

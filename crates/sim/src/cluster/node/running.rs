@@ -4,7 +4,7 @@ mod control;
 mod disk;
 
 use super::gossip::{EventualTicket, GOSSIP};
-use super::requests::Forwarded;
+use super::requests::{Forwarded, Joiner};
 use super::snapshots::Files;
 use super::watch::SCRUB_BYTES_PER_SECOND;
 use super::{Message, Task, Ticket};
@@ -145,10 +145,15 @@ pub struct Running {
     /// The sync that hangs is one of a disk that was healthy until then.
     was_healthy: bool,
     pub(super) hung_snapshots: Vec<SnapshotWork>,
-    hung_topology: Option<Arc<Topology>>,
+    /// To be saved when the disk can.
+    unsaved_topology: Option<Arc<Topology>>,
     /// The maps hold as much as they may: puts are refused.
     pub(super) is_memory_full: bool,
     pub(super) forwarded: Forwarded,
+    pub(super) joiners: Vec<Joiner>,
+    /// What workers and other nodes are told, while the controller may know a later one, and the disk an older one.
+    pub(super) routed: Arc<Topology>,
+    saved: Option<Topology>,
     pub(super) files: Files,
     pub(super) views: BTreeMap<ShardId, Arc<ShardView>>,
     pub(super) watch: Watch,
@@ -172,6 +177,7 @@ impl Running {
     ) -> Option<Running> {
         let node = boot.node()?;
         let topology = Arc::new(boot.topology?);
+        let saved = boot::saved_topology(&*disk).ok().flatten();
         let config = GossipConfig { mutation: settings.replica.mutation, ..GossipConfig::default() };
         let boot_nonce = settings.replica.boot_nonce;
         let life = if settings.replica.mutation.is(Mutation::ReplyAcrossLives) { 0 } else { boot_nonce };
@@ -198,7 +204,7 @@ impl Running {
             slots[worker_of(shard, settings.workers)].worker.never_again(shard, replica);
         }
         let own = topology.nodes.get(&node)?.clone();
-        let mut control = Control::new(node, topology, own, settings.control, now);
+        let mut control = Control::new(node, topology.clone(), own, settings.control, now);
         for (shard, replica) in boot.lost {
             control.handle_lost_replica(shard, replica, Distrust::Log);
         }
@@ -224,9 +230,12 @@ impl Running {
             sync_hangs: false,
             was_healthy: false,
             hung_snapshots: Vec::new(),
-            hung_topology: None,
+            unsaved_topology: None,
             is_memory_full: false,
             forwarded: Forwarded::default(),
+            joiners: Vec::new(),
+            routed: topology,
+            saved,
             files: Files::new(settings.bytes_per_second),
             views: BTreeMap::new(),
             watch: Watch::new(node),
@@ -288,6 +297,7 @@ impl Running {
                 self.log_retry_planned = false;
                 self.write_log(out);
             }
+            Task::SaveTopology => self.save_unsaved_topology(out),
             Task::AskToJoin => {}
         }
     }
@@ -315,24 +325,13 @@ impl Running {
             Message::Snapshot { .. } if self.is_disk_hung => {}
             Message::Snapshot { id, number, message, part } => self.receive_part(from, id, number, message, part, out),
             Message::SnapshotReceived { id, arrived } => self.snapshot_sent(id, arrived, out),
-            Message::Propose(command) => self.propose(command, Ticket::Nobody, out),
-            Message::Join { member, replace, .. } if replace && self.is_named_node_heard(&member) => {}
-            Message::Join { member, replace, reply_to } => {
-                if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
-                    self.propose(
-                        SystemCommand::Join { member, replace, known_as: None },
-                        Ticket::Join { reply_to },
-                        out,
-                    );
-                } else if let Some(leader) = self.endpoint_of_leader() {
-                    out.messages.push((leader, Message::Join { member, replace, reply_to }));
-                }
-            }
+            Message::Propose(command) => self.propose(command, out),
+            Message::Join { life, member, replace } => self.handle_join(from, life, member, replace, out),
             Message::Request { id, request } => self.handle_request(from, id, request, now, out),
             Message::Forward { id, request } => self.handle_forward(from, id, request, now, out),
             Message::ForwardReply { id, answer } => self.handle_forward_reply(id, answer, out),
             Message::Gossip { .. } | Message::WriteEventually { .. } => self.receive_gossip(from, message, now, out),
-            Message::Welcome(_) | Message::Answer { .. } | Message::WrittenEventually { .. } => {}
+            Message::Welcome { .. } | Message::Answer { .. } | Message::WrittenEventually { .. } => {}
         }
     }
 

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// A topology for which the disk has no space is saved again after this long.
+const SAVE_PAUSE: Duration = Duration::from_millis(250);
+
 impl Running {
     pub(super) fn drain_control(&mut self, now: Moment, out: &mut Outbox) {
         self.control_planned = false;
@@ -39,7 +42,7 @@ impl Running {
         }
         for command in effects.proposals {
             if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
-                self.propose(command, Ticket::Nobody, out);
+                self.propose(command, out);
             } else if let Some(leader) = self.endpoint_of_leader() {
                 out.messages.push((leader, Message::Propose(command)));
             }
@@ -52,19 +55,38 @@ impl Running {
     /// Saves a topology and gives it to the workers then, as a thread of the shell does.
     pub(super) fn save_topology(&mut self, topology: Arc<Topology>, out: &mut Outbox) {
         if self.is_disk_hung {
-            self.hung_topology = Some(topology);
+            self.unsaved_topology = Some(topology);
             return;
         }
-        // Without it an older one serves as well at the next start.
-        if boot::save_topology(&*self.disk, &topology).is_err() {
+        self.unsaved_topology = None;
+        if boot::save_topology(&*self.disk, &topology).is_ok() {
+            self.saved = Some(Topology::clone(&topology));
+        } else {
             out.events.push("topologies not saved");
+            if boot::assigns_anew(self.saved.as_ref(), &topology, self.node) {
+                self.unsaved_topology = Some(topology);
+                out.tasks.push((When::After(SAVE_PAUSE), Task::SaveTopology));
+                return;
+            }
         }
         self.give_to_all(|| Input::Topology(topology.clone()), out);
+        self.routed = topology;
+        self.welcome(out);
     }
 
-    pub(super) fn propose(&mut self, command: SystemCommand, ticket: Ticket, out: &mut Outbox) {
-        let shard = ShardId::SYSTEM;
+    pub(super) fn save_unsaved_topology(&mut self, out: &mut Outbox) {
+        if let Some(topology) = self.unsaved_topology.take() {
+            self.save_topology(topology, out);
+        }
+    }
+
+    pub(in crate::cluster::node) fn propose(&mut self, command: SystemCommand, out: &mut Outbox) {
+        let (shard, ticket) = (ShardId::SYSTEM, Ticket::Nobody);
         self.give(shard, Input::Request { shard, request: Request::Write(Write::System(command)), ticket }, out);
+    }
+
+    pub(in crate::cluster::node) fn mutation(&self) -> Mutation {
+        self.settings.replica.mutation
     }
 
     pub(in crate::cluster::node) fn endpoint_of(&self, node: NodeId) -> Option<Endpoint> {
@@ -76,7 +98,7 @@ impl Running {
 
     /// Whether a node runs that has the member's name and is another one: as in the shell, its name is not given away. A
     /// request to join may be one of a former life, whose disk was lost since.
-    pub(super) fn is_named_node_heard(&self, member: &Member) -> bool {
+    pub(in crate::cluster::node) fn is_named_node_heard(&self, member: &Member) -> bool {
         let named = self.topology().node_named(&member.name).filter(|(_, known)| known.identity != member.identity);
         let is_heard = |node| {
             let liveness = self.gossip.liveness(node, self.now.moment).filter(|liveness| liveness.was_heard);

@@ -148,9 +148,7 @@ impl Running {
         for work in std::mem::take(&mut self.hung_snapshots) {
             self.snapshot(work, out);
         }
-        if let Some(topology) = self.hung_topology.take() {
-            self.save_topology(topology, out);
-        }
+        self.save_unsaved_topology(out);
     }
 
     pub fn is_disk_hung(&self) -> bool {
