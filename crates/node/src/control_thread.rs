@@ -1,24 +1,23 @@
 //! Drives the node's controller: what the workers and the other nodes tell it goes in, what it wants done is done.
 //!
-//! A topology is on disk before any worker acts on it, so that a restarted node never knows less than it acted on.
-//! Saving needs syncs, which may take long or never return. So a separate thread saves all that the controller wants on
-//! the disk ([`save`]), and the controller goes on telling other nodes who leads and answering `status`.
+//! What it wants on the disk, another thread saves ([`saving`](crate::saving)): the controller goes on telling other nodes
+//! who leads, and answering `status`, while a sync takes long.
 
 use crate::clock;
-use crate::gossip_thread::GossipEvent;
 use crate::inbox::Event;
+use crate::saving::Saved;
 use crate::shell::Shell;
 use crate::start;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use ringfort_core::boot::{self, Claim};
+use ringfort_core::boot::Claim;
 use ringfort_core::control::progress::Progress;
 use ringfort_core::control::{Control, Testimony, codec};
 use ringfort_core::gossip::detector::Liveness;
 use ringfort_core::health::HealthView;
 use ringfort_core::message::{ControlMessage, ShardReport};
 use ringfort_core::replica::Write;
-use ringfort_core::system::{Member, Standing, Topology};
+use ringfort_core::system::{Member, Topology};
 use ringfort_core::time::Moment;
 use ringfort_core::types::{ClusterId, NodeId, ReplicaId, ShardId, Term};
 use ringfort_core::watch::Distrust;
@@ -100,59 +99,6 @@ pub fn tell_testimony(shell: &Shell, testimony: Testimony) {
 fn send(shell: &Shell, event: ControlEvent) {
     if shell.control.len() < MAX_WAITING {
         let _ = shell.control.send(event);
-    }
-}
-
-/// What the controller wants on the disk.
-pub enum Saved {
-    Topology(Arc<Topology>),
-    /// The node is no member any more.
-    Departure(Standing),
-    /// Another cluster has proven that this node is its member.
-    Claim(Claim),
-}
-
-/// Saves what waits, of several topologies the latest, and has it take effect. Runs until the sender is gone.
-pub fn save(shell: Arc<Shell>, wanted: Receiver<Saved>) {
-    while let Ok(next) = wanted.recv() {
-        let mut topology = None;
-        for saved in std::iter::once(next).chain(wanted.try_iter()) {
-            match saved {
-                Saved::Topology(later) => topology = Some(later),
-                Saved::Departure(why) => save_departure(&shell, why),
-                Saved::Claim(claim) => save_claim(&shell, &claim),
-            }
-        }
-        if let Some(topology) = topology {
-            save_topology(&shell, topology);
-        }
-    }
-}
-
-fn save_topology(shell: &Shell, topology: Arc<Topology>) {
-    if let Err(error) = boot::save_topology(&*shell.disk, &topology) {
-        // The next start can do with an older one: this node learns the latest from the others.
-        tracing::warn!(epoch = %topology.epoch, %error, "could not save the topology");
-    }
-    shell.push_event_to_all(|| Event::Topology(topology.clone()));
-    let _ = shell.gossip.send(GossipEvent::Topology(topology.clone()));
-    shell.routing.set_topology(topology);
-}
-
-fn save_departure(shell: &Shell, why: Standing) {
-    match boot::set_departure(&*shell.disk, why) {
-        Ok(()) => drop(shell.departure.send_replace(Some(why))),
-        Err(error) => shell.fail(format!("this node is no member any more ({why:?}), which can't be noted: {error}")),
-    }
-}
-
-fn save_claim(shell: &Shell, claim: &Claim) {
-    if let Err(error) = boot::set_claim(&*shell.disk, claim) {
-        tracing::warn!(
-            %error,
-            "could not record that this node belongs to cluster {}: if it is started again, it serves for a moment",
-            claim.cluster
-        );
     }
 }
 

@@ -54,6 +54,7 @@ mod pressure;
 mod random;
 pub mod requests;
 mod routing;
+mod saving;
 mod scan;
 mod scrub_thread;
 mod seldom;

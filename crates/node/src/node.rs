@@ -22,7 +22,7 @@ use crate::snapshot_thread::{self, SnapshotEvent};
 use crate::start::{self, Membership, StartError};
 use crate::throttle::Throttle;
 use crate::ticket::Ticket;
-use crate::{directory_watch, disk_watch, grpc, join, scrub_thread, threads, worker_thread};
+use crate::{directory_watch, disk_watch, grpc, join, saving, scrub_thread, threads, worker_thread};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use ringfort_core::control::{Control, ControlConfig};
@@ -242,7 +242,7 @@ impl Node {
         helpers.push(threads::spawn("snapshots", move || snapshot_thread::run(shared, snapshots_rx))?);
         let (saving_tx, saving_rx) = unbounded();
         let shared = shell.clone();
-        helpers.push(threads::spawn("save", move || control_thread::save(shared, saving_rx))?);
+        helpers.push(threads::spawn("save", move || saving::run(shared, saving_rx))?);
         let shared = shell.clone();
         let run_control = move || control_thread::run(shared, control, control_rx, saving_tx);
         helpers.push(threads::spawn("control", run_control)?);

@@ -132,7 +132,7 @@ mod tests {
         let member = Member { identity: Identity(1), ..Member::default() };
         let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), Timing::DEFAULT, member);
         topology.epoch = Epoch(10);
-        let routing = Arc::new(Routing::new(Arc::new(topology.clone())));
+        let routing = Arc::new(Routing::new(NodeId(1), Arc::new(topology.clone())));
         assert_eq!(routing.wait_for(Epoch(9)).await.epoch, Epoch(10));
         let waiting = tokio::spawn({
             let routing = routing.clone();

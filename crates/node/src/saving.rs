@@ -1,0 +1,139 @@
+//! Saves what the controller decides: topologies, and that the node is no member any more.
+//!
+//! Saving needs syncs, which may take long or never return, so a thread of its own does it.
+//!
+//! A topology is on disk before any worker acts on it, so that a restarted node never knows less than it acted on. One
+//! that can't be saved is acted on only if it needs no new replica on this node ([`boot::assigns_anew`]): a full disk may
+//! need exactly that topology to get rid of replicas. Otherwise saving is tried again.
+
+use crate::gossip_thread::GossipEvent;
+use crate::inbox::Event;
+use crate::shell::Shell;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use ringfort_core::boot::{self, Claim};
+use ringfort_core::disk::Disk;
+use ringfort_core::system::{Standing, Topology};
+use ringfort_core::types::{Epoch, NodeId};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The pause before a topology that must be saved is tried again.
+const PAUSE: Duration = Duration::from_millis(250);
+
+pub enum Saved {
+    Topology(Arc<Topology>),
+    /// The node is no member any more.
+    Departure(Standing),
+    /// Another cluster has proven that this node is its member.
+    Claim(Claim),
+}
+
+/// Saves what comes, of several topologies the latest, and has it take effect. Runs until the sender is gone.
+pub fn run(shell: Arc<Shell>, decisions: Receiver<Saved>) {
+    let mut topologies = Topologies::new(&*shell.disk, shell.node);
+    loop {
+        let next = match topologies.waiting {
+            None => decisions.recv().map_err(RecvTimeoutError::from),
+            Some(_) => decisions.recv_timeout(PAUSE),
+        };
+        if matches!(next, Err(RecvTimeoutError::Disconnected)) {
+            return;
+        }
+        for decision in next.into_iter().chain(decisions.try_iter()) {
+            match decision {
+                Saved::Topology(later) => topologies.waiting = Some(later),
+                Saved::Departure(why) => save_departure(&shell, why),
+                Saved::Claim(claim) => save_claim(&shell, &claim),
+            }
+        }
+        if let Some(topology) = topologies.save() {
+            shell.push_event_to_all(|| Event::Topology(topology.clone()));
+            let _ = shell.gossip.send(GossipEvent::Topology(topology.clone()));
+            shell.routing.set_topology(topology);
+        }
+    }
+}
+
+/// The topology on the disk, and the one that is to follow.
+struct Topologies<'a> {
+    disk: &'a dyn Disk,
+    node: NodeId,
+    saved: Option<Arc<Topology>>,
+    waiting: Option<Arc<Topology>>,
+    warned_of: Option<Epoch>,
+}
+
+impl Topologies<'_> {
+    fn new(disk: &dyn Disk, node: NodeId) -> Topologies<'_> {
+        let saved = boot::saved_topology(disk).ok().flatten().map(Arc::new);
+        Topologies { disk, node, saved, waiting: None, warned_of: None }
+    }
+
+    /// Saves the topology that waits, if there is one. Returns it if it is to be acted on now.
+    fn save(&mut self) -> Option<Arc<Topology>> {
+        let topology = self.waiting.take()?;
+        let Err(error) = boot::save_topology(self.disk, &topology) else {
+            self.saved = Some(topology.clone());
+            return Some(topology);
+        };
+        let must_wait = boot::assigns_anew(self.saved.as_deref(), &topology, self.node);
+        if self.warned_of.replace(topology.epoch) != Some(topology.epoch) {
+            tracing::warn!(epoch = %topology.epoch, %error, must_wait, "could not save the topology");
+        }
+        if must_wait {
+            self.waiting = Some(topology);
+            return None;
+        }
+        Some(topology)
+    }
+}
+
+fn save_departure(shell: &Shell, why: Standing) {
+    match boot::set_departure(&*shell.disk, why) {
+        Ok(()) => drop(shell.departure.send_replace(Some(why))),
+        Err(error) => shell.fail(format!("this node is no member any more ({why:?}), which can't be noted: {error}")),
+    }
+}
+
+fn save_claim(shell: &Shell, claim: &Claim) {
+    if let Err(error) = boot::set_claim(&*shell.disk, claim) {
+        tracing::warn!(
+            %error,
+            "could not record that this node belongs to cluster {}: if it is started again, it serves for a moment",
+            claim.cluster
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_core::disk::mem::MemDisk;
+    use ringfort_core::system::Member;
+    use ringfort_core::timing::Timing;
+    use ringfort_core::types::{ClusterId, Identity, ReplicaId, ShardId};
+    use ringfort_ring::ShardCount;
+
+    #[test]
+    fn a_topology_with_a_new_replica_is_acted_on_only_when_it_is_saved() {
+        let (disk, node) = (MemDisk::new(), NodeId(1));
+        let member = Member { identity: Identity(1), ..Member::default() };
+        let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), Timing::DEFAULT, member);
+        boot::save_topology(&disk, &topology).unwrap();
+        disk.set_capacity(Some(disk.used_bytes()));
+        let mut topologies = Topologies::new(&disk, node);
+        let save = |topologies: &mut Topologies, topology: &Topology| {
+            topologies.waiting = Some(Arc::new(topology.clone()));
+            topologies.save().map(|topology| topology.epoch)
+        };
+        topology.epoch = Epoch(20);
+        assert_eq!(save(&mut topologies, &topology), Some(Epoch(20)), "it needs nothing of the disk");
+        topology.epoch = Epoch(21);
+        topology.groups.get_mut(&ShardId(0)).unwrap().replicas.push(ReplicaId::new(node, 100));
+        assert_eq!(save(&mut topologies, &topology), None);
+        assert_eq!(topologies.save(), None);
+        disk.set_capacity(None);
+        assert_eq!(topologies.save().map(|topology| topology.epoch), Some(Epoch(21)));
+        assert_eq!(boot::saved_topology(&disk).unwrap().unwrap().epoch, Epoch(21));
+    }
+}
