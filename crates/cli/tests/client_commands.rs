@@ -61,7 +61,7 @@ fn endpoints_of_two_clusters_are_refused() {
         parts.for_each(|part| assert!(said.contains(part), "{part} in {said}"));
     }
     assert!([&one, &other].iter().all(|servers| servers.with(|state| state.map.is_empty())));
-    // One that does not answer says nothing of its cluster.
+    // An endpoint that does not answer is not compared.
     let output = run(&["put", "k", "v"], b"", &format!("{},127.0.0.1:1", addresses[0]));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

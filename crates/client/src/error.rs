@@ -72,8 +72,8 @@ pub enum Error {
     /// The endpoints belong to two clusters, or an address that used to be this cluster's now answers for another one.
     /// Nothing was applied; a retry is useless.
     #[error(
-        "{address} belongs to cluster {found:016x}, and {other_address} to cluster {expected:016x}: give endpoints of one \
-         cluster"
+        "{address} belongs to cluster {found:016x}, and {other_address} to cluster {expected:016x}: give endpoints of \
+         one cluster"
     )]
     OtherCluster { address: String, found: u64, other_address: String, expected: u64 },
 

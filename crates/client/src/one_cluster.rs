@@ -1,7 +1,7 @@
 //! Whether the endpoints that a user gave belong to one cluster.
 //!
-//! A request that names no cluster is executed by whichever node gets it, and a client learns its cluster from the first
-//! one that answers. With endpoints of two clusters, chance would decide which one a command changes.
+//! A node executes each request that names no cluster, and a client learns its cluster from the first node that
+//! answers. With endpoints of two clusters, chance would decide which cluster a command changes.
 
 use crate::routes::Address;
 use crate::{Client, Error};
@@ -16,11 +16,11 @@ use tokio::time::{Instant, timeout_at};
 const PATIENCE: Duration = Duration::from_millis(250);
 
 impl Client {
-    /// Asks all endpoints that the user gave which cluster they belong to. Those that do not answer soon are left out, and
-    /// so are nodes that belong to none yet.
+    /// Asks all endpoints that the user gave which cluster they belong to. Endpoints that do not answer soon are not
+    /// compared, nor are nodes that belong to no cluster yet.
     ///
     /// # Errors
-    /// [`Error::OtherCluster`] if they belong to two.
+    /// [`Error::OtherCluster`] if two endpoints belong to different clusters.
     pub async fn check_endpoints(&self) -> Result<(), Error> {
         let deadline = Instant::now() + PATIENCE;
         let seeds = self.read_routes().seeds().to_vec();

@@ -14,6 +14,8 @@
 //! holds must never be used again. A node that was given up as dead may start anew in it: [`clear`] deletes everything and
 //! leaves `contacts`, the nodes that it knew.
 //!
+//! The shell writes the file `disk-probe` while it has nothing to log, to see whether the disk answers.
+//!
 //! The directory is opened ([`open`]) before the first topology is saved, so a directory with a topology and without a
 //! log has lost its log. If the log has lost anything, replicas that the topology assigns to this node and that the log
 //! does not know are not trusted: they may have voted.
@@ -104,8 +106,8 @@ pub struct StartReplica {
 pub struct Boot<D: ?Sized> {
     pub log: Log<Arc<D>>,
     pub replicas: Vec<StartReplica>,
-    /// Replicas that can't be trusted any more, as this start or an earlier one has found: never started, to be replaced by
-    /// new ones.
+    /// Replicas that can't be trusted any more, found by this start or an earlier one. They are never started, and new
+    /// ones are to replace them.
     pub lost: Vec<(ShardId, ReplicaId)>,
     /// Replicas that were removed: no such id, or a lower one, may start again.
     pub removed: Vec<(ShardId, ReplicaId)>,
@@ -148,9 +150,9 @@ pub fn saved_topology<D: Disk + ?Sized>(disk: &D) -> Result<Option<Topology>, Bo
     Ok(read_file(disk, TOPOLOGY_FILE)?.map(|content| Topology::decode(&content)).transpose()?)
 }
 
-/// Whether `next` assigns the node a replica that `saved`, the topology on its disk, does not. Then `next` must be on the
-/// disk before the node acts on it: of a replica that no topology names, a node whose log is lost would not know that it had
-/// it. Any other topology may be acted on although it can't be saved: on a full disk, it may be what frees some space.
+/// Whether `next` assigns the node a replica that `saved`, the topology on its disk, does not. Then the node must save
+/// `next` before it acts on it: if its log is lost, only the saved topology tells it which replicas it had. The node
+/// may act on any other topology even if it can't save it: on a full disk, that topology may free some space.
 pub fn assigns_anew(saved: Option<&Topology>, next: &Topology, node: NodeId) -> bool {
     let is_saved = |shard, replica| saved.and_then(|saved| saved.replica(shard, node)) == Some(replica);
     next.groups.iter().any(|(&shard, group)| group.replica_on(node).is_some_and(|replica| !is_saved(shard, replica)))
@@ -386,9 +388,9 @@ impl<D: ?Sized> Boot<D> {
         Ok(save_topology(disk, &topology)?)
     }
 
-    /// A removed replica that the topology still assigns to this node was found lost by an earlier start, and nothing has
-    /// taken its place yet: that start may have ended before it could ask for a new one. A replica that was removed because
-    /// nobody wants it any more is in no later topology.
+    /// If the topology still assigns a removed replica to this node, an earlier start found that replica lost, and no
+    /// new one has taken its place: that start may have ended before it could ask for one. A replica that was removed
+    /// because it was no longer needed is in no later topology.
     fn recall_lost(&mut self) {
         let (Some(topology), Some(node)) = (&self.topology, self.node()) else { return };
         let is_assigned = |removed: &mut (ShardId, ReplicaId)| topology.replica(removed.0, node) == Some(removed.1);

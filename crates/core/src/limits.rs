@@ -85,13 +85,13 @@ pub const ENTRY_BUDGET_BYTES: usize = 64 << 20;
 /// For lagging followers, a shard keeps entries that its snapshot covers, up to a worker's budget divided by this.
 pub const RETAINED_SHARE: usize = 4;
 
-/// Snapshots that a node sends at the same time; the next ones wait. Its workers divide them, but each may have one, which
-/// then waits for its turn in the shell.
-/// Few, because the entries after each of them are kept in memory for the receiver.
+/// Snapshots that a node sends at the same time; the next ones wait. The workers divide this number, but each may begin
+/// at least one transfer, which then waits for its turn in the shell. Few, because the entries after each snapshot are
+/// kept in memory for the receiver.
 pub const MAX_SNAPSHOTS_SENT: usize = 4;
 
-/// How many of these may go to one node, so that a receiver whose disk hangs does not block the others. At least one
-/// for each worker.
+/// How many of these may go to one node, so that a receiver whose disk hangs does not block the others. Here too, each
+/// worker may begin at least one.
 pub const MAX_SNAPSHOTS_SENT_TO_ONE: usize = 2;
 
 /// Snapshots that may arrive at a node at the same time. Further senders are refused, and Raft asks again. While a

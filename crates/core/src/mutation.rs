@@ -52,9 +52,9 @@ pub enum Mutation {
     TruncateAtFirstBad,
     /// A log that lost its last segments, or all of them, is taken for an older or a new one.
     TakeLostLogForNew,
-    /// A node that has lost replicas asks for new ones until it is restarted, and then no more.
+    /// A node that has lost replicas asks for new ones until it restarts, and not after that.
     ForgetLostReplicas,
-    /// A node that takes another one in answers with the topology that it has, however old.
+    /// A node answers a join request with the topology that it has, even one older than the join.
     WelcomeWithOldTopology,
     /// A learner is made a voter before it has the log.
     PromoteEarly,

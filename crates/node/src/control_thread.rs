@@ -1,7 +1,7 @@
 //! Drives the node's controller: what the workers and the other nodes tell it goes in, what it wants done is done.
 //!
-//! What it wants on the disk, another thread saves ([`saving`](crate::saving)): the controller goes on telling other nodes
-//! who leads, and answering `status`, while a sync takes long.
+//! Another thread saves what the controller decides ([`saving`](crate::saving)), so the controller still tells other
+//! nodes who leads, and answers `status`, while a sync takes long.
 
 use crate::clock;
 use crate::inbox::Event;
@@ -71,7 +71,7 @@ pub struct Knowledge {
     pub progress: Option<Progress>,
 }
 
-/// Passes messages of another node on, or drops them where too many wait.
+/// Passes on the messages of another node, or drops them if too many wait.
 pub fn deliver(shell: &Shell, from: NodeId, messages: Vec<Bytes>) {
     for bytes in messages {
         match codec::decode(&bytes) {

@@ -1,8 +1,8 @@
-//! Whether a node that asks to be taken in can be reached where it says that it is.
+//! Checks that a node that asks to join can be reached at the addresses that it advertises.
 //!
-//! A member that advertises an address that others can't dial gets shards which nobody reaches there. Whoever is asked to
-//! take a node in dials both of its ports first. The newcomer asks again until its `--join-timeout`: its name may become
-//! known to the others a little later than it starts, as those of pods do.
+//! A member gets shards, and if others can't dial its address, they can't reach these shards there. The node that
+//! receives a join request therefore first dials both of the new node's ports. The new node asks again until its
+//! `--join-timeout`, because its name may resolve only some time after it has started, as the names of pods do.
 
 use crate::start::with_sources;
 use bytes::Bytes;
@@ -16,13 +16,13 @@ use tokio::time::timeout;
 use tonic::Status;
 use tonic::transport::Endpoint;
 
-/// How long both ports together may take to answer.
+/// How long each port may take to answer; both are dialled at once.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Dials the node at the addresses that it gives.
+/// Dials the new node at the addresses that it advertises.
 ///
 /// # Errors
-/// Says which address does not lead to the node, and what to do. The newcomer may ask again.
+/// Says which address does not lead to the node, and what to do. The new node may ask again.
 pub async fn check(member: &Member) -> Result<(), Status> {
     let (clients, nodes) = tokio::join!(
         timeout(PATIENCE, ask(member)),
@@ -36,8 +36,8 @@ pub async fn check(member: &Member) -> Result<(), Status> {
         if let Err(why) = dialled {
             return Err(outcome::unavailable(
                 format!(
-                    "the node that was asked can't reach the new one at {address} ({why}): give --advertise with a host \
-                     at which all nodes and clients reach it, and keep its ports open to them"
+                    "the node that was asked to admit this one can't reach it at {address} ({why}): give --advertise \
+                     with a host at which all nodes and clients reach it, and open its ports to them"
                 ),
                 None,
             ));
@@ -46,15 +46,15 @@ pub async fn check(member: &Member) -> Result<(), Status> {
     Ok(())
 }
 
-/// Asks the node at the new one's address for clients who it is.
+/// Asks for the identity of the node that answers at the new node's client address.
 async fn ask(member: &Member) -> Result<(), String> {
     let endpoint = Endpoint::from_shared(format!("http://{}", member.grpc_address));
-    let endpoint = endpoint.map_err(|_| "that is no address".to_owned())?;
+    let endpoint = endpoint.map_err(|_| "it is not a valid address".to_owned())?;
     let channel = endpoint.connect().await.map_err(|error| with_sources(&error))?;
     let answer = MembershipClient::new(channel).ask(MembershipRequest {}).await;
     let answer = answer.map_err(|status| status.message().to_owned())?.into_inner();
     match answer.identity == Bytes::copy_from_slice(&member.identity.0.to_le_bytes()) {
         true => Ok(()),
-        false => Err(format!("{:?} answers there", answer.node_id)),
+        false => Err(format!("another node, {:?}, answers there", answer.node_id)),
     }
 }

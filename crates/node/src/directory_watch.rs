@@ -1,8 +1,8 @@
 //! Notices that a running node's directory was deleted or replaced.
 //!
-//! The system lets a process go on with files that have no name any more. Syncs succeed, and at the next start all that
-//! they made durable is gone. So the process ends as soon as this is seen. A thread of its own looks: where the disk hangs,
-//! looking takes as long.
+//! A process can go on with files that have no name any more. Syncs succeed, and at the next start all that they made
+//! durable is gone. So the process ends as soon as it notices. A thread of its own looks, because looking blocks while
+//! the disk hangs.
 
 use crate::disk::FileDisk;
 use crate::seldom::Seldom;
@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often to look. What is acknowledged in between may be on this disk alone.
+/// How often to look. Writes that are acknowledged before the next look may be lost with these files.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 static LOOK_FAILED: Seldom = Seldom::new();
@@ -22,7 +22,7 @@ pub fn run(disk: Arc<FileDisk>, stopped: Receiver<()>) {
             Ok(None) => {}
             Ok(Some(path)) => end(&path.display().to_string()),
             Err(error) if LOOK_FAILED.due().is_some() => {
-                tracing::warn!("could not look whether the node's directory is still there: {error}");
+                tracing::warn!("could not check that the node's directory still exists, and will try again: {error}");
             }
             Err(_) => {}
         }
@@ -31,9 +31,10 @@ pub fn run(disk: Arc<FileDisk>, stopped: Receiver<()>) {
 
 fn end(path: &str) -> ! {
     eprintln!(
-        "ringfort: {path} was deleted or replaced while this node ran: what it acknowledges would not survive a restart, so \
-         this process ends. Put the directory back as it was; or start the node with an empty --raft-dir, --join-addr, and \
-         --replace instead of --bootstrap: it gets its data from the others"
+        "ringfort: {path} was deleted or replaced while this node ran: what it acknowledges would not survive a \
+         restart, so this process ends. If the directory was moved, move it back; never use an older copy. Otherwise \
+         start the node with an empty --raft-dir, with --join-addr, and with --replace instead of --bootstrap: it gets \
+         its data from the others"
     );
     std::process::exit(2);
 }

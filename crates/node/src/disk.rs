@@ -23,7 +23,8 @@ const ZEROS_BYTES: usize = 1 << 20;
 /// a disk that does not answer for long counts as hung.
 const ZEROS_SYNCED_BYTES: u64 = 4 << 20;
 
-/// Opens a node's directory: its files, and the disk that they are, which fails as a file of faults says if there is one.
+/// Opens a node's directory. Returns the disk to use, which fails as the file `faults` says if there is one, and the
+/// files themselves.
 pub fn open(directory: &Path, faults: Option<&Path>) -> io::Result<(Arc<dyn Disk>, Arc<FileDisk>)> {
     let files = Arc::new(FileDisk::open(directory)?);
     let disk: Arc<dyn Disk> = match faults {
@@ -57,7 +58,7 @@ impl FileDisk {
         Ok(FileDisk { path, directory, open: Mutex::default() })
     }
 
-    /// The directory, or an open file, of which another one or nothing has the name by now.
+    /// The path of the directory or of an open file, if the path now leads to another one or to none.
     pub fn lost_name(&self) -> io::Result<Option<PathBuf>> {
         if !is_at(&self.directory, &self.path)? {
             return Ok(Some(self.path.clone()));

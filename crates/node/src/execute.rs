@@ -8,8 +8,8 @@
 //! since it may answer although this node does not hear it, and are sent again when there is a successor. A write that
 //! was already sent waits for its answer.
 //!
-//! A leader that is heard and can't be connected to is not waited for longer than an election usually takes: the client is
-//! told which node it is and where, since it may reach that node itself.
+//! If this node hears the leader but can't connect to it, requests wait no longer than an election usually takes. Then
+//! the client is told the leader's name and address, since it may reach that node itself.
 
 use crate::clock;
 use crate::inbox::Incoming;
@@ -30,8 +30,8 @@ pub const STALENESS_BOUND: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Nothing waits for a node to which there has been no connection for so many election timeouts: if it had crashed, its
-/// shards would have other leaders by then.
+/// No request waits for a node to which there has been no connection for this many election timeouts: if it had
+/// crashed, its shards would have other leaders by then.
 const OUTAGE_ELECTIONS: u32 = 4;
 
 /// How often a forwarded read checks whether the shard has a new leader.
@@ -45,8 +45,8 @@ pub enum ExecuteError {
     NoLeader { shard: ShardId },
     /// Nothing was applied: the request never left this node. `leader` is where clients reach the leader.
     #[error(
-        "this node can't reach {node}, which leads shard {shard}, at {address} ({why}): check that the address is right and \
-         open to all nodes; --advertise of {node} sets it"
+        "this node can't reach {node}, which leads shard {shard}, at {address} ({why}): open this address to all \
+         nodes, or correct --advertise on {node}"
     )]
     Unreachable { shard: ShardId, node: String, address: String, why: String, leader: Option<String> },
     /// Nothing was applied.
@@ -138,8 +138,8 @@ impl Shell {
         }
     }
 
-    /// The error for a request whose shard is led by a node to which there has been no connection for long; with
-    /// `however_short`, to which there is none.
+    /// The error for a request whose leader, `node`, this node has been unable to connect to for long. With
+    /// `however_short`, an outage of any length is an error.
     fn unreachable(&self, shard: ShardId, node: NodeId, however_short: bool) -> Option<ExecuteError> {
         let outage = self.peers.outage(node)?;
         let patience = OUTAGE_ELECTIONS * self.routing.topology().timing.election_timeout();

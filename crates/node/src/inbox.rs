@@ -1,4 +1,4 @@
-//! A worker's inbox: everything that came in since the last drain, taken at once.
+//! A worker's inbox: what came in since the last drain, taken at once up to a bound.
 //!
 //! A lock, three lists and a condition: a drain swaps the lists for empty ones, so that a push is one short critical
 //! section, whatever a push brings (a whole pipeline, a whole batch of a peer), and the worker is woken once.
@@ -33,8 +33,9 @@ pub const MAX_WAITING_MESSAGES: usize = 65_536;
 /// Bytes of entries in them; more are dropped.
 pub const MAX_WAITING_MESSAGE_BYTES: u64 = 64 << 20;
 
-/// A drain takes messages up to so many bytes of entries, and requests up to so many bytes of keys and values; at least one
-/// of each. The rest waits for the next drain. What one drain takes becomes one batch of the log, and a batch is never split.
+/// The most bytes of entries in the messages that one drain takes, and the most bytes of keys and values in its
+/// requests; it takes at least one of each. The rest waits for the next drain. The bound is here because a drain
+/// becomes one batch of the log, and a batch is never split.
 pub const DRAIN_BYTES: u64 = 1 << 20;
 
 /// One request on its way to a worker.
@@ -164,7 +165,8 @@ impl Inbox {
         }
     }
 
-    /// Swaps what came in, up to [`DRAIN_BYTES`], for the empty lists of `drained`; waits for something up to `patience`.
+    /// Swaps what came in, up to [`DRAIN_BYTES`], for the empty lists of `drained`. If nothing has come in, waits for
+    /// it for up to `patience`.
     pub fn drain(&self, drained: &mut Drained, patience: Duration) {
         let mut waiting = self.waiting.lock();
         if is_empty(&waiting.drained) && !patience.is_zero() {
@@ -179,7 +181,7 @@ impl Inbox {
     }
 }
 
-/// Moves to `rest` what is beyond [`DRAIN_BYTES`] in `taken`, which has `bytes`. Returns the bytes of the rest.
+/// Moves what exceeds [`DRAIN_BYTES`] from `taken`, which holds `bytes`, to `rest`. Returns the bytes in `rest`.
 fn put_back<T>(taken: &mut Vec<T>, rest: &mut Vec<T>, bytes: u64, size: impl Fn(&T) -> u64) -> u64 {
     if bytes <= DRAIN_BYTES {
         return 0;

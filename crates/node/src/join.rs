@@ -49,7 +49,8 @@ pub enum Joins {
     Again(NodeId, ClusterId),
 }
 
-/// Waits until the name in this node's own address is known: that of a pod may be so a little after it has started.
+/// Waits until the name in this node's own address resolves. The name of a pod may do so only some time after its
+/// start.
 pub async fn resolve(address: &str, deadline: Instant) -> Result<(), StartError> {
     let mut progress = Instant::now();
     loop {
@@ -62,7 +63,7 @@ pub async fn resolve(address: &str, deadline: Instant) -> Result<(), StartError>
             return Err(StartError::Advertised { address: address.to_owned(), reason });
         }
         if now >= progress {
-            tracing::warn!("{address}, which others are to dial, can't be resolved ({reason}): waiting for it");
+            tracing::warn!("{address}, which other nodes dial, can't be resolved ({reason}): waiting for it");
             progress = now + PROGRESS_INTERVAL;
         }
         sleep(PAUSE).await;

@@ -10,12 +10,13 @@
 //!
 //! | module | the idea in it |
 //! |---|---|
-//! | `node`, `start`, `join` | a node from its start to its end, and how it becomes part of a cluster |
+//! | `node`, `start`, `join`, `dial_back` | a node from its start to its end, and how it becomes part of a cluster |
 //! | `shell` | what all threads and tasks share |
 //! | `worker_thread`, `inbox`, `ticket` | the loop around a core worker, what goes in, and who waits for what comes out |
 //! | `log_thread`, `spare_segments`, [`disk`] | one record and one sync for all that waits |
-//! | `snapshot_thread`, `snapshot_transfer`, `throttle` | snapshot files, and their way between nodes |
-//! | `control_thread` | the node's controller and its topology |
+//! | `snapshot_thread`, `snapshot_transfer`, `sends`, `throttle` | snapshot files, and their way between nodes |
+//! | `control_thread`, `saving` | the node's controller, and what it saves |
+//! | `disk_watch`, `directory_watch` | whether the disk answers, and whether the directory still exists |
 //! | `gossip_thread` | gossip, and the eventual keyspace |
 //! | `peers`, [`convert`] | streams to the other nodes |
 //! | `strangers` | calls from nodes of another cluster |

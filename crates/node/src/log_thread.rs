@@ -5,9 +5,9 @@
 //! is met before anything is written: the batches wait, nothing is lost and nothing acknowledged. Until there is space
 //! again new writes are refused, and leadership goes to nodes that have some.
 //!
-//! The time that each record takes goes to the health monitor ([`ringfort_core::health`]), and while there is nothing to
-//! log, the time that a [probe] takes. So a record is bounded
-//! ([`record_bytes`]): a disk of modest bandwidth would seem to hang if a burst became one record.
+//! The health monitor ([`ringfort_core::health`]) gets the time that each record takes, and while there is nothing to
+//! log, the time that a [`probe`] takes. Records are therefore bounded ([`record_bytes`]): if a burst became one
+//! record, a disk of modest bandwidth would seem to hang.
 
 use crate::clock;
 use crate::files;
@@ -39,14 +39,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The shards that pin the oldest segment are asked again after this long, or when a segment has gone.
 const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// No further batch is added to a record that has as much: well over what a fast disk writes in one sync's time.
+/// A record of this size takes no further batch. It is well over what a fast disk writes in the time of one sync.
 const MAX_RECORD_BYTES: u64 = 4 << 20;
 
 /// What a slow disk writes in a millisecond (10 MB/s). It must not seem to hang because a record is large.
 const SLOW_DISK_BYTES_A_MS: u64 = 10_000;
 
-/// No further batch is added to a record that has as much, in a cluster with this timing: half of what a slow disk writes
-/// before it counts as hung.
+/// In a cluster with this timing, a record of this size takes no further batch: half of what a slow disk writes before
+/// it counts as hung, and at most [`MAX_RECORD_BYTES`].
 const fn record_bytes(timing: Timing) -> u64 {
     let bytes = timing.disk_patience().as_millis() as u64 * SLOW_DISK_BYTES_A_MS / 2;
     if bytes < MAX_RECORD_BYTES { bytes } else { MAX_RECORD_BYTES }
@@ -55,8 +55,8 @@ const fn record_bytes(timing: Timing) -> u64 {
 // The last batch of a record has the messages and the requests of one drain.
 const _: () = assert!(record_bytes(Timing::DEFAULT) >= 2 * DRAIN_BYTES);
 
-/// The disk is probed whenever there was nothing to log for so long. That is soon enough for operators and for nodes that
-/// send a snapshot here, and does not wear out a disk.
+/// After this long with nothing to log, the disk is probed. That is soon enough for operators and for nodes that send a
+/// snapshot here, and does not wear out a disk.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// In place of a worker's number, the gossip thread's.
@@ -125,7 +125,7 @@ pub fn run(shell: Arc<Shell>, mut log: Log<Arc<dyn Disk>>, events: Receiver<LogE
 }
 
 impl Gathered {
-    /// Waits for an event, for so long at most, and takes those that have gathered until a record has this much.
+    /// Waits up to `patience` for an event, then takes the events that have gathered, up to a record of `record_bytes`.
     fn fill(
         &mut self,
         events: &Receiver<LogEvent>,
@@ -157,7 +157,8 @@ impl Gathered {
     }
 }
 
-/// Writes and syncs a file of one sector, as if it were a record: a disk that hangs is noticed although nothing is logged.
+/// Writes and syncs a file of one sector, which counts as a record, so that a node notices a hung disk even if it logs
+/// nothing.
 fn probe(disk: &dyn Disk, health: &Mutex<HealthMonitor>) {
     let write = || -> io::Result<()> {
         if disk.size(PROBE_FILE)?.is_none() {
@@ -170,7 +171,7 @@ fn probe(disk: &dyn Disk, health: &Mutex<HealthMonitor>) {
     let outcome = write();
     health.lock().record_ended(clock::moment());
     if let Err(error) = outcome {
-        // The next record meets the same, and deals with it.
+        // The next record fails in the same way, and is handled then.
         tracing::debug!("the disk can't be probed: {error}");
     }
 }

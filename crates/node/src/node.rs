@@ -130,7 +130,7 @@ pub struct Node {
     health: HealthReporter,
     workers: Vec<JoinHandle<()>>,
     helpers: Vec<JoinHandle<()>>,
-    /// Dropped, it ends the scrubber and the directory's watch.
+    /// The scrubber and the directory's watch end when it is dropped.
     stop_looking: Sender<()>,
     /// The thread ends when the sender is dropped.
     disk_watch: (Sender<()>, JoinHandle<()>),

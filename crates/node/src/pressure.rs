@@ -53,8 +53,8 @@ impl Pressure {
         is_taken
     }
 
-    /// A worker has handled messages with entries of this many bytes, or they were dropped. Those that the worker logs are
-    /// among the [unsynced](Pressure::unsynced).
+    /// Messages with this many bytes of entries were handled by a worker, or were dropped. Entries that the worker logs
+    /// are among the [unsynced](Pressure::unsynced).
     pub fn handled(&self, bytes: u64) {
         self.inbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }

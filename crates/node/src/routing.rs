@@ -90,7 +90,7 @@ impl Routing {
         let known_here = view.as_ref().and_then(|view| view.leader());
         let told = NodeId(place.leader.load(Ordering::Relaxed));
         let silent = view.as_ref().and_then(|view| view.silent_leader());
-        // Whether this node leads is known here: what was told of it is of a leadership that it has lost.
+        // This node knows whether it leads. If others say so and it does not, they mean a leadership that it has lost.
         let told = (told != NodeId(0) && told != self.node).then_some(told);
         known_here.or(told).filter(|leader| Some(*leader) != silent)
     }

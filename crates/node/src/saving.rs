@@ -2,9 +2,10 @@
 //!
 //! Saving needs syncs, which may take long or never return, so a thread of its own does it.
 //!
-//! A topology is on disk before any worker acts on it, so that a restarted node never knows less than it acted on. One
-//! that can't be saved is acted on only if it needs no new replica on this node ([`boot::assigns_anew`]): a full disk may
-//! need exactly that topology to get rid of replicas. Otherwise saving is tried again.
+//! A topology is on disk before any worker acts on it, so that a restarted node never knows less than it acted on.
+//! There is one exception: if a topology can't be saved and gives this node no new replica ([`boot::assigns_anew`]),
+//! the workers act on it all the same, because a full disk may need exactly this topology to get rid of replicas. If it
+//! gives a new replica, saving is tried again first.
 
 use crate::gossip_thread::GossipEvent;
 use crate::inbox::Event;
@@ -28,7 +29,8 @@ pub enum Saved {
     Claim(Claim),
 }
 
-/// Saves what comes, of several topologies the latest, and has it take effect. Runs until the sender is gone.
+/// Saves each decision, and only the latest of several topologies, then has it take effect. Runs until the sender is
+/// gone.
 pub fn run(shell: Arc<Shell>, decisions: Receiver<Saved>) {
     let mut topologies = Topologies::new(&*shell.disk, shell.node);
     loop {
@@ -78,7 +80,7 @@ impl Topologies<'_> {
         };
         let must_wait = boot::assigns_anew(self.saved.as_deref(), &topology, self.node);
         if self.warned_of.replace(topology.epoch) != Some(topology.epoch) {
-            tracing::warn!(epoch = %topology.epoch, %error, must_wait, "could not save the topology");
+            tracing::warn!(epoch = %topology.epoch, %error, must_wait, "could not save the topology: check the disk");
         }
         if must_wait {
             self.waiting = Some(topology);
@@ -91,7 +93,10 @@ impl Topologies<'_> {
 fn save_departure(shell: &Shell, why: Standing) {
     match boot::set_departure(&*shell.disk, why) {
         Ok(()) => drop(shell.departure.send_replace(Some(why))),
-        Err(error) => shell.fail(format!("this node is no member any more ({why:?}), which can't be noted: {error}")),
+        Err(error) => shell.fail(format!(
+            "this node is no member any more ({why:?}), and could not write that to its directory ({error}): check the \
+             disk"
+        )),
     }
 }
 
@@ -99,7 +104,8 @@ fn save_claim(shell: &Shell, claim: &Claim) {
     if let Err(error) = boot::set_claim(&*shell.disk, claim) {
         tracing::warn!(
             %error,
-            "could not record that this node belongs to cluster {}: if it is started again, it serves for a moment",
+            "could not record that this node belongs to cluster {}: do not start it again on this \
+             directory, where it would serve for a moment",
             claim.cluster
         );
     }

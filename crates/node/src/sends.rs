@@ -1,7 +1,7 @@
-//! Which snapshots are sent now.
+//! Bounds how many snapshots a node sends at a time.
 //!
-//! Each worker decides for itself which transfers begin, and may always have one. With many workers these are more than a
-//! node may send, so they wait for their turn here.
+//! Each worker begins transfers by itself, and may always begin one. Many workers together may begin more than a node
+//! may send at a time, so transfers wait for their turn here.
 
 use parking_lot::Mutex;
 use ringfort_core::limits::{MAX_SNAPSHOTS_SENT, MAX_SNAPSHOTS_SENT_TO_ONE};
@@ -19,7 +19,7 @@ impl Sends {
     /// Waits until another snapshot may be sent to `node`. It counts until the turn is dropped.
     pub async fn turn(&self, node: NodeId) -> Turn<'_> {
         loop {
-            // Before the look, so that no end is missed.
+            // Before the check, so that no end is missed.
             let ended = self.ended.notified();
             if self.begin(node) {
                 return Turn { sends: self, node };

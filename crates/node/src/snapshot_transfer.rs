@@ -151,8 +151,8 @@ async fn unless_stalled<R>(
     }
 }
 
-/// Feeds a stream from a file, once the receiver has accepted the header: one that refuses it costs no bandwidth. A receiver
-/// that goes away ends it early, which is no error of the file's.
+/// Feeds a stream from a file, once the receiver has accepted the header, so that a refused snapshot costs no
+/// bandwidth. Ends early if the receiver goes away, which is no error of the file's.
 fn read(
     disk: Arc<dyn Disk>,
     name: &str,
@@ -197,7 +197,7 @@ pub async fn receive(
     if position != (shard, metadata.index, metadata.term) || file_header.conf_state != *metadata.get_conf_state() {
         return Err(Status::invalid_argument("the snapshot's file is of another position than its message"));
     }
-    // Accepted: the sender begins with the frames.
+    // Accepted: now the sender sends the frames.
     let _ = answers.send(Ok(SnapshotAck { builds: true, ..SnapshotAck::default() })).await;
     // A name that no cut of this node has, and no other snapshot that arrives, or arrived before a restart.
     let unique = shell.next_received.fetch_add(1, Ordering::Relaxed);

@@ -1,8 +1,8 @@
-//! The log's next segment, made ahead on a thread of its own: to fill one takes as long as many syncs.
+//! Makes the log's next segment ahead of its use, on a thread of its own: filling one takes as long as many syncs.
 //!
-//! A record that needs the segment waits for it. To the health monitor each part of the segment that the disk makes
-//! durable meanwhile is a record of its own: a segment of many parts may take long on a slow disk, and a disk that hangs
-//! is noticed as soon as in a record.
+//! A record that needs the segment waits for it. Meanwhile the health monitor counts each part of the segment that
+//! becomes durable as a record of its own. So a slow disk that needs long for a whole segment does not seem to hang,
+//! and a disk that hangs is noticed as soon as it is in a record.
 
 use crate::clock;
 use crate::threads;

@@ -45,8 +45,9 @@ pub enum StartError {
     #[error("{directory} is in use by another process: stop it, or choose another --raft-dir")]
     Locked { directory: String },
     #[error(
-        "{directory} has {available_bytes} bytes free, and a segment of the log takes {segment_bytes}: free some disk space, \
-         use a larger volume, or give a smaller --segment-bytes (a multiple of 4096, from 65536 on; the log holds several)"
+        "{directory} has {available_bytes} bytes free, and a segment of the log takes {segment_bytes}: free some disk \
+         space, use a larger volume, or give a smaller --segment-bytes (a multiple of 4096, at least 65536; the log \
+         has several segments)"
     )]
     NoSpace { directory: String, available_bytes: u64, segment_bytes: u64 },
     #[error("{directory} can't be read: {}", with_sources(.source))]
@@ -86,7 +87,7 @@ pub enum StartError {
     #[error("can't listen on {address}: {source}{}", instead(.setting, .source))]
     Listen { address: String, setting: &'static str, source: io::Error },
     #[error(
-        "{address} can't be resolved ({reason}), and clients and other nodes are to dial it: give --advertise with a name or \
+        "{address}, which other nodes and clients dial, can't be resolved ({reason}): give --advertise with a name or \
          address at which they reach this node"
     )]
     Advertised { address: String, reason: io::Error },
@@ -235,7 +236,7 @@ pub fn membership(
     Ok(Membership { boot, disk, files, node, topology, member, lock })
 }
 
-/// Why a directory can't be used: with the sizes, where there is no space.
+/// Why a directory can't be used. If the disk has no space, the error names the sizes.
 fn boot_error(config: &NodeConfig, source: BootError) -> StartError {
     let directory = config.directory.display().to_string();
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);

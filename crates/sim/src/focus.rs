@@ -52,8 +52,8 @@ pub enum Focus {
     HungDisks,
     /// Nodes restart within the time that a request takes, on disks that are slow to sync. Nothing else goes wrong
     Restarts,
-    /// A node loses its directory but for its identity again and again, while the disk of another one hangs. Nothing else
-    /// goes wrong
+    /// A node repeatedly loses all files but its identity, while the disk of another node hangs. Nothing else goes
+    /// wrong
     LostDirectories,
 }
 

@@ -61,8 +61,8 @@ pub struct Faults {
     pub zone_losses: Option<Episodes>,
     /// A node loses its disk, and joins anew under its old name. Only while nothing else is missing.
     pub wipes: Option<Episodes>,
-    /// A node loses its directory but for its identity, and asks to join again. Only while nothing else is missing, or
-    /// again the node that did so last.
+    /// A node loses all files but its identity, and asks to join again. Only while nothing else is missing, or if the
+    /// same node lost its files last time.
     pub lost_directories: Option<Episodes>,
     /// One node goes for good. Only while nothing else is missing, and of four nodes or more.
     pub death: bool,

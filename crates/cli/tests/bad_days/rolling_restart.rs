@@ -41,6 +41,6 @@ async fn a_rolling_restart_under_watchers_pauses_no_shard_for_long() {
     assert!(worst <= MOST_WITHOUT_SERVICE.as_millis() as f64, "{report}");
 }
 
-/// Giving a leadership back to a node that is stopping would cost an election timeout, at least 400 ms. A build for users is
-/// held to what is promised.
+/// Giving a leadership back to a node that is stopping would cost an election timeout, at least 400 ms. A release build
+/// must keep the promised bound.
 const MOST_WITHOUT_SERVICE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 390 } else { 150 });

@@ -50,7 +50,7 @@ fn a_node_that_others_can_not_dial_is_not_taken_in() {
     cluster.nodes[0].start();
     cluster.wait_until_complete(1);
     let said = fails(&mut cluster.nodes[1]);
-    assert_says(&said, &["can't reach the new one at", &nowhere, "give --advertise with a host"]);
+    assert_says(&said, &["can't reach it at", &nowhere, "give --advertise with a host"]);
     assert!(cluster.nodes[1].log().contains("does not take this node in yet"));
     assert!(!cluster.prints(&["status"]).contains("node2"));
     cluster.nodes[1].set("--advertise=127.0.0.1");

@@ -23,7 +23,7 @@ async fn three_nodes_become_five_then_four_then_three_under_load() {
     );
     let left = cluster.node("node2");
     assert_eq!(left.ends(), Some(0));
-    left.wait_for_log("has left the cluster, which has all that it held");
+    left.wait_for_log("has left the cluster, and other nodes hold all its data");
     cluster.wait_until_complete(4);
     writers.wait_for(50).await;
     assert_eq!(cluster.prints(&["cluster", "leave", "node2"]).lines().count(), 1, "done is done");

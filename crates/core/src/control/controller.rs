@@ -120,7 +120,7 @@ impl Controller {
         self.reports.insert(report.shard, Reported { report, heard: None, acted, action });
     }
 
-    /// Decides anew what is to be done.
+    /// Makes one round of decisions.
     pub fn run(&mut self, mut round: Round<'_>) {
         let Round { now, topology, .. } = round;
         self.propose(&mut round);

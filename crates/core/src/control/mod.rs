@@ -93,8 +93,8 @@ pub struct ControlEffects {
     pub topology: Option<Arc<Topology>>,
     /// All nodes with the addresses to reach them at, where these have changed. They may be ahead of the topology's.
     pub members: Option<Arc<Members>>,
-    /// Who has been heard to lead which shard. This includes leaders that were known: a replica here may have found them
-    /// silent meanwhile.
+    /// The leaders that were heard, each with its shard. This includes known leaders: a replica here may have found
+    /// them silent meanwhile.
     pub leaders: Vec<(ShardId, NodeId)>,
     /// This node is no member any more, for this reason. It must stop, and its directory serves no longer.
     pub departure: Option<Standing>,

@@ -20,7 +20,7 @@ pub const SECTOR_BYTES: usize = 512;
 pub trait Disk: Send + Sync + 'static {
     /// Makes a file of `size_bytes` zero bytes, really written, so that its space is secured; replaces an older one.
     /// Synced, name included, when this returns. Errors with [`io::ErrorKind::StorageFull`] where there is no space,
-    /// leaving no file. `progress` is called whenever the disk has made a part of it durable.
+    /// leaving no file. Calls `progress` each time the disk has made a part of it durable.
     fn preallocate(&self, name: &str, size_bytes: u64, progress: &mut dyn FnMut()) -> io::Result<()>;
 
     /// Makes an empty file; replaces an older one.

@@ -82,8 +82,8 @@ impl NodeHealth {
         }
     }
 
-    /// Whether the node can take over a leadership. A node whose disk hung recently is given nothing by the controller
-    /// where another node is better, but is itself better than one whose disk hangs now.
+    /// Whether the node can take over a leadership. A node whose disk hung recently can: the controller prefers other
+    /// nodes to it, and prefers it to a node whose disk hangs now.
     pub fn can_lead(self) -> bool {
         matches!(self.abstention(), None | Some(Abstention::DiskRecovering))
     }

@@ -39,8 +39,8 @@ pub enum DecodeError {
 /// What a command of the system shard answers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SystemReply {
-    /// The node is a member under this id, as of this epoch. What a node may have held before it asked, a topology of an
-    /// older epoch may not name.
+    /// The node is a member under this id, as of this epoch. A topology of an older epoch may lack replicas that the
+    /// node held before it asked.
     Joined { node: NodeId, epoch: Epoch },
     /// Done, at this epoch; the same epoch as before where there was nothing to do.
     Done(Epoch),

@@ -164,7 +164,7 @@ impl Topology {
         (1..self.next_node).contains(&node.0)
     }
 
-    /// Whether this node was a member and is none any more, however long ago that was.
+    /// Whether this node was a member and is none any more, even if its departure is forgotten.
     pub fn has_removed(&self, node: NodeId) -> bool {
         self.has_handed_out(node) && !self.nodes.contains_key(&node)
     }

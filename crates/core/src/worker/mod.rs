@@ -364,7 +364,8 @@ impl<T> Worker<T> {
 
     /// Carries out a step of the controller, or leaves it: the controller decides anew on the next report.
     pub fn handle_step(&mut self, request: &StepRequest) {
-        // Whether a disk that hung lately is good enough, the controller decides: it knows whether another one is better.
+        // The controller decides whether a disk that hung lately is good enough: it knows whether another one is
+        // better.
         if let Step::TransferLeadership(to) = request.step
             && !can_lead(&self.health, to.node())
         {

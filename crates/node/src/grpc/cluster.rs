@@ -33,7 +33,7 @@ impl Cluster for ClusterService {
         if replace {
             self.check_silent(&member).await?;
         }
-        // A member that has moved is believed: the cluster may need it where it is now.
+        // A member's new addresses are not checked: the cluster may need this member for a quorum.
         if known_as.is_none() {
             dial_back::check(&member).await?;
         }
@@ -46,8 +46,8 @@ impl Cluster for ClusterService {
             Reply::System(SystemReply::Refused(reason)) => return Err(Status::already_exists(reason)),
             _ => return Err(outcome::unknown("the leader's answer is of another kind")),
         };
-        // Where the system shard's leader is another node, its topology arrives a little later. An older one may name the
-        // node as well, and lack a replica that the node has held and lost: the node would create it anew, empty.
+        // If another node leads the system shard, the topology arrives here a little later. An older one may name the
+        // new node too, but lack a replica that it held and lost: the new node would create that replica again, empty.
         let topology = timeout_at(deadline, self.shell.routing.wait_for(epoch)).await.map_err(|_| {
             outcome::unavailable("the node has joined, and its topology is still on its way: ask again", None)
         })?;

@@ -84,7 +84,7 @@ impl Receiver {
             if known.replace(from) != Some(from) {
                 self.shell.peers.seen(from);
             }
-            // It may be removed while the stream is open.
+            // The node may be removed while its stream is open.
             if !batch.control.is_empty() && self.shell.routing.topology().has_removed(from) {
                 self.shell.peers.set_removed(from, answers);
             }

@@ -51,7 +51,7 @@ impl Gauges {
             epoch: maker.gauge("topology_epoch", "The version of the topology that this node knows."),
             election_timeout_seconds: maker.float_gauge(
                 "election_timeout_seconds",
-                "How long the shards of this cluster wait at least before they replace a silent leader.",
+                "The shortest time for which the shards of this cluster wait before they replace a silent leader.",
             ),
             leaders: replicas.with_label_values(&["leader"]),
             followers: replicas.with_label_values(&["follower"]),

@@ -4,8 +4,8 @@
 //! come. And an answer can only reach the process that sent the request: after a restart, that node has new streams,
 //! although it numbers its requests from 1 again.
 //!
-//! A node that was removed is told so in the same way: no other stream leads to it, and it may be where nobody can dial
-//! it.
+//! A node that was removed is told so on its own stream too: there is no other stream to it, and the others may not be
+//! able to dial it.
 
 use super::batches::Batches;
 use crate::requests;

@@ -51,7 +51,7 @@ pub struct Peers {
     node: NodeId,
     peers: ArcSwap<BTreeMap<NodeId, Arc<Peer>>>,
     next_forward: AtomicU64,
-    /// The streams of nodes that are no members any more. Nothing is sent to such a node on another way.
+    /// The streams of nodes that are no members any more. Messages to such a node go only there.
     removed: Mutex<BTreeMap<NodeId, Arc<Answers>>>,
 }
 
@@ -144,7 +144,7 @@ impl Peers {
         }
     }
 
-    /// `node` is no member any more: what is said to it goes to this stream from now on.
+    /// `node` is no member any more: messages to it go to this stream from now on.
     pub fn set_removed(&self, node: NodeId, answers: &Arc<Answers>) {
         self.removed.lock().insert(node, answers.clone());
     }

@@ -55,7 +55,8 @@ impl Eventual {
         self.writes[id].written = Some((stamp, node));
     }
 
-    /// A node has lost its disk: what it has answered and told nobody of is gone. Such a write is like one without an answer.
+    /// A node has lost its disk. A write that it answered and had not passed on is gone, so its writes count as
+    /// unanswered.
     pub fn forget_answers_of(&mut self, lost: NodeId) {
         let is_lost = |write: &&mut Write| write.written.is_some_and(|(_, node)| node == lost);
         self.writes.iter_mut().filter(is_lost).for_each(|write| write.written = None);

@@ -89,8 +89,8 @@ fn run_once(runtime: &Runtime, mut signals: Signals, config: NodeConfig) -> Resu
             "another node has joined as {name} with --replace, and taken its place: stopping; {directory} can be deleted"
         ),
         End::Departure(_) => tracing::info!(
-            "{name} has left the cluster, which has all that it held: stopping; {directory} can be deleted. To join \
-             again, start it with an empty --raft-dir and --join-addr"
+            "{name} has left the cluster, and other nodes hold all its data: stopping; {directory} can be deleted. \
+             To join again, start it with an empty --raft-dir and --join-addr"
         ),
         End::Signal(received) => {
             tracing::info!("{received}: handing over and stopping; a signal now stops at once");

@@ -327,7 +327,7 @@ fn parse_election_timeout(text: &str) -> Result<Timing, String> {
     Timing::new(parse_duration(text)?).map_err(|error| error.to_string())
 }
 
-/// A node that restarts must not be taken for dead.
+/// With less, a node that only restarts would be replaced.
 const LEAST_REPLACE_AFTER: Duration = Duration::from_secs(5);
 
 fn parse_replace_after(text: &str) -> Result<Duration, String> {

@@ -4,9 +4,10 @@
 //! operations in it whose outcome nobody knows. So a key takes a bounded number of both, and then the next one is begun:
 //! each history is cheap to judge, and can be judged and forgotten while the run goes on.
 //!
-//! Where the store has shards, the keys of a [`Lane`] go through them in turn. So each shard is written to all the time if
-//! there are as many lanes as shards, and equally often otherwise: a shard that nobody writes to could be without service
-//! unseen. A key that was closed for its unknown outcomes is followed by one of the same shard, for the same reason.
+//! If the store has shards, a [`Lane`] takes its keys from them in turn. With as many lanes as shards, each shard is
+//! written to all the time; with fewer lanes, all shards are written to equally often. Without writes to a shard, a
+//! loss of its service would not be seen. For the same reason, a key that was closed for its unknown outcomes is
+//! followed by a key of the same shard.
 
 use bytes::Bytes;
 use ringfort_check::{Ending, MAX_OPERATIONS, Operation};
@@ -26,7 +27,7 @@ const _: () = assert!(OPERATIONS < MAX_OPERATIONS);
 /// Names the keys of a run, which all have one prefix and one length.
 pub struct Keys {
     prefix: String,
-    /// Of the store, if it has any.
+    /// How many shards the store has, if it has any.
     shards: Option<ShardCount>,
     next: AtomicU64,
 }
@@ -80,7 +81,7 @@ impl Keys {
 }
 
 impl Lane {
-    /// So many lanes, which begin with different shards.
+    /// Makes this many lanes, which begin with different shards.
     pub fn several(lanes: usize) -> Vec<Lane> {
         let lane = |turn| Lane { lanes, current: Mutex::new(Current { turn, record: None }) };
         (0..lanes).map(lane).collect()
@@ -131,7 +132,7 @@ impl Record {
         true
     }
 
-    /// Whether it has had all its operations.
+    /// Whether all operations that a key takes have begun.
     fn is_full(&self) -> bool {
         self.state().begun == OPERATIONS
     }

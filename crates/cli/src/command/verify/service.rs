@@ -1,8 +1,8 @@
 //! How long there was no service: the longest time in which clients tried and none had an answer.
 //!
-//! It begins when, after an answer, an operation is under way, and ends with the next answer. Clients pause between
-//! attempts that fail, and short pauses count as part of that time. After a longer pause ([`PAUSE`]) the time ends with the
-//! last attempt: nobody asked, so nobody knows whether there was service.
+//! It begins when an operation is under way after an answer, and ends with the next answer. Clients pause between
+//! attempts that fail, and short pauses count as part of that time. If a pause is longer than [`PAUSE`], the time ends
+//! with the attempt before it: no client asked, so it is not known whether there was service.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What is sent, synced, promised and answered, in which order.
+//! The order in which workers send, sync, promise and answer.
 
 use super::*;
 

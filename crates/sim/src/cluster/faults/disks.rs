@@ -14,8 +14,8 @@ const SPACE_LEFT: u64 = 256 << 10;
 /// How long a node stays down after it was killed because its disk hung.
 const KILLED: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(1_000);
 
-/// How often a node whose disk was damaged starts again at most before it may rest, and how long it runs in between: less
-/// or more than it takes to replace what it has lost.
+/// How often at most a node whose disk was damaged restarts, and how long it runs before each restart: less or more
+/// than it takes to replace what it has lost.
 const STARTS_AFTER_DAMAGE: u64 = 2;
 const RUN_AFTER_DAMAGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(1_500);
 

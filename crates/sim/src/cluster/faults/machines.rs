@@ -90,8 +90,8 @@ impl Cluster {
         }
     }
 
-    /// A node loses all but its identity. The others must hold everything: either nothing is missing, or it is the same
-    /// node as last time.
+    /// A node loses all files but its identity. The other nodes must hold everything: either nothing is missing, or the
+    /// same node lost its files last time.
     pub(super) fn lose_directory(&mut self, id: NodeId, down: Duration) {
         let loser = if self.is_settled() { Some(id) } else { self.faults.loser };
         let Some(id) = loser.filter(|id| self.present().any(|(present, _)| present == *id)) else { return };

@@ -7,7 +7,7 @@
 //! | file | what happens there |
 //! |---|---|
 //! | [`links`] | partitions, one-way cuts, bridges, flapping |
-//! | [`machines`] | crashes, also in the middle of something, power failures, lost zones, wipes, lost directories, deaths, stalls, clocks |
+//! | [`machines`] | crashes (also midway), power loss, lost zones, wipes, lost directories, deaths, stalls, clocks |
 //! | [`memory`] | memory that is full, a bit that flips in a replica's memory |
 //! | [`disks`] | disks that are slow, full or hang, failed syncs, bits that flip, sectors that are lost or written elsewhere |
 //!

@@ -1,5 +1,6 @@
 //! Without faults the cluster is whole again in bounded time: every node that is there runs and knows the same topology,
-//! which has exactly these nodes, and every shard has its replicas, running and caught up, where the topology wants them.
+//! which has exactly these nodes; and the replicas of every shard run, and have caught up, where the topology wants
+//! them.
 //!
 //! The bound is one that an operator would accept, not a measured one: it has room for the longest election, a node that is
 //! given up after its time, and moves that wait for each other.

@@ -36,7 +36,7 @@ pub enum Message {
         arrived: bool,
     },
     Propose(SystemCommand),
-    /// A call on a connection of the process that asks, of this life: no other life is to take the answer.
+    /// A call on a connection of the process that asks. Only this life of the process may take the answer.
     Join {
         life: u64,
         member: Member,

@@ -104,7 +104,7 @@ enum State {
     Gone,
 }
 
-/// A node that asks to be taken in.
+/// A node that asks to join.
 struct Joining {
     member: Member,
     boot: Boot<MemDisk>,
@@ -360,7 +360,7 @@ impl Node {
         self.is_damaged = false;
     }
 
-    /// All that its directory held is lost while it is down, but for its identity.
+    /// Deletes all files in its directory but the identity, while it is down.
     pub fn lose_directory(&mut self) {
         let files = self.disk.list().expect("this disk can be listed");
         for name in files.iter().filter(|name| *name != boot::IDENTITY_FILE) {

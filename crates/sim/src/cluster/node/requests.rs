@@ -28,7 +28,7 @@ pub struct Forwarded {
     waiting: BTreeMap<u64, Ticket>,
 }
 
-/// A node that was taken in, and is told with a topology that is of this epoch or later.
+/// A node that has joined, and waits for a topology of this epoch or a later one.
 pub struct Joiner {
     endpoint: Endpoint,
     life: u64,
@@ -63,7 +63,7 @@ impl Running {
         self.execute_anywhere(shard, request, Ticket::Client { from, id }, out);
     }
 
-    /// A node asks to be taken in: as in the shell, whoever is asked has the system shard decide, and answers itself.
+    /// A node asks to join. As in the shell, the node that gets the request has the system shard decide, and answers.
     pub(super) fn handle_join(&mut self, from: Endpoint, life: u64, member: Member, replace: bool, out: &mut Outbox) {
         if replace && self.is_named_node_heard(&member) {
             return;
@@ -92,7 +92,8 @@ impl Running {
         }
     }
 
-    /// Tells those who were taken in and whose epoch has come, with the topology that this node acts on.
+    /// Sends the topology that this node acts on to the nodes that have joined and wait for its epoch or an earlier
+    /// one.
     pub(super) fn welcome(&mut self, out: &mut Outbox) {
         let is_hasty = self.mutation().is(Mutation::WelcomeWithOldTopology);
         for joiner in self.joiners.extract_if(.., |joiner| is_hasty || joiner.epoch <= self.routed.epoch) {

@@ -145,13 +145,14 @@ pub struct Running {
     /// The sync that hangs is one of a disk that was healthy until then.
     was_healthy: bool,
     pub(super) hung_snapshots: Vec<SnapshotWork>,
-    /// To be saved when the disk can.
+    /// A topology that waits to be saved.
     unsaved_topology: Option<Arc<Topology>>,
     /// The maps hold as much as they may: puts are refused.
     pub(super) is_memory_full: bool,
     pub(super) forwarded: Forwarded,
     pub(super) joiners: Vec<Joiner>,
-    /// What workers and other nodes are told, while the controller may know a later one, and the disk an older one.
+    /// The topology that workers and other nodes get. The controller may know a later one, the disk may have an older
+    /// one.
     pub(super) routed: Arc<Topology>,
     saved: Option<Topology>,
     pub(super) files: Files,

@@ -108,7 +108,8 @@ impl Report {
         let mut text = match violations.len() {
             0 => "linearizable, and no acknowledged write is lost".to_owned(),
             count => format!(
-                "NOT LINEARIZABLE: of {} the answers on {count} contradict one another, and acknowledged writes are lost on {}",
+                "NOT LINEARIZABLE: of {}, {count} have answers that contradict one another, and {} lost acknowledged \
+                 writes",
                 counted(*keys, "key"),
                 self.lost_acknowledgements
             ),

@@ -1,8 +1,8 @@
-//! The controller of a running node: what it is told, and what it wants done.
+//! The controller of a running node: its messages, and the effects that it asks for.
 
 use super::*;
 
-/// A topology for which the disk has no space is saved again after this long.
+/// The pause before the node tries again to save a topology for which the disk had no space.
 const SAVE_PAUSE: Duration = Duration::from_millis(250);
 
 impl Running {
@@ -52,7 +52,7 @@ impl Running {
         }
     }
 
-    /// Saves a topology and gives it to the workers then, as a thread of the shell does.
+    /// Saves a topology, then gives it to the workers, as a thread of the shell does.
     pub(super) fn save_topology(&mut self, topology: Arc<Topology>, out: &mut Outbox) {
         if self.is_disk_hung {
             self.unsaved_topology = Some(topology);
@@ -96,8 +96,8 @@ impl Running {
         address.parse().ok().map(|at| Endpoint::Node(NodeId(at)))
     }
 
-    /// Whether a node runs that has the member's name and is another one: as in the shell, its name is not given away. A
-    /// request to join may be one of a former life, whose disk was lost since.
+    /// Whether another node of the member's name runs. As in the shell, its name is not given away then: the request
+    /// may come from a former life, whose disk has been lost since.
     pub(in crate::cluster::node) fn is_named_node_heard(&self, member: &Member) -> bool {
         let named = self.topology().node_named(&member.name).filter(|(_, known)| known.identity != member.identity);
         let is_heard = |node| {

@@ -1,4 +1,4 @@
-//! What a running node has on its disk, in memory until it is there, and what it says of both.
+//! The disk of a running node: its log, its health, and the bytes in memory that wait for it.
 
 use super::*;
 
