@@ -3,13 +3,14 @@
 //!
 //! The core evaluates the disk ([`ringfort_core::health`]). This thread asks it once a tick, passes the result to
 //! gossip, which tells the other nodes and the workers, and ends the process when the disk is given up. A node that is
-//! stopping does not wait for a hung disk.
+//! stopping does not wait for a hung disk. Lines for the log come last, and are lost where stderr is on the same disk.
 
 use crate::clock;
 use crate::gossip_thread::GossipEvent;
 use crate::grpc;
 use crate::seldom::Seldom;
 use crate::shell::Shell;
+use crate::threads::last_line;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ringfort_core::health::{DiskReport, DiskState, NodeHealth};
 use std::sync::Arc;
@@ -33,15 +34,15 @@ pub fn run(shell: Arc<Shell>, reporter: HealthReporter, stopped: Receiver<()>) {
             end(report.age);
         }
         shell.pressure.set_disk_hung(is_hung);
+        if said != Some(report.health) {
+            tell(&shell, &reporter, said, report);
+            said = Some(report.health);
+        }
         if is_hung && HANGS.due().is_some() {
             tracing::warn!(
                 "the disk has not answered for {:.1} s: writes are refused here, and leadership goes to other nodes",
                 report.age.as_secs_f64()
             );
-        }
-        if said != Some(report.health) {
-            tell(&shell, &reporter, said, report);
-            said = Some(report.health);
         }
     }
 }
@@ -49,6 +50,10 @@ pub fn run(shell: Arc<Shell>, reporter: HealthReporter, stopped: Receiver<()>) {
 fn tell(shell: &Shell, reporter: &HealthReporter, before: Option<NodeHealth>, report: DiskReport) {
     let disk = |health: NodeHealth| health.disk;
     let (was, is) = (before.map_or(DiskState::Healthy, disk), report.health.disk);
+    let _ = shell.gossip.send(GossipEvent::Health(report.health));
+    if (was == DiskState::Hung) != (is == DiskState::Hung) && !report.health.is_stopping {
+        shell.runtime.block_on(grpc::set_health(reporter, is != DiskState::Hung));
+    }
     match (was, is) {
         _ if was == is => {}
         (DiskState::Hung, DiskState::Recovering) => {
@@ -59,24 +64,20 @@ fn tell(shell: &Shell, reporter: &HealthReporter, before: Option<NodeHealth>, re
         }
         _ => {}
     }
-    if (was == DiskState::Hung) != (is == DiskState::Hung) && !report.health.is_stopping {
-        shell.runtime.block_on(grpc::set_health(reporter, is != DiskState::Hung));
-    }
-    let _ = shell.gossip.send(GossipEvent::Health(report.health));
 }
 
 /// Ends a process that is stopping. Whatever it acknowledged is on the disk.
 pub fn stop_without_disk() -> ! {
-    tracing::warn!("stopped without waiting for the disk, which does not answer");
+    last_line("stopped without waiting for the disk, which does not answer".into());
     std::process::exit(1);
 }
 
 /// Ends the process. An orderly stop is not possible: everything that needs the disk would wait for it.
 fn end(age: Duration) -> ! {
-    eprintln!(
-        "ringfort: the disk has not answered for {} s, and this process ends (--disk-timeout). Check the disk, then start \
-         the node again: its log is recovered at the start",
+    last_line(format!(
+        "the disk has not answered for {} s, and this process ends (--disk-timeout). Check the disk, then start the node \
+         again: its log is recovered at the start",
         age.as_secs()
-    );
+    ));
     std::process::abort();
 }

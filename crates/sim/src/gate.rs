@@ -97,8 +97,10 @@ pub fn searches() -> Vec<Search> {
         search(ServeAsDeposedLeader, Focus::Partitions, &[LeaseExclusivity]),
         search_from(90, ForgetPromise, Focus::SlowDisks, &[LeaseExclusivity, SessionMonotonicity, BoundedStaleness]),
         search(ServeBeforeTermStart, Focus::None, &[Linearizability]),
+        search(ServeBeforeTermStart, Focus::HandOvers, &[Linearizability, BoundedStaleness]),
         search(ApplyDifferently, Focus::None, &[StateMachineSafety]),
         search(PublishBeforeCommit, Focus::Moving, &[BoundedRecovery]),
+        search(AnswerEventualEarly, Focus::Snapshots, &[NoResurrection, GossipConvergence]),
     ]
 }
 
