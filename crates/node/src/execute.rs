@@ -45,8 +45,8 @@ pub enum ExecuteError {
     NoLeader { shard: ShardId },
     /// Nothing was applied: the request never left this node. `leader` is where clients reach the leader.
     #[error(
-        "this node can't reach {node}, which leads shard {shard}, at {address} ({why}): open this address to all \
-         nodes, or correct --advertise on {node}"
+        "this node can't reach {node}, which leads shard {shard}, at {address} ({why}): if {node} runs, open \
+         this address to all nodes, or correct --advertise on {node}; otherwise start it again"
     )]
     Unreachable { shard: ShardId, node: String, address: String, why: String, leader: Option<String> },
     /// Nothing was applied.

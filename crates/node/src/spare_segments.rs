@@ -69,7 +69,7 @@ mod tests {
     use crate::disk::open;
     use ringfort_core::health::{DiskState, HealthConfig};
     use ringfort_core::log::LogConfig;
-    use ringfort_core::log::item::{Change, LogItem, ReplicaState};
+    use ringfort_core::log::item::{Change, LogItem};
     use ringfort_core::timing::Timing;
     use ringfort_core::types::{ReplicaId, ShardId};
     use std::fs;
@@ -93,7 +93,7 @@ mod tests {
             let disk = open(&directory.path().join("raft"), Some(&directory.path().join("faults"))).unwrap().0;
             let config = LogConfig { segment_bytes: SEGMENT_BYTES, ..LogConfig::default() };
             let (mut log, _) = Log::open(disk.clone(), config).unwrap();
-            let change = Change::State(Box::new(ReplicaState::default()));
+            let change = Change::State(Box::default());
             log.append(&[LogItem { shard: ShardId(1), replica: ReplicaId(1), change }]).unwrap();
             log.sync().unwrap();
             let (return_after, give_up_after) = (Duration::from_secs(30), Duration::from_secs(60));

@@ -46,8 +46,7 @@ pub enum StartError {
     Locked { directory: String },
     #[error(
         "{directory} has {available_bytes} bytes free, and a segment of the log takes {segment_bytes}: free some disk \
-         space, use a larger volume, or give a smaller --segment-bytes (a multiple of 4096, at least 65536; the log \
-         has several segments)"
+         space or use a larger volume (the log has several segments)"
     )]
     NoSpace { directory: String, available_bytes: u64, segment_bytes: u64 },
     #[error("{directory} can't be read: {}", with_sources(.source))]
@@ -102,7 +101,7 @@ pub enum StartError {
     FewFiles { limit: u64, needed: u64 },
     #[error(
         "--disk-timeout is too short for this cluster, whose election timeout is {timing}: a disk that does not answer must \
-         be known to hang, and leadership handed over, before the process ends. Give {} ms or more",
+         be known to hang, and leadership handed over, before the process ends. Give {} ms or more, and start the node again with the same --raft-dir",
         .timing.least_disk_timeout().as_millis()
     )]
     DiskTimeout { timing: Timing },
@@ -185,6 +184,10 @@ pub fn membership(
         if boot.has_replicas() {
             return Err(StartError::NoTopology { directory });
         }
+        // A node that can log nothing must not become a member.
+        if let Some(no_space) = too_small(config) {
+            return Err(no_space);
+        }
         let contacts = boot::contacts(&*disk).map_err(boot_error)?;
         let given = [&config.join[..], &contacts].concat();
         let others = others(&given, config.listen, &member.grpc_address);
@@ -243,14 +246,25 @@ fn boot_error(config: &NodeConfig, source: BootError) -> StartError {
     while let Some(error) = cause {
         let is_full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
         if error.downcast_ref().is_some_and(is_full)
-            && let Ok(volume) = rustix::fs::statvfs(&config.directory)
+            && let Some(available_bytes) = available_bytes(&config.directory)
         {
-            let available_bytes = volume.f_bavail.saturating_mul(volume.f_frsize);
             return StartError::NoSpace { directory, available_bytes, segment_bytes: config.segment_bytes };
         }
         cause = error.source();
     }
     StartError::Boot { directory, source }
+}
+
+/// The error for a volume that has no room for one segment of the log.
+fn too_small(config: &NodeConfig) -> Option<StartError> {
+    let (directory, segment_bytes) = (config.directory.display().to_string(), config.segment_bytes);
+    let available_bytes = available_bytes(&config.directory).filter(|available| *available < segment_bytes)?;
+    Some(StartError::NoSpace { directory, available_bytes, segment_bytes })
+}
+
+fn available_bytes(directory: &Path) -> Option<u64> {
+    let volume = rustix::fs::statvfs(directory).ok()?;
+    Some(volume.f_bavail.saturating_mul(volume.f_frsize))
 }
 
 /// Compares what the node was given with what its cluster was begun with. Both are fixed; the same command line may start

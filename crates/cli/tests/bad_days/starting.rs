@@ -1,7 +1,7 @@
 //! A node that can't start, or must not go on, ends with exit code 2 and says what to do.
 
 use crate::support::small_disk::SmallDisk;
-use crate::support::{Cluster, Node, PATIENCE, program};
+use crate::support::{Cluster, Node, PATIENCE, program, run, text};
 use crate::{SMALL, skip};
 use rustix::process::{Signal, geteuid};
 use std::net::TcpListener;
@@ -74,15 +74,18 @@ fn a_name_that_does_not_resolve_begins_no_cluster() {
 
 #[test]
 fn a_volume_that_is_smaller_than_a_segment_says_both_sizes() {
-    let mut cluster = Cluster::prepare(1, &["--shards=4"]);
-    let Some(_disk) = SmallDisk::mount(&cluster.nodes[0].directory) else {
+    let mut cluster = Cluster::prepare(2, &["--shards=4"]);
+    let Some(_disk) = SmallDisk::mount(&cluster.nodes[1].directory) else {
         return skip("no disk can be mounted here");
     };
-    let said = fails(&mut cluster.nodes[0]);
-    assert_says(&said, &["bytes free", "takes 67108864", "--segment-bytes"]);
-    cluster.nodes[0].set("--segment-bytes=1048576");
     cluster.nodes[0].start();
     cluster.wait_until_complete(1);
+    let said = fails(&mut cluster.nodes[1]);
+    assert_says(&said, &["bytes free", "takes 67108864", "a larger volume"]);
+    assert_eq!(cluster.status().unwrap()["nodes"].as_array().map(Vec::len), Some(1), "it is not taken in");
+    cluster.nodes[1].set("--segment-bytes=1048576");
+    cluster.nodes[1].start();
+    cluster.wait_until_complete(2);
 }
 
 #[test]
@@ -238,6 +241,12 @@ fn peers_of_another_cluster_are_refused_and_said_so_once() {
     let complaints = cluster.nodes[0].log().matches("this node belongs to cluster").count();
     assert!(complaints <= 2, "{complaints}");
     other.prints(&["put", "k", "v"]);
-    let status = cluster.status().unwrap();
-    assert_eq!(status["healthy"], false, "a node of another cluster is none of this one: {}", status["summary"]);
+    let first = cluster.nodes[0].endpoint();
+    let status = run(&["status", "-o", "json"], &first, b"");
+    assert_eq!(
+        status.status.code(),
+        Some(1),
+        "a node of another cluster is none of this one: {}",
+        text(&status.stdout)
+    );
 }

@@ -24,9 +24,10 @@ pub fn of(node: &NodeStatus) -> Vec<String> {
     if !node.alive {
         if is_mute(node) {
             return vec![format!(
-                "{name} does not answer at {} (its port for clients), but its heartbeats come: see \
-                 ringfort_connections_refused_total in its metrics",
-                escaped(node.grpc_address.as_bytes())
+                "{name} does not answer at {} (its port for clients), but was heard {:.1} s ago: if its process still runs, \
+                 see ringfort_connections_refused_total in its metrics",
+                escaped(node.grpc_address.as_bytes()),
+                Duration::from_millis(node.silent_ms).as_secs_f64()
             )];
         }
         let silence = Duration::from_millis(node.silent_ms);

@@ -340,7 +340,8 @@ mod tests {
         assert_says(
             &status,
             "3 nodes, 2 shards, tolerates no node failure; node1 does not answer at 127.0.0.1:50051 (its port for \
-             clients), but its heartbeats come: see ringfort_connections_refused_total in its metrics",
+             clients), but was heard 0.4 s ago: if its process still runs, see ringfort_connections_refused_total in its \
+             metrics",
         );
         status.nodes[0].silent_ms = 4000;
         assert!(judge(&status).sentence.contains("3 shards without a leader"), "{}", judge(&status).sentence);

@@ -108,8 +108,8 @@ impl Report {
         let mut text = match violations.len() {
             0 => "linearizable, and no acknowledged write is lost".to_owned(),
             count => format!(
-                "NOT LINEARIZABLE: of {}, {count} have answers that contradict one another, and {} lost acknowledged \
-                 writes",
+                "NOT LINEARIZABLE: {count} of {} with answers that contradict one another, {} of which lost an \
+                 acknowledged write",
                 counted(*keys, "key"),
                 self.lost_acknowledgements
             ),
