@@ -127,7 +127,8 @@ impl Shell {
             }
             let next = Instant::now() + pause;
             let is_last = next >= deadline;
-            if let Some(unreachable) = target.and_then(|node| self.unreachable(shard, node, is_last)) {
+            // A leader that is silent, which only reads ask, is not to blame for being out of reach: it may have crashed.
+            if let Some(unreachable) = heard.and_then(|node| self.unreachable(shard, node, is_last)) {
                 return Err(unreachable);
             }
             if is_last {
