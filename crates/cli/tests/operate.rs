@@ -255,7 +255,7 @@ fn ready_is_a_node_with_a_cluster_and_leaders() {
     }
     spread_when(&[&http, &second.http(), &third.http()]);
     drop((second, third));
-    ready_when(&http, 503, "know of no leader");
+    ready_when(&http, 503, "no leader");
     assert_eq!(get(&http, "/healthz").0, 200);
     // At other addresses, which the node that is left learns without a quorum.
     let _second = Node::start(&args(directory.path(), "b", &[]));
