@@ -181,6 +181,19 @@ impl Operation {
     }
 }
 
+impl fmt::Display for Kind {
+    /// What was asked, without the answer.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Put { value, .. } => write!(f, "put {value}"),
+            Kind::Get { .. } => f.write_str("get"),
+            Kind::Delete { .. } => f.write_str("delete"),
+            Kind::Increment { by, .. } => write!(f, "increment by {by}"),
+            Kind::Append { value, .. } => write!(f, "append {value}"),
+        }
+    }
+}
+
 impl fmt::Display for Value {
     /// `3.17`: the seventeenth of writer 3.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -65,13 +65,7 @@ pub fn client(operation: &Operation) -> String {
 
 /// What was asked, and the answer.
 pub fn describe(operation: &Operation) -> String {
-    let asked = match &operation.kind {
-        Kind::Put { value, .. } => format!("put {value}"),
-        Kind::Get { .. } => "get".to_owned(),
-        Kind::Delete { .. } => "delete".to_owned(),
-        Kind::Increment { by, .. } => format!("increment by {by}"),
-        Kind::Append { value, .. } => format!("append {value}"),
-    };
+    let asked = &operation.kind;
     let version = |version: &Option<u64>| version.map_or(String::new(), |version| format!(", version {version}"));
     match (operation.ending, &operation.kind) {
         (Ending::Refused, _) => format!("{asked}: refused"),

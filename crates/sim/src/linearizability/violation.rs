@@ -72,13 +72,7 @@ impl fmt::Display for Reason {
 const COLUMNS_PER_EVENT: usize = 3;
 
 fn describe(operation: &Operation) -> String {
-    let asked = match &operation.kind {
-        Kind::Put { value, .. } => format!("put {value}"),
-        Kind::Get { .. } => "get".to_owned(),
-        Kind::Delete { .. } => "delete".to_owned(),
-        Kind::Increment { by, .. } => format!("increment by {by}"),
-        Kind::Append { value, .. } => format!("append {value}"),
-    };
+    let asked = &operation.kind;
     match (operation.ending, &operation.kind) {
         (Ending::Refused, _) => format!("{asked}, failed"),
         (Ending::Unknown, _) => format!("{asked}, unknown"),
@@ -86,7 +80,7 @@ fn describe(operation: &Operation) -> String {
         (_, Kind::Get { found: None } | Kind::Delete { found: Some(false) }) => format!("{asked} -> absent"),
         (_, Kind::Increment { number: Some(number), .. }) => format!("{asked} -> {number}"),
         (_, Kind::Append { length: Some(length), .. }) => format!("{asked} -> {length} bytes"),
-        _ => asked,
+        _ => asked.to_string(),
     }
 }
 
