@@ -27,7 +27,8 @@
 //!   ceil(1.1 x mean). Only the excess over it moves, always from a node that has most. A node that is new to the
 //!   placement counts as lacking below floor(mean): it would otherwise take no part until others overflow.
 //!
-//! `replicas.rs` chooses the nodes, with `zones.rs`, `leaders.rs` then who leads, by handing leadership around among each shard's nodes.
+//! `replicas.rs` chooses the nodes, with `zones.rs` and `thinning.rs`; `leaders.rs` then chooses who leads, by handing
+//! leadership around among each shard's nodes.
 //!
 //! # Why the promises hold
 //!
@@ -49,11 +50,13 @@
 //! falls from two to one for all at once.
 //!
 //! The cost is n x S steps for the preferences, and a sort of R x S replicas for each node that gets some: 1 to 5 ms for
-//! 1024 shards, on 4 nodes as on 100; up to a third of a second for 16,384.
+//! 1024 shards, on 4 nodes as on 100; up to a third of a second for 16,384, and up to a second where their zones are of very
+//! different sizes.
 
 mod band;
 mod leaders;
 mod replicas;
+mod thinning;
 mod zones;
 
 use crate::{NodeId, Ring, ShardCount, ShardId, Site, Token, Zone};
@@ -103,13 +106,13 @@ pub fn place<N: Copy + Into<Site>>(
     let preferences: Vec<Preference> =
         shards.ids().map(|shard| Preference::new(&ring, Token::of_shard(shard))).collect();
     let kept: Vec<Vec<usize>> = shards.ids().map(|shard| kept(&ring, previous.nodes_of(shard))).collect();
-    let newcomer = newcomers(ring.nodes().len(), &kept);
     let led_before: Vec<Option<usize>> = shards
         .ids()
         .map(|shard| previous.preferred_leader(shard).and_then(|leader| ring.nodes().binary_search(&leader).ok()))
         .collect();
 
-    let mut placed = replicas::place_replicas(&preferences, Zones::new(zone_of, replicas), kept, replicas, &newcomer);
+    let zones = Zones::new(zone_of, replicas);
+    let (mut placed, newcomer) = replicas::place_replicas(&preferences, zones, kept, replicas, ring.nodes().len());
     if replicas > 0 {
         leaders::balance_leaders(&mut placed, &led_before, &newcomer);
     }
@@ -204,15 +207,6 @@ fn kept(ring: &Ring, previous: &[NodeId]) -> Vec<usize> {
         }
     }
     kept
-}
-
-/// For each node, whether it has held nothing so far.
-fn newcomers(nodes: usize, kept: &[Vec<usize>]) -> Vec<bool> {
-    let mut newcomer = vec![true; nodes];
-    for &node in kept.iter().flatten() {
-        newcomer[node] = false;
-    }
-    newcomer
 }
 
 #[cfg(test)]

@@ -4,41 +4,44 @@
 //! 2. *Even out* what was just placed, until no replica of step 1 could go to a node with at least two fewer. Moving these
 //!    costs nothing, since their data is nowhere yet.
 //! 3. *Settle* what is still out of the band by moving replicas that are in place, one by one, from a node that has most.
-//! 4. *Thin out* zones that a shard still crowds (`zones.rs`). The other steps prefer what crowds less, too.
+//! 4. *Thin out* zones that a shard still crowds (`thinning.rs`). The other steps prefer what crowds less, too.
 //!
 //! Steps 2 and 3 end: each move goes to a node with at least two fewer and so lowers the sum of the squared loads.
 
 use super::Preference;
 use super::band::Band;
+use super::thinning::thin_out;
 use super::zones::Zones;
 use std::cmp::Reverse;
 
-/// Completes `kept`, the nodes on which each shard already is, to `replicas` nodes a shard. Those kept come first.
+/// Completes `kept`, the nodes on which each shard already is, to `replicas` nodes a shard. Those kept come first. Says
+/// also of each node whether it is new to the placement: it keeps nothing of `kept`.
 ///
-/// `replicas` is at most the number of nodes; `newcomer` says of each node whether it is new.
+/// `replicas` is at most `nodes`, the number of nodes.
 pub(super) fn place_replicas(
     preferences: &[Preference],
     zones: Zones,
     kept: Vec<Vec<usize>>,
     replicas: usize,
-    newcomer: &[bool],
-) -> Vec<Vec<usize>> {
+    nodes: usize,
+) -> (Vec<Vec<usize>>, Vec<bool>) {
+    let mut load = vec![0; nodes];
     if replicas == 0 {
-        return vec![Vec::new(); kept.len()];
+        return (vec![Vec::new(); kept.len()], vec![true; nodes]);
     }
-    let mut load = vec![0; newcomer.len()];
     for &node in kept.iter().flatten() {
         load[node] += 1;
     }
-    let band = Band::new(replicas * preferences.len(), newcomer.len());
-    let mut draft = Draft { preferences, zones, shards: kept.clone(), kept, load, band };
+    let band = Band::new(replicas * preferences.len(), nodes);
+    let mut draft = Draft { preferences, zones, shards: kept.clone(), kept, load, band, newcomer: Vec::new() };
     draft.trim(replicas);
+    draft.newcomer = draft.load.iter().map(|&load| load == 0).collect();
     draft.fill(replicas);
     draft.even_out();
-    draft.settle(newcomer);
+    draft.settle();
     // Together with what a join or a leave moves by itself this stays within the promise on moves.
-    draft.thin_out(newcomer, replicas + band.lowest / 5);
-    draft.shards
+    thin_out(&mut draft, replicas + band.lowest / 5);
+    (draft.shards, draft.newcomer)
 }
 
 /// A placement in the making.
@@ -53,6 +56,8 @@ pub(super) struct Draft<'a> {
     pub kept: Vec<Vec<usize>>,
     pub load: Vec<usize>,
     pub band: Band,
+    /// Of each node, whether it held nothing before any replica was placed.
+    pub newcomer: Vec<bool>,
 }
 
 impl Draft<'_> {
@@ -118,8 +123,8 @@ impl Draft<'_> {
         None
     }
 
-    fn settle(&mut self, newcomer: &[bool]) {
-        while let Some((to, count)) = self.wanting(newcomer) {
+    fn settle(&mut self) {
+        while let Some((to, count)) = self.wanting() {
             self.bring(to, count);
         }
         let (most, band) = (self.load.iter().max(), self.band);
@@ -128,9 +133,9 @@ impl Draft<'_> {
 
     /// The node that should get replicas, and how many: the one with fewest of those that lack some; or if none does but
     /// another node has too many, one for the node with fewest of all.
-    fn wanting(&self, newcomer: &[bool]) -> Option<(usize, usize)> {
+    fn wanting(&self) -> Option<(usize, usize)> {
         let nodes = 0..self.load.len();
-        let least = |node: usize| self.band.least(newcomer[node]);
+        let least = |node: usize| self.band.least(self.newcomer[node]);
         let lacking = nodes.clone().filter(|&node| self.load[node] < least(node));
         if let Some(node) = lacking.min_by_key(|&node| self.load[node]) {
             return Some((node, least(node) - self.load[node]));
