@@ -6,8 +6,8 @@
 
 use bytes::Bytes;
 use ringfort_core::command::{Batch, Command, decode};
+use ringfort_core::kv::state::{Machine, MachineBuilder, hash};
 use ringfort_core::limits::SNAPSHOT_CHUNK_BYTES;
-use ringfort_core::machine::{Machine, MachineBuilder, hash};
 use ringfort_core::time::Stamp;
 use std::hint::black_box;
 use std::time::Instant;

@@ -5,8 +5,8 @@
 //! inside the worker until [`Worker::handle_persisted`](crate::worker::Worker::handle_persisted), so everything that
 //! stands here may be done at once.
 
+use crate::kv::state::Machine;
 use crate::log::item::LogItem;
-use crate::machine::Machine;
 use crate::message::{RaftMessage, ShardReport};
 use crate::replica::{Failure, Reply, ShardView};
 use crate::snapshot::SnapshotHeader;

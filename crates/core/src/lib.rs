@@ -10,7 +10,7 @@
 //! | [`types`], [`time`], [`limits`] | the words: newtypes, points in time, every bound with what happens there |
 //! | [`timing`] | a cluster's election timeout, and the times that follow from it |
 //! | [`codec`] | the few encodings that everything of our own in entries and on disk is made of |
-//! | [`command`], [`machine`] | what an entry says, and the deterministic map it changes |
+//! | [`command`], [`kv`] | what an entry says, and the deterministic map it changes |
 //! | [`disk`], [`log`], [`snapshot`] | bytes that survive a crash |
 //! | [`replica`] | one shard's copy on this node: raft-rs and what it needs around it |
 //! | [`message`], [`effects`] | what nodes say to each other, and what a drain leaves to be done |
@@ -31,9 +31,9 @@ pub mod effects;
 pub mod founding;
 pub mod gossip;
 pub mod health;
+pub mod kv;
 pub mod limits;
 pub mod log;
-pub mod machine;
 pub mod message;
 pub mod mutation;
 pub mod replica;

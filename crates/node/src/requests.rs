@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use ringfort_core::command::Command;
+use ringfort_core::kv::state::{Applied, Record, ScanPage};
 use ringfort_core::limits::{MAX_KEY_BYTES, MAX_SCAN_ENTRIES, MAX_VALUE_BYTES};
-use ringfort_core::machine::{Applied, Record, ScanPage};
 use ringfort_core::replica::{Failure, Query, QueryReply, Reply, Write};
 use ringfort_core::system::{SystemCommand, SystemReply};
 use ringfort_core::time::Stamp;

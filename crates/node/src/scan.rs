@@ -11,8 +11,8 @@
 use crate::execute::ExecuteError;
 use crate::shell::Shell;
 use bytes::Bytes;
+use ringfort_core::kv::state::{Record, ScanPage};
 use ringfort_core::limits::{MAX_SCAN_BYTES, MAX_SCAN_ENTRIES};
-use ringfort_core::machine::{Record, ScanPage};
 use ringfort_core::replica::{Query, QueryReply, Reply};
 use ringfort_core::types::ShardId;
 use ringfort_core::worker::Request;

@@ -122,7 +122,7 @@ fn warn(name: &str, error: &SnapshotError) {
 mod tests {
     use super::*;
     use ringfort_core::disk::mem::MemDisk;
-    use ringfort_core::machine::Machine;
+    use ringfort_core::kv::state::Machine;
     use ringfort_core::snapshot::SnapshotHeader;
     use ringfort_core::types::{LogIndex, ShardId, Term};
 

@@ -322,7 +322,7 @@ fn refused(reason: &str) -> SnapshotAck {
 mod tests {
     use super::*;
     use crate::disk::{self, FileDisk};
-    use ringfort_core::machine::{CutMeta, Machine};
+    use ringfort_core::kv::state::{CutMeta, Machine};
     use ringfort_core::types::{LogIndex, ShardId, Term};
 
     fn header(meta: CutMeta) -> SnapshotHeader {

@@ -16,8 +16,8 @@
 //!
 //! Costs: an entry takes its bytes and about [`ENTRY_OVERHEAD_BYTES`] in two ordered maps.
 
+use crate::kv::state::hash::hash;
 use crate::limits::{MAX_SCAN_BYTES, MAX_SCAN_ENTRIES};
-use crate::machine::hash::hash;
 use crate::time::Stamp;
 use crate::types::NodeId;
 use bytes::Bytes;

@@ -51,10 +51,10 @@ pub mod view;
 
 use crate::command::Command;
 use crate::effects::{Effects, SnapshotWork};
+use crate::kv::state::hash::hash;
+use crate::kv::state::{Applied, Machine, Record, ScanPage};
 use crate::limits::*;
 use crate::log::item::{Base, ReplicaState};
-use crate::machine::hash::hash;
-use crate::machine::{Applied, Machine, Record, ScanPage};
 use crate::message::{RaftMessage, ShardReport};
 use crate::mutation::Mutation;
 use crate::system::{Group, SystemCommand, SystemMachine, SystemReply};

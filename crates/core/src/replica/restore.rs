@@ -2,8 +2,8 @@
 
 use super::Restored;
 use crate::disk::Disk;
+use crate::kv::state::{BuildError, CutMeta, CutMetaError, MachineBuilder};
 use crate::limits::MAX_PEER_MESSAGE_BYTES;
-use crate::machine::{BuildError, CutMeta, CutMetaError, MachineBuilder};
 use crate::snapshot::{SnapshotError, SnapshotHeader, SnapshotReader};
 use crate::system::{DecodeError, SystemMachine, Topology};
 use crate::time::Stamp;

@@ -10,7 +10,7 @@
 //! it does not, the snapshot counts from the record in which the log says so.
 
 use super::*;
-use crate::machine::CutMeta;
+use crate::kv::state::CutMeta;
 use crate::snapshot::{SnapshotHeader, snapshot_name};
 use raft::eraftpb::{Message, MessageType, Snapshot};
 

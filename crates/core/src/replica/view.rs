@@ -6,7 +6,7 @@
 //! further, never back.
 
 use super::{Query, QueryReply};
-use crate::machine::Machine;
+use crate::kv::state::Machine;
 use crate::time::Moment;
 use crate::types::{LogIndex, NodeId, ReplicaId, ShardId};
 use crate::watch::Point;

@@ -27,7 +27,7 @@ pub struct SnapshotHeader {
     pub term: Term,
     /// The configuration at `index`.
     pub conf_state: ConfState,
-    /// What the state machine needs to read the chunks; for a map, its [`CutMeta`](crate::machine::CutMeta).
+    /// What the state machine needs to read the chunks; for a map, its [`CutMeta`](crate::kv::state::CutMeta).
     pub meta: Bytes,
 }
 

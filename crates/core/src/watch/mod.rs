@@ -23,7 +23,7 @@
 //!
 //! A kept-up hash cannot see a byte that changes by itself. A [`Scrubber`] walks over the entries of one shard after
 //! the other at a bounded rate, and every snapshot is checked against the hash that it began with
-//! ([`scrub`](crate::machine::Scrubbed), `machine/cut.rs`). What these find is certain without asking anybody.
+//! ([`scrub`](crate::kv::state::Scrubbed), `kv/state/cut.rs`). What these find is certain without asking anybody.
 //!
 //! # What follows
 //!

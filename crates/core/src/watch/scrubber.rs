@@ -4,7 +4,7 @@
 //! a map's lock for some fifty microseconds, which delays no reader, and a writer less than another batch does. A step
 //! counts as a whole one however little there was to walk over, so that a node with little data does not spin.
 
-use crate::machine::Scrubbed;
+use crate::kv::state::Scrubbed;
 use crate::replica::ShardView;
 use crate::time::Moment;
 use crate::types::{ReplicaId, ShardId};
@@ -74,7 +74,7 @@ impl Scrubber {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::Machine;
+    use crate::kv::state::Machine;
     use std::collections::BTreeMap;
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -17,9 +17,9 @@ mod allowance;
 
 use crate::effects::{Effects, LogBatch, SnapshotWork};
 use crate::health::{DiskState, HealthView, can_lead};
+use crate::kv::state::Machine;
 use crate::limits::RETAINED_SHARE;
 use crate::log::item::{Change, LogItem, ReplicaState};
-use crate::machine::Machine;
 use crate::message::{RaftMessage, Step, StepRequest};
 use crate::mutation::Mutation;
 use crate::replica::transfers::{TransferPermit, is_empty_state};

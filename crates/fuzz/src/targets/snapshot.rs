@@ -1,5 +1,5 @@
 //! Snapshots, as files and on their way between nodes ([`ringfort_core::snapshot`]), and the states in them
-//! ([`ringfort_core::machine`]).
+//! ([`ringfort_core::kv::state`]).
 //!
 //! Frames are under checksums, which no fuzzer guesses. So beside files that are damaged there are some whose frames say
 //! what the input wants, under checksums that are right ([`mended`]); what follows the checksum is then read as well.
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use raft::eraftpb::ConfState;
 use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
-use ringfort_core::machine::{CutMeta, Machine};
+use ringfort_core::kv::state::{CutMeta, Machine};
 use ringfort_core::replica::Restored;
 use ringfort_core::replica::restore::load;
 use ringfort_core::snapshot::{Received, SnapshotHeader, SnapshotReader, SnapshotWriter};

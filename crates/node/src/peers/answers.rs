@@ -124,7 +124,7 @@ impl Drop for Outgoing {
 mod tests {
     use super::*;
     use crate::peers::batches::{BATCH_BYTES, MAX_WAITING_BYTES};
-    use ringfort_core::machine::Record;
+    use ringfort_core::kv::state::Record;
     use ringfort_core::replica::QueryReply;
 
     fn next(outgoing: &mut Outgoing) -> Poll<Option<Result<PeerAnswers, Status>>> {

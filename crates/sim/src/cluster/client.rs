@@ -17,7 +17,7 @@ use crate::random::Random;
 use bytes::Bytes;
 use ringfort_check::{Found, Kind, Operation, Value};
 use ringfort_core::command::Command;
-use ringfort_core::machine::Applied;
+use ringfort_core::kv::state::Applied;
 use ringfort_core::replica::{Failure, Query, QueryReply, Reply, Write};
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;

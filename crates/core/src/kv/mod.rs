@@ -1,0 +1,3 @@
+//! The keys and values of a shard.
+
+pub mod state;
