@@ -5,7 +5,8 @@
 //! Linux only: resident memory is read from /proc.
 
 use bytes::Bytes;
-use ringfort_core::command::{Batch, Command, decode};
+use ringfort_core::kv::Put;
+use ringfort_core::kv::entry::{Batch, decode};
 use ringfort_core::kv::state::{Machine, MachineBuilder, hash};
 use ringfort_core::limits::SNAPSHOT_CHUNK_BYTES;
 use ringfort_core::time::Stamp;
@@ -70,10 +71,10 @@ fn put_all(machine: &mut Machine, keys: u64, key: impl Fn(u64) -> String) {
         let stamp = Stamp(first);
         let mut batch = Batch::new(stamp);
         for n in first..keys.min(first + 64) {
-            batch.push(&Command::Put { key: key(n).into(), value: vec![n as u8; VALUE_BYTES].into() });
+            batch.push(&Put { key: key(n).into(), value: vec![n as u8; VALUE_BYTES].into() }.into());
         }
         for command in decode(batch.finish()).expect("encoded above").commands {
-            machine.apply(stamp, &command);
+            command.apply(&mut machine.begin(stamp, &mut |_| {}));
         }
     }
 }

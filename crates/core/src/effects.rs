@@ -8,7 +8,8 @@
 use crate::kv::state::Machine;
 use crate::log::item::LogItem;
 use crate::message::{RaftMessage, ShardReport};
-use crate::replica::{Failure, Reply, ShardView};
+use crate::replica::ShardView;
+use crate::request::{Failure, Reply};
 use crate::snapshot::SnapshotHeader;
 use crate::system::Topology;
 use crate::types::{NodeId, ReplicaId, ShardId, Term};

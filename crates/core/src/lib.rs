@@ -10,7 +10,8 @@
 //! | [`types`], [`time`], [`limits`] | the words: newtypes, points in time, every bound with what happens there |
 //! | [`timing`] | a cluster's election timeout, and the times that follow from it |
 //! | [`codec`] | the few encodings that everything of our own in entries and on disk is made of |
-//! | [`command`], [`kv`] | what an entry says, and the deterministic map it changes |
+//! | [`kv`] | the operations on keys, what an entry says, and the deterministic state that it changes |
+//! | [`request`] | what is asked of a shard, what it answers, and what a failure means |
 //! | [`disk`], [`log`], [`snapshot`] | bytes that survive a crash |
 //! | [`replica`] | one shard's copy on this node: raft-rs and what it needs around it |
 //! | [`message`], [`effects`] | what nodes say to each other, and what a drain leaves to be done |
@@ -24,7 +25,6 @@
 
 pub mod boot;
 pub mod codec;
-pub mod command;
 pub mod control;
 pub mod disk;
 pub mod effects;
@@ -37,6 +37,7 @@ pub mod log;
 pub mod message;
 pub mod mutation;
 pub mod replica;
+pub mod request;
 pub mod snapshot;
 pub mod system;
 pub mod time;

@@ -60,7 +60,7 @@ pub enum Mutation {
     PromoteEarly,
     /// A move drops the old replica before the new one has caught up.
     DropBeforeCaughtUp,
-    /// A third of all replicas apply some puts with another value.
+    /// A third of all replicas apply some commands with another value.
     ApplyDifferently,
     /// A replica takes the time of its own clock for an entry's when it applies it.
     ClockInsideApply,

@@ -5,6 +5,8 @@
 //! bytes give the same value, in a fuzzer and in a test.
 
 use bytes::Bytes;
+use ringfort_core::codec::CodecError;
+use ringfort_core::codec::fields;
 
 /// The most elements of a collection. Few, since what there is to go wrong shows with three.
 const MAX_ELEMENTS: usize = 6;
@@ -108,6 +110,31 @@ impl<'a> Source<'a> {
                 _ => drop(bytes.splice(at..=at, [&[u8::MAX; 9][..], &[1]].concat())),
             }
         }
+    }
+}
+
+/// Makes any value of a type that is its fields: the type itself says which these are, when it is decoded from here.
+impl fields::Source for Source<'_> {
+    fn byte(&mut self) -> Result<u8, CodecError> {
+        Ok(Source::byte(self))
+    }
+
+    fn number(&mut self) -> Result<u64, CodecError> {
+        Ok(Source::number(self))
+    }
+
+    fn bytes(&mut self, max: usize) -> Result<Bytes, CodecError> {
+        let mut bytes = Source::bytes(self);
+        bytes.truncate(max);
+        Ok(bytes)
+    }
+
+    fn code(&mut self, known: &[u8]) -> Result<u8, CodecError> {
+        Ok(known[self.below(known.len())])
+    }
+
+    fn list<T>(&mut self, mut decode: impl FnMut(&mut Self) -> Result<T, CodecError>) -> Result<Vec<T>, CodecError> {
+        (0..self.below(MAX_ELEMENTS + 1)).map(|_| decode(self)).collect()
     }
 }
 

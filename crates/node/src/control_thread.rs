@@ -16,12 +16,11 @@ use ringfort_core::control::{Control, Testimony, codec};
 use ringfort_core::gossip::detector::Liveness;
 use ringfort_core::health::HealthView;
 use ringfort_core::message::{ControlMessage, ShardReport};
-use ringfort_core::replica::Write;
+use ringfort_core::request::Request;
 use ringfort_core::system::{Member, Topology};
 use ringfort_core::time::Moment;
 use ringfort_core::types::{ClusterId, NodeId, ReplicaId, ShardId, Term};
 use ringfort_core::watch::Distrust;
-use ringfort_core::worker::Request;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,9 +148,9 @@ fn perform(shell: &Arc<Shell>, control: &mut Control, saving: &Sender<Saved>) {
     for command in effects.proposals {
         let shell = shell.clone();
         shell.runtime.clone().spawn(async move {
-            let request = Request::Write(Write::System(command));
+            let request = Request::system(command);
             // Its effect shows in the topology, and without one it is proposed again.
-            let _ = shell.execute(ShardId::SYSTEM, request, tokio::time::Instant::now() + PROPOSAL_TIMEOUT).await;
+            let _ = shell.execute(request, tokio::time::Instant::now() + PROPOSAL_TIMEOUT).await;
         });
     }
     for step in effects.steps {

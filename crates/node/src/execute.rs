@@ -16,9 +16,9 @@ use crate::inbox::Incoming;
 use crate::peers::Forwarded;
 use crate::shell::Shell;
 use crate::ticket::Ticket;
-use ringfort_core::replica::{Failure, Query, Reply};
+use ringfort_core::kv::Invalid;
+use ringfort_core::request::{Failure, Reply, Request};
 use ringfort_core::types::{NodeId, ShardId};
-use ringfort_core::worker::Request;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -40,6 +40,9 @@ const LEADER_CHECK: Duration = Duration::from_millis(50);
 /// Why a request has no answer.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExecuteError {
+    /// Nothing was applied: the request itself is wrong.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
     /// Nothing was applied.
     #[error("shard {shard} has no leader that could be reached in time")]
     NoLeader { shard: ShardId },
@@ -83,21 +86,21 @@ pub struct Executed {
 
 impl Shell {
     /// Carries out a request, wherever its shard's leader is.
-    pub async fn execute(&self, shard: ShardId, request: Request, deadline: Instant) -> Result<Executed, ExecuteError> {
+    pub async fn execute(&self, request: Request, deadline: Instant) -> Result<Executed, ExecuteError> {
+        let (shard, repeats) = (request.shard(), request.repeats());
         let mut pause = FIRST_PAUSE;
         let mut hint = None;
         let mut is_hung;
         loop {
-            if let Some(reply) = self.read_here(shard, &request) {
+            if let Some(reply) = self.read_here(&request) {
                 return Ok(Executed { reply, elsewhere: None });
             }
             let was_hint = hint.is_some();
             let heard = hint.take().or_else(|| self.routing.leader(shard));
-            let is_read = matches!(request, Request::Read(_));
-            let target = heard.or_else(|| is_read.then(|| self.routing.silent_leader(shard)).flatten());
-            let attempt = self.attempt(shard, request.clone(), target, deadline);
+            let target = heard.or_else(|| repeats.then(|| self.routing.silent_leader(shard)).flatten());
+            let attempt = self.attempt(request.clone(), target, deadline);
             let Ok(answer) = timeout_at(deadline, attempt).await else {
-                return Err(match is_read {
+                return Err(match repeats {
                     true => ExecuteError::Unanswered { shard },
                     false => ExecuteError::Unknown { shard },
                 });
@@ -113,9 +116,7 @@ impl Shell {
                 Err(Failure::MemoryFull) => return Err(ExecuteError::MemoryFull { node: self.name_of(target) }),
                 Err(Failure::DiskFull) => return Err(ExecuteError::DiskFull { node: self.name_of(target) }),
                 Err(Failure::Overloaded) => return Err(ExecuteError::Overloaded { shard }),
-                Err(Failure::Unknown) if matches!(request, Request::Write(_)) => {
-                    return Err(ExecuteError::Unknown { shard });
-                }
+                Err(failure) if !failure.is_retry_safe() && !repeats => return Err(ExecuteError::Unknown { shard }),
                 // One hint in a row is followed at once: two nodes may name each other for as long as an election takes.
                 Err(Failure::NotLeader(Some(leader))) if !was_hint && Some(leader) != target => {
                     hint = Some(leader);
@@ -160,62 +161,53 @@ impl Shell {
     }
 
     /// Answers a linearizable read from this node's memory, where its replica holds the lease.
-    pub fn read_here(&self, shard: ShardId, request: &Request) -> Option<Reply> {
-        match request {
-            Request::Read(query) => self.routing.view(shard)?.read_leased(clock::moment, query).map(Reply::Query),
-            Request::Write(_) => None,
-        }
+    pub fn read_here(&self, request: &Request) -> Option<Reply> {
+        let query = request.as_query()?;
+        self.routing.view(request.shard())?.read_leased(clock::moment, query).map(Reply::Query)
     }
 
     /// Answers a read from a replica on this node that has heard of its leader lately.
-    pub fn read_stale(&self, shard: ShardId, query: &Query) -> Option<Reply> {
-        let view = self.routing.view(shard)?;
+    pub fn read_stale(&self, request: &Request) -> Option<Reply> {
+        let (query, view) = (request.as_query()?, self.routing.view(request.shard())?);
         view.read_stale(clock::moment, STALENESS_BOUND, query).map(Reply::Query)
     }
 
-    /// Has the shard's worker execute a request. The entries of a scan are collected here, not by the worker.
-    pub async fn ask_worker(&self, shard: ShardId, request: Request) -> Result<Reply, Failure> {
-        let scanned = match &request {
-            Request::Read(query @ Query::Scan { .. }) => self.routing.view(shard).map(|view| (view, query.clone())),
-            _ => None,
-        };
+    /// Has the shard's worker execute a request. A large answer is collected here, not by the worker.
+    pub async fn ask_worker(&self, request: Request) -> Result<Reply, Failure> {
+        let large = request.as_query().filter(|query| query.is_large());
+        let collected = large.and_then(|query| Some((self.routing.view(request.shard())?, query.clone())));
+        let worker = self.worker(request.shard());
         let (answered, answer) = oneshot::channel();
-        let incoming = Incoming { shard, request, ticket: Ticket::Task(answered) };
-        if !self.worker(shard).push_requests([incoming]).is_empty() {
+        let incoming = Incoming { request, ticket: Ticket::Task(answered) };
+        if !worker.push_requests([incoming]).is_empty() {
             return Err(Failure::Overloaded);
         }
         // Dropped unanswered: the worker has stopped.
         match answer.await.unwrap_or(Err(Failure::Unknown)) {
             Ok(Reply::Confirmed) => {
-                let read = scanned.and_then(|(view, query)| view.read_confirmed(&query));
+                let read = collected.and_then(|(view, query)| view.read_confirmed(&query));
                 read.map(Reply::Query).ok_or(Failure::NotLeader(None))
             }
             answer => answer,
         }
     }
 
-    async fn attempt(
-        &self,
-        shard: ShardId,
-        request: Request,
-        target: Option<NodeId>,
-        deadline: Instant,
-    ) -> Result<Reply, Failure> {
+    async fn attempt(&self, request: Request, target: Option<NodeId>, deadline: Instant) -> Result<Reply, Failure> {
         match target {
             None => Err(Failure::NotLeader(None)),
             Some(node) if node == self.node => {
                 if let Some(failure) = self.pressure.refusal(&request) {
                     return Err(failure);
                 }
-                self.ask_worker(shard, request).await
+                self.ask_worker(request).await
             }
             Some(node) => {
                 let remaining = deadline.saturating_duration_since(Instant::now());
-                let is_read = matches!(request, Request::Read(_));
-                let forwarded = self.peers.forward(node, shard, request, remaining);
+                let (shard, repeats) = (request.shard(), request.repeats());
+                let forwarded = self.peers.forward(node, &request, remaining);
                 let forwarded = tokio::select! {
                     forwarded = forwarded => forwarded,
-                    () = self.leader_is_another(shard, node), if is_read => Forwarded::Lost,
+                    () = self.leader_is_another(shard, node), if repeats => Forwarded::Lost,
                 };
                 match forwarded {
                     Forwarded::Answer(answer) => answer,

@@ -7,16 +7,15 @@
 //! messages are dropped: Raft repeats them. Events (a batch is durable, a file is written, a topology is new) are
 //! never lost and need no bound: the worker itself has begun each of them, or they are rare.
 
-use crate::requests;
 use crate::ticket::Ticket;
 use parking_lot::{Condvar, Mutex};
 use ringfort_core::health::HealthView;
 use ringfort_core::message::{RaftMessage, StepRequest};
 use ringfort_core::replica::Restored;
+use ringfort_core::request::Request;
 use ringfort_core::system::Topology;
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
 use ringfort_core::watch::Distrust;
-use ringfort_core::worker::Request;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -40,14 +39,13 @@ pub const DRAIN_BYTES: u64 = 1 << 20;
 
 /// One request on its way to a worker.
 pub struct Incoming {
-    pub shard: ShardId,
     pub request: Request,
     pub ticket: Ticket,
 }
 
 impl Incoming {
     fn size_bytes(&self) -> u64 {
-        requests::size_bytes(&self.request) as u64
+        self.request.size_bytes() as u64
     }
 }
 
@@ -206,14 +204,17 @@ mod tests {
     use crate::pressure::Pressure;
     use bytes::Bytes;
     use raft::eraftpb::{Entry, Message};
-    use ringfort_core::command::Command;
-    use ringfort_core::replica::Write;
+    use ringfort_core::kv::Put;
+    use ringfort_core::limits::MAX_VALUE_BYTES;
+    use ringfort_ring::ShardCount;
+
+    /// The largest value: a drain takes no two of them.
+    const LARGEST: u64 = MAX_VALUE_BYTES as u64;
 
     fn put(value_bytes: u64) -> Incoming {
-        let command = Command::Put { key: "k".into(), value: Bytes::from(vec![0; value_bytes as usize]) };
+        let put = Put { key: "k".into(), value: Bytes::from(vec![0; value_bytes as usize]) };
         Incoming {
-            shard: ShardId(0),
-            request: Request::Write(Write::Kv(command)),
+            request: Request::command(ShardCount::MAX, put).unwrap(),
             ticket: Ticket::Peer { answers: Default::default(), id: 0, deadline: std::time::Instant::now() },
         }
     }
@@ -221,13 +222,14 @@ mod tests {
     #[test]
     fn requests_beyond_the_bounds_come_back_and_events_never_do() {
         let inbox = Inbox::default();
-        assert!(inbox.push_requests([put(MAX_WAITING_REQUEST_BYTES / 2)]).is_empty());
-        assert_eq!(inbox.push_requests([put(MAX_WAITING_REQUEST_BYTES / 2), put(10)]).len(), 1);
+        let fitting = MAX_WAITING_REQUEST_BYTES / LARGEST - 1;
+        assert!(inbox.push_requests((0..fitting).map(|_| put(LARGEST))).is_empty());
+        assert_eq!(inbox.push_requests([put(LARGEST), put(10)]).len(), 1);
         inbox.push_event(Event::Stop);
         let mut drained = Drained::default();
         inbox.drain(&mut drained, Duration::ZERO);
         assert_eq!((drained.requests.len(), drained.events.len()), (1, 1));
-        assert!(inbox.push_requests([put(MAX_WAITING_REQUEST_BYTES / 2)]).is_empty(), "a drain makes room");
+        assert!(inbox.push_requests([put(LARGEST)]).is_empty(), "a drain makes room");
     }
 
     #[test]
@@ -257,7 +259,7 @@ mod tests {
     #[test]
     fn what_came_in_at_once_is_drained_in_parts_and_in_order() {
         let inbox = Inbox::default();
-        let sizes = [DRAIN_BYTES / 2, DRAIN_BYTES / 4, 3 * DRAIN_BYTES, 1, DRAIN_BYTES / 2];
+        let sizes = [DRAIN_BYTES / 2, DRAIN_BYTES / 4, LARGEST, 1, DRAIN_BYTES / 2];
         assert!(inbox.push_requests(sizes.map(put)).is_empty());
         let mut drained = Drained::default();
         let parts = [&sizes[..2], &sizes[2..3], &sizes[3..]];

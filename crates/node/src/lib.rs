@@ -20,7 +20,7 @@
 //! | `gossip_thread` | gossip, and the eventual keyspace |
 //! | `peers`, [`convert`] | streams to the other nodes |
 //! | `strangers` | calls from nodes of another cluster |
-//! | `routing`, `execute`, `scan`, [`requests`] | the path of a request |
+//! | `routing`, `execute`, `scan` | the path of a request |
 //! | `files`, `seldom` | how file descriptors are divided; rate limits for log lines |
 //! | `in_flight`, `pressure` | what is refused before the proposal: too much at once, memory or disk full |
 //! | `board`, `shared_call`, `operator_calls` | the status of the node, for many readers at little cost |
@@ -53,7 +53,6 @@ mod operator_calls;
 mod peers;
 mod pressure;
 mod random;
-pub mod requests;
 mod routing;
 mod saving;
 mod scan;

@@ -11,8 +11,7 @@
 use crate::shell::Shell;
 use ringfort_core::health::Admission;
 use ringfort_core::message::RaftMessage;
-use ringfort_core::replica::Failure;
-use ringfort_core::worker::Request;
+use ringfort_core::request::{Failure, Request};
 use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -144,12 +143,13 @@ pub async fn watch_memory(shell: Weak<Shell>) {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use ringfort_core::command::Command;
+    use ringfort_core::kv::Put;
     use ringfort_core::limits::MAX_UNSYNCED_BYTES;
-    use ringfort_core::replica::Write;
+    use ringfort_ring::ShardCount;
 
     fn refusal(pressure: &Pressure) -> Option<Failure> {
-        pressure.refusal(&Request::Write(Write::Kv(Command::Put { key: Bytes::from("k"), value: Bytes::new() })))
+        let put = Put { key: Bytes::from("k"), value: Bytes::new() };
+        pressure.refusal(&Request::command(ShardCount::MAX, put).unwrap())
     }
 
     #[test]

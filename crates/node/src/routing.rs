@@ -6,6 +6,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use ringfort_core::replica::ShardView;
 use ringfort_core::system::{Members, Topology};
 use ringfort_core::types::{Epoch, NodeId, ShardId};
+use ringfort_ring::ShardCount;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
@@ -66,9 +67,9 @@ impl Routing {
         }
     }
 
-    /// The shard that owns a key.
-    pub fn shard_of(&self, key: &[u8]) -> ShardId {
-        self.topology.load().shards.shard_of_key(key)
+    /// How many shards the cluster has.
+    pub fn shards(&self) -> ShardCount {
+        self.topology.load().shards
     }
 
     /// The shard's replica on this node.
@@ -125,7 +126,6 @@ mod tests {
     use ringfort_core::system::Member;
     use ringfort_core::timing::Timing;
     use ringfort_core::types::{ClusterId, Identity};
-    use ringfort_ring::ShardCount;
 
     #[tokio::test]
     async fn an_older_topology_does_not_end_the_wait() {

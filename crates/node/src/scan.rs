@@ -11,11 +11,10 @@
 use crate::execute::ExecuteError;
 use crate::shell::Shell;
 use bytes::Bytes;
-use ringfort_core::kv::state::{Record, ScanPage};
-use ringfort_core::limits::{MAX_SCAN_BYTES, MAX_SCAN_ENTRIES};
-use ringfort_core::replica::{Query, QueryReply, Reply};
+use ringfort_core::kv::{Record, Scan, ScanPage};
+use ringfort_core::limits::MAX_SCAN_BYTES;
+use ringfort_core::request::{Reply, Request};
 use ringfort_core::types::ShardId;
-use ringfort_core::worker::Request;
 use std::sync::Arc;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout_at};
@@ -36,20 +35,16 @@ const _: () = assert!(COLLECTED_BYTES <= 64 << 20);
 const WHOLE_PAGE_ENTRIES: usize = 256;
 
 /// The entries that the query selects, at most as many as it allows and [`MAX_SCAN_BYTES`] of them.
-pub async fn scan(shell: &Arc<Shell>, query: Query, deadline: Instant) -> Result<ScanPage, ExecuteError> {
+pub async fn scan(shell: &Arc<Shell>, scan: Scan, deadline: Instant) -> Result<ScanPage, ExecuteError> {
     let Ok(turn) = timeout_at(deadline, shell.scans.acquire()).await else { return Err(ExecuteError::TooManyScans) };
     let _turn = turn.expect("the semaphore is never closed");
-    let limit = match &query {
-        Query::Scan { limit, .. } => *limit,
-        Query::Get { .. } => MAX_SCAN_ENTRIES,
-    };
-    let shards = shell.routing.topology().shards;
-    let query = part_of(query, shards.get() as usize);
-    let mut merged = Merged::new(limit, MAX_SCAN_BYTES);
+    let shards = shell.routing.shards();
+    let mut merged = Merged::new(scan.limit, MAX_SCAN_BYTES);
+    let scan = part_of(scan, shards.get() as usize);
     let mut asked = JoinSet::new();
     for shard in shards.ids() {
-        let request = Request::Read(merged.narrowed(query.clone()));
-        match shell.read_here(shard, &request) {
+        let request = Request::part(shard, merged.narrowed(scan.clone()))?;
+        match shell.read_here(&request) {
             Some(reply) => {
                 merged.add(page_of(shard, reply)?);
                 // Other tasks need this thread, heartbeats among them.
@@ -59,9 +54,9 @@ pub async fn scan(shell: &Arc<Shell>, query: Query, deadline: Instant) -> Result
                 if asked.len() == SHARDS_AT_ONCE {
                     merged.add(next_of(&mut asked).await?);
                 }
-                let request = Request::Read(merged.narrowed(query.clone()));
+                let request = Request::part(shard, merged.narrowed(scan.clone()))?;
                 let shell = shell.clone();
-                asked.spawn(async move { page_of(shard, shell.execute(shard, request, deadline).await?.reply) });
+                asked.spawn(async move { page_of(shard, shell.execute(request, deadline).await?.reply) });
             }
         }
     }
@@ -80,22 +75,17 @@ async fn next_of(asked: &mut JoinSet<Part>) -> Part {
 
 /// What each shard is asked for. Of a large page, twice its even share: hashing spreads keys over the shards, so that
 /// this fills most of the page, and all shards together do not read it as many times as there are shards.
-fn part_of(query: Query, shards: usize) -> Query {
-    match query {
-        Query::Scan { prefix, start_after, up_to, limit } if limit > WHOLE_PAGE_ENTRIES => {
-            let limit = (2 * limit / shards).clamp(WHOLE_PAGE_ENTRIES, limit);
-            Query::Scan { prefix, start_after, up_to, limit }
-        }
-        query => query,
-    }
+fn part_of(scan: Scan, shards: usize) -> Scan {
+    let limit = match scan.limit {
+        small if small <= WHOLE_PAGE_ENTRIES => small,
+        large => (2 * large / shards).clamp(WHOLE_PAGE_ENTRIES, large),
+    };
+    Scan { limit, ..scan }
 }
 
 fn page_of(shard: ShardId, reply: Reply) -> Result<ScanPage, ExecuteError> {
-    match reply {
-        Reply::Query(QueryReply::Scan(page)) => Ok(page),
-        // From a node that understood something else.
-        _ => Err(ExecuteError::Unanswered { shard }),
-    }
+    // A node that understood something else has answered something else.
+    reply.to::<Scan>().ok_or(ExecuteError::Unanswered { shard })
 }
 
 /// The page as merged from the answers so far.
@@ -115,14 +105,9 @@ impl Merged {
         Merged { limit, max_bytes, page: ScanPage { entries: Vec::new(), more: false }, last: None }
     }
 
-    /// Limits a query to the keys that the page still has room for.
-    fn narrowed(&self, query: Query) -> Query {
-        match (query, &self.last) {
-            (Query::Scan { prefix, start_after, limit, .. }, Some(last)) => {
-                Query::Scan { prefix, start_after, up_to: Some(last.clone()), limit }
-            }
-            (query, _) => query,
-        }
+    /// Limits a scan to the keys that the page still has room for.
+    fn narrowed(&self, scan: Scan) -> Scan {
+        Scan { up_to: self.last.clone().or(scan.up_to), ..scan }
     }
 
     /// Merges one shard's answer.
@@ -206,11 +191,8 @@ mod tests {
 
     #[test]
     fn small_pages_are_asked_of_every_shard_and_large_ones_in_parts() {
-        let part = |limit, shards| {
-            let query = Query::Scan { prefix: Bytes::new(), start_after: None, up_to: None, limit };
-            let Query::Scan { limit, .. } = part_of(query, shards) else { panic!("a scan stays one") };
-            limit
-        };
+        let part =
+            |limit, shards| part_of(Scan { prefix: Bytes::new(), start_after: None, up_to: None, limit }, shards).limit;
         assert_eq!((part(5, 64), part(256, 64), part(300, 64)), (5, 256, 256));
         assert_eq!((part(10_000, 64), part(10_000, 2), part(10_000, 1)), (312, 10_000, 10_000));
     }
@@ -226,9 +208,7 @@ mod tests {
     #[test]
     fn shards_are_asked_only_for_what_the_page_has_room_for() {
         let asked = |merged: &Merged| {
-            let query = Query::Scan { prefix: Bytes::new(), start_after: None, up_to: None, limit: 3 };
-            let Query::Scan { up_to, .. } = merged.narrowed(query) else { panic!("a scan stays one") };
-            up_to
+            merged.narrowed(Scan { prefix: Bytes::new(), start_after: None, up_to: None, limit: 3 }).up_to
         };
         let mut merged = Merged::new(3, 100);
         merged.add(page(&["d", "f"], false));

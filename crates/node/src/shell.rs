@@ -19,7 +19,8 @@ use parking_lot::Mutex;
 use ringfort_core::disk::Disk;
 use ringfort_core::health::HealthMonitor;
 use ringfort_core::message::RaftMessage;
-use ringfort_core::replica::{Failure, ReplicaStatus};
+use ringfort_core::replica::ReplicaStatus;
+use ringfort_core::request::Failure;
 use ringfort_core::system::Standing;
 use ringfort_core::types::{ClusterId, NodeId, ShardId};
 use ringfort_core::worker::worker_of;
@@ -87,7 +88,8 @@ impl Shell {
 
     /// Hands out requests of one connection, in one message a worker. Those that find no room are answered here.
     pub fn push_requests(&self, requests: Vec<Incoming>) {
-        let refused = self.by_worker(requests, |incoming| incoming.shard, |inbox, part| inbox.push_requests(part));
+        let refused =
+            self.by_worker(requests, |incoming| incoming.request.shard(), |inbox, part| inbox.push_requests(part));
         for incoming in refused.into_iter().flatten() {
             incoming.ticket.answer(Err(Failure::Overloaded));
         }

@@ -1,7 +1,7 @@
 //! Who waits for the answer to a request.
 
 use crate::peers::answers::Answers;
-use ringfort_core::replica::{Failure, Reply};
+use ringfort_core::request::{Failure, Reply};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;

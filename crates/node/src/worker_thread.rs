@@ -9,7 +9,7 @@ use crate::snapshot_thread::SnapshotEvent;
 use crate::ticket::Ticket;
 use ringfort_core::effects::Effects;
 use ringfort_core::message::RaftMessage;
-use ringfort_core::replica::Failure;
+use ringfort_core::request::Failure;
 use ringfort_core::time::Now;
 use ringfort_core::worker::Worker;
 use std::sync::Arc;
@@ -33,12 +33,12 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
         let entry_bytes = drained.messages.iter().map(RaftMessage::entry_bytes).sum();
         worker.handle_raft(now.moment, drained.messages.drain(..));
         let arrived = Instant::now();
-        for Incoming { shard, request, ticket } in drained.requests.drain(..) {
+        for Incoming { request, ticket } in drained.requests.drain(..) {
             if ticket.is_abandoned(arrived) {
                 ticket.answer(Err(Failure::NotApplied));
                 continue;
             }
-            worker.handle_request(now.moment, shard, request, ticket);
+            worker.handle_request(now.moment, request, ticket);
         }
         worker.handle_tick(now.moment);
         let (effects, again) = worker.flush(now);

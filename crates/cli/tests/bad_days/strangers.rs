@@ -10,7 +10,7 @@ use ringfort_proto::outcome;
 use ringfort_proto::v1::kv_client::KvClient;
 use ringfort_proto::v1::peer_client::PeerClient;
 use ringfort_proto::v1::{Forward, PeerBatch, PutRequest, RaftEntry, RaftMessage, SnapshotChunk, SnapshotHeader};
-use ringfort_proto::v1::{SnapshotPayload, forward::Op, snapshot_chunk::Part};
+use ringfort_proto::v1::{SnapshotPayload, snapshot_chunk::Part};
 use ringfort_ring::ShardCount;
 use std::io::Read;
 use std::net::TcpStream;
@@ -109,20 +109,36 @@ async fn nonsense_in_the_words_of_a_peer_changes_nothing() {
             ..Default::default()
         })
     });
+    // As the core encodes it: a command, a put, and two fields behind their lengths.
     let put = |key: &[u8], length: usize| {
-        Some(Op::Put(PutRequest { key: key.to_vec().into(), value: vec![b'v'; length].into(), consistency: 0 }))
+        let (mut bytes, value) = (vec![1, 1], vec![b'v'; length]);
+        for field in [key, &value] {
+            let mut rest = field.len();
+            while rest >= 0x80 {
+                bytes.push(rest as u8 | 0x80);
+                rest >>= 7;
+            }
+            bytes.push(rest as u8);
+            bytes.extend_from_slice(field);
+        }
+        bytes
     };
-    let ops = [
-        (own, None),
+    let system = [&[3][..], &noise(50)].concat();
+    let requests = [
+        (own, Vec::new()),
+        (own, noise(50)),
         (own, put(b"", 1)),
         (own, put(&[b'k'; (64 << 10) + 1], 1)),
         (own, put(b"new", (1 << 20) + 1)),
         (other, put(b"new", 1)),
         (u32::MAX, put(b"new", 1)),
-        (own, Some(Op::System(noise(50).into()))),
-        (u32::MAX, Some(Op::System(noise(50).into()))),
+        (own, system.clone()),
+        (u32::MAX, system),
     ];
-    let forwards = ops.into_iter().zip(1..).map(|((shard, op), id)| Forward { id, shard, deadline_ms: 5000, op });
+    let forwards = requests.into_iter().zip(1..).map(|((shard, request), id)| {
+        let request = request.into();
+        Forward { id, shard, deadline_ms: 5000, request }
+    });
     let batch = PeerBatch {
         from_node: 9,
         to_node: 1,

@@ -7,12 +7,10 @@
 //! otherwise they would gather in memory without bound. Raft sends them again. All other messages are taken, so that a
 //! node whose disk is bad does not look dead.
 
-use crate::command::Command;
 use crate::limits::MAX_UNSYNCED_BYTES;
 use crate::message::RaftMessage;
 use crate::mutation::Mutation;
-use crate::replica::{Failure, Write};
-use crate::worker::Request;
+use crate::request::{Action, Failure, Request};
 
 /// What a node has no room for at a moment.
 #[derive(Clone, Copy, Debug)]
@@ -49,18 +47,18 @@ impl Default for Admission {
 impl Admission {
     /// Why a request must not be proposed by this node now.
     pub fn refusal(&self, request: &Request) -> Option<Failure> {
-        let Request::Write(write) = request else { return None };
-        if self.is_disk_hung {
-            return Some(Failure::DiskHung);
-        }
-        // The cluster's own commands are few, and may be what helps.
-        let Write::Kv(command) = write else { return None };
-        let is_put = matches!(command, Command::Put { .. });
+        let command = match request.action() {
+            Action::Query(_) => return None,
+            Action::Command(_) | Action::System(_) if self.is_disk_hung => return Some(Failure::DiskHung),
+            // The cluster's own commands are few, and may be what helps.
+            Action::System(_) => return None,
+            Action::Command(command) => command,
+        };
         if self.is_disk_full {
             Some(Failure::DiskFull)
         } else if self.is_without_files || self.has_too_much_unsynced() {
             Some(Failure::Overloaded)
-        } else if is_put && self.is_memory_full {
+        } else if command.grows() && self.is_memory_full {
             Some(Failure::MemoryFull)
         } else {
             None
@@ -81,19 +79,20 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::Query;
+    use crate::kv::{Delete, Get, Put};
     use crate::types::ShardId;
     use bytes::Bytes;
+    use ringfort_ring::ShardCount;
 
     /// Of a put, a delete and a read.
     fn refusals(admission: Admission) -> [Option<Failure>; 3] {
         let key = Bytes::from("k");
         [
-            Request::Write(Write::Kv(Command::Put { key: key.clone(), value: Bytes::new() })),
-            Request::Write(Write::Kv(Command::Delete { key: key.clone() })),
-            Request::Read(Query::Get { key }),
+            Request::command(ShardCount::MAX, Put { key: key.clone(), value: Bytes::new() }),
+            Request::command(ShardCount::MAX, Delete { key: key.clone() }),
+            Request::query(ShardCount::MAX, Get { key }),
         ]
-        .map(|request| admission.refusal(&request))
+        .map(|request| admission.refusal(&request.unwrap()))
     }
 
     fn takes_entries(admission: Admission) -> bool {

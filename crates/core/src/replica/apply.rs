@@ -1,7 +1,8 @@
 //! Committed entries into the state machine, in order.
 
 use super::*;
-use crate::command;
+use crate::codec::fields::{Encoded, Fields};
+use crate::kv::entry::decode;
 use parking_lot::RwLockWriteGuard;
 use raft::eraftpb::{Entry, EntryType};
 
@@ -59,7 +60,7 @@ impl<T> Replica<T> {
         let mut tickets = tickets.into_iter();
         match &mut self.machine {
             StateMachine::Kv => {
-                let mut decoded = command::decode(entry.data.clone()).unwrap_or_else(|error| unreadable(&error));
+                let mut decoded = decode(entry.data.clone()).unwrap_or_else(|error| unreadable(&error));
                 if self.config.mutation.is(Mutation::ClockInsideApply) {
                     decoded.stamp = self.last_stamp;
                 }
@@ -67,12 +68,14 @@ impl<T> Replica<T> {
                     && self.id.number().is_multiple_of(3)
                     && entry.index.is_multiple_of(20);
                 for mut command in decoded.commands {
-                    if let (true, command::Command::Put { value, .. }) = (is_planted, &mut command) {
-                        *value = self.id.0.to_le_bytes().to_vec().into();
+                    if is_planted {
+                        command = spoiled(command);
                     }
-                    let applied = writer.machine(command.encoded_len()).apply(decoded.stamp, &command);
+                    let machine = writer.machine(command.encoded_len());
+                    // Nobody watches the changes yet.
+                    let reply = command.apply(&mut machine.begin(decoded.stamp, &mut |_| {}));
                     if let Some(ticket) = tickets.next() {
-                        out.replies.push((ticket, Ok(Reply::Applied(applied))));
+                        out.replies.push((ticket, Ok(Reply::Command(reply))));
                     }
                 }
                 self.last_stamp = self.last_stamp.max(decoded.stamp);
@@ -100,6 +103,14 @@ fn swap_first_commands(entries: &mut [Entry]) {
     {
         std::mem::swap(&mut first.data, &mut second.data);
     }
+}
+
+/// A planted bug: the command with a bit of its last field changed.
+fn spoiled(command: Command) -> Command {
+    let mut bytes = Vec::new();
+    command.encode(&mut bytes);
+    bytes.last_mut().into_iter().for_each(|last| *last ^= 1);
+    Command::decode(&mut Fields::new(&bytes.into())).unwrap_or(command)
 }
 
 /// The write side of a map, let go of after [`APPLY_SLICE_COMMANDS`] or [`APPLY_SLICE_BYTES`] so that readers get in.

@@ -49,15 +49,15 @@ pub mod storage;
 pub(crate) mod transfers;
 pub mod view;
 
-use crate::command::Command;
 use crate::effects::{Effects, SnapshotWork};
 use crate::kv::state::hash::hash;
-use crate::kv::state::{Applied, Machine, Record, ScanPage};
+use crate::kv::{Command, Machine, Query};
 use crate::limits::*;
 use crate::log::item::{Base, ReplicaState};
 use crate::message::{RaftMessage, ShardReport};
 use crate::mutation::Mutation;
-use crate::system::{Group, SystemCommand, SystemMachine, SystemReply};
+use crate::request::{Action, Failure, Reply};
+use crate::system::{Group, SystemCommand, SystemMachine};
 use crate::time::{Moment, Stamp};
 use crate::timing::Timing;
 use crate::types::{LogIndex, NodeId, ReplicaId, ShardId, Term};
@@ -72,91 +72,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use storage::RaftStorage;
 pub use view::ShardView;
-
-/// A change, by the kind of shard it goes to.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Write {
-    Kv(Command),
-    System(SystemCommand),
-}
-
-/// A question to a shard's map.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Query {
-    Get {
-        key: Bytes,
-    },
-    /// Entries whose keys begin with `prefix`, in order, after `start_after` and up to and including `up_to` if these
-    /// are given, at most `limit`.
-    Scan {
-        prefix: Bytes,
-        start_after: Option<Bytes>,
-        up_to: Option<Bytes>,
-        limit: usize,
-    },
-}
-
-/// What a map says to a [`Query`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum QueryReply {
-    Get(Option<Record>),
-    Scan(ScanPage),
-}
-
-/// The answer to a request that was carried out.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
-    Applied(Applied),
-    Query(QueryReply),
-    /// The answer to a scan, in place of its entries, which a worker does not collect: from now on
-    /// [`ShardView::read_confirmed`] answers the scan linearizably, on the view that was taken before the request.
-    Confirmed,
-    System(SystemReply),
-}
-
-/// Why a request has no answer. All but [`Failure::Unknown`] mean that nothing was changed and a retry is safe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// Another node leads this shard (or none, as far as this one knows).
-    #[error("not the leader of this shard")]
-    NotLeader(Option<NodeId>),
-    /// Too much is waiting here: refused before the proposal.
-    #[error("too many requests are waiting for this shard; retry later")]
-    Overloaded,
-    /// The leader's node holds as much as it may: refused before the proposal. Deletes are taken.
-    #[error("the memory of the node that leads this shard is full; delete something, or raise its --max-memory")]
-    MemoryFull,
-    /// The leader's node can't log: refused before the proposal.
-    #[error("the disk of the node that leads this shard is full; free some space there")]
-    DiskFull,
-    /// The disk of the leader's node does not answer, and the node hands over: refused before the proposal. Safe to
-    /// retry until another node leads.
-    #[error(
-        "the disk of the node that leads this shard does not answer, and no other node can lead it; check that disk, or \
-         stop the node"
-    )]
-    DiskHung,
-    /// The proposal was overwritten by another leader's entry and will never be applied.
-    #[error("the leader changed before the write was committed; it was not applied")]
-    NotApplied,
-    /// The write may or may not be applied. Never retried without asking whoever sent it.
-    #[error("it is not known whether the write was applied")]
-    Unknown,
-}
-
-impl Query {
-    /// The answer from `machine`, within the limits on scans.
-    pub fn answer(&self, machine: &Machine) -> QueryReply {
-        match self {
-            Query::Get { key } => QueryReply::Get(machine.get(key)),
-            Query::Scan { prefix, start_after, up_to, limit } => {
-                let limit = (*limit).min(MAX_SCAN_ENTRIES);
-                let (start_after, up_to) = (start_after.as_deref(), up_to.as_deref());
-                QueryReply::Scan(machine.scan(prefix, start_after, up_to, limit, MAX_SCAN_BYTES))
-            }
-        }
-    }
-}
 
 /// Whether leaders answer reads by lease, or ask a quorum each time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -177,6 +92,12 @@ pub struct ReplicaConfig {
     /// The cluster's, as the topology on this node's disk has it.
     pub timing: Timing,
     pub mutation: Mutation,
+}
+
+/// A change that waits for the end of the drain.
+enum Write {
+    Kv(Command),
+    System(SystemCommand),
 }
 
 /// How a replica comes to be.

@@ -1,18 +1,27 @@
 //! Commands into entries, queries into answers.
 
 use super::*;
-use crate::command::{self, Batch};
+use crate::kv::entry::{self, Batch};
 use crate::time::Wall;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 impl<T> Replica<T> {
-    /// Takes a write; it is proposed at the end of the drain, together with what else the drain brings.
-    pub fn write(&mut self, write: Write, ticket: T) {
-        self.incoming.push((write, ticket));
+    /// Takes a request. A change is proposed at the end of the drain, together with what else the drain brings; a query is
+    /// one that found no lease on its way here.
+    pub fn handle_request(&mut self, now: Moment, action: Action, ticket: T, out: &mut Effects<T>) {
+        match (action, &self.machine) {
+            (Action::Command(command), StateMachine::Kv) => self.incoming.push((Write::Kv(command), ticket)),
+            (Action::System(command), StateMachine::System(_)) => self.incoming.push((Write::System(command), ticket)),
+            (Action::Query(query), StateMachine::Kv) => self.read(now, query, ticket, out),
+            // An action of the other kind of shard: its entry could never be applied here.
+            (Action::System(_), StateMachine::Kv)
+            | (Action::Command(_) | Action::Query(_), StateMachine::System(_)) => {
+                out.replies.push((ticket, Err(Failure::NotLeader(None))));
+            }
+        }
     }
 
-    /// Takes a read that found no lease on its way here.
-    pub fn read(&mut self, now: Moment, query: Query, ticket: T, out: &mut Effects<T>) {
+    fn read(&mut self, now: Moment, query: Query, ticket: T, out: &mut Effects<T>) {
         if !self.is_leader() {
             out.replies.push((ticket, Err(Failure::NotLeader(self.leader()))));
         } else if let Some(reply) = self.read_under_lease(now, &query) {
@@ -23,9 +32,9 @@ impl<T> Replica<T> {
     }
 
     fn read_under_lease(&self, now: Moment, query: &Query) -> Option<Reply> {
-        match query {
-            Query::Get { .. } => self.view.read_leased(|| now, query).map(Reply::Query),
-            Query::Scan { .. } => self.view.is_leased(now).then_some(Reply::Confirmed),
+        match query.is_large() {
+            true => self.view.is_leased(now).then_some(Reply::Confirmed),
+            false => self.view.read_leased(|| now, query).map(Reply::Query),
         }
     }
 
@@ -92,11 +101,11 @@ impl<T> Replica<T> {
 
     /// A new leader stamps above the last entry of its log, which it may not have applied yet.
     pub(super) fn learn_last_stamp(&mut self) {
-        for entry in self.raft.store().entries_from(self.applied + 1) {
-            if entry.get_entry_type() == EntryType::EntryNormal && !entry.data.is_empty() {
+        for logged in self.raft.store().entries_from(self.applied + 1) {
+            if logged.get_entry_type() == EntryType::EntryNormal && !logged.data.is_empty() {
                 let stamp = match &self.machine {
-                    StateMachine::Kv => command::decode(entry.data.clone()).map(|decoded| decoded.stamp).ok(),
-                    StateMachine::System(_) => SystemCommand::decode(&entry.data).map(|(stamp, _)| stamp).ok(),
+                    StateMachine::Kv => entry::stamp(&logged.data).ok(),
+                    StateMachine::System(_) => SystemCommand::decode(&logged.data).map(|(stamp, _)| stamp).ok(),
                 };
                 self.last_stamp = self.last_stamp.max(stamp.unwrap_or_default());
             }
@@ -123,9 +132,9 @@ impl<T> Replica<T> {
         let ready = self.reads.ready(self.applied);
         if !ready.is_empty() {
             let machine = self.view.machine();
-            let answer = |query: Query| match query {
-                Query::Get { .. } => Reply::Query(query.answer(&machine)),
-                Query::Scan { .. } => Reply::Confirmed,
+            let answer = |query: Query| match query.is_large() {
+                true => Reply::Confirmed,
+                false => Reply::Query(query.answer(&machine)),
             };
             out.replies.extend(ready.into_iter().map(|(query, ticket)| (ticket, Ok(answer(query)))));
         }

@@ -5,8 +5,7 @@
 //! every acknowledged write has been applied here; and while the guard is held the map only could have advanced
 //! further, never back.
 
-use super::{Query, QueryReply};
-use crate::kv::state::Machine;
+use crate::kv::{Machine, Query, QueryReply};
 use crate::time::Moment;
 use crate::types::{LogIndex, NodeId, ReplicaId, ShardId};
 use crate::watch::Point;
@@ -62,7 +61,7 @@ impl ShardView {
         now.0 < self.lease_until.load(Ordering::Acquire) && !self.is_closed()
     }
 
-    /// Answers a query after the worker has [confirmed](super::Reply::Confirmed) that this map holds everything that
+    /// Answers a query after the worker has [confirmed](crate::request::Reply::Confirmed) that this map holds everything that
     /// had been acknowledged when the query came; the map only advances. `None` if the replica has ended meanwhile.
     pub fn read_confirmed(&self, query: &Query) -> Option<QueryReply> {
         let machine = self.machine.read();

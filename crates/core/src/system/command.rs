@@ -8,7 +8,8 @@ use crate::time::Stamp;
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId};
 use bytes::Bytes;
 
-const FORMAT: u8 = 1;
+/// The first byte of every entry of the system shard. Entries of key shards begin with another one ([`crate::kv::entry`]).
+pub const ENTRY_VERSION: u8 = 1;
 const JOIN: u8 = 1;
 const PLACE: u8 = 2;
 const RETIRE: u8 = 3;
@@ -44,7 +45,7 @@ pub enum SystemCommand {
 impl SystemCommand {
     /// The payload of the entry that carries this command.
     pub fn encode(&self, stamp: Stamp) -> Bytes {
-        let mut out = vec![FORMAT];
+        let mut out = vec![ENTRY_VERSION];
         put_varint(&mut out, stamp.0);
         match self {
             SystemCommand::Join { member, replace, known_as } => {
@@ -88,7 +89,7 @@ impl SystemCommand {
     pub fn decode(bytes: &[u8]) -> Result<(Stamp, SystemCommand), DecodeError> {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {
-            FORMAT => {}
+            ENTRY_VERSION => {}
             other => return Err(DecodeError::Version(other)),
         }
         let stamp = Stamp(reader.varint()?);

@@ -18,7 +18,7 @@ use crate::codec::CodecError;
 use crate::limits::{MAX_DEPARTED, REPLICATION};
 use crate::time::Stamp;
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId};
-pub use command::SystemCommand;
+pub use command::{ENTRY_VERSION, SystemCommand};
 pub use standing::{Departed, Standing};
 use std::sync::Arc;
 pub use topology::{Addresses, Group, Member, Members, Topology};

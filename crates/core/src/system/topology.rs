@@ -28,7 +28,9 @@ pub fn is_node_name(text: &str) -> bool {
 /// Nodes that a cluster may have.
 pub const MAX_NODES: usize = 10_000;
 
-const FORMAT: u8 = 2;
+/// Raised whenever anything in a node's directory takes another form: the topology is the first file that a start reads, and
+/// a directory of an older form is refused by it, with a message that says so.
+const FORMAT: u8 = 3;
 
 /// The cluster's own state, at one epoch.
 #[derive(Clone, Debug, PartialEq)]
@@ -351,7 +353,7 @@ pub(crate) mod tests {
         let topology = Topology::bootstrap(ClusterId(7), ShardCount::new(1).unwrap(), timing, member("a"));
         let golden: [&[u8]; 9] = [
             // Format, cluster, epoch, shards, and the election timeout in milliseconds.
-            &[2, 7, 1, 1, 0xd0, 0x0f],
+            &[3, 7, 1, 1, 0xd0, 0x0f],
             // The next node's id and the next replica's number.
             &[2, 3],
             // One node, its id and name.

@@ -82,8 +82,7 @@ mod tests {
     fn machine(keys: u32) -> Machine {
         let mut machine = Machine::new();
         for key in 0..keys {
-            let (key, value) = (key.to_be_bytes().to_vec().into(), vec![7; 1000].into());
-            machine.apply(crate::time::Stamp(1), &crate::command::Command::Put { key, value });
+            machine.begin(crate::time::Stamp(1), &mut |_| {}).put(&key.to_be_bytes(), &[7; 1000]);
         }
         machine
     }
@@ -118,7 +117,7 @@ mod tests {
         assert_eq!(scrubber.walks(), 3);
         views[&ShardId(2)].machine_mut().flip_a_bit(249, 1);
         assert_eq!(run(&mut scrubber, &views, &mut now), (32, vec![ShardId(2)]));
-        let query = crate::replica::Query::Get { key: 0u32.to_be_bytes().to_vec().into() };
+        let query = crate::kv::Get { key: 0u32.to_be_bytes().to_vec().into() }.into();
         views[&ShardId(2)].publish_fresh(now);
         views[&ShardId(2)].publish_lease(now + SECOND);
         assert_eq!(views[&ShardId(2)].read_stale(|| now, SECOND, &query), None);

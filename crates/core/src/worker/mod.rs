@@ -23,7 +23,8 @@ use crate::log::item::{Change, LogItem, ReplicaState};
 use crate::message::{RaftMessage, Step, StepRequest};
 use crate::mutation::Mutation;
 use crate::replica::transfers::{TransferPermit, is_empty_state};
-use crate::replica::{Failure, Origin, Query, Replica, ReplicaConfig, ReplicaStatus, Restored, Write};
+use crate::replica::{Origin, Replica, ReplicaConfig, ReplicaStatus, Restored};
+use crate::request::{Failure, Request};
 use crate::system::{SystemMachine, Topology};
 use crate::time::{Moment, Now, Stamp};
 use crate::timing::Timing;
@@ -51,14 +52,6 @@ pub struct WorkerConfig {
     pub replica: ReplicaConfig,
     /// This worker's share of the node's budget for entries in memory.
     pub entry_budget_bytes: usize,
-}
-
-/// What a request asks of a shard.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Request {
-    Write(Write),
-    /// A read that found no lease on its way here.
-    Read(Query),
 }
 
 /// A batch that was handed to the log and is not durable yet.
@@ -282,16 +275,14 @@ impl<T> Worker<T> {
         }
     }
 
-    /// Takes a request for a shard. It is answered in the effects of this drain or a later one.
-    pub fn handle_request(&mut self, now: Moment, shard: ShardId, request: Request, ticket: T) {
+    /// Takes a request. It is answered in the effects of this drain or a later one.
+    pub fn handle_request(&mut self, now: Moment, request: Request, ticket: T) {
+        let shard = request.shard();
         let Some(replica) = self.replicas.get_mut(&shard) else {
             self.out.replies.push((ticket, Err(Failure::NotLeader(None))));
             return;
         };
-        match request {
-            Request::Write(write) => replica.write(write, ticket),
-            Request::Read(query) => replica.read(now, query, ticket, &mut self.out),
-        }
+        replica.handle_request(now, request.into_action(), ticket, &mut self.out);
         self.dirty.insert(shard);
     }
 

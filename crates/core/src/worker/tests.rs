@@ -12,12 +12,13 @@ mod snapshots;
 
 use super::*;
 use crate::boot;
-use crate::command::Command;
+use crate::kv::{Get, Put, Query, QueryReply, Scan};
 use crate::limits::{ELECTION_TICKS, MAX_ELECTION_TICKS, QUIET_AFTER, SILENT_TICKS, SMALL_LOG_BYTES};
 use crate::log::item::Base;
 use crate::message::{ShardReport, Step};
 use crate::mutation::Mutation;
-use crate::replica::{QueryReply, ReadMode, Reply};
+use crate::replica::ReadMode;
+use crate::request::{Action, Reply};
 use crate::system::{Member, SystemCommand, SystemMachine};
 use crate::time::Wall;
 use crate::timing::Timing;
@@ -33,6 +34,12 @@ const TICK: Duration = Timing::DEFAULT.tick();
 const QUIET_TICKS: u64 = Timing::DEFAULT.ticks(QUIET_AFTER);
 
 const SHARD: ShardId = ShardId(0);
+
+/// All keys go to it.
+const ONE_SHARD: ShardCount = match ShardCount::new(1) {
+    Ok(one) => one,
+    Err(_) => unreachable!(),
+};
 const REPLICAS: [ReplicaId; 3] = [id(1), id(2), id(3)];
 
 const fn id(node: u64) -> ReplicaId {
@@ -224,17 +231,17 @@ impl Group {
     }
 
     fn request(&mut self, node: NodeId, request: Request, ticket: u32) {
-        self.workers.get_mut(&node).unwrap().handle_request(self.now, SHARD, request, ticket);
+        self.workers.get_mut(&node).unwrap().handle_request(self.now, request, ticket);
         self.drain(node);
     }
 
     fn put(&mut self, node: NodeId, ticket: u32) {
-        let command = Command::Put { key: Bytes::from_static(b"k"), value: vec![ticket as u8].into() };
-        self.request(node, Request::Write(Write::Kv(command)), ticket);
+        let put = Put { key: Bytes::from_static(b"k"), value: vec![ticket as u8].into() };
+        self.request(node, Request::command(ONE_SHARD, put).unwrap(), ticket);
     }
 
     fn get(&mut self, node: NodeId, ticket: u32) {
-        self.request(node, Request::Read(Query::Get { key: Bytes::from_static(b"k") }), ticket);
+        self.request(node, Request::query(ONE_SHARD, Get { key: Bytes::from_static(b"k") }).unwrap(), ticket);
     }
 
     fn lease(&self, node: NodeId) -> bool {
@@ -246,7 +253,7 @@ impl Group {
     }
 
     fn applied(&self, ticket: u32) -> bool {
-        matches!(self.answers.get(&ticket), Some(Ok(Reply::Applied(_))))
+        matches!(self.answers.get(&ticket), Some(Ok(Reply::Command(_))))
     }
 
     /// The controller's step for the shard that `leader` leads, decided on its present report.

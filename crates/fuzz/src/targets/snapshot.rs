@@ -7,7 +7,7 @@
 use crate::allocation::{Bound, MAP_GROWTH, SMALL_THINGS, within};
 use crate::codec::{Codec, check, encoding};
 use crate::source::Source;
-use crate::targets::{command, system};
+use crate::targets::{entry, system};
 use bytes::Bytes;
 use raft::eraftpb::ConfState;
 use ringfort_core::disk::Disk;
@@ -107,9 +107,9 @@ fn check_state(source: &mut Source) -> Vec<u8> {
         let meta = CutMeta { revision: 0, stamp: Stamp(source.number()), hash: 0, len: 0 };
         (meta, vec![topology.encode()])
     } else {
-        let commands = source.list(|source| (Stamp(source.number()), command::command(source)));
+        let commands = source.list(|source| (Stamp(source.number()), entry::command(source)));
         for (stamp, command) in commands {
-            machine.apply(stamp, &command);
+            command.apply(&mut machine.begin(stamp, &mut |_| {}));
         }
         let meta = machine.begin_cut();
         (meta, std::iter::from_fn(|| machine.next_chunk(40)).collect())

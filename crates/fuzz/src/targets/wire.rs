@@ -1,5 +1,5 @@
-//! What travels between nodes and from clients ([`ringfort_proto::v1`]), and what a node makes of it: Raft's messages,
-//! forwarded requests, and their answers.
+//! What travels between nodes and from clients ([`ringfort_proto::v1`]), and what a node makes of it: Raft's messages.
+//! Forwarded requests and their answers are bytes here; [`super::request`] reads them.
 //!
 //! Protobuf is not canonical, and knows fields that a node does not look at. So a message that decodes has to survive
 //! its encoding, and what a node takes from it has to survive the way through another message.
@@ -8,20 +8,16 @@
 //! between nodes, 16 MiB at the most, can so be made to take [`BOUND`]`.per_byte` times as much while it is decoded. Who
 //! sends such a one speaks to the port that is for nodes only.
 
-use super::{command, control, gossip, snapshot, system};
+use super::{control, gossip, snapshot, system};
 use crate::allocation::{Bound, within};
 use crate::codec::encoding;
 use crate::source::Source;
 use bytes::Bytes;
 use prost::Message;
 use raft::eraftpb::{Entry, EntryType, MessageType, Snapshot};
-use ringfort_core::kv::state::{Applied, Record, ScanPage};
-use ringfort_core::limits::{MAX_KEY_BYTES, MAX_SCAN_ENTRIES, MAX_VALUE_BYTES};
 use ringfort_core::message::RaftMessage;
-use ringfort_core::replica::{Failure, Query, QueryReply, Reply, Write};
-use ringfort_core::worker::Request;
-use ringfort_node::{convert, requests};
-use ringfort_proto::v1::{self, forward::Op};
+use ringfort_node::convert;
+use ringfort_proto::v1;
 use std::fmt::Debug;
 
 /// Elements with no content: their tag and their length, which is 0. The numbers of a configuration take a byte each.
@@ -48,69 +44,29 @@ fn check_batch(data: &[u8]) {
     for message in batch.raft.into_iter().filter_map(convert::from_wire) {
         assert_eq!(convert::from_wire(convert::to_wire(message.clone())), Some(message));
     }
-    for request in batch.forwards.into_iter().filter_map(|forward| requests::from_wire(forward.op?).ok()) {
-        check_limits(&request);
-        assert_eq!(requests::from_wire(requests::to_wire(request.clone())), Ok(request));
-    }
-}
-
-/// An answer that a node decodes survives being sent to another node.
-fn check_answers(data: &[u8]) {
-    let Some(answers) = check_message::<v1::PeerAnswers>(data) else { return };
-    for answer in answers.replies.into_iter().filter_map(|reply| reply.result.map(requests::answer_from_wire)) {
-        let again = requests::answer_from_wire(requests::answer_to_wire(answer.clone()));
-        assert_eq!(again, answer, "an answer survives the way to another node");
-    }
-}
-
-/// Nothing beyond the limits gets past the conversion.
-fn check_limits(request: &Request) {
-    match request {
-        Request::Write(Write::Kv(command)) => {
-            assert!((1..=MAX_KEY_BYTES).contains(&command.key().len()));
-            assert!(command.encoded_len() <= MAX_KEY_BYTES + MAX_VALUE_BYTES + 20);
-        }
-        Request::Read(Query::Get { key }) => assert!((1..=MAX_KEY_BYTES).contains(&key.len())),
-        Request::Read(Query::Scan { limit, .. }) => assert!((1..=MAX_SCAN_ENTRIES).contains(limit)),
-        Request::Write(Write::System(_)) => {}
-    }
 }
 
 /// A batch of what a node has to say, with what it is made of.
 fn check_written(source: &mut Source) -> v1::PeerBatch {
     let raft = source.list(raft_message);
-    let requests = source.list(request);
     let batch = v1::PeerBatch {
         from_node: source.number(),
         to_node: source.number(),
         cluster_id: source.number(),
         raft: raft.iter().cloned().map(convert::to_wire).collect(),
         control: vec![encoding::<control::Messages>(&source.bytes())],
-        forwards: requests.iter().cloned().map(|request| forward(source, requests::to_wire(request))).collect(),
+        forwards: source.list(forward),
         gossip: vec![encoding::<gossip::Messages>(&source.bytes())],
     };
     let received = check_message::<v1::PeerBatch>(&batch.encode_to_vec()).expect("what was encoded decodes");
     assert_eq!(received, batch);
     assert!(received.raft.into_iter().map(convert::from_wire).eq(raft.into_iter().map(Some)));
-    let asked = received.forwards.into_iter().map(|forward| requests::from_wire(forward.op.expect("it has one")));
-    assert!(asked.eq(requests.into_iter().map(Ok)));
     batch
 }
 
-/// Answers that a node may give, with what they are made of.
-fn check_written_answers(source: &mut Source) -> v1::PeerAnswers {
-    let answers = source.list(answer);
-    let reply = |answer| v1::ForwardReply { id: source.number(), result: Some(requests::answer_to_wire(answer)) };
-    let batch = v1::PeerAnswers { replies: answers.iter().cloned().map(reply).collect(), ..Default::default() };
-    let received = check_message::<v1::PeerAnswers>(&batch.encode_to_vec()).expect("what was encoded decodes");
-    assert_eq!(received, batch);
-    let told = received.replies.into_iter().map(|reply| reply.result.expect("it has one"));
-    assert!(told.map(requests::answer_from_wire).eq(answers));
-    batch
-}
-
-fn forward(source: &mut Source, op: Op) -> v1::Forward {
-    v1::Forward { id: source.number(), shard: source.number_u32(), deadline_ms: source.number_u32(), op: Some(op) }
+fn forward(source: &mut Source) -> v1::Forward {
+    let (id, shard, deadline_ms) = (source.number(), source.number_u32(), source.number_u32());
+    v1::Forward { id, shard, deadline_ms, request: source.bytes() }
 }
 
 /// A message of a kind that travels.
@@ -164,59 +120,6 @@ fn entry(source: &mut Source) -> Entry {
     Entry { term: source.number(), index: source.number(), entry_type, data, context, ..Entry::default() }
 }
 
-/// A request that a node forwards: it was held to the limits before.
-fn request(source: &mut Source) -> Request {
-    let key = |source: &mut Source| Bytes::from([b"k", &source.bytes()[..]].concat());
-    match source.below(4) {
-        0 => match command::command(source) {
-            command if command.key().is_empty() => Request::Read(Query::Get { key: key(source) }),
-            command => Request::Write(Write::Kv(command)),
-        },
-        1 => Request::Write(Write::System(system::system_command(source))),
-        2 => Request::Read(Query::Get { key: key(source) }),
-        _ => Request::Read(Query::Scan {
-            prefix: source.bytes(),
-            start_after: source.option(key),
-            up_to: source.option(key),
-            limit: 1 + source.below(MAX_SCAN_ENTRIES),
-        }),
-    }
-}
-
-fn answer(source: &mut Source) -> Result<Reply, Failure> {
-    let version = source.number().max(1);
-    let revision = source.number();
-    Ok(match source.below(6) {
-        0 => Reply::Applied(Applied::Put { version, revision, existed: version > 1 }),
-        1 => Reply::Applied(Applied::Deleted { existed: source.flag(), revision }),
-        2 => Reply::Query(QueryReply::Get(source.option(record))),
-        3 => {
-            let entries = source.list(|source| (source.bytes(), record(source)));
-            Reply::Query(QueryReply::Scan(ScanPage { entries, more: source.flag() }))
-        }
-        4 => Reply::System(system::reply(source)),
-        _ => {
-            let leader = source.option(|source| ringfort_core::types::NodeId(source.number().max(1)));
-            let failures = [
-                Failure::NotLeader(leader),
-                Failure::Overloaded,
-                Failure::MemoryFull,
-                Failure::DiskFull,
-                Failure::DiskHung,
-                Failure::NotApplied,
-                Failure::Unknown,
-            ];
-            return Err(failures[source.below(failures.len())]);
-        }
-    })
-}
-
-fn record(source: &mut Source) -> Record {
-    let value = source.bytes();
-    let (version, create_revision, modify_revision) = (source.number(), source.number(), source.number());
-    Record { value, version, create_revision, modify_revision }
-}
-
 pub fn body(data: &[u8]) {
     let Some((&kind, data)) = data.split_first() else { return };
     match kind % 9 {
@@ -226,15 +129,10 @@ pub fn body(data: &[u8]) {
             Source::end_of(data).damage(&mut damaged);
             check_batch(&damaged);
         }
-        8 => {
-            check_answers(data);
-            let mut damaged = check_written_answers(&mut Source::new(data)).encode_to_vec();
-            Source::end_of(data).damage(&mut damaged);
-            check_answers(&damaged);
-        }
+        8 => drop(check_message::<v1::PeerAnswers>(data)),
         1 => drop(check_message::<v1::SnapshotChunk>(data)),
-        2 => drop(check_message::<v1::ScanRequest>(data).map(requests::scan)),
-        3 => drop(check_message::<v1::PutRequest>(data).map(requests::put)),
+        2 => drop(check_message::<v1::ScanRequest>(data)),
+        3 => drop(check_message::<v1::PutRequest>(data)),
         4 => drop(check_message::<v1::JoinRequest>(data)),
         5 => drop(check_message::<v1::JoinResponse>(data)),
         6 => drop(check_message::<v1::ScanResponse>(data)),

@@ -6,11 +6,10 @@ use crate::dial_back;
 use crate::shell::Shell;
 use ringfort_core::gossip::detector;
 use ringfort_core::gossip::status::MemberStatus;
-use ringfort_core::replica::{Reply, Write};
+use ringfort_core::request::{Reply, Request as CoreRequest};
 use ringfort_core::system::topology::{MAX_NAME_BYTES, NODE_NAME_RULE, is_node_name};
 use ringfort_core::system::{Member, SystemCommand, SystemReply};
 use ringfort_core::types::{Identity, NodeId, ShardId};
-use ringfort_core::worker::Request as CoreRequest;
 use ringfort_proto::v1::cluster_server::Cluster;
 use ringfort_proto::v1::*;
 use ringfort_proto::{metadata, outcome};
@@ -39,8 +38,8 @@ impl Cluster for ClusterService {
         }
         // Without a quorum the cluster can't write down where the node is, and needs it for one, perhaps.
         control_thread::introduce(&self.shell, member.clone());
-        let command = CoreRequest::Write(Write::System(SystemCommand::Join { member, replace, known_as }));
-        let executed = self.shell.execute(ShardId::SYSTEM, command, deadline).await;
+        let command = CoreRequest::system(SystemCommand::Join { member, replace, known_as });
+        let executed = self.shell.execute(command, deadline).await;
         let (node, epoch) = match executed.map_err(|error| status_of(&error))?.reply {
             Reply::System(SystemReply::Joined { node, epoch }) => (node, epoch),
             Reply::System(SystemReply::Refused(reason)) => return Err(Status::already_exists(reason)),

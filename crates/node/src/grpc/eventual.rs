@@ -1,11 +1,11 @@
 //! Requests for the eventual keyspace: this node answers them by itself, whatever else it reaches.
 
 use crate::gossip_thread::GossipEvent;
-use crate::requests;
 use crate::shell::Shell;
 use bytes::Bytes;
 use ringfort_core::gossip::{WriteError, Written};
-use ringfort_core::replica::Query;
+use ringfort_core::kv::Scan;
+use ringfort_core::kv::op::{Operation, check_key};
 use ringfort_proto::outcome;
 use ringfort_proto::v1::*;
 use tokio::sync::oneshot;
@@ -13,8 +13,8 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Response, Status};
 
 pub async fn put(shell: &Shell, put: PutRequest, deadline: Instant) -> Result<Response<PutResponse>, Status> {
-    let key = requests::check_key(put.key).map_err(super::refusal)?;
-    let written = write(shell, key, Some(put.value), deadline).await?;
+    check_key(&put.key).map_err(super::refusal)?;
+    let written = write(shell, put.key, Some(put.value), deadline).await?;
     Ok(Response::new(PutResponse { version: 0, revision: written.stamp.0 }))
 }
 
@@ -23,14 +23,14 @@ pub async fn delete(
     delete: DeleteRequest,
     deadline: Instant,
 ) -> Result<Response<DeleteResponse>, Status> {
-    let key = requests::check_key(delete.key).map_err(super::refusal)?;
-    let written = write(shell, key, None, deadline).await?;
+    check_key(&delete.key).map_err(super::refusal)?;
+    let written = write(shell, delete.key, None, deadline).await?;
     Ok(Response::new(DeleteResponse { found: written.existed, revision: written.stamp.0 }))
 }
 
 pub async fn get(shell: &Shell, get: GetRequest) -> Result<Response<GetResponse>, Status> {
-    let key = requests::check_key(get.key).map_err(super::refusal)?;
-    let found = ask(shell, |answer| GossipEvent::Get { key, answer }).await?;
+    check_key(&get.key).map_err(super::refusal)?;
+    let found = ask(shell, |answer| GossipEvent::Get { key: get.key, answer }).await?;
     Ok(Response::new(found.map_or_else(GetResponse::default, |found| GetResponse {
         value: found.value,
         found: true,
@@ -39,10 +39,9 @@ pub async fn get(shell: &Shell, get: GetRequest) -> Result<Response<GetResponse>
     })))
 }
 
-pub async fn scan(shell: &Shell, scan: ScanRequest) -> Result<Response<ScanResponse>, Status> {
-    let Query::Scan { prefix, start_after, up_to, limit } = requests::scan(scan).map_err(super::refusal)? else {
-        return Err(Status::internal("a scan was taken for something else"));
-    };
+pub async fn scan(shell: &Shell, scan: Scan) -> Result<Response<ScanResponse>, Status> {
+    scan.check().map_err(super::refusal)?;
+    let Scan { prefix, start_after, up_to, limit } = scan;
     let page = ask(shell, |answer| GossipEvent::Scan { prefix, start_after, limit, answer }).await?;
     let is_wanted = |key: &Bytes| up_to.as_ref().is_none_or(|last| key <= last);
     let more = page.more && page.entries.last().is_none_or(|(key, _)| is_wanted(key));

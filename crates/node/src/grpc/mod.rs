@@ -14,10 +14,10 @@ pub mod status;
 mod timeout;
 
 use crate::execute::ExecuteError;
-use crate::requests::Invalid;
 use crate::shell::Shell;
 use refusing::Refusing;
 use ringfort_core::boot::Owner;
+use ringfort_core::kv::Invalid;
 use ringfort_core::limits::{LARGEST_ENTRY_BYTES, MAX_PEER_MESSAGE_BYTES};
 use ringfort_proto::v1::cluster_server::ClusterServer;
 use ringfort_proto::v1::kv_server::KvServer;
@@ -132,6 +132,7 @@ fn refusal(invalid: Invalid) -> Status {
 /// An error as a client sees it.
 fn status_of(error: &ExecuteError) -> Status {
     match error {
+        ExecuteError::Invalid(invalid) => refusal(*invalid),
         ExecuteError::NoLeader { .. } | ExecuteError::DiskHung => outcome::unavailable(error.to_string(), None),
         ExecuteError::Unreachable { leader, .. } => outcome::unavailable(error.to_string(), leader.as_deref()),
         ExecuteError::Overloaded { .. }

@@ -6,10 +6,9 @@
 use super::{status, status_of};
 use crate::shell::Shell;
 use ringfort_core::control::{plan, preview, removal};
-use ringfort_core::replica::{Reply, Write};
+use ringfort_core::request::{Reply, Request};
 use ringfort_core::system::{Standing, SystemCommand, SystemReply, Topology};
 use ringfort_core::types::{NodeId, ShardId};
-use ringfort_core::worker::Request;
 use ringfort_proto::outcome;
 use ringfort_proto::v1::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,8 +118,8 @@ impl Operator<'_> {
     }
 
     async fn execute(&self, command: SystemCommand) -> Result<OperationResponse, Status> {
-        let request = Request::Write(Write::System(command));
-        let executed = self.shell.execute(ShardId::SYSTEM, request, self.deadline).await;
+        let request = Request::system(command);
+        let executed = self.shell.execute(request, self.deadline).await;
         match executed.map_err(|error| status_of(&error))?.reply {
             Reply::System(SystemReply::Done(epoch)) => Ok(OperationResponse { epoch: epoch.0 }),
             Reply::System(SystemReply::Refused(why)) => Err(outcome::refused(why)),

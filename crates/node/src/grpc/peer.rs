@@ -7,10 +7,9 @@ use crate::peers::answers::{Answers, Outgoing};
 use crate::shell::Shell;
 use crate::strangers::Strangers;
 use crate::ticket::Ticket;
-use crate::{convert, requests, snapshot_transfer};
-use ringfort_core::replica::{Failure, Query, Write};
+use crate::{convert, snapshot_transfer};
+use ringfort_core::request::{Failure, Request as CoreRequest};
 use ringfort_core::types::{NodeId, ShardId};
-use ringfort_core::worker::Request as CoreRequest;
 use ringfort_proto::metadata;
 use ringfort_proto::v1::peer_server::Peer;
 use ringfort_proto::v1::*;
@@ -121,48 +120,32 @@ impl Receiver {
 
     /// A request to be handed to a worker, unless it can be answered here.
     fn forwarded(&self, forward: Forward, answers: &Arc<Answers>) -> Option<Incoming> {
-        let Forward { id, shard, deadline_ms, op } = forward;
-        let shard = ShardId(shard);
+        let Forward { id, shard, deadline_ms, request } = forward;
         let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
         let ticket = Ticket::Peer { answers: answers.clone(), id, deadline };
-        match op.map(requests::from_wire) {
-            Some(Ok(request)) if self.is_of(shard, &request) => match self.shell.read_here(shard, &request) {
-                None if matches!(request, CoreRequest::Read(Query::Scan { .. })) => {
-                    // The worker confirms the scan; the page is collected here.
-                    let shell = self.shell.clone();
-                    tokio::spawn(async move {
-                        let answer = timeout_at(deadline.into(), shell.ask_worker(shard, request)).await;
-                        ticket.answer(answer.unwrap_or(Err(Failure::Unknown)));
-                    });
-                    None
-                }
-                None => match self.shell.pressure.refusal(&request) {
-                    None => Some(Incoming { shard, request, ticket }),
-                    Some(failure) => {
-                        ticket.answer(Err(failure));
-                        None
-                    }
-                },
-                Some(reply) => {
-                    ticket.answer(Ok(reply));
-                    None
-                }
-            },
-            _ => {
-                answers.refuse(id);
-                None
+        let request = match CoreRequest::decode(self.shell.routing.shards(), ShardId(shard), &request) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::debug!("a forwarded request can't be carried out: {error}");
+                // Nothing was applied, and another node may do better.
+                ticket.answer(Err(Failure::NotLeader(None)));
+                return None;
             }
+        };
+        if let Some(reply) = self.shell.read_here(&request) {
+            ticket.answer(Ok(reply));
+        } else if request.as_query().is_some_and(|query| query.is_large()) {
+            // The worker confirms the query; the answer is collected here.
+            let shell = self.shell.clone();
+            tokio::spawn(async move {
+                let answer = timeout_at(deadline.into(), shell.ask_worker(request)).await;
+                ticket.answer(answer.unwrap_or(Err(Failure::Unknown)));
+            });
+        } else if let Some(failure) = self.shell.pressure.refusal(&request) {
+            ticket.answer(Err(failure));
+        } else {
+            return Some(Incoming { request, ticket });
         }
-    }
-
-    /// Whether the request is one for this shard: entries of another kind, or keys of another shard, must never get
-    /// into its log.
-    fn is_of(&self, shard: ShardId, request: &CoreRequest) -> bool {
-        match request {
-            CoreRequest::Write(Write::Kv(command)) => self.shell.routing.shard_of(command.key()) == shard,
-            CoreRequest::Write(Write::System(_)) => shard == ShardId::SYSTEM,
-            CoreRequest::Read(Query::Get { key }) => self.shell.routing.shard_of(key) == shard,
-            CoreRequest::Read(Query::Scan { .. }) => shard != ShardId::SYSTEM,
-        }
+        None
     }
 }

@@ -14,8 +14,6 @@ mod process;
 mod requests;
 mod watch;
 
-pub use requests::Operation;
-
 use gauges::Gauges;
 use process::Process;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};

@@ -2,20 +2,9 @@
 
 use super::{Maker, SECONDS};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter};
+use ringfort_core::kv::Kind;
 use std::time::Instant;
 use tonic::Code;
-
-/// What a client asks for.
-#[derive(Clone, Copy, Debug)]
-pub enum Operation {
-    Put,
-    Get,
-    Delete,
-    Scan,
-}
-
-/// By [`Operation`].
-const OPERATIONS: [&str; 4] = ["put", "get", "delete", "scan"];
 
 /// How a request ended, as the client sees it (`ringfort_proto::outcome`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +27,8 @@ struct Counters {
     seconds: Histogram,
 }
 
-pub struct Requests([Counters; OPERATIONS.len()]);
+/// By [`Kind`].
+pub struct Requests(Vec<Counters>);
 
 /// A request under way. Dropped before its end, it was canceled.
 #[must_use]
@@ -55,16 +45,17 @@ impl Requests {
         let help = "How long clients waited in this node for an answer of any kind.";
         let options = HistogramOpts::new(super::full("request_duration_seconds"), help).buckets(SECONDS.to_vec());
         let seconds = maker.register(HistogramVec::new(options, &["operation"]).expect(super::DISTINCT));
-        Requests(OPERATIONS.map(|operation| Counters {
-            outcomes: OUTCOMES.map(|outcome| outcomes.with_label_values(&[operation, outcome])),
-            seconds: seconds.with_label_values(&[operation]),
-        }))
+        let counters = |operation: &Kind| Counters {
+            outcomes: OUTCOMES.map(|outcome| outcomes.with_label_values(&[operation.name(), outcome])),
+            seconds: seconds.with_label_values(&[operation.name()]),
+        };
+        Requests(Kind::ALL.iter().map(counters).collect())
     }
 }
 
 impl super::Metrics {
     /// A request begins.
-    pub fn begin(&self, operation: Operation) -> Counting<'_> {
+    pub fn begin(&self, operation: Kind) -> Counting<'_> {
         let counters = &self.requests.0[operation as usize];
         Counting { counters, begun: Instant::now(), outcome: Outcome::Canceled }
     }
@@ -105,7 +96,7 @@ mod tests {
             let begun = Instant::now();
             std::thread::scope(|scope| {
                 for _ in 0..threads {
-                    scope.spawn(|| (0..REQUESTS).for_each(|_| metrics.begin(Operation::Put).end(None)));
+                    scope.spawn(|| (0..REQUESTS).for_each(|_| metrics.begin(Kind::Put).end(None)));
                 }
             });
             println!("{threads} threads: {} ns a request", begun.elapsed().as_nanos() / u128::from(REQUESTS));
@@ -115,10 +106,10 @@ mod tests {
     #[test]
     fn each_request_is_counted_once_by_how_it_ended() {
         let metrics = super::super::Metrics::new();
-        metrics.begin(Operation::Put).end(None);
-        metrics.begin(Operation::Put).end(Some(Code::DeadlineExceeded));
-        metrics.begin(Operation::Scan).end(Some(Code::InvalidArgument));
-        drop(metrics.begin(Operation::Get));
+        metrics.begin(Kind::Put).end(None);
+        metrics.begin(Kind::Put).end(Some(Code::DeadlineExceeded));
+        metrics.begin(Kind::Scan).end(Some(Code::InvalidArgument));
+        drop(metrics.begin(Kind::Get));
         let text = metrics.text().unwrap();
         for line in [
             "ringfort_requests_total{operation=\"put\",outcome=\"ok\"} 1",

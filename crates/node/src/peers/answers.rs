@@ -8,12 +8,11 @@
 //! able to dial it.
 
 use super::batches::Batches;
-use crate::requests;
 use bytes::Bytes;
 use futures_core::Stream;
 use parking_lot::Mutex;
-use ringfort_core::replica::{Failure, Reply};
-use ringfort_proto::v1::{self, PeerAnswers, forward_reply::Result as WireResult};
+use ringfort_core::request::{Failure, Reply, encode_answer};
+use ringfort_proto::v1::{ForwardReply, PeerAnswers};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -35,18 +34,19 @@ impl Answers {
     /// Queues the answer to request `id`. Small answers always fit, since there are no more than the sender has
     /// requests waiting. A large answer that does not fit is that of a read, which the sender repeats.
     pub fn give(&self, id: u64, answer: Result<Reply, Failure>) {
-        let result = requests::answer_to_wire(answer);
-        let bytes = match &result {
-            WireResult::Get(get) => get.value.len(),
-            WireResult::Scan(scan) => scan.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum(),
-            _ => 0,
-        };
-        self.push(id, result, bytes);
-    }
-
-    /// Refuses a request that this node can't decode.
-    pub fn refuse(&self, id: u64) {
-        self.push(id, failure(v1::FailureKind::Invalid), 0);
+        let encoded = encode_answer(&answer);
+        let is_of_read = matches!(answer, Ok(Reply::Query(_)));
+        let mut state = self.0.lock();
+        if state.ended.is_some() {
+            return;
+        }
+        let fits = !is_of_read || state.batches.has_room();
+        let answer = if fits { encoded } else { encode_answer(&Err(Failure::Overloaded)) };
+        let payload_bytes = if is_of_read { answer.len() } else { 0 };
+        state.batches.last(payload_bytes, PeerAnswers::default).replies.push(ForwardReply { id, answer });
+        let waker = state.batches.take_waker();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
     }
 
     /// Queues a message of the control plane, or drops it.
@@ -79,24 +79,6 @@ impl Answers {
     pub fn outgoing(self: Arc<Answers>) -> Outgoing {
         Outgoing(self)
     }
-
-    fn push(&self, id: u64, result: WireResult, bytes: usize) {
-        let mut state = self.0.lock();
-        if state.ended.is_some() {
-            return;
-        }
-        let fits = bytes == 0 || state.batches.has_room();
-        let (result, bytes) = if fits { (result, bytes) } else { (failure(v1::FailureKind::Overloaded), 0) };
-        let reply = v1::ForwardReply { id, result: Some(result) };
-        state.batches.last(bytes, PeerAnswers::default).replies.push(reply);
-        let waker = state.batches.take_waker();
-        drop(state);
-        waker.into_iter().for_each(Waker::wake);
-    }
-}
-
-fn failure(kind: v1::FailureKind) -> WireResult {
-    WireResult::Failure(v1::Failure { kind: kind.into(), ..Default::default() })
 }
 
 /// The stream of answers. Dropping it ends the stream: the connection is gone.
@@ -124,8 +106,8 @@ impl Drop for Outgoing {
 mod tests {
     use super::*;
     use crate::peers::batches::{BATCH_BYTES, MAX_WAITING_BYTES};
-    use ringfort_core::kv::state::Record;
-    use ringfort_core::replica::QueryReply;
+    use ringfort_core::kv::{QueryReply, Record};
+    use ringfort_core::request::decode_answer;
 
     fn next(outgoing: &mut Outgoing) -> Poll<Option<Result<PeerAnswers, Status>>> {
         Pin::new(outgoing).poll_next(&mut Context::from_waker(Waker::noop()))
@@ -143,7 +125,7 @@ mod tests {
         let mut outgoing = answers.clone().outgoing();
         assert!(next(&mut outgoing).is_pending());
         answers.give(1, Err(Failure::NotApplied));
-        answers.refuse(2);
+        answers.give(2, Err(Failure::NotLeader(None)));
         let Poll::Ready(Some(Ok(batch))) = next(&mut outgoing) else { panic!("a batch waits") };
         assert_eq!(batch.replies.iter().map(|reply| reply.id).collect::<Vec<_>>(), [1, 2]);
         answers.tell("a topology".into());
@@ -154,7 +136,7 @@ mod tests {
         (0..count).for_each(|id| answers.give(id as u64, read(BATCH_BYTES)));
         let mut refused = 0;
         while let Poll::Ready(Some(Ok(batch))) = next(&mut outgoing) {
-            let is_refusal = |reply: &&v1::ForwardReply| matches!(reply.result, Some(WireResult::Failure(_)));
+            let is_refusal = |reply: &&ForwardReply| decode_answer(&reply.answer) == Err(Failure::Overloaded);
             refused += batch.replies.iter().filter(is_refusal).count();
         }
         assert_eq!(refused, 2, "of {count}");

@@ -6,11 +6,10 @@
 
 use super::Forwarded;
 use super::batches::{Batches, ITEM_BYTES};
-use crate::requests;
 use bytes::Bytes;
 use futures_core::Stream;
 use parking_lot::Mutex;
-use ringfort_core::replica::Failure;
+use ringfort_core::request::{Failure, decode_answer};
 use ringfort_core::types::{ClusterId, NodeId};
 use ringfort_proto::v1::{self, PeerAnswers, PeerBatch};
 use std::collections::HashMap;
@@ -86,7 +85,7 @@ impl Lane {
     }
 
     /// Queues a request for the peer. What is told to `answered` comes at once where that can't be done.
-    pub fn forward(&self, forward: v1::Forward, bytes: usize, answered: oneshot::Sender<Forwarded>) {
+    pub fn forward(&self, forward: v1::Forward, answered: oneshot::Sender<Forwarded>) {
         self.with(|state| {
             if !state.accepts {
                 let _ = answered.send(Forwarded::NotSent);
@@ -94,7 +93,7 @@ impl Lane {
                 let _ = answered.send(Forwarded::Answer(Err(Failure::Overloaded)));
             } else {
                 state.forwarded.insert(forward.id, answered);
-                self.last(state, bytes).forwards.push(forward);
+                self.last(state, forward.request.len()).forwards.push(forward);
             }
         });
     }
@@ -105,8 +104,7 @@ impl Lane {
             let waiting = self.state.lock().forwarded.remove(&reply.id);
             // If it is gone, the task has given up waiting.
             if let Some(waiting) = waiting {
-                let answer = reply.result.map_or(Err(Failure::Unknown), requests::answer_from_wire);
-                let _ = waiting.send(Forwarded::Answer(answer));
+                let _ = waiting.send(Forwarded::Answer(decode_answer(&reply.answer)));
             }
         }
     }
@@ -216,7 +214,7 @@ mod tests {
 
     fn forward(lane: &Lane, id: u64) -> oneshot::Receiver<Forwarded> {
         let (answered, answer) = oneshot::channel();
-        lane.forward(v1::Forward { id, ..Default::default() }, 0, answered);
+        lane.forward(v1::Forward { id, ..Default::default() }, answered);
         answer
     }
 

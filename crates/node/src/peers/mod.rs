@@ -10,8 +10,8 @@ mod batches;
 mod lane;
 pub mod link;
 
+use crate::convert;
 use crate::shell::Shell;
-use crate::{convert, requests};
 use answers::Answers;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -21,10 +21,9 @@ use parking_lot::Mutex;
 use ringfort_core::control::codec;
 use ringfort_core::effects::is_urgent;
 use ringfort_core::message::{ControlMessage, RaftMessage};
-use ringfort_core::replica::{Failure, Reply};
+use ringfort_core::request::{Failure, Reply, Request};
 use ringfort_core::system::Members;
-use ringfort_core::types::{ClusterId, NodeId, ShardId};
-use ringfort_core::worker::Request;
+use ringfort_core::types::{ClusterId, NodeId};
 use ringfort_proto::v1;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -116,16 +115,14 @@ impl Peers {
     }
 
     /// Has `node` execute a request. Whoever stops waiting cancels nothing but the wait.
-    pub async fn forward(&self, node: NodeId, shard: ShardId, request: Request, remaining: Duration) -> Forwarded {
+    pub async fn forward(&self, node: NodeId, request: &Request, remaining: Duration) -> Forwarded {
         let Some(peer) = self.peers.load().get(&node).cloned() else { return Forwarded::NotSent };
         let id = self.next_forward.fetch_add(1, Ordering::Relaxed);
-        let bytes = requests::size_bytes(&request);
         let deadline_ms = u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX);
-        let op = Some(requests::to_wire(request));
-        let forward = v1::Forward { id, shard: shard.0, deadline_ms, op };
+        let forward = v1::Forward { id, shard: request.shard().0, deadline_ms, request: request.encode() };
         let (answered, answer) = oneshot::channel();
         let waiting = Waiting { lane: &peer.bulk.lane, id };
-        peer.bulk.lane.forward(forward, bytes, answered);
+        peer.bulk.lane.forward(forward, answered);
         let outcome = answer.await.unwrap_or(Forwarded::Lost);
         drop(waiting);
         outcome

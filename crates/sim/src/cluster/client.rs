@@ -16,12 +16,11 @@ use crate::options::Options;
 use crate::random::Random;
 use bytes::Bytes;
 use ringfort_check::{Found, Kind, Operation, Value};
-use ringfort_core::command::Command;
-use ringfort_core::kv::state::Applied;
-use ringfort_core::replica::{Failure, Query, QueryReply, Reply, Write};
+use ringfort_core::kv::{CommandReply, Delete, DeleteReply, Get, Put, PutReply, QueryReply};
+use ringfort_core::request::{Failure, Reply, Request};
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
-use ringfort_core::worker::Request;
+use ringfort_ring::ShardCount;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -37,6 +36,7 @@ pub(super) struct Clients {
     /// What decides on deletes alone: without them, keys, puts and times are those that they were.
     deletes: Random,
     clients: usize,
+    shards: ShardCount,
     keys: u32,
     put_permille: u32,
     delete_permille: u32,
@@ -71,6 +71,7 @@ impl Clients {
             deletes: random.fork("deletes"),
             random,
             clients: options.clients,
+            shards: ShardCount::new(options.shards as u32).expect("a power of two"),
             keys: options.keys as u32,
             put_permille: options.put_permille,
             delete_permille: options.delete_permille,
@@ -200,16 +201,17 @@ impl Clients {
         let request = match self.history.operation(waiting.id).kind {
             Kind::Put { value, .. } => {
                 waiting.may_be_applied = true;
-                Request::Write(Write::Kv(Command::Put { key, value: encode(value) }))
+                Request::command(self.shards, Put { key, value: encode(value) })
             }
-            Kind::Get { .. } => Request::Read(Query::Get { key }),
+            Kind::Get { .. } => Request::query(self.shards, Get { key }),
             Kind::Delete { .. } => {
                 waiting.may_be_applied = true;
                 self.acknowledged.may_be_deleted(asked, waiting.id);
-                Request::Write(Write::Kv(Command::Delete { key }))
+                Request::command(self.shards, Delete { key })
             }
             Kind::Increment { .. } | Kind::Append { .. } => panic!("no client asks for this"),
         };
+        let request = request.expect("keys and values are within the limits");
         network.send(now, Endpoint::Client(client), Endpoint::Node(node), Message::Request { id: waiting.id, request });
     }
 
@@ -230,7 +232,7 @@ impl Clients {
         let Some(waiting) = self.waiting.get_mut(&client).filter(|waiting| waiting.id == id) else { return false };
         let (key, asked) = (self.history.key(id), self.history.operation(id).kind.clone());
         match (answer, &asked) {
-            (Ok(Reply::Applied(Applied::Put { revision, .. })), &Kind::Put { value, .. }) => {
+            (Ok(Reply::Command(CommandReply::Put(PutReply { revision, .. }))), &Kind::Put { value, .. }) => {
                 self.history.answered(id, asked, now);
                 self.written.retain(|written| *written != key);
                 self.written.push(key);
@@ -245,7 +247,7 @@ impl Clients {
                 self.history.answered(id, got(record.map(|record| decode(&record.value))), now);
                 self.to_read.retain(|unread| *unread != key);
             }
-            (Ok(Reply::Applied(Applied::Deleted { existed, revision })), Kind::Delete { .. }) => {
+            (Ok(Reply::Command(CommandReply::Delete(DeleteReply { existed, revision }))), Kind::Delete { .. }) => {
                 self.history.answered(id, Kind::Delete { found: Some(existed) }, now);
                 self.acknowledged.is_settled(key, id);
                 if existed {
@@ -258,7 +260,8 @@ impl Clients {
                 self.violation = Err(Invariant::Linearizability.broken(what));
                 return false;
             }
-            (Err(Failure::Unknown), _) => return false, // Nothing more is known than without an answer.
+            // Nothing more is known than without an answer.
+            (Err(failure), _) if !failure.is_retry_safe() => return false,
             (Err(failure), _) => {
                 waiting.may_be_applied = false;
                 match failure {

@@ -10,7 +10,8 @@ use super::node::Node;
 use super::{Cluster, Wake};
 use crate::history::{ClientId, Key};
 use ringfort_check::Value;
-use ringfort_core::replica::{Query, QueryReply};
+use ringfort_core::kv::Get;
+use ringfort_core::request::Reply;
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
 use std::ops::RangeInclusive;
@@ -46,8 +47,7 @@ fn read_leased(node: &Node, key: Key, now: Moment) -> Option<Option<Value>> {
     let running = node.running()?;
     let key = key_bytes(key);
     let view = running.view(running.topology().shards.shard_of_key(&key))?;
-    match view.read_leased(|| node.clock.read(now).moment, &Query::Get { key })? {
-        QueryReply::Get(record) => Some(record.map(|record| decode(&record.value))),
-        QueryReply::Scan(_) => None,
-    }
+    let reply = view.read_leased(|| node.clock.read(now).moment, &Get { key }.into())?;
+    let record = Reply::Query(reply).to::<Get>()?;
+    Some(record.map(|record| decode(&record.value)))
 }

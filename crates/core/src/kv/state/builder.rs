@@ -106,7 +106,6 @@ impl MachineBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::Command;
     use crate::time::Stamp;
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -114,7 +113,7 @@ mod tests {
     fn cut() -> (CutMeta, Vec<Bytes>) {
         let mut machine = Machine::new();
         for key in ["a", "b", "c", "a"] {
-            machine.apply(Stamp(1), &Command::Put { key: key.into(), value: "value".into() });
+            machine.begin(Stamp(1), &mut |_| {}).put(key.as_bytes(), b"value");
         }
         let meta = machine.begin_cut();
         (meta, std::iter::from_fn(|| machine.next_chunk(1)).collect())
@@ -134,7 +133,7 @@ mod tests {
         let mut machine = build(meta, &chunks).expect("complete");
         assert_eq!((machine.len(), machine.revision(), machine.last_stamp()), (3, 4, Stamp(1)));
         assert_eq!(machine.get(b"a").map(|record| record.version), Some(2));
-        machine.apply(Stamp(2), &Command::Delete { key: "a".into() });
+        machine.begin(Stamp(2), &mut |_| {}).delete(b"a");
         assert_eq!(machine.recomputed_hash(), machine.hash());
     }
 

@@ -185,15 +185,13 @@ impl Cut {
 mod tests {
     use super::super::MachineBuilder;
     use super::*;
-    use crate::command::Command;
 
     fn put(machine: &mut Machine, key: &[u8], value: &[u8]) {
-        let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
-        machine.apply(Stamp(5), &Command::Put { key, value });
+        machine.begin(Stamp(5), &mut |_| {}).put(key, value);
     }
 
     fn delete(machine: &mut Machine, key: &[u8]) {
-        machine.apply(Stamp(6), &Command::Delete { key: Bytes::copy_from_slice(key) });
+        machine.begin(Stamp(6), &mut |_| {}).delete(key);
     }
 
     fn rebuild(meta: CutMeta, chunks: &[Bytes]) -> Machine {

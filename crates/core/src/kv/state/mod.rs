@@ -1,7 +1,7 @@
 //! A shard's state machine: the ordered map that its Raft log makes.
 //!
-//! **Deterministic.** Replicas that applied the same entries hold the same bytes: [`Machine::apply`] depends on
-//! nothing but the map, the entry's stamp and the command.
+//! **Deterministic.** Replicas that applied the same entries hold the same bytes: a [`Transaction`] depends on nothing but
+//! the map, the entry's stamp and what the command does with it.
 //!
 //! **Revisions**, as etcd has them: the shard's revision counts the commands that changed something; a key carries the
 //! revision that created it, the one that changed it last, and its version, the number of puts since its creation.
@@ -25,17 +25,19 @@ pub mod hash;
 #[cfg(test)]
 mod model_tests;
 mod scrub;
+mod transaction;
 
 pub use builder::{BuildError, MachineBuilder};
 pub use cut::{CutMeta, CutMetaError};
 pub use entry::EntryError;
+pub use entry::Numbers;
 pub use scrub::Scrubbed;
+pub use transaction::{ChangeEvent, Transaction};
 
-use crate::command::Command;
 use crate::time::Stamp;
 use bytes::Bytes;
 use cut::Cut;
-use entry::{Entry, Numbers};
+use entry::Entry;
 use parking_lot::Mutex;
 use scrub::Walk;
 use std::collections::BTreeSet;
@@ -59,15 +61,6 @@ pub struct Machine {
     walk: Mutex<Option<Walk>>,
 }
 
-/// What a command did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applied {
-    /// The key now has this version and modify revision; `existed` says whether it had a value before.
-    Put { version: u64, revision: u64, existed: bool },
-    /// The key is gone; `revision` is the shard's, which has changed only if the key `existed`.
-    Deleted { existed: bool, revision: u64 },
-}
-
 /// What is known of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -79,7 +72,7 @@ pub struct Record {
 }
 
 /// Keys in order, with their records.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Default)]
 pub struct ScanPage {
     pub entries: Vec<(Bytes, Record)>,
     /// Whether more of the requested keys follow the last entry.
@@ -167,26 +160,8 @@ impl Machine {
         page
     }
 
-    /// Applies one command of a committed entry that carries `stamp`.
-    ///
-    /// Stamps do not step back in a log. Should a faulty leader have written one that does, it counts as the last
-    /// one: an assertion here would stop all replicas of the shard, for ever.
-    pub fn apply(&mut self, stamp: Stamp, command: &Command) -> Applied {
-        self.last_stamp = self.last_stamp.max(stamp);
-        match command {
-            Command::Put { key, value } => self.put(key, value),
-            Command::Delete { key } => self.delete(key),
-        }
-    }
-
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Applied {
-        self.revision += 1;
-        let revision = self.revision;
-        let (version, create_revision) = match self.entries.get(key).map(Entry::numbers) {
-            Some(numbers) => (numbers.version + 1, numbers.create_revision),
-            None => (1, revision),
-        };
-        let entry = Entry::pack(key, value, Numbers { version, create_revision, modify_revision: revision });
+    /// Puts an entry into the map, in the place of another one or not.
+    fn insert(&mut self, key: &[u8], entry: Entry) {
         let entry_hash = entry.hash();
         self.entry_hashes = self.entry_hashes.wrapping_add(entry_hash);
         if let Some(walk) = self.walk.get_mut() {
@@ -194,19 +169,13 @@ impl Machine {
         }
         self.entry_bytes += entry.held_bytes();
         let previous = self.entries.replace(entry);
-        let existed = previous.is_some();
         self.forget(key, previous);
-        Applied::Put { version, revision, existed }
     }
 
-    fn delete(&mut self, key: &[u8]) -> Applied {
+    /// Removes a key that exists.
+    fn remove(&mut self, key: &[u8]) {
         let previous = self.entries.take(key);
-        let existed = previous.is_some();
-        if existed {
-            self.revision += 1;
-            self.forget(key, previous);
-        }
-        Applied::Deleted { existed, revision: self.revision }
+        self.forget(key, previous);
     }
 
     /// Takes what was in the map under `key` until now out of the books, and leaves it to the cut.
@@ -226,7 +195,12 @@ impl Machine {
 }
 
 fn record(entry: &Entry) -> Record {
-    let (Numbers { version, create_revision, modify_revision }, value) = entry.fields();
+    let (numbers, value) = entry.fields();
+    record_of(numbers, value)
+}
+
+fn record_of(numbers: Numbers, value: &[u8]) -> Record {
+    let Numbers { version, create_revision, modify_revision } = numbers;
     Record { value: Bytes::copy_from_slice(value), version, create_revision, modify_revision }
 }
 
@@ -242,24 +216,26 @@ fn state_hash(entry_hashes: u64, revision: u64, stamp: Stamp, len: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn put(machine: &mut Machine, key: &'static str, value: &'static str) -> Applied {
-        machine.apply(Stamp(1), &Command::Put { key: key.into(), value: value.into() })
+    fn put(machine: &mut Machine, key: &str, value: &str) -> Numbers {
+        machine.begin(Stamp(1), &mut |_| {}).put(key.as_bytes(), value.as_bytes())
     }
 
-    fn delete(machine: &mut Machine, key: &'static str) -> Applied {
-        machine.apply(Stamp(1), &Command::Delete { key: key.into() })
+    fn delete(machine: &mut Machine, key: &str) -> bool {
+        machine.begin(Stamp(1), &mut |_| {}).delete(key.as_bytes())
     }
 
     #[test]
     fn versions_count_puts_and_start_again_after_a_delete() {
+        let numbers = |version, create_revision, modify_revision| Numbers { version, create_revision, modify_revision };
         let mut machine = Machine::new();
-        assert_eq!(put(&mut machine, "k", "a"), Applied::Put { version: 1, revision: 1, existed: false });
-        assert_eq!(put(&mut machine, "k", "b"), Applied::Put { version: 2, revision: 2, existed: true });
+        assert_eq!(put(&mut machine, "k", "a"), numbers(1, 1, 1));
+        assert_eq!(put(&mut machine, "k", "b"), numbers(2, 1, 2));
         let record = Record { value: "b".into(), version: 2, create_revision: 1, modify_revision: 2 };
         assert_eq!(machine.get(b"k"), Some(record));
-        assert_eq!(delete(&mut machine, "k"), Applied::Deleted { existed: true, revision: 3 });
-        assert_eq!(delete(&mut machine, "k"), Applied::Deleted { existed: false, revision: 3 });
-        assert_eq!(put(&mut machine, "k", "c"), Applied::Put { version: 1, revision: 4, existed: false });
+        assert!(delete(&mut machine, "k"));
+        assert!(!delete(&mut machine, "k"));
+        assert_eq!(machine.revision(), 3);
+        assert_eq!(put(&mut machine, "k", "c"), numbers(1, 4, 4));
     }
 
     #[test]
@@ -303,7 +279,7 @@ mod tests {
         let mut other = Machine::new();
         put(&mut other, "k", "v");
         assert_eq!(other.hash(), first);
-        other.apply(Stamp(2), &Command::Delete { key: "absent".into() });
+        other.begin(Stamp(2), &mut |_| {}).delete(b"absent");
         assert_ne!(other.hash(), first, "another stamp");
     }
 
@@ -315,13 +291,5 @@ mod tests {
         let Numbers { version, create_revision, modify_revision } = machine.entries.first().expect("k").numbers();
         machine.entries.replace(Entry::pack(b"k", b"w", Numbers { version, create_revision, modify_revision }));
         assert_ne!(machine.recomputed_hash(), machine.hash());
-    }
-
-    #[test]
-    fn a_stamp_never_steps_back() {
-        let mut machine = Machine::new();
-        machine.apply(Stamp(9), &Command::Delete { key: "k".into() });
-        machine.apply(Stamp(3), &Command::Delete { key: "k".into() });
-        assert_eq!(machine.last_stamp(), Stamp(9));
     }
 }

@@ -1,6 +1,7 @@
 //! The machine against the simplest map that does the same, with a cut under way now and then.
 
 use super::*;
+use crate::kv::{Command, CommandReply, Delete, DeleteReply, Put, PutReply};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -11,9 +12,9 @@ struct Model {
 }
 
 impl Model {
-    fn apply(&mut self, command: &Command) -> Applied {
+    fn apply(&mut self, command: &Command) -> CommandReply {
         match command {
-            Command::Put { key, value } => {
+            Command::Put(Put { key, value }) => {
                 self.revision += 1;
                 let revision = self.revision;
                 let previous = self.records.get(key);
@@ -21,12 +22,12 @@ impl Model {
                 let create_revision = previous.map_or(revision, |record| record.create_revision);
                 let record = Record { value: value.clone(), version, create_revision, modify_revision: revision };
                 let existed = self.records.insert(key.clone(), record).is_some();
-                Applied::Put { version, revision, existed }
+                CommandReply::Put(PutReply { version, revision, existed })
             }
-            Command::Delete { key } => {
+            Command::Delete(Delete { key }) => {
                 let existed = self.records.remove(key).is_some();
                 self.revision += u64::from(existed);
-                Applied::Deleted { existed, revision: self.revision }
+                CommandReply::Delete(DeleteReply { existed, revision: self.revision })
             }
         }
     }
@@ -82,8 +83,8 @@ fn step() -> impl Strategy<Value = Step> {
     let bound = || prop::option::of(key());
     let scan = (prop::collection::vec(b'a'..=b'e', 0..2), bound(), bound(), 0..6usize, 0..300usize);
     prop_oneof![
-        10 => (key(), value()).prop_map(|(key, value)| Step::Apply(Command::Put { key, value })),
-        5 => key().prop_map(|key| Step::Apply(Command::Delete { key })),
+        10 => (key(), value()).prop_map(|(key, value)| Step::Apply(Put { key, value }.into())),
+        5 => key().prop_map(|key| Step::Apply(Delete { key }.into())),
         2 => scan.prop_map(|(prefix, start_after, up_to, limit, max_bytes)| {
             Step::Scan { prefix: prefix.into(), start_after, up_to, limit, max_bytes }
         }),
@@ -128,7 +129,20 @@ proptest! {
         for (stamp, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Apply(command) => {
-                    prop_assert_eq!(machine.apply(Stamp(stamp as u64), &command), model.apply(&command));
+                    let before = model.clone();
+                    let mut replayed = before.records.clone();
+                    let reply = command.apply(&mut machine.begin(Stamp(stamp as u64), &mut |event| {
+                        let record = |entry: Option<(Numbers, &[u8])>| {
+                            entry.map(|(numbers, value)| record_of(numbers, value))
+                        };
+                        assert_eq!(record(event.old), replayed.get(event.key).cloned());
+                        match record(event.new) {
+                            Some(record) => replayed.insert(Bytes::copy_from_slice(event.key), record),
+                            None => replayed.remove(event.key),
+                        };
+                    }));
+                    prop_assert_eq!(reply, model.apply(&command));
+                    prop_assert_eq!(&replayed, &model.records, "the events tell all that changes");
                     prop_assert_eq!(machine.last_stamp(), Stamp(stamp as u64));
                     let key = command.key();
                     prop_assert_eq!(machine.get(key), model.records.get(key).cloned());
@@ -169,7 +183,7 @@ proptest! {
         let run = |commands: &[(Bytes, Bytes)]| {
             let mut machine = Machine::new();
             for (key, value) in commands {
-                machine.apply(Stamp(1), &Command::Put { key: key.clone(), value: value.clone() });
+                machine.begin(Stamp(1), &mut |_| {}).put(key, value);
             }
             machine
         };

@@ -99,7 +99,7 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::Command;
+    use crate::kv::{Command, Delete, Put};
     use crate::time::Stamp;
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn put(machine: &mut Machine, key: u8, value: u8) {
-        machine.apply(Stamp(1), &Command::Put { key: vec![key].into(), value: vec![value].into() });
+        machine.begin(Stamp(1), &mut |_| {}).put(&[key], &[value]);
     }
 
     fn whole_walk(machine: &Machine) -> Scrubbed {
@@ -175,8 +175,8 @@ mod tests {
         let key = || prop::collection::vec(0..4u8, 0..3).prop_map(Bytes::from);
         let value = prop::collection::vec(any::<u8>(), 1..9).prop_map(Bytes::from);
         prop_oneof![
-            4 => (key(), value).prop_map(|(key, value)| Step::Apply(Command::Put { key, value })),
-            2 => key().prop_map(|key| Step::Apply(Command::Delete { key })),
+            4 => (key(), value).prop_map(|(key, value)| Step::Apply(Put { key, value }.into())),
+            2 => key().prop_map(|key| Step::Apply(Delete { key }.into())),
             4 => (1..200usize).prop_map(Step::Scrub),
             u32::from(flips) => (0..20usize, 0..8u32).prop_map(|(nth, bit)| Step::Flip(nth, bit)),
         ]
@@ -187,7 +187,7 @@ mod tests {
         let (mut scrubbed, mut flips) = (Vec::new(), 0);
         for step in steps {
             match step {
-                Step::Apply(command) => drop(machine.apply(Stamp(1), &command)),
+                Step::Apply(command) => drop(command.apply(&mut machine.begin(Stamp(1), &mut |_| {}))),
                 Step::Scrub(bytes) => scrubbed.push(machine.scrub(bytes)),
                 Step::Flip(nth, bit) => flips += usize::from(flips == 0 && machine.flip_a_bit(nth, bit)),
             }

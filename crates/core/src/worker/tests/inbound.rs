@@ -63,3 +63,14 @@ fn malformed_appends_are_dropped() {
     group.deliver(victim, id(leader.0), append);
     assert!(group.sent.is_empty());
 }
+
+#[test]
+fn an_action_of_the_other_kind_of_shard_is_refused() {
+    let (mut group, leader) = Group::with_leader();
+    let last = group.replica(leader).status().last;
+    let system = Action::System(SystemCommand::Pause(true));
+    group.request(leader, Request::forged(SHARD, system), 1);
+    group.run();
+    assert_eq!(group.answers[&1], Err(Failure::NotLeader(None)));
+    assert_eq!(group.replica(leader).status().last, last, "it is not in the log");
+}

@@ -59,7 +59,7 @@ fn a_cluster_begins_from_its_directory_and_restarts_from_it() {
             worker.restart_replica(start.shard, start.replica, *start.state, start.restored, now);
         }
         let renew = SystemCommand::Renew { shard: ShardId(0), replica: ReplicaId(0) };
-        worker.handle_request(now, ShardId::SYSTEM, Request::Write(Write::System(renew)), 1);
+        worker.handle_request(now, Request::system(renew), 1);
         let (effects, _) = worker.flush(Now { moment: now, wall: Wall(0) });
         assert_eq!(effects.views.len(), 5);
     }

@@ -100,12 +100,12 @@ fn a_read_before_the_first_commit_of_the_term_is_answered_later() {
 fn a_scan_is_confirmed_by_the_worker_and_read_from_the_view() {
     let (mut group, leader) = Group::with_leader();
     let view = group.replica(leader).view().clone();
-    let scan = Query::Scan { prefix: Bytes::new(), start_after: None, up_to: None, limit: 9 };
+    let scan = Query::from(Scan { prefix: Bytes::new(), start_after: None, up_to: None, limit: 9 });
     group.put(leader, 1);
-    group.request(leader, Request::Read(scan.clone()), 2);
+    group.request(leader, Request::part(SHARD, scan.clone()).unwrap(), 2);
     // Without a lease, a quorum confirms the scan, which waits for entries under way.
     view.publish_lease(Moment::default());
-    group.request(leader, Request::Read(scan.clone()), 3);
+    group.request(leader, Request::part(SHARD, scan.clone()).unwrap(), 3);
     group.run();
     assert_eq!([&group.answers[&2], &group.answers[&3]], [&Ok(Reply::Confirmed); 2]);
     let Some(QueryReply::Scan(page)) = view.read_confirmed(&scan) else { panic!("the replica runs") };
@@ -119,7 +119,7 @@ fn a_stale_read_is_as_new_as_its_bound_says_or_refused() {
     let (mut group, leader) = Group::with_leader();
     let follower = group.others(leader)[0];
     let bound = Duration::from_secs(5);
-    let query = Query::Get { key: Bytes::from_static(b"k") };
+    let query = Query::from(Get { key: Bytes::from_static(b"k") });
     let value = |group: &Group, node: NodeId| match group.replica(node).view().read_stale(|| group.now, bound, &query) {
         Some(QueryReply::Get(record)) => Some(record.map(|record| record.value[0])),
         _ => None,

@@ -24,8 +24,8 @@ impl Group {
     }
 
     fn put_bytes(&mut self, node: NodeId, ticket: u32, bytes: usize) {
-        let command = Command::Put { key: Bytes::from_static(b"k"), value: vec![0; bytes].into() };
-        self.request(node, Request::Write(Write::Kv(command)), ticket);
+        let put = Put { key: Bytes::from_static(b"k"), value: vec![0; bytes].into() };
+        self.request(node, Request::command(ONE_SHARD, put).unwrap(), ticket);
         self.run();
     }
 
@@ -241,7 +241,7 @@ fn a_map_that_is_not_needed_any_more_is_handed_out_and_not_dropped() {
     group.workers.get_mut(&leader).unwrap().handle_distrust(SHARD, own, Distrust::Memory);
     group.drain(leader);
     assert_eq!(group.garbage.iter().map(Machine::len).collect::<Vec<_>>(), [1]);
-    let query = Query::Get { key: Bytes::from_static(b"k") };
+    let query = Query::from(Get { key: Bytes::from_static(b"k") });
     assert!(view.read_stale(|| group.now, Duration::MAX, &query).is_none(), "a reader that is late sees no empty map");
 }
 
@@ -264,11 +264,11 @@ fn entries_that_go_into_the_log_once_more_stay_in_memory_until_then() {
 #[test]
 fn a_quiet_replica_takes_a_snapshot_and_a_busy_or_small_one_does_not() {
     let (mut group, leader) = Group::with_leader();
-    let large = Command::Put { key: "large".into(), value: vec![0; SMALL_LOG_BYTES].into() };
+    let large = Put { key: "large".into(), value: vec![0; SMALL_LOG_BYTES].into() };
     group.put(leader, 1);
     group.ticks(QUIET_TICKS as u32 + 2);
     assert!(!group.replica(leader).is_cutting(), "little is held");
-    group.request(leader, Request::Write(Write::Kv(large)), 2);
+    group.request(leader, Request::command(ONE_SHARD, large).unwrap(), 2);
     for ticket in 0..4 {
         group.ticks(QUIET_TICKS as u32 - 10);
         assert!(!group.replica(leader).is_cutting(), "entries come");

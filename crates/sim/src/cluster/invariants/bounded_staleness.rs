@@ -10,8 +10,9 @@ use super::super::{Cluster, Wake};
 use super::Node;
 use crate::history::Key;
 use crate::invariant::{Invariant, Violation};
+use ringfort_core::kv::Get;
 use ringfort_core::limits::MAX_ELECTION_TICKS;
-use ringfort_core::replica::{Query, QueryReply};
+use ringfort_core::request::Reply;
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
 use std::ops::RangeInclusive;
@@ -71,8 +72,7 @@ fn revision_at(node: &Node, key: Key, now: Moment) -> Option<u64> {
     let key = key_bytes(key);
     let view = running.view(running.topology().shards.shard_of_key(&key))?;
     let clock = || node.clock.read(now).moment;
-    match view.read_stale(clock, STALENESS_BOUND, &Query::Get { key })? {
-        QueryReply::Get(record) => Some(record.map_or(0, |record| record.modify_revision)),
-        QueryReply::Scan(_) => None,
-    }
+    let reply = view.read_stale(clock, STALENESS_BOUND, &Get { key }.into())?;
+    let record = Reply::Query(reply).to::<Get>()?;
+    Some(record.map_or(0, |record| record.modify_revision))
 }

@@ -5,11 +5,10 @@ use crate::history::OperationId;
 use crate::network::Endpoint;
 use bytes::Bytes;
 use ringfort_core::message::{ControlMessage, RaftMessage};
-use ringfort_core::replica::{Failure, Reply};
+use ringfort_core::request::{Failure, Reply, Request};
 use ringfort_core::system::{Member, SystemCommand, Topology};
 use ringfort_core::time::Stamp;
 use ringfort_core::types::NodeId;
-use ringfort_core::worker::Request;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 

@@ -11,11 +11,10 @@ use super::{Answer, Message, Ticket};
 use crate::history::OperationId;
 use crate::network::Endpoint;
 use ringfort_core::mutation::Mutation;
-use ringfort_core::replica::{Failure, Query, Reply, Write};
+use ringfort_core::request::{Failure, Reply, Request};
 use ringfort_core::system::{Member, SystemCommand, SystemReply};
 use ringfort_core::time::Now;
 use ringfort_core::types::{Epoch, NodeId, ShardId};
-use ringfort_core::worker::Request;
 use std::collections::BTreeMap;
 
 /// How many forwarded requests may wait for answers. Beyond that, the oldest is dropped: its client has given up.
@@ -56,11 +55,10 @@ impl Running {
         now: Now,
         out: &mut Outbox,
     ) {
-        let shard = self.shard_of(&request);
-        if let Some(reply) = self.read_here(shard, &request, now) {
+        if let Some(reply) = self.read_here(&request, now) {
             return self.answer_client(from, id, Ok(reply), out);
         }
-        self.execute_anywhere(shard, request, Ticket::Client { from, id }, out);
+        self.execute_anywhere(request, Ticket::Client { from, id }, out);
     }
 
     /// A node asks to join. As in the shell, the node that gets the request has the system shard decide, and answers.
@@ -68,18 +66,13 @@ impl Running {
         if replace && self.is_named_node_heard(&member) {
             return;
         }
-        let command = SystemCommand::Join { member, replace, known_as: None };
-        self.execute_anywhere(
-            ShardId::SYSTEM,
-            Request::Write(Write::System(command)),
-            Ticket::Join { from, life },
-            out,
-        );
+        let request = Request::system(SystemCommand::Join { member, replace, known_as: None });
+        self.execute_anywhere(request, Ticket::Join { from, life }, out);
     }
 
     /// Executes a request on the node that leads the shard, as far as this one knows.
-    fn execute_anywhere(&mut self, shard: ShardId, request: Request, ticket: Ticket, out: &mut Outbox) {
-        match self.leader_of(shard).filter(|&leader| leader != self.node) {
+    fn execute_anywhere(&mut self, request: Request, ticket: Ticket, out: &mut Outbox) {
+        match self.leader_of(request.shard()).filter(|&leader| leader != self.node) {
             Some(leader) => match self.endpoint_of(leader) {
                 Some(to) => {
                     let id = CallId { life: self.life, number: self.forwarded.add(ticket) };
@@ -88,7 +81,7 @@ impl Running {
                 }
                 None => self.reply(ticket, Err(Failure::NotLeader(None)), out),
             },
-            None => self.execute(shard, request, ticket, out),
+            None => self.execute(request, ticket, out),
         }
     }
 
@@ -104,10 +97,9 @@ impl Running {
 
     /// Another node asks for a client of its own.
     pub(super) fn handle_forward(&mut self, from: Endpoint, id: CallId, request: Request, now: Now, out: &mut Outbox) {
-        let shard = self.shard_of(&request);
-        match self.read_here(shard, &request, now) {
+        match self.read_here(&request, now) {
             Some(reply) => out.messages.push((from, Message::ForwardReply { id, answer: Ok(reply) })),
-            None => self.execute(shard, request, Ticket::Peer { from, id }, out),
+            None => self.execute(request, Ticket::Peer { from, id }, out),
         }
     }
 
@@ -120,22 +112,10 @@ impl Running {
         }
     }
 
-    fn shard_of(&self, request: &Request) -> ShardId {
-        let key = match request {
-            Request::Write(Write::Kv(command)) => command.key(),
-            Request::Read(Query::Get { key }) => key,
-            Request::Write(Write::System(_)) => return ShardId::SYSTEM,
-            other => panic!("clients of this simulation do not ask {other:?}"),
-        };
-        self.topology().shards.shard_of_key(key)
-    }
-
     /// The answer to a read, where a replica here holds the lease: no worker is asked.
-    fn read_here(&self, shard: ShardId, request: &Request, now: Now) -> Option<Reply> {
-        match request {
-            Request::Read(query) => self.views.get(&shard)?.read_leased(|| now.moment, query).map(Reply::Query),
-            Request::Write(_) => None,
-        }
+    fn read_here(&self, request: &Request, now: Now) -> Option<Reply> {
+        let query = request.as_query()?;
+        self.views.get(&request.shard())?.read_leased(|| now.moment, query).map(Reply::Query)
     }
 
     /// The shard's leader: as the replica here knows, else as beacons told.
@@ -144,10 +124,10 @@ impl Running {
     }
 
     /// Has a worker of this node execute the request, unless there is no room for what it writes.
-    fn execute(&mut self, shard: ShardId, request: Request, ticket: Ticket, out: &mut Outbox) {
+    fn execute(&mut self, request: Request, ticket: Ticket, out: &mut Outbox) {
         match self.admission().refusal(&request) {
             Some(failure) => self.reply(ticket, Err(failure), out),
-            None => self.give(shard, Input::Request { shard, request, ticket }, out),
+            None => self.give(request.shard(), Input::Request { request, ticket }, out),
         }
     }
 

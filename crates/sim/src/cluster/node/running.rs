@@ -21,12 +21,13 @@ use ringfort_core::log::item::LogItem;
 use ringfort_core::log::{Log, LogConfig, LogError};
 use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepRequest};
 use ringfort_core::mutation::Mutation;
-use ringfort_core::replica::{Replica, ReplicaConfig, Restored, ShardView, Write};
+use ringfort_core::replica::{Replica, ReplicaConfig, Restored, ShardView};
+use ringfort_core::request::Request;
 use ringfort_core::system::{Member, Standing, SystemCommand, Topology};
 use ringfort_core::time::{Moment, Now};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
 use ringfort_core::watch::{Distrust, Scrubber, Watch};
-use ringfort_core::worker::{Request, Worker, WorkerConfig, worker_of};
+use ringfort_core::worker::{Worker, WorkerConfig, worker_of};
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -76,7 +77,7 @@ pub struct Outbox {
 /// What comes into a worker's inbox.
 pub(super) enum Input {
     Raft(Box<RaftMessage>),
-    Request { shard: ShardId, request: Request, ticket: Ticket },
+    Request { request: Request, ticket: Ticket },
     Persisted(u64),
     Topology(Arc<Topology>),
     Health(HealthView),
@@ -365,7 +366,7 @@ impl Running {
                     handled_bytes += message.entry_bytes();
                     worker.handle_raft(now.moment, [*message]);
                 }
-                Input::Request { shard, request, ticket } => worker.handle_request(now.moment, shard, request, ticket),
+                Input::Request { request, ticket } => worker.handle_request(now.moment, request, ticket),
                 Input::Persisted(number) => worker.handle_persisted(now.moment, number),
                 Input::Health(health) => worker.handle_health(health),
                 Input::Topology(topology) => worker.handle_topology(now.moment, topology),

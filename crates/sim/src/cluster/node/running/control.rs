@@ -81,8 +81,8 @@ impl Running {
     }
 
     pub(in crate::cluster::node) fn propose(&mut self, command: SystemCommand, out: &mut Outbox) {
-        let (shard, ticket) = (ShardId::SYSTEM, Ticket::Nobody);
-        self.give(shard, Input::Request { shard, request: Request::Write(Write::System(command)), ticket }, out);
+        let input = Input::Request { request: Request::system(command), ticket: Ticket::Nobody };
+        self.give(ShardId::SYSTEM, input, out);
     }
 
     pub(in crate::cluster::node) fn mutation(&self) -> Mutation {

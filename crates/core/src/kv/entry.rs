@@ -1,53 +1,30 @@
-//! What an entry of a shard's Raft log says: one stamp, and the commands of one drain.
+//! What an entry of a shard's Raft log says: one stamp, and the commands of one turn of the worker.
 //!
 //! | bytes | meaning |
 //! |---|---|
-//! | `01` | version of the encoding |
+//! | `81` | version of the encoding; entries of the system shard begin with another byte |
 //! | varint | the stamp, given by the leader |
-//! | op byte, then its fields | a command; repeated until the end |
+//! | a [`Command`] | repeated until the end |
 //!
-//! `01` is put (key, value), `02` delete (key); keys and values are length-prefixed (see [`crate::codec`]). A committed
-//! entry means the same on every replica, or replicas diverge: an unknown version or op is therefore an error of the
-//! whole entry, found before any of its commands is applied. [`decode`] checks everything once and hands out commands
-//! that share the entry's memory.
+//! A committed entry means the same on every replica, or replicas diverge: an unknown version or operation is therefore an
+//! error of the whole entry, found before any of its commands is applied. [`decode`] checks everything once and hands out
+//! commands that share the entry's memory.
 
-use crate::codec::{CodecError, MAX_VARINT_BYTES, Reader, bytes_len, put_bytes, put_varint};
+use super::op::Command;
+use crate::codec::fields::{Checking, Encoded, Fields};
+use crate::codec::{CodecError, MAX_VARINT_BYTES, Reader, bytes_len, put_varint};
 use crate::limits::{COMMAND_OVERHEAD_BYTES, LARGEST_ENTRY_BYTES, MAX_ENTRY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use crate::time::Stamp;
 use bytes::Bytes;
 
-const VERSION: u8 = 1;
-const OP_PUT: u8 = 1;
-const OP_DELETE: u8 = 2;
+/// The first byte of every entry of a key shard.
+const VERSION: u8 = 0x81;
 
+const _: () =
+    assert!(VERSION != crate::system::ENTRY_VERSION, "the two kinds of shards could read each other's entries");
 const _: () = assert!(1 + bytes_len(MAX_KEY_BYTES) + bytes_len(MAX_VALUE_BYTES) <= COMMAND_LIMIT_BYTES);
 const _: () = assert!(MAX_VARINT_BYTES < COMMAND_OVERHEAD_BYTES, "version byte and stamp do not fit");
 const COMMAND_LIMIT_BYTES: usize = MAX_KEY_BYTES + MAX_VALUE_BYTES + COMMAND_OVERHEAD_BYTES;
-
-/// A change of one key. Keys and values are within [`MAX_KEY_BYTES`] and [`MAX_VALUE_BYTES`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Sets the value, whether or not there was one.
-    Put { key: Bytes, value: Bytes },
-    /// Removes the key; no change where there is none.
-    Delete { key: Bytes },
-}
-
-impl Command {
-    pub fn key(&self) -> &Bytes {
-        match self {
-            Command::Put { key, .. } | Command::Delete { key } => key,
-        }
-    }
-
-    /// What the command takes in an entry.
-    pub fn encoded_len(&self) -> usize {
-        match self {
-            Command::Put { key, value } => 1 + bytes_len(key.len()) + bytes_len(value.len()),
-            Command::Delete { key } => 1 + bytes_len(key.len()),
-        }
-    }
-}
 
 /// An entry's payload in the making.
 ///
@@ -70,23 +47,13 @@ impl Batch {
         self.count == 0 || self.encoded.len() + command.encoded_len() <= MAX_ENTRY_BYTES
     }
 
-    /// Appends a command that [`fits`](Batch::fits). Its key and value have been checked when the request came in.
+    /// Appends a command that [`fits`](Batch::fits). Its limits were checked when the request came in.
     pub fn push(&mut self, command: &Command) {
         assert!(self.fits(command), "a command was pushed into an entry that is full");
-        assert!(command.key().len() <= MAX_KEY_BYTES, "a key beyond its limit reached an entry");
-        self.encoded.reserve(command.encoded_len());
-        match command {
-            Command::Put { key, value } => {
-                assert!(value.len() <= MAX_VALUE_BYTES, "a value beyond its limit reached an entry");
-                self.encoded.push(OP_PUT);
-                put_bytes(&mut self.encoded, key);
-                put_bytes(&mut self.encoded, value);
-            }
-            Command::Delete { key } => {
-                self.encoded.push(OP_DELETE);
-                put_bytes(&mut self.encoded, key);
-            }
-        }
+        let encoded_len = command.encoded_len();
+        assert!(encoded_len <= COMMAND_LIMIT_BYTES, "a command beyond its limits reached an entry");
+        self.encoded.reserve(encoded_len);
+        command.encode(&mut self.encoded);
         self.count += 1;
     }
 
@@ -114,8 +81,6 @@ impl Batch {
 pub enum DecodeError {
     #[error("commands in version {0} of the encoding, this build reads version {VERSION}: upgrade this node")]
     UnknownVersion(u8),
-    #[error("a command with operation {0}, which this build does not know: upgrade this node")]
-    UnknownOperation(u8),
     #[error("commands of {0} bytes, the largest entry has {LARGEST_ENTRY_BYTES}")]
     TooLarge(usize),
     #[error(transparent)]
@@ -135,18 +100,26 @@ pub fn decode(payload: Bytes) -> Result<Decoded, DecodeError> {
         return Err(DecodeError::TooLarge(payload.len()));
     }
     let mut reader = Reader::new(&payload);
-    let version = reader.u8()?;
-    if version != VERSION {
-        return Err(DecodeError::UnknownVersion(version));
-    }
-    let stamp = Stamp(reader.varint()?);
+    let stamp = read_stamp(&mut reader)?;
     let first = payload.len() - reader.rest().len();
-    let mut count = 0;
-    while !reader.is_empty() {
-        RawCommand::read(&mut reader)?;
+    let (mut count, mut checking) = (0, Checking(reader));
+    while !checking.0.is_empty() {
+        Command::decode(&mut checking)?;
         count += 1;
     }
     Ok(Decoded { stamp, commands: Commands { count, rest: payload.slice(first..) } })
+}
+
+/// The stamp of a payload, without a look at its commands.
+pub fn stamp(payload: &[u8]) -> Result<Stamp, DecodeError> {
+    read_stamp(&mut Reader::new(payload))
+}
+
+fn read_stamp(reader: &mut Reader<'_>) -> Result<Stamp, DecodeError> {
+    match reader.u8()? {
+        VERSION => Ok(Stamp(reader.varint()?)),
+        version => Err(DecodeError::UnknownVersion(version)),
+    }
 }
 
 /// The commands of an entry, in order.
@@ -163,14 +136,10 @@ impl Iterator for Commands {
         if self.rest.is_empty() {
             return None;
         }
-        let mut reader = Reader::new(&self.rest);
-        let command = match RawCommand::read(&mut reader).expect("decode has read this command before") {
-            RawCommand::Put { key, value } => {
-                Command::Put { key: self.rest.slice_ref(key), value: self.rest.slice_ref(value) }
-            }
-            RawCommand::Delete { key } => Command::Delete { key: self.rest.slice_ref(key) },
-        };
-        self.rest = self.rest.slice_ref(reader.rest());
+        let mut fields = Fields::new(&self.rest);
+        let command = Command::decode(&mut fields).expect("decode has read this command before");
+        let rest = fields.rest();
+        self.rest = rest;
         self.count -= 1;
         Some(command)
     }
@@ -182,29 +151,19 @@ impl Iterator for Commands {
 
 impl ExactSizeIterator for Commands {}
 
-/// A [`Command`] that borrows, so that checking an entry counts no references.
-enum RawCommand<'a> {
-    Put { key: &'a [u8], value: &'a [u8] },
-    Delete { key: &'a [u8] },
-}
-
-impl<'a> RawCommand<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<RawCommand<'a>, DecodeError> {
-        match reader.u8()? {
-            OP_PUT => Ok(RawCommand::Put { key: reader.bytes(MAX_KEY_BYTES)?, value: reader.bytes(MAX_VALUE_BYTES)? }),
-            OP_DELETE => Ok(RawCommand::Delete { key: reader.bytes(MAX_KEY_BYTES)? }),
-            unknown => Err(DecodeError::UnknownOperation(unknown)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::put_bytes;
+    use crate::kv::{Delete, Put};
     use proptest::prelude::*;
 
     fn put(key: &'static str, value: &'static str) -> Command {
-        Command::Put { key: key.into(), value: value.into() }
+        Put { key: key.into(), value: value.into() }.into()
+    }
+
+    fn delete(key: &'static str) -> Command {
+        Delete { key: key.into() }.into()
     }
 
     fn encode(stamp: Stamp, commands: &[Command]) -> Bytes {
@@ -220,41 +179,40 @@ mod tests {
     fn any_command() -> impl Strategy<Value = Command> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from);
         prop_oneof![
-            (bytes(), bytes()).prop_map(|(key, value)| Command::Put { key, value }),
-            bytes().prop_map(|key| Command::Delete { key }),
+            (bytes(), bytes()).prop_map(|(key, value)| Command::from(Put { key, value })),
+            bytes().prop_map(|key| Delete { key }.into()),
         ]
     }
 
     #[test]
     fn encoding_is_pinned() {
-        let encoded = encode(Stamp(300), &[put("k", "value"), Command::Delete { key: "key".into() }]);
-        assert_eq!(&encoded[..], b"\x01\xac\x02\x01\x01k\x05value\x02\x03key");
-        assert_eq!(&encode(Stamp(0), &[])[..], b"\x01\x00");
+        let encoded = encode(Stamp(300), &[put("k", "value"), delete("key")]);
+        assert_eq!(&encoded[..], b"\x81\xac\x02\x01\x01k\x05value\x02\x03key");
+        assert_eq!(&encode(Stamp(0), &[])[..], b"\x81\x00");
     }
 
     #[test]
     fn unknown_versions_and_operations_are_named() {
         assert_eq!(decode(Bytes::from_static(b"\x02\x00")).err(), Some(DecodeError::UnknownVersion(2)));
         assert_eq!(
-            decode(Bytes::from_static(b"\x01\x00\x02\x01k\x09")).err(),
-            Some(DecodeError::UnknownOperation(9)),
+            decode(Bytes::from_static(b"\x81\x00\x02\x01k\x09")).err(),
+            Some(DecodeError::Malformed(CodecError::UnknownCode(9))),
             "the command before it does not come out either"
         );
-        assert!(DecodeError::UnknownOperation(9).to_string().contains("operation 9"));
     }
 
     #[test]
     fn limits_hold_in_both_directions() {
         let key = Bytes::from(vec![b'k'; MAX_KEY_BYTES]);
         let value = Bytes::from(vec![b'v'; MAX_VALUE_BYTES]);
-        let largest = Command::Put { key: key.clone(), value };
+        let largest = Command::from(Put { key: key.clone(), value });
         let mut batch = Batch::new(Stamp(u64::MAX));
         batch.push(&largest);
         assert!(batch.len_bytes() <= LARGEST_ENTRY_BYTES);
-        assert!(!batch.fits(&Command::Delete { key: "k".into() }), "the largest command has an entry of its own");
+        assert!(!batch.fits(&delete("k")), "the largest command has an entry of its own");
         assert_eq!(decode(batch.finish()).expect("valid").commands.next(), Some(largest));
 
-        let mut long_key = vec![VERSION, 0, OP_DELETE];
+        let mut long_key = vec![VERSION, 0, 2];
         put_bytes(&mut long_key, &vec![b'k'; MAX_KEY_BYTES + 1]);
         let error = DecodeError::Malformed(CodecError::TooLong { len: 1 + key.len() as u64, max: MAX_KEY_BYTES });
         assert_eq!(decode(long_key.into()).err(), Some(error));
@@ -268,7 +226,7 @@ mod tests {
     fn decoding_copies_nothing() {
         let encoded = encode(Stamp(1), &[put("key", "value")]);
         let memory = encoded.as_ptr_range();
-        let Some(Command::Put { value, .. }) = decode(encoded).expect("valid").commands.next() else {
+        let Some(Command::Put(Put { value, .. })) = decode(encoded).expect("valid").commands.next() else {
             panic!("a put was encoded")
         };
         assert!(memory.contains(&value.as_ptr()));

@@ -1,10 +1,12 @@
-//! What an entry of a shard's log says ([`ringfort_core::command`]). Decoding shares the entry's memory.
+//! What an entry of a key shard's log says ([`ringfort_core::kv::entry`]). Decoding shares the entry's memory.
 
 use crate::allocation::{Bound, GROWTH, within};
 use crate::codec::{Codec, check, encoding};
 use crate::source::Source;
 use bytes::Bytes;
-use ringfort_core::command::{Batch, Command, decode};
+use ringfort_core::codec::fields::Encoded;
+use ringfort_core::kv::Command;
+use ringfort_core::kv::entry::{Batch, decode};
 use ringfort_core::time::Stamp;
 
 pub struct Entry;
@@ -12,7 +14,8 @@ pub struct Entry;
 impl Codec for Entry {
     type Value = (Stamp, Vec<Command>);
     const CANONICAL: bool = true;
-    /// A deletion of the empty key takes two bytes. The list of commands is made here; [`decode`] makes none.
+    /// A command takes two bytes: its operation, and an empty key. The list of commands is made here; [`decode`] makes
+    /// none.
     const BOUND: Bound = Bound { fixed: 512, per_byte: GROWTH * size_of::<Command>() / 2 };
 
     fn draw(source: &mut Source) -> Self::Value {
@@ -33,9 +36,9 @@ impl Codec for Entry {
     }
 }
 
+/// Any command that there is.
 pub fn command(source: &mut Source) -> Command {
-    let key = source.bytes();
-    if source.flag() { Command::Put { key, value: source.bytes() } } else { Command::Delete { key } }
+    Command::decode(source).expect("whatever is drawn is a value")
 }
 
 pub fn body(data: &[u8]) {

@@ -8,7 +8,9 @@
 //! encodes to the same bytes again, and bytes can be compared and hashed in place of the values.
 //!
 //! [`Reader`] borrows: nothing is allocated for what was not received. To keep a slice without a copy, hand the slice
-//! to [`bytes::Bytes::slice_ref`] of the buffer that it came from.
+//! to [`bytes::Bytes::slice_ref`] of the buffer that it came from. [`fields`] does so for values that are made of fields.
+
+pub mod fields;
 
 /// The longest varint: 64 bits in groups of seven.
 pub const MAX_VARINT_BYTES: usize = 10;
@@ -24,6 +26,8 @@ pub enum CodecError {
     TooLong { len: u64, max: usize },
     #[error("{0} bytes follow the last field")]
     Trailing(usize),
+    #[error("{0} stands where this build knows no such code: upgrade this node")]
+    UnknownCode(u8),
 }
 
 /// Reads fields one after the other. After an error its position is unspecified.

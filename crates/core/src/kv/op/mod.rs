@@ -1,0 +1,113 @@
+//! The operations on the keys of a shard: one file each, and the table that lists them.
+//!
+//! A **command** changes the state. It goes through the shard's log, and every replica applies it, so it may depend on
+//! nothing but the state and its own fields. A **query** reads the state of one replica.
+//!
+//! **Encoding.** The byte that the table gives the operation, then its fields. Replies are encoded alike, under the byte of
+//! their operation. A byte never changes its meaning; an operation that is given up keeps its byte.
+
+#[macro_use]
+mod table;
+mod delete;
+mod get;
+mod put;
+mod scan;
+
+pub use delete::{Delete, DeleteReply};
+pub use get::Get;
+pub use put::{Put, PutReply};
+pub use scan::Scan;
+
+use super::state::{Machine, Transaction};
+use crate::codec::CodecError;
+use crate::codec::fields::{Encoded, Sink, Source};
+use crate::limits::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
+use bytes::Bytes;
+
+operations! {
+    commands {
+        1 => Put,
+        2 => Delete,
+    }
+    queries {
+        1 => Get,
+        2 => Scan,
+    }
+}
+
+/// What all operations have in common.
+pub trait Operation: Encoded {
+    /// What metrics and messages call it.
+    const NAME: &'static str;
+
+    /// Whether it may be sent again although its outcome is not known: to carry it out twice is the same as once.
+    const REPEATS: bool;
+
+    type Reply: Encoded;
+
+    /// Whether its fields keep the limits. What does not is refused before anything else happens to it.
+    fn check(&self) -> Result<(), Invalid>;
+}
+
+/// An operation that changes the state of a shard.
+pub trait Mutate: Operation {
+    /// Whether it may make the state larger. If so, it is refused while memory is full.
+    const GROWS: bool;
+
+    /// The key that it changes, which decides about the shard.
+    fn key(&self) -> &Bytes;
+
+    /// Changes the state. Every replica calls it with the same state, and it must do the same on each.
+    fn apply(&self, state: &mut Transaction<'_>) -> Self::Reply;
+}
+
+/// An operation that reads the state of a shard.
+pub trait Read: Operation {
+    /// Whether the answer takes long to collect. If so, a worker does not collect it: it only confirms that the state may
+    /// be read.
+    const IS_LARGE: bool;
+
+    /// The key that it reads. `None` for a query that is asked of each shard by itself.
+    fn key(&self) -> Option<&Bytes>;
+
+    fn answer(&self, machine: &Machine) -> Self::Reply;
+}
+
+/// An operation that the table lists.
+pub trait Listed: Operation {
+    const KIND: Kind;
+
+    /// Holds the answer to any operation of this one's sort.
+    type Replies;
+
+    /// The answer to this operation; `None` if it is the answer to another one.
+    fn reply(reply: Self::Replies) -> Option<Self::Reply>;
+}
+
+/// Why an operation is wrong: a retry would be, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    #[error("the key is empty")]
+    EmptyKey,
+    #[error("the key has {0} bytes, the limit is {MAX_KEY_BYTES}")]
+    LongKey(usize),
+    #[error("the value has {0} bytes, the limit is {MAX_VALUE_BYTES}")]
+    LargeValue(usize),
+}
+
+/// Whether a key keeps the limits.
+pub fn check_key(key: &[u8]) -> Result<(), Invalid> {
+    match key.len() {
+        0 => Err(Invalid::EmptyKey),
+        length if length > MAX_KEY_BYTES => Err(Invalid::LongKey(length)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a value keeps the limits.
+pub fn check_value(value: &[u8]) -> Result<(), Invalid> {
+    match value.len() {
+        length if length > MAX_VALUE_BYTES => Err(Invalid::LargeValue(length)),
+        _ => Ok(()),
+    }
+}

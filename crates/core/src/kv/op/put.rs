@@ -1,0 +1,68 @@
+//! Sets a key.
+
+use super::*;
+
+/// Sets the value, whether or not there was one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Put {
+    pub key: Bytes,
+    pub value: Bytes,
+}
+
+/// What the key has now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PutReply {
+    pub version: u64,
+    /// The key's modify revision, which is the shard's.
+    pub revision: u64,
+    /// Whether the key had a value before.
+    pub existed: bool,
+}
+
+impl Operation for Put {
+    const NAME: &'static str = "put";
+    /// Readers could see 1, 2, 1.
+    const REPEATS: bool = false;
+    type Reply = PutReply;
+
+    fn check(&self) -> Result<(), Invalid> {
+        check_key(&self.key)?;
+        check_value(&self.value)
+    }
+}
+
+impl Mutate for Put {
+    const GROWS: bool = true;
+
+    fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    fn apply(&self, state: &mut Transaction<'_>) -> PutReply {
+        let numbers = state.put(&self.key, &self.value);
+        PutReply { version: numbers.version, revision: numbers.modify_revision, existed: numbers.version > 1 }
+    }
+}
+
+impl Encoded for Put {
+    fn encode(&self, out: &mut impl Sink) {
+        out.bytes(&self.key);
+        out.bytes(&self.value);
+    }
+
+    fn decode(source: &mut impl Source) -> Result<Put, CodecError> {
+        Ok(Put { key: source.bytes(MAX_KEY_BYTES)?, value: source.bytes(MAX_VALUE_BYTES)? })
+    }
+}
+
+impl Encoded for PutReply {
+    fn encode(&self, out: &mut impl Sink) {
+        out.number(self.version);
+        out.number(self.revision);
+        out.flag(self.existed);
+    }
+
+    fn decode(source: &mut impl Source) -> Result<PutReply, CodecError> {
+        Ok(PutReply { version: source.number()?, revision: source.number()?, existed: source.flag()? })
+    }
+}

@@ -1,0 +1,161 @@
+//! What derives from the table of operations.
+
+/// Declares the operations, with the byte that each has in encodings, and derives the types that hold any of them.
+macro_rules! operations {
+    (
+        commands { $($command_code:literal => $command:ident,)* }
+        queries { $($query_code:literal => $query:ident,)* }
+    ) => {
+        /// Names an operation.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Kind {
+            $($command,)*
+            $($query,)*
+        }
+
+        /// A change of one key.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Command {
+            $($command($command),)*
+        }
+
+        /// What a command did.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum CommandReply {
+            $($command(<$command as Operation>::Reply),)*
+        }
+
+        /// A question to a shard's state.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Query {
+            $($query($query),)*
+        }
+
+        /// What a shard's state says to a query.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum QueryReply {
+            $($query(<$query as Operation>::Reply),)*
+        }
+
+        impl Kind {
+            pub const ALL: &[Kind] = &[$(Kind::$command,)* $(Kind::$query,)*];
+
+            /// What metrics and messages call it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Kind::$command => <$command as Operation>::NAME,)*
+                    $(Kind::$query => <$query as Operation>::NAME,)*
+                }
+            }
+        }
+
+        impl Command {
+            /// The key that the command changes.
+            pub fn key(&self) -> &Bytes {
+                match self {
+                    $(Command::$command(command) => command.key(),)*
+                }
+            }
+
+            /// Whether it may make the state larger.
+            pub fn grows(&self) -> bool {
+                match self {
+                    $(Command::$command(_) => <$command as Mutate>::GROWS,)*
+                }
+            }
+
+            /// Changes the state. Every replica does this with the same state.
+            pub fn apply(&self, state: &mut Transaction<'_>) -> CommandReply {
+                match self {
+                    $(Command::$command(command) => CommandReply::$command(command.apply(state)),)*
+                }
+            }
+        }
+
+        impl Query {
+            /// The key that the query reads; `None` if it is asked of each shard by itself.
+            pub fn key(&self) -> Option<&Bytes> {
+                match self {
+                    $(Query::$query(query) => query.key(),)*
+                }
+            }
+
+            /// Whether the answer takes long to collect.
+            pub fn is_large(&self) -> bool {
+                match self {
+                    $(Query::$query(_) => <$query as Read>::IS_LARGE,)*
+                }
+            }
+
+            pub fn answer(&self, machine: &Machine) -> QueryReply {
+                match self {
+                    $(Query::$query(query) => QueryReply::$query(query.answer(machine)),)*
+                }
+            }
+        }
+
+        operations!(@any Command, CommandReply { $($command_code => $command,)* });
+        operations!(@any Query, QueryReply { $($query_code => $query,)* });
+    };
+
+    (@any $all:ident, $replies:ident { $($code:literal => $one:ident,)* }) => {
+        impl $all {
+            /// Whether the fields keep the limits.
+            pub fn check(&self) -> Result<(), Invalid> {
+                match self {
+                    $($all::$one(one) => one.check(),)*
+                }
+            }
+
+            /// Whether it may be sent again although its outcome is not known.
+            pub fn repeats(&self) -> bool {
+                match self {
+                    $($all::$one(_) => <$one as Operation>::REPEATS,)*
+                }
+            }
+        }
+
+        operations!(@encoded $all { $($code => $one: $one,)* });
+        operations!(@encoded $replies { $($code => $one: <$one as Operation>::Reply,)* });
+
+        $(
+            impl From<$one> for $all {
+                fn from(one: $one) -> $all {
+                    $all::$one(one)
+                }
+            }
+
+            impl Listed for $one {
+                const KIND: Kind = Kind::$one;
+                type Replies = $replies;
+
+                fn reply(reply: $replies) -> Option<<$one as Operation>::Reply> {
+                    match reply {
+                        $replies::$one(reply) => Some(reply),
+                        _ => None,
+                    }
+                }
+            }
+        )*
+    };
+
+    (@encoded $all:ident { $($code:literal => $one:ident: $type:ty,)* }) => {
+        impl Encoded for $all {
+            fn encode(&self, out: &mut impl Sink) {
+                match self {
+                    $($all::$one(one) => {
+                        out.byte($code);
+                        one.encode(out);
+                    })*
+                }
+            }
+
+            fn decode(source: &mut impl Source) -> Result<$all, CodecError> {
+                match source.code(&[$($code,)*])? {
+                    $($code => <$type as Encoded>::decode(source).map($all::$one),)*
+                    unknown => Err(CodecError::UnknownCode(unknown)),
+                }
+            }
+        }
+    };
+}

@@ -1,0 +1,131 @@
+//! What one command does to the state.
+//!
+//! All changes of a command share one revision, the shard's next one; a command that changes nothing uses none. Each
+//! change is told as a [`ChangeEvent`] before it is made, while the old entry is still there to be shown: whoever wants
+//! to know of changes (a watch, a history, an invalidation) needs nothing else.
+
+use super::Machine;
+use super::entry::{Entry, Numbers};
+use crate::time::Stamp;
+
+/// One key has changed. `old` or `new` is `None` where the key did not exist before, or does not exist any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChangeEvent<'a> {
+    /// The shard's revision, shared by all changes of a command.
+    pub revision: u64,
+    pub stamp: Stamp,
+    pub key: &'a [u8],
+    pub old: Option<(Numbers, &'a [u8])>,
+    pub new: Option<(Numbers, &'a [u8])>,
+}
+
+/// The state, for one command. Whoever gets no event knows that nothing has changed.
+pub struct Transaction<'a> {
+    machine: &'a mut Machine,
+    watcher: &'a mut dyn FnMut(ChangeEvent<'_>),
+    /// The command has changed something, so that the shard's revision is the command's.
+    has_changed: bool,
+}
+
+impl Machine {
+    /// Begins the next command, of a committed entry that carries `stamp`. Its changes are told to `watcher`.
+    ///
+    /// Stamps do not step back in a log. Should a faulty leader have written one that does, it counts as the last one: an
+    /// assertion here would stop all replicas of the shard, for ever.
+    pub fn begin<'a>(&'a mut self, stamp: Stamp, watcher: &'a mut dyn FnMut(ChangeEvent<'_>)) -> Transaction<'a> {
+        self.last_stamp = self.last_stamp.max(stamp);
+        Transaction { machine: self, watcher, has_changed: false }
+    }
+}
+
+impl Transaction<'_> {
+    /// The shard's revision, this command included.
+    pub fn revision(&self) -> u64 {
+        self.machine.revision
+    }
+
+    /// A key's numbers and value.
+    pub fn get(&self, key: &[u8]) -> Option<(Numbers, &[u8])> {
+        self.machine.entries.get(key).map(Entry::fields)
+    }
+
+    /// Sets a key, and returns the numbers that it has now: the version is 1 if it did not exist.
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Numbers {
+        let revision = self.next_revision();
+        let old = self.machine.entries.get(key).map(Entry::fields);
+        let (version, create_revision) = match old {
+            Some((numbers, _)) => (numbers.version + 1, numbers.create_revision),
+            None => (1, revision),
+        };
+        let numbers = Numbers { version, create_revision, modify_revision: revision };
+        let stamp = self.machine.last_stamp;
+        (self.watcher)(ChangeEvent { revision, stamp, key, old, new: Some((numbers, value)) });
+        self.has_changed = true;
+        self.machine.revision = revision;
+        self.machine.insert(key, Entry::pack(key, value, numbers));
+        numbers
+    }
+
+    /// Removes a key. Returns whether it existed.
+    pub fn delete(&mut self, key: &[u8]) -> bool {
+        let revision = self.next_revision();
+        let old = self.machine.entries.get(key).map(Entry::fields);
+        if old.is_none() {
+            return false;
+        }
+        (self.watcher)(ChangeEvent { revision, stamp: self.machine.last_stamp, key, old, new: None });
+        self.has_changed = true;
+        self.machine.revision = revision;
+        self.machine.remove(key);
+        true
+    }
+
+    /// The revision of this command's changes.
+    fn next_revision(&self) -> u64 {
+        self.machine.revision + u64::from(!self.has_changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_changes_of_a_command_share_a_revision_and_are_told_with_what_was_there() {
+        let mut machine = Machine::new();
+        machine.begin(Stamp(1), &mut |_| {}).put(b"a", b"1");
+        let mut told = Vec::new();
+        let mut watcher = |event: ChangeEvent<'_>| {
+            let value = |entry: Option<(Numbers, &[u8])>| entry.map(|(_, value)| value.to_vec());
+            told.push((event.revision, event.stamp, event.key.to_vec(), value(event.old), value(event.new)));
+        };
+        let mut transaction = machine.begin(Stamp(2), &mut watcher);
+        assert_eq!(transaction.put(b"b", b"2").modify_revision, 2);
+        assert_eq!(transaction.put(b"a", b"3"), Numbers { version: 2, create_revision: 1, modify_revision: 2 });
+        assert!(transaction.delete(b"b"));
+        assert_eq!((transaction.get(b"b"), transaction.revision()), (None, 2));
+        let event = |key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>| {
+            (2, Stamp(2), key.to_vec(), old.map(<[u8]>::to_vec), new.map(<[u8]>::to_vec))
+        };
+        assert_eq!(
+            told,
+            [event(b"b", None, Some(b"2")), event(b"a", Some(b"1"), Some(b"3")), event(b"b", Some(b"2"), None)]
+        );
+    }
+
+    #[test]
+    fn a_command_that_changes_nothing_tells_nothing_and_uses_no_revision() {
+        let mut machine = Machine::new();
+        let mut watcher = |event: ChangeEvent<'_>| panic!("{event:?}");
+        assert!(!machine.begin(Stamp(7), &mut watcher).delete(b"absent"));
+        assert_eq!((machine.revision(), machine.last_stamp()), (0, Stamp(7)));
+    }
+
+    #[test]
+    fn a_stamp_never_steps_back() {
+        let mut machine = Machine::new();
+        machine.begin(Stamp(9), &mut |_| {});
+        machine.begin(Stamp(3), &mut |_| {});
+        assert_eq!(machine.last_stamp(), Stamp(9));
+    }
+}

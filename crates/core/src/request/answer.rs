@@ -1,0 +1,263 @@
+//! What comes of a request: a reply, or a failure.
+//!
+//! | first byte of an answer | what follows |
+//! |---|---|
+//! | `01` | a [`CommandReply`] |
+//! | `02` | a [`QueryReply`] |
+//! | `03` | a [`SystemReply`] |
+//! | `04` | a byte for the [`Failure`]; after `01`, the node that leads, or 0 |
+
+use crate::codec::CodecError;
+use crate::codec::fields::{Encoded, Fields, Sink, Source};
+use crate::kv::op::Listed;
+use crate::kv::{CommandReply, QueryReply};
+use crate::system::{self, SystemReply};
+use crate::types::NodeId;
+use bytes::Bytes;
+
+const COMMAND: u8 = 1;
+const QUERY: u8 = 2;
+const SYSTEM: u8 = 3;
+const FAILURE: u8 = 4;
+
+const NOT_LEADER: u8 = 1;
+const OVERLOADED: u8 = 2;
+const MEMORY_FULL: u8 = 3;
+const DISK_FULL: u8 = 4;
+const DISK_HUNG: u8 = 5;
+const NOT_APPLIED: u8 = 6;
+const UNKNOWN: u8 = 7;
+
+/// The answer to a request that was carried out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    Command(CommandReply),
+    Query(QueryReply),
+    /// The answer to a query that takes long to collect, in place of the entries, which a worker does not collect: from
+    /// now on [`ShardView::read_confirmed`](crate::replica::ShardView::read_confirmed) answers the query linearizably, on
+    /// the view that was taken before the request. It never leaves the node.
+    Confirmed,
+    System(SystemReply),
+}
+
+impl Reply {
+    /// The reply to an operation of this type; `None` if it is the reply to something else.
+    pub fn to<O: Listed<Replies: Replies>>(self) -> Option<O::Reply> {
+        O::reply(Replies::of(self)?)
+    }
+}
+
+/// All replies to commands, or all to queries.
+pub trait Replies: Sized {
+    fn of(reply: Reply) -> Option<Self>;
+}
+
+impl Replies for CommandReply {
+    fn of(reply: Reply) -> Option<CommandReply> {
+        match reply {
+            Reply::Command(reply) => Some(reply),
+            Reply::Query(_) | Reply::Confirmed | Reply::System(_) => None,
+        }
+    }
+}
+
+impl Replies for QueryReply {
+    fn of(reply: Reply) -> Option<QueryReply> {
+        match reply {
+            Reply::Query(reply) => Some(reply),
+            Reply::Command(_) | Reply::Confirmed | Reply::System(_) => None,
+        }
+    }
+}
+
+/// Why a request has no answer. [`Failure::is_retry_safe`] says whether something may have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Another node leads this shard (or none, as far as this one knows).
+    #[error("not the leader of this shard")]
+    NotLeader(Option<NodeId>),
+    /// Too much is waiting here: refused before the proposal.
+    #[error("too many requests are waiting for this shard; retry later")]
+    Overloaded,
+    /// The leader's node holds as much as it may: refused before the proposal. Deletes are taken.
+    #[error("the memory of the node that leads this shard is full; delete something, or raise its --max-memory")]
+    MemoryFull,
+    /// The leader's node can't log: refused before the proposal.
+    #[error("the disk of the node that leads this shard is full; free some space there")]
+    DiskFull,
+    /// The disk of the leader's node does not answer, and the node hands over: refused before the proposal. Safe to
+    /// retry until another node leads.
+    #[error(
+        "the disk of the node that leads this shard does not answer, and no other node can lead it; check that disk, or \
+         stop the node"
+    )]
+    DiskHung,
+    /// The proposal was overwritten by another leader's entry and will never be applied.
+    #[error("the leader changed before the write was committed; it was not applied")]
+    NotApplied,
+    /// The write may or may not be applied. Never retried without asking whoever sent it.
+    #[error("it is not known whether the write was applied")]
+    Unknown,
+}
+
+impl Failure {
+    /// Whether nothing was changed, so that any request may be sent again.
+    pub fn is_retry_safe(self) -> bool {
+        match self {
+            // Refused before the proposal.
+            Failure::NotLeader(_)
+            | Failure::Overloaded
+            | Failure::MemoryFull
+            | Failure::DiskFull
+            | Failure::DiskHung => true,
+            // Another entry was committed in its place.
+            Failure::NotApplied => true,
+            // It may still be committed.
+            Failure::Unknown => false,
+        }
+    }
+
+    fn encode(self, out: &mut Vec<u8>) {
+        out.byte(match self {
+            Failure::NotLeader(_) => NOT_LEADER,
+            Failure::Overloaded => OVERLOADED,
+            Failure::MemoryFull => MEMORY_FULL,
+            Failure::DiskFull => DISK_FULL,
+            Failure::DiskHung => DISK_HUNG,
+            Failure::NotApplied => NOT_APPLIED,
+            Failure::Unknown => UNKNOWN,
+        });
+        if let Failure::NotLeader(leader) = self {
+            out.number(leader.map_or(0, |node| node.0));
+        }
+    }
+
+    fn decode(fields: &mut Fields<'_>) -> Result<Failure, CodecError> {
+        Ok(match fields.byte()? {
+            NOT_LEADER => Failure::NotLeader(Some(NodeId(fields.number()?)).filter(|node| node.0 != 0)),
+            OVERLOADED => Failure::Overloaded,
+            MEMORY_FULL => Failure::MemoryFull,
+            DISK_FULL => Failure::DiskFull,
+            DISK_HUNG => Failure::DiskHung,
+            NOT_APPLIED => Failure::NotApplied,
+            UNKNOWN => Failure::Unknown,
+            unknown => return Err(CodecError::UnknownCode(unknown)),
+        })
+    }
+}
+
+/// An answer for the node that forwarded the request.
+pub fn encode_answer(answer: &Result<Reply, Failure>) -> Bytes {
+    let mut out = Vec::new();
+    match answer {
+        Ok(Reply::Command(reply)) => {
+            out.byte(COMMAND);
+            reply.encode(&mut out);
+        }
+        Ok(Reply::Query(reply)) => {
+            out.reserve_exact(1 + reply.encoded_len());
+            out.byte(QUERY);
+            reply.encode(&mut out);
+        }
+        Ok(Reply::System(reply)) => {
+            out.byte(SYSTEM);
+            out.extend_from_slice(&reply.encode());
+        }
+        // Another node can't use a confirmation, and has to ask again.
+        Ok(Reply::Confirmed) => return encode_answer(&Err(Failure::NotLeader(None))),
+        Err(failure) => {
+            out.byte(FAILURE);
+            failure.encode(&mut out);
+        }
+    }
+    out.into()
+}
+
+/// The answer of the node that a request was forwarded to. One that can't be read says nothing about the outcome.
+pub fn decode_answer(bytes: &Bytes) -> Result<Reply, Failure> {
+    read(bytes).unwrap_or(Err(Failure::Unknown))
+}
+
+fn read(bytes: &Bytes) -> Result<Result<Reply, Failure>, AnswerError> {
+    let mut fields = Fields::new(bytes);
+    let answer = match fields.code(&[COMMAND, QUERY, SYSTEM, FAILURE])? {
+        COMMAND => Ok(Reply::Command(CommandReply::decode(&mut fields)?)),
+        QUERY => Ok(Reply::Query(QueryReply::decode(&mut fields)?)),
+        SYSTEM => return Ok(Ok(Reply::System(SystemReply::decode(&fields.rest())?))),
+        _ => Err(Failure::decode(&mut fields)?),
+    };
+    fields.expect_end()?;
+    Ok(answer)
+}
+
+/// Why bytes are no answer.
+#[derive(Debug, thiserror::Error)]
+enum AnswerError {
+    #[error(transparent)]
+    Malformed(#[from] CodecError),
+    #[error(transparent)]
+    System(#[from] system::DecodeError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::{Delete, DeleteReply, Get, Put, PutReply, Record, ScanPage};
+    use crate::types::Epoch;
+
+    fn record() -> Record {
+        Record { value: "v".into(), version: 2, create_revision: 3, modify_revision: 4 }
+    }
+
+    #[test]
+    fn answers_survive_forwarding_with_every_field() {
+        let page = ScanPage { entries: vec![("k".into(), record())], more: true };
+        let answers = [
+            // The version does not say what existed: the field itself must travel.
+            Ok(Reply::Command(CommandReply::Put(PutReply { version: 1, revision: 300, existed: true }))),
+            Ok(Reply::Command(CommandReply::Put(PutReply { version: 2, revision: 5, existed: false }))),
+            Ok(Reply::Command(CommandReply::Delete(DeleteReply { existed: true, revision: 5 }))),
+            Ok(Reply::Query(QueryReply::Get(Some(record())))),
+            Ok(Reply::Query(QueryReply::Get(None))),
+            Ok(Reply::Query(QueryReply::Scan(page))),
+            Ok(Reply::System(SystemReply::Joined { node: NodeId(3), epoch: Epoch(9) })),
+            Err(Failure::NotLeader(Some(NodeId(300)))),
+            Err(Failure::NotLeader(None)),
+            Err(Failure::Overloaded),
+            Err(Failure::MemoryFull),
+            Err(Failure::DiskFull),
+            Err(Failure::DiskHung),
+            Err(Failure::NotApplied),
+            Err(Failure::Unknown),
+        ];
+        for answer in answers {
+            let bytes = encode_answer(&answer);
+            assert_eq!(decode_answer(&bytes), answer);
+            for length in 0..bytes.len() {
+                assert_eq!(decode_answer(&bytes.slice(..length)), Err(Failure::Unknown), "cut off at {length}");
+            }
+        }
+        assert_eq!(decode_answer(&encode_answer(&Ok(Reply::Confirmed))), Err(Failure::NotLeader(None)));
+    }
+
+    #[test]
+    fn encodings_are_pinned() {
+        let reply = |reply| encode_answer(&Ok(reply));
+        let put = PutReply { version: 2, revision: 300, existed: true };
+        assert_eq!(&reply(Reply::Command(CommandReply::Put(put)))[..], b"\x01\x01\x02\xac\x02\x01");
+        assert_eq!(&reply(Reply::Query(QueryReply::Get(Some(record()))))[..], b"\x02\x01\x01\x02\x03\x04\x01v");
+        let page = ScanPage { entries: vec![("k".into(), record())], more: true };
+        assert_eq!(&reply(Reply::Query(QueryReply::Scan(page)))[..], b"\x02\x02\x01\x01\x01k\x02\x03\x04\x01v");
+        assert_eq!(&encode_answer(&Err(Failure::NotLeader(Some(NodeId(3)))))[..], b"\x04\x01\x03");
+        assert_eq!(&encode_answer(&Err(Failure::Unknown))[..], b"\x04\x07");
+    }
+
+    #[test]
+    fn a_reply_gets_its_type_back_or_is_another_operations() {
+        let put = PutReply { version: 1, revision: 1, existed: false };
+        let reply = Reply::Command(CommandReply::Put(put));
+        assert_eq!(reply.clone().to::<Put>(), Some(put));
+        assert_eq!(reply.clone().to::<Delete>(), None);
+        assert_eq!(reply.to::<Get>(), None);
+    }
+}
