@@ -3,108 +3,66 @@
 //! The chunks come from a disk or another node. What they say is believed once all of it is there and its hash is the
 //! one that the cut began with; until then there is no machine.
 
-use super::cut::{CutMeta, VERSION};
-use super::entry::{Entry, EntryError, MAX_PACKED_BYTES};
-use super::{Machine, state_hash};
-use crate::codec::{CodecError, Reader};
-use parking_lot::Mutex;
+use super::cut::{self, CutMeta, VERSION};
+use super::tables::{PushError, TablesBuilder};
+use super::{CHECKS, Machine, TABLES};
+use crate::codec::CodecError;
 
 /// Puts the chunks of one cut together, in their order. After an error it is of no use: drop it.
 pub struct MachineBuilder {
     meta: CutMeta,
-    /// In key order.
-    entries: Vec<Entry>,
-    entry_hashes: u64,
-    entry_bytes: usize,
+    tables: TablesBuilder<TABLES>,
 }
 
 /// Why chunks do not make a machine. There is none then; a snapshot from another replica may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
-    #[error("a chunk in version {0}, this build reads version {VERSION}: upgrade this node")]
+    #[error("a chunk in version {0}, this build reads version {VERSION}: use the version of Ringfort that wrote it")]
     UnknownVersion(u8),
     #[error(transparent)]
-    Entry(#[from] EntryError),
-    #[error("a key is not above the one before it")]
-    Order,
-    #[error("a key was changed at revision {modified}, after the cut at revision {cut}")]
-    Revision { modified: u64, cut: u64 },
+    Malformed(#[from] CodecError),
+    #[error(transparent)]
+    Element(#[from] PushError),
     #[error("{found} keys or more where the cut had {expected}")]
     Count { found: u64, expected: u64 },
     #[error("the state's hash is {found:016x}, the cut's is {expected:016x}")]
     Hash { found: u64, expected: u64 },
 }
 
-impl From<CodecError> for BuildError {
-    fn from(error: CodecError) -> BuildError {
-        BuildError::Entry(error.into())
-    }
-}
-
 impl MachineBuilder {
     pub fn new(meta: CutMeta) -> MachineBuilder {
-        MachineBuilder { meta, entries: Vec::new(), entry_hashes: 0, entry_bytes: 0 }
+        MachineBuilder { meta, tables: TablesBuilder::new(&CHECKS) }
     }
 
     pub fn push_chunk(&mut self, chunk: &[u8]) -> Result<(), BuildError> {
-        let mut reader = Reader::new(chunk);
-        let version = reader.u8()?;
-        if version != VERSION {
-            return Err(BuildError::UnknownVersion(version));
+        cut::push_chunk(&mut self.tables, chunk, self.meta.revision)?;
+        match self.tables.len() {
+            found if found > self.meta.len => Err(self.count_error()),
+            _ => Ok(()),
         }
-        while !reader.is_empty() {
-            self.push(Entry::from_packed(reader.bytes(MAX_PACKED_BYTES)?)?)?;
-        }
-        Ok(())
     }
 
     /// The machine, if the chunks were all of the cut's.
     pub fn finish(self) -> Result<Machine, BuildError> {
         let CutMeta { revision, stamp, hash: expected, len } = self.meta;
-        if self.entries.len() as u64 != len {
+        if self.tables.len() != len {
             return Err(self.count_error());
         }
-        let found = state_hash(self.entry_hashes, revision, stamp, len);
+        let found = self.tables.hash(revision, stamp);
         if found != expected {
             return Err(BuildError::Hash { found, expected });
         }
-        Ok(Machine {
-            // From sorted input, the tree is built in one go and full: less memory than the original.
-            entries: self.entries.into_iter().collect(),
-            entry_hashes: self.entry_hashes,
-            entry_bytes: self.entry_bytes,
-            revision,
-            last_stamp: stamp,
-            cut: None,
-            is_damaged: false,
-            walk: Mutex::default(),
-        })
-    }
-
-    fn push(&mut self, entry: Entry) -> Result<(), BuildError> {
-        let modified = entry.numbers().modify_revision;
-        if modified > self.meta.revision {
-            return Err(BuildError::Revision { modified, cut: self.meta.revision });
-        }
-        if self.entries.last().is_some_and(|last| *last >= entry) {
-            return Err(BuildError::Order);
-        }
-        self.entry_hashes = self.entry_hashes.wrapping_add(entry.hash());
-        self.entry_bytes += entry.held_bytes();
-        self.entries.push(entry);
-        if self.entries.len() as u64 > self.meta.len {
-            return Err(self.count_error());
-        }
-        Ok(())
+        Ok(Machine { tables: self.tables.finish(), revision, last_stamp: stamp })
     }
 
     fn count_error(&self) -> BuildError {
-        BuildError::Count { found: self.entries.len() as u64, expected: self.meta.len }
+        BuildError::Count { found: self.tables.len(), expected: self.meta.len }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tables::ElementError;
     use super::*;
     use crate::time::Stamp;
     use bytes::Bytes;
@@ -143,11 +101,14 @@ mod tests {
         let error = |meta, chunks: &[Bytes]| build(meta, chunks).err();
         assert_eq!(error(meta, &chunks[..2]), Some(BuildError::Count { found: 2, expected: 3 }));
         let doubled = [&chunks[..1], &chunks[..]].concat();
-        assert_eq!(error(meta, &doubled), Some(BuildError::Order));
+        assert_eq!(error(meta, &doubled), Some(PushError::Order.into()));
         let swapped = [chunks[1].clone(), chunks[0].clone(), chunks[2].clone()];
-        assert_eq!(error(meta, &swapped), Some(BuildError::Order));
+        assert_eq!(error(meta, &swapped), Some(PushError::Order.into()));
         assert_eq!(error(CutMeta { len: 2, ..meta }, &chunks), Some(BuildError::Count { found: 3, expected: 2 }));
-        assert_eq!(error(CutMeta { revision: 3, ..meta }, &chunks), Some(BuildError::Revision { modified: 4, cut: 3 }));
+        assert_eq!(
+            error(CutMeta { revision: 3, ..meta }, &chunks),
+            Some(PushError::from(ElementError::Revision { modified: 4, cut: 3 }).into())
+        );
         for other in [CutMeta { revision: 9, ..meta }, CutMeta { stamp: Stamp(9), ..meta }, CutMeta { hash: 9, ..meta }]
         {
             assert!(matches!(error(other, &chunks), Some(BuildError::Hash { .. })));
@@ -174,7 +135,7 @@ mod tests {
         #[test]
         fn noise_never_panics(noise in prop::collection::vec(any::<u8>(), 0..64), len in 0..4u64, revision: u64) {
             let meta = CutMeta { revision, stamp: Stamp(0), hash: 0, len };
-            let chunk = [&[VERSION][..], &noise].concat();
+            let chunk = [&[VERSION, 0][..], &noise].concat();
             prop_assert!(len == 0 || build(meta, &[chunk.into()]).is_err());
             if let Ok(meta) = CutMeta::decode(&noise) {
                 prop_assert_eq!(&meta.encode()[..], &noise[..]);

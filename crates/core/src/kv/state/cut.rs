@@ -1,28 +1,33 @@
 //! The state of one moment, handed out in chunks while commands go on being applied.
 //!
-//! A cut walks the map in key order behind a cursor. What was at or below the cursor has been handed out, and may
+//! A cut walks each table in key order behind a cursor. What was at or below the cursor has been handed out, and may
 //! change freely. A command that changes a key *ahead* of the cursor for the first time leaves its pre-image with the
-//! cut: the entry that it replaced, which costs no copy, or the word that there was none. The walk merges both, the
-//! pre-image taking the map's place; so the chunks together are the map as it was when the cut began.
+//! cut: the element that it replaced, which costs no copy, or the word that there was none. The walk merges both, the
+//! pre-image taking the table's place; so the chunks together are the tables as they were when the cut began.
 //!
-//! The cut costs memory for keys that change while it runs, nothing else: no copy of the map, no second version in it.
+//! The cut costs memory for keys that change while it runs, nothing else: no copy of a table, no second version in it.
 //!
 //! What is handed out is hashed once more and compared with the hash that the machine had when the cut began: memory that
 //! changed by itself makes a cut that nobody can build a machine of, and the machine [damaged](Machine::is_damaged).
 //!
-//! A chunk is a version byte, then packed entries (`super::entry`), each behind a varint length.
+//! A chunk is a version byte, the number of a table, then packed elements (`super::element`), each behind a varint length.
 
-use super::Machine;
-use super::entry::Entry;
+use super::element::Element;
+use super::table::Table;
+use super::tables::TablesBuilder;
+use super::{BuildError, Machine};
 use crate::codec::{CodecError, Reader, bytes_len, put_bytes, put_u64, put_varint};
-use crate::limits::SNAPSHOT_CHUNK_BYTES;
+use crate::limits::{MAX_KEY_BYTES, MAX_VALUE_BYTES, SNAPSHOT_CHUNK_BYTES};
 use crate::time::Stamp;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
 /// Version of the chunks and of [`CutMeta`]'s encoding.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
+
+/// The largest packed element: key, value and five numbers.
+const MAX_PACKED_BYTES: usize = MAX_KEY_BYTES + MAX_VALUE_BYTES + 50;
 
 /// What the chunks of a cut must add up to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +36,7 @@ pub struct CutMeta {
     pub stamp: Stamp,
     /// [`Machine::hash`] when the cut began.
     pub hash: u64,
-    /// The number of keys.
+    /// The number of elements in all tables.
     pub len: u64,
 }
 
@@ -70,19 +75,42 @@ pub enum CutMetaError {
 impl Machine {
     /// Begins to hand out the state as it is now. There is one cut at a time.
     pub fn begin_cut(&mut self) -> CutMeta {
-        assert!(self.cut.is_none(), "a cut began while another one is under way");
-        let len = self.entries.len() as u64;
-        self.cut = (len > 0).then(|| Cut::new(len, self.entry_hashes));
+        self.tables.begin_cut();
+        let len = self.tables.len() as u64;
         CutMeta { revision: self.revision, stamp: self.last_stamp, hash: self.hash(), len }
     }
 
-    /// The cut's next chunk, of about `max_bytes` and one entry at least; `None` when there was none left or no cut.
+    /// The cut's next chunk, of about `max_bytes` and one element at least; `None` when there was none left or no cut.
     ///
     /// What time the walk spends on keys created since counts like what it hands out, because writers wait
-    /// meanwhile: a chunk may therefore be smaller, even empty.
+    /// meanwhile: a chunk may therefore be smaller, even without elements.
     pub fn next_chunk(&mut self, max_bytes: usize) -> Option<Bytes> {
+        self.tables.next_chunk(max_bytes)
+    }
+
+    /// Whether a cut has found that this machine's memory is not what was written to it. What the cut has handed out
+    /// is of no use then, nor is the machine.
+    pub fn is_damaged(&self) -> bool {
+        self.tables.is_damaged()
+    }
+
+    /// Gives up the cut, if there is one, and what it keeps.
+    pub fn abandon_cut(&mut self) {
+        self.tables.abandon_cut();
+    }
+}
+
+impl Table {
+    pub(super) fn begin_cut(&mut self) {
+        assert!(self.cut.is_none(), "a cut began while another one is under way");
+        let len = self.elements.len() as u64;
+        self.cut = (len > 0).then(|| Cut::new(len, self.hashes));
+    }
+
+    /// The next chunk of this table, which has this number.
+    pub(super) fn next_chunk(&mut self, number: u8, max_bytes: usize) -> Option<Bytes> {
         let cut = self.cut.as_mut()?;
-        let chunk = cut.next_chunk(&self.entries, max_bytes);
+        let chunk = cut.next_chunk(&self.elements, number, max_bytes);
         if cut.remaining == 0 {
             self.is_damaged |= cut.missing_hashes != 0;
             self.cut = None;
@@ -90,42 +118,47 @@ impl Machine {
         Some(chunk)
     }
 
-    /// Whether a cut has found that this machine's memory is not what was written to it. What the cut has handed out
-    /// is of no use then, nor is the machine.
-    pub fn is_damaged(&self) -> bool {
-        self.is_damaged
-    }
-
-    /// Gives up the cut, if there is one, and what it keeps.
-    pub fn abandon_cut(&mut self) {
+    pub(super) fn abandon_cut(&mut self) {
         self.cut = None;
     }
+}
+
+/// Takes a chunk that [`Tables::next_chunk`](super::tables::Tables::next_chunk) handed out, of a state at `revision`.
+pub(super) fn push_chunk<const N: usize>(
+    builder: &mut TablesBuilder<N>,
+    chunk: &[u8],
+    revision: u64,
+) -> Result<(), BuildError> {
+    let mut reader = Reader::new(chunk);
+    let version = reader.u8()?;
+    if version != VERSION {
+        return Err(BuildError::UnknownVersion(version));
+    }
+    builder.enter(reader.u8()?)?;
+    while !reader.is_empty() {
+        builder.push(reader.bytes(MAX_PACKED_BYTES)?, revision)?;
+    }
+    Ok(())
 }
 
 /// A cut under way.
 ///
 /// Invariants: all of `pre_images` are above `cursor`; for a key above it, the state at the beginning is its
-/// pre-image if there is one (an absent entry where it did not exist), otherwise what the map holds.
+/// pre-image if there is one (an absent element where it did not exist), otherwise what the table holds.
 pub(super) struct Cut {
     /// The last key passed, or `None` at the beginning.
     cursor: Option<Vec<u8>>,
-    pre_images: BTreeSet<Entry>,
+    pre_images: BTreeSet<Element>,
     pre_image_bytes: usize,
-    /// Entries not yet handed out. At zero the cut is complete, whatever has been created ahead of the cursor.
+    /// Elements not yet handed out. At zero the cut is complete, whatever has been created ahead of the cursor.
     remaining: u64,
-    /// The sum of their hashes, as the machine had it.
+    /// The sum of their hashes, as the table had it.
     missing_hashes: u64,
 }
 
 impl Cut {
-    fn new(len: u64, entry_hashes: u64) -> Cut {
-        Cut {
-            cursor: None,
-            pre_images: BTreeSet::new(),
-            pre_image_bytes: 0,
-            remaining: len,
-            missing_hashes: entry_hashes,
-        }
+    fn new(len: u64, hashes: u64) -> Cut {
+        Cut { cursor: None, pre_images: BTreeSet::new(), pre_image_bytes: 0, remaining: len, missing_hashes: hashes }
     }
 
     pub(super) fn held_bytes(&self) -> usize {
@@ -133,23 +166,23 @@ impl Cut {
     }
 
     /// Takes what a command replaced or removed under `key`, if the walk still needs it.
-    pub(super) fn keep(&mut self, key: &[u8], previous: Option<Entry>) {
+    pub(super) fn keep(&mut self, key: &[u8], previous: Option<Element>) {
         let passed = self.cursor.as_deref().is_some_and(|cursor| key <= cursor);
         if passed || self.pre_images.contains(key) {
             return;
         }
-        let pre_image = previous.unwrap_or_else(|| Entry::absent(key));
+        let pre_image = previous.unwrap_or_else(|| Element::absent(key));
         self.pre_image_bytes += pre_image.held_bytes();
         self.pre_images.insert(pre_image);
     }
 
-    fn next_chunk(&mut self, entries: &BTreeSet<Entry>, max_bytes: usize) -> Bytes {
+    fn next_chunk(&mut self, elements: &BTreeSet<Element>, number: u8, max_bytes: usize) -> Bytes {
         let start = self.cursor.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut live = entries.range::<[u8], _>((start, Bound::Unbounded)).peekable();
+        let mut live = elements.range::<[u8], _>((start, Bound::Unbounded)).peekable();
         let mut chunk = Vec::with_capacity(max_bytes.min(SNAPSHOT_CHUNK_BYTES));
-        chunk.push(VERSION);
+        chunk.extend([VERSION, number]);
         let mut used_bytes = chunk.len();
-        let mut passed_entries = 0;
+        let mut passed_elements = 0;
         while self.remaining > 0 {
             let kept = self.pre_images.first();
             let is_kept = match (kept, live.peek()) {
@@ -157,12 +190,12 @@ impl Cut {
                 (kept, _) => kept.is_some(),
             };
             let next = if is_kept { kept } else { live.peek().copied() };
-            let next = next.expect("a cut ran out of entries before all of them were handed out");
+            let next = next.expect("a cut ran out of elements before all of them were handed out");
             used_bytes += bytes_len(next.packed().len());
-            if used_bytes > max_bytes && passed_entries > 0 {
+            if used_bytes > max_bytes && passed_elements > 0 {
                 break;
             }
-            passed_entries += 1;
+            passed_elements += 1;
             if !next.is_absent() {
                 put_bytes(&mut chunk, next.packed());
                 self.remaining -= 1;
@@ -210,11 +243,11 @@ mod tests {
         let meta = machine.begin_cut();
         assert_eq!(
             &machine.next_chunk(1000).expect("a chunk")[..],
-            b"\x01\x06\x01a\x01\x01\x001\x06\x01b\x01\x02\x002"
+            b"\x02\x00\x07\x01a\x01\x01\x01\x001\x07\x01b\x01\x01\x02\x002"
         );
         assert_eq!(machine.next_chunk(1000), None);
         let meta = CutMeta { hash: 0x0102_0304_0506_0708, ..meta };
-        assert_eq!(&meta.encode()[..], b"\x01\x08\x07\x06\x05\x04\x03\x02\x01\x02\x05\x02");
+        assert_eq!(&meta.encode()[..], b"\x02\x08\x07\x06\x05\x04\x03\x02\x01\x02\x05\x02");
         assert_eq!(CutMeta::decode(&meta.encode()), Ok(meta));
         assert_eq!(CutMeta::decode(b"\x07"), Err(CutMetaError::UnknownVersion(7)));
     }
@@ -227,7 +260,7 @@ mod tests {
         }
         let meta = machine.begin_cut();
         let chunks: Vec<Bytes> = std::iter::from_fn(|| machine.next_chunk(200)).collect();
-        assert_eq!(chunks.len(), 34, "three entries of 56 bytes and their lengths in each");
+        assert_eq!(chunks.len(), 34, "three elements of 57 bytes, lengths included, in each");
         assert!(chunks.iter().all(|chunk| chunk.len() <= 200));
         assert_eq!(rebuild(meta, &chunks).hash(), machine.hash());
 
@@ -247,7 +280,11 @@ mod tests {
 
         put(&mut machine, b"b", b"behind");
         put(&mut machine, b"a", b"behind");
-        assert_eq!(machine.cut.as_ref().map(Cut::held_bytes), Some(0), "nothing is kept of what is behind");
+        assert_eq!(
+            machine.tables.table(super::super::ENTRIES).cut.as_ref().map(Cut::held_bytes),
+            Some(0),
+            "nothing is kept of what is behind"
+        );
         put(&mut machine, b"d", b"first change");
         put(&mut machine, b"d", b"second change");
         delete(&mut machine, b"f");

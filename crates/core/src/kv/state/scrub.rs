@@ -1,10 +1,10 @@
-//! Whether memory still holds what was written to it: a walk over all entries in small steps, while commands go on being
+//! Whether memory still holds what was written to it: a walk over each table in small steps, while commands go on being
 //! applied.
 //!
 //! The machine's hash is kept up from what commands write, so it cannot see a byte that changes by itself. The walk
-//! can: it hashes the entries as they lie in memory, in key order behind a cursor, and keeps the sum of those that it
-//! has passed. A command that changes a key *at or below* the cursor changes that sum as it changes the machine's own.
-//! At the end of the map both must be equal.
+//! can: it hashes the elements as they lie in memory, in key order behind a cursor, and keeps the sum of those that it
+//! has passed. A command that changes a key *at or below* the cursor changes that sum as it changes the table's own.
+//! At the end of the table both must be equal.
 //!
 //! **Nothing is missed and nothing is mistaken.** Without damage the sum of the passed entries is at each moment the sum
 //! of the hashes of all entries up to the cursor, so that at the end it is the machine's. An entry that changed before
@@ -16,7 +16,8 @@
 //! at the most.
 
 use super::Machine;
-use super::entry::Entry;
+use super::element::Element;
+use super::table::Table;
 use std::ops::Bound;
 
 /// What came of a step.
@@ -60,39 +61,47 @@ impl Walk {
 }
 
 impl Machine {
-    /// Walks on over entries of about `max_bytes`, and one at least.
+    /// Walks on over elements of about `max_bytes`, and one at least.
     pub fn scrub(&self, max_bytes: usize) -> Scrubbed {
+        self.tables.scrub(max_bytes)
+    }
+
+    /// Changes a bit of the `nth` element, counted round the tables, behind the machine's back. False if there is none.
+    #[cfg(any(test, feature = "memory-faults"))]
+    pub fn flip_a_bit(&mut self, nth: usize, bit: u32) -> bool {
+        self.tables.flip_a_bit(nth, bit)
+    }
+}
+
+impl Table {
+    pub(super) fn scrub(&self, max_bytes: usize) -> Scrubbed {
         let mut under_way = self.walk.lock();
         let mut walk = under_way.take().unwrap_or_default();
-        let start = walk.cursor.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut entries = self.entries.range::<[u8], _>((start, Bound::Unbounded));
+        let mut elements = self.range(walk.cursor.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
         let mut walked_bytes = 0;
-        let mut last: Option<&Entry> = None;
+        let mut last: Option<&Element> = None;
         while walked_bytes < max_bytes || last.is_none() {
-            let Some(entry) = entries.next() else {
-                return if walk.passed == self.entry_hashes { Scrubbed::Sound } else { Scrubbed::Damaged };
+            let Some(element) = elements.next() else {
+                return if walk.passed == self.hashes { Scrubbed::Sound } else { Scrubbed::Damaged };
             };
-            walked_bytes += entry.held_bytes();
-            walk.passed = walk.passed.wrapping_add(entry.hash());
-            last = Some(entry);
+            walked_bytes += element.held_bytes();
+            walk.passed = walk.passed.wrapping_add(element.hash());
+            last = Some(element);
         }
-        drop(entries);
         let cursor = walk.cursor.get_or_insert_default();
         cursor.clear();
-        cursor.extend_from_slice(last.map(Entry::key).unwrap_or_default());
+        cursor.extend_from_slice(last.map(Element::key).unwrap_or_default());
         *under_way = Some(walk);
         Scrubbed::Going
     }
 
-    /// Changes a bit of the `nth` entry, counted round the map, behind the machine's back. False where it has none.
+    /// Changes a bit of the `nth` element, of which there are as many.
     #[cfg(any(test, feature = "memory-faults"))]
-    pub fn flip_a_bit(&mut self, nth: usize, bit: u32) -> bool {
-        let Some(nth) = nth.checked_rem(self.entries.len()) else { return false };
-        let key = self.entries.iter().nth(nth).map(|entry| entry.key().to_vec()).expect("there are so many entries");
-        let mut entry = self.entries.take(&key[..]).expect("it was there just now");
-        entry.flip_a_bit(bit);
-        self.entries.insert(entry);
-        true
+    pub(super) fn flip_a_bit(&mut self, nth: usize, bit: u32) {
+        let key = self.elements.iter().nth(nth).map(|element| element.key().to_vec()).expect("there are so many");
+        let mut element = self.elements.take(&key[..]).expect("it was there just now");
+        element.flip_a_bit(bit);
+        self.elements.insert(element);
     }
 }
 

@@ -4,8 +4,8 @@
 //! change is told as a [`ChangeEvent`] before it is made, while the old entry is still there to be shown: whoever wants
 //! to know of changes (a watch, a history, an invalidation) needs nothing else.
 
-use super::Machine;
-use super::entry::{Entry, Numbers};
+use super::entry::{self, Numbers};
+use super::{ENTRIES, Machine};
 use crate::time::Stamp;
 
 /// One key has changed. `old` or `new` is `None` where the key did not exist before, or does not exist any more.
@@ -46,13 +46,13 @@ impl Transaction<'_> {
 
     /// A key's numbers and value.
     pub fn get(&self, key: &[u8]) -> Option<(Numbers, &[u8])> {
-        self.machine.entries.get(key).map(Entry::fields)
+        self.machine.tables.table(ENTRIES).get(key).map(entry::fields)
     }
 
     /// Sets a key, and returns the numbers that it has now: the version is 1 if it did not exist.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Numbers {
         let revision = self.next_revision();
-        let old = self.machine.entries.get(key).map(Entry::fields);
+        let old = self.machine.tables.table(ENTRIES).get(key).map(entry::fields);
         let (version, create_revision) = match old {
             Some((numbers, _)) => (numbers.version + 1, numbers.create_revision),
             None => (1, revision),
@@ -62,21 +62,21 @@ impl Transaction<'_> {
         (self.watcher)(ChangeEvent { revision, stamp, key, old, new: Some((numbers, value)) });
         self.has_changed = true;
         self.machine.revision = revision;
-        self.machine.insert(key, Entry::pack(key, value, numbers));
+        self.machine.tables.table_mut(ENTRIES).set(key, entry::pack(key, value, numbers));
         numbers
     }
 
     /// Removes a key. Returns whether it existed.
     pub fn delete(&mut self, key: &[u8]) -> bool {
         let revision = self.next_revision();
-        let old = self.machine.entries.get(key).map(Entry::fields);
+        let old = self.machine.tables.table(ENTRIES).get(key).map(entry::fields);
         if old.is_none() {
             return false;
         }
         (self.watcher)(ChangeEvent { revision, stamp: self.machine.last_stamp, key, old, new: None });
         self.has_changed = true;
         self.machine.revision = revision;
-        self.machine.remove(key);
+        self.machine.tables.table_mut(ENTRIES).remove(key);
         true
     }
 

@@ -1,0 +1,96 @@
+//! A table: elements in the order of their keys, and what is kept up about them as they change.
+//!
+//! A table knows nothing about what it keeps. It offers the bytes of its elements in order, their hashes, their size, and
+//! of each change what was there before; the cut (`cut`), the walk (`scrub`) and the state's hash need no more.
+
+use super::cut::Cut;
+use super::element::Element;
+use super::scrub::Walk;
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::collections::btree_set::Range;
+use std::ops::Bound;
+
+/// Invariants: `hashes` is the wrapping sum of all elements' hashes and `bytes` the sum of their sizes; no element is an
+/// absent one.
+#[derive(Default)]
+pub struct Table {
+    pub(super) elements: BTreeSet<Element>,
+    pub(super) hashes: u64,
+    bytes: usize,
+    pub(super) cut: Option<Cut>,
+    /// A cut's elements were not those that it began with.
+    pub(super) is_damaged: bool,
+    /// The scrubber's, which has no more than the read side of the lock around the state.
+    pub(super) walk: Mutex<Option<Walk>>,
+}
+
+impl Table {
+    /// From elements in order, whose hashes and sizes add up to these.
+    pub fn new(elements: Vec<Element>, hashes: u64, bytes: usize) -> Table {
+        // From sorted input, the tree is built in one go and full: less memory than the original.
+        Table { elements: elements.into_iter().collect(), hashes, bytes, ..Table::default() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// The memory held, estimated: elements, what they cost around them, and what a cut under way keeps.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes + self.cut.as_ref().map_or(0, Cut::held_bytes)
+    }
+
+    pub fn get(&self, key: &[u8]) -> Option<&Element> {
+        self.elements.get(key)
+    }
+
+    /// The elements from a key on.
+    pub fn range(&self, start: Bound<&[u8]>) -> Range<'_, Element> {
+        self.elements.range::<[u8], _>((start, Bound::Unbounded))
+    }
+
+    /// The sum of the elements' hashes, as kept up.
+    pub fn hashes(&self) -> u64 {
+        self.hashes
+    }
+
+    /// What [`hashes`](Table::hashes) should be, from the bytes in memory. Reads all of them.
+    pub fn recomputed_hashes(&self) -> u64 {
+        self.elements.iter().fold(0, |sum: u64, element| sum.wrapping_add(element.hash()))
+    }
+
+    /// Puts an element under `key`, in the place of another one or not.
+    pub fn set(&mut self, key: &[u8], element: Element) {
+        let hash = element.hash();
+        self.hashes = self.hashes.wrapping_add(hash);
+        if let Some(walk) = self.walk.get_mut() {
+            walk.add(key, hash);
+        }
+        self.bytes += element.held_bytes();
+        let previous = self.elements.replace(element);
+        self.forget(key, previous);
+    }
+
+    /// Removes what is under `key`.
+    pub fn remove(&mut self, key: &[u8]) {
+        if let Some(previous) = self.elements.take(key) {
+            self.forget(key, Some(previous));
+        }
+    }
+
+    /// Takes what was under `key` until now out of the books, and leaves it to the cut.
+    fn forget(&mut self, key: &[u8], previous: Option<Element>) {
+        if let Some(previous) = &previous {
+            let hash = previous.hash();
+            self.hashes = self.hashes.wrapping_sub(hash);
+            if let Some(walk) = self.walk.get_mut() {
+                walk.subtract(key, hash);
+            }
+            self.bytes -= previous.held_bytes();
+        }
+        if let Some(cut) = &mut self.cut {
+            cut.keep(key, previous);
+        }
+    }
+}
