@@ -73,6 +73,7 @@ mod worker_thread;
 
 pub use node::{DEFAULT_SHARDS, Node, NodeConfig, NodeFailure};
 pub use ringfort_core::gossip::GossipConfig;
+pub use ringfort_core::kv::Kind;
 pub use ringfort_core::limits::{CONCURRENT_MOVES, DISK_TIMEOUT, LEAD_AFTER, REPLACE_AFTER, SCRUB_BYTES_PER_SECOND};
 pub use ringfort_core::replica::ReadMode;
 pub use ringfort_core::system::Standing;

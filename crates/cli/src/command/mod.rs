@@ -1,20 +1,19 @@
-//! The subcommands, one a file.
+//! The subcommands, one a file; those that change a key together in `write`.
 
 mod bench;
 mod cluster;
 mod completions;
 mod config;
-mod delete;
 mod get;
 mod key;
 mod man;
 mod playground;
-mod put;
 mod scan;
 mod serve;
 mod status;
 mod verify;
 mod version;
+mod write;
 
 use crate::failure::{Answer, Failure};
 use bytes::Bytes;
@@ -28,11 +27,9 @@ use std::io::{self, Write};
 pub enum Command {
     Serve(Box<Serve>),
     Playground(playground::Playground),
-    #[command(visible_alias = "set")]
-    Put(put::Put),
+    #[command(flatten)]
+    Write(write::Write),
     Get(get::Get),
-    #[command(visible_aliases = ["del", "rm"])]
-    Delete(delete::Delete),
     Scan(scan::Scan),
     Status(status::Status),
     Cluster(cluster::Cluster),
@@ -51,9 +48,8 @@ impl Command {
         match self {
             Command::Serve(serve) => serve.run(),
             Command::Playground(playground) => playground.run(),
-            Command::Put(put) => put.run(),
+            Command::Write(write) => write.run(),
             Command::Get(get) => get.run(),
-            Command::Delete(delete) => delete.run(),
             Command::Scan(scan) => scan.run(),
             Command::Status(status) => status.run(),
             Command::Cluster(cluster) => cluster.run(),

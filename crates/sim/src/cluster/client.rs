@@ -16,7 +16,7 @@ use crate::options::Options;
 use crate::random::Random;
 use bytes::Bytes;
 use ringfort_check::{Found, Kind, Operation, Value};
-use ringfort_core::kv::{CommandReply, Delete, DeleteReply, Get, Put, PutReply, QueryReply};
+use ringfort_core::kv::{CommandReply, Delete, DeleteReply, Get, Kind as Asked, Put, PutReply, QueryReply};
 use ringfort_core::request::{Failure, Reply, Request};
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
@@ -162,12 +162,12 @@ impl Clients {
                     self.go_on(client, now, agenda);
                     return None;
                 }
-                let kind = match (is_write, is_delete) {
-                    (false, _) => Kind::Get { found: None },
-                    (true, false) => Kind::put(value),
-                    (true, true) => Kind::Delete { found: None },
+                let asked = match (is_write, is_delete) {
+                    (false, _) => Asked::Get,
+                    (true, false) => Asked::Put,
+                    (true, true) => Asked::Delete,
                 };
-                (key, kind)
+                (key, operation_of(asked, value)?)
             }
         };
         let id = self.history.invoke(client, key, kind, now);
@@ -315,6 +315,17 @@ impl Clients {
 /// A get that found this value. Versions are not told: the checker need not count them.
 fn got(value: Option<Value>) -> Kind {
     Kind::Get { found: value.map(|value| Found { content: value.into(), version: None }) }
+}
+
+/// What a client does for an operation of this kind; `None` if the simulator leaves it out.
+fn operation_of(asked: Asked, value: Value) -> Option<Kind> {
+    match asked {
+        Asked::Put => Some(Kind::put(value)),
+        Asked::Get => Some(Kind::Get { found: None }),
+        Asked::Delete => Some(Kind::Delete { found: None }),
+        // It reads many keys, and each key is judged by itself.
+        Asked::Scan => None,
+    }
 }
 
 pub(super) fn key_bytes(key: Key) -> Bytes {

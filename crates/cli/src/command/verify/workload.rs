@@ -19,6 +19,7 @@ use crate::random::Random;
 use crate::violation::FIRST_LOOKER;
 use ringfort_check::{Ending, Kind, Operation, Time, Value};
 use ringfort_client::Outcome;
+use ringfort_node::Kind as Asked;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -168,6 +169,16 @@ impl Run {
     }
 }
 
+/// Of a hundred operations so many are of this kind.
+fn share(kind: Asked) -> u32 {
+    match kind {
+        Asked::Put => 45,
+        Asked::Get => 35,
+        Asked::Scan => 5,
+        Asked::Delete => 15,
+    }
+}
+
 /// One client.
 async fn ask(run: Arc<Run>, client: u32, resting_tx: mpsc::Sender<Resting>, mut stop_rx: watch::Receiver<bool>) {
     let number = (client % run.lanes.len() as u32) as usize;
@@ -180,14 +191,14 @@ async fn ask(run: Arc<Run>, client: u32, resting_tx: mpsc::Sender<Resting>, mut 
         if !random.next().is_multiple_of(u64::from(BEATS_PER_OPERATION)) {
             continue;
         }
-        let request = match random.next() % 100 {
-            0..45 => {
+        let request = match Asked::at((random.next() % 100) as u32, share) {
+            Asked::Put => {
                 written += 1;
                 Request::Put(Value { writer: client, number: written })
             }
-            45..80 => Request::Get,
-            80..85 => Request::Scan,
-            _ => Request::Delete,
+            Asked::Get => Request::Get,
+            Asked::Scan => Request::Scan,
+            Asked::Delete => Request::Delete,
         };
         let record = run.lanes[number].begin(&run.keys);
         let (operation, result) = run.operate(&mut session, &record, client, request).await;

@@ -75,8 +75,6 @@ pub trait Read: Operation {
 
 /// An operation that the table lists.
 pub trait Listed: Operation {
-    const KIND: Kind;
-
     /// Holds the answer to any operation of this one's sort.
     type Replies;
 
@@ -109,5 +107,47 @@ pub fn check_value(value: &[u8]) -> Result<(), Invalid> {
     match value.len() {
         length if length > MAX_VALUE_BYTES => Err(Invalid::LargeValue(length)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::fields::Fields;
+    use crate::time::Stamp;
+
+    #[test]
+    fn operations_have_names_of_their_own() {
+        let names: std::collections::BTreeSet<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(names.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn a_number_stands_for_an_operation_by_the_shares() {
+        let share = |kind| match kind {
+            Kind::Put => 2,
+            Kind::Get => 1,
+            Kind::Delete | Kind::Scan => 0,
+        };
+        assert_eq!([0, 1, 2].map(|number| Kind::at(number, share)), [Kind::Put, Kind::Put, Kind::Get]);
+    }
+
+    #[test]
+    fn commands_answer_what_they_did() {
+        let mut machine = Machine::new();
+        let mut apply = |command: Command| command.apply(&mut machine.begin(Stamp(1), &mut |_| {}));
+        let key = Bytes::from("k");
+        let mut put = || apply(Put { key: key.clone(), value: "v".into() }.into());
+        assert_eq!(put(), CommandReply::Put(PutReply { version: 1, revision: 1, existed: false }));
+        assert_eq!(put(), CommandReply::Put(PutReply { version: 2, revision: 2, existed: true }));
+        let mut delete = || apply(Delete { key: key.clone() }.into());
+        assert_eq!(delete(), CommandReply::Delete(DeleteReply { existed: true, revision: 3 }));
+        assert_eq!(delete(), CommandReply::Delete(DeleteReply { existed: false, revision: 3 }));
+    }
+
+    #[test]
+    fn an_operation_that_is_not_known_is_refused_by_its_byte() {
+        let read = Command::decode(&mut Fields::new(&Bytes::from_static(b"\x09\x01k")));
+        assert_eq!(read, Err(CodecError::UnknownCode(9)));
     }
 }

@@ -49,6 +49,22 @@ macro_rules! operations {
             }
         }
 
+        impl Kind {
+            /// The operation that a number stands for, below the sum of the shares that the operations have. Workloads
+            /// draw with it, so that the compiler asks each of them for its share of a new operation.
+            ///
+            /// # Panics
+            /// If the number is not below that sum.
+            pub fn at(number: u32, share: impl Fn(Kind) -> u32) -> Kind {
+                let mut below = 0;
+                let found = Kind::ALL.iter().find(|kind| {
+                    below += share(**kind);
+                    number < below
+                });
+                *found.expect("the number is below the sum of all shares")
+            }
+        }
+
         impl Command {
             /// The key that the command changes.
             pub fn key(&self) -> &Bytes {
@@ -126,7 +142,6 @@ macro_rules! operations {
             }
 
             impl Listed for $one {
-                const KIND: Kind = Kind::$one;
                 type Replies = $replies;
 
                 fn reply(reply: $replies) -> Option<<$one as Operation>::Reply> {

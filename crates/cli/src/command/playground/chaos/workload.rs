@@ -14,6 +14,7 @@ use crate::violation::{FIRST_LOOKER, Values};
 use bytes::Bytes;
 use ringfort_check::{Ending, Found, Kind, MAX_OPERATIONS, Operation, Time, Value};
 use ringfort_client::{Client, Error, Outcome};
+use ringfort_node::Kind as Asked;
 use ringfort_ring::{ShardCount, ShardId};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -31,9 +32,16 @@ const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(30);
 
-/// Of a hundred requests so many are puts, and so many gets; the others are deletes.
-const PUTS_PERCENT: usize = 55;
-const GETS_PERCENT: usize = 35;
+/// Of a hundred requests so many are of this kind.
+fn share(kind: Asked) -> u32 {
+    match kind {
+        Asked::Put => 55,
+        Asked::Get => 35,
+        Asked::Delete => 10,
+        // It reads all shards, and would measure none.
+        Asked::Scan => 0,
+    }
+}
 
 /// A key that was asked for so often is left for the next one.
 const KEY_OPERATIONS: usize = 150;
@@ -181,22 +189,25 @@ async fn run(shared: Arc<Shared>, shard: usize, client: u32, mut random: Random)
     while !shared.is_stopped.load(Ordering::Relaxed) {
         let (key, name) = lock(&shared.shards[shard]).take_key();
         let (begun, invoked) = (Instant::now(), time_since(shared.begun));
-        let draw = random.below(100);
-        let (kind, answer) = if draw < PUTS_PERCENT {
-            number += 1;
-            let value = Value { writer: client, number };
-            let answer = shared.client.put(name, shared.values.bytes(value)).await;
-            let version = answer.as_ref().ok().map(|put| put.version);
-            (Kind::Put { value, bytes: 0, version }, answer.map(drop))
-        } else if draw < PUTS_PERCENT + GETS_PERCENT {
-            let answer = shared.client.get(name).await;
-            let found = answer.as_ref().ok().and_then(|found| found.as_ref());
-            let found = found.map(|found| found_of(shared.values, found));
-            (Kind::Get { found }, answer.map(drop))
-        } else {
-            let answer = shared.client.delete(name).await;
-            let found = answer.as_ref().ok().map(|deleted| deleted.found);
-            (Kind::Delete { found }, answer.map(drop))
+        let (kind, answer) = match Asked::at(random.below(100) as u32, share) {
+            Asked::Put => {
+                number += 1;
+                let value = Value { writer: client, number };
+                let answer = shared.client.put(name, shared.values.bytes(value)).await;
+                let version = answer.as_ref().ok().map(|put| put.version);
+                (Kind::Put { value, bytes: 0, version }, answer.map(drop))
+            }
+            Asked::Get | Asked::Scan => {
+                let answer = shared.client.get(name).await;
+                let found = answer.as_ref().ok().and_then(|found| found.as_ref());
+                let found = found.map(|found| found_of(shared.values, found));
+                (Kind::Get { found }, answer.map(drop))
+            }
+            Asked::Delete => {
+                let answer = shared.client.delete(name).await;
+                let found = answer.as_ref().ok().map(|deleted| deleted.found);
+                (Kind::Delete { found }, answer.map(drop))
+            }
         };
         let ending = match &answer {
             Ok(()) => Ending::Answered(time_since(shared.begun)),

@@ -1,14 +1,31 @@
-//! `ringfort put`.
+//! The commands that change a key: `ringfort put` and `ringfort delete`.
 
 use super::key::KeyArgument;
 use super::{bytes_of, print_json, print_line};
 use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
 use bytes::Bytes;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, Subcommand};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
+
+#[derive(Subcommand, Debug)]
+pub enum Write {
+    #[command(visible_alias = "set")]
+    Put(Put),
+    #[command(visible_aliases = ["del", "rm"])]
+    Delete(Delete),
+}
+
+impl Write {
+    pub fn run(self) -> Result<Answer, Failure> {
+        match self {
+            Write::Put(put) => put.run(),
+            Write::Delete(delete) => delete.run(),
+        }
+    }
+}
 
 /// Set a key
 ///
@@ -39,9 +56,9 @@ pub struct Put {
     client: ClientOptions,
 }
 
-/// The answer of `-o json`. Of an eventual write the version is 0, and the revision is its stamp.
+/// The answer of `put -o json`. Of an eventual write the version is 0, and the revision is its stamp.
 #[derive(Serialize)]
-struct Report {
+struct Written {
     version: u64,
     revision: u64,
 }
@@ -65,15 +82,63 @@ impl Put {
             let stamp = self.client.run(async |client| Ok(client.eventual().put(key, value).await?))?;
             match self.client.output {
                 Output::Table => print_line("OK")?,
-                Output::Json => print_json(&Report { version: 0, revision: stamp })?,
+                Output::Json => print_json(&Written { version: 0, revision: stamp })?,
             }
             return Ok(Answer::Yes);
         }
         let put = self.client.run(async |client| Ok(client.put(key, value).await?))?;
         match self.client.output {
             Output::Table => print_line(&format!("OK, version {}", put.version))?,
-            Output::Json => print_json(&Report { version: put.version, revision: put.revision })?,
+            Output::Json => print_json(&Written { version: put.version, revision: put.revision })?,
         }
         Ok(Answer::Yes)
+    }
+}
+
+/// Remove a key
+///
+/// Exits with 1 where there was no such key.
+#[derive(Args, Debug)]
+pub struct Delete {
+    #[command(flatten)]
+    key: KeyArgument,
+
+    /// Remove from the eventual keyspace, as the node that is asked holds it.
+    #[arg(
+        long,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true"
+    )]
+    eventual: bool,
+
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+/// The answer of `delete -o json`.
+#[derive(Serialize)]
+struct Deleted {
+    found: bool,
+    revision: u64,
+}
+
+impl Delete {
+    pub fn run(self) -> Result<Answer, Failure> {
+        let key = self.key.key()?;
+        let deleted = self.client.run(async |client| {
+            Ok(match self.eventual {
+                true => client.eventual().delete(key).await?,
+                false => client.delete(key).await?,
+            })
+        })?;
+        match self.client.output {
+            Output::Json => print_json(&Deleted { found: deleted.found, revision: deleted.revision })?,
+            Output::Table if deleted.found => print_line("deleted")?,
+            Output::Table => eprintln!("not found"),
+        }
+        Ok(if deleted.found { Answer::Yes } else { Answer::No })
     }
 }
