@@ -536,6 +536,24 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_of_another_form_is_refused_and_left_as_it_is() {
+        let (disk, config, topology) = member_of_two();
+        bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
+        let mut older = topology.encode().to_vec();
+        older[0] -= 1;
+        write_file(&*disk, TOPOLOGY_FILE, &older).unwrap();
+        let content = |disk: &MemDisk| {
+            let read =
+                |name: String| (disk.read_at(&name, 0, disk.size(&name).unwrap().unwrap() as usize).unwrap(), name);
+            disk.list().unwrap().into_iter().map(read).collect::<Vec<_>>()
+        };
+        let before = content(&disk);
+        let Err(BootError::Topology(error)) = open(&disk, config) else { panic!("a form that nobody reads") };
+        assert!(error.to_string().contains("use the version of Ringfort that wrote it"), "{error}");
+        assert_eq!(content(&disk), before);
+    }
+
+    #[test]
     fn a_node_whose_log_is_lost_trusts_none_of_its_replicas() {
         for is_all_lost in [false, true] {
             let (disk, config, topology) = member_of_two();

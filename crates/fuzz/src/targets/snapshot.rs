@@ -150,6 +150,7 @@ fn read(disk: &Arc<MemDisk>) -> Vec<u8> {
 }
 
 const FRAME_PREFIX_BYTES: usize = 13;
+const CHUNK_PREFIX_BYTES: usize = 2;
 
 /// A file of frames with right checksums: kinds and contents are the source's.
 pub fn mended(source: &mut Source) -> Vec<u8> {
@@ -189,11 +190,20 @@ pub fn mended(source: &mut Source) -> Vec<u8> {
 
 /// A chunk of a map, of entries whose numbers may be impossible.
 fn packed_entries(source: &mut Source) -> Vec<u8> {
-    let mut chunk = vec![1];
+    // The version and the table, as they are today.
+    let mut machine = Machine::new();
+    machine.begin(Stamp(1), &mut |_| {}).put(b"k", b"v");
+    machine.begin_cut();
+    let mut chunk = machine.next_chunk(1).expect("an entry")[..CHUNK_PREFIX_BYTES].to_vec();
+    if source.byte() == u8::MAX {
+        chunk[CHUNK_PREFIX_BYTES - 1] = source.byte();
+    }
     for entry in source.list(|source| {
         let key = source.bytes();
         let mut packed = vec![key.len() as u8 & 0x7f];
         packed.extend(key);
+        // Bytes are the one type of a value.
+        packed.push(if source.byte() < 240 { 1 } else { source.byte() });
         packed.extend([source.byte(), source.byte(), source.byte()]);
         packed.extend(source.bytes());
         packed

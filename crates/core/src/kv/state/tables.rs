@@ -7,19 +7,23 @@ use super::element::Element;
 use super::hash::hash;
 use super::scrub::Scrubbed;
 use super::table::Table;
-use crate::codec::CodecError;
+use crate::codec::{CodecError, Reader};
+use crate::limits::MAX_KEY_BYTES;
 use crate::time::Stamp;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Checks a packed element that comes from outside, of a state at a revision: whether its table could have made it.
-pub type Check = fn(packed: &[u8], revision: u64) -> Result<(), ElementError>;
+/// Checks what an element that comes from outside holds under its key, in a state at a revision: whether the element's table
+/// could have made it.
+pub type Check = fn(content: &[u8], revision: u64) -> Result<(), ElementError>;
 
 /// Why bytes are no element of their table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ElementError {
     #[error("a value of type {0}, which this build does not know: upgrade this node")]
     UnknownType(u8),
+    #[error("a key with nothing under it")]
+    Empty,
     #[error("an entry's version or revisions contradict each other")]
     Numbers,
     #[error("a key was changed at revision {modified}, after the cut at revision {cut}")]
@@ -157,6 +161,12 @@ pub enum PushError {
     UnknownTable(u8),
 }
 
+impl From<CodecError> for PushError {
+    fn from(error: CodecError) -> PushError {
+        PushError::Element(error.into())
+    }
+}
+
 impl<const N: usize> TablesBuilder<N> {
     pub fn new(checks: &'static [Check; N]) -> TablesBuilder<N> {
         TablesBuilder { parts: std::array::from_fn(|_| Part::default()), checks, number: 0, len: 0 }
@@ -180,7 +190,12 @@ impl<const N: usize> TablesBuilder<N> {
     }
 
     pub fn push(&mut self, packed: &[u8], revision: u64) -> Result<(), PushError> {
-        self.checks[self.number](packed, revision)?;
+        let mut reader = Reader::new(packed);
+        reader.bytes(MAX_KEY_BYTES)?;
+        if reader.is_empty() {
+            return Err(ElementError::Empty.into());
+        }
+        self.checks[self.number](reader.rest(), revision)?;
         let element = Element::new(packed.into());
         let part = &mut self.parts[self.number];
         if part.elements.last().is_some_and(|last| *last >= element) {
@@ -250,6 +265,16 @@ mod tests {
         assert_eq!(built.hash(1, Stamp(1), true), expected);
         chunks.reverse();
         assert!(build(&chunks).is_err(), "tables come in their order");
+    }
+
+    #[test]
+    fn elements_without_a_key_or_a_content_are_refused_whatever_the_table_checks() {
+        let push = |packed: &[u8]| TablesBuilder::new(&ANY).push(packed, 1).err();
+        let long = element(&[b'k'; MAX_KEY_BYTES + 1], b"content");
+        assert_eq!(push(b"\x01kc"), None);
+        assert_eq!(push(b"\x01k"), Some(ElementError::Empty.into()), "it would say that the key is absent");
+        assert_eq!(push(b"\x02k"), Some(CodecError::Truncated.into()));
+        assert!(matches!(push(long.packed()), Some(PushError::Element(ElementError::Malformed(_)))));
     }
 
     #[test]
