@@ -2,11 +2,12 @@
 //!
 //! A request is forwarded once; the node that gets it executes it or says who leads. Until its deadline a request is
 //! tried again as long as it was certainly not applied: no leader, another leader, never sent, overwritten. So a client
-//! that knows one node rides through an election. A write whose outcome is not known is never tried again.
+//! that knows one node rides through an election. A write whose outcome is not known is never tried again, unless it is
+//! of an operation that may be repeated.
 //!
 //! A silent leader gets no writes: they wait here until it is heard again or has a successor. Reads are sent to it,
 //! since it may answer although this node does not hear it, and are sent again when there is a successor. A write that
-//! was already sent waits for its answer.
+//! was already sent waits for its answer. Writes that may be repeated are treated as reads are.
 //!
 //! If this node hears the leader but can't connect to it, requests wait no longer than an election usually takes. Then
 //! the client is told the leader's name and address, since it may reach that node itself.
@@ -34,7 +35,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// crashed, its shards would have other leaders by then.
 const OUTAGE_ELECTIONS: u32 = 4;
 
-/// How often a forwarded read checks whether the shard has a new leader.
+/// How often a forwarded request that may be repeated checks whether the shard has a new leader.
 const LEADER_CHECK: Duration = Duration::from_millis(50);
 
 /// Why a request has no answer.
@@ -87,6 +88,21 @@ pub struct Executed {
 impl Shell {
     /// Carries out a request, wherever its shard's leader is.
     pub async fn execute(&self, request: Request, deadline: Instant) -> Result<Executed, ExecuteError> {
+        let (shard, is_read) = (request.shard(), request.as_query().is_some());
+        let mut is_unknown = false;
+        let executed = self.attempts(request, deadline, &mut is_unknown).await;
+        // A later attempt that was refused does not undo one that may still be applied.
+        executed.map_err(|error| if is_unknown && !is_read { ExecuteError::Unknown { shard } } else { error })
+    }
+
+    /// Tries until there is an answer, or no time or no sense in another attempt. An attempt whose outcome is not known
+    /// sets `is_unknown`.
+    async fn attempts(
+        &self,
+        request: Request,
+        deadline: Instant,
+        is_unknown: &mut bool,
+    ) -> Result<Executed, ExecuteError> {
         let (shard, repeats) = (request.shard(), request.repeats());
         let mut pause = FIRST_PAUSE;
         let mut hint = None;
@@ -100,11 +116,10 @@ impl Shell {
             let target = heard.or_else(|| repeats.then(|| self.routing.silent_leader(shard)).flatten());
             let attempt = self.attempt(request.clone(), target, deadline);
             let Ok(answer) = timeout_at(deadline, attempt).await else {
-                return Err(match repeats {
-                    true => ExecuteError::Unanswered { shard },
-                    false => ExecuteError::Unknown { shard },
-                });
+                *is_unknown = true;
+                return Err(ExecuteError::Unanswered { shard });
             };
+            *is_unknown |= answer.as_ref().is_err_and(|failure| !failure.is_retry_safe());
             match answer {
                 Ok(reply) => {
                     let elsewhere = target.filter(|&node| node != self.node);
@@ -116,7 +131,7 @@ impl Shell {
                 Err(Failure::MemoryFull) => return Err(ExecuteError::MemoryFull { node: self.name_of(target) }),
                 Err(Failure::DiskFull) => return Err(ExecuteError::DiskFull { node: self.name_of(target) }),
                 Err(Failure::Overloaded) => return Err(ExecuteError::Overloaded { shard }),
-                Err(failure) if !failure.is_retry_safe() && !repeats => return Err(ExecuteError::Unknown { shard }),
+                Err(failure) if !failure.is_retry_safe() && !repeats => return Err(ExecuteError::Unanswered { shard }),
                 // One hint in a row is followed at once: two nodes may name each other for as long as an election takes.
                 Err(Failure::NotLeader(Some(leader))) if !was_hint && Some(leader) != target => {
                     hint = Some(leader);

@@ -42,8 +42,7 @@ impl Answers {
         }
         let fits = !is_of_read || state.batches.has_room();
         let answer = if fits { encoded } else { encode_answer(&Err(Failure::Overloaded)) };
-        let payload_bytes = if is_of_read { answer.len() } else { 0 };
-        state.batches.last(payload_bytes, PeerAnswers::default).replies.push(ForwardReply { id, answer });
+        state.batches.last(answer.len(), PeerAnswers::default).replies.push(ForwardReply { id, answer });
         let waker = state.batches.take_waker();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
