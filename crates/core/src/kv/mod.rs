@@ -23,5 +23,5 @@ pub mod entry;
 pub mod op;
 pub mod state;
 
-pub use op::{Command, CommandReply, Delete, DeleteReply, Get, Invalid, Kind, Put, PutReply, Query, QueryReply, Scan};
+pub use op::*;
 pub use state::{Machine, Record, ScanPage};

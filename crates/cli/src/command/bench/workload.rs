@@ -2,6 +2,7 @@
 
 use crate::random::Random;
 use bytes::Bytes;
+use ringfort_node::Kind;
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -58,9 +59,20 @@ impl Workload {
     /// The next request, its key drawn uniformly.
     pub fn draw(&self, random: &mut Random) -> Operation {
         let key = self.key(random.next() % self.keys);
-        match random.next() % 100 < u64::from(self.reads_percent) {
-            true => Operation::Get(key),
-            false => Operation::Put(key),
+        match Kind::drawn(|kind| self.share(kind), |sum| (random.next() % u64::from(sum)) as u32) {
+            Kind::Get => Operation::Get(key),
+            Kind::Put | Kind::Delete | Kind::Scan => Operation::Put(key),
+        }
+    }
+
+    /// How often a kind of request is made, of all: their sum is 100.
+    fn share(&self, kind: Kind) -> u32 {
+        let reads_percent = u32::from(self.reads_percent);
+        match kind {
+            Kind::Get => reads_percent,
+            Kind::Put => 100 - reads_percent,
+            // A delete takes the way of a put. A scan is one of all shards, and another measurement.
+            Kind::Delete | Kind::Scan => 0,
         }
     }
 }

@@ -169,7 +169,7 @@ impl Run {
     }
 }
 
-/// Of a hundred operations so many are of this kind.
+/// How often a kind of operation is asked for, of all: their sum is 100.
 fn share(kind: Asked) -> u32 {
     match kind {
         Asked::Put => 45,
@@ -191,7 +191,7 @@ async fn ask(run: Arc<Run>, client: u32, resting_tx: mpsc::Sender<Resting>, mut 
         if !random.next().is_multiple_of(u64::from(BEATS_PER_OPERATION)) {
             continue;
         }
-        let request = match Asked::at((random.next() % 100) as u32, share) {
+        let request = match Asked::drawn(share, |sum| (random.next() % u64::from(sum)) as u32) {
             Asked::Put => {
                 written += 1;
                 Request::Put(Value { writer: client, number: written })

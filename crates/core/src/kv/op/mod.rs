@@ -123,13 +123,19 @@ mod tests {
     }
 
     #[test]
-    fn a_number_stands_for_an_operation_by_the_shares() {
+    fn operations_are_drawn_by_their_shares() {
         let share = |kind| match kind {
             Kind::Put => 2,
             Kind::Get => 1,
             Kind::Delete | Kind::Scan => 0,
         };
-        assert_eq!([0, 1, 2].map(|number| Kind::at(number, share)), [Kind::Put, Kind::Put, Kind::Get]);
+        let drawn = |number| {
+            Kind::drawn(share, |sum| {
+                assert_eq!(sum, 3);
+                number
+            })
+        };
+        assert_eq!([0, 1, 2].map(drawn), [Kind::Put, Kind::Put, Kind::Get]);
     }
 
     #[test]

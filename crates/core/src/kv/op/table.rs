@@ -50,18 +50,21 @@ macro_rules! operations {
         }
 
         impl Kind {
-            /// The operation that a number stands for, below the sum of the shares that the operations have. Workloads
-            /// draw with it, so that the compiler asks each of them for its share of a new operation.
+            /// Draws an operation, each as often as its share says: `below` gives a random number below another one, here
+            /// the sum of the shares. Workloads draw with it, so that the compiler asks each of them for its share of a new
+            /// operation.
             ///
             /// # Panics
-            /// If the number is not below that sum.
-            pub fn at(number: u32, share: impl Fn(Kind) -> u32) -> Kind {
-                let mut below = 0;
-                let found = Kind::ALL.iter().find(|kind| {
-                    below += share(**kind);
-                    number < below
-                });
-                *found.expect("the number is below the sum of all shares")
+            /// If no operation has a share.
+            pub fn drawn(share: impl Fn(Kind) -> u32, below: impl FnOnce(u32) -> u32) -> Kind {
+                let mut number = below(Kind::ALL.iter().map(|kind| share(*kind)).sum());
+                for kind in Kind::ALL {
+                    match number.checked_sub(share(*kind)) {
+                        Some(rest) => number = rest,
+                        None => return *kind,
+                    }
+                }
+                panic!("no operation has a share")
             }
         }
 

@@ -32,7 +32,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(30);
 
-/// Of a hundred requests so many are of this kind.
+/// How often a kind of request is made, of all: their sum is 100.
 fn share(kind: Asked) -> u32 {
     match kind {
         Asked::Put => 55,
@@ -189,7 +189,7 @@ async fn run(shared: Arc<Shared>, shard: usize, client: u32, mut random: Random)
     while !shared.is_stopped.load(Ordering::Relaxed) {
         let (key, name) = lock(&shared.shards[shard]).take_key();
         let (begun, invoked) = (Instant::now(), time_since(shared.begun));
-        let (kind, answer) = match Asked::at(random.below(100) as u32, share) {
+        let (kind, answer) = match Asked::drawn(share, |sum| random.below(sum as usize) as u32) {
             Asked::Put => {
                 number += 1;
                 let value = Value { writer: client, number };
