@@ -17,7 +17,7 @@
 //! |---|---|
 //! | `01` | a [`Command`] |
 //! | `02` | a [`Query`] |
-//! | `03` | a [`SystemCommand`], as in an entry; the leader gives it its stamp |
+//! | `03` | a [`SystemCommand`], as in an entry, with the stamp 0; the leader gives it one |
 
 mod answer;
 
@@ -35,6 +35,9 @@ use ringfort_ring::ShardCount;
 const COMMAND: u8 = 1;
 const QUERY: u8 = 2;
 const SYSTEM: u8 = 3;
+
+/// The stamp of a system command that is not in an entry yet.
+const UNSTAMPED: Stamp = Stamp(0);
 
 /// What is asked of one shard.
 ///
@@ -59,6 +62,8 @@ pub enum Action {
 pub enum RequestError {
     #[error("the action is not one of the shard that it was sent to")]
     OtherShard,
+    #[error("the command has a stamp, which only the leader gives it")]
+    Stamped,
     #[error(transparent)]
     Invalid(#[from] Invalid),
     #[error(transparent)]
@@ -155,7 +160,7 @@ impl Request {
             }
             Action::System(command) => {
                 out.push(SYSTEM);
-                out.extend_from_slice(&command.encode(Stamp::default()));
+                out.extend_from_slice(&command.encode(UNSTAMPED));
             }
         }
         out.into()
@@ -173,8 +178,9 @@ impl Request {
                 _ => return Err(RequestError::OtherShard),
             },
             _ => {
-                let command = SystemCommand::decode(&fields.rest())?.1;
+                let (stamp, command) = SystemCommand::decode(&fields.rest())?;
                 return match shard {
+                    _ if stamp != UNSTAMPED => Err(RequestError::Stamped),
                     ShardId::SYSTEM => Ok(Request::system(command)),
                     _ => Err(RequestError::OtherShard),
                 };
@@ -252,6 +258,12 @@ mod tests {
             let longer = Bytes::from([&bytes[..], &[0]].concat());
             assert!(Request::decode(SHARDS, request.shard(), &longer).is_err());
         }
+    }
+
+    #[test]
+    fn a_stamp_comes_from_the_leader_alone() {
+        let stamped = Bytes::from_static(b"\x03\x01\x01\x06\x07");
+        assert!(matches!(Request::decode(SHARDS, ShardId::SYSTEM, &stamped), Err(RequestError::Stamped)));
     }
 
     #[test]
