@@ -83,10 +83,20 @@ pub struct LogBatch {
 }
 
 impl LogBatch {
-    /// The bytes that the batch adds to the node's unsynced bytes: those of its entries. Other items are small, or were
-    /// requested by the log itself.
-    pub fn size_bytes(&self) -> u64 {
+    /// The bytes of the entries that the log writes for the batch.
+    pub fn entry_bytes(&self) -> u64 {
         self.items.iter().map(|item| item.entry_bytes() as u64).sum()
+    }
+
+    /// The bytes that the batch adds to the node's unsynced bytes: those of new entries. A complete state's are in memory in
+    /// any case, and were requested by the log itself: clients are not refused because of them.
+    pub fn new_entry_bytes(&self) -> u64 {
+        self.items.iter().map(|item| item.new_entry_bytes() as u64).sum()
+    }
+
+    /// The bytes of the entries that complete states in it write once more.
+    pub fn restated_bytes(&self) -> u64 {
+        self.entry_bytes() - self.new_entry_bytes()
     }
 }
 

@@ -124,6 +124,17 @@ pub const SMALL_LOG_BYTES: usize = 64 << 10;
 /// Bytes in a node's log segments; beyond, the shard that pins the oldest one takes a snapshot or is appended again.
 pub const LOG_BUDGET_BYTES: u64 = 256 << 20;
 
+/// Files that are written beside the log (spare segments, snapshots) are synced whenever so much was written: the log's own
+/// syncs wait behind what one of these syncs has to do, and a disk that does not answer for long counts as hung.
+pub const SYNCED_PART_BYTES: u64 = 1 << 20;
+
+/// What the slowest disk writes in a millisecond that is not to count as hung (10 MB/s).
+pub const SLOW_DISK_BYTES_A_MS: u64 = 10_000;
+
+/// Once the complete states in a worker's batch for the log have this many bytes of entries, the other shards' wait for the
+/// next batch. Many shards may be asked for their states at once, and new writes must not wait for all of them.
+pub const MAX_RESTATED_BYTES: u64 = 1 << 20;
+
 /// The size of a log segment unless set otherwise.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 
@@ -192,6 +203,8 @@ const _: () = assert!(LARGEST_ENTRY_BYTES as u64 + MAX_APPEND_BYTES < MAX_PEER_M
 const _: () = assert!((MAX_UNCOMMITTED_BYTES as usize) > LARGEST_ENTRY_BYTES);
 const _: () = assert!(APPLY_SLICE_BYTES <= LARGEST_ENTRY_BYTES);
 const _: () = assert!(LOG_BUDGET_BYTES >= 2 * SEGMENT_BYTES);
+const _: () = assert!(SEGMENT_BYTES.is_multiple_of(SYNCED_PART_BYTES));
+const _: () = assert!(SYNCED_PART_BYTES / SLOW_DISK_BYTES_A_MS < Timing::SHORTEST.disk_patience().as_millis() as u64);
 const _: () = assert!(LEAST_COPIED_BYTES <= SMALL_MOVE_BYTES && SMALL_MOVE_BYTES <= SMALL_MOVES_BYTES);
 const _: () = assert!(MAX_SNAPSHOTS_SENT_TO_ONE <= MAX_SNAPSHOTS_SENT);
 const _: () = assert!(MAX_SNAPSHOTS_SENT <= RETAINED_SHARE, "the entries kept for all transfers fit into the budget");

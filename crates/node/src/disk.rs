@@ -6,22 +6,18 @@
 //! slow (a sync each) and meant to be rare.
 
 mod faulty;
+#[cfg(test)]
+pub mod slow;
 
 use faulty::FaultyDisk;
 use ringfort_core::disk::Disk;
+use ringfort_core::limits::SYNCED_PART_BYTES;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Zeros are written in pieces of this size.
-const ZEROS_BYTES: usize = 1 << 20;
-
-/// A file that is filled is synced whenever so much was written: the log's own syncs wait behind what one sync has to do, and
-/// a disk that does not answer for long counts as hung.
-const ZEROS_SYNCED_BYTES: u64 = 4 << 20;
 
 /// Opens a node's directory. Returns the disk to use, which fails as the file `faults` says if there is one, and the
 /// files themselves.
@@ -211,16 +207,14 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 }
 
 fn write_zeros(file: &File, size_bytes: u64, progress: &mut dyn FnMut()) -> io::Result<()> {
-    let zeros = vec![0; ZEROS_BYTES.min(usize::try_from(size_bytes).unwrap_or(ZEROS_BYTES))];
+    let zeros = vec![0; size_bytes.min(SYNCED_PART_BYTES) as usize];
     let mut offset = 0;
     while offset < size_bytes {
-        let len = zeros.len().min(usize::try_from(size_bytes - offset).unwrap_or(usize::MAX));
-        file.write_all_at(&zeros[..len], offset)?;
-        offset += len as u64;
-        if offset.is_multiple_of(ZEROS_SYNCED_BYTES) {
-            file.sync_data()?;
-            progress();
-        }
+        let len = (size_bytes - offset).min(SYNCED_PART_BYTES);
+        file.write_all_at(&zeros[..len as usize], offset)?;
+        file.sync_data()?;
+        progress();
+        offset += len;
     }
     Ok(())
 }
@@ -316,6 +310,17 @@ mod tests {
         assert_eq!(disk.lost_name().unwrap(), Some(path.clone()));
         fs::create_dir(&path).unwrap();
         assert_eq!(disk.lost_name().unwrap(), Some(path.clone()), "another directory has its name");
+    }
+
+    /// The log's own syncs wait behind each of these syncs.
+    #[test]
+    fn a_file_is_filled_in_parts() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = FileDisk::open(directory.path()).unwrap();
+        let mut parts = 0;
+        disk.preallocate("a", 2 * SYNCED_PART_BYTES + 1, &mut || parts += 1).unwrap();
+        assert_eq!(parts, 3);
+        assert_eq!(disk.size("a").unwrap(), Some(2 * SYNCED_PART_BYTES + 1));
     }
 
     #[test]

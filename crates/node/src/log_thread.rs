@@ -6,8 +6,9 @@
 //! again new writes are refused, and leadership goes to nodes that have some.
 //!
 //! The health monitor ([`ringfort_core::health`]) gets the time that each record takes, and while there is nothing to
-//! log, the time that a [`probe`] takes. Records are therefore bounded ([`record_bytes`]): if a burst became one
-//! record, a disk of modest bandwidth would seem to hang.
+//! log, the time that a [`probe`] takes. A disk of modest bandwidth would seem to hang if a burst became one record. So
+//! batches are put together up to [`record_bytes`]. One batch may be larger, since it may hold the complete state of a large
+//! shard: such a record is written in parts of that size, and each part counts as a record for the health monitor.
 
 use crate::clock;
 use crate::files;
@@ -22,7 +23,7 @@ use ringfort_core::boot::PROBE_FILE;
 use ringfort_core::disk::{Disk, SECTOR_BYTES};
 use ringfort_core::effects::LogBatch;
 use ringfort_core::health::HealthMonitor;
-use ringfort_core::limits::LOG_BUDGET_BYTES;
+use ringfort_core::limits::{LOG_BUDGET_BYTES, SLOW_DISK_BYTES_A_MS, SYNCED_PART_BYTES};
 use ringfort_core::log::item::LogItem;
 use ringfort_core::log::{Log, LogError};
 use ringfort_core::timing::Timing;
@@ -43,18 +44,22 @@ const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
 /// A record of this size takes no further batch. It is well over what a fast disk writes in the time of one sync.
 const MAX_RECORD_BYTES: u64 = 4 << 20;
 
-/// What a slow disk writes in a millisecond (10 MB/s). It must not seem to hang because a record is large.
-const SLOW_DISK_BYTES_A_MS: u64 = 10_000;
+/// What a slow disk writes before it counts as hung.
+const fn patience_bytes(timing: Timing) -> u64 {
+    timing.disk_patience().as_millis() as u64 * SLOW_DISK_BYTES_A_MS
+}
 
-/// In a cluster with this timing, a record of this size takes no further batch: half of what a slow disk writes before
-/// it counts as hung, and at most [`MAX_RECORD_BYTES`].
+/// In a cluster with this timing, a record of this size takes no further batch, and a larger one is written in parts of this
+/// size: two fifths of what a slow disk writes before it counts as hung, and at most [`MAX_RECORD_BYTES`].
 const fn record_bytes(timing: Timing) -> u64 {
-    let bytes = timing.disk_patience().as_millis() as u64 * SLOW_DISK_BYTES_A_MS / 2;
+    let bytes = patience_bytes(timing) * 2 / 5;
     if bytes < MAX_RECORD_BYTES { bytes } else { MAX_RECORD_BYTES }
 }
 
 // The last batch of a record has the messages and the requests of one drain.
 const _: () = assert!(record_bytes(Timing::DEFAULT) >= 2 * DRAIN_BYTES);
+// A part of a record may have to wait for a part of a snapshot or of a spare segment.
+const _: () = assert!(record_bytes(Timing::SHORTEST) + SYNCED_PART_BYTES < patience_bytes(Timing::SHORTEST));
 
 /// After this long with nothing to log, the disk is probed. That is soon enough for operators and for nodes that send a
 /// snapshot here, and does not wear out a disk.
@@ -67,8 +72,6 @@ pub enum LogEvent {
     Batch {
         worker: usize,
         batch: LogBatch,
-        /// What it adds to the unsynced bytes.
-        bytes: u64,
     },
     /// Sent when all workers have ended.
     Stop,
@@ -80,8 +83,10 @@ struct Gathered {
     items: Vec<LogItem>,
     /// The workers' batches in it.
     batches: Vec<(usize, u64)>,
-    /// What the items add to the unsynced bytes.
+    /// The bytes of all entries in it.
     bytes: u64,
+    /// What the items add to the unsynced bytes.
+    unsynced_bytes: u64,
     stop: bool,
 }
 
@@ -103,7 +108,7 @@ pub fn run(shell: Arc<Shell>, mut log: Log<Arc<dyn Disk>>, events: Receiver<LogE
             Err(RecvTimeoutError::Disconnected) => return,
         }
         spares.wait(&mut log, gathered.bytes, &shell.health);
-        if !append(&shell, &mut log, &gathered.items) {
+        if !append(&shell, &mut log, &gathered.items, record_bytes) {
             return;
         }
         let begun = Instant::now();
@@ -111,10 +116,11 @@ pub fn run(shell: Arc<Shell>, mut log: Log<Arc<dyn Disk>>, events: Receiver<LogE
             abort(&error);
         }
         shell.health.lock().record_ended(clock::moment());
-        shell.pressure.synced(std::mem::take(&mut gathered.bytes));
+        shell.pressure.synced(std::mem::take(&mut gathered.unsynced_bytes));
         shell.metrics.log_sync_seconds.observe(begun.elapsed().as_secs_f64());
         shell.metrics.log_record_items.observe(gathered.items.len() as f64);
         gathered.items.clear();
+        gathered.bytes = 0;
         for (worker, number) in gathered.batches.drain(..) {
             match worker {
                 GOSSIP => drop(shell.gossip.send(GossipEvent::Persisted(number))),
@@ -144,8 +150,9 @@ impl Gathered {
 
     fn add(&mut self, event: LogEvent) {
         match event {
-            LogEvent::Batch { worker, batch, bytes } => {
-                self.bytes += bytes;
+            LogEvent::Batch { worker, batch } => {
+                self.bytes += batch.entry_bytes();
+                self.unsynced_bytes += batch.new_entry_bytes();
                 self.items.extend(batch.items);
                 // A later batch of a worker stands for the earlier ones.
                 match self.batches.iter_mut().find(|(known, _)| *known == worker) {
@@ -179,18 +186,16 @@ fn probe(disk: &dyn Disk, health: &Mutex<HealthMonitor>) {
 
 /// Hands a batch of a worker, or of gossip, to the log thread.
 pub fn hand_in(shell: &Shell, worker: usize, batch: LogBatch) {
-    let bytes = batch.size_bytes();
-    shell.pressure.unsynced(bytes);
+    shell.pressure.unsynced(batch.new_entry_bytes());
     // The log thread outlives its callers, so no batch is lost.
-    let _ = shell.log.send(LogEvent::Batch { worker, batch, bytes });
+    let _ = shell.log.send(LogEvent::Batch { worker, batch });
 }
 
 /// Writes the items, waiting for disk space for as long as it takes. False where the node stops meanwhile.
-fn append(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, items: &[LogItem]) -> bool {
+fn append(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, items: &[LogItem], part_bytes: u64) -> bool {
     let mut pause = FIRST_PAUSE;
     loop {
-        shell.health.lock().record_begun(clock::moment());
-        match log.append(items) {
+        match append_in_parts(log, items, part_bytes, &shell.health) {
             Ok(()) => {
                 if pause > FIRST_PAUSE {
                     shell.health.lock().set_full(false);
@@ -230,6 +235,22 @@ fn append(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, items: &[LogItem]) -> boo
     }
 }
 
+/// Begins a record for the health monitor and appends the items. The record ends with the log's sync. Each part of it that
+/// becomes durable before that counts as a record of its own.
+fn append_in_parts(
+    log: &mut Log<Arc<dyn Disk>>,
+    items: &[LogItem],
+    part_bytes: u64,
+    health: &Mutex<HealthMonitor>,
+) -> Result<(), LogError> {
+    health.lock().record_begun(clock::moment());
+    log.append_in_parts(items, part_bytes, &mut || {
+        let mut health = health.lock();
+        health.record_ended(clock::moment());
+        health.record_begun(clock::moment());
+    })
+}
+
 /// Over its budget, the log asks the shards that pin its oldest segment to write their state anew.
 fn relieve(shell: &Shell, log: &Log<Arc<dyn Disk>>, pressed: &mut Option<(Instant, u64)>) {
     let size = log.size_bytes();
@@ -263,8 +284,11 @@ fn abort(error: &LogError) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::slow::{SlowDisk, monitor, watched};
     use raft::eraftpb::Entry;
-    use ringfort_core::log::item::Change;
+    use ringfort_core::health::DiskState;
+    use ringfort_core::log::LogConfig;
+    use ringfort_core::log::item::{Change, ReplicaState};
     use ringfort_core::types::ReplicaId;
 
     const RECORD_BYTES: u64 = MAX_RECORD_BYTES;
@@ -273,8 +297,14 @@ mod tests {
     fn batch(number: u64, bytes: u64) -> LogEvent {
         let entry = Entry { index: number, term: 1, data: vec![0; bytes as usize].into(), ..Entry::default() };
         let item = LogItem { shard: ShardId(1), replica: ReplicaId(1), change: Change::Entries(vec![entry]) };
-        let batch = LogBatch { number, items: vec![item] };
-        LogEvent::Batch { worker: 0, batch, bytes }
+        LogEvent::Batch { worker: 0, batch: LogBatch { number, items: vec![item] } }
+    }
+
+    /// A shard's complete state, with entries of this many bytes.
+    fn state(shard: u32, bytes: u64) -> LogItem {
+        let entry = |index| Entry { index, term: 1, data: vec![0; 1 << 10].into(), ..Entry::default() };
+        let state = ReplicaState { entries: (1..=bytes >> 10).map(entry).collect(), ..ReplicaState::default() };
+        LogItem { shard: ShardId(shard), replica: ReplicaId(1), change: Change::State(Box::new(state)) }
     }
 
     #[test]
@@ -292,8 +322,38 @@ mod tests {
         let mut rest = Gathered::default();
         rest.fill(&events, RECORD_BYTES, Duration::ZERO).unwrap();
         assert_eq!((rest.items.len(), &rest.batches[..], rest.stop), (488, &[(0, 500)][..], true));
-        assert_eq!([Timing::SHORTEST, Timing::LONGEST].map(record_bytes), [1_000_000, MAX_RECORD_BYTES]);
+        assert_eq!([Timing::SHORTEST, Timing::LONGEST].map(record_bytes), [800_000, MAX_RECORD_BYTES]);
         let nothing = Gathered::default().fill(&events, RECORD_BYTES, Duration::from_millis(1));
         assert_eq!(nothing, Err(RecvTimeoutError::Timeout), "time to probe the disk");
+    }
+
+    /// The health monitor would take the disk for one that hangs.
+    #[test]
+    fn the_states_of_many_shards_become_several_records() {
+        let (sender, events) = crossbeam_channel::unbounded();
+        for number in 1..=12 {
+            let batch = LogBatch { number: number.into(), items: vec![state(number, 1 << 20)] };
+            sender.send(LogEvent::Batch { worker: 0, batch }).unwrap();
+        }
+        let mut gathered = Gathered::default();
+        gathered.fill(&events, RECORD_BYTES, Duration::ZERO).unwrap();
+        assert_eq!((gathered.bytes, gathered.unsynced_bytes, gathered.items.len()), (RECORD_BYTES, 0, 4));
+    }
+
+    #[test]
+    fn a_large_state_on_a_slow_disk_is_no_hang() {
+        const STATE_BYTES: u64 = 8 << 20;
+        let timing = Timing::SHORTEST;
+        let (disk, health): (Arc<dyn Disk>, _) = (Arc::new(SlowDisk::default()), monitor(timing));
+        let config = LogConfig { segment_bytes: 1 << 20, ..LogConfig::default() };
+        let (mut log, _) = Log::open(disk, config).unwrap();
+        let begun = Instant::now();
+        let worst = watched(&health, timing, || {
+            append_in_parts(&mut log, &[state(1, STATE_BYTES)], record_bytes(timing), &health).unwrap();
+            log.sync().unwrap();
+            health.lock().record_ended(clock::moment());
+        });
+        assert!(begun.elapsed() > 3 * timing.disk_patience(), "the disk took much longer than a record may");
+        assert!(worst <= DiskState::Slow, "{worst:?}");
     }
 }

@@ -67,7 +67,8 @@ impl SpareSegments {
 mod tests {
     use super::*;
     use crate::disk::open;
-    use ringfort_core::health::{DiskState, HealthConfig};
+    use crate::disk::slow::{SlowDisk, monitor, watched};
+    use ringfort_core::health::DiskState;
     use ringfort_core::log::LogConfig;
     use ringfort_core::log::item::{Change, LogItem};
     use ringfort_core::timing::Timing;
@@ -96,10 +97,7 @@ mod tests {
             let change = Change::State(Box::default());
             log.append(&[LogItem { shard: ShardId(1), replica: ReplicaId(1), change }]).unwrap();
             log.sync().unwrap();
-            let (return_after, give_up_after) = (Duration::from_secs(30), Duration::from_secs(60));
-            let config = HealthConfig { return_after, give_up_after, timing };
-            let health = Mutex::new(HealthMonitor::new(config, clock::moment()));
-            Scene { directory, spares: SpareSegments::new(disk), log, health }
+            Scene { directory, spares: SpareSegments::new(disk), log, health: monitor(timing) }
         }
 
         fn set_fault(&self, fault: &str) {
@@ -131,25 +129,19 @@ mod tests {
         assert_eq!(scene.health.lock().look(clock::moment()).health.disk, DiskState::Recovering);
     }
 
+    /// Whatever the cluster's timing: a part of it takes less than the patience for a record.
     #[test]
     fn a_segment_that_takes_long_and_makes_progress_is_no_hang() {
-        const PART: Duration = Duration::from_millis(100);
-        let mut scene = Scene::new(Timing::DEFAULT);
-        let request = scene.log.wanted_spare().unwrap();
-        thread::scope(|scope| {
-            let Scene { spares, log, health, .. } = &mut scene;
-            let steps = spares.steps_tx.clone();
-            scope.spawn(move || {
-                for _ in 0..10 {
-                    thread::sleep(PART);
-                    steps.send(Step::Part).unwrap();
-                }
-                steps.send(Step::Done(Ok(()))).unwrap();
-            });
-            spares.wait(log, SEGMENT_BYTES, health);
-        });
-        assert!(10 * PART > Timing::DEFAULT.disk_patience(), "{request:?} took longer than a record may");
-        let disk = scene.health.lock().report(clock::moment()).health.disk;
-        assert!(matches!(disk, DiskState::Healthy | DiskState::Slow), "{disk:?}");
+        const LARGE_BYTES: u64 = 16 << 20;
+        let timing = Timing::SHORTEST;
+        let (disk, health): (Arc<dyn Disk>, _) = (Arc::new(SlowDisk::default()), monitor(timing));
+        let config = LogConfig { segment_bytes: LARGE_BYTES, ..LogConfig::default() };
+        let (mut log, _) = Log::open(disk.clone(), config).unwrap();
+        let spares = SpareSegments::new(disk);
+        spares.make(&mut log);
+        let begun = Instant::now();
+        let worst = watched(&health, timing, || spares.wait(&mut log, LARGE_BYTES, &health));
+        assert!(begun.elapsed() > 3 * timing.disk_patience(), "it took much longer than a record may");
+        assert!(worst <= DiskState::Slow, "{worst:?}");
     }
 }

@@ -12,11 +12,21 @@ pub struct LogItem {
 }
 
 impl LogItem {
-    /// The bytes of the new entries in it.
+    /// The bytes of the entries that the log writes for it.
     pub fn entry_bytes(&self) -> usize {
-        match &self.change {
-            Change::Entries(entries) => entries.iter().map(|entry| entry.data.len()).sum(),
-            _ => 0,
+        let entries = match &self.change {
+            Change::State(state) => &state.entries,
+            Change::Entries(entries) => entries,
+            Change::HardState(_) | Change::Removed => return 0,
+        };
+        entries.iter().map(|entry| entry.data.len()).sum()
+    }
+
+    /// The same, without a complete state's: the log had these entries before.
+    pub fn new_entry_bytes(&self) -> usize {
+        match self.change {
+            Change::State(_) => 0,
+            _ => self.entry_bytes(),
         }
     }
 }

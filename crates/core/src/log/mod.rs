@@ -59,7 +59,8 @@
 //!
 //! # What it costs
 //!
-//! A batch: one `pwrite`, one `fdatasync`, no allocation once the buffers have grown. A record: 52 bytes, 12 for each
+//! A batch: one `pwrite`, one `fdatasync`, no allocation once the buffers have grown; several of each for a record that is
+//! written in parts ([`Log::append_in_parts`]). A record: 52 bytes, 12 for each
 //! shard, 4 in each sector, and half a sector of padding on average. A new segment: a rename with its directory sync, a
 //! sync of the extent, and 3 to 15 bytes for each known shard. A start reads everything once and holds one segment in memory.
 
@@ -83,7 +84,7 @@ pub fn is_log_file(name: &str) -> bool {
     name == extent::EXTENT_FILE || segment::SegmentNumber::parse(name).is_some() || segment::is_spare(name)
 }
 
-use crate::disk::Disk;
+use crate::disk::{Disk, SECTOR_BYTES};
 use crate::mutation::Mutation;
 use crate::types::{ReplicaId, ShardId};
 use codec::{encode_directory, encode_item};
@@ -201,9 +202,23 @@ impl<D: Disk> Log<D> {
     /// Writes a batch, in one record. It is durable once [`Log::sync`] has returned, which must come before the next
     /// append. An empty batch does nothing.
     ///
+    /// Panics as [`Log::append_in_parts`] does.
+    pub fn append(&mut self, items: &[LogItem]) -> Result<(), LogError> {
+        self.append_in_parts(items, u64::MAX, &mut || {})
+    }
+
+    /// Writes a batch, in one record that is synced whenever `part_bytes` of it were written, so that no sync has much to
+    /// do. Calls `progress` each time the disk has made a part of it durable, or a part of the segment that is made for it.
+    /// The last part is durable once [`Log::sync`] has returned; before that, the record is torn.
+    ///
     /// Panics where an item does not fit to what its shard has in the log: a state comes first, entries continue it,
     /// and a replica that was suspect or removed does not come back.
-    pub fn append(&mut self, items: &[LogItem]) -> Result<(), LogError> {
+    pub fn append_in_parts(
+        &mut self,
+        items: &[LogItem],
+        part_bytes: u64,
+        progress: &mut dyn FnMut(),
+    ) -> Result<(), LogError> {
         assert!(!self.has_failed, "a log that has failed is not used again");
         assert!(!self.is_unsynced, "one record is unsynced at a time");
         if items.is_empty() {
@@ -212,7 +227,7 @@ impl<D: Disk> Log<D> {
         self.encode(items, self.offset == 0);
         if !self.has_room() {
             self.encode(items, true);
-            self.start_segment()?;
+            self.start_segment(progress)?;
         }
         let segment = self.segments.back().expect("a record has a segment");
         if self.offset == 0 {
@@ -222,11 +237,12 @@ impl<D: Disk> Log<D> {
             self.index.apply(item, segment.number);
         }
         let (bytes, checksum) = self.buffer.finish(segment.number, self.offset, self.next.previous);
-        let written = self.disk.write_at(&segment.file_name, self.offset, bytes);
+        let written = write_in_parts(&self.disk, &segment.file_name, self.offset, bytes, part_bytes, progress);
         self.offset += bytes.len() as u64;
+        self.buffer.shrink();
         self.next = Next { sequence: self.next.sequence.next(), previous: checksum };
         self.is_unsynced = true;
-        written.map_err(|source| self.fail("write the log", source))
+        written.map_err(|(doing, source)| self.fail(doing, source))
     }
 
     /// Makes the last batch durable, then deletes the segments that nobody needs any more.
@@ -310,9 +326,9 @@ impl<D: Disk> Log<D> {
         self.segments.back().is_some_and(|segment| self.offset + self.buffer.size_bytes() <= segment.size_bytes)
     }
 
-    fn start_segment(&mut self) -> Result<(), LogError> {
+    fn start_segment(&mut self, progress: &mut dyn FnMut()) -> Result<(), LogError> {
         let number = self.next_segment;
-        let made = self.maker.make(&self.disk, number, self.buffer.size_bytes());
+        let made = self.maker.make(&self.disk, number, self.buffer.size_bytes(), progress);
         // If the extent can't be written, the next attempt makes the segment again, in place of this one.
         match made.and_then(|segment| extent::advance(&self.disk, number).map(|()| segment)) {
             Ok(segment) => {
@@ -348,5 +364,30 @@ impl<D: Disk> Log<D> {
     fn fail(&mut self, doing: &'static str, source: io::Error) -> LogError {
         self.has_failed = true;
         LogError::Failed { doing, source }
+    }
+}
+
+/// Writes a record and syncs all parts of it but the last. A part is whole sectors: if it ended inside of one, a crash could
+/// leave a sector that is neither unwritten nor complete, and the record would count as corrupt.
+fn write_in_parts(
+    disk: &impl Disk,
+    file_name: &str,
+    mut offset: u64,
+    mut record: &[u8],
+    part_bytes: u64,
+    progress: &mut dyn FnMut(),
+) -> Result<(), (&'static str, io::Error)> {
+    let part_sectors = usize::try_from(part_bytes).unwrap_or(usize::MAX) / SECTOR_BYTES;
+    let part_bytes = part_sectors.max(1) * SECTOR_BYTES;
+    loop {
+        let (part, rest) = record.split_at(part_bytes.min(record.len()));
+        disk.write_at(file_name, offset, part).map_err(|source| ("write the log", source))?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        disk.sync(file_name).map_err(|source| ("sync the log", source))?;
+        progress();
+        offset += part.len() as u64;
+        record = rest;
     }
 }

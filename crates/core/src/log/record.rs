@@ -28,6 +28,9 @@ const HEADER_BYTES: usize = 52;
 const NAMED_BYTES: usize = 12;
 const MAGIC: u32 = u32::from_le_bytes(*b"RFL1");
 
+/// The memory that is kept for the next record.
+const KEPT_BYTES: usize = 8 << 20;
+
 const _: () = assert!(HEADER_BYTES < SECTOR_BYTES);
 
 /// The tag of a sector: which kind it is (never 0) and the low 30 bits of its record's sequence number.
@@ -229,6 +232,12 @@ impl RecordBuffer {
             name[4..].copy_from_slice(&replica.0.to_le_bytes());
             self.put(&name);
         }
+    }
+
+    /// Gives back the memory of a record that was much larger than most.
+    pub(super) fn shrink(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES);
     }
 
     /// The size of the record if it ended here, in whole sectors.

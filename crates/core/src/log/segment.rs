@@ -102,6 +102,7 @@ impl SegmentMaker {
         disk: &impl Disk,
         number: SegmentNumber,
         record_bytes: u64,
+        progress: &mut dyn FnMut(),
     ) -> Result<Segment, LogError> {
         let request = match &self.spare {
             Spare::Ready(spare) if spare.size_bytes >= record_bytes => {
@@ -114,7 +115,7 @@ impl SegmentMaker {
                     self.spare = Spare::Wanted;
                 }
                 let request = self.name_spare(self.segment_bytes.max(record_bytes));
-                disk.preallocate(&request.name, request.size_bytes, &mut || {}).map_err(LogError::NoSegment)?;
+                disk.preallocate(&request.name, request.size_bytes, progress).map_err(LogError::NoSegment)?;
                 request
             }
         };

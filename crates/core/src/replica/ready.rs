@@ -14,7 +14,7 @@
 
 use super::*;
 use crate::effects::LogBatch;
-use crate::limits::SILENT_TICKS;
+use crate::limits::{MAX_RESTATED_BYTES, SILENT_TICKS};
 use crate::log::item::{Change, LogItem};
 use crate::time::Now;
 use raft::eraftpb::{HardState, Message, MessageType, Snapshot};
@@ -45,7 +45,10 @@ impl<T> Replica<T> {
             batch.items.push(self.item(Change::HardState(self.storage().hard_state().clone())));
             self.commit_saved(batch.number);
         }
-        if std::mem::take(&mut self.restate) {
+        // One state is written whatever its size; the next ones wait for the next drain.
+        let has_room = batch.restated_bytes() < MAX_RESTATED_BYTES;
+        if self.restate && has_room {
+            self.restate = false;
             batch.items.push(self.state_item());
             self.commit_saved(batch.number);
             for (retired_in, _) in &mut self.retired_snapshots {
@@ -54,7 +57,7 @@ impl<T> Replica<T> {
         }
         self.answer_reads(out);
         self.publish(now.moment);
-        self.raft.has_ready()
+        self.raft.has_ready() || self.restate
     }
 
     /// The log holds all batches up to `number`.

@@ -97,6 +97,7 @@ mod tests {
     use super::super::test_disk::TestDisk;
     use super::super::{Received, SnapshotWriter};
     use super::*;
+    use crate::limits::{SNAPSHOT_CHUNK_BYTES, SYNCED_PART_BYTES};
     use crate::types::{LogIndex, ShardId, Term};
     use proptest::prelude::*;
     use raft::eraftpb::ConfState;
@@ -165,6 +166,23 @@ mod tests {
         disk.fail_syncs();
         assert!(matches!(writer.finish(), Err(SnapshotError::Disk(_))));
         assert!(matches!(read(&disk), Err(SnapshotError::Missing(_))));
+    }
+
+    /// The log's syncs wait behind the snapshot's, whether it is cut here or comes from another node.
+    #[test]
+    fn no_sync_of_a_large_snapshot_has_much_to_do() {
+        const CHUNK: &[u8] = &[7; SNAPSHOT_CHUNK_BYTES];
+        let most = SYNCED_PART_BYTES + 2 * SNAPSHOT_CHUNK_BYTES as u64;
+        let disk = write(9, &[CHUNK; 20]);
+        assert!(disk.largest_sync_bytes() <= most, "{}", disk.largest_sync_bytes());
+        let there = Arc::new(TestDisk::default());
+        let mut writer = SnapshotWriter::begin(there.clone(), NAME, &header(9)).expect("begin");
+        for frame in frames(&disk) {
+            writer.frame(&frame).expect("intact");
+        }
+        writer.finish().expect("finish");
+        assert!(there.largest_sync_bytes() <= most, "{}", there.largest_sync_bytes());
+        assert_eq!(read(&there).expect("intact").len(), 20);
     }
 
     #[test]

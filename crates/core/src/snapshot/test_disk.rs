@@ -1,20 +1,28 @@
-//! A disk for this module's tests: a map. It tells durable from written only in that syncs can be made to fail.
+//! A disk for this module's tests: a map. It tells durable from written only in that syncs can be made to fail, and in that
+//! it counts the bytes that one sync had to make durable.
 
 use crate::disk::Disk;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[derive(Default)]
 pub struct TestDisk {
     files: Mutex<BTreeMap<String, Vec<u8>>>,
     syncs_fail: AtomicBool,
+    unsynced_bytes: AtomicU64,
+    largest_sync_bytes: AtomicU64,
 }
 
 impl TestDisk {
     pub fn fail_syncs(&self) {
         self.syncs_fail.store(true, Ordering::Relaxed);
+    }
+
+    /// The most bytes that were written and not synced at some time.
+    pub fn largest_sync_bytes(&self) -> u64 {
+        self.largest_sync_bytes.load(Ordering::Relaxed)
     }
 
     fn with<T>(&self, action: impl FnOnce(&mut BTreeMap<String, Vec<u8>>) -> T) -> T {
@@ -33,6 +41,8 @@ impl Disk for TestDisk {
     }
 
     fn write_at(&self, name: &str, offset: u64, data: &[u8]) -> io::Result<()> {
+        let unsynced = self.unsynced_bytes.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
+        self.largest_sync_bytes.fetch_max(unsynced, Ordering::Relaxed);
         self.with(|files| {
             let file = files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
             let end = offset as usize + data.len();
@@ -43,6 +53,7 @@ impl Disk for TestDisk {
     }
 
     fn sync(&self, _name: &str) -> io::Result<()> {
+        self.unsynced_bytes.store(0, Ordering::Relaxed);
         if self.syncs_fail.load(Ordering::Relaxed) { Err(io::Error::other("a sync that fails")) } else { Ok(()) }
     }
 

@@ -4,16 +4,20 @@ use super::frame::{self, Kind, Place};
 use super::header::SnapshotHeader;
 use super::{SnapshotError, temporary_name};
 use crate::disk::Disk;
+use crate::limits::SYNCED_PART_BYTES;
 use std::sync::Arc;
 
 /// A snapshot being written under a temporary name, which is left behind where the writer is dropped after an error: the
 /// next writer of this name replaces the file, or [`clean_up`](super::clean_up) deletes it.
 ///
-/// Invariant: the file holds the header and `place.sequence - 1` chunks, and ends at `offset`.
+/// Invariant: the file holds the header and `place.sequence - 1` chunks, and ends at `offset`. It is durable up to
+/// `synced`, which is at most [`SYNCED_PART_BYTES`] and one frame before that: if the whole file were left to one sync, the
+/// log's syncs would wait for it.
 pub struct SnapshotWriter<D: Disk + ?Sized> {
     disk: Arc<D>,
     name: String,
     offset: u64,
+    synced: u64,
     /// The next frame's.
     place: Place,
 }
@@ -32,7 +36,7 @@ impl<D: Disk + ?Sized> SnapshotWriter<D> {
         let first = frame::encode(Place { header_checksum: 0, sequence: 0 }, Kind::Header, &header.encode());
         let place = Place { header_checksum: frame::checksum(&first)?, sequence: 1 };
         disk.create(&temporary_name(name))?;
-        let mut writer = SnapshotWriter { disk, name: name.into(), offset: 0, place };
+        let mut writer = SnapshotWriter { disk, name: name.into(), offset: 0, synced: 0, place };
         writer.append(&[frame::MAGIC, &first[..]].concat())?;
         Ok(writer)
     }
@@ -74,8 +78,13 @@ impl<D: Disk + ?Sized> SnapshotWriter<D> {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        self.disk.write_at(&temporary_name(&self.name), self.offset, bytes)?;
+        let temporary = temporary_name(&self.name);
+        self.disk.write_at(&temporary, self.offset, bytes)?;
         self.offset += bytes.len() as u64;
+        if self.offset - self.synced >= SYNCED_PART_BYTES {
+            self.disk.sync(&temporary)?;
+            self.synced = self.offset;
+        }
         Ok(())
     }
 }

@@ -467,7 +467,7 @@ impl<T> Worker<T> {
             }
         }
         if !self.batch.items.is_empty() {
-            self.snapshot_allowance.earn(self.batch.items.iter().map(LogItem::entry_bytes).sum());
+            self.snapshot_allowance.earn(self.batch.new_entry_bytes() as usize);
             let next = LogBatch { number: self.batch.number + 1, items: Vec::new() };
             let batch = std::mem::replace(&mut self.batch, next);
             let shards: BTreeSet<ShardId> = batch.items.iter().map(|item| item.shard).collect();

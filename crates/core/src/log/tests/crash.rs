@@ -3,6 +3,7 @@
 
 use super::model::*;
 use super::*;
+use crate::disk::SECTOR_BYTES;
 use crate::disk::mem::MemDisk;
 use std::io;
 use std::sync::Arc;
@@ -64,6 +65,9 @@ impl Disk for StoppingDisk {
     }
 }
 
+/// Some records are written at once, and some in up to eight parts.
+const PART_BYTES: u64 = 2 * SECTOR_BYTES as u64 + 100;
+
 /// One life of a node: opens, checks, appends until the disk stops.
 fn live(seed: u64, dice: &mut Dice, disk: StoppingDisk, synced: &mut Shards, unsynced: &mut Option<Shards>) {
     let Ok((mut log, recovery)) = open(disk.clone(), 8192) else { return };
@@ -86,7 +90,7 @@ fn live(seed: u64, dice: &mut Dice, disk: StoppingDisk, synced: &mut Shards, uns
         let mut after = synced.clone();
         let batch = random_batch(dice, &mut after);
         *unsynced = Some(after);
-        if log.append(&batch).is_err() || log.sync().is_err() {
+        if log.append_in_parts(&batch, PART_BYTES, &mut || {}).is_err() || log.sync().is_err() {
             return;
         }
         *synced = unsynced.take().unwrap();
@@ -135,6 +139,28 @@ fn any_part_of_the_unsynced_record_is_cut() {
             assert_eq!(entry_count(&recovery, 1), Some(next as usize - 1), "survivors {survivors:06b}");
             assert_eq!(recovery.findings, [""; 0]);
         }
+    }
+}
+
+/// A crash in the middle of a record that is written in parts leaves a torn one, whether the disk was in a write or a sync.
+#[test]
+fn a_record_whose_parts_are_not_all_there_is_cut() {
+    const PARTS: usize = 3;
+    for (done, reached) in (0..PARTS).flat_map(|part| [(2 * part + 1, part), (2 * part + 2, part + 1)]) {
+        let disk = MemDisk::new();
+        let (mut log, _) = open(disk.clone(), 8192).unwrap();
+        commit(&mut log, &[state(1, 1, 1), entries(1, 1, 2, &[100])]);
+        disk.stop_after(Some(done as u64));
+        let mut parts = 0;
+        log.append_in_parts(&[entries(1, 1, 3, &[2800])], PART_BYTES, &mut || parts += 1).unwrap();
+        log.sync().unwrap();
+        assert_eq!(parts, PARTS - 1, "the last part is the sync's");
+        disk.crash(&mut |_| 0);
+        let (_, recovery) = open(disk, 8192).unwrap();
+        let is_whole = reached == PARTS;
+        assert_eq!(entry_count(&recovery, 1), Some(1 + usize::from(is_whole)), "{done} calls reached the disk");
+        let is_torn = !is_whole && reached > 0;
+        assert_eq!(recovery.findings.len(), usize::from(is_torn), "{done} calls: {:?}", recovery.findings);
     }
 }
 

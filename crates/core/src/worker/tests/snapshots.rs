@@ -1,7 +1,9 @@
 //! Snapshots that are taken, sent and kept, and the entries that stay in memory beside them.
 
 use super::*;
-use crate::limits::{MAX_SNAPSHOTS_SENT, MAX_SNAPSHOTS_SENT_TO_ONE, RETAINED_SHARE, SNAPSHOT_BURST_BYTES};
+use crate::limits::{
+    MAX_RESTATED_BYTES, MAX_SNAPSHOTS_SENT, MAX_SNAPSHOTS_SENT_TO_ONE, RETAINED_SHARE, SNAPSHOT_BURST_BYTES,
+};
 
 impl Group {
     /// The pending work of `node` on snapshot files: cuts are written at once, the rest is returned.
@@ -259,6 +261,37 @@ fn entries_that_go_into_the_log_once_more_stay_in_memory_until_then() {
     worker.handle_tick(now);
     group.drain(leader);
     assert!(group.applied(1));
+}
+
+/// Each batch becomes a record of the log as a whole, and the writes of other shards wait for it.
+#[test]
+fn many_shards_that_are_asked_for_their_states_at_once_write_them_in_several_batches() {
+    const SHARDS: u32 = 40;
+    let now = Moment(1_000_000_000);
+    let mut worker: Worker<u32> = Worker::new(config(NodeId(1), 1), now);
+    for shard in 0..SHARDS {
+        let mut state = initial_state();
+        let entry = Entry { index: 2, term: 1, data: vec![0; SMALL_LOG_BYTES - 1024].into(), ..Entry::default() };
+        state.entries = vec![entry];
+        worker.restart_replica(ShardId(shard), id(1), state, Restored::Kv(Machine::new()), now);
+    }
+    let flush = |worker: &mut Worker<u32>| {
+        let (effects, more) = worker.flush(Now { moment: now, wall: Wall(0) });
+        effects.log.iter().for_each(|batch| worker.handle_persisted(now, batch.number));
+        (effects.log, more)
+    };
+    while flush(&mut worker).1 {}
+    (0..SHARDS).for_each(|shard| worker.handle_log_pressure(ShardId(shard)));
+    let mut restated = Vec::new();
+    loop {
+        let (batch, more) = flush(&mut worker);
+        let Some(batch) = batch else { break };
+        assert!(batch.restated_bytes() < MAX_RESTATED_BYTES + SMALL_LOG_BYTES as u64, "{}", batch.restated_bytes());
+        assert_eq!((batch.new_entry_bytes(), batch.restated_bytes()), (0, batch.entry_bytes()));
+        restated.extend(batch.items.iter().map(|item| item.shard.0));
+        assert_eq!(more, restated.len() < SHARDS as usize, "the rest is written at once");
+    }
+    assert_eq!(restated, (0..SHARDS).collect::<Vec<_>>());
 }
 
 #[test]

@@ -50,7 +50,7 @@ impl Running {
             }
         }
         if let Some(batch) = effects.log {
-            self.unsynced_bytes += batch.size_bytes();
+            self.unsynced_bytes += batch.new_entry_bytes();
             self.log_queue.push_back((GOSSIP, batch));
             self.write_log(out);
         }

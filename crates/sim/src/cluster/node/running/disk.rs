@@ -114,7 +114,7 @@ impl Running {
             return;
         }
         self.health.record_ended(now.moment);
-        self.unsynced_bytes = self.log_queue.iter().map(|(_, batch)| batch.size_bytes()).sum();
+        self.unsynced_bytes = self.log_queue.iter().map(|(_, batch)| batch.new_entry_bytes()).sum();
         for (worker, number) in std::mem::take(&mut self.log_under_way) {
             match worker {
                 GOSSIP => self.gossip.handle_persisted(now, number),
