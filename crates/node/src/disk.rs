@@ -37,6 +37,8 @@ pub fn open(directory: &Path, faults: Option<&Path>) -> io::Result<(Arc<dyn Disk
 ///
 /// - `open` has a handle for each file that was created or written to and not closed, under its present name: creating,
 ///   renaming and deleting a file replace, move and drop its handle while holding the lock.
+/// - Nothing that takes long is done while holding the lock, which each write to the log takes. To free the bytes of a large
+///   file may take seconds. So a file that loses its name is [held](FileDisk::hold) until the lock is released.
 pub struct FileDisk {
     path: PathBuf,
     directory: File,
@@ -59,11 +61,17 @@ impl FileDisk {
         if !is_at(&self.directory, &self.path)? {
             return Ok(Some(self.path.clone()));
         }
-        // Handles and names change together, under this lock.
-        let handles = self.handles();
-        for (name, file) in handles.iter() {
-            let path = self.path.join(name);
-            if !is_at(file, &path)? {
+        // The files are looked at without the lock. One that lost its name may have lost it to this process, which also changes
+        // its handle, so it is looked at again: handles and names change together, under the lock.
+        let known: Vec<_> = self.handles().iter().map(|(name, file)| (name.clone(), file.clone())).collect();
+        for (name, file) in known {
+            let path = self.path.join(&name);
+            if is_at(&file, &path)? {
+                continue;
+            }
+            if let Some(file) = self.handles().get(&name)
+                && !is_at(file, &path)?
+            {
                 return Ok(Some(path));
             }
         }
@@ -93,12 +101,33 @@ impl FileDisk {
         Ok(file)
     }
 
+    /// Keeps the bytes of a file that is about to lose its name from being freed until this is dropped. To be called before
+    /// locking the handles, and dropped after unlocking them.
+    fn hold(&self, name: &str) -> io::Result<Option<Arc<File>>> {
+        let path = self.path_of(name)?;
+        let known = self.handles().get(name).cloned();
+        // If there is no such file, or no descriptor is left, nothing is held: even then it must be possible to delete files.
+        Ok(known.or_else(|| File::open(path).ok().map(Arc::new)))
+    }
+
     fn make(&self, name: &str) -> io::Result<Arc<File>> {
         let path = self.path_of(name)?;
+        let _older = self.hold(name)?;
         let mut handles = self.handles();
+        // Truncating the older file would free its bytes now.
+        remove(&path)?;
         let file = Arc::new(OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?);
         handles.insert(name.to_owned(), file.clone());
         Ok(file)
+    }
+
+    /// Takes away a file's name and its handle. Returns whether there was such a file, and what holds its bytes.
+    fn unlink(&self, name: &str) -> io::Result<(bool, Option<Arc<File>>)> {
+        let path = self.path_of(name)?;
+        let held = self.hold(name)?;
+        let mut handles = self.handles();
+        handles.remove(name);
+        Ok((remove(&path)?, held))
     }
 }
 
@@ -159,6 +188,7 @@ impl Disk for FileDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let (from_path, to_path) = (self.path_of(from)?, self.path_of(to)?);
+        let _older = self.hold(to)?;
         let mut handles = self.handles();
         fs::rename(from_path, to_path)?;
         handles.remove(to);
@@ -170,15 +200,9 @@ impl Disk for FileDisk {
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
-        let path = self.path_of(name)?;
-        let mut handles = self.handles();
-        handles.remove(name);
-        match fs::remove_file(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        }
-        drop(handles);
-        self.directory.sync_all()
+        let (existed, held) = self.unlink(name)?;
+        drop(held);
+        if existed { self.directory.sync_all() } else { Ok(()) }
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -193,6 +217,15 @@ impl Disk for FileDisk {
         }
         names.sort();
         Ok(names)
+    }
+}
+
+/// Removes a file, if it is there. Returns whether it was.
+fn remove(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -310,6 +343,26 @@ mod tests {
         assert_eq!(disk.lost_name().unwrap(), Some(path.clone()));
         fs::create_dir(&path).unwrap();
         assert_eq!(disk.lost_name().unwrap(), Some(path.clone()), "another directory has its name");
+    }
+
+    /// Freeing a large file may take seconds, and each write to the log takes the lock.
+    #[test]
+    fn the_bytes_of_a_deleted_file_are_freed_when_no_lock_is_held() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = FileDisk::open(directory.path()).unwrap();
+        for is_open in [true, false] {
+            disk.preallocate("large", 1 << 20, &mut || {}).unwrap();
+            if !is_open {
+                disk.close("large");
+            }
+            let (existed, held) = disk.unlink("large").unwrap();
+            assert!(existed);
+            assert!(disk.open.try_lock().is_ok_and(|handles| !handles.contains_key("large")));
+            assert_eq!(disk.size("large").unwrap(), None);
+            let held = held.unwrap().metadata().unwrap();
+            assert_eq!((held.nlink(), held.len()), (0, 1 << 20), "its bytes are still there");
+            assert!(held.blocks() > 0);
+        }
     }
 
     /// The log's own syncs wait behind each of these syncs.
