@@ -6,6 +6,7 @@
 
 use crate::disk::FileDisk;
 use crate::seldom::Seldom;
+use crate::stderr::last_line;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,11 +31,11 @@ pub fn run(disk: Arc<FileDisk>, stopped: Receiver<()>) {
 }
 
 fn end(path: &str) -> ! {
-    eprintln!(
-        "ringfort: {path} was deleted or replaced while this node ran: what it acknowledges would not survive a \
+    last_line(&format!(
+        "{path} was deleted or replaced while this node ran: what it acknowledges would not survive a \
          restart, so this process ends. If the directory was moved, move it back; never use an older copy. Otherwise \
          start the node with an empty --raft-dir, with --join-addr, and with --replace instead of --bootstrap: it gets \
          its data from the others"
-    );
+    ));
     std::process::exit(2);
 }

@@ -3,14 +3,14 @@
 //!
 //! The core evaluates the disk ([`ringfort_core::health`]). This thread asks it once a tick, passes the result to
 //! gossip, which tells the other nodes and the workers, and ends the process when the disk is given up. A node that is
-//! stopping does not wait for a hung disk. Lines for the log come last, and are lost where stderr is on the same disk.
+//! stopping does not wait for a hung disk. Nothing here waits for stderr, which may be on the same disk ([`crate::stderr`]).
 
 use crate::clock;
 use crate::gossip_thread::GossipEvent;
 use crate::grpc;
 use crate::seldom::Seldom;
 use crate::shell::Shell;
-use crate::threads::last_line;
+use crate::stderr::last_line;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ringfort_core::health::{DiskReport, DiskState, NodeHealth};
 use std::sync::Arc;
@@ -68,13 +68,13 @@ fn tell(shell: &Shell, reporter: &HealthReporter, before: Option<NodeHealth>, re
 
 /// Ends a process that is stopping. Whatever it acknowledged is on the disk.
 pub fn stop_without_disk() -> ! {
-    last_line("stopped without waiting for the disk, which does not answer".into());
+    last_line("stopped without waiting for the disk, which does not answer");
     std::process::exit(1);
 }
 
 /// Ends the process. An orderly stop is not possible: everything that needs the disk would wait for it.
 fn end(age: Duration) -> ! {
-    last_line(format!(
+    last_line(&format!(
         "the disk has not answered for {} s, and this process ends (--disk-timeout). Check the disk, then start the node \
          again: its log is recovered at the start",
         age.as_secs()

@@ -21,7 +21,8 @@
 //! | `peers`, [`convert`] | streams to the other nodes |
 //! | `strangers` | calls from nodes of another cluster |
 //! | `routing`, `execute`, `scan` | the path of a request |
-//! | `files`, `seldom` | how file descriptors are divided; rate limits for log lines |
+//! | `files` | how file descriptors are divided |
+//! | [`stderr`], `seldom` | log lines: no thread waits until they are written; rate limits |
 //! | `in_flight`, `pressure` | what is refused before the proposal: too much at once, memory or disk full |
 //! | `board`, `shared_call`, `operator_calls` | the status of the node, for many readers at little cost |
 //! | `grpc` | the services, and the connections they are served on |
@@ -65,6 +66,7 @@ mod snapshot_thread;
 mod snapshot_transfer;
 mod spare_segments;
 mod start;
+pub mod stderr;
 mod strangers;
 mod threads;
 mod throttle;

@@ -16,7 +16,7 @@ use crate::gossip_thread::GossipEvent;
 use crate::inbox::{DRAIN_BYTES, Event};
 use crate::shell::Shell;
 use crate::spare_segments::SpareSegments;
-use crate::threads::last_line;
+use crate::stderr::last_line;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 use ringfort_core::boot::PROBE_FILE;
@@ -277,7 +277,7 @@ fn abort(error: &LogError) -> ! {
         message = format!("{message}: {cause}");
         source = cause.source();
     }
-    last_line(format!("{message}. Check the disk, then start the node again: its log is recovered at the start"));
+    last_line(&format!("{message}. Check the disk, then start the node again: its log is recovered at the start"));
     std::process::abort();
 }
 

@@ -16,6 +16,7 @@
 //! | `descriptors` | more connections than there are file descriptors |
 //! | `disk_full` | no space for the log |
 //! | `hung_disk` | a disk that does not answer |
+//! | `full_stderr` | a stderr that nobody reads |
 //! | `rolling_restart` | nodes that are stopped in an orderly way, one after the other |
 //! | `corruption` | bits that flip in files |
 //! | `memory` | bits that flip in a node's memory |
@@ -29,6 +30,7 @@ mod descriptors;
 mod disk_full;
 mod election_timeout;
 mod forwarding;
+mod full_stderr;
 mod gone;
 mod gossip;
 mod http2;

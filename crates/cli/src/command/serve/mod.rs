@@ -5,15 +5,30 @@ mod options;
 use crate::failure::{Answer, Failure};
 use options::LogFormat;
 pub use options::Serve;
-use ringfort_node::{Node, NodeConfig, Standing};
+use ringfort_node::{Node, NodeConfig, Standing, stderr};
 use std::io::IsTerminal;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 impl Serve {
     pub fn run(self) -> Result<Answer, Failure> {
+        match self.serve() {
+            Ok(answer) => {
+                stderr::flush();
+                Ok(answer)
+            }
+            // The caller would wait until somebody reads it.
+            Err(failure) => {
+                stderr::last_line(&failure.to_string());
+                std::process::exit(2);
+            }
+        }
+    }
+
+    fn serve(self) -> Result<Answer, Failure> {
         self.check()?;
         self.log()?;
+        stderr::report_panics();
         if self.is_reachable() {
             tracing::warn!(
                 "listening on {} without TLS and authentication (--insecure): whoever reaches the ports may read and \
@@ -32,9 +47,9 @@ impl Serve {
         }
     }
 
-    /// Sends what is logged to stderr.
+    /// Sends what is logged to stderr, without waiting for whoever reads it.
     fn log(&self) -> Result<(), Failure> {
-        let lines = tracing_subscriber::fmt().with_env_filter(self.filter()?).with_writer(std::io::stderr);
+        let lines = tracing_subscriber::fmt().with_env_filter(self.filter()?).with_writer(|| stderr::LogWriter);
         match self.log_format {
             LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
             LogFormat::Json => lines.json().flatten_event(true).init(),
@@ -66,6 +81,7 @@ fn run_once(runtime: &Runtime, mut signals: Signals, config: NodeConfig) -> Resu
         Err(received) => {
             tracing::info!("{received}: stopped before the node had started; started again, it begins anew");
             // What it waits for may never come.
+            stderr::flush();
             std::process::exit(0);
         }
     };
@@ -101,6 +117,7 @@ fn run_once(runtime: &Runtime, mut signals: Signals, config: NodeConfig) -> Resu
     }
     runtime.spawn(async move {
         signals.next().await;
+        stderr::flush();
         std::process::exit(1);
     });
     node.shutdown();

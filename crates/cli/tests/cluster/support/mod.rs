@@ -56,10 +56,15 @@ impl Node {
     }
 
     /// Starts the node by a program that runs this one.
-    pub fn start_by(&mut self, mut program: Command) {
-        assert!(self.process.is_none(), "{} runs already", self.name);
+    pub fn start_by(&mut self, program: Command) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let process = program.arg("serve").args(&self.arguments).stderr(log).spawn().unwrap();
+        self.start_with_stderr(program, log);
+    }
+
+    /// Starts the node and gives it this stderr in place of its log.
+    pub fn start_with_stderr(&mut self, mut program: Command, stderr: impl Into<Stdio>) {
+        assert!(self.process.is_none(), "{} runs already", self.name);
+        let process = program.arg("serve").args(&self.arguments).stderr(stderr).spawn().unwrap();
         self.process = Some(process);
     }
 
