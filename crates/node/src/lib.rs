@@ -1,7 +1,7 @@
 //! A node of Ringfort: threads, files and sockets around [`ringfort_core`], which decides everything.
 //!
 //! ```text
-//!  clients --gRPC--> grpc::kv --> execute ----------> inbox --> worker thread --> log thread --> disk
+//!  clients --gRPC--> service --> execute -----------> inbox --> worker thread --> log thread --> disk
 //!                       |            |  (read_leased)             |   ^  |            |
 //!                       '- answers <-'- peers (forwards)          |   |  |         durable
 //!  nodes ---gRPC--> grpc::peer --------------------> inbox        |   '--|------------'
@@ -20,12 +20,13 @@
 //! | `gossip_thread` | gossip, and the eventual keyspace |
 //! | `peers`, [`convert`] | streams to the other nodes |
 //! | `strangers` | calls from nodes of another cluster |
-//! | `routing`, `execute`, `scan` | the path of a request |
+//! | `service` | what a client's request means, whatever protocol brought it: limits, keyspaces, deadlines, counting |
+//! | `routing`, `execute` | the path of a request |
 //! | `files` | how file descriptors are divided |
 //! | [`stderr`], `seldom` | log lines: no thread waits until they are written; rate limits |
-//! | `in_flight`, `pressure` | what is refused before the proposal: too much at once, memory or disk full |
+//! | `pressure` | what is refused before the proposal: memory or disk full |
 //! | `board`, `shared_call`, `operator_calls` | the status of the node, for many readers at little cost |
-//! | `grpc` | the services, and the connections they are served on |
+//! | `grpc` | the gRPC services, and the connections they are served on |
 //! | `http`, `metrics` | what monitoring asks for |
 //!
 //! Everything here performs effects in the order that the core documents, and branches on no protocol state: what the
@@ -44,7 +45,6 @@ mod files;
 mod gossip_thread;
 mod grpc;
 mod http;
-mod in_flight;
 mod inbox;
 mod join;
 mod log_thread;
@@ -56,10 +56,10 @@ mod pressure;
 mod random;
 mod routing;
 mod saving;
-mod scan;
 mod scrub_thread;
 mod seldom;
 mod sends;
+mod service;
 mod shared_call;
 mod shell;
 mod snapshot_thread;

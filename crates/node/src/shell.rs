@@ -3,7 +3,6 @@
 use crate::board::Board;
 use crate::control_thread::ControlEvent;
 use crate::gossip_thread::GossipEvent;
-use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox, Incoming};
 use crate::log_thread::LogEvent;
 use crate::metrics::Metrics;
@@ -12,6 +11,7 @@ use crate::peers::Peers;
 use crate::pressure::Pressure;
 use crate::routing::Routing;
 use crate::sends::Sends;
+use crate::service::in_flight::InFlight;
 use crate::snapshot_thread::SnapshotEvent;
 use crate::throttle::Throttle;
 use crossbeam_channel::Sender;

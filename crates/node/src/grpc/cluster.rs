@@ -40,7 +40,7 @@ impl Cluster for ClusterService {
         control_thread::introduce(&self.shell, member.clone());
         let command = CoreRequest::system(SystemCommand::Join { member, replace, known_as });
         let executed = self.shell.execute(command, deadline).await;
-        let (node, epoch) = match executed.map_err(|error| status_of(&error))?.reply {
+        let (node, epoch) = match executed.map_err(|error| status_of(&error.into()))?.reply {
             Reply::System(SystemReply::Joined { node, epoch }) => (node, epoch),
             Reply::System(SystemReply::Refused(reason)) => return Err(Status::already_exists(reason)),
             _ => return Err(outcome::unknown("the leader's answer is of another kind")),

@@ -1,144 +1,63 @@
 //! The keys and values.
 
-use super::{eventual, refusal, status_of, timeout};
-use crate::execute::Executed;
-use crate::scan;
-use crate::shell::Shell;
+use super::call::{answer, open};
+use crate::service::{self, Call, Service};
 use bytes::Bytes;
-use ringfort_core::kv::op::Listed;
-use ringfort_core::kv::{Command, Delete, Get, Kind, Put, Record, Scan};
+use ringfort_core::kv::{Delete, Get, Kind, Put, Record, Scan};
 use ringfort_core::limits::MAX_SCAN_ENTRIES;
-use ringfort_core::request::{Replies, Request as CoreRequest};
-use ringfort_core::types::NodeId;
 use ringfort_proto::v1::kv_server::Kv;
 use ringfort_proto::v1::*;
-use ringfort_proto::{metadata, outcome};
-use std::future::Future;
-use std::sync::Arc;
-use tokio::time::Instant;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 pub struct KvService {
-    pub shell: Arc<Shell>,
+    pub service: Service,
 }
 
 #[tonic::async_trait]
 impl Kv for KvService {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        self.counted(Kind::Put, async {
-            let (deadline, put) = self.open(request)?;
-            let _taken = self.shell.in_flight.take(put.key.len() + put.value.len()).ok_or_else(too_many)?;
-            if is_eventual(put.consistency())? {
-                return eventual::put(&self.shell, put, deadline).await;
-            }
-            let reply = self.command(Put { key: put.key, value: put.value }, deadline).await?;
-            Ok(reply.map(|put| PutResponse { version: put.version, revision: put.revision }))
-        })
-        .await
+        let (deadline, put) = open(&self.service, Kind::Put, request)?;
+        let consistency = promised(put.consistency());
+        let call = Call::command(Put { key: put.key, value: put.value }, consistency);
+        let reply = answer::<Put>(&self.service, call, deadline).await?;
+        Ok(reply.map(|put| PutResponse { version: put.version, revision: put.revision }))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        self.counted(Kind::Get, async {
-            let (deadline, get) = self.open(request)?;
-            let _taken = self.shell.in_flight.take(get.key.len()).ok_or_else(too_many)?;
-            let consistency = get.consistency();
-            if consistency == Consistency::Eventual {
-                return eventual::get(&self.shell, get).await;
-            }
-            let request = CoreRequest::query(self.shell.routing.shards(), Get { key: get.key });
-            let request = request.map_err(refusal)?;
-            let stale = (consistency == Consistency::Stale).then(|| self.shell.read_stale(&request)).flatten();
-            // Without a replica here that is fresh enough, the leader's answer is: it promises more.
-            let reply = match stale.and_then(|reply| reply.to::<Get>()) {
-                Some(record) => Response::new(record),
-                None => self.execute::<Get>(request, deadline).await?,
-            };
-            Ok(reply.map(get_response))
-        })
-        .await
+        let (deadline, get) = open(&self.service, Kind::Get, request)?;
+        let consistency = promised(get.consistency());
+        let call = Call::query(Get { key: get.key }, consistency);
+        Ok(answer::<Get>(&self.service, call, deadline).await?.map(get_response))
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
-        self.counted(Kind::Delete, async {
-            let (deadline, delete) = self.open(request)?;
-            let _taken = self.shell.in_flight.take(delete.key.len()).ok_or_else(too_many)?;
-            if is_eventual(delete.consistency())? {
-                return eventual::delete(&self.shell, delete, deadline).await;
-            }
-            let reply = self.command(Delete { key: delete.key }, deadline).await?;
-            Ok(reply.map(|delete| DeleteResponse { found: delete.existed, revision: delete.revision }))
-        })
-        .await
+        let (deadline, delete) = open(&self.service, Kind::Delete, request)?;
+        let consistency = promised(delete.consistency());
+        let call = Call::command(Delete { key: delete.key }, consistency);
+        let reply = answer::<Delete>(&self.service, call, deadline).await?;
+        Ok(reply.map(|delete| DeleteResponse { found: delete.existed, revision: delete.revision }))
     }
 
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
-        self.counted(Kind::Scan, async {
-            let (deadline, scan) = self.open(request)?;
-            let given = scan.prefix.len() + scan.start_after.len() + scan.up_to.len();
-            let _taken = self.shell.in_flight.take(given).ok_or_else(too_many)?;
-            if is_eventual(scan.consistency())? {
-                return eventual::scan(&self.shell, scan_of(scan)).await;
-            }
-            let page = scan::scan(&self.shell, scan_of(scan), deadline).await.map_err(|error| status_of(&error))?;
+        let (deadline, scan) = open(&self.service, Kind::Scan, request)?;
+        let consistency = promised(scan.consistency());
+        let call = Call::query(scan_of(scan), consistency);
+        let page = answer::<Scan>(&self.service, call, deadline).await?;
+        Ok(page.map(|page| {
             let entries = page.entries.into_iter().map(|(key, record)| {
                 let Record { value, version, create_revision, modify_revision } = record;
                 Entry { key, value, version, create_revision, modify_revision }
             });
-            Ok(Response::new(ScanResponse { entries: entries.collect(), more: page.more }))
-        })
-        .await
+            ScanResponse { entries: entries.collect(), more: page.more }
+        }))
     }
 }
 
-impl KvService {
-    /// Answers a call, and counts how that went.
-    async fn counted<R>(
-        &self,
-        operation: Kind,
-        answer: impl Future<Output = Result<Response<R>, Status>>,
-    ) -> Result<Response<R>, Status> {
-        let counting = self.shell.metrics.begin(operation);
-        let result = answer.await;
-        counting.end(result.as_ref().err().map(Status::code));
-        result
-    }
-
-    /// The call's deadline and message, if it is meant for this cluster.
-    fn open<M>(&self, request: Request<M>) -> Result<(Instant, M), Status> {
-        metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
-        Ok((timeout::deadline(request.metadata()), request.into_inner()))
-    }
-
-    /// Carries a command out.
-    async fn command<C>(&self, command: C, deadline: Instant) -> Result<Response<C::Reply>, Status>
-    where
-        C: Listed<Replies: Replies> + Into<Command>,
-    {
-        let request = CoreRequest::command(self.shell.routing.shards(), command).map_err(refusal)?;
-        self.execute::<C>(request, deadline).await
-    }
-
-    /// Carries out a request for an operation `O`, and names the leader to the client if it is elsewhere.
-    async fn execute<O>(&self, request: CoreRequest, deadline: Instant) -> Result<Response<O::Reply>, Status>
-    where
-        O: Listed<Replies: Replies>,
-    {
-        let executed = self.shell.execute(request, deadline).await;
-        let Executed { reply, elsewhere } = executed.map_err(|error| status_of(&error))?;
-        let reply = reply.to::<O>().ok_or_else(|| outcome::unknown("the leader's answer is of another kind"))?;
-        let mut response = Response::new(reply);
-        if let Some(node) = elsewhere {
-            self.shell.metrics.forwarded.inc();
-            self.name_leader(response.metadata_mut(), node);
-        }
-        Ok(response)
-    }
-
-    fn name_leader(&self, metadata: &mut MetadataMap, node: NodeId) {
-        if let Some(member) = self.shell.routing.members().get(&node) {
-            metadata::set_leader(metadata, &member.grpc_address);
-        }
+fn promised(consistency: Consistency) -> service::Consistency {
+    match consistency {
+        Consistency::Linearizable => service::Consistency::Linearizable,
+        Consistency::Stale => service::Consistency::Stale,
+        Consistency::Eventual => service::Consistency::Eventual,
     }
 }
 
@@ -156,17 +75,4 @@ fn get_response(record: Option<Record>) -> GetResponse {
         create_revision: record.create_revision,
         modify_revision: record.modify_revision,
     })
-}
-
-/// Of requests that can't be stale.
-fn is_eventual(consistency: Consistency) -> Result<bool, Status> {
-    match consistency {
-        Consistency::Linearizable => Ok(false),
-        Consistency::Eventual => Ok(true),
-        Consistency::Stale => Err(outcome::invalid("only a get may be stale")),
-    }
-}
-
-fn too_many() -> Status {
-    outcome::overloaded("too many requests are under way in this node; retry later")
 }

@@ -1,8 +1,8 @@
 //! The node's gRPC servers: one for clients and operators, one for the other nodes.
 
+mod call;
 mod cluster;
 mod connections;
-mod eventual;
 pub mod gossip;
 mod kv;
 mod marked;
@@ -13,11 +13,10 @@ pub mod refusing;
 pub mod status;
 mod timeout;
 
-use crate::execute::ExecuteError;
+use crate::service::{CallError, ErrorKind, Service};
 use crate::shell::Shell;
 use refusing::Refusing;
 use ringfort_core::boot::Owner;
-use ringfort_core::kv::Invalid;
 use ringfort_core::limits::{LARGEST_ENTRY_BYTES, MAX_PEER_MESSAGE_BYTES};
 use ringfort_proto::v1::cluster_server::ClusterServer;
 use ringfort_proto::v1::kv_server::KvServer;
@@ -70,7 +69,8 @@ pub async fn serve_clients(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let broken = "the descriptors come from the compiler";
-    let kv = KvServer::new(kv::KvService { shell: shell.clone() }).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let kv = KvServer::new(kv::KvService { service: Service::new(shell.clone()) })
+        .max_decoding_message_size(MAX_REQUEST_BYTES);
     let own = shell.routing.topology().nodes.get(&shell.node).cloned().unwrap_or_default();
     let owner = Owner { identity: own.identity, name: own.name };
     let membership = membership::MembershipService::new(shell.cluster.0, &owner, false);
@@ -125,20 +125,13 @@ pub async fn serve_peers(
         .await
 }
 
-fn refusal(invalid: Invalid) -> Status {
-    outcome::invalid(invalid.to_string())
-}
-
 /// An error as a client sees it.
-fn status_of(error: &ExecuteError) -> Status {
-    match error {
-        ExecuteError::Invalid(invalid) => refusal(*invalid),
-        ExecuteError::NoLeader { .. } | ExecuteError::DiskHung => outcome::unavailable(error.to_string(), None),
-        ExecuteError::Unreachable { leader, .. } => outcome::unavailable(error.to_string(), leader.as_deref()),
-        ExecuteError::Overloaded { .. }
-        | ExecuteError::TooManyScans
-        | ExecuteError::MemoryFull { .. }
-        | ExecuteError::DiskFull { .. } => outcome::overloaded(error.to_string()),
-        ExecuteError::Unanswered { .. } | ExecuteError::Unknown { .. } => outcome::unknown(error.to_string()),
+fn status_of(error: &CallError) -> Status {
+    let said = error.to_string();
+    match error.kind() {
+        ErrorKind::Unavailable => outcome::unavailable(said, error.leader()),
+        ErrorKind::Overloaded => outcome::overloaded(said),
+        ErrorKind::Invalid => outcome::invalid(said),
+        ErrorKind::Unknown => outcome::unknown(said),
     }
 }

@@ -1,10 +1,10 @@
 //! Requests of clients: how many, how they ended, how long they took.
 
 use super::{Maker, SECONDS};
+use crate::service::ErrorKind;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter};
 use ringfort_core::kv::Kind;
 use std::time::Instant;
-use tonic::Code;
 
 /// How a request ended, as the client sees it (`ringfort_proto::outcome`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,14 +62,14 @@ impl super::Metrics {
 }
 
 impl Counting<'_> {
-    /// The request ends with an answer, or with an error of this code.
-    pub fn end(mut self, error: Option<Code>) {
+    /// The request ends with an answer, or with an error of this kind.
+    pub fn end(mut self, error: Option<ErrorKind>) {
         self.outcome = match error {
             None => Outcome::Ok,
-            Some(Code::Unavailable) => Outcome::Unavailable,
-            Some(Code::ResourceExhausted) => Outcome::Overloaded,
-            Some(Code::InvalidArgument | Code::FailedPrecondition) => Outcome::Refused,
-            Some(_) => Outcome::Unknown,
+            Some(ErrorKind::Unavailable) => Outcome::Unavailable,
+            Some(ErrorKind::Overloaded) => Outcome::Overloaded,
+            Some(ErrorKind::Invalid) => Outcome::Refused,
+            Some(ErrorKind::Unknown) => Outcome::Unknown,
         };
     }
 }
@@ -107,8 +107,8 @@ mod tests {
     fn each_request_is_counted_once_by_how_it_ended() {
         let metrics = super::super::Metrics::new();
         metrics.begin(Kind::Put).end(None);
-        metrics.begin(Kind::Put).end(Some(Code::DeadlineExceeded));
-        metrics.begin(Kind::Scan).end(Some(Code::InvalidArgument));
+        metrics.begin(Kind::Put).end(Some(ErrorKind::Unknown));
+        metrics.begin(Kind::Scan).end(Some(ErrorKind::Invalid));
         drop(metrics.begin(Kind::Get));
         let text = metrics.text().unwrap();
         for line in [

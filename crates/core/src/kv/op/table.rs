@@ -119,6 +119,12 @@ macro_rules! operations {
 
     (@any $all:ident, $replies:ident { $($code:literal => $one:ident,)* }) => {
         impl $all {
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $($all::$one(_) => Kind::$one,)*
+                }
+            }
+
             /// Whether the fields keep the limits.
             pub fn check(&self) -> Result<(), Invalid> {
                 match self {

@@ -35,7 +35,7 @@ const _: () = assert!(COLLECTED_BYTES <= 64 << 20);
 const WHOLE_PAGE_ENTRIES: usize = 256;
 
 /// The entries that the query selects, at most as many as it allows and [`MAX_SCAN_BYTES`] of them.
-pub async fn scan(shell: &Arc<Shell>, scan: Scan, deadline: Instant) -> Result<ScanPage, ExecuteError> {
+pub(super) async fn scan(shell: &Arc<Shell>, scan: Scan, deadline: Instant) -> Result<ScanPage, ExecuteError> {
     let Ok(turn) = timeout_at(deadline, shell.scans.acquire()).await else { return Err(ExecuteError::TooManyScans) };
     let _turn = turn.expect("the semaphore is never closed");
     let shards = shell.routing.shards();

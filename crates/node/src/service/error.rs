@@ -1,0 +1,84 @@
+//! Why a call has no answer.
+
+use crate::execute::ExecuteError;
+use ringfort_core::gossip::WriteError;
+use ringfort_core::kv::Invalid;
+
+/// What an error says to its caller. Each protocol has its own words for these, and the metrics count by them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Nothing was applied: this node can't carry the call out now. Another node may.
+    Unavailable,
+    /// Nothing was applied: a bound is reached. Later there may be room.
+    Overloaded,
+    /// Nothing was applied, as every time: the call itself is wrong.
+    Invalid,
+    /// A write may or may not be applied.
+    Unknown,
+}
+
+/// Why a call has no answer, in words for the one who made it.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error("too many requests are under way in this node; retry later")]
+    TooMany,
+    #[error("only a get may be stale")]
+    NeverStale,
+    #[error("the eventual keyspace has no {0}: use another consistency")]
+    NotEventual(&'static str),
+    #[error(transparent)]
+    EventualWrite(#[from] WriteError),
+    #[error("this node has no disk space for its log; free some, or ask another node")]
+    DiskFull,
+    #[error("the disk of this node does not answer; ask another node")]
+    DiskHung,
+    #[error("the disk of this node did not answer in time")]
+    DiskLate,
+    #[error("the leader's answer is of another kind")]
+    OtherReply,
+    #[error("this node is stopping")]
+    Stopping,
+}
+
+impl CallError {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            CallError::Execute(error) => kind_of(error),
+            CallError::Invalid(_)
+            | CallError::NeverStale
+            | CallError::NotEventual(_)
+            | CallError::EventualWrite(WriteError::TooLarge(_)) => ErrorKind::Invalid,
+            CallError::TooMany
+            | CallError::DiskFull
+            | CallError::EventualWrite(WriteError::Full | WriteError::Overloaded) => ErrorKind::Overloaded,
+            CallError::DiskHung | CallError::Stopping => ErrorKind::Unavailable,
+            CallError::DiskLate | CallError::OtherReply => ErrorKind::Unknown,
+        }
+    }
+
+    /// Where clients reach the node that can carry the call out, if it is known that only that one can.
+    pub fn leader(&self) -> Option<&str> {
+        match self {
+            CallError::Execute(ExecuteError::Unreachable { leader, .. }) => leader.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+fn kind_of(error: &ExecuteError) -> ErrorKind {
+    match error {
+        ExecuteError::Invalid(_) => ErrorKind::Invalid,
+        ExecuteError::NoLeader { .. } | ExecuteError::DiskHung | ExecuteError::Unreachable { .. } => {
+            ErrorKind::Unavailable
+        }
+        ExecuteError::Overloaded { .. }
+        | ExecuteError::TooManyScans
+        | ExecuteError::MemoryFull { .. }
+        | ExecuteError::DiskFull { .. } => ErrorKind::Overloaded,
+        ExecuteError::Unanswered { .. } | ExecuteError::Unknown { .. } => ErrorKind::Unknown,
+    }
+}

@@ -1,0 +1,88 @@
+//! Calls for the eventual keyspace: this node answers them by itself, whatever else it reaches.
+//!
+//! Replies have stamps in place of revisions, and 0 for what only a log of a shard can count.
+
+use super::{CallError, Operation};
+use crate::gossip_thread::GossipEvent;
+use crate::shell::Shell;
+use bytes::Bytes;
+use ringfort_core::gossip::Written;
+use ringfort_core::gossip::keyspace::Found;
+use ringfort_core::kv::{Command, CommandReply, DeleteReply, PutReply, Query, QueryReply, Record, Scan, ScanPage};
+use ringfort_core::request::Reply;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+pub async fn carry_out(shell: &Shell, operation: Operation, deadline: Instant) -> Result<Reply, CallError> {
+    match operation {
+        Operation::Command(command) => {
+            command.check()?;
+            change(shell, command, deadline).await
+        }
+        Operation::Query(query) => {
+            query.check()?;
+            read(shell, query).await
+        }
+    }
+}
+
+async fn change(shell: &Shell, command: Command, deadline: Instant) -> Result<Reply, CallError> {
+    let reply = match command {
+        Command::Put(put) => {
+            let Written { stamp, existed } = write(shell, put.key, Some(put.value), deadline).await?;
+            CommandReply::Put(PutReply { version: 0, revision: stamp.0, existed })
+        }
+        Command::Delete(delete) => {
+            let Written { stamp, existed } = write(shell, delete.key, None, deadline).await?;
+            CommandReply::Delete(DeleteReply { existed, revision: stamp.0 })
+        }
+        #[allow(unreachable_patterns, reason = "an operation that depends on the old value has no place here")]
+        command => return Err(CallError::NotEventual(command.kind().name())),
+    };
+    Ok(Reply::Command(reply))
+}
+
+async fn read(shell: &Shell, query: Query) -> Result<Reply, CallError> {
+    let reply = match query {
+        Query::Get(get) => {
+            let found = ask(shell, |answer| GossipEvent::Get { key: get.key, answer }).await?;
+            QueryReply::Get(found.map(record))
+        }
+        Query::Scan(query) => QueryReply::Scan(scan(shell, query).await?),
+        #[allow(unreachable_patterns, reason = "other queries are about what only shards have")]
+        query => return Err(CallError::NotEventual(query.kind().name())),
+    };
+    Ok(Reply::Query(reply))
+}
+
+async fn scan(shell: &Shell, scan: Scan) -> Result<ScanPage, CallError> {
+    let Scan { prefix, start_after, up_to, limit } = scan;
+    let page = ask(shell, |answer| GossipEvent::Scan { prefix, start_after, limit, answer }).await?;
+    let is_wanted = |key: &Bytes| up_to.as_ref().is_none_or(|last| key <= last);
+    let more = page.more && page.entries.last().is_none_or(|(key, _)| is_wanted(key));
+    let wanted = page.entries.into_iter().filter(|(key, _)| is_wanted(key));
+    Ok(ScanPage { entries: wanted.map(|(key, found)| (key, record(found))).collect(), more })
+}
+
+fn record(found: Found) -> Record {
+    Record { value: found.value, version: 0, create_revision: 0, modify_revision: found.stamp.0 }
+}
+
+async fn write(shell: &Shell, key: Bytes, value: Option<Bytes>, deadline: Instant) -> Result<Written, CallError> {
+    if shell.pressure.is_disk_full() {
+        return Err(CallError::DiskFull);
+    }
+    if shell.pressure.is_disk_hung() {
+        return Err(CallError::DiskHung);
+    }
+    let (answer, written) = oneshot::channel();
+    let _ = shell.gossip.send(GossipEvent::Write { key, value, answer });
+    let written = timeout_at(deadline, written).await.map_err(|_| CallError::DiskLate)?;
+    Ok(written.map_err(|_| CallError::Stopping)??)
+}
+
+async fn ask<A>(shell: &Shell, event: impl FnOnce(oneshot::Sender<A>) -> GossipEvent) -> Result<A, CallError> {
+    let (answer, answered) = oneshot::channel();
+    let _ = shell.gossip.send(event(answer));
+    answered.await.map_err(|_| CallError::Stopping)
+}

@@ -1,0 +1,149 @@
+//! What a client's request means, whatever protocol brought it.
+//!
+//! An adapter decodes its protocol's message into a [`Call`], hands it to the [`Service`], and
+//! encodes the answer or the [`CallError`] as its protocol does. All else is done here, the same for every protocol:
+//!
+//! - **limits**: how much may be under way in the node ([`in_flight`]), and what keys and values may be;
+//! - **keyspaces and consistency**: the shards, wherever they are led, or the [`eventual`] keyspace of this node;
+//! - **deadlines** ([`deadline()`]): until then a call is tried again where that is safe ([`crate::execute`]);
+//! - **counting**: each call once, by its operation and by how it ended.
+//!
+//! Nothing here knows a protocol: replies are those of [`ringfort_core::kv`], for both keyspaces.
+
+mod deadline;
+mod error;
+mod eventual;
+pub mod in_flight;
+mod scan;
+
+pub use deadline::deadline;
+pub use error::{CallError, ErrorKind};
+pub use scan::SCANS_AT_ONCE;
+
+use crate::execute::Executed;
+use crate::shell::Shell;
+use ringfort_core::codec::fields::Encoded;
+use ringfort_core::kv::{Command, Kind, Query, QueryReply};
+use ringfort_core::request::{Reply, Request};
+use ringfort_core::types::{ClusterId, NodeId};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// What a call promises, and which keyspace it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    Linearizable,
+    /// A replica of this node may answer, within a bound of staleness. Only reads of one key.
+    Stale,
+    /// For the eventual keyspace.
+    Eventual,
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Command(Command),
+    Query(Query),
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug)]
+pub struct Call {
+    operation: Operation,
+    consistency: Consistency,
+}
+
+impl Call {
+    pub fn command(command: impl Into<Command>, consistency: Consistency) -> Call {
+        Call { operation: Operation::Command(command.into()), consistency }
+    }
+
+    pub fn query(query: impl Into<Query>, consistency: Consistency) -> Call {
+        Call { operation: Operation::Query(query.into()), consistency }
+    }
+
+    fn kind(&self) -> Kind {
+        match &self.operation {
+            Operation::Command(command) => command.kind(),
+            Operation::Query(query) => query.kind(),
+        }
+    }
+
+    fn size_bytes(&self) -> usize {
+        match &self.operation {
+            Operation::Command(command) => command.encoded_len(),
+            Operation::Query(query) => query.encoded_len(),
+        }
+    }
+}
+
+/// Answers clients' calls.
+#[derive(Clone)]
+pub struct Service {
+    shell: Arc<Shell>,
+}
+
+impl Service {
+    pub fn new(shell: Arc<Shell>) -> Service {
+        Service { shell }
+    }
+
+    /// The cluster that this node belongs to.
+    pub fn cluster(&self) -> ClusterId {
+        self.shell.cluster
+    }
+
+    /// Calls `use_address` with where clients reach a node, if that is known.
+    pub fn with_address(&self, node: NodeId, use_address: impl FnOnce(&str)) {
+        if let Some(member) = self.shell.routing.members().get(&node) {
+            use_address(&member.grpc_address);
+        }
+    }
+
+    /// Carries out one call.
+    pub async fn answer(&self, call: Call, deadline: Instant) -> Result<Executed, CallError> {
+        let counting = self.shell.metrics.begin(call.kind());
+        let answer = match self.shell.in_flight.take(call.size_bytes()) {
+            Some(_taken) => self.carry_out(call, deadline).await,
+            None => Err(CallError::TooMany),
+        };
+        counting.end(answer.as_ref().err().map(CallError::kind));
+        answer
+    }
+
+    /// Counts a request that its adapter refused.
+    pub fn count_refused(&self, operation: Kind) {
+        self.shell.metrics.begin(operation).end(Some(ErrorKind::Invalid));
+    }
+
+    async fn carry_out(&self, call: Call, deadline: Instant) -> Result<Executed, CallError> {
+        let Call { operation, consistency } = call;
+        if consistency == Consistency::Eventual {
+            let reply = eventual::carry_out(&self.shell, operation, deadline).await?;
+            return Ok(Executed { reply, elsewhere: None });
+        }
+        let shards = self.shell.routing.shards();
+        let request = match operation {
+            Operation::Command(command) => Request::command(shards, command)?,
+            Operation::Query(Query::Scan(_)) if consistency == Consistency::Stale => return Err(CallError::NeverStale),
+            Operation::Query(Query::Scan(scan)) => {
+                let page = scan::scan(&self.shell, scan, deadline).await?;
+                return Ok(Executed { reply: Reply::Query(QueryReply::Scan(page)), elsewhere: None });
+            }
+            Operation::Query(query) => Request::query(shards, query)?,
+        };
+        if consistency == Consistency::Stale {
+            if request.as_query().is_none() {
+                return Err(CallError::NeverStale);
+            }
+            // Without a replica here that is fresh enough, the leader's answer is given: it promises more.
+            if let Some(reply) = self.shell.read_stale(&request) {
+                return Ok(Executed { reply, elsewhere: None });
+            }
+        }
+        let executed = self.shell.execute(request, deadline).await?;
+        if executed.elsewhere.is_some() {
+            self.shell.metrics.forwarded.inc();
+        }
+        Ok(executed)
+    }
+}
