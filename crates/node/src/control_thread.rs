@@ -68,6 +68,8 @@ pub struct Knowledge {
     pub lost: Vec<(ShardId, ReplicaId, Distrust)>,
     /// How far the moves are, if this node leads the system shard.
     pub progress: Option<Progress>,
+    /// A silent node is replaced after this time, if this node leads the system shard.
+    pub replace_after: Duration,
 }
 
 /// Passes on the messages of another node, or drops them if too many wait.
@@ -132,7 +134,8 @@ fn handle(control: &mut Control, event: ControlEvent) {
         ControlEvent::Health(health) => control.handle_health(health),
         ControlEvent::Introduction(member) => control.handle_introduction(&member),
         ControlEvent::Knowledge(asked) => {
-            let knowledge = Knowledge { lost: control.lost_replicas().collect(), progress: control.progress(now) };
+            let (progress, replace_after) = (control.progress(now), control.replace_after());
+            let knowledge = Knowledge { lost: control.lost_replicas().collect(), progress, replace_after };
             // Whoever asked may have stopped waiting.
             let _ = asked.send(knowledge);
         }

@@ -55,8 +55,17 @@ fn nobody_leaves_while_another_is_down_but_the_one_that_is_down() {
     cluster.prints(&["put", "k", "v"]);
     cluster.nodes[3].kill();
     assert!(refused(&cluster, &["cluster", "leave", "node3"]).contains("node4 does not answer"));
-    cluster.prints(&["cluster", "leave", "node4"]);
+    let planned = cluster.prints(&["cluster", "plan", "--leave", "node3"]);
+    assert!(planned.starts_with("leaving would be refused now: node4 does not answer"), "{planned}");
+    let left = cluster.prints(&["cluster", "leave", "node4"]);
+    assert!(left.contains("has left the cluster; it did not answer") && !left.contains("by itself"), "{left}");
+    assert_eq!(cluster.prints(&["cluster", "leave", "node4"]), "node4 has left the cluster\n");
     cluster.wait_until_complete(3);
+    let why = refused(&cluster, &["cluster", "leave", "node3"]);
+    let why = why.trim().trim_start_matches("error: ");
+    let planned: Value =
+        serde_json::from_str(&cluster.prints(&["cluster", "plan", "--leave", "node3", "-o", "json"])).unwrap();
+    assert!(why.contains(planned["refused"].as_str().unwrap()), "{why}: {planned}");
     assert!(refused(&cluster, &["cluster", "drain", "node3"]).contains("start another node first"));
     assert_eq!(cluster.prints(&["get", "k"]), "v");
 }

@@ -99,6 +99,11 @@ impl Controller {
         self.pace.progress(now)
     }
 
+    /// A node that is silent for this long is replaced, if there are enough others.
+    pub fn replace_after(&self) -> Duration {
+        self.config.replace_after
+    }
+
     /// This node does not lead the system shard any more.
     pub fn forget(&mut self) {
         *self = Controller::new(self.node, self.config);
@@ -122,14 +127,15 @@ impl Controller {
 
     /// Makes one round of decisions.
     pub fn run(&mut self, mut round: Round<'_>) {
-        let Round { now, topology, .. } = round;
+        let Round { now, topology, silence, .. } = round;
         self.propose(&mut round);
         self.reports.retain(|_, reported| now < *reported.heard.get_or_insert(now) + REPORT_LIFE);
         self.act(round);
-        let left = |(shard, reported): (&ShardId, &Reported)| {
-            topology.groups.get(shard).map_or(0, |group| plan::arriving(group, &reported.report))
-        };
-        self.pace.note(now, self.reports.iter().map(left).sum());
+        let reports = self.reports.iter().filter_map(|(shard, reported)| Some((topology.groups.get(shard)?, reported)));
+        let left = reports.flat_map(|(group, reported)| plan::arriving(group, &reported.report));
+        let (waiting, moving): (Vec<ReplicaId>, Vec<ReplicaId>) =
+            left.partition(|replica| is_silent(self.node, silence, *replica));
+        self.pace.note(now, moving.len(), waiting.len());
     }
 
     /// A planted bug: what is proposed counts before it is committed.
@@ -187,7 +193,7 @@ impl Controller {
     /// Takes the next step of every shard that is not as it should be.
     fn act(&mut self, round: Round<'_>) {
         let Round { now, topology, silence, leadership, out } = round;
-        let is_silent = |replica: ReplicaId| replica.node() != self.node && !silence.is_alive(replica.node());
+        let is_silent = |replica| is_silent(self.node, silence, replica);
         let mut moves = Moves::default();
         let moving = self.reports.values().filter(|reported| reported.is_moving(is_silent));
         moving.for_each(|reported| moves.add(&reported.report));
@@ -239,6 +245,11 @@ impl Controller {
             }
         }
     }
+}
+
+/// Whether the node of a replica is not heard of. The own one is never told of.
+fn is_silent(own: NodeId, silence: &Silence, replica: ReplicaId) -> bool {
+    replica.node() != own && !silence.is_alive(replica.node())
 }
 
 #[cfg(test)]

@@ -167,6 +167,11 @@ impl Control {
         self.leaders.get(&shard).map(|(_, node)| *node)
     }
 
+    /// A node that is silent for this long is replaced, if there are enough others and this node leads the system shard.
+    pub fn replace_after(&self) -> Duration {
+        self.controller.replace_after()
+    }
+
     /// How far the moves are. Known only on the leader of the system shard.
     pub fn progress(&self, now: Moment) -> Option<Progress> {
         self.led.contains_key(&ShardId::SYSTEM).then(|| self.controller.progress(now))

@@ -66,9 +66,9 @@ fn placement_now(topology: &Topology) -> Placement {
     Placement::new(topology.shards.ids().map(|shard| wanted_now(topology, shard)).collect())
 }
 
-/// How many wanted replicas a shard that stands as reported still lacks.
-pub fn arriving(group: &Group, report: &ShardReport) -> usize {
-    group.wanted_replicas().iter().filter(|replica| !report.voters.contains(replica)).count()
+/// The wanted replicas that a shard that stands as reported still lacks.
+pub fn arriving(group: &Group, report: &ShardReport) -> impl Iterator<Item = ReplicaId> {
+    group.wanted_replicas().into_iter().filter(|replica| !report.voters.contains(replica))
 }
 
 /// Whether an action begins something new, which can wait, rather than bring to its end what was begun.

@@ -1,7 +1,9 @@
-//! What would move, and why: the controller's next decisions without their effects.
+//! What would move, and why: the controller's next decisions without their effects. And what would be refused.
 
 use super::plan;
-use crate::system::{Standing, Topology};
+use super::removal::{self, Present};
+use crate::system::{Standing, SystemCommand, SystemMachine, SystemReply, Topology};
+use crate::time::Stamp;
 use crate::types::{NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,6 +48,21 @@ pub fn moves(
         Some(Move { shard, gains, loses, leader, reason })
     });
     moves.collect()
+}
+
+/// Why the nodes `leaving` could not leave now, one after the other; none if they could. The words are those with which
+/// the order itself would be refused.
+pub fn refusal(topology: &Topology, leaving: &[NodeId], present: &Present) -> Option<String> {
+    let mut machine = SystemMachine::new(topology.clone(), Stamp::default());
+    leaving.iter().find_map(|&node| {
+        let obstacle = removal::obstacle(machine.topology(), node, present);
+        let standing = Some(Standing::Leaving);
+        let order = SystemCommand::Stand { node, standing, successor: None, fewer_replicas: false };
+        obstacle.or_else(|| match machine.apply(Stamp::default(), order) {
+            SystemReply::Refused(why) => Some(why),
+            _ => None,
+        })
+    })
 }
 
 fn reason(topology: &Topology, holders: &BTreeSet<NodeId>, gains: &[NodeId], loses: &[NodeId]) -> String {
@@ -122,5 +139,22 @@ mod tests {
         let expected = (ShardId(3), Some(nodes[0]));
         let planned = moves(&topology, &[], &held);
         assert_eq!(planned.iter().map(|one| (one.shard, one.leader)).collect::<Vec<_>>(), [expected]);
+    }
+
+    #[test]
+    fn what_could_not_leave_is_refused_in_the_same_words() {
+        let topology = settled(4);
+        let all = Present { live: topology.nodes.keys().copied().collect(), ..Present::default() };
+        let refused = |leaving: &[u64], present: &Present| {
+            let leaving: Vec<NodeId> = leaving.iter().map(|&node| NodeId(node)).collect();
+            refusal(&topology, &leaving, present)
+        };
+        assert_eq!(refused(&[4], &all), None);
+        let why = refused(&[4, 3], &all).expect("two nodes are too few");
+        assert!(why.starts_with("without node3 there would be 2 nodes for 3 replicas"), "{why}");
+        let three = Present { live: [1, 2, 3].map(NodeId).into(), ..Present::default() };
+        let why = refused(&[3], &three);
+        assert_eq!(why, removal::obstacle(&topology, NodeId(3), &three));
+        assert!(why.is_some());
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Progress {
     pub left: usize,
-    /// Until none are left, if moves go on as they have. None before the first one has arrived.
+    /// Of these, the ones whose node is silent: they wait for it, or until others take its place.
+    pub waiting: usize,
+    /// Until only the waiting ones are left, if moves go on as they have. None before the first one has arrived.
     pub estimate: Option<Duration>,
 }
 
@@ -15,27 +17,28 @@ pub struct Progress {
 #[derive(Default)]
 pub struct Pace {
     begun: Option<Moment>,
-    left: usize,
+    moving: usize,
+    waiting: usize,
     arrived: u32,
 }
 
 impl Pace {
-    /// So many are left now.
-    pub fn note(&mut self, now: Moment, left: usize) {
-        match left {
-            0 => *self = Pace::default(),
-            _ => {
-                self.begun.get_or_insert(now);
-                self.arrived += self.left.saturating_sub(left) as u32;
-                self.left = left;
-            }
+    /// So many are left now: those that get on, and those that wait for a silent node. The latter say nothing of the pace.
+    pub fn note(&mut self, now: Moment, moving: usize, waiting: usize) {
+        if moving == 0 {
+            *self = Pace { waiting, ..Pace::default() };
+            return;
         }
+        self.begun.get_or_insert(now);
+        self.arrived += (self.moving + self.waiting).saturating_sub(moving + waiting) as u32;
+        (self.moving, self.waiting) = (moving, waiting);
     }
 
     pub fn progress(&self, now: Moment) -> Progress {
         let elapsed = self.begun.map(|begun| now.saturating_since(begun));
         let each = elapsed.and_then(|elapsed| elapsed.checked_div(self.arrived));
-        Progress { left: self.left, estimate: each.map(|each| each.saturating_mul(self.left as u32)) }
+        let estimate = each.map(|each| each.saturating_mul(self.moving as u32));
+        Progress { left: self.moving + self.waiting, waiting: self.waiting, estimate }
     }
 }
 
@@ -47,15 +50,28 @@ mod tests {
     fn the_estimate_follows_the_pace() {
         let at = |seconds| Moment(1) + Duration::from_secs(seconds);
         let mut pace = Pace::default();
-        pace.note(at(0), 0);
-        pace.note(at(10), 20);
-        assert_eq!(pace.progress(at(11)), Progress { left: 20, estimate: None });
-        pace.note(at(14), 18);
-        pace.note(at(15), 19);
-        pace.note(at(20), 15);
-        let left = Progress { left: 15, estimate: Some(Duration::from_secs(10) / 6 * 15) };
+        pace.note(at(0), 0, 0);
+        pace.note(at(10), 20, 0);
+        assert_eq!(pace.progress(at(11)), Progress { left: 20, waiting: 0, estimate: None });
+        pace.note(at(14), 18, 0);
+        pace.note(at(15), 19, 0);
+        pace.note(at(20), 15, 0);
+        let left = Progress { left: 15, waiting: 0, estimate: Some(Duration::from_secs(10) / 6 * 15) };
         assert_eq!(pace.progress(at(20)), left, "6 arrived in 10 seconds");
-        pace.note(at(21), 0);
+        pace.note(at(21), 0, 0);
         assert_eq!(pace.progress(at(22)), Progress::default());
+    }
+
+    #[test]
+    fn what_waits_for_a_silent_node_has_no_part_in_the_estimate() {
+        let at = |seconds| Moment(1) + Duration::from_secs(seconds);
+        let mut pace = Pace::default();
+        pace.note(at(0), 20, 0);
+        pace.note(at(10), 10, 0);
+        pace.note(at(10), 4, 6);
+        let left = Progress { left: 10, waiting: 6, estimate: Some(Duration::from_secs(4)) };
+        assert_eq!(pace.progress(at(10)), left, "to wait is not to arrive");
+        pace.note(at(14), 0, 6);
+        assert_eq!(pace.progress(at(100)), Progress { left: 6, waiting: 6, estimate: None });
     }
 }

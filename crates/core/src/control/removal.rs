@@ -3,43 +3,65 @@
 //! The system shard's state machine knows how many nodes there are and refuses what is wrong for ever. What is wrong only
 //! now, while others are silent, is found here, before anything is proposed: moves would wait for them, or never be able
 //! to begin.
+//!
+//! A node that is silent itself does not wait for other silent ones: each would have to wait for the other, and nobody
+//! could leave. Its replicas come from the majorities that are there. What placement gives to a silent node meanwhile
+//! waits until that node is back, or leaves in its turn.
 
 use crate::system::Topology;
-use crate::types::{NodeId, ReplicaId};
-use std::collections::BTreeSet;
+use crate::types::{NodeId, ShardId};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// What must come first before `node` gives its replicas away, in words for the operator; none if nothing must. `live`
-/// are the nodes that answer.
-pub fn obstacle(topology: &Topology, node: NodeId, live: &BTreeSet<NodeId>) -> Option<String> {
-    let name = |id: &NodeId| topology.nodes.get(id).map_or_else(|| format!("node {id}"), |member| member.name.clone());
-    let silent: Vec<NodeId> =
-        topology.active().map(|(id, _)| id).filter(|id| *id != node && !live.contains(id)).collect();
-    if let Some(first) = silent.first() {
-        let names: Vec<String> = silent.iter().map(name).collect();
+/// Who is there, as far as it is known.
+#[derive(Default)]
+pub struct Present {
+    /// The nodes that answer.
+    pub live: BTreeSet<NodeId>,
+    /// The nodes with a voter, of each shard whose leader says so. Of others, every replica in the topology counts as one.
+    pub voters: BTreeMap<ShardId, BTreeSet<NodeId>>,
+}
+
+/// What must come first before `node` gives its replicas away, in words for the operator; none if nothing must.
+pub fn obstacle(topology: &Topology, node: NodeId, present: &Present) -> Option<String> {
+    let Present { live, voters } = present;
+    let name = |id: NodeId| topology.nodes.get(&id).map_or_else(|| format!("node {id}"), |member| member.name.clone());
+    let silent = topology.active().map(|(id, _)| id).filter(|id| *id != node && !live.contains(id));
+    let silent: Vec<String> = silent.map(name).collect();
+    if let Some(first) = silent.first()
+        && live.contains(&node)
+    {
+        let (does, it) = if silent.len() == 1 { ("does", "it") } else { ("do", "them") };
         return Some(format!(
-            "{} does not answer, and may be needed to take over what {} holds: start it again, or have it leave first \
-             (ringfort cluster leave {})",
-            names.join(", "),
-            name(&node),
-            name(first),
+            "{} {does} not answer, and may be needed to take over what {} holds: start {it} again, or have {it} leave \
+             first (ringfort cluster leave {first})",
+            listed(&silent, "and"),
+            name(node),
         ));
     }
     for (shard, group) in &topology.groups {
-        let is_live = |replica: &&ReplicaId| live.contains(&replica.node());
-        let answering = group.replicas.iter().filter(is_live).count();
-        let holds = group.replicas.iter().any(|replica| replica.node() == node);
-        if holds && 2 * answering <= group.replicas.len() {
-            let silent = group.replicas.iter().map(|replica| replica.node()).filter(|id| !live.contains(id));
-            let silent: BTreeSet<String> = silent.map(|id| name(&id)).collect();
+        let held = || group.replicas.iter().map(|replica| replica.node());
+        let voters = voters.get(shard).cloned().unwrap_or_else(|| held().collect());
+        let silent: Vec<String> = voters.iter().filter(|id| !live.contains(id)).map(|id| name(*id)).collect();
+        let answering = voters.len() - silent.len();
+        if held().any(|id| id == node) && 2 * answering <= voters.len() {
             return Some(format!(
                 "shard {shard} has {answering} of {} replicas on nodes that answer, and can't be moved without a \
                  majority: start {} again",
-                group.replicas.len(),
-                Vec::from_iter(silent).join(" or "),
+                voters.len(),
+                listed(&silent, "or"),
             ));
         }
     }
     None
+}
+
+/// Names in a sentence: "a, b and c".
+fn listed(names: &[String], last: &str) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [others @ .., end] => format!("{} {last} {end}", others.join(", ")),
+    }
 }
 
 #[cfg(test)]
@@ -48,7 +70,7 @@ mod tests {
     use crate::system::topology::tests::member;
     use crate::system::{Group, Standing};
     use crate::timing::Timing;
-    use crate::types::{ClusterId, ShardId};
+    use crate::types::{ClusterId, ReplicaId};
     use ringfort_ring::ShardCount;
 
     fn topology(nodes: u64) -> Topology {
@@ -66,8 +88,12 @@ mod tests {
         topology
     }
 
-    fn live(nodes: &[u64]) -> BTreeSet<NodeId> {
+    fn nodes(nodes: &[u64]) -> BTreeSet<NodeId> {
         nodes.iter().map(|&node| NodeId(node)).collect()
+    }
+
+    fn live(live: &[u64]) -> Present {
+        Present { live: nodes(live), voters: BTreeMap::new() }
     }
 
     #[test]
@@ -76,6 +102,8 @@ mod tests {
         assert_eq!(obstacle(&topology, NodeId(2), &live(&[1, 2, 3, 4, 5])), None);
         let obstructed = obstacle(&topology, NodeId(2), &live(&[1, 2, 3, 4])).expect("node5 is silent");
         assert!(obstructed.contains("node5 does not answer"), "{obstructed}");
+        let obstructed = obstacle(&topology, NodeId(2), &live(&[1, 2, 3])).expect("two are silent");
+        assert!(obstructed.contains("node4 and node5 do not answer"), "{obstructed}");
         topology.standings.insert(NodeId(5), Standing::Dead);
         assert_eq!(obstacle(&topology, NodeId(2), &live(&[1, 2, 3, 4])), None);
     }
@@ -87,5 +115,22 @@ mod tests {
         topology.standings.insert(NodeId(2), Standing::Leaving);
         let obstructed = obstacle(&topology, NodeId(3), &live(&[1, 4])).expect("one of three answers");
         assert!(obstructed.contains("1 of 3") && obstructed.contains("start node2 or node3 again"), "{obstructed}");
+    }
+    #[test]
+    fn two_silent_nodes_leave_one_after_the_other() {
+        let mut topology = topology(6);
+        let (shard, replica) = (ShardId(0), |node: u64| ReplicaId::new(NodeId(node), node as u32));
+        topology.groups.get_mut(&shard).unwrap().replicas = [1, 2, 4].map(replica).to_vec();
+        let mut present = live(&[1, 2, 3, 6]);
+        present.voters.insert(shard, nodes(&[1, 2, 4]));
+        assert_eq!(obstacle(&topology, NodeId(4), &present), None);
+        assert_eq!(obstacle(&topology, NodeId(5), &present), None);
+        // The one that left first is to be replaced by the other one, which has got nothing yet.
+        topology.standings.insert(NodeId(4), Standing::Leaving);
+        topology.groups.get_mut(&shard).unwrap().replicas.push(replica(5));
+        assert_eq!(obstacle(&topology, NodeId(5), &present), None);
+        present.voters.insert(shard, nodes(&[1, 2, 4, 5]));
+        let obstructed = obstacle(&topology, NodeId(5), &present).expect("two of four answer");
+        assert!(obstructed.contains("2 of 4") && obstructed.contains("start node4 or node5 again"), "{obstructed}");
     }
 }

@@ -5,13 +5,14 @@
 
 use super::{status, status_of};
 use crate::shell::Shell;
-use ringfort_core::control::{plan, preview, removal};
+use ringfort_core::control::removal::{self, Present};
+use ringfort_core::control::{plan, preview};
 use ringfort_core::request::{Reply, Request};
 use ringfort_core::system::{Standing, SystemCommand, SystemReply, Topology};
 use ringfort_core::types::{NodeId, ShardId};
 use ringfort_proto::outcome;
 use ringfort_proto::v1::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SemaphorePermit;
@@ -31,9 +32,8 @@ pub async fn plan(shell: &Arc<Shell>, request: PlanRequest) -> Result<PlanRespon
     let status = status::gather(shell).await?;
     let (mut held, mut bytes) = (BTreeMap::new(), BTreeMap::new());
     for shard in &status.shards {
-        let voters = shard.members.iter().filter(|member| member.role() == ReplicaRole::Voter);
         let leader = (shard.leader != 0).then_some(NodeId(shard.leader));
-        held.insert(ShardId(shard.shard), (voters.map(|member| NodeId(member.node)).collect(), leader));
+        held.insert(ShardId(shard.shard), (voters(shard).collect(), leader));
         bytes.insert(shard.shard, shard.key_value_bytes);
     }
     let name = |id: NodeId| topology.nodes.get(&id).map_or_else(|| format!("node {id}"), |member| member.name.clone());
@@ -45,7 +45,8 @@ pub async fn plan(shell: &Arc<Shell>, request: PlanRequest) -> Result<PlanRespon
         leader: planned.leader.map(name).unwrap_or_default(),
         reason: planned.reason,
     });
-    Ok(PlanResponse { epoch: topology.epoch.0, paused: topology.paused, moves: moves.collect() })
+    let refused = preview::refusal(&topology, &leaving, &present(&status)).unwrap_or_default();
+    Ok(PlanResponse { epoch: topology.epoch.0, paused: topology.paused, moves: moves.collect(), refused })
 }
 
 /// Carries out one command until a deadline.
@@ -112,9 +113,7 @@ impl Operator<'_> {
     /// Whether a node may be emptied, as far as the others answer.
     async fn check(&self, topology: &Topology, node: NodeId) -> Result<(), Status> {
         let status = status::gather(self.shell).await?;
-        let live: BTreeSet<NodeId> =
-            status.nodes.iter().filter(|node| node.alive).map(|node| NodeId(node.id)).collect();
-        removal::obstacle(topology, node, &live).map_or(Ok(()), |why| Err(outcome::refused(why)))
+        removal::obstacle(topology, node, &present(&status)).map_or(Ok(()), |why| Err(outcome::refused(why)))
     }
 
     async fn execute(&self, command: SystemCommand) -> Result<OperationResponse, Status> {
@@ -126,6 +125,18 @@ impl Operator<'_> {
             _ => Err(outcome::unknown("the leader's answer is of another kind")),
         }
     }
+}
+
+/// Who is there, according to a status.
+fn present(status: &StatusResponse) -> Present {
+    let live = status.nodes.iter().filter(|node| node.alive).map(|node| NodeId(node.id)).collect();
+    let voters = status.shards.iter().map(|shard| (ShardId(shard.shard), voters(shard).collect())).collect();
+    Present { live, voters }
+}
+
+/// The nodes with a voter of a shard.
+fn voters(shard: &ShardStatus) -> impl Iterator<Item = NodeId> {
+    shard.members.iter().filter(|member| member.role() == ReplicaRole::Voter).map(|member| NodeId(member.node))
 }
 
 fn member(topology: &Topology, name: &str) -> Result<NodeId, Status> {

@@ -47,7 +47,7 @@ pub async fn gather(shell: &Arc<Shell>) -> Result<Arc<StatusResponse>, Status> {
 
 async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
     let topology = shell.routing.topology();
-    let Knowledge { lost, progress, .. } = knowledge(shell).await?;
+    let Knowledge { lost, progress, replace_after } = knowledge(shell).await?;
     let mut replicas = replicas(shell).await?;
     replicas.sort_by_key(|replica| replica.shard);
     let sizes = replicas.iter().filter_map(|replica| Some(shell.routing.view(replica.shard)?.size()));
@@ -92,6 +92,8 @@ async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
     let moves = progress.map(|progress| MoveStatus {
         left: progress.left as u32,
         estimate_ms: progress.estimate.map_or(0, |estimate| estimate.as_millis() as u64),
+        waiting: progress.waiting as u32,
+        replace_after_ms: replace_after.as_millis() as u64,
     });
     Ok(StatusResponse {
         cluster_id: topology.cluster.0,

@@ -5,10 +5,10 @@
 use super::Cluster;
 use super::node::Message;
 use crate::network::Endpoint;
-use ringfort_core::control::{plan, removal};
+use ringfort_core::control::plan;
+use ringfort_core::control::removal::{self, Present};
 use ringfort_core::system::{Standing, SystemCommand, Topology};
 use ringfort_core::types::NodeId;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Cluster {
@@ -50,9 +50,17 @@ impl Cluster {
 
     /// Leaving or draining a node, if nothing is in the way that an operator would be told.
     fn order(&self, topology: &Arc<Topology>, node: NodeId, standing: Standing) -> Option<SystemCommand> {
-        let live: BTreeSet<NodeId> =
-            self.nodes.values().filter_map(|node| node.running()).map(|running| running.id()).collect();
-        removal::obstacle(topology, node, &live).is_none().then(|| stand(node, Some(standing)))
+        let running = || self.nodes.values().filter_map(|node| node.running());
+        let mut present = Present { live: running().map(|running| running.id()).collect(), ..Present::default() };
+        let mut leaders: Vec<_> =
+            running().flat_map(|running| running.replicas()).filter(|replica| replica.is_leader()).collect();
+        leaders.sort_by_key(|leader| leader.status().term);
+        for leader in leaders {
+            let report = leader.report();
+            let voters = report.voters.iter().chain(&report.outgoing).map(|voter| voter.node()).collect();
+            present.voters.insert(report.shard, voters);
+        }
+        removal::obstacle(topology, node, &present).is_none().then(|| stand(node, Some(standing)))
     }
 
     fn tell_all(&mut self, command: &SystemCommand) {

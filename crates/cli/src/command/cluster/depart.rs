@@ -7,6 +7,7 @@ use crate::command::{print_json, print_line};
 use crate::failure::{Answer, Failure};
 use clap::{ArgAction, Args};
 use ringfort_client::v1::{LeaveRequest, StatusResponse};
+use std::cell::Cell;
 
 /// Move all replicas and leadership away from a node, which stays a member
 ///
@@ -152,22 +153,42 @@ async fn follow(
     wait: &Wait,
     end: End,
 ) -> Result<Answer, Failure> {
-    let (doing, done) = match end {
-        End::Empty => ("draining", "holds nothing any more, and stays a member"),
-        End::Gone => ("leaving", "has left the cluster; its process ends by itself"),
+    let doing = match end {
+        End::Empty => "draining",
+        End::Gone => "leaving",
     };
     if wait.no_wait {
         return tell(options, node, epoch, false, &format!("is {doing}; ringfort status shows how far it is"));
     }
-    let left = async |client: &ringfort_client::Client| Ok(left(&client.status().await?, node, end));
+    // Of a node that is no member any more, nobody says whether it runs.
+    let answered = Cell::new(None);
+    let left = async |client: &ringfort_client::Client| {
+        let status = client.status().await?;
+        let found = status.nodes.iter().find(|known| known.name == node);
+        answered.set(found.map(|found| found.alive).or(answered.get()));
+        Ok(left(&status, node, end))
+    };
     if watch::wait(client, &format!("{node} is {doing}"), "replicas", left).await? {
-        return tell(options, node, epoch, true, done);
+        return tell(options, node, epoch, true, done(end, answered.get()));
     }
     eprintln!(
         "{node} goes on {doing} without this command: `ringfort status` shows how far it is, the same command waits \
          again, and `ringfort cluster drain {node} --undo` takes it back"
     );
     Ok(Answer::No)
+}
+
+/// What has come of the node, by whether it answered when it was asked last.
+fn done(end: End, answered: Option<bool>) -> &'static str {
+    match (end, answered) {
+        (End::Empty, _) => "holds nothing any more, and stays a member",
+        (End::Gone, None) => "has left the cluster",
+        (End::Gone, Some(true)) => "has left the cluster; its process ends by itself",
+        (End::Gone, Some(false)) => {
+            "has left the cluster; it did not answer: if its process still runs, stop it, and do not start it again with \
+             its old --raft-dir"
+        }
+    }
 }
 
 fn left(status: &StatusResponse, node: &str, end: End) -> Left {

@@ -14,7 +14,8 @@ use serde::Serialize;
 
 /// Show what would move, and why, without doing it
 ///
-/// Of a cluster at rest there is nothing to move. With --leave: what would if those nodes were to leave.
+/// Of a cluster at rest there is nothing to move. With --leave: what would if those nodes were to leave, one after the
+/// other; and why they could not now, if that is so.
 #[derive(Args, Debug)]
 pub struct Plan {
     /// A node that would leave. May be given more than once.
@@ -29,6 +30,8 @@ pub struct Plan {
 struct Report<'a> {
     epoch: u64,
     paused: bool,
+    /// Why the nodes that were named could not leave now; null where they could.
+    refused: Option<&'a str>,
     moves: Vec<Move<'a>>,
 }
 
@@ -51,11 +54,14 @@ impl Plan {
             Output::Json => print_json(&Report {
                 epoch: plan.epoch,
                 paused: plan.paused,
+                refused: (!plan.refused.is_empty()).then_some(&plan.refused),
                 moves: plan.moves.iter().map(report).collect(),
             })?,
             Output::Table => {
                 let status = self.client.run(async |client| Ok(client.status().await?))?;
-                if let Some(warning) = warning(&status) {
+                if !plan.refused.is_empty() {
+                    print_line(&format!("leaving would be refused now: {}", escaped(plan.refused.as_bytes())))?;
+                } else if let Some(warning) = warning(&status) {
                     print_line(&warning)?;
                 }
                 print_line(&summary(&plan))?;

@@ -43,7 +43,9 @@ struct Divergence<'a> {
 struct Moves {
     /// Replicas that are still to arrive where they are wanted.
     left: u32,
-    /// Until then, if moves go on as they have; null where that is not known yet.
+    /// Of these, the ones whose node is silent: they wait for it, or until others take its place.
+    waiting: u32,
+    /// Until only the waiting ones are left, if moves go on as they have; null where that is not known yet.
     estimate_ms: Option<u64>,
 }
 
@@ -113,6 +115,7 @@ impl<'a> Report<'a> {
             paused: status.paused,
             moves: status.moves.map(|moves| Moves {
                 left: moves.left,
+                waiting: moves.waiting,
                 estimate_ms: (moves.estimate_ms != 0).then_some(moves.estimate_ms),
             }),
             nodes: status.nodes.iter().map(node).collect(),
@@ -229,7 +232,7 @@ mod tests {
                 ..Default::default()
             }],
             paused: true,
-            moves: Some(MoveStatus { left: 3, estimate_ms: 0 }),
+            moves: Some(MoveStatus { left: 3, waiting: 1, ..Default::default() }),
             divergences: vec![v1::Divergence { shard: 4, index: 64, nodes: vec![1, 2, 3], odd: vec![2] }],
             election_timeout_ms: 400,
         };
@@ -243,7 +246,7 @@ mod tests {
             "epoch": 3,
             "election_timeout_ms": 400,
             "paused": true,
-            "moves": {"left": 3, "estimate_ms": null},
+            "moves": {"left": 3, "waiting": 1, "estimate_ms": null},
             "nodes": [{
                 "id": 1, "name": "node1", "grpc_address": "", "raft_address": "", "alive": true, "silent_ms": 0,
                 "liveness": null, "liveness_ms": null, "liveness_reason": null, "build_version": "", "shards_led": 0, "replicas": 0, "log_bytes": 0, "log_entries": 0, "keys": 0,

@@ -96,10 +96,13 @@ pub fn judge(status: &StatusResponse) -> Verdict {
     if arriving > 0 {
         let estimate = status.moves.filter(|moves| moves.estimate_ms > 0).map(|moves| {
             let left = Duration::from_millis(moves.estimate_ms);
-            format!(" ({} to move, about {} left)", moves.left, duration(left))
+            format!(" ({} to move, about {} left)", moves.left.saturating_sub(moves.waiting), duration(left))
         });
         clauses.push(format!("{} being added{}: wait", counted(arriving, "replica"), estimate.unwrap_or_default()));
     }
+    let unserved = shards().filter(|shard| !can_serve(shard));
+    let unserved: BTreeSet<u32> = unserved.map(|shard| shard.shard).collect();
+    clauses.extend(silent.iter().filter_map(|node| waiting_for(status, node, &unserved)));
     if !lost.is_empty() && silent.len() > 1 && silent.len() + 1 == status.nodes.len() {
         let step = "start it with --join-addr and the new client address of another node";
         clauses.push(format!("if all nodes have new addresses, this node can't find the others: {step}"));
@@ -189,6 +192,30 @@ fn wrong_states(status: &StatusResponse, can_serve: impl Fn(&ShardStatus) -> boo
     clauses
 }
 
+/// The moves that wait for a silent node, if there are any, and what ends the wait. Of the shards `unserved` nobody knows.
+fn waiting_for(status: &StatusResponse, node: &NodeStatus, unserved: &BTreeSet<u32>) -> Option<String> {
+    if node.standing() != NodeStanding::Active || trouble::is_mute(node) {
+        return None;
+    }
+    let served = status.shards.iter().filter(|shard| !unserved.contains(&shard.shard));
+    let members = served.flat_map(|shard| &shard.members).filter(|member| member.node == node.id);
+    let waiting = members.filter(|member| member.role() != ReplicaRole::Voter).count();
+    if waiting == 0 {
+        return None;
+    }
+    let active = status.nodes.iter().filter(|node| node.alive && node.standing() == NodeStanding::Active).count();
+    let replace_after_ms = status.moves.map_or(0, |moves| moves.replace_after_ms);
+    let next = match active >= REPLICATION_FACTOR && replace_after_ms > 0 && !status.paused {
+        true => {
+            let left = Duration::from_millis(replace_after_ms.saturating_sub(node.silent_ms));
+            format!("it is replaced in {} unless it returns", duration(left))
+        }
+        false => "start it again, or have it leave".to_owned(),
+    };
+    let moves = if waiting == 1 { "1 move waits".to_owned() } else { format!("{waiting} moves wait") };
+    Some(format!("{moves} for {}, which is silent: {next}", name(node)))
+}
+
 /// What an operator has ordered and may have forgotten. Nothing is wrong with it.
 fn under_orders(status: &StatusResponse) -> Vec<String> {
     let mut clauses = Vec::new();
@@ -249,7 +276,7 @@ pub fn some_of(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfort_client::v1::{DiskHealth, Divergence, Liveness, NodeHealthStatus};
+    use ringfort_client::v1::{DiskHealth, Divergence, Liveness, MoveStatus, NodeHealthStatus};
 
     /// A healthy cluster of `nodes` nodes with two shards and the system shard, each on the first three nodes.
     fn cluster(nodes: u64) -> StatusResponse {
@@ -383,11 +410,32 @@ mod tests {
         silence(&mut status, 3);
         status.nodes[3].standing = NodeStanding::Dead.into();
         status.shards[0].members[2].role = ReplicaRole::Learner.into();
-        status.moves = Some(ringfort_client::v1::MoveStatus { left: 7, estimate_ms: 90_000 });
+        status.moves = Some(MoveStatus { left: 9, waiting: 2, estimate_ms: 90_000, ..Default::default() });
         let expected = "4 nodes, 2 shards, tolerates no node failure; \
                         node4 has been silent for 12 s: others take its place; \
                         1 replica being added (7 to move, about 90 s left): wait";
         assert_says(&status, expected);
+    }
+
+    #[test]
+    fn moves_that_wait_for_a_silent_node_are_not_estimated() {
+        let mut status = cluster(4);
+        silence(&mut status, 3);
+        let waiting = ReplicaStatus { node: 4, role: ReplicaRole::Joining.into(), offline: true, ..Default::default() };
+        status.shards[0].members.push(waiting);
+        status.moves = Some(MoveStatus { left: 1, waiting: 1, replace_after_ms: 60_000, ..Default::default() });
+        let said = judge(&status).sentence;
+        let expected = "; 1 move waits for node4, which is silent: it is replaced in 47 s unless it returns";
+        assert!(said.ends_with(expected) && !said.contains("being added"), "{said}");
+        status.shards[1].members.push(waiting);
+        status.paused = true;
+        let said = judge(&status).sentence;
+        assert!(
+            said.contains("; 2 moves wait for node4, which is silent: start it again, or have it leave;"),
+            "{said}"
+        );
+        status.nodes[3].standing = NodeStanding::Dead.into();
+        assert!(!judge(&status).sentence.contains("wait for node4"), "others take its place");
     }
 
     #[test]
