@@ -1,49 +1,98 @@
-//! Checks that a node that asks to join can be reached at the addresses that it advertises.
+//! Checks whether nodes can be reached at the addresses that they advertise.
 //!
 //! A member gets shards, and if others can't dial its address, they can't reach these shards there. The node that
 //! receives a join request therefore first dials both of the new node's ports. The new node asks again until its
 //! `--join-timeout`, because its name may resolve only some time after it has started, as the names of pods do.
+//!
+//! The other directions are checked once a node serves, and only logged: a new member dials all others, and one that
+//! has begun a cluster, whom nobody has dialled back, dials itself. Others may be down, and a network may not let a node reach itself.
 
 use crate::start::with_sources;
 use bytes::Bytes;
-use ringfort_core::system::Member;
+use ringfort_core::system::{Member, Topology};
+use ringfort_core::types::NodeId;
 use ringfort_proto::outcome;
 use ringfort_proto::v1::MembershipRequest;
 use ringfort_proto::v1::membership_client::MembershipClient;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::transport::Endpoint;
 
-/// How long each port may take to answer; both are dialled at once.
+/// How long each port of a node that wants to join may take to answer; both are dialled at once.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same for a port whose silence is only logged.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// An address at which a node can't be reached.
+struct Unreachable {
+    address: String,
+    why: String,
+}
 
 /// Dials the new node at the addresses that it advertises.
 ///
 /// # Errors
 /// Says which address does not lead to the node, and what to do. The new node may ask again.
 pub async fn check(member: &Member) -> Result<(), Status> {
-    let (clients, nodes) = tokio::join!(
-        timeout(PATIENCE, ask(member)),
-        timeout(PATIENCE, TcpStream::connect(member.raft_address.as_str()))
+    dial(member, PATIENCE).await.map_err(|Unreachable { address, why }| {
+        outcome::unavailable(
+            format!(
+                "the node that was asked to admit this one can't reach it at {address} ({why}): give --advertise with a \
+                 host at which all nodes and clients reach it, and open its ports to them"
+            ),
+            None,
+        )
+    })
+}
+
+/// A node that has begun a cluster dials itself, and logs if it can't.
+pub async fn check_own(member: Member) {
+    if let Err(Unreachable { address, why }) = dial(&member, SHORT_PATIENCE).await {
+        tracing::warn!(
+            "this node advertises {address} to other nodes and clients, and can't reach itself there ({why}): give \
+             --advertise with a host at which they reach it, unless only this machine can't"
+        );
+    }
+}
+
+/// A new member dials all others, and logs those that it can't reach.
+pub async fn check_others(own: NodeId, topology: Arc<Topology>) {
+    let mut dialled = JoinSet::new();
+    for member in topology.nodes.iter().filter(|(node, _)| **node != own).map(|(_, member)| member.clone()) {
+        dialled.spawn(async move { dial(&member, SHORT_PATIENCE).await.map_err(|failed| (member.name, failed)) });
+    }
+    let failed = dialled.join_all().await.into_iter().filter_map(Result::err);
+    let mut failed: Vec<_> =
+        failed.map(|(name, Unreachable { address, why })| format!("{name} at {address} ({why})")).collect();
+    if failed.is_empty() {
+        return;
+    }
+    failed.sort();
+    tracing::warn!(
+        "this node has joined, and can't reach {}. Where such a node runs, open its ports to this one, or start it with \
+         --advertise and a host at which all nodes reach it",
+        failed.join(", ")
     );
-    let silent = || format!("no answer within {} s", PATIENCE.as_secs());
+}
+
+/// Dials both ports of a node. The one for clients must be answered by the node that is meant.
+async fn dial(member: &Member, patience: Duration) -> Result<(), Unreachable> {
+    let (clients, nodes) = tokio::join!(
+        timeout(patience, ask(member)),
+        timeout(patience, TcpStream::connect(member.raft_address.as_str()))
+    );
+    let silent = || format!("no answer within {} s", patience.as_secs());
     let clients = clients.unwrap_or_else(|_| Err(silent()));
     let nodes =
         nodes.map_or_else(|_| Err(silent()), |connected| connected.map(drop).map_err(|error| error.to_string()));
-    for (address, dialled) in [(&member.grpc_address, clients), (&member.raft_address, nodes)] {
-        if let Err(why) = dialled {
-            return Err(outcome::unavailable(
-                format!(
-                    "the node that was asked to admit this one can't reach it at {address} ({why}): give --advertise \
-                     with a host at which all nodes and clients reach it, and open its ports to them"
-                ),
-                None,
-            ));
-        }
-    }
-    Ok(())
+    let unreachable = |address: &String, why| Unreachable { address: address.clone(), why };
+    clients.map_err(|why| unreachable(&member.grpc_address, why))?;
+    nodes.map_err(|why| unreachable(&member.raft_address, why))
 }
 
 /// Asks for the identity of the node that answers at the new node's client address.

@@ -204,10 +204,14 @@ fn speak(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
     gossip.say(&Fact::Leads(leads));
 }
 
-/// A line for the first refusal of its kind, and now and then one more.
+/// A line for the first refusal of its kind, and now and then one more. What comes again by itself is for those who debug.
 fn log(gossip: &Gossip<WriteAnswer>, from: NodeId, refusal: &Refusal) {
     let count = gossip.refused().get(refusal.kind()).copied().unwrap_or_default();
-    if count % REFUSALS_A_LINE == 1 {
-        tracing::warn!(node = %from, count, "a gossip message was not taken: {refusal}");
+    if count % REFUSALS_A_LINE != 1 {
+        return;
+    }
+    match refusal.comes_again() {
+        true => tracing::debug!(node = %from, count, "a gossip message was not taken: {refusal}"),
+        false => tracing::warn!(node = %from, count, "a gossip message was not taken: {refusal}"),
     }
 }

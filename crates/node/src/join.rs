@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ringfort_core::boot::Owner;
 use ringfort_core::founding::{self, Answer, Decision};
 use ringfort_core::system::{Member, Topology};
+use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Identity, NodeId};
 use ringfort_proto::metadata;
 use ringfort_proto::v1::cluster_client::ClusterClient;
@@ -113,9 +114,7 @@ async fn ask_all(addresses: &[String]) -> Vec<Answer> {
 }
 
 async fn ask_membership(address: &str) -> Option<Answer> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
-    let answer = MembershipClient::new(endpoint.connect().await.ok()?).ask(MembershipRequest {}).await.ok()?;
-    let MembershipResponse { cluster_id, node_id, identity, may_begin } = answer.into_inner();
+    let MembershipResponse { cluster_id, node_id, identity, may_begin, .. } = membership(address).await?;
     if cluster_id != 0 {
         return Some(Answer::Member(ClusterId(cluster_id)));
     }
@@ -123,16 +122,53 @@ async fn ask_membership(address: &str) -> Option<Answer> {
     Some(Answer::Waiting { owner: Owner { identity, name: node_id }, may_begin })
 }
 
+async fn membership(address: &str) -> Option<MembershipResponse> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
+    let answer = MembershipClient::new(endpoint.connect().await.ok()?).ask(MembershipRequest {}).await.ok()?;
+    Some(answer.into_inner())
+}
+
+/// Logs which of the nodes that this one was told to join at belong to another cluster than the one of its directory.
+pub async fn compare_clusters(addresses: Vec<String>, own: ClusterId, directory: String) {
+    let answers = ask_all(&addresses).await;
+    for (address, answer) in addresses.iter().zip(answers) {
+        if let Answer::Member(other) = answer
+            && other != own
+        {
+            tracing::warn!(
+                "{address}, given as --join-addr, belongs to cluster {other}, and this node goes on as a member of cluster \
+                 {own}, because --raft-dir {directory} holds that one's data. To join the other cluster, stop this node \
+                 and start it with an empty --raft-dir; otherwise correct --join-addr"
+            );
+        }
+    }
+}
+
+/// Refuses a disk timeout that is too short for the cluster of the node at `address`, before this node is its member.
+async fn check_disk_timeout(address: &str, disk_timeout: Duration) -> Result<(), StartError> {
+    if disk_timeout >= Timing::LONGEST.least_disk_timeout() {
+        return Ok(());
+    }
+    let answer = timeout(FIND_TIMEOUT, membership(address)).await.ok().flatten();
+    let election_timeout_ms = answer.map_or(0, |answer| answer.election_timeout_ms);
+    match Timing::new(Duration::from_millis(election_timeout_ms.into())) {
+        Ok(timing) if disk_timeout < timing.least_disk_timeout() => Err(StartError::DiskTimeout { timing }),
+        _ => Ok(()),
+    }
+}
+
 /// Asks the nodes at `addresses` in turn to take this one in, until one does, refuses, or the deadline has passed.
 pub async fn join(
     addresses: &[String],
     member: &Member,
     joins: Joins,
+    disk_timeout: Duration,
     deadline: Instant,
 ) -> Result<Joined, StartError> {
     let mut progress = Instant::now();
     let mut last = Status::unavailable("nobody was asked");
     for address in addresses.iter().cycle() {
+        check_disk_timeout(address, disk_timeout).await?;
         match ask(address, member, joins).await {
             Ok(joined) => return Ok(joined),
             Err(status) if is_refusal(&status) => {

@@ -3,6 +3,7 @@
 use crate::board::Board;
 use crate::clock;
 use crate::control_thread::{self, ControlEvent};
+use crate::dial_back;
 use crate::files::FileShares;
 use crate::gossip_thread::{self, GossipEvent};
 use crate::http::Http;
@@ -19,7 +20,7 @@ use crate::service::SCANS_AT_ONCE;
 use crate::service::in_flight::InFlight;
 use crate::shell::Shell;
 use crate::snapshot_thread::{self, SnapshotEvent};
-use crate::start::{self, Membership, StartError};
+use crate::start::{self, Membership, Since, StartError};
 use crate::throttle::Throttle;
 use crate::ticket::Ticket;
 use crate::{directory_watch, disk_watch, grpc, join, saving, scrub_thread, threads, worker_thread};
@@ -33,6 +34,7 @@ use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{ReadMode, ReplicaConfig};
 use ringfort_core::system::Standing;
 use ringfort_core::timing::Timing;
+use ringfort_core::types::{ReplicaId, ShardId};
 use ringfort_core::watch::{Distrust, Scrubber, Watch};
 use ringfort_core::worker::{Worker, WorkerConfig, worker_of};
 use ringfort_ring::ShardCount;
@@ -156,7 +158,7 @@ impl Node {
         };
         let advertised = (advertise(&config, grpc_address.port()), advertise(&config, raft_address.port()));
         let clients = ((&grpc_listener, shares.clients), &metrics.client_connections);
-        let Membership { boot, disk, files, node, topology, member, lock } =
+        let Membership { boot, disk, files, node, topology, member, since, lock } =
             start::membership(&config, advertised, &runtime, clients)?;
         for finding in &boot.findings {
             tracing::warn!("found at the start: {finding}");
@@ -231,8 +233,10 @@ impl Node {
         for &(shard, replica) in boot.lost.iter().chain(&boot.removed) {
             workers[worker_of(shard, config.workers)].never_again(shard, replica);
         }
+        if !boot.lost.is_empty() {
+            tracing::warn!("{}", lost_replicas(&boot.lost, topology.nodes.len() == 1));
+        }
         for (shard, replica) in boot.lost {
-            tracing::warn!(%shard, %replica, "this replica's log can't be trusted: asking for a new one");
             control.handle_lost_replica(shard, replica, Distrust::Log);
         }
 
@@ -277,6 +281,14 @@ impl Node {
         if let Some(http) = http {
             http.set_shell(shell.clone());
         }
+        match since {
+            Since::Beginning => drop(runtime.spawn(dial_back::check_own(member.clone()))),
+            Since::Joining => drop(runtime.spawn(dial_back::check_others(node, topology.clone()))),
+            // Names may resolve only some time after a restart, and the others may be down.
+            Since::Before => {}
+        }
+        let directory = config.directory.display().to_string();
+        runtime.spawn(join::compare_clusters(config.join.clone(), topology.cluster, directory));
         runtime.spawn(join::introduce(Arc::downgrade(&shell), member, config.join));
         Ok(Node {
             shell,
@@ -404,6 +416,24 @@ fn listen(host: IpAddr, port: u16, setting: &'static str) -> Result<(TcpListener
     Ok((listener, address))
 }
 
+/// The line of the log for replicas whose log can't be trusted, and what comes of that.
+fn lost_replicas(lost: &[(ShardId, ReplicaId)], is_alone: bool) -> String {
+    const NAMED: usize = 8;
+    let mut shards: Vec<String> = lost.iter().take(NAMED).map(|(shard, _)| shard.to_string()).collect();
+    if lost.len() > NAMED {
+        shards.push("…".to_owned());
+    }
+    let (replicas, ones) = match lost.len() {
+        1 => ("the log of 1 replica here".to_owned(), "asking for a new one"),
+        count => (format!("the logs of {count} replicas here"), "asking for new ones"),
+    };
+    let next = match is_alone {
+        true => "no other node has them: put back the files of --raft-dir, or begin anew with an empty one",
+        false => ones,
+    };
+    format!("{replicas} can't be trusted: {next} (shards {})", shards.join(", "))
+}
+
 /// What others dial to reach a port of this node.
 fn advertise(config: &NodeConfig, port: u16) -> String {
     match &config.advertise {
@@ -443,6 +473,17 @@ fn serve(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringfort_core::types::NodeId;
+
+    #[test]
+    fn lost_replicas_are_told_in_one_line() {
+        let lost: Vec<_> = (0..65).map(|shard| (ShardId(shard), ReplicaId::new(NodeId(1), shard + 1))).collect();
+        let told = lost_replicas(&lost, true);
+        assert!(told.starts_with("the logs of 65 replicas here can't be trusted: no other node has them"), "{told}");
+        assert!(told.ends_with("(shards 0, 1, 2, 3, 4, 5, 6, 7, …)"), "{told}");
+        let told = lost_replicas(&lost[..1], false);
+        assert_eq!(told, "the log of 1 replica here can't be trusted: asking for a new one (shards 0)");
+    }
 
     #[test]
     fn a_stop_waits_for_a_thread_only_up_to_a_bound() {

@@ -135,6 +135,17 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Since when a node is a member of its cluster.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// It has just begun the cluster.
+    Beginning,
+    /// It has just been taken in, by a node that could reach it.
+    Joining,
+    /// An earlier start.
+    Before,
+}
+
 /// A member of a cluster that is about to run.
 pub struct Membership {
     pub boot: Boot<dyn Disk>,
@@ -145,6 +156,7 @@ pub struct Membership {
     pub topology: Topology,
     /// This node as it is to be known, with the addresses it has now.
     pub member: Member,
+    pub since: Since,
     /// Held for as long as the process uses the directory.
     pub lock: File,
 }
@@ -180,6 +192,7 @@ pub fn membership(
     let zone = config.zone.clone();
     let member = Member { name: owner.name, identity: owner.identity, raft_address, grpc_address, zone };
 
+    let mut since = Since::Before;
     if !boot.has_state() {
         if boot.has_replicas() {
             return Err(StartError::NoTopology { directory });
@@ -212,6 +225,7 @@ pub fn membership(
             let topology = Topology::bootstrap(cluster, shards(config), timing, member.clone());
             boot::bootstrap(&disk, log_config.clone(), &topology, NodeId(1)).map_err(boot_error)?;
             boot = boot::open(&disk, log_config).map_err(boot_error)?;
+            since = Since::Beginning;
             tracing::info!(
                 cluster = %topology.cluster,
                 shards = topology.shards.get(),
@@ -224,9 +238,10 @@ pub fn membership(
             return Err(StartError::JoinsItself { address: given.join(", ") });
         } else {
             let joins = if config.replace { Joins::Replacing } else { Joins::New };
-            let joined = runtime.block_on(join::join(&others, &member, joins, deadline))?;
+            let joined = runtime.block_on(join::join(&others, &member, joins, config.disk_timeout, deadline))?;
             tracing::info!(cluster = %joined.topology.cluster, node = %joined.node, "joined the cluster");
             boot.join(&disk, own, joined.topology, was_owned).map_err(boot_error)?;
+            since = Since::Joining;
         }
         drop(waiting);
     } else if let Some(cluster) = boot::claim(&*disk, &member.name, &member.raft_address).map_err(boot_error)? {
@@ -236,7 +251,7 @@ pub fn membership(
     let topology = boot.topology.clone().ok_or(StartError::NotMember { directory })?;
     compare(config, &topology);
     check_disk_timeout(config, topology.timing)?;
-    Ok(Membership { boot, disk, files, node, topology, member, lock })
+    Ok(Membership { boot, disk, files, node, topology, member, since, lock })
 }
 
 /// Why a directory can't be used. If the disk has no space, the error names the sizes.

@@ -60,6 +60,49 @@ fn a_node_that_others_can_not_dial_is_not_taken_in() {
 }
 
 #[test]
+fn a_node_that_its_own_cluster_can_not_dial_is_told_at_once() {
+    let mut cluster = Cluster::prepare(2, &SMALL);
+    let nowhere = format!("127.84.0.9:{}", cluster.nodes[0].port);
+    cluster.nodes[0].set("--advertise=127.84.0.9");
+    cluster.nodes[0].start();
+    cluster.nodes[0].wait_for_log(&format!("advertises {nowhere} to other nodes and clients, and can't reach itself"));
+    cluster.nodes[1].start();
+    cluster.nodes[1].wait_for_log(&format!("this node has joined, and can't reach node1 at {nowhere}"));
+}
+
+#[test]
+fn a_directory_of_another_cluster_than_the_one_to_join_is_told() {
+    let mut old = Cluster::prepare(1, &SMALL);
+    old.nodes[0].start();
+    let old_id = old.wait_until_complete(1)["cluster_id"].as_str().unwrap().to_owned();
+    old.nodes[0].kill();
+    let mut new = Cluster::prepare(1, &SMALL);
+    new.nodes[0].start();
+    let new_id = new.wait_until_complete(1)["cluster_id"].as_str().unwrap().to_owned();
+    let (node, address) = (&mut old.nodes[0], new.nodes[0].endpoint());
+    assert!(!node.log().contains("belongs to cluster"), "{}", node.log());
+    node.set(&format!("--join_addr={address}"));
+    node.start();
+    node.wait_for_log(&format!("{address}, given as --join-addr, belongs to cluster {new_id}"));
+    node.wait_for_log(&format!("a member of cluster {old_id}, because --raft-dir {}", node.directory.display()));
+    old.wait_until_complete(1);
+}
+
+#[test]
+fn a_disk_timeout_that_is_too_short_is_refused_before_the_node_is_a_member() {
+    let mut cluster = Cluster::prepare(2, &SMALL);
+    cluster.nodes[0].start();
+    cluster.wait_until_complete(1);
+    cluster.nodes[1].set("--disk_timeout=1s");
+    let said = fails(&mut cluster.nodes[1]);
+    assert_says(&said, &["--disk-timeout is too short", "whose election timeout is 400ms", "Give 1600 ms or more"]);
+    assert_eq!(cluster.status().unwrap()["nodes"].as_array().map(Vec::len), Some(1), "it is not taken in");
+    cluster.nodes[1].set("--disk_timeout=1600ms");
+    cluster.nodes[1].start();
+    cluster.wait_until_complete(2);
+}
+
+#[test]
 fn a_name_that_does_not_resolve_begins_no_cluster() {
     let mut cluster = Cluster::prepare(1, &SMALL);
     cluster.nodes[0].set("--advertise=nowhere.invalid");

@@ -11,13 +11,15 @@ use std::time::Duration;
 /// Why a message, or a part of it, is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
-    #[error("it can't be read: {0}")]
+    #[error("it can't be read ({0}): run the same version of Ringfort on both nodes")]
     Malformed(#[from] MessageError),
-    #[error("it says to be from node {said} and to node {to}, on a connection of node {from}")]
+    #[error(
+        "it says to be from node {said} and to node {to}, on a connection of node {from}: see that no two nodes advertise the same address"
+    )]
     Misdelivered { from: NodeId, said: NodeId, to: NodeId },
     #[error("node {0} is no member of the cluster, as far as this node knows")]
     Stranger(NodeId),
-    #[error("it has something of node {0}, which that can't have said")]
+    #[error("it has something of node {0}, which that can't have said: this is a fault of Ringfort, please report it")]
     Forged(NodeId),
     #[error("it leaves out versions of node {0} that were not seen here")]
     Gap(NodeId),
@@ -30,6 +32,15 @@ pub enum Refusal {
 impl Refusal {
     /// The kinds of refusals, for counting.
     pub const KINDS: [&str; 7] = ["malformed", "misdelivered", "stranger", "forged", "gap", "from_the_future", "late"];
+
+    /// Whether nothing is lost and nobody has to do anything: this node knew too little, and an exchange brings it again.
+    pub fn comes_again(&self) -> bool {
+        match self {
+            Refusal::Stranger(_) | Refusal::Gap(_) | Refusal::Late => true,
+            Refusal::Malformed(_) | Refusal::Misdelivered { .. } | Refusal::Forged(_) => false,
+            Refusal::FromTheFuture { .. } => false,
+        }
+    }
 
     /// One of [`Refusal::KINDS`].
     pub fn kind(&self) -> &'static str {

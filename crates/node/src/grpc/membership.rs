@@ -6,6 +6,7 @@ use super::refusing::Refusing;
 use crate::metrics::Connections;
 use bytes::Bytes;
 use ringfort_core::boot::Owner;
+use ringfort_core::timing::Timing;
 use ringfort_core::types::ClusterId;
 use ringfort_proto::outcome;
 use ringfort_proto::v1::cluster_server::ClusterServer;
@@ -24,15 +25,25 @@ use tonic::{Request, Response, Status};
 pub struct MembershipService {
     /// 0 while the node is part of no cluster.
     cluster: Arc<AtomicU64>,
+    /// None while it is part of none.
+    timing: Option<Timing>,
     node_id: String,
     identity: Bytes,
     may_begin: bool,
 }
 
 impl MembershipService {
-    pub fn new(cluster: u64, owner: &Owner, may_begin: bool) -> MembershipService {
+    /// Of a node that waits for its cluster.
+    fn waiting(owner: &Owner, may_begin: bool) -> MembershipService {
         let identity = Bytes::copy_from_slice(&owner.identity.0.to_le_bytes());
-        MembershipService { cluster: Arc::new(cluster.into()), node_id: owner.name.clone(), identity, may_begin }
+        MembershipService { cluster: Arc::default(), timing: None, node_id: owner.name.clone(), identity, may_begin }
+    }
+
+    /// Of a member of a cluster.
+    pub fn member(cluster: ClusterId, timing: Timing, owner: &Owner) -> MembershipService {
+        let service = MembershipService::waiting(owner, false);
+        service.cluster.store(cluster.0, Ordering::SeqCst);
+        MembershipService { timing: Some(timing), ..service }
     }
 }
 
@@ -41,7 +52,8 @@ impl Membership for MembershipService {
     async fn ask(&self, _: Request<MembershipRequest>) -> Result<Response<MembershipResponse>, Status> {
         let (node_id, identity, may_begin) = (self.node_id.clone(), self.identity.clone(), self.may_begin);
         let cluster_id = self.cluster.load(Ordering::SeqCst);
-        Ok(Response::new(MembershipResponse { cluster_id, node_id, identity, may_begin }))
+        let election_timeout_ms = self.timing.map_or(0, Timing::election_timeout_ms);
+        Ok(Response::new(MembershipResponse { cluster_id, node_id, identity, may_begin, election_timeout_ms }))
     }
 }
 
@@ -67,7 +79,7 @@ impl Waiting {
         let (stop, stopped) = oneshot::channel::<()>();
         let waits = "this node is part of no cluster yet: its log names the nodes that it waits for";
         let waits = outcome::unavailable(waits, None);
-        let service = MembershipService::new(0, owner, may_begin);
+        let service = MembershipService::waiting(owner, may_begin);
         let cluster = service.cluster.clone();
         let (_, health) = tonic_health::server::health_reporter();
         runtime.spawn(async move {

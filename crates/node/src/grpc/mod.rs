@@ -71,9 +71,10 @@ pub async fn serve_clients(
     let broken = "the descriptors come from the compiler";
     let kv = KvServer::new(kv::KvService { service: Service::new(shell.clone()) })
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let own = shell.routing.topology().nodes.get(&shell.node).cloned().unwrap_or_default();
+    let topology = shell.routing.topology();
+    let own = topology.nodes.get(&shell.node).cloned().unwrap_or_default();
     let owner = Owner { identity: own.identity, name: own.name };
-    let membership = membership::MembershipService::new(shell.cluster.0, &owner, false);
+    let membership = membership::MembershipService::member(shell.cluster, topology.timing, &owner);
     Server::builder()
         .max_concurrent_streams(MAX_REQUESTS_IN_FLIGHT)
         .initial_stream_window_size(CLIENT_WINDOW_BYTES)
