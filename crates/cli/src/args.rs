@@ -27,12 +27,18 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_subcommands(without_empty_variables)
 }
 
-/// The error with a hint where a switch was given a value with a space between the two.
+/// The error with a hint where a switch was given a value with a space between the two, and where `scan` was given the
+/// beginning of keys without --prefix.
 pub fn hinted(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     let found = match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::UnknownArgument, Some(ContextValue::String(found))) => found.clone(),
         _ => return error,
     };
+    if args.get(1).is_some_and(|command| command == "scan") && !found.starts_with('-') {
+        let tip = format!("write --prefix={found} for the keys that begin with it");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        return error;
+    }
     let is_switch = |arg: &OsString| arg.to_str().is_some_and(|text| text.starts_with("--") && !text.contains('='));
     let before = args.windows(2).find(|pair| *pair[1] == *found && is_switch(&pair[0]));
     if let Some([switch, value]) = before
@@ -98,6 +104,13 @@ mod tests {
         let args = ["ringfort", "serve", "--node-id=a", "--raft-dir=d", "--bootstrap", "true"].map(OsString::from);
         let error = hinted(command().try_get_matches_from(&args).unwrap_err(), &args).to_string();
         assert!(error.contains("tip: write --bootstrap=true"), "{error}");
+    }
+
+    #[test]
+    fn a_scan_of_a_prefix_without_its_flag_is_told_the_flag() {
+        let args = ["ringfort", "scan", "a/"].map(OsString::from);
+        let error = hinted(command().try_get_matches_from(&args).unwrap_err(), &args).to_string();
+        assert!(error.contains("tip: write --prefix=a/ for the keys that begin with it"), "{error}");
     }
 
     #[test]

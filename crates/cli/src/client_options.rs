@@ -74,16 +74,17 @@ impl ClientOptions {
 
 /// A whole number with a unit: ms, s, m; without one it is seconds. At least a millisecond.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    const EXAMPLE: &str = "give a whole number above 0 with the unit ms, s or m, such as 1500ms, 5s or 2m";
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let milliseconds = match unit {
         "ms" => 1,
         "" | "s" => 1000,
         "m" => 60_000,
-        _ => return Err("the units are ms, s and m".to_owned()),
+        _ => return Err(EXAMPLE.to_owned()),
     };
     match digits.parse::<u32>() {
         Ok(number) if number > 0 => Ok(Duration::from_millis(u64::from(number) * milliseconds)),
-        _ => Err("give a whole number above 0 with a unit, such as 500ms or 5s".to_owned()),
+        _ => Err(EXAMPLE.to_owned()),
     }
 }
 
@@ -97,7 +98,8 @@ mod tests {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
         for bad in ["", "0s", "s", "-1s", "1.5s", "5h", "5 s", "99999999999s"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
+            let told = parse_duration(bad).unwrap_err();
+            assert!(told.starts_with("give a whole number") && told.contains("such as 1500ms"), "{bad}: {told}");
         }
     }
 }

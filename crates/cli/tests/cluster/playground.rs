@@ -106,6 +106,8 @@ fn ctrl_c_leaves_no_process_and_no_file_behind() {
     assert!(playground.data.is_dir());
     assert!(playground.told.contains("alias ringfort=/"), "{}", playground.told);
     assert!(!playground.told.contains("INFO"), "nodes log elsewhere: {}", playground.told);
+    assert!(!playground.told.contains("kill -9"), "one of two nodes is no majority: {}", playground.told);
+    assert!(!playground.told.contains("--segment-bytes"), "{}", playground.told);
     assert_eq!(playground.runs(&["put", "hello", "world"]), "OK, version 1\n");
     assert_eq!(playground.runs(&["get", "hello"]), "world");
     let begun = Instant::now();

@@ -4,7 +4,7 @@
 //! same directory, the nodes find each other and their data. New nodes take the ports of the README's examples, from
 //! 50051 and 12001 upwards, if all the ports they need are free.
 
-use super::process::{Ended, Logs, NodeCommand, NodeProcess, stop_strays};
+use super::process::{Ended, Logs, NodeCommand, NodeProcess, SEGMENT_FLAG, stop_strays};
 use super::screen::Screen;
 use crate::command::status::verdict::{REPLICATION_FACTOR, judge};
 use crate::failure::Failure;
@@ -277,7 +277,7 @@ fn command(directory: &Path, number: usize, own: Ports, first: &str) -> NodeComm
         format!("--port={}", own.port),
         format!("--raft-port={}", own.raft_port),
         format!("--raft-dir={}", directory.join(&name).display()),
-        format!("--segment-bytes={SEGMENT_BYTES}"),
+        format!("{SEGMENT_FLAG}{SEGMENT_BYTES}"),
         format!("--replace-after={REPLACE_AFTER}"),
     ];
     args.push(if number == 0 { "--bootstrap".to_owned() } else { format!("--join-addr={first}") });

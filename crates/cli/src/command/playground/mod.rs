@@ -9,6 +9,7 @@ mod process;
 mod screen;
 mod tour;
 
+use super::status::verdict::REPLICATION_FACTOR;
 use crate::client_options::Output;
 use crate::failure::{Answer, Failure};
 use clap::Args;
@@ -158,8 +159,12 @@ fn manual(cluster: &Cluster) -> String {
         text += &format!("  ringfort {command}\n");
     }
     let last = cluster.nodes.last().expect("there is at least one node");
-    text += &format!("  kill -9 {}   # {} dies; put, get and status again\n", last.process.pid(), last.command.name);
-    text += &format!("  {}   # and comes back\n", last.command.line());
+    // Of fewer nodes none may fail.
+    if cluster.nodes.len() >= REPLICATION_FACTOR {
+        text +=
+            &format!("  kill -9 {}   # {} dies; put, get and status again\n", last.process.pid(), last.command.name);
+        text += &format!("  {}   # and comes back\n", last.command.line());
+    }
     if let Ok(newcomer) = cluster.newcomer() {
         text += &format!("  {}   # one more joins\n", newcomer.line());
     }

@@ -27,6 +27,9 @@ const KEPT_LINES: usize = 10;
 /// How often to check whether nodes that a user started have ended.
 const STRAY_PAUSE: Duration = Duration::from_millis(50);
 
+/// Sets the size of a log segment. It is not in the help.
+pub const SEGMENT_FLAG: &str = "--segment-bytes=";
+
 /// How a node is started, the same way every time.
 #[derive(Clone, Debug)]
 pub struct NodeCommand {
@@ -38,9 +41,11 @@ pub struct NodeCommand {
 }
 
 impl NodeCommand {
-    /// The command as it would be typed into a shell.
+    /// The command as it would be typed into a shell. A node does without the size of its log's segments, which is no
+    /// setting that people are to know of; those that it adds then are larger.
     pub fn line(&self) -> String {
-        let words: Vec<String> = std::iter::once(program()).chain(self.args.iter().map(|arg| quoted(arg))).collect();
+        let shown = self.args.iter().filter(|arg| !arg.starts_with(SEGMENT_FLAG)).map(|arg| quoted(arg));
+        let words: Vec<String> = std::iter::once(program()).chain(shown).collect();
         words.join(" ")
     }
 }

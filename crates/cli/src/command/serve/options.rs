@@ -117,7 +117,8 @@ pub struct Serve {
     pub replace_after: Duration,
 
     /// The process ends when its disk has not answered for this long: 20s, 2m. By then other nodes lead its shards; the end
-    /// of the process tells the operator, or the program that started it, that the disk needs attention.
+    /// of the process tells the operator, or the program that started it, that the disk needs attention. At least four
+    /// times the cluster's election timeout: 1600ms where that is 400ms.
     #[arg(long, env = "RINGFORT_DISK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub disk_timeout: Duration,
 
@@ -324,7 +325,11 @@ fn parse_shards(text: &str) -> Result<ShardCount, String> {
 }
 
 fn parse_election_timeout(text: &str) -> Result<Timing, String> {
-    Timing::new(parse_duration(text)?).map_err(|error| error.to_string())
+    let duration = parse_duration(text)?;
+    Timing::new(duration).map_err(|error| match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => format!("{error}: without a unit it is {} s; is {text}ms meant?", duration.as_secs()),
+        false => error.to_string(),
+    })
 }
 
 /// With less, a node that only restarts would be replaced.
@@ -424,6 +429,8 @@ mod tests {
             let flag = format!("--election-timeout={refused}");
             assert!(Cli::try_parse_from(required.iter().copied().chain([&*flag])).is_err(), "{refused}");
         }
+        let told = parse_election_timeout("400").unwrap_err();
+        assert!(told.contains("without a unit it is 400 s; is 400ms meant?"), "{told}");
     }
 
     #[test]
@@ -467,6 +474,16 @@ mod tests {
             let name = long.replace('-', "_").to_uppercase();
             assert_eq!(arg.get_env().unwrap().to_str().unwrap(), format!("RINGFORT_{name}"));
         }
+    }
+
+    #[test]
+    fn the_least_disk_timeout_is_told() {
+        assert_eq!(Timing::DEFAULT.least_disk_timeout(), 4 * Timing::DEFAULT.election_timeout());
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        let told = serve.get_arguments().find(|arg| arg.get_id() == "disk_timeout").and_then(|arg| arg.get_help());
+        let least = format!("{}ms where that is {}", Timing::DEFAULT.least_disk_timeout().as_millis(), Timing::DEFAULT);
+        assert!(told.is_some_and(|told| told.to_string().contains(&least)), "{least}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `ringfort status --gossip`: what one node knows by itself.
 
 use super::report::liveness_name;
-use super::tables::{Style, bytes, number, right, table as empty_table, text};
+use super::tables::{Style, bytes, is_wider, number, right, table as empty_table, text};
 use crate::text::counted;
 use comfy_table::{Cell, Table};
 use ringfort_client::v1::{GossipMember, GossipResponse, Standing};
@@ -111,28 +111,38 @@ pub fn sentence(gossip: &GossipResponse) -> String {
     sentence
 }
 
-/// A row a node.
-pub fn table(gossip: &GossipResponse, style: Style) -> Table {
-    let header = ["NODE", "ID", "STATE", "SINCE", "WHY", "HEARD", "BEATS", "EPOCH", "VERSION", "LEADS", "CLOCK", "LAG"];
-    let mut table = empty_table(style, &header);
+/// A row a node: all columns if they fit into `width`, otherwise the most important ones.
+pub fn table(gossip: &GossipResponse, style: Style, width: Option<usize>) -> Table {
+    let all = table_of(gossip, style, true);
+    if width.is_some_and(|width| is_wider(&all, width)) { table_of(gossip, style, false) } else { all }
+}
+
+fn table_of(gossip: &GossipResponse, style: Style, has_all: bool) -> Table {
+    const FEW: [&str; 6] = ["NODE", "STATE", "SINCE", "WHY", "HEARD", "LAG"];
+    const ALL: [&str; 12] =
+        ["NODE", "ID", "STATE", "SINCE", "WHY", "HEARD", "BEATS", "EPOCH", "VERSION", "LEADS", "CLOCK", "LAG"];
+    let columns: &[&str] = if has_all { &ALL } else { &FEW };
+    let mut table = empty_table(style, columns);
     for member in &gossip.members {
         let seconds = |ms: u64| right(format!("{:.1} s", ms as f64 / 1000.0));
         let dash = || Cell::new("-");
         let liveness = member.liveness.as_ref();
-        table.add_row([
-            text(&member.name),
-            number(member.id),
-            liveness.map_or_else(|| Cell::new("itself"), |liveness| Cell::new(liveness_name(liveness.standing()))),
-            liveness.map_or_else(dash, |liveness| seconds(liveness.since_ms)),
-            liveness.map_or_else(dash, |liveness| text(&liveness.reason)),
-            liveness.map_or_else(dash, |liveness| seconds(liveness.heard_ms)),
-            number(member.heartbeat),
-            number(member.epoch),
-            text(&member.build_version),
-            number(member.shards_led.into()),
-            liveness.map_or_else(dash, |_| right(format!("{:+} ms", member.clock_ahead_us / 1000))),
-            member.lag.map_or_else(dash, number),
-        ]);
+        table.add_row(columns.iter().map(|column| match *column {
+            "NODE" => text(&member.name),
+            "ID" => number(member.id),
+            "STATE" => {
+                liveness.map_or_else(|| Cell::new("itself"), |liveness| Cell::new(liveness_name(liveness.standing())))
+            }
+            "SINCE" => liveness.map_or_else(dash, |liveness| seconds(liveness.since_ms)),
+            "WHY" => liveness.map_or_else(dash, |liveness| text(&liveness.reason)),
+            "HEARD" => liveness.map_or_else(dash, |liveness| seconds(liveness.heard_ms)),
+            "BEATS" => number(member.heartbeat),
+            "EPOCH" => number(member.epoch),
+            "VERSION" => text(&member.build_version),
+            "LEADS" => number(member.shards_led.into()),
+            "CLOCK" => liveness.map_or_else(dash, |_| right(format!("{:+} ms", member.clock_ahead_us / 1000))),
+            _ => member.lag.map_or_else(dash, number),
+        }));
     }
     table
 }
@@ -162,11 +172,22 @@ mod tests {
     #[test]
     fn a_node_is_a_row_and_an_object() {
         let gossip = gossip();
-        let table = table(&gossip, Style::Plain).to_string();
+        let table = table(&gossip, Style::Plain, None).to_string();
         let row: Vec<&str> = table.lines().nth(2).unwrap().split_whitespace().collect();
         assert_eq!(row[..8], ["node2", "2", "dead", "1.5", "s", "heartbeats", "9.0", "s"]);
         let json = serde_json::to_value(Report::new(&gossip)).unwrap();
         assert_eq!(json["nodes"][1]["standing"], "dead");
         assert_eq!((&json["nodes"][0]["standing"], &json["nodes"][0]["lag"]), (&serde_json::Value::Null, &0.into()));
+    }
+
+    #[test]
+    fn a_terminal_of_eighty_columns_has_room_for_a_row() {
+        let mut gossip = gossip();
+        gossip.members[1].name = "ringfort-2.example.org".into();
+        gossip.members[1].liveness.as_mut().unwrap().reason = "indirect checks failed".into();
+        let widths =
+            |width| table(&gossip, Style::Lines, width).lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(widths(Some(80)) <= 80 && widths(None) > 80);
+        assert_eq!(widths(Some(200)), widths(None));
     }
 }

@@ -47,7 +47,7 @@ impl Status {
                 Output::Json => print_json(&gossip::Report::new(&gossip))?,
                 Output::Table => {
                     print_line(&gossip::sentence(&gossip))?;
-                    print_line(&format!("\n{}", gossip::table(&gossip, style())))?;
+                    print_line(&format!("\n{}", gossip::table(&gossip, style(), terminal_width())))?;
                 }
             }
             return Ok(Answer::Yes);

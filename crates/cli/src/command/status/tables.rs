@@ -18,8 +18,12 @@ pub enum Style {
 /// A row for each node: all columns if they fit into `width`, otherwise the most important ones.
 pub fn nodes(status: &StatusResponse, style: Style, width: Option<usize>) -> Table {
     let all = nodes_table(status, style, true);
-    let is_too_wide = |width| all.lines().any(|line| line.chars().count() > width);
-    if width.is_some_and(is_too_wide) { nodes_table(status, style, false) } else { all }
+    if width.is_some_and(|width| is_wider(&all, width)) { nodes_table(status, style, false) } else { all }
+}
+
+/// Whether a line of the table would wrap on a terminal with so many columns.
+pub fn is_wider(table: &Table, width: usize) -> bool {
+    table.lines().any(|line| line.chars().count() > width)
 }
 
 fn nodes_table(status: &StatusResponse, style: Style, has_all: bool) -> Table {
