@@ -576,6 +576,23 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_that_found_its_log_lost_is_not_trusted_after_a_restart() {
+        let (disk, config, topology) = member_of_two();
+        bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
+        let (shard, replica) = (ShardId(1), topology.groups[&ShardId(1)].replicas[0]);
+        let mut log = open(&disk, config.clone()).unwrap().log;
+        log.append(&[LogItem { shard, replica, change: Change::Suspect }]).unwrap();
+        log.sync().unwrap();
+        drop(log);
+        for _ in 0..2 {
+            let boot = open(&disk, config.clone()).unwrap();
+            assert_eq!(boot.lost, [(shard, replica)], "each start asks for a new one");
+            assert_eq!(boot.replicas.len(), topology.groups.len() - 1, "the others are trusted");
+            assert!(!boot.findings.is_empty());
+        }
+    }
+
+    #[test]
     fn a_node_that_has_only_its_identity_left_trusts_none_of_its_replicas() {
         let (disk, config, topology) = member_of_two();
         let held: Vec<_> = topology.groups.iter().map(|(shard, group)| (*shard, group.replicas[0])).collect();

@@ -10,6 +10,7 @@
 //! | 3 hard state | term, vote, commit |
 //! | 4 removed | nothing |
 //! | 5 directory | no shard and replica; complete (0, 1), count, then shard, replica, held (0 removed, 1 live) |
+//! | 6 suspect | nothing |
 //!
 //! Entries are their count, the first one's index, and of each: type, term, data, context. Their indexes are
 //! contiguous, so only the first is kept. An entry costs five bytes beside its data as a rule.
@@ -26,6 +27,7 @@ const ENTRIES: u8 = 2;
 const HARD_STATE: u8 = 3;
 const REMOVED: u8 = 4;
 const DIRECTORY: u8 = 5;
+const SUSPECT: u8 = 6;
 
 /// Where encoded bytes go.
 pub(super) trait Sink {
@@ -63,6 +65,7 @@ pub(super) fn encode_item(item: &LogItem, out: &mut impl Sink) {
         Change::Entries(_) => ENTRIES,
         Change::HardState(_) => HARD_STATE,
         Change::Removed => REMOVED,
+        Change::Suspect => SUSPECT,
     };
     out.put(&[kind]);
     put_number(u64::from(item.shard.0), out);
@@ -75,7 +78,7 @@ pub(super) fn encode_item(item: &LogItem, out: &mut impl Sink) {
         }
         Change::Entries(entries) => put_entries(entries, out),
         Change::HardState(hard_state) => put_hard_state(hard_state, out),
-        Change::Removed => {}
+        Change::Removed | Change::Suspect => {}
     }
 }
 
@@ -173,6 +176,7 @@ impl<'a> Reader<'a> {
             ENTRIES => Change::Entries(self.entries()?),
             HARD_STATE => Change::HardState(self.hard_state()?),
             REMOVED => Change::Removed,
+            SUSPECT => Change::Suspect,
             _ => return Err(Malformed),
         };
         Ok(Decoded::Item(LogItem { shard, replica, change }))
@@ -329,6 +333,7 @@ mod tests {
             entries().prop_map(Change::Entries),
             hard_states().prop_map(Change::HardState),
             Just(Change::Removed),
+            Just(Change::Suspect),
         ];
         let item = (any::<u32>(), any::<u64>(), change).prop_map(|(shard, replica, change)| {
             Decoded::Item(LogItem { shard: ShardId(shard), replica: ReplicaId(replica), change })

@@ -102,6 +102,13 @@ impl Index {
             Change::HardState(_) => {
                 self.live(item);
             }
+            Change::Suspect => {
+                if let Some(&Held::Live { replica: live, segment, .. }) = self.shards.get(shard)
+                    && live == *replica
+                {
+                    self.insert(*shard, Held::Suspect { replica: live, segment });
+                }
+            }
             Change::Removed => {
                 if self.shards.get(shard).is_none_or(|held| held.replica() <= *replica) {
                     self.insert(*shard, Held::Removed { replica: *replica });

@@ -17,7 +17,7 @@ impl LogItem {
         let entries = match &self.change {
             Change::State(state) => &state.entries,
             Change::Entries(entries) => entries,
-            Change::HardState(_) | Change::Removed => return 0,
+            Change::HardState(_) | Change::Suspect | Change::Removed => return 0,
         };
         entries.iter().map(|entry| entry.data.len()).sum()
     }
@@ -40,6 +40,9 @@ pub enum Change {
     Entries(Vec<Entry>),
     /// Term, vote and commit index.
     HardState(HardState),
+    /// The replica lacks what it acknowledged: it is [suspect](super::RecoveredShard::Suspect) from now on, also after a
+    /// restart. What the log holds of it stays until the shard gets another replica here or none.
+    Suspect,
     /// The replica is gone. Kept for ever: no replica of this shard with this id or a lower one may come back here.
     Removed,
 }

@@ -195,10 +195,13 @@ fn settle(disk: &impl Disk, segment: &Segment, bytes: &[u8], tail: Tail) -> Resu
         Tail::Whole(last) => {
             // It may have been read from a cache while its sync had failed before the restart. Syncing again would
             // not help (Rebello et al., "Can Applications Recover from fsync Failures?"); writing again does.
+            //
+            // The zeros behind it may be in the cache only, too: an earlier start may have ended between cutting a torn
+            // record and syncing. That record must not come back behind what is appended next, which may go into another
+            // segment. The sync settles that; where it has failed before, one sector written again hides the header.
             let last = range(last);
-            if !last.is_empty() {
-                overwrite(last.start, &bytes[last.clone()])?;
-            }
+            let end = (last.end + SECTOR_BYTES).min(bytes.len());
+            overwrite(last.start, &bytes[last.start..end])?;
             Ok(last.end as u64)
         }
         Tail::Torn { start, written } => {

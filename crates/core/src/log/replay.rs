@@ -205,6 +205,9 @@ impl Replay {
             (Change::Removed, _) => {
                 self.shards.insert(shard, Replayed::Removed { replica });
             }
+            (Change::Suspect, _) => {
+                self.suspect(shard, replica);
+            }
             (Change::Entries(entries), Some(Replayed::Live { replica: live, state, .. })) if *live == replica => {
                 if !extend(state, entries) {
                     self.find(format!("shard {shard}: entries in segment {} do not fit to its log", segment.0));

@@ -242,6 +242,10 @@ impl<T> Worker<T> {
     /// A replica that can't go on. It stays on the disk and counts as lost; its node asks for a new one.
     fn stop(&mut self, shard: ShardId, id: ReplicaId, why: Distrust) {
         if let Some(replica) = self.replicas.remove(&shard) {
+            if why == Distrust::Log {
+                // After a restart it would vote, and elect a leader that lacks what this one had acknowledged.
+                self.batch.items.push(LogItem { shard, replica: id, change: Change::Suspect });
+            }
             self.transfers.retain(|(of, _)| *of != shard);
             // Its snapshot stays, for an operator to look at; the next start of the node deletes it.
             replica.retire(&mut self.out);

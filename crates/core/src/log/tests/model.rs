@@ -43,7 +43,8 @@ fn random_item(dice: &mut Dice, shards: &Shards) -> LogItem {
     let base = held.base.index.0;
     let last = base + held.entries.len() as u64;
     match dice.below(20) {
-        0 => removed(shard, replica),
+        0 if dice.below(2) == 0 => removed(shard, replica),
+        0 => item(shard, replica, Change::Suspect),
         1 => state(shard, replica, last + dice.below(3)),
         2..4 => {
             // A snapshot of some of the entries: the rest stays.
@@ -80,6 +81,11 @@ pub(super) fn apply(shards: &mut Shards, item: &LogItem) {
         }
         Change::Removed => {
             shards.insert(*shard, RecoveredShard::Removed(*replica));
+        }
+        Change::Suspect => {
+            if let Some(RecoveredShard::Recovered { .. }) = shards.get(shard) {
+                shards.insert(*shard, RecoveredShard::Suspect { replica: *replica });
+            }
         }
         Change::Entries(new) => {
             let Some(RecoveredShard::Recovered { state, .. }) = shards.get_mut(shard) else { return };

@@ -34,6 +34,8 @@ fn a_lost_log_stops_the_replica_instead_of_the_process() {
     let (effects, _) = worker.flush(Now { moment: group.now, wall: Wall(0) });
     assert_eq!(effects.lost, [(SHARD, own, Distrust::Log)]);
     assert_eq!(worker.replicas().count(), 0);
+    let batch = effects.log.expect("a restart has to know it");
+    assert_eq!(batch.items.last(), Some(&LogItem { shard: SHARD, replica: own, change: Change::Suspect }));
 }
 
 #[test]
