@@ -320,6 +320,11 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
     }
     for (shard, recovered) in recovery.shards {
         match recovered {
+            RecoveredShard::Suspect { replica }
+                if mutation.is(Mutation::ForgetLostReplicas) && !recovery.shards_unknown =>
+            {
+                boot.removed.push((shard, replica));
+            }
             RecoveredShard::Suspect { replica } => boot.lost.push((shard, replica)),
             RecoveredShard::Removed(replica) => boot.removed.push((shard, replica)),
             RecoveredShard::Recovered { replica, state } => {
@@ -339,9 +344,6 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
     {
         boot.topology = Some(Topology::clone(system.topology()));
     }
-    if !mutation.is(Mutation::ForgetLostReplicas) {
-        boot.recall_lost();
-    }
     if recovery.shards_unknown {
         // Keep the snapshots that nothing names: they may be all that is left.
         boot.distrust_unrecovered()?;
@@ -358,9 +360,9 @@ impl<D: ?Sized> Boot<D> {
         self.topology.is_some()
     }
 
-    /// Whether the directory has replicas, intact or not, even if it belongs to no cluster.
+    /// Whether the directory has intact replicas, even if it belongs to no cluster.
     pub fn has_replicas(&self) -> bool {
-        !(self.replicas.is_empty() && self.lost.is_empty())
+        !self.replicas.is_empty()
     }
 
     /// The id under which this directory's node is a member, as far as it knows.
@@ -380,21 +382,11 @@ impl<D: ?Sized> Boot<D> {
     {
         self.owner = Some(owner);
         self.topology = Some(topology.clone());
-        self.recall_lost();
         if was_owned {
             // Before the topology: a node that stops in between asks to join again.
             self.distrust_unrecovered()?;
         }
         Ok(save_topology(disk, &topology)?)
-    }
-
-    /// If the topology still assigns a removed replica to this node, an earlier start found that replica lost, and no
-    /// new one has taken its place: that start may have ended before it could ask for one. A replica that was removed
-    /// because it was no longer needed is in no later topology.
-    fn recall_lost(&mut self) {
-        let (Some(topology), Some(node)) = (&self.topology, self.node()) else { return };
-        let is_assigned = |removed: &mut (ShardId, ReplicaId)| topology.replica(removed.0, node) == Some(removed.1);
-        self.lost.extend(self.removed.extract_if(.., is_assigned));
     }
 
     /// The log has lost records of which nobody knows the shards. A replica is created only when the topology that
@@ -421,8 +413,8 @@ impl<D: ?Sized> Boot<D> {
         for older in self.replicas.extract_if(.., |start| lost.iter().any(|(shard, _)| *shard == start.shard)) {
             self.lost.push((older.shard, older.replica));
         }
-        let gone = |&(shard, replica)| LogItem { shard, replica, change: Change::Removed };
-        self.log.append(&lost.iter().map(gone).collect::<Vec<_>>())?;
+        let suspect = |&(shard, replica)| LogItem { shard, replica, change: Change::Suspect };
+        self.log.append(&lost.iter().map(suspect).collect::<Vec<_>>())?;
         self.log.sync()?;
         self.log.declare_complete();
         self.lost.extend(lost);
@@ -635,9 +627,9 @@ mod tests {
         boot.log.append(&[LogItem { shard: renewed, replica: later, change: created }]).unwrap();
         boot.log.sync().unwrap();
         let boot = open(&disk, config).unwrap();
-        assert_eq!(boot.lost, [(ShardId::SYSTEM, topology.groups[&ShardId::SYSTEM].replicas[0])]);
+        let system = topology.groups[&ShardId::SYSTEM].replicas[0];
+        assert_eq!(boot.lost, [(retired, old), (ShardId::SYSTEM, system)], "the worker removes the first");
         assert_eq!(boot.replicas.iter().map(|start| start.replica).collect::<Vec<_>>(), [later]);
-        assert_eq!(boot.removed, [(retired, old)], "nobody wants it any more");
     }
 
     #[test]

@@ -230,13 +230,14 @@ impl Node {
             let worker = &mut workers[worker_of(start.shard, config.workers)];
             worker.restart_replica(start.shard, start.replica, *start.state, start.restored, now);
         }
-        for &(shard, replica) in boot.lost.iter().chain(&boot.removed) {
+        for (shard, replica) in boot.removed {
             workers[worker_of(shard, config.workers)].never_again(shard, replica);
         }
         if !boot.lost.is_empty() {
             tracing::warn!("{}", lost_replicas(&boot.lost, topology.nodes.len() == 1));
         }
         for (shard, replica) in boot.lost {
+            workers[worker_of(shard, config.workers)].distrust(shard, replica);
             control.handle_lost_replica(shard, replica, Distrust::Log);
         }
 

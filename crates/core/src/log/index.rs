@@ -103,11 +103,13 @@ impl Index {
                 self.live(item);
             }
             Change::Suspect => {
-                if let Some(&Held::Live { replica: live, segment, .. }) = self.shards.get(shard)
-                    && live == *replica
-                {
-                    self.insert(*shard, Held::Suspect { replica: live, segment });
-                }
+                let pinned = match self.shards.get(shard) {
+                    Some(held) if held.replica() > *replica => return,
+                    Some(Held::Removed { replica: removed }) if removed == replica => return,
+                    Some(held) if held.replica() == *replica => held.segment(),
+                    _ => None,
+                };
+                self.insert(*shard, Held::Suspect { replica: *replica, segment: pinned.unwrap_or(segment) });
             }
             Change::Removed => {
                 if self.shards.get(shard).is_none_or(|held| held.replica() <= *replica) {

@@ -40,8 +40,8 @@ pub enum Change {
     Entries(Vec<Entry>),
     /// Term, vote and commit index.
     HardState(HardState),
-    /// The replica lacks what it acknowledged: it is [suspect](super::RecoveredShard::Suspect) from now on, also after a
-    /// restart. What the log holds of it stays until the shard gets another replica here or none.
+    /// The replica lacks what it acknowledged, or all of its log: it is [suspect](super::RecoveredShard::Suspect) from now
+    /// on, also after a restart. What the log holds of it stays until the shard gets another replica here or none.
     Suspect,
     /// The replica is gone. Kept for ever: no replica of this shard with this id or a lower one may come back here.
     Removed,

@@ -67,6 +67,8 @@ pub struct Worker<T> {
     replicas: BTreeMap<ShardId, Replica<T>>,
     /// The highest replica id that this node has ever held of a shard, running or not.
     highest: BTreeMap<ShardId, ReplicaId>,
+    /// Suspect replicas, of which the log keeps what is left until the topology does not name them any more.
+    suspects: BTreeMap<ShardId, ReplicaId>,
     topology: Option<Arc<Topology>>,
     health: HealthView,
     dirty: BTreeSet<ShardId>,
@@ -90,6 +92,7 @@ impl<T> Worker<T> {
             config,
             replicas: BTreeMap::new(),
             highest: BTreeMap::new(),
+            suspects: BTreeMap::new(),
             topology: None,
             health: HealthView::default(),
             dirty: BTreeSet::new(),
@@ -120,6 +123,12 @@ impl<T> Worker<T> {
     pub fn never_again(&mut self, shard: ShardId, id: ReplicaId) {
         let highest = self.highest.entry(shard).or_default();
         *highest = id.max(*highest);
+    }
+
+    /// A suspect replica: it must never run again, and the log is told once nobody asks for it any more.
+    pub fn distrust(&mut self, shard: ShardId, id: ReplicaId) {
+        self.never_again(shard, id);
+        self.suspects.insert(shard, id);
     }
 
     fn start(&mut self, replica: Replica<T>) {
@@ -245,6 +254,7 @@ impl<T> Worker<T> {
             if why == Distrust::Log {
                 // After a restart it would vote, and elect a leader that lacks what this one had acknowledged.
                 self.batch.items.push(LogItem { shard, replica: id, change: Change::Suspect });
+                self.suspects.insert(shard, id);
             }
             self.transfers.retain(|(of, _)| *of != shard);
             // Its snapshot stays, for an operator to look at; the next start of the node deletes it.
@@ -319,6 +329,12 @@ impl<T> Worker<T> {
                 && topology.has_named(held)
             {
                 self.remove(shard);
+            }
+            if let Some(id) = self.suspects.get(&shard).copied().filter(|id| topology.has_named(*id))
+                && !group.replicas.contains(&id)
+            {
+                self.suspects.remove(&shard);
+                self.batch.items.push(LogItem { shard, replica: id, change: Change::Removed });
             }
             let highest = self.highest.get(&shard).copied().unwrap_or_default();
             if let Some(id) = assigned.filter(|&id| id > highest) {

@@ -202,8 +202,11 @@ impl Running {
             let slot = &mut slots[worker_of(start.shard, settings.workers)];
             slot.worker.restart_replica(start.shard, start.replica, *start.state, start.restored, now);
         }
-        for &(shard, replica) in boot.removed.iter().chain(&boot.lost) {
+        for (shard, replica) in boot.removed {
             slots[worker_of(shard, settings.workers)].worker.never_again(shard, replica);
+        }
+        for &(shard, replica) in &boot.lost {
+            slots[worker_of(shard, settings.workers)].worker.distrust(shard, replica);
         }
         let own = topology.nodes.get(&node)?.clone();
         let mut control = Control::new(node, topology.clone(), own, settings.control, now);
