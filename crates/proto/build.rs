@@ -2,8 +2,13 @@
 
 use std::{env, error::Error, fs, path::Path};
 
-const FILES: [&str; 4] =
-    ["ringfort/v1/kv.proto", "ringfort/v1/cluster.proto", "ringfort/v1/membership.proto", "ringfort/v1/peer.proto"];
+const FILES: [&str; 5] = [
+    "ringfort/v1/kv.proto",
+    "ringfort/v1/cluster.proto",
+    "ringfort/v1/membership.proto",
+    "ringfort/v1/peer.proto",
+    "original/kv.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
@@ -11,8 +16,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.include_source_info(true).include_imports(true).open_files(FILES)?;
 
     let out_dir = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
-    fs::write(Path::new(&out_dir).join("ringfort.v1.bin"), compiler.encode_file_descriptor_set())?;
-    let services = tonic_prost_build::configure().bytes(".").codec_path("crate::codec::SmallBuffers");
+    fs::write(Path::new(&out_dir).join("ringfort.bin"), compiler.encode_file_descriptor_set())?;
+    let services = tonic_prost_build::configure().bytes(".").btree_map(".").codec_path("crate::codec::SmallBuffers");
     services.compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

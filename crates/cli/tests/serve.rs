@@ -254,11 +254,11 @@ async fn tools_learn_of_services_and_health() {
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", node.grpc)).unwrap();
     let channel = endpoint.connect().await.unwrap();
     for services in [reflected!(v1, channel), reflected!(v1alpha, channel)] {
-        for name in ["ringfort.v1.Kv", "ringfort.v1.Cluster", "grpc.health.v1.Health"] {
+        for name in ["ringfort.v1.Kv", "ringfort.v1.Cluster", "proto.KV", "grpc.health.v1.Health"] {
             assert!(services.iter().any(|service| service == name), "{services:?}");
         }
     }
-    for service in ["", "ringfort.v1.Kv"] {
+    for service in ["", "ringfort.v1.Kv", "proto.KV"] {
         let request = tonic_health::pb::HealthCheckRequest { service: service.to_owned() };
         let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
         let answer = health.check(request).await.unwrap().into_inner();

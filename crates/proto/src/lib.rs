@@ -1,6 +1,6 @@
-//! Ringfort on the wire: the messages and services of package `ringfort.v1`.
+//! Ringfort on the wire: the messages and services of package `ringfort.v1`, and those of the system that it replaces.
 //!
-//! The `.proto` files under `proto/ringfort/v1` are the source; this crate is what `build.rs` makes of them, and what a
+//! The `.proto` files under `proto` are the source; this crate is what `build.rs` makes of them, and what a
 //! `.proto` file cannot say: the metadata beside the messages ([`metadata`]) and how an error tells whether a write was
 //! applied ([`outcome`]).
 //!
@@ -19,5 +19,12 @@ pub mod v1 {
     tonic::include_proto!("ringfort.v1");
 }
 
+/// Package `proto`, the interface of the system that Ringfort replaces, as generated.
+pub mod original {
+    #![allow(clippy::all, reason = "generated code")]
+    #![allow(rustdoc::all, reason = "comments of the .proto files are not written for rustdoc")]
+    tonic::include_proto!("proto");
+}
+
 /// The compiled `.proto` files, for gRPC server reflection: an encoded `google.protobuf.FileDescriptorSet`.
-pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("ringfort.v1");
+pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("ringfort");

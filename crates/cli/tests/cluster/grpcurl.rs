@@ -23,7 +23,7 @@ fn grpcurl_lists_describes_and_calls() {
     let cluster = Cluster::start(2);
     let (first, second) = (cluster.nodes[0].endpoint(), cluster.nodes[1].endpoint());
     let services = answer(&[&first, "list"]);
-    for service in ["ringfort.v1.Kv", "ringfort.v1.Cluster", "grpc.health.v1.Health"] {
+    for service in ["ringfort.v1.Kv", "ringfort.v1.Cluster", "proto.KV", "grpc.health.v1.Health"] {
         assert!(services.lines().any(|line| line == service), "{service} is missing: {services}");
     }
     let kv = answer(&[&first, "describe", "ringfort.v1.Kv"]);
@@ -37,6 +37,8 @@ fn grpcurl_lists_describes_and_calls() {
     assert!(put.contains(r#""version": "1""#), "{put}");
     let get = answer(&["-d", r#"{"key": "Z3JlZXRpbmc="}"#, &second, "ringfort.v1.Kv/Get"]);
     assert!(get.contains(r#""value": "aGVsbG8=""#) && get.contains(r#""found": true"#), "{get}");
+    let original = answer(&["-d", r#"{"key": "greeting"}"#, &second, "proto.KV/Get"]);
+    assert!(original.contains(r#""value": "hello""#), "{original}");
     let health = answer(&[&first, "grpc.health.v1.Health/Check"]);
     assert!(health.contains("SERVING"), "{health}");
 

@@ -12,6 +12,7 @@
 //! | `coming_and_going` | three nodes become five, then four, then three under load, and one that was given up comes back |
 //! | `playground` | `ringfort playground`, and that it leaves nothing behind |
 //! | `grpcurl` | a stranger's tool finds its way |
+//! | `original` | clients of the original system run unchanged |
 //! | `verify` | `ringfort verify` finds a cluster linearizable that loses a leader |
 //! | `refusals` | bad input, and clusters that can't answer |
 
@@ -21,6 +22,7 @@ mod crashes;
 mod eventual;
 mod growth;
 mod grpcurl;
+mod original;
 mod playground;
 mod refusals;
 #[expect(dead_code, reason = "shared with the tests of bad days, which need other parts of it")]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use ringfort_core::boot::Owner;
 use ringfort_core::timing::Timing;
 use ringfort_core::types::ClusterId;
+use ringfort_proto::original::kv_server::KvServer as OriginalServer;
 use ringfort_proto::outcome;
 use ringfort_proto::v1::cluster_server::ClusterServer;
 use ringfort_proto::v1::kv_server::KvServer;
@@ -86,6 +87,7 @@ impl Waiting {
             let served = Server::builder()
                 .add_service(MembershipServer::new(service))
                 .add_service(Refusing::<KvServer<()>>::new(waits.clone()))
+                .add_service(Refusing::<OriginalServer<()>>::new(waits.clone()))
                 .add_service(Refusing::<ClusterServer<()>>::new(waits))
                 .add_service(health)
                 // The sender is only ever dropped, so the error means: stop.

@@ -8,6 +8,7 @@ mod kv;
 mod marked;
 pub mod membership;
 mod operate;
+mod original;
 mod peer;
 pub mod refusing;
 pub mod status;
@@ -18,6 +19,7 @@ use crate::shell::Shell;
 use refusing::Refusing;
 use ringfort_core::boot::Owner;
 use ringfort_core::limits::{LARGEST_ENTRY_BYTES, MAX_PEER_MESSAGE_BYTES};
+use ringfort_proto::original::kv_server::KvServer as OriginalServer;
 use ringfort_proto::v1::cluster_server::ClusterServer;
 use ringfort_proto::v1::kv_server::KvServer;
 use ringfort_proto::v1::membership_server::MembershipServer;
@@ -28,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::Status;
+use tonic::server::NamedService;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -49,6 +52,10 @@ const PEER_WINDOW_BYTES: u32 = 8 << 20;
 /// A connection on which nothing was heard for this long is asked for a sign of life.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The names of the services whose health is reported beside that of the node.
+const KEYS: &str = KvServer::<kv::KvService>::NAME;
+const ORIGINAL_KEYS: &str = OriginalServer::<original::OriginalService>::NAME;
+
 const _: () = assert!(LARGEST_ENTRY_BYTES < MAX_REQUEST_BYTES);
 
 /// Serves clients until `stop` is done and what they asked is answered.
@@ -65,12 +72,15 @@ pub async fn serve_clients(
             .with_service_name("ringfort.v1.Kv")
             .with_service_name("ringfort.v1.Cluster")
             .with_service_name("ringfort.v1.Membership")
+            .with_service_name("proto.KV")
             .with_service_name("grpc.health.v1.Health")
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let broken = "the descriptors come from the compiler";
-    let kv = KvServer::new(kv::KvService { service: Service::new(shell.clone()) })
-        .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let service = Service::new(shell.clone());
+    let original = original::OriginalService { service: service.clone(), shell: shell.clone() };
+    let original = OriginalServer::new(original).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let kv = KvServer::new(kv::KvService { service }).max_decoding_message_size(MAX_REQUEST_BYTES);
     let topology = shell.routing.topology();
     let own = topology.nodes.get(&shell.node).cloned().unwrap_or_default();
     let owner = Owner { identity: own.identity, name: own.name };
@@ -81,6 +91,7 @@ pub async fn serve_clients(
         .initial_connection_window_size(CLIENT_CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .add_service(marked::Marked(kv))
+        .add_service(marked::Marked(original))
         .add_service(ClusterServer::new(cluster::ClusterService { shell }))
         .add_service(MembershipServer::new(membership))
         .add_service(health)
@@ -90,18 +101,20 @@ pub async fn serve_clients(
         .await
 }
 
-/// Tells load balancers whether clients should come here: by the node as a whole, and by the service.
+/// Tells load balancers whether clients should come here: by the node as a whole, and by the services for keys.
 pub async fn set_health(health: &HealthReporter, is_serving: bool) {
     let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-    health.set_service_status("", status).await;
-    health.set_service_status(<KvServer<kv::KvService> as tonic::server::NamedService>::NAME, status).await;
+    for service in ["", KEYS, ORIGINAL_KEYS] {
+        health.set_service_status(service, status).await;
+    }
 }
 
 /// Ends the streams of health watchers, after they have got the last status: an open one would keep the server from
 /// ending.
 pub async fn end_watches(health: &mut HealthReporter) {
-    health.clear_service_status("").await;
-    health.clear_service_status(<KvServer<kv::KvService> as tonic::server::NamedService>::NAME).await;
+    for service in ["", KEYS, ORIGINAL_KEYS] {
+        health.clear_service_status(service).await;
+    }
 }
 
 /// Serves the other nodes for as long as the process runs.
@@ -120,6 +133,7 @@ pub async fn serve_peers(
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .add_service(peer)
         .add_service(Refusing::<KvServer<()>>::new(wrong_port.clone()))
+        .add_service(Refusing::<OriginalServer<()>>::new(wrong_port.clone()))
         .add_service(Refusing::<ClusterServer<()>>::new(wrong_port.clone()))
         .add_service(Refusing::<MembershipServer<()>>::new(wrong_port))
         .serve_with_incoming(connections)

@@ -20,10 +20,11 @@ pub struct InFlight {
     bytes: AtomicUsize,
 }
 
-/// A request that was taken in; it is over when this is dropped.
+/// Requests that were taken in; they are over when this is dropped.
 #[derive(Debug)]
 pub struct Taken<'a> {
     counts: &'a InFlight,
+    requests: usize,
     bytes: usize,
 }
 
@@ -33,18 +34,18 @@ impl InFlight {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Takes in a request that holds so many bytes, or nothing at the bounds.
-    pub fn take(&self, bytes: usize) -> Option<Taken<'_>> {
-        let requests = self.requests.fetch_add(1, Ordering::Relaxed);
+    /// Takes in so many requests, which together hold so many bytes, or nothing at the bounds.
+    pub fn take(&self, requests: usize, bytes: usize) -> Option<Taken<'_>> {
+        let others = self.requests.fetch_add(requests, Ordering::Relaxed);
         let held = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let taken = Taken { counts: self, bytes };
-        (requests < MAX_REQUESTS && held + bytes <= MAX_BYTES).then_some(taken)
+        let taken = Taken { counts: self, requests, bytes };
+        (others + requests <= MAX_REQUESTS && held + bytes <= MAX_BYTES).then_some(taken)
     }
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.counts.requests.fetch_sub(1, Ordering::Relaxed);
+        self.counts.requests.fetch_sub(self.requests, Ordering::Relaxed);
         self.counts.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
@@ -56,14 +57,15 @@ mod tests {
     #[test]
     fn more_is_refused_until_something_is_over() {
         let counts = InFlight::default();
-        let mut taken: Vec<_> = (0..MAX_REQUESTS).map(|_| counts.take(1).expect("there is room")).collect();
-        assert!(counts.take(1).is_none());
+        let mut taken: Vec<_> = (0..MAX_REQUESTS).map(|_| counts.take(1, 1).expect("there is room")).collect();
+        assert!(counts.take(1, 1).is_none());
         taken.pop();
-        assert!(counts.take(1).is_some());
+        assert!(counts.take(2, 2).is_none(), "two find no room");
+        assert!(counts.take(1, 1).is_some());
         drop(taken);
-        let large = counts.take(MAX_BYTES).expect("all of it fits");
-        assert!(counts.take(1).is_none());
+        let large = counts.take(1, MAX_BYTES).expect("all of it fits");
+        assert!(counts.take(1, 1).is_none());
         drop(large);
-        assert!(counts.take(1).is_some());
+        assert!(counts.take(1, 1).is_some());
     }
 }

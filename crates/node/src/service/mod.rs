@@ -1,6 +1,6 @@
 //! What a client's request means, whatever protocol brought it.
 //!
-//! An adapter decodes its protocol's message into a [`Call`], hands it to the [`Service`], and
+//! An adapter decodes its protocol's message into a [`Call`], hands it to the [`Service`], alone or in a batch, and
 //! encodes the answer or the [`CallError`] as its protocol does. All else is done here, the same for every protocol:
 //!
 //! - **limits**: how much may be under way in the node ([`in_flight`]), and what keys and values may be;
@@ -22,12 +22,19 @@ pub use scan::SCANS_AT_ONCE;
 
 use crate::execute::Executed;
 use crate::shell::Shell;
+use futures_util::{StreamExt, stream};
 use ringfort_core::codec::fields::Encoded;
 use ringfort_core::kv::{Command, Kind, Query, QueryReply};
 use ringfort_core::request::{Reply, Request};
 use ringfort_core::types::{ClusterId, NodeId};
 use std::sync::Arc;
 use tokio::time::Instant;
+
+/// Calls of one batch that are under way at the same time; the others wait for these.
+pub const BATCH_AT_ONCE: usize = 1024;
+
+/// One batch leaves room for calls of others.
+const _: () = assert!(BATCH_AT_ONCE < in_flight::MAX_REQUESTS);
 
 /// What a call promises, and which keyspace it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,18 +108,33 @@ impl Service {
 
     /// Carries out one call.
     pub async fn answer(&self, call: Call, deadline: Instant) -> Result<Executed, CallError> {
-        let counting = self.shell.metrics.begin(call.kind());
-        let answer = match self.shell.in_flight.take(call.size_bytes()) {
-            Some(_taken) => self.carry_out(call, deadline).await,
-            None => Err(CallError::TooMany),
-        };
-        counting.end(answer.as_ref().err().map(CallError::kind));
-        answer
+        let taken = self.shell.in_flight.take(1, call.size_bytes());
+        self.counted(call, taken.is_some(), deadline).await
+    }
+
+    /// Carries out the calls of a batch at the same time, at most [`BATCH_AT_ONCE`] of them. They are independent: each
+    /// has its own answer, in the order of the calls, and takes effect in any order. A batch that the node has no room
+    /// for is refused as a whole.
+    pub async fn answer_all(&self, calls: Vec<Call>, deadline: Instant) -> Vec<Result<Executed, CallError>> {
+        // Of many small calls, most of the memory is in the calls themselves.
+        let bytes = calls.iter().map(|call| size_of::<Call>() + call.size_bytes()).sum();
+        let taken = self.shell.in_flight.take(calls.len().min(BATCH_AT_ONCE), bytes);
+        let is_taken = taken.is_some();
+        let answers = calls.into_iter().map(|call| self.counted(call, is_taken, deadline));
+        stream::iter(answers).buffered(BATCH_AT_ONCE).collect().await
     }
 
     /// Counts a request that its adapter refused.
     pub fn count_refused(&self, operation: Kind) {
         self.shell.metrics.begin(operation).end(Some(ErrorKind::Invalid));
+    }
+
+    /// Carries out a call that there is room for, and counts how it ended.
+    async fn counted(&self, call: Call, is_taken: bool, deadline: Instant) -> Result<Executed, CallError> {
+        let counting = self.shell.metrics.begin(call.kind());
+        let answer = if is_taken { self.carry_out(call, deadline).await } else { Err(CallError::TooMany) };
+        counting.end(answer.as_ref().err().map(CallError::kind));
+        answer
     }
 
     async fn carry_out(&self, call: Call, deadline: Instant) -> Result<Executed, CallError> {

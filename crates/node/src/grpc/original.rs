@@ -1,0 +1,95 @@
+//! The interface of the system that Ringfort replaces (`proto.KV`), for its clients.
+
+use super::call::{answer, open};
+use super::status_of;
+use crate::service::{Call, Consistency, ErrorKind, Service};
+use crate::shell::Shell;
+use bytes::Bytes;
+use ringfort_core::kv::{Get, Kind, Put};
+use ringfort_core::system::topology::{NODE_NAME_RULE, is_node_name};
+use ringfort_proto::original::kv_server::Kv;
+use ringfort_proto::original::*;
+use ringfort_proto::{metadata, outcome};
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+pub struct OriginalService {
+    pub service: Service,
+    pub shell: Arc<Shell>,
+}
+
+#[tonic::async_trait]
+impl Kv for OriginalService {
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let (deadline, get) = open(&self.service, Kind::Get, request)?;
+        let call = Call::query(Get { key: get.key.into() }, Consistency::Linearizable);
+        let record = answer::<Get>(&self.service, call, deadline).await?.into_inner();
+        let value = record.map_or(Ok(String::new()), |record| string_of(record.value))?;
+        Ok(Response::new(GetResponse { value }))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let (deadline, put) = open(&self.service, Kind::Put, request)?;
+        let call = put_call(put.key, put.value, Consistency::Linearizable);
+        answer::<Put>(&self.service, call, deadline).await?;
+        Ok(Response::new(PutResponse {}))
+    }
+
+    /// Never makes a member of the caller. The call brings no identity, so a lost directory could not be told from a
+    /// second node of the same name; and a program that does not speak with Ringfort's nodes would be given replicas that
+    /// it never holds.
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        metadata::check_cluster(request.metadata(), self.service.cluster().0)?;
+        let JoinRequest { node_id, raft_address, grpc_address } = request.into_inner();
+        // Before it is repeated in an error, whose length is bounded.
+        if !is_node_name(&node_id) {
+            return Err(outcome::invalid(format!("node_id is not a valid node name: {NODE_NAME_RULE}")));
+        }
+        let members = self.shell.routing.members();
+        match members.values().find(|member| member.name == node_id) {
+            Some(known) if known.raft_address == raft_address && known.grpc_address == grpc_address => {
+                Ok(Response::new(JoinResponse {}))
+            }
+            Some(known) => Err(outcome::refused(format!(
+                "{node_id} is a member, at {} for nodes and {} for clients: to change its addresses, start it again with \
+                 other --port, --raft-port or --advertise",
+                known.raft_address, known.grpc_address
+            ))),
+            None => {
+                let own = members.get(&self.shell.node).map_or("HOST:PORT", |own| &own.grpc_address);
+                Err(outcome::refused(format!(
+                    "this call makes no node a member: start a node of Ringfort with `ringfort serve --node-id={node_id} \
+                     --join-addr={own}`, and it joins by itself"
+                )))
+            }
+        }
+    }
+
+    async fn gossip(&self, request: Request<GossipRequest>) -> Result<Response<GossipResponse>, Status> {
+        let (deadline, gossip) = open(&self.service, Kind::Put, request)?;
+        let writes = gossip.state.into_iter().map(|(key, value)| put_call(key, value, Consistency::Eventual));
+        let answers = self.service.answer_all(writes.collect(), deadline).await;
+        let all = answers.len();
+        let errors: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
+        let is_unknown = errors.iter().any(|error| error.kind() == ErrorKind::Unknown);
+        match errors.first() {
+            None => Ok(Response::new(GossipResponse {})),
+            Some(error) if errors.len() == all && !is_unknown => Err(status_of(error)),
+            Some(error) => Err(outcome::unknown(format!(
+                "{} of {all} keys are merged; of the others, the first: {error}; to send all of them again is safe",
+                all - errors.len()
+            ))),
+        }
+    }
+}
+
+fn put_call(key: String, value: String, consistency: Consistency) -> Call {
+    Call::command(Put { key: key.into(), value: value.into() }, consistency)
+}
+
+/// A value that another interface may have written.
+fn string_of(value: Bytes) -> Result<String, Status> {
+    String::from_utf8(value.into()).map_err(|_| {
+        outcome::refused("the value is not UTF-8, and a value of this interface is: read it with ringfort.v1.Kv/Get")
+    })
+}
