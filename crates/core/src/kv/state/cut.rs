@@ -104,7 +104,7 @@ impl Table {
     pub(super) fn begin_cut(&mut self) {
         assert!(self.cut.is_none(), "a cut began while another one is under way");
         let len = self.elements.len() as u64;
-        self.cut = (len > 0).then(|| Cut::new(len, self.hashes));
+        self.cut = self.elements.last().map(|last| Cut::new(len, self.hashes, last.key().into()));
     }
 
     /// The next chunk of this table, which has this number.
@@ -143,11 +143,13 @@ pub(super) fn push_chunk<const N: usize>(
 
 /// A cut under way.
 ///
-/// Invariants: all of `pre_images` are above `cursor`; for a key above it, the state at the beginning is its
-/// pre-image if there is one (an absent element where it did not exist), otherwise what the table holds.
+/// Invariants: all of `pre_images` are above `cursor` and none is above `last`; for a key between them, the state at the
+/// beginning is its pre-image if there is one (an absent element where it did not exist), otherwise what the table holds.
 pub(super) struct Cut {
     /// The last key passed, or `None` at the beginning.
     cursor: Option<Vec<u8>>,
+    /// The last key at the beginning. The walk does not go beyond it.
+    last: Box<[u8]>,
     pre_images: BTreeSet<Element>,
     pre_image_bytes: usize,
     /// Elements not yet handed out. At zero the cut is complete, whatever has been created ahead of the cursor.
@@ -157,8 +159,15 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    fn new(len: u64, hashes: u64) -> Cut {
-        Cut { cursor: None, pre_images: BTreeSet::new(), pre_image_bytes: 0, remaining: len, missing_hashes: hashes }
+    fn new(len: u64, hashes: u64, last: Box<[u8]>) -> Cut {
+        Cut {
+            cursor: None,
+            last,
+            pre_images: BTreeSet::new(),
+            pre_image_bytes: 0,
+            remaining: len,
+            missing_hashes: hashes,
+        }
     }
 
     pub(super) fn held_bytes(&self) -> usize {
@@ -168,7 +177,7 @@ impl Cut {
     /// Takes what a command replaced or removed under `key`, if the walk still needs it.
     pub(super) fn keep(&mut self, key: &[u8], previous: Option<Element>) {
         let passed = self.cursor.as_deref().is_some_and(|cursor| key <= cursor);
-        if passed || self.pre_images.contains(key) {
+        if passed || key > &self.last[..] || self.pre_images.contains(key) {
             return;
         }
         let pre_image = previous.unwrap_or_else(|| Element::absent(key));
@@ -227,6 +236,11 @@ mod tests {
         machine.begin(Stamp(6), &mut |_| {}).delete(key);
     }
 
+    /// What the cut keeps for its walk.
+    fn kept_bytes(machine: &Machine) -> usize {
+        machine.tables.table(super::super::ENTRIES).cut.as_ref().map_or(0, Cut::held_bytes)
+    }
+
     fn rebuild(meta: CutMeta, chunks: &[Bytes]) -> Machine {
         let mut builder = MachineBuilder::new(meta);
         for chunk in chunks {
@@ -280,11 +294,7 @@ mod tests {
 
         put(&mut machine, b"b", b"behind");
         put(&mut machine, b"a", b"behind");
-        assert_eq!(
-            machine.tables.table(super::super::ENTRIES).cut.as_ref().map(Cut::held_bytes),
-            Some(0),
-            "nothing is kept of what is behind"
-        );
+        assert_eq!(kept_bytes(&machine), 0, "nothing is kept of what is behind");
         put(&mut machine, b"d", b"first change");
         put(&mut machine, b"d", b"second change");
         delete(&mut machine, b"f");
@@ -308,6 +318,7 @@ mod tests {
         let mut chunks = Vec::new();
         for n in 0..1000u64 {
             put(&mut machine, &[b"c", &n.to_be_bytes()[..]].concat(), b"");
+            assert_eq!(kept_bytes(&machine), 0, "the walk will not come to these keys");
             match machine.next_chunk(1) {
                 Some(chunk) => chunks.push(chunk),
                 None => break,

@@ -61,7 +61,11 @@ impl Table {
     }
 
     /// Puts an element under `key`, in the place of another one or not.
+    ///
+    /// # Panics
+    /// If the element is an absent one, with nothing under its key: a cut could not tell it from a key that is not there.
     pub fn set(&mut self, key: &[u8], element: Element) {
+        assert!(!element.is_absent(), "a table was given a key with nothing under it");
         let hash = element.hash();
         self.hashes = self.hashes.wrapping_add(hash);
         if let Some(walk) = self.walk.get_mut() {

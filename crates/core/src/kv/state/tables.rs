@@ -90,18 +90,24 @@ impl<const N: usize> Tables<N> {
         self.tables.iter_mut().for_each(Table::abandon_cut);
     }
 
-    /// Walks on over elements of about `max_bytes`, and one at least. One caller at a time gets on.
+    /// Walks on over elements of about `max_bytes`, and one at least. One caller at a time gets on. An empty table takes
+    /// no step of its own.
     pub fn scrub(&self, max_bytes: usize) -> Scrubbed {
-        let walked = self.walked.load(Ordering::Relaxed);
-        let scrubbed = self.tables[walked].scrub(max_bytes);
-        if scrubbed == Scrubbed::Sound {
-            let next = (walked + 1) % N;
-            self.walked.store(next, Ordering::Relaxed);
-            if next != 0 {
-                return Scrubbed::Going;
+        let mut walked = self.walked.load(Ordering::Relaxed);
+        loop {
+            let scrubbed = self.tables[walked].scrub(max_bytes);
+            if scrubbed != Scrubbed::Sound {
+                return scrubbed;
+            }
+            let was_empty = self.tables[walked].len() == 0;
+            walked = (walked + 1) % N;
+            self.walked.store(walked, Ordering::Relaxed);
+            match (walked, was_empty) {
+                (0, _) => return Scrubbed::Sound,
+                (_, true) => {}
+                (_, false) => return Scrubbed::Going,
             }
         }
-        scrubbed
     }
 
     /// Changes a bit of the `nth` element, counted round the tables, behind the state's back. False if there is none.
@@ -120,17 +126,23 @@ impl<const N: usize> Tables<N> {
     }
 }
 
-/// A hash of tables, each by the sum of its elements' hashes and their number. The order of elements does not matter to a
-/// sum, and unlike exclusive-or it does not cancel what is there twice.
+/// A hash of tables, each by its number, the sum of its elements' hashes and how many they are. The order of elements does
+/// not matter to a sum, and unlike exclusive-or it does not cancel what is there twice.
+///
+/// An empty table leaves the hash as it is: a build with one table more agrees with earlier builds until something is in
+/// it, so that replicas can be compared, and snapshots read, while nodes are upgraded one after the other.
 pub fn state_hash(revision: u64, stamp: Stamp, tables: impl Iterator<Item = (u64, u64)>) -> u64 {
-    let mix = |numbers: [u64; 3]| {
-        let mut input = [0; 24];
+    let mix = |numbers: [u64; 4]| {
+        let mut input = [0; 32];
         for (field, number) in input.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
             *field = number.to_le_bytes();
         }
         hash(&input)
     };
-    tables.fold(mix([0, revision, stamp.0]), |state, (hashes, len)| mix([state, hashes, len]))
+    (0..)
+        .zip(tables)
+        .filter(|(_, (_, len))| *len > 0)
+        .fold(mix([0, 0, revision, stamp.0]), |state, (number, (hashes, len))| mix([state, number, hashes, len]))
 }
 
 /// The tables of a state in the making, from chunks that come from a disk or another node.
@@ -284,6 +296,31 @@ mod tests {
             swapped.table_mut(number).set(key, element(key, b"content"));
         }
         assert_ne!(kept_up(&swapped), kept_up(&tables()));
+
+        let alone = |number: usize| {
+            let mut tables = Tables::<2>::default();
+            tables.table_mut(number).set(b"a", element(b"a", b"content"));
+            kept_up(&tables)
+        };
+        assert_ne!(alone(0), alone(1), "the other table is empty");
+    }
+
+    #[test]
+    fn an_empty_table_is_as_good_as_none() {
+        let mut older = Tables::<1>::default();
+        let mut newer = Tables::<2>::default();
+        for key in [b"a", b"b"] {
+            older.table_mut(0).set(key, element(key, b"content"));
+            newer.table_mut(0).set(key, element(key, b"content"));
+        }
+        let hash = older.hash(1, Stamp(1), false);
+        assert_eq!(kept_up(&newer), hash, "replicas of both builds agree");
+        older.begin_cut();
+        let mut builder = TablesBuilder::<2>::new(&ANY);
+        while let Some(chunk) = older.next_chunk(1000) {
+            cut::push_chunk(&mut builder, &chunk, 1).expect("a chunk of a cut");
+        }
+        assert_eq!(builder.hash(1, Stamp(1)), hash, "the newer build reads the older one's snapshots");
     }
 
     #[test]
@@ -304,5 +341,19 @@ mod tests {
         let going = [Scrubbed::Going; 5];
         assert_eq!([(); 5].map(|()| tables.scrub(1)), going, "two of each table, and the end of the first one");
         assert_eq!(tables.scrub(1), Scrubbed::Sound);
+    }
+
+    #[test]
+    fn an_empty_table_takes_no_step_of_a_walk() {
+        let mut tables = Tables::<3>::default();
+        assert_eq!(tables.scrub(1), Scrubbed::Sound);
+        tables.table_mut(1).set(b"a", element(b"a", b"content"));
+        assert_eq!([(); 3].map(|()| tables.scrub(1)), [Scrubbed::Going, Scrubbed::Going, Scrubbed::Sound]);
+    }
+
+    #[test]
+    #[should_panic(expected = "nothing under it")]
+    fn no_table_takes_an_element_that_says_that_it_is_absent() {
+        Tables::<1>::default().table_mut(0).set(b"a", element(b"a", b""));
     }
 }
