@@ -133,8 +133,12 @@ impl fields::Source for Source<'_> {
         Ok(known[self.below(known.len())])
     }
 
-    fn list<T>(&mut self, mut decode: impl FnMut(&mut Self) -> Result<T, CodecError>) -> Result<Vec<T>, CodecError> {
-        (0..self.below(MAX_ELEMENTS + 1)).map(|_| decode(self)).collect()
+    fn list<T>(
+        &mut self,
+        max: usize,
+        mut decode: impl FnMut(&mut Self) -> Result<T, CodecError>,
+    ) -> Result<Vec<T>, CodecError> {
+        (0..self.below(MAX_ELEMENTS.min(max) + 1)).map(|_| decode(self)).collect()
     }
 }
 

@@ -65,6 +65,9 @@ pub enum ExecuteError {
     /// Nothing was applied: the leader's node can't log.
     #[error("the disk of {node} is full: free some space there")]
     DiskFull { node: String },
+    /// Nothing was applied: the leader's node runs a build that does not know the request.
+    #[error("{node}, which leads shard {shard}, does not know this request: upgrade {node}")]
+    NotUnderstood { shard: ShardId, node: String },
     /// Nothing was applied: the leader's disk does not answer, and no other node took over in time.
     #[error("{}", Failure::DiskHung)]
     DiskHung,
@@ -131,6 +134,9 @@ impl Shell {
                 Err(Failure::MemoryFull) => return Err(ExecuteError::MemoryFull { node: self.name_of(target) }),
                 Err(Failure::DiskFull) => return Err(ExecuteError::DiskFull { node: self.name_of(target) }),
                 Err(Failure::Overloaded) => return Err(ExecuteError::Overloaded { shard }),
+                Err(Failure::NotUnderstood) => {
+                    return Err(ExecuteError::NotUnderstood { shard, node: self.name_of(target) });
+                }
                 Err(failure) if !failure.is_retry_safe() && !repeats => return Err(ExecuteError::Unanswered { shard }),
                 // One hint in a row is followed at once: two nodes may name each other for as long as an election takes.
                 Err(Failure::NotLeader(Some(leader))) if !was_hint && Some(leader) != target => {

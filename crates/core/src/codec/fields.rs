@@ -71,11 +71,19 @@ pub trait Source {
         if self.flag()? { decode(self).map(Some) } else { Ok(None) }
     }
 
-    /// A count, and that many values.
-    fn list<T>(&mut self, mut decode: impl FnMut(&mut Self) -> Result<T, CodecError>) -> Result<Vec<T>, CodecError> {
+    /// A count, at most `max`, and that many values.
+    fn list<T>(
+        &mut self,
+        max: usize,
+        mut decode: impl FnMut(&mut Self) -> Result<T, CodecError>,
+    ) -> Result<Vec<T>, CodecError> {
+        let len = self.number()?;
+        if len > max as u64 {
+            return Err(CodecError::TooLong { len, max });
+        }
         // Nothing is reserved for values that have not come.
         let mut values = Vec::new();
-        for _ in 0..self.number()? {
+        for _ in 0..len {
             values.push(decode(self)?);
         }
         Ok(values)

@@ -24,7 +24,8 @@ const _: () =
     assert!(VERSION != crate::system::ENTRY_VERSION, "the two kinds of shards could read each other's entries");
 const _: () = assert!(1 + bytes_len(MAX_KEY_BYTES) + bytes_len(MAX_VALUE_BYTES) <= COMMAND_LIMIT_BYTES);
 const _: () = assert!(MAX_VARINT_BYTES < COMMAND_OVERHEAD_BYTES, "version byte and stamp do not fit");
-const COMMAND_LIMIT_BYTES: usize = MAX_KEY_BYTES + MAX_VALUE_BYTES + COMMAND_OVERHEAD_BYTES;
+/// The largest command that an entry takes.
+pub const COMMAND_LIMIT_BYTES: usize = MAX_KEY_BYTES + MAX_VALUE_BYTES + COMMAND_OVERHEAD_BYTES;
 
 /// An entry's payload in the making.
 ///
@@ -47,12 +48,15 @@ impl Batch {
         self.count == 0 || self.encoded.len() + command.encoded_len() <= MAX_ENTRY_BYTES
     }
 
-    /// Appends a command that [`fits`](Batch::fits). Its limits were checked when the request came in.
+    /// Appends a command that [`fits`](Batch::fits).
+    ///
+    /// # Panics
+    /// If the command does not keep its limits, which were checked when the request came in. It would panic on all
+    /// replicas, and at each restart, once it was in the log.
     pub fn push(&mut self, command: &Command) {
         assert!(self.fits(command), "a command was pushed into an entry that is full");
-        let encoded_len = command.encoded_len();
-        assert!(encoded_len <= COMMAND_LIMIT_BYTES, "a command beyond its limits reached an entry");
-        self.encoded.reserve(encoded_len);
+        assert_eq!(command.check(), Ok(()), "a command beyond its limits reached an entry");
+        self.encoded.reserve(command.encoded_len());
         command.encode(&mut self.encoded);
         self.count += 1;
     }
@@ -96,10 +100,24 @@ pub struct Decoded {
 
 /// Reads a payload that a [`Batch`] made. Commands share its memory.
 pub fn decode(payload: Bytes) -> Result<Decoded, DecodeError> {
+    let Checked { stamp, first, count } = check(&payload)?;
+    Ok(Decoded { stamp, commands: Commands { count, rest: payload.slice(first..) } })
+}
+
+/// What a look over a payload has shown.
+pub struct Checked {
+    stamp: Stamp,
+    /// Where the first command begins.
+    first: usize,
+    count: usize,
+}
+
+/// Whether [`decode`] can read a payload. Allocates nothing.
+pub fn check(payload: &[u8]) -> Result<Checked, DecodeError> {
     if payload.len() > LARGEST_ENTRY_BYTES {
         return Err(DecodeError::TooLarge(payload.len()));
     }
-    let mut reader = Reader::new(&payload);
+    let mut reader = Reader::new(payload);
     let stamp = read_stamp(&mut reader)?;
     let first = payload.len() - reader.rest().len();
     let (mut count, mut checking) = (0, Checking(reader));
@@ -107,7 +125,7 @@ pub fn decode(payload: Bytes) -> Result<Decoded, DecodeError> {
         Command::decode(&mut checking)?;
         count += 1;
     }
-    Ok(Decoded { stamp, commands: Commands { count, rest: payload.slice(first..) } })
+    Ok(Checked { stamp, first, count })
 }
 
 /// The stamp of a payload, without a look at its commands.
@@ -177,10 +195,10 @@ mod tests {
     }
 
     fn any_command() -> impl Strategy<Value = Command> {
-        let bytes = || prop::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from);
+        let bytes = |from| prop::collection::vec(any::<u8>(), from..200).prop_map(Bytes::from);
         prop_oneof![
-            (bytes(), bytes()).prop_map(|(key, value)| Command::from(Put { key, value })),
-            bytes().prop_map(|key| Delete { key }.into()),
+            (bytes(1), bytes(0)).prop_map(|(key, value)| Command::from(Put { key, value })),
+            bytes(1).prop_map(|key| Delete { key }.into()),
         ]
     }
 
@@ -223,6 +241,13 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "beyond its limits")]
+    fn no_entry_takes_a_key_that_no_replica_would_read() {
+        let key = vec![b'k'; MAX_KEY_BYTES + 1].into();
+        Batch::new(Stamp(1)).push(&Put { key, value: Bytes::new() }.into());
+    }
+
+    #[test]
     fn decoding_copies_nothing() {
         let encoded = encode(Stamp(1), &[put("key", "value")]);
         let memory = encoded.as_ptr_range();
@@ -255,6 +280,7 @@ mod tests {
             bytes.truncate(1 + cut.index(bytes.len()));
             if let Ok(decoded) = decode(bytes.clone().into()) {
                 let commands: Vec<_> = decoded.commands.collect();
+                prop_assume!(commands.iter().all(|command| command.check().is_ok()));
                 prop_assert_eq!(&encode(decoded.stamp, &commands)[..], &bytes[..]);
             }
         }

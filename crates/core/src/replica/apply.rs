@@ -51,8 +51,9 @@ impl<T> Replica<T> {
     }
 
     /// # Panics
-    /// If the entry can't be read: it was committed, so it is of a newer version, and to leave it out would make this
-    /// replica differ from the others. The process stops; the operator runs the newer version.
+    /// If the entry can't be read: it was committed, so to leave it out would make this replica differ from the others.
+    /// A replica takes no such entry ([`Replica::keep_readable`]), so a newer version logged it on this node. The process
+    /// stops; the operator runs the newer version again.
     fn apply_commands(&mut self, entry: &Entry, tickets: Vec<T>, writer: &mut Writer, out: &mut Effects<T>) {
         let unreadable = |error: &dyn std::fmt::Display| -> ! {
             panic!("entry {} of shard {} can't be applied: {error}", entry.index, self.shard)

@@ -1,9 +1,11 @@
 //! Which messages are let in, and what happens at a tick.
 
+use super::membership::decode_change;
 use super::patience::Part;
 use super::*;
+use crate::kv::entry;
 use raft::CAMPAIGN_TRANSFER;
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use std::time::Duration;
 
 /// What every heartbeat's context ends with: the number of its round, and the leader's commit index. (Raft's own field
@@ -25,6 +27,14 @@ pub enum Fault {
          replaced by an older one"
     )]
     LostLog { committed: u64, last: u64 },
+}
+
+/// An entry that this build can't read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("entry {index} of its leader can't be read ({why})")]
+pub struct Unreadable {
+    index: u64,
+    why: String,
 }
 
 impl<T> Replica<T> {
@@ -59,6 +69,36 @@ impl<T> Replica<T> {
             marks.tick(LogIndex(self.applied), || self.state_hash(), self.ticks);
             self.view.publish_point(marks.settled(self.ticks, self.config.timing.ticks(SETTLED_AFTER)));
             self.marks = marks;
+        }
+    }
+
+    /// Cuts an append short before the first entry that this build can't read. A newer or faulty leader can then not
+    /// commit it as long as it needs this replica. If it was committed, this replica could neither apply it nor leave it
+    /// out. To a leader, a shorter append is as good as a lost rest: it sends the rest again, also after an upgrade.
+    pub fn keep_readable(&self, message: &mut Message) -> Result<(), Unreadable> {
+        let unreadable = message.entries.iter().enumerate().find_map(|(at, entry)| {
+            let why = self.check_entry(entry).err()?;
+            Some((at, Unreadable { index: entry.index, why }))
+        });
+        let Some((at, unreadable)) = unreadable else { return Ok(()) };
+        message.entries.truncate(at);
+        Err(unreadable)
+    }
+
+    /// Whether [`apply`](Replica::apply) can read the entry.
+    fn check_entry(&self, entry: &Entry) -> Result<(), String> {
+        let why = |error: &dyn std::fmt::Display| error.to_string();
+        match (entry.get_entry_type(), &self.machine) {
+            (EntryType::EntryNormal, _) if entry.data.is_empty() => Ok(()),
+            (EntryType::EntryNormal, StateMachine::Kv) => {
+                entry::check(&entry.data).map(drop).map_err(|error| why(&error))
+            }
+            (EntryType::EntryNormal, StateMachine::System(_)) => {
+                SystemCommand::decode(&entry.data).map(drop).map_err(|error| why(&error))
+            }
+            (EntryType::EntryConfChange | EntryType::EntryConfChangeV2, _) => {
+                decode_change(&entry.context).map(drop).map_err(|error| why(&error))
+            }
         }
     }
 

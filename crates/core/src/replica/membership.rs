@@ -263,7 +263,7 @@ fn encode_change(changes: &[(ConfChangeType, ReplicaId)]) -> Vec<u8> {
     out
 }
 
-fn decode_change(bytes: &[u8]) -> Result<Vec<(ConfChangeType, ReplicaId)>, ChangeError> {
+pub(super) fn decode_change(bytes: &[u8]) -> Result<Vec<(ConfChangeType, ReplicaId)>, ChangeError> {
     let mut reader = Reader::new(bytes);
     let mut changes = Vec::new();
     while !reader.is_empty() {
@@ -279,7 +279,7 @@ fn decode_change(bytes: &[u8]) -> Result<Vec<(ConfChangeType, ReplicaId)>, Chang
 }
 
 #[derive(Debug, thiserror::Error)]
-enum ChangeError {
+pub(super) enum ChangeError {
     #[error(transparent)]
     Codec(#[from] CodecError),
     #[error("a change of kind {0} is not known here; a newer Ringfort wrote this")]

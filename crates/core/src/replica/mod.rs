@@ -97,7 +97,7 @@ pub struct ReplicaConfig {
 /// A change that waits for the end of the drain.
 enum Write {
     Kv(Command),
-    System(SystemCommand),
+    System(Box<SystemCommand>),
 }
 
 /// How a replica comes to be.

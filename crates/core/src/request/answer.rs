@@ -7,6 +7,7 @@
 //! | `03` | a [`SystemReply`] |
 //! | `04` | a byte for the [`Failure`]; after `01`, the node that leads, or 0 |
 
+use super::{COMMAND, QUERY, SYSTEM};
 use crate::codec::CodecError;
 use crate::codec::fields::{Encoded, Fields, Sink, Source};
 use crate::kv::op::Listed;
@@ -15,9 +16,7 @@ use crate::system::{self, SystemReply};
 use crate::types::NodeId;
 use bytes::Bytes;
 
-const COMMAND: u8 = 1;
-const QUERY: u8 = 2;
-const SYSTEM: u8 = 3;
+/// Beside the bytes of requests, which a reply shares with what it answers.
 const FAILURE: u8 = 4;
 
 const NOT_LEADER: u8 = 1;
@@ -27,6 +26,7 @@ const DISK_FULL: u8 = 4;
 const DISK_HUNG: u8 = 5;
 const NOT_APPLIED: u8 = 6;
 const UNKNOWN: u8 = 7;
+const NOT_UNDERSTOOD: u8 = 8;
 
 /// The answer to a request that was carried out.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,6 +98,9 @@ pub enum Failure {
     /// The write may or may not be applied. Never retried without asking whoever sent it.
     #[error("it is not known whether the write was applied")]
     Unknown,
+    /// The node that it was sent to can't read the request: refused before the proposal.
+    #[error("the node that leads this shard does not know this request; upgrade that node")]
+    NotUnderstood,
 }
 
 impl Failure {
@@ -109,7 +112,8 @@ impl Failure {
             | Failure::Overloaded
             | Failure::MemoryFull
             | Failure::DiskFull
-            | Failure::DiskHung => true,
+            | Failure::DiskHung
+            | Failure::NotUnderstood => true,
             // Another entry was committed in its place.
             Failure::NotApplied => true,
             // It may still be committed.
@@ -126,6 +130,7 @@ impl Failure {
             Failure::DiskHung => DISK_HUNG,
             Failure::NotApplied => NOT_APPLIED,
             Failure::Unknown => UNKNOWN,
+            Failure::NotUnderstood => NOT_UNDERSTOOD,
         });
         if let Failure::NotLeader(leader) = self {
             out.number(leader.map_or(0, |node| node.0));
@@ -141,6 +146,7 @@ impl Failure {
             DISK_HUNG => Failure::DiskHung,
             NOT_APPLIED => Failure::NotApplied,
             UNKNOWN => Failure::Unknown,
+            NOT_UNDERSTOOD => Failure::NotUnderstood,
             unknown => return Err(CodecError::UnknownCode(unknown)),
         })
     }
@@ -174,11 +180,7 @@ pub fn encode_answer(answer: &Result<Reply, Failure>) -> Bytes {
 }
 
 /// The answer of the node that a request was forwarded to. One that can't be read says nothing about the outcome.
-pub fn decode_answer(bytes: &Bytes) -> Result<Reply, Failure> {
-    read(bytes).unwrap_or(Err(Failure::Unknown))
-}
-
-fn read(bytes: &Bytes) -> Result<Result<Reply, Failure>, AnswerError> {
+pub fn decode_answer(bytes: &Bytes) -> Result<Result<Reply, Failure>, AnswerError> {
     let mut fields = Fields::new(bytes);
     let answer = match fields.code(&[COMMAND, QUERY, SYSTEM, FAILURE])? {
         COMMAND => Ok(Reply::Command(CommandReply::decode(&mut fields)?)),
@@ -192,7 +194,7 @@ fn read(bytes: &Bytes) -> Result<Result<Reply, Failure>, AnswerError> {
 
 /// Why bytes are no answer.
 #[derive(Debug, thiserror::Error)]
-enum AnswerError {
+pub enum AnswerError {
     #[error(transparent)]
     Malformed(#[from] CodecError),
     #[error(transparent)]
@@ -213,9 +215,7 @@ mod tests {
     fn answers_survive_forwarding_with_every_field() {
         let page = ScanPage { entries: vec![("k".into(), record())], more: true };
         let answers = [
-            // The version does not say what existed: the field itself must travel.
-            Ok(Reply::Command(CommandReply::Put(PutReply { version: 1, revision: 300, existed: true }))),
-            Ok(Reply::Command(CommandReply::Put(PutReply { version: 2, revision: 5, existed: false }))),
+            Ok(Reply::Command(CommandReply::Put(PutReply { version: 2, revision: 300 }))),
             Ok(Reply::Command(CommandReply::Delete(DeleteReply { existed: true, revision: 5 }))),
             Ok(Reply::Query(QueryReply::Get(Some(record())))),
             Ok(Reply::Query(QueryReply::Get(None))),
@@ -229,32 +229,34 @@ mod tests {
             Err(Failure::DiskHung),
             Err(Failure::NotApplied),
             Err(Failure::Unknown),
+            Err(Failure::NotUnderstood),
         ];
         for answer in answers {
             let bytes = encode_answer(&answer);
-            assert_eq!(decode_answer(&bytes), answer);
+            assert_eq!(decode_answer(&bytes).unwrap(), answer);
             for length in 0..bytes.len() {
-                assert_eq!(decode_answer(&bytes.slice(..length)), Err(Failure::Unknown), "cut off at {length}");
+                assert!(decode_answer(&bytes.slice(..length)).is_err(), "cut off at {length}");
             }
         }
-        assert_eq!(decode_answer(&encode_answer(&Ok(Reply::Confirmed))), Err(Failure::NotLeader(None)));
+        assert_eq!(decode_answer(&encode_answer(&Ok(Reply::Confirmed))).unwrap(), Err(Failure::NotLeader(None)));
     }
 
     #[test]
     fn encodings_are_pinned() {
         let reply = |reply| encode_answer(&Ok(reply));
-        let put = PutReply { version: 2, revision: 300, existed: true };
-        assert_eq!(&reply(Reply::Command(CommandReply::Put(put)))[..], b"\x01\x01\x02\xac\x02\x01");
+        let put = PutReply { version: 2, revision: 300 };
+        assert_eq!(&reply(Reply::Command(CommandReply::Put(put)))[..], b"\x01\x01\x02\xac\x02");
         assert_eq!(&reply(Reply::Query(QueryReply::Get(Some(record()))))[..], b"\x02\x01\x01\x02\x03\x04\x01v");
         let page = ScanPage { entries: vec![("k".into(), record())], more: true };
         assert_eq!(&reply(Reply::Query(QueryReply::Scan(page)))[..], b"\x02\x02\x01\x01\x01k\x02\x03\x04\x01v");
         assert_eq!(&encode_answer(&Err(Failure::NotLeader(Some(NodeId(3)))))[..], b"\x04\x01\x03");
         assert_eq!(&encode_answer(&Err(Failure::Unknown))[..], b"\x04\x07");
+        assert_eq!(&encode_answer(&Err(Failure::NotUnderstood))[..], b"\x04\x08");
     }
 
     #[test]
     fn a_reply_gets_its_type_back_or_is_another_operations() {
-        let put = PutReply { version: 1, revision: 1, existed: false };
+        let put = PutReply { version: 1, revision: 1 };
         let reply = Reply::Command(CommandReply::Put(put));
         assert_eq!(reply.clone().to::<Put>(), Some(put));
         assert_eq!(reply.clone().to::<Delete>(), None);

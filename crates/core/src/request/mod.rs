@@ -21,7 +21,7 @@
 
 mod answer;
 
-pub use answer::{Failure, Replies, Reply, decode_answer, encode_answer};
+pub use answer::{AnswerError, Failure, Replies, Reply, decode_answer, encode_answer};
 
 use crate::codec::CodecError;
 use crate::codec::fields::{Encoded, Fields, Source};
@@ -32,6 +32,7 @@ use crate::types::ShardId;
 use bytes::Bytes;
 use ringfort_ring::ShardCount;
 
+// The first byte of a request, and of the reply to it.
 const COMMAND: u8 = 1;
 const QUERY: u8 = 2;
 const SYSTEM: u8 = 3;
@@ -49,12 +50,16 @@ pub struct Request {
     action: Action,
 }
 
+// Calls move their request through all their steps.
+const _: () = assert!(size_of::<Request>() <= 128);
+
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     Command(Command),
     Query(Query),
-    System(SystemCommand),
+    /// Boxed, since it is large and rare, and requests are moved about.
+    System(Box<SystemCommand>),
 }
 
 /// Why a request was not understood, or cannot be meant. Nothing has happened.
@@ -104,7 +109,7 @@ impl Request {
 
     /// A command of the cluster itself.
     pub fn system(command: SystemCommand) -> Request {
-        Request { shard: ShardId::SYSTEM, action: Action::System(command) }
+        Request { shard: ShardId::SYSTEM, action: Action::System(Box::new(command)) }
     }
 
     pub fn shard(&self) -> ShardId {

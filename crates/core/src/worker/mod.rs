@@ -38,6 +38,9 @@ use std::time::Duration;
 /// How many leaderships a worker gives away in a tick while its node's disk hangs.
 const HAND_OVERS_A_TICK: usize = 8;
 
+/// At most one warning about entries that can't be read is logged in this time: the leader sends them again and again.
+const UNREADABLE_WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Which of a node's workers owns a shard.
 pub fn worker_of(shard: ShardId, workers: usize) -> usize {
     if shard == ShardId::SYSTEM { 0 } else { shard.0 as usize % workers }
@@ -73,6 +76,7 @@ pub struct Worker<T> {
     health: HealthView,
     dirty: BTreeSet<ShardId>,
     next_tick: Moment,
+    next_unreadable_warning: Moment,
     batch: LogBatch,
     /// Batches handed to the log, oldest first.
     unsynced: VecDeque<Unsynced>,
@@ -97,6 +101,7 @@ impl<T> Worker<T> {
             health: HealthView::default(),
             dirty: BTreeSet::new(),
             next_tick: next_phase(now, config.replica.timing),
+            next_unreadable_warning: now,
             batch: LogBatch { number: 1, items: Vec::new() },
             unsynced: VecDeque::new(),
             last_sync: Duration::ZERO,
@@ -225,7 +230,7 @@ impl<T> Worker<T> {
 
     /// Takes messages of other nodes' replicas. Those for a replica that is not here are dropped.
     pub fn handle_raft(&mut self, now: Moment, messages: impl IntoIterator<Item = RaftMessage>) {
-        for RaftMessage { shard, from, to, message } in messages {
+        for RaftMessage { shard, from, to, mut message } in messages {
             if is_empty_state(shard, &message) {
                 let message = RaftMessage { shard, from, to, message };
                 self.handle_snapshot(message, String::new(), Restored::Kv(Machine::new()));
@@ -233,6 +238,13 @@ impl<T> Worker<T> {
             }
             let Some(replica) = self.replicas.get_mut(&shard).filter(|replica| replica.id() == to) else { continue };
             self.dirty.insert(shard);
+            if let Err(unreadable) = replica.keep_readable(&mut message)
+                && now >= self.next_unreadable_warning
+            {
+                self.next_unreadable_warning = now + UNREADABLE_WARNING_INTERVAL;
+                let hint = "if another node runs a newer version of Ringfort, upgrade this node";
+                tracing::warn!(%shard, replica = %to, "the replica stays behind: {unreadable}; {hint}");
+            }
             if let Err(fault) = replica.step(now, from, message) {
                 tracing::error!(%shard, replica = %to, "replica stopped: {fault}");
                 self.stop(shard, to, Distrust::Log);

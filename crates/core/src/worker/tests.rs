@@ -24,7 +24,7 @@ use crate::time::Wall;
 use crate::timing::Timing;
 use crate::types::{ClusterId, Identity, LogIndex, Term};
 use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType};
 use ringfort_ring::ShardCount;
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -20,7 +20,8 @@ impl Codec for Entry {
 
     fn draw(source: &mut Source) -> Self::Value {
         let stamp = Stamp(source.number());
-        (stamp, source.list(command))
+        // No entry takes a command that does not keep the limits.
+        (stamp, source.list(command).into_iter().filter(|command| command.check().is_ok()).collect())
     }
 
     fn encode((stamp, commands): &Self::Value) -> Bytes {
@@ -32,7 +33,8 @@ impl Codec for Entry {
     fn decode(bytes: Bytes) -> Option<Self::Value> {
         let decoded = decode(bytes).ok()?;
         assert_eq!(decoded.commands.len(), decoded.commands.clone().count());
-        Some((decoded.stamp, decoded.commands.collect()))
+        let commands: Vec<Command> = decoded.commands.collect();
+        commands.iter().all(|command| command.check().is_ok()).then_some((decoded.stamp, commands))
     }
 }
 

@@ -69,8 +69,7 @@ fn check_limits(request: &Request) {
 
 impl Codec for Answers {
     type Value = Result<Reply, Failure>;
-    /// Whatever can't be read says that the outcome is not known.
-    const CANONICAL: bool = false;
+    const CANONICAL: bool = true;
     /// An entry of a page takes five bytes: the lengths of its key and value, and three numbers.
     const BOUND: Bound = Bound::of_elements::<(Bytes, Record)>(5);
 
@@ -90,6 +89,7 @@ impl Codec for Answers {
                     Failure::DiskHung,
                     Failure::NotApplied,
                     Failure::Unknown,
+                    Failure::NotUnderstood,
                 ];
                 Err(failures[source.below(failures.len())])
             }
@@ -101,19 +101,23 @@ impl Codec for Answers {
     }
 
     fn decode(bytes: Bytes) -> Option<Self::Value> {
-        Some(decode_answer(&bytes))
+        decode_answer(&bytes).ok()
     }
 }
 
 pub fn body(data: &[u8]) {
-    let Some((&kind, data)) = data.split_first() else { return };
-    match kind % 2 {
+    let Some((&format, data)) = data.split_first() else { return };
+    match format % 2 {
         0 => check::<Requests>(data),
         _ => check::<Answers>(data),
     }
 }
 
-/// A request.
 pub fn seed(data: &[u8]) -> Bytes {
-    [&[0], &encoding::<Requests>(data)[..]].concat().into()
+    let format = data.first().copied().unwrap_or_default() % 2;
+    let encoded = match format {
+        0 => encoding::<Requests>(data),
+        _ => encoding::<Answers>(data),
+    };
+    [&[format], &encoded[..]].concat().into()
 }

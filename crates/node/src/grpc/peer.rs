@@ -4,6 +4,7 @@ use crate::control_thread;
 use crate::gossip_thread;
 use crate::inbox::Incoming;
 use crate::peers::answers::{Answers, Outgoing};
+use crate::seldom::Seldom;
 use crate::shell::Shell;
 use crate::strangers::Strangers;
 use crate::ticket::Ticket;
@@ -19,6 +20,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+
+static UNREADABLE: Seldom = Seldom::new();
 
 type SnapshotAnswers = ReceiverStream<Result<SnapshotAck, Status>>;
 
@@ -114,21 +117,23 @@ impl Receiver {
         for bytes in batch.gossip {
             gossip_thread::deliver(&self.shell, from, bytes);
         }
-        let forwarded = batch.forwards.into_iter().filter_map(|forward| self.forwarded(forward, answers));
+        let forwarded = batch.forwards.into_iter().filter_map(|forward| self.forwarded(from, forward, answers));
         self.shell.push_requests(forwarded.collect());
     }
 
     /// A request to be handed to a worker, unless it can be answered here.
-    fn forwarded(&self, forward: Forward, answers: &Arc<Answers>) -> Option<Incoming> {
+    fn forwarded(&self, from: NodeId, forward: Forward, answers: &Arc<Answers>) -> Option<Incoming> {
         let Forward { id, shard, deadline_ms, request } = forward;
         let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
         let ticket = Ticket::Peer { answers: answers.clone(), id, deadline };
         let request = match CoreRequest::decode(self.shell.routing.shards(), ShardId(shard), &request) {
             Ok(request) => request,
             Err(error) => {
-                tracing::debug!("a forwarded request can't be carried out: {error}");
-                // Nothing was applied, and another node may do better.
-                ticket.answer(Err(Failure::NotLeader(None)));
+                if let Some(others) = UNREADABLE.due() {
+                    tracing::warn!(%from, others, "a forwarded request can't be read: {error}; if that node runs a newer \
+                         version of Ringfort, upgrade this node");
+                }
+                ticket.answer(Err(Failure::NotUnderstood));
                 return None;
             }
         };

@@ -34,14 +34,27 @@ impl Answers {
     /// Queues the answer to request `id`. Small answers always fit, since there are no more than the sender has
     /// requests waiting. A large answer that does not fit is that of a read, which the sender repeats.
     pub fn give(&self, id: u64, answer: Result<Reply, Failure>) {
-        let encoded = encode_answer(&answer);
         let is_of_read = matches!(answer, Ok(Reply::Query(_)));
+        self.give_encoded(id, is_of_read, || encode_answer(&answer));
+    }
+
+    /// An answer is encoded, which copies its values, only if there is room, and not under the lock.
+    fn give_encoded(&self, id: u64, is_of_read: bool, encode: impl FnOnce() -> Bytes) {
+        let refusal = || encode_answer(&Err(Failure::Overloaded));
+        let fits = |state: &State| !is_of_read || state.batches.has_room();
+        let state = self.0.lock();
+        if state.ended.is_some() {
+            return;
+        }
+        let has_room = fits(&state);
+        drop(state);
+        let encoded = if has_room { encode() } else { refusal() };
         let mut state = self.0.lock();
         if state.ended.is_some() {
             return;
         }
-        let fits = !is_of_read || state.batches.has_room();
-        let answer = if fits { encoded } else { encode_answer(&Err(Failure::Overloaded)) };
+        // Other answers may have taken the room in the meantime.
+        let answer = if !has_room || fits(&state) { encoded } else { refusal() };
         state.batches.last(answer.len(), PeerAnswers::default).replies.push(ForwardReply { id, answer });
         let waker = state.batches.take_waker();
         drop(state);
@@ -135,10 +148,37 @@ mod tests {
         (0..count).for_each(|id| answers.give(id as u64, read(BATCH_BYTES)));
         let mut refused = 0;
         while let Poll::Ready(Some(Ok(batch))) = next(&mut outgoing) {
-            let is_refusal = |reply: &&ForwardReply| decode_answer(&reply.answer) == Err(Failure::Overloaded);
+            let is_refusal = |reply: &&ForwardReply| decode_answer(&reply.answer).unwrap() == Err(Failure::Overloaded);
             refused += batch.replies.iter().filter(is_refusal).count();
         }
         assert_eq!(refused, 2, "of {count}");
+    }
+
+    #[test]
+    fn an_answer_that_will_not_be_sent_is_not_encoded() {
+        let answers = Arc::new(Answers::default());
+        let _outgoing = answers.clone().outgoing();
+        let encoded = || panic!("it was encoded");
+        (0..=MAX_WAITING_BYTES / BATCH_BYTES).for_each(|id| answers.give(id as u64, read(BATCH_BYTES)));
+        answers.give_encoded(1000, true, encoded);
+        answers.end(None);
+        answers.give_encoded(1001, false, encoded);
+    }
+
+    #[test]
+    fn room_that_was_taken_while_an_answer_was_encoded_is_not_exceeded() {
+        let answers = Arc::new(Answers::default());
+        let mut outgoing = answers.clone().outgoing();
+        answers.give_encoded(1, true, || {
+            (0..=MAX_WAITING_BYTES / BATCH_BYTES).for_each(|id| answers.give(1000 + id as u64, read(BATCH_BYTES)));
+            encode_answer(&read(BATCH_BYTES))
+        });
+        let mut replies = Vec::new();
+        while let Poll::Ready(Some(Ok(batch))) = next(&mut outgoing) {
+            replies.extend(batch.replies);
+        }
+        let late = replies.iter().find(|reply| reply.id == 1).expect("it is answered");
+        assert_eq!(decode_answer(&late.answer).unwrap(), Err(Failure::Overloaded));
     }
 
     #[test]

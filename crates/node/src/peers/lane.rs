@@ -6,6 +6,7 @@
 
 use super::Forwarded;
 use super::batches::{Batches, ITEM_BYTES};
+use crate::seldom::Seldom;
 use bytes::Bytes;
 use futures_core::Stream;
 use parking_lot::Mutex;
@@ -21,6 +22,8 @@ use tokio::sync::oneshot;
 
 /// Forwarded requests that may wait for their answers; more are refused as overload.
 const MAX_FORWARDED: usize = 65_536;
+
+static UNREADABLE: Seldom = Seldom::new();
 
 /// - `batches` is empty while `accepts` is false.
 /// - `forwarded` holds every request that was queued since the stream was opened and is not answered.
@@ -104,7 +107,13 @@ impl Lane {
             let waiting = self.state.lock().forwarded.remove(&reply.id);
             // If it is gone, the task has given up waiting.
             if let Some(waiting) = waiting {
-                let _ = waiting.send(Forwarded::Answer(decode_answer(&reply.answer)));
+                let answer = decode_answer(&reply.answer).unwrap_or_else(|error| {
+                    if let Some(others) = UNREADABLE.due() {
+                        tracing::warn!(others, "the answer to a forwarded request can't be read: {error}");
+                    }
+                    Err(Failure::Unknown)
+                });
+                let _ = waiting.send(Forwarded::Answer(answer));
             }
         }
     }
@@ -216,6 +225,21 @@ mod tests {
         let (answered, answer) = oneshot::channel();
         lane.forward(v1::Forward { id, ..Default::default() }, answered);
         answer
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_ends_the_wait_and_leaves_the_outcome_open() {
+        let lane = lane();
+        let _outgoing = lane.open();
+        for (id, answer, expected) in
+            [(1, &b"\x09"[..], Failure::Unknown), (2, b"\x04\x08", Failure::NotUnderstood), (3, b"", Failure::Unknown)]
+        {
+            let mut waiting = forward(&lane, id);
+            let reply = v1::ForwardReply { id, answer: answer.into() };
+            lane.answered(PeerAnswers { replies: vec![reply], ..Default::default() });
+            let Ok(Forwarded::Answer(Err(failure))) = waiting.try_recv() else { panic!("{answer:?}") };
+            assert_eq!(failure, expected, "{answer:?}");
+        }
     }
 
     #[test]

@@ -72,9 +72,10 @@ impl CallError {
 fn kind_of(error: &ExecuteError) -> ErrorKind {
     match error {
         ExecuteError::Invalid(_) => ErrorKind::Invalid,
-        ExecuteError::NoLeader { .. } | ExecuteError::DiskHung | ExecuteError::Unreachable { .. } => {
-            ErrorKind::Unavailable
-        }
+        ExecuteError::NoLeader { .. }
+        | ExecuteError::NotUnderstood { .. }
+        | ExecuteError::DiskHung
+        | ExecuteError::Unreachable { .. } => ErrorKind::Unavailable,
         ExecuteError::Overloaded { .. }
         | ExecuteError::TooManyScans
         | ExecuteError::MemoryFull { .. }

@@ -29,8 +29,8 @@ pub async fn carry_out(shell: &Shell, operation: Operation, deadline: Instant) -
 async fn change(shell: &Shell, command: Command, deadline: Instant) -> Result<Reply, CallError> {
     let reply = match command {
         Command::Put(put) => {
-            let Written { stamp, existed } = write(shell, put.key, Some(put.value), deadline).await?;
-            CommandReply::Put(PutReply { version: 0, revision: stamp.0, existed })
+            let Written { stamp, .. } = write(shell, put.key, Some(put.value), deadline).await?;
+            CommandReply::Put(PutReply { version: 0, revision: stamp.0 })
         }
         Command::Delete(delete) => {
             let Written { stamp, existed } = write(shell, delete.key, None, deadline).await?;

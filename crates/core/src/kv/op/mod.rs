@@ -18,6 +18,7 @@ pub use get::Get;
 pub use put::{Put, PutReply};
 pub use scan::Scan;
 
+use super::entry::COMMAND_LIMIT_BYTES;
 use super::state::{Machine, Transaction};
 use crate::codec::CodecError;
 use crate::codec::fields::{Encoded, Sink, Source};
@@ -91,6 +92,8 @@ pub enum Invalid {
     LongKey(usize),
     #[error("the value has {0} bytes, the limit is {MAX_VALUE_BYTES}")]
     LargeValue(usize),
+    #[error("the command has {0} bytes, the limit is {COMMAND_LIMIT_BYTES}")]
+    LargeCommand(usize),
 }
 
 /// Whether a key keeps the limits.
@@ -106,6 +109,14 @@ pub fn check_key(key: &[u8]) -> Result<(), Invalid> {
 pub fn check_value(value: &[u8]) -> Result<(), Invalid> {
     match value.len() {
         length if length > MAX_VALUE_BYTES => Err(Invalid::LargeValue(length)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a command is no larger than what an entry takes, whatever its fields are.
+fn check_command(encoded_len: usize) -> Result<(), Invalid> {
+    match encoded_len {
+        length if length > COMMAND_LIMIT_BYTES => Err(Invalid::LargeCommand(length)),
         _ => Ok(()),
     }
 }
@@ -144,11 +155,19 @@ mod tests {
         let mut apply = |command: Command| command.apply(&mut machine.begin(Stamp(1), &mut |_| {}));
         let key = Bytes::from("k");
         let mut put = || apply(Put { key: key.clone(), value: "v".into() }.into());
-        assert_eq!(put(), CommandReply::Put(PutReply { version: 1, revision: 1, existed: false }));
-        assert_eq!(put(), CommandReply::Put(PutReply { version: 2, revision: 2, existed: true }));
+        assert_eq!(put(), CommandReply::Put(PutReply { version: 1, revision: 1 }));
+        assert_eq!(put(), CommandReply::Put(PutReply { version: 2, revision: 2 }));
         let mut delete = || apply(Delete { key: key.clone() }.into());
         assert_eq!(delete(), CommandReply::Delete(DeleteReply { existed: true, revision: 3 }));
         assert_eq!(delete(), CommandReply::Delete(DeleteReply { existed: false, revision: 3 }));
+    }
+
+    #[test]
+    fn a_command_is_bounded_as_a_whole() {
+        assert_eq!(check_command(COMMAND_LIMIT_BYTES), Ok(()));
+        assert_eq!(check_command(COMMAND_LIMIT_BYTES + 1), Err(Invalid::LargeCommand(COMMAND_LIMIT_BYTES + 1)));
+        let put = Put { key: vec![0; MAX_KEY_BYTES].into(), value: vec![0; MAX_VALUE_BYTES].into() };
+        assert_eq!(Command::from(put).check(), Ok(()), "the largest one is no larger");
     }
 
     #[test]

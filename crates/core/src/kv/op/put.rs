@@ -15,8 +15,6 @@ pub struct PutReply {
     pub version: u64,
     /// The key's modify revision, which is the shard's.
     pub revision: u64,
-    /// Whether the key had a value before.
-    pub existed: bool,
 }
 
 impl Operation for Put {
@@ -40,7 +38,7 @@ impl Mutate for Put {
 
     fn apply(&self, state: &mut Transaction<'_>) -> PutReply {
         let numbers = state.put(&self.key, &self.value);
-        PutReply { version: numbers.version, revision: numbers.modify_revision, existed: numbers.version > 1 }
+        PutReply { version: numbers.version, revision: numbers.modify_revision }
     }
 }
 
@@ -59,10 +57,9 @@ impl Encoded for PutReply {
     fn encode(&self, out: &mut impl Sink) {
         out.number(self.version);
         out.number(self.revision);
-        out.flag(self.existed);
     }
 
     fn decode(source: &mut impl Source) -> Result<PutReply, CodecError> {
-        Ok(PutReply { version: source.number()?, revision: source.number()?, existed: source.flag()? })
+        Ok(PutReply { version: source.number()?, revision: source.number()? })
     }
 }

@@ -70,7 +70,28 @@ impl Encoded for ScanPage {
 
     fn decode(source: &mut impl Source) -> Result<ScanPage, CodecError> {
         let more = source.flag()?;
-        let entries = source.list(|source| Ok((source.bytes(MAX_KEY_BYTES)?, Record::decode(source)?)))?;
+        let entries =
+            source.list(MAX_SCAN_ENTRIES, |source| Ok((source.bytes(MAX_KEY_BYTES)?, Record::decode(source)?)))?;
         Ok(ScanPage { entries, more })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::fields::Fields;
+
+    #[test]
+    fn a_page_has_no_more_entries_than_a_scan_gives() {
+        let record = Record { value: Bytes::new(), version: 0, create_revision: 0, modify_revision: 0 };
+        let read = |count| {
+            let page = ScanPage { entries: vec![(Bytes::new(), record.clone()); count], more: false };
+            let mut bytes = Vec::new();
+            page.encode(&mut bytes);
+            ScanPage::decode(&mut Fields::new(&bytes.into())).map(|page| page.entries.len())
+        };
+        assert_eq!(read(MAX_SCAN_ENTRIES), Ok(MAX_SCAN_ENTRIES));
+        let len = MAX_SCAN_ENTRIES as u64 + 1;
+        assert_eq!(read(MAX_SCAN_ENTRIES + 1), Err(CodecError::TooLong { len, max: MAX_SCAN_ENTRIES }));
     }
 }

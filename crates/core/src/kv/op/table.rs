@@ -76,6 +76,14 @@ macro_rules! operations {
                 }
             }
 
+            /// Whether the fields, and all of them together, keep the limits.
+            pub fn check(&self) -> Result<(), Invalid> {
+                match self {
+                    $(Command::$command(command) => command.check(),)*
+                }?;
+                check_command(self.encoded_len())
+            }
+
             /// Whether it may make the state larger.
             pub fn grows(&self) -> bool {
                 match self {
@@ -96,6 +104,13 @@ macro_rules! operations {
             pub fn key(&self) -> Option<&Bytes> {
                 match self {
                     $(Query::$query(query) => query.key(),)*
+                }
+            }
+
+            /// Whether the fields keep the limits.
+            pub fn check(&self) -> Result<(), Invalid> {
+                match self {
+                    $(Query::$query(query) => query.check(),)*
                 }
             }
 
@@ -122,13 +137,6 @@ macro_rules! operations {
             pub fn kind(&self) -> Kind {
                 match self {
                     $($all::$one(_) => Kind::$one,)*
-                }
-            }
-
-            /// Whether the fields keep the limits.
-            pub fn check(&self) -> Result<(), Invalid> {
-                match self {
-                    $($all::$one(one) => one.check(),)*
                 }
             }
 

@@ -21,8 +21,8 @@ impl Model {
                 let version = previous.map_or(0, |record| record.version) + 1;
                 let create_revision = previous.map_or(revision, |record| record.create_revision);
                 let record = Record { value: value.clone(), version, create_revision, modify_revision: revision };
-                let existed = self.records.insert(key.clone(), record).is_some();
-                CommandReply::Put(PutReply { version, revision, existed })
+                self.records.insert(key.clone(), record);
+                CommandReply::Put(PutReply { version, revision })
             }
             Command::Delete(Delete { key }) => {
                 let existed = self.records.remove(key).is_some();

@@ -70,9 +70,50 @@ fn malformed_appends_are_dropped() {
 fn an_action_of_the_other_kind_of_shard_is_refused() {
     let (mut group, leader) = Group::with_leader();
     let last = group.replica(leader).status().last;
-    let system = Action::System(SystemCommand::Pause(true));
+    let system = Action::System(Box::new(SystemCommand::Pause(true)));
     group.request(leader, Request::forged(SHARD, system), 1);
     group.run();
     assert_eq!(group.answers[&1], Err(Failure::NotLeader(None)));
     assert_eq!(group.replica(leader).status().last, last, "it is not in the log");
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_not_acknowledged_and_the_group_goes_on() {
+    let unreadable = [
+        // An operation that this build does not know, another version, the other kind of shard, and a change of no kind.
+        (EntryType::EntryNormal, &b"\x81\x00\x09"[..]),
+        (EntryType::EntryNormal, b"\x82\x00"),
+        (EntryType::EntryNormal, b"\x01\x00\x06\x07"),
+        (EntryType::EntryConfChangeV2, b"\x09"),
+    ];
+    for (kind, bytes) in unreadable {
+        let (mut group, leader) = Group::with_leader();
+        let victims = group.others(leader);
+        group.isolate(leader);
+        for &victim in &victims {
+            let position = group.replica(victim).position();
+            let (applied, term) = (position.applied, position.term);
+            let mut append = group.message(victim, id(leader.0), MessageType::MsgAppend, term);
+            (append.index, append.log_term, append.commit) = (applied.0, term.0, applied.0 + 2);
+            let mut readable = Entry { index: applied.0 + 1, term: term.0, ..Entry::default() };
+            readable.data = Bytes::from_static(b"\x81\x00");
+            let mut entry = Entry { index: applied.0 + 2, term: term.0, ..Entry::default() };
+            entry.set_entry_type(kind);
+            match kind {
+                EntryType::EntryNormal => entry.data = Bytes::from_static(bytes),
+                _ => entry.context = Bytes::from_static(bytes),
+            }
+            append.set_entries(vec![readable, entry].into());
+            group.sent.clear();
+            group.deliver(victim, id(leader.0), append);
+            let status = group.replica(victim).status();
+            assert_eq!((status.last, status.applied), (applied.0 + 1, applied.0 + 1), "{bytes:?}");
+            let answers = group.sent.iter().map(|(_, sent)| (sent.message.get_msg_type(), sent.message.index));
+            assert_eq!(answers.collect::<Vec<_>>(), [(MessageType::MsgAppendResponse, applied.0 + 1)]);
+        }
+        let successor = group.wait_for_leader(&[leader]);
+        group.put(successor, 1);
+        group.ticks(2);
+        assert!(group.applied(1), "{bytes:?}");
+    }
 }
