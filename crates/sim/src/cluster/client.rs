@@ -150,8 +150,7 @@ impl Clients {
             None if !self.working => return None,
             None => {
                 let key = Key(self.random.below(u64::from(self.keys)) as u32);
-                let is_write = self.random.chance(self.put_permille);
-                let is_delete = self.deletes.chance(self.delete_permille);
+                let asked = self.draw();
                 let value = Value { writer: client.0, number: self.history.count() as u32 };
                 self.begun += 1;
                 let number = self.begun - 1;
@@ -162,12 +161,7 @@ impl Clients {
                     self.go_on(client, now, agenda);
                     return None;
                 }
-                let asked = match (is_write, is_delete) {
-                    (false, _) => Asked::Get,
-                    (true, false) => Asked::Put,
-                    (true, true) => Asked::Delete,
-                };
-                (key, operation_of(asked, value)?)
+                (key, operation_of(asked, value))
             }
         };
         let id = self.history.invoke(client, key, kind, now);
@@ -176,6 +170,14 @@ impl Clients {
         agenda.put(deadline, Wake::RequestTimedOut(client, id));
         self.send(client, now, network, nodes);
         Some(id)
+    }
+
+    /// The next operation, as often as [`share`] says.
+    fn draw(&mut self) -> Asked {
+        let is_write = self.random.chance(self.put_permille);
+        // Deletes have the lowest numbers of their own source, so that any share of them leaves the other draws alone.
+        let drawn = |sum: u32| sum - 1 - self.deletes.below(u64::from(sum)) as u32;
+        Asked::drawn(|kind| share(kind, is_write, self.delete_permille), drawn)
     }
 
     /// Sends the operation again, which has been told not to be applied.
@@ -317,14 +319,25 @@ fn got(value: Option<Value>) -> Kind {
     Kind::Get { found: value.map(|value| Found { content: value.into(), version: None }) }
 }
 
-/// What a client does for an operation of this kind; `None` if the simulator leaves it out.
-fn operation_of(asked: Asked, value: Value) -> Option<Kind> {
-    match asked {
-        Asked::Put => Some(Kind::put(value)),
-        Asked::Get => Some(Kind::Get { found: None }),
-        Asked::Delete => Some(Kind::Delete { found: None }),
+/// How often an operation is drawn of a thousand writes, or reads.
+fn share(asked: Asked, is_write: bool, delete_permille: u32) -> u32 {
+    match (asked, is_write) {
+        (Asked::Put, true) => 1000 - delete_permille,
+        (Asked::Delete, true) => delete_permille,
+        (Asked::Get, false) => 1000,
+        (Asked::Put | Asked::Delete, false) | (Asked::Get, true) => 0,
         // It reads many keys, and each key is judged by itself.
-        Asked::Scan => None,
+        (Asked::Scan, _) => 0,
+    }
+}
+
+/// What a client does for an operation that has a share.
+fn operation_of(asked: Asked, value: Value) -> Kind {
+    match asked {
+        Asked::Put => Kind::put(value),
+        Asked::Get => Kind::Get { found: None },
+        Asked::Delete => Kind::Delete { found: None },
+        Asked::Scan => panic!("scans have no share"),
     }
 }
 
@@ -346,4 +359,40 @@ pub(super) fn decode(bytes: &[u8]) -> Value {
     let number_at = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
     let value = number_at(0).zip(number_at(4)).map(|(number, writer)| Value { writer, number });
     value.filter(|value| bytes == encode(*value)).unwrap_or(Value::FOREIGN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Operations that the simulator leaves out.
+    const LEFT_OUT: [Asked; 1] = [Asked::Scan];
+
+    fn clients(seed: u64) -> Clients {
+        Clients::new(&Options::sample(seed), Random::new(seed))
+    }
+
+    #[test]
+    fn every_operation_that_is_not_left_out_is_drawn() {
+        let mut clients = clients(1);
+        (clients.put_permille, clients.delete_permille) = (500, 500);
+        let drawn: Vec<Asked> = std::iter::repeat_with(|| clients.draw()).take(1000).collect();
+        for kind in Asked::ALL {
+            assert_ne!(drawn.contains(kind), LEFT_OUT.contains(kind), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn draws_mean_what_recorded_seeds_rest_on() {
+        let (mut clients, mut same) = (clients(7), self::clients(7));
+        (clients.put_permille, clients.delete_permille) = (600, 300);
+        for _ in 0..1000 {
+            let expected = match (same.random.chance(600), same.deletes.chance(300)) {
+                (false, _) => Asked::Get,
+                (true, false) => Asked::Put,
+                (true, true) => Asked::Delete,
+            };
+            assert_eq!(clients.draw(), expected);
+        }
+    }
 }

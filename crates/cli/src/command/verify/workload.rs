@@ -253,3 +253,14 @@ async fn look(
         run.unread.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_is_asked_for() {
+        assert!(Asked::ALL.iter().all(|kind| share(*kind) > 0), "what is not asked for is not verified");
+        assert_eq!(Asked::ALL.iter().map(|kind| share(*kind)).sum::<u32>(), 100);
+    }
+}
