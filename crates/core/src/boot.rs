@@ -151,8 +151,9 @@ pub fn saved_topology<D: Disk + ?Sized>(disk: &D) -> Result<Option<Topology>, Bo
 }
 
 /// Whether `next` assigns the node a replica that `saved`, the topology on its disk, does not. Then the node must save
-/// `next` before it acts on it: if its log is lost, only the saved topology tells it which replicas it had. The node
-/// may act on any other topology even if it can't save it: on a full disk, that topology may free some space.
+/// `next` before it acts on it: if its log is lost, only the saved topology tells it which replicas it had. Until then
+/// it only [removes replicas](crate::worker::Worker::handle_retirements). The node may act on any other topology even if
+/// it can't save it: on a full disk, that topology may free some space.
 pub fn assigns_anew(saved: Option<&Topology>, next: &Topology, node: NodeId) -> bool {
     let is_saved = |shard, replica| saved.and_then(|saved| saved.replica(shard, node)) == Some(replica);
     next.groups.iter().any(|(&shard, group)| group.replica_on(node).is_some_and(|replica| !is_saved(shard, replica)))

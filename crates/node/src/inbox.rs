@@ -55,6 +55,8 @@ pub enum Event {
     /// The reported health of a node has changed.
     Health(HealthView),
     Topology(Arc<Topology>),
+    /// A topology that could not be saved yet: only what it retires may be removed.
+    Retirements(Arc<Topology>),
     Step(StepRequest),
     Unreachable(NodeId),
     ChunkWritten(ShardId),

@@ -5,7 +5,7 @@
 //! A topology is on disk before any worker acts on it, so that a restarted node never knows less than it acted on.
 //! There is one exception: if a topology can't be saved and gives this node no new replica ([`boot::assigns_anew`]),
 //! the workers act on it all the same, because a full disk may need exactly this topology to get rid of replicas. If it
-//! gives a new replica, saving is tried again first.
+//! gives a new replica, the workers only remove the replicas that it retires, and saving is tried again.
 
 use crate::gossip_thread::GossipEvent;
 use crate::inbox::Event;
@@ -48,12 +48,25 @@ pub fn run(shell: Arc<Shell>, decisions: Receiver<Saved>) {
                 Saved::Claim(claim) => save_claim(&shell, &claim),
             }
         }
-        if let Some(topology) = topologies.save() {
-            shell.push_event_to_all(|| Event::Topology(topology.clone()));
-            let _ = shell.gossip.send(GossipEvent::Topology(topology.clone()));
-            shell.routing.set_topology(topology);
+        match topologies.save() {
+            None => {}
+            Some(Effect::Full(topology)) => {
+                shell.push_event_to_all(|| Event::Topology(topology.clone()));
+                let _ = shell.gossip.send(GossipEvent::Topology(topology.clone()));
+                shell.routing.set_topology(topology);
+            }
+            Some(Effect::Retirements(topology)) => {
+                shell.push_event_to_all(|| Event::Retirements(topology.clone()));
+            }
         }
     }
+}
+
+/// How a topology takes effect.
+enum Effect {
+    Full(Arc<Topology>),
+    /// Replicas that it retires are removed. The rest waits until it is saved.
+    Retirements(Arc<Topology>),
 }
 
 /// The topology on the disk, and the one that is to follow.
@@ -71,22 +84,22 @@ impl Topologies<'_> {
         Topologies { disk, node, saved, waiting: None, warned_of: None }
     }
 
-    /// Saves the topology that waits, if there is one. Returns it if it is to be acted on now.
-    fn save(&mut self) -> Option<Arc<Topology>> {
+    /// Saves the topology that waits, if there is one. It waits on if it must be saved and could not.
+    fn save(&mut self) -> Option<Effect> {
         let topology = self.waiting.take()?;
         let Err(error) = boot::save_topology(self.disk, &topology) else {
             self.saved = Some(topology.clone());
-            return Some(topology);
+            return Some(Effect::Full(topology));
         };
         let must_wait = boot::assigns_anew(self.saved.as_deref(), &topology, self.node);
         if self.warned_of.replace(topology.epoch) != Some(topology.epoch) {
             tracing::warn!(epoch = %topology.epoch, %error, must_wait, "could not save the topology: check the disk");
         }
         if must_wait {
-            self.waiting = Some(topology);
-            return None;
+            self.waiting = Some(topology.clone());
+            return Some(Effect::Retirements(topology));
         }
-        Some(topology)
+        Some(Effect::Full(topology))
     }
 }
 
@@ -128,18 +141,23 @@ mod tests {
         boot::save_topology(&disk, &topology).unwrap();
         disk.set_capacity(Some(disk.used_bytes()));
         let mut topologies = Topologies::new(&disk, node);
+        let effect = |topologies: &mut Topologies| match topologies.save()? {
+            Effect::Full(topology) => Some(("full", topology.epoch)),
+            Effect::Retirements(topology) => Some(("retirements", topology.epoch)),
+        };
         let save = |topologies: &mut Topologies, topology: &Topology| {
             topologies.waiting = Some(Arc::new(topology.clone()));
-            topologies.save().map(|topology| topology.epoch)
+            effect(topologies)
         };
         topology.epoch = Epoch(20);
-        assert_eq!(save(&mut topologies, &topology), Some(Epoch(20)), "it needs nothing of the disk");
+        assert_eq!(save(&mut topologies, &topology), Some(("full", Epoch(20))), "it needs nothing of the disk");
         topology.epoch = Epoch(21);
         topology.groups.get_mut(&ShardId(0)).unwrap().replicas.push(ReplicaId::new(node, 100));
-        assert_eq!(save(&mut topologies, &topology), None);
-        assert_eq!(topologies.save(), None);
+        assert_eq!(save(&mut topologies, &topology), Some(("retirements", Epoch(21))));
+        assert_eq!(effect(&mut topologies), Some(("retirements", Epoch(21))));
         disk.set_capacity(None);
-        assert_eq!(topologies.save().map(|topology| topology.epoch), Some(Epoch(21)));
+        assert_eq!(effect(&mut topologies), Some(("full", Epoch(21))));
+        assert_eq!(effect(&mut topologies), None);
         assert_eq!(boot::saved_topology(&disk).unwrap().unwrap().epoch, Epoch(21));
     }
 }

@@ -54,6 +54,7 @@ fn handle(worker: &mut Worker<Ticket>, now: Now, event: Event) {
         Event::Persisted(number) => worker.handle_persisted(now.moment, number),
         Event::Health(health) => worker.handle_health(health),
         Event::Topology(topology) => worker.handle_topology(now.moment, topology),
+        Event::Retirements(topology) => worker.handle_retirements(&topology),
         Event::Step(step) => worker.handle_step(&step),
         Event::Unreachable(node) => worker.handle_unreachable(node),
         Event::ChunkWritten(shard) => worker.handle_snapshot_chunk_written(shard),

@@ -334,20 +334,8 @@ impl<T> Worker<T> {
             if worker_of(shard, self.config.workers) != self.config.index {
                 continue;
             }
+            self.retire(shard, &topology);
             let assigned = group.replica_on(self.config.node);
-            // A topology that is older than the replica says nothing about it.
-            if let Some(held) = self.replicas.get(&shard).map(Replica::id)
-                && !group.replicas.contains(&held)
-                && topology.has_named(held)
-            {
-                self.remove(shard);
-            }
-            if let Some(id) = self.suspects.get(&shard).copied().filter(|id| topology.has_named(*id))
-                && !group.replicas.contains(&id)
-            {
-                self.suspects.remove(&shard);
-                self.batch.items.push(LogItem { shard, replica: id, change: Change::Removed });
-            }
             let highest = self.highest.get(&shard).copied().unwrap_or_default();
             if let Some(id) = assigned.filter(|&id| id > highest) {
                 if self.replicas.contains_key(&shard) {
@@ -360,6 +348,28 @@ impl<T> Worker<T> {
             }
         }
         self.topology = Some(topology);
+    }
+
+    /// Removes the replicas that a newer topology does not name any more, and follows it in nothing else: the node
+    /// [must save it](crate::boot::assigns_anew) before it creates any replica, and may need the space of these to do so.
+    pub fn handle_retirements(&mut self, topology: &Topology) {
+        for &shard in topology.groups.keys() {
+            if worker_of(shard, self.config.workers) == self.config.index {
+                self.retire(shard, topology);
+            }
+        }
+    }
+
+    fn retire(&mut self, shard: ShardId, topology: &Topology) {
+        // A topology that is older than the replica says nothing about it.
+        let is_named = |id| topology.groups[&shard].replicas.contains(&id) || !topology.has_named(id);
+        if self.replicas.get(&shard).is_some_and(|held| !is_named(held.id())) {
+            self.remove(shard);
+        }
+        if let Some(id) = self.suspects.get(&shard).copied().filter(|&id| !is_named(id)) {
+            self.suspects.remove(&shard);
+            self.batch.items.push(LogItem { shard, replica: id, change: Change::Removed });
+        }
     }
 
     /// A replica that knows nothing: the leader sends it a snapshot.

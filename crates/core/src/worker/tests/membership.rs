@@ -101,3 +101,33 @@ fn the_log_gives_up_a_suspect_replica_once_the_topology_does_not_name_it() {
     renewed.groups.get_mut(&shard).unwrap().replicas.retain(|replica| *replica != suspect);
     assert!(is_removed_by(Arc::new(renewed)));
 }
+
+#[test]
+fn a_topology_that_is_not_saved_yet_removes_replicas_and_creates_none() {
+    let (retired, renewed, suspect) = (ShardId(0), ShardId(1), ShardId(2));
+    let old = many_shards(4);
+    let replica = |topology: &Topology, shard| topology.replica(shard, NodeId(1)).unwrap();
+    let mut machine = SystemMachine::new(old.clone(), Stamp::default());
+    for shard in [renewed, suspect] {
+        machine.apply(Stamp::default(), SystemCommand::Renew { shard, replica: replica(&old, shard) });
+    }
+    let mut new = Topology::clone(machine.topology());
+    new.groups.get_mut(&retired).unwrap().replicas.clear();
+
+    let mut worker: Worker<u32> = Worker::new(config(NodeId(1), 1), Moment(0));
+    worker.distrust(suspect, replica(&old, suspect));
+    worker.handle_topology(Moment(0), Arc::new(old.clone()));
+    let held = |worker: &Worker<u32>, shard| worker.replicas().find(|held| held.shard() == shard).map(Replica::id);
+    assert_eq!(held(&worker, retired), Some(replica(&old, retired)));
+
+    worker.handle_retirements(&new);
+    assert_eq!(held(&worker, retired), None);
+    assert_eq!(held(&worker, renewed), Some(replica(&old, renewed)), "its successor is not saved yet");
+    assert_eq!(held(&worker, suspect), None);
+    assert_eq!(worker.suspects.get(&suspect), Some(&replica(&old, suspect)), "the topology still names it");
+
+    worker.handle_topology(Moment(0), Arc::new(new.clone()));
+    for shard in [renewed, suspect] {
+        assert_eq!(held(&worker, shard), Some(replica(&new, shard)));
+    }
+}

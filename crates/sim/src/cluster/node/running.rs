@@ -80,6 +80,7 @@ pub(super) enum Input {
     Request { request: Request, ticket: Ticket },
     Persisted(u64),
     Topology(Arc<Topology>),
+    Retirements(Arc<Topology>),
     Health(HealthView),
     Step(StepRequest),
     ChunkWritten(ShardId),
@@ -373,6 +374,7 @@ impl Running {
                 Input::Persisted(number) => worker.handle_persisted(now.moment, number),
                 Input::Health(health) => worker.handle_health(health),
                 Input::Topology(topology) => worker.handle_topology(now.moment, topology),
+                Input::Retirements(topology) => worker.handle_retirements(&topology),
                 Input::Step(step) => worker.handle_step(&step),
                 Input::ChunkWritten(shard) => worker.handle_snapshot_chunk_written(shard),
                 Input::SnapshotWritten { shard, name, written } => {

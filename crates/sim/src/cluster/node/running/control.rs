@@ -64,6 +64,7 @@ impl Running {
         } else {
             out.events.push("topologies not saved");
             if boot::assigns_anew(self.saved.as_ref(), &topology, self.node) {
+                self.give_to_all(|| Input::Retirements(topology.clone()), out);
                 self.unsaved_topology = Some(topology);
                 out.tasks.push((When::After(SAVE_PAUSE), Task::SaveTopology));
                 return;
