@@ -158,23 +158,33 @@ async fn check_disk_timeout(address: &str, disk_timeout: Duration) -> Result<(),
 }
 
 /// Asks the nodes at `addresses` in turn to take this one in, until one does, refuses, or the deadline has passed.
+///
+/// Returns None if the node is to begin the cluster: it is a `founder`, one that may do so, and decides anew after each
+/// round, as it would after a restart. A node that it was to join may have stopped before its cluster was on its disk,
+/// and yields to this one from then on.
 pub async fn join(
     addresses: &[String],
     member: &Member,
     joins: Joins,
+    founder: Option<&Owner>,
     disk_timeout: Duration,
     deadline: Instant,
-) -> Result<Joined, StartError> {
+) -> Result<Option<Joined>, StartError> {
     let mut progress = Instant::now();
     let mut last = Status::unavailable("nobody was asked");
-    for address in addresses.iter().cycle() {
+    for (index, address) in addresses.iter().enumerate().cycle() {
         check_disk_timeout(address, disk_timeout).await?;
         match ask(address, member, joins).await {
-            Ok(joined) => return Ok(joined),
+            Ok(joined) => return Ok(Some(joined)),
             Err(status) if is_refusal(&status) => {
                 return Err(StartError::Refused { address: address.clone(), reason: status.message().to_owned() });
             }
             Err(status) => last = status,
+        }
+        if let Some(own) = founder.filter(|_| index + 1 == addresses.len())
+            && founding::decide(own, &ask_all(addresses).await) == Decision::Begin
+        {
+            return Ok(None);
         }
         let now = Instant::now();
         if now + PAUSE >= deadline {
@@ -265,15 +275,49 @@ mod tests {
     use crate::grpc::membership::Waiting;
     use crate::metrics::Metrics;
     use std::net::TcpListener;
+    use tokio::runtime::Runtime;
+
+    fn listener() -> TcpListener {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    }
+
+    fn waiting(runtime: &Runtime, clients: &TcpListener, nodes: &TcpListener, own: &Owner) -> Waiting {
+        Waiting::serve(runtime, (clients, 10), Metrics::new().client_connections, nodes, own, true).unwrap()
+    }
+
+    #[test]
+    fn a_node_begins_the_cluster_itself_when_the_one_that_did_has_forgotten_it() {
+        let runtime = Runtime::new().unwrap();
+        let (clients, nodes) = (listener(), listener());
+        let addresses = [clients.local_addr().unwrap().to_string()];
+        let [first, other] =
+            [(1, "a"), (7, "b")].map(|(identity, name)| Owner { identity: Identity(identity), name: name.to_owned() });
+        let member = Member { name: first.name.clone(), identity: first.identity, ..Member::default() };
+        let begins = waiting(&runtime, &clients, &nodes, &other);
+        begins.begins(ClusterId(9));
+        let join = |founder, patience| {
+            let deadline = Instant::now() + patience;
+            runtime.block_on(join(&addresses, &member, Joins::New, founder, Duration::from_secs(3_600), deadline))
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        assert!(!runtime.block_on(may_begin(&addresses, &first, deadline)).unwrap());
+        assert!(join(Some(&first), Duration::from_millis(500)).is_err(), "it waits for the other one");
+        // The other one is started anew, before its cluster was on its disk.
+        drop(begins);
+        let _restarted = waiting(&runtime, &clients, &nodes, &other);
+        assert!(join(None, Duration::from_millis(500)).is_err(), "it was not told to begin a cluster");
+        assert!(matches!(join(Some(&first), Duration::from_secs(30)), Ok(None)));
+    }
 
     #[test]
     fn a_node_that_begins_a_cluster_says_so_before_it_serves() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        let runtime = Runtime::new().unwrap();
+        let (clients, nodes) = (listener(), listener());
+        let address = clients.local_addr().unwrap().to_string();
         let own = Owner { identity: Identity(7), name: "b".to_owned() };
-        let waiting = Waiting::serve(&runtime, (&listener, 10), Metrics::new().client_connections, &own, true).unwrap();
+        let waiting = waiting(&runtime, &clients, &nodes, &own);
         let asked = || runtime.block_on(ask_membership(&address));
         assert_eq!(asked(), Some(Answer::Waiting { owner: own.clone(), may_begin: true }));
         waiting.begins(ClusterId(9));

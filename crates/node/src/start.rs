@@ -162,12 +162,14 @@ pub struct Membership {
 }
 
 /// Finds or creates this node's membership. The addresses are those at which clients and nodes reach it; `clients` is
-/// the listener for clients, with the number of connections, on which it answers while it waits.
+/// the listener for clients, with the number of connections, and `nodes` the one for nodes: it answers on both while it
+/// waits.
 pub fn membership(
     config: &NodeConfig,
     (grpc_address, raft_address): (String, String),
     runtime: &Runtime,
     (clients, counters): ((&TcpListener, usize), &Connections),
+    nodes: &TcpListener,
 ) -> Result<Membership, StartError> {
     if !is_node_name(&config.name) {
         return Err(StartError::Name(config.name.clone()));
@@ -209,12 +211,27 @@ pub fn membership(
         let own = Owner { identity: member.identity, name: member.name.clone() };
         let waiting = match others.is_empty() {
             true => None,
-            false => Some(Waiting::serve(runtime, clients, counters.clone(), &own, may_begin)?),
+            false => Some(Waiting::serve(runtime, clients, counters.clone(), nodes, &own, may_begin)?),
         };
         if may_begin {
             runtime.block_on(join::resolve(&member.grpc_address, deadline))?;
         }
-        if may_begin && runtime.block_on(join::may_begin(&others, &own, deadline))? {
+        let begins = may_begin && runtime.block_on(join::may_begin(&others, &own, deadline))?;
+        let joined = match begins {
+            true => None,
+            false if given.is_empty() => return Err(StartError::NoWay { directory }),
+            false if others.is_empty() => return Err(StartError::JoinsItself { address: given.join(", ") }),
+            false => {
+                let joins = if config.replace { Joins::Replacing } else { Joins::New };
+                let founder = may_begin.then_some(&own);
+                runtime.block_on(join::join(&others, &member, joins, founder, config.disk_timeout, deadline))?
+            }
+        };
+        if let Some(joined) = joined {
+            tracing::info!(cluster = %joined.topology.cluster, node = %joined.node, "joined the cluster");
+            boot.join(&disk, own, joined.topology, was_owned).map_err(boot_error)?;
+            since = Since::Joining;
+        } else {
             drop(boot);
             let timing = config.timing.unwrap_or_default();
             check_disk_timeout(config, timing)?;
@@ -232,16 +249,6 @@ pub fn membership(
                 election_timeout = %topology.timing,
                 "created a new cluster"
             );
-        } else if given.is_empty() {
-            return Err(StartError::NoWay { directory });
-        } else if others.is_empty() {
-            return Err(StartError::JoinsItself { address: given.join(", ") });
-        } else {
-            let joins = if config.replace { Joins::Replacing } else { Joins::New };
-            let joined = runtime.block_on(join::join(&others, &member, joins, config.disk_timeout, deadline))?;
-            tracing::info!(cluster = %joined.topology.cluster, node = %joined.node, "joined the cluster");
-            boot.join(&disk, own, joined.topology, was_owned).map_err(boot_error)?;
-            since = Since::Joining;
         }
         drop(waiting);
     } else if let Some(cluster) = boot::claim(&*disk, &member.name, &member.raft_address).map_err(boot_error)? {

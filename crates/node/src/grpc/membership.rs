@@ -3,6 +3,8 @@
 
 use super::connections;
 use super::refusing::Refusing;
+use super::set_health;
+use crate::files::ACCEPT_PAUSE;
 use crate::metrics::Connections;
 use bytes::Bytes;
 use ringfort_core::boot::Owner;
@@ -20,6 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
@@ -58,32 +62,41 @@ impl Membership for MembershipService {
     }
 }
 
-/// Serves the port for clients while the node waits for its cluster: answers Membership, and refuses all other calls.
-/// Ends when dropped.
+/// Serves the ports while the node waits for its cluster. On the one for clients, it answers Membership, says over
+/// gRPC's health service that the node does not serve, and refuses all other calls. On the one for nodes, it accepts
+/// connections and closes them: others try whether they reach this node, and a queue of connections that nobody accepts
+/// would soon be full. Ends when dropped.
 pub struct Waiting {
     cluster: Arc<AtomicU64>,
     _stop: oneshot::Sender<()>,
+    /// Ends when dropped.
+    _closing: JoinSet<()>,
 }
 
 impl Waiting {
-    /// Serves on the socket of `listener`, with at most `most` connections. The socket can be used again afterwards.
+    /// Serves clients on the socket of `listener`, with at most `most` connections, and nodes on that of `nodes`. The
+    /// sockets can be used again afterwards.
     pub fn serve(
         runtime: &Runtime,
         (listener, most): (&TcpListener, usize),
         counters: Connections,
+        nodes: &TcpListener,
         owner: &Owner,
         may_begin: bool,
     ) -> io::Result<Waiting> {
         let _context = runtime.enter();
         let connections =
             connections::accepted(tokio::net::TcpListener::from_std(listener.try_clone()?)?, most, counters);
+        let mut closing = JoinSet::new();
+        closing.spawn(close_all(tokio::net::TcpListener::from_std(nodes.try_clone()?)?));
         let (stop, stopped) = oneshot::channel::<()>();
         let waits = "this node is part of no cluster yet: its log names the nodes that it waits for";
         let waits = outcome::unavailable(waits, None);
         let service = MembershipService::waiting(owner, may_begin);
         let cluster = service.cluster.clone();
-        let (_, health) = tonic_health::server::health_reporter();
+        let (reporter, health) = tonic_health::server::health_reporter();
         runtime.spawn(async move {
+            set_health(&reporter, false).await;
             let served = Server::builder()
                 .add_service(MembershipServer::new(service))
                 .add_service(Refusing::<KvServer<()>>::new(waits.clone()))
@@ -97,12 +110,76 @@ impl Waiting {
                 tracing::warn!("could not answer calls while waiting for a cluster: {error}");
             }
         });
-        Ok(Waiting { cluster, _stop: stop })
+        Ok(Waiting { cluster, _stop: stop, _closing: closing })
     }
 
     /// From now on the node says that it is part of this cluster, although it does not serve yet: to begin a cluster takes
     /// some syncs, and another node must not begin one meanwhile.
     pub fn begins(&self, cluster: ClusterId) {
         self.cluster.store(cluster.0, Ordering::SeqCst);
+    }
+}
+
+/// Accepts connections, and closes each at once.
+async fn close_all(listener: tokio::net::TcpListener) {
+    loop {
+        if listener.accept().await.is_err() {
+            sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use ringfort_core::types::Identity;
+    use std::net::TcpStream;
+    use std::time::Duration;
+    use tonic::transport::Endpoint;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_check_response::ServingStatus;
+    use tonic_health::pb::health_client::HealthClient;
+
+    fn listener() -> TcpListener {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    }
+
+    fn waiting(runtime: &Runtime, clients: &TcpListener, nodes: &TcpListener) -> Waiting {
+        let owner = Owner { identity: Identity(1), name: "one".to_owned() };
+        Waiting::serve(runtime, (clients, 10), Metrics::new().client_connections, nodes, &owner, true).unwrap()
+    }
+
+    #[test]
+    fn a_node_that_waits_is_reached_however_often_it_is_dialled() {
+        // More than the system queues for a listener that accepts nothing.
+        const DIALS: usize = 200;
+        let runtime = Runtime::new().unwrap();
+        let (clients, nodes) = (listener(), listener());
+        let waiting = waiting(&runtime, &clients, &nodes);
+        let dial = || TcpStream::connect_timeout(&nodes.local_addr().unwrap(), Duration::from_secs(10));
+        for number in 0..DIALS {
+            let dialled = dial();
+            assert!(dialled.is_ok(), "{number}: {dialled:?}");
+        }
+        drop(waiting);
+        assert!(dial().is_ok(), "the socket can still be used");
+    }
+
+    #[test]
+    fn a_node_that_waits_says_that_it_does_not_serve() {
+        let runtime = Runtime::new().unwrap();
+        let (clients, nodes) = (listener(), listener());
+        let _waiting = waiting(&runtime, &clients, &nodes);
+        let endpoint = Endpoint::from_shared(format!("http://{}", clients.local_addr().unwrap())).unwrap();
+        runtime.block_on(async {
+            let mut client = HealthClient::new(endpoint.connect().await.unwrap());
+            for service in ["", "ringfort.v1.Kv"] {
+                let answer = client.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap();
+                assert_eq!(answer.into_inner().status(), ServingStatus::NotServing, "{service:?}");
+            }
+        });
     }
 }
