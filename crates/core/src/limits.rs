@@ -91,7 +91,7 @@ pub const RETAINED_SHARE: usize = 4;
 pub const MAX_SNAPSHOTS_SENT: usize = 4;
 
 /// How many of these may go to one node, so that a receiver whose disk hangs does not block the others. Here too, each
-/// worker may begin at least one.
+/// worker may begin at least one; what exceeds the number then fails at once, and Raft asks again.
 pub const MAX_SNAPSHOTS_SENT_TO_ONE: usize = 2;
 
 /// Snapshots that may arrive at a node at the same time. Further senders are refused, and Raft asks again. While a

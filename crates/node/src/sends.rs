@@ -1,7 +1,7 @@
 //! Bounds how many snapshots a node sends at a time.
 //!
 //! Each worker begins transfers by itself, and may always begin one. Many workers together may begin more than a node
-//! may send at a time, so transfers wait for their turn here.
+//! may send at a time, so transfers wait for their turn here, or are refused it.
 
 use parking_lot::Mutex;
 use ringfort_core::limits::{MAX_SNAPSHOTS_SENT, MAX_SNAPSHOTS_SENT_TO_ONE};
@@ -16,26 +16,25 @@ pub struct Sends {
 }
 
 impl Sends {
-    /// Waits until another snapshot may be sent to `node`. It counts until the turn is dropped.
-    pub async fn turn(&self, node: NodeId) -> Turn<'_> {
+    /// Waits until another snapshot may be sent to `node`. It counts until the turn is dropped. None if `node` receives
+    /// as many as it may: each of these ends only when `node` has the snapshot, and whoever waited for that would keep
+    /// its worker from sending to other nodes.
+    pub async fn turn(&self, node: NodeId) -> Option<Turn<'_>> {
         loop {
             // Before the check, so that no end is missed.
             let ended = self.ended.notified();
-            if self.begin(node) {
-                return Turn { sends: self, node };
+            {
+                let mut under_way = self.under_way.lock();
+                if under_way.iter().filter(|other| **other == node).count() >= MAX_SNAPSHOTS_SENT_TO_ONE {
+                    return None;
+                }
+                if under_way.len() < MAX_SNAPSHOTS_SENT {
+                    under_way.push(node);
+                    return Some(Turn { sends: self, node });
+                }
             }
             ended.await;
         }
-    }
-
-    fn begin(&self, node: NodeId) -> bool {
-        let mut under_way = self.under_way.lock();
-        let to_node = under_way.iter().filter(|other| **other == node).count();
-        let may_begin = under_way.len() < MAX_SNAPSHOTS_SENT && to_node < MAX_SNAPSHOTS_SENT_TO_ONE;
-        if may_begin {
-            under_way.push(node);
-        }
-        may_begin
     }
 }
 
@@ -66,22 +65,28 @@ mod tests {
         let sends = Sends::default();
         let mut turns = Vec::new();
         for node in (1..).map(NodeId).take(MAX_SNAPSHOTS_SENT) {
-            turns.push(sends.turn(node).await);
+            turns.push(sends.turn(node).await.unwrap());
         }
         let next = sends.turn(NodeId(99));
         tokio::pin!(next);
         assert!(timeout(Duration::from_millis(10), &mut next).await.is_err());
         turns.pop();
-        turns.push(timeout(Duration::from_secs(10), next).await.expect("an end makes room"));
+        turns.push(timeout(Duration::from_secs(10), next).await.expect("an end makes room").unwrap());
         turns.clear();
 
         for _ in 0..MAX_SNAPSHOTS_SENT_TO_ONE {
-            turns.push(sends.turn(NodeId(1)).await);
+            turns.push(sends.turn(NodeId(1)).await.unwrap());
         }
-        assert!(
-            timeout(Duration::from_millis(10), sends.turn(NodeId(1))).await.is_err(),
-            "one receiver blocks no other"
-        );
-        drop(timeout(Duration::from_secs(10), sends.turn(NodeId(2))).await.expect("there is room"));
+        // Not even while no other transfer may begin.
+        for is_full in [false, true] {
+            let refused = timeout(Duration::from_secs(10), sends.turn(NodeId(1))).await.expect("nobody waits for it");
+            assert!(refused.is_none(), "one receiver blocks no other");
+            if !is_full {
+                for node in (2..).map(NodeId).take(MAX_SNAPSHOTS_SENT - MAX_SNAPSHOTS_SENT_TO_ONE) {
+                    let turn = timeout(Duration::from_secs(10), sends.turn(node)).await.expect("there is room");
+                    turns.push(turn.unwrap());
+                }
+            }
+        }
     }
 }

@@ -66,7 +66,11 @@ enum TransferError {
 /// Sends the snapshot `name` with `message`, and tells the worker how it ended.
 pub async fn send(shell: Arc<Shell>, name: String, message: RaftMessage) {
     let (shard, to) = (message.shard, message.to);
-    let turn = shell.sends.turn(to.node()).await;
+    let Some(turn) = shell.sends.turn(to.node()).await else {
+        // Raft asks again, after a pause that grows.
+        shell.worker(shard).push_event(Event::SnapshotSent { shard, to, arrived: false });
+        return;
+    };
     let arrived = match stream(&shell, name, message).await {
         Ok(ack) => {
             if !ack.installed {
