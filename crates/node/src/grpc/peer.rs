@@ -84,6 +84,7 @@ impl Receiver {
         while let Some(batch) = batches.message().await? {
             let from = self.check(&batch, caller)?;
             if known.replace(from) != Some(from) {
+                answers.confirm();
                 self.shell.peers.seen(from);
             }
             // The node may be removed while its stream is open.

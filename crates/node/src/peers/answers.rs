@@ -61,6 +61,18 @@ impl Answers {
         waker.into_iter().for_each(Waker::wake);
     }
 
+    /// Confirms to the other node that the stream leads to the node it is meant for: with a message, empty unless others
+    /// gather in it.
+    pub fn confirm(&self) {
+        let mut state = self.0.lock();
+        if state.ended.is_none() {
+            state.batches.last(0, PeerAnswers::default);
+            let waker = state.batches.take_waker();
+            drop(state);
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
     /// Queues a message of the control plane, or drops it.
     pub fn tell(&self, message: Bytes) {
         let mut state = self.0.lock();
@@ -136,6 +148,8 @@ mod tests {
         let answers = Arc::new(Answers::default());
         let mut outgoing = answers.clone().outgoing();
         assert!(next(&mut outgoing).is_pending());
+        answers.confirm();
+        assert!(matches!(next(&mut outgoing), Poll::Ready(Some(Ok(batch))) if batch == PeerAnswers::default()));
         answers.give(1, Err(Failure::NotApplied));
         answers.give(2, Err(Failure::NotLeader(None)));
         let Poll::Ready(Some(Ok(batch))) = next(&mut outgoing) else { panic!("a batch waits") };

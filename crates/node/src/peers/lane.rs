@@ -3,6 +3,10 @@
 //!
 //! While the node can't be reached nothing is queued, since all of it would be stale when the connection is back: Raft's
 //! and the controllers' messages are dropped, requests are given back at once as never sent.
+//!
+//! At the node's address there may be another node, which refuses what it reads. So a stream begins with an empty batch,
+//! and brings requests only once the right node has confirmed that one: a request that was refused unread would count as
+//! lost, although nobody can have carried it out.
 
 use super::Forwarded;
 use super::batches::{Batches, ITEM_BYTES};
@@ -27,10 +31,13 @@ static UNREADABLE: Seldom = Seldom::new();
 
 /// - `batches` is empty while `accepts` is false.
 /// - `forwarded` holds every request that was queued since the stream was opened and is not answered.
+/// - `is_confirmed` is false while `accepts` is false.
 struct State {
     batches: Batches<PeerBatch>,
     forwarded: HashMap<u64, oneshot::Sender<Forwarded>>,
     accepts: bool,
+    /// The right node has answered on the stream.
+    is_confirmed: bool,
     /// Numbers the streams: one that was given up gets nothing more.
     stream: u64,
     /// Set while there is no connection.
@@ -55,8 +62,14 @@ pub struct Lane {
 impl Lane {
     /// A lane whose first stream is about to be opened.
     pub fn new(cluster: ClusterId, from: NodeId, to: NodeId) -> Lane {
-        let state =
-            State { batches: Batches::default(), forwarded: HashMap::new(), accepts: true, stream: 0, outage: None };
+        let state = State {
+            batches: Batches::default(),
+            forwarded: HashMap::new(),
+            accepts: true,
+            is_confirmed: false,
+            stream: 0,
+            outage: None,
+        };
         Lane { from, to, cluster, state: Mutex::new(state) }
     }
 
@@ -90,7 +103,7 @@ impl Lane {
     /// Queues a request for the peer. What is told to `answered` comes at once where that can't be done.
     pub fn forward(&self, forward: v1::Forward, answered: oneshot::Sender<Forwarded>) {
         self.with(|state| {
-            if !state.accepts {
+            if !state.is_confirmed {
                 let _ = answered.send(Forwarded::NotSent);
             } else if !state.has_room() || state.forwarded.len() >= MAX_FORWARDED {
                 let _ = answered.send(Forwarded::Answer(Err(Failure::Overloaded)));
@@ -128,12 +141,18 @@ impl Lane {
         let mut state = self.state.lock();
         state.stream += 1;
         state.accepts = true;
+        self.last(&mut state, 0);
         Outgoing { lane: self.clone(), stream: state.stream }
     }
 
-    /// The peer has answered on the stream.
-    pub fn connected(&self) {
-        self.state.lock().outage = None;
+    /// The right node has answered on the stream.
+    pub fn confirmed(&self) {
+        let mut state = self.state.lock();
+        // The lane may have been closed meanwhile.
+        if state.accepts {
+            state.is_confirmed = true;
+            state.outage = None;
+        }
     }
 
     /// Why there is no connection now.
@@ -155,6 +174,7 @@ impl Lane {
         let mut state = self.state.lock();
         state.stream += 1;
         state.accepts = false;
+        state.is_confirmed = false;
         let (unsent, waker) = state.batches.end();
         let mut forwarded = std::mem::take(&mut state.forwarded);
         drop(state);
@@ -217,6 +237,15 @@ mod tests {
         Arc::new(Lane::new(ClusterId(7), NodeId(1), NodeId(2)))
     }
 
+    /// A stream on which the peer has answered.
+    fn confirmed(lane: &Arc<Lane>) -> Outgoing {
+        let mut outgoing = lane.open();
+        let Poll::Ready(Some(first)) = next(&mut outgoing) else { panic!("a stream begins with a batch") };
+        assert_eq!(first, PeerBatch { from_node: 1, to_node: 2, cluster_id: 7, ..PeerBatch::default() });
+        lane.confirmed();
+        outgoing
+    }
+
     fn next(outgoing: &mut Outgoing) -> Poll<Option<PeerBatch>> {
         Pin::new(outgoing).poll_next(&mut Context::from_waker(Waker::noop()))
     }
@@ -230,7 +259,7 @@ mod tests {
     #[test]
     fn an_answer_that_cannot_be_read_ends_the_wait_and_leaves_the_outcome_open() {
         let lane = lane();
-        let _outgoing = lane.open();
+        let _outgoing = confirmed(&lane);
         for (id, answer, expected) in
             [(1, &b"\x09"[..], Failure::Unknown), (2, b"\x04\x08", Failure::NotUnderstood), (3, b"", Failure::Unknown)]
         {
@@ -245,7 +274,7 @@ mod tests {
     #[test]
     fn what_gathers_travels_together() {
         let lane = lane();
-        let mut outgoing = lane.open();
+        let mut outgoing = confirmed(&lane);
         assert!(next(&mut outgoing).is_pending());
         lane.send_control("one".into());
         lane.send_control("two".into());
@@ -257,7 +286,7 @@ mod tests {
     #[test]
     fn batches_are_bounded_and_so_is_what_waits() {
         let lane = lane();
-        let mut outgoing = lane.open();
+        let mut outgoing = confirmed(&lane);
         let large = Bytes::from(vec![0; BATCH_BYTES]);
         for _ in 0..100 {
             lane.send_control(large.clone());
@@ -273,7 +302,7 @@ mod tests {
     #[test]
     fn a_broken_stream_tells_sent_from_unsent() {
         let lane = lane();
-        let mut outgoing = lane.open();
+        let mut outgoing = confirmed(&lane);
         let mut sent = forward(&lane, 1);
         assert!(next(&mut outgoing).is_ready());
         let mut unsent = forward(&lane, 2);
@@ -282,22 +311,27 @@ mod tests {
         assert!(matches!(unsent.try_recv(), Ok(Forwarded::NotSent)));
         assert!(matches!(forward(&lane, 3).try_recv(), Ok(Forwarded::NotSent)));
         assert!(matches!(next(&mut outgoing), Poll::Ready(None)), "the old stream ends");
-        let _open = lane.open();
+        let _open = confirmed(&lane);
         assert!(forward(&lane, 4).try_recv().is_err(), "it waits for the new stream");
     }
 
     #[test]
-    fn an_outage_lasts_from_the_first_failure_until_the_peer_answers() {
+    fn an_outage_lasts_from_the_first_failure_until_the_right_node_answers() {
         let lane = lane();
         assert!(lane.outage().is_none());
         lane.fail("old:1", "refused");
         let first = lane.outage().unwrap();
-        let _connected = lane.open();
+        let mut connected = lane.open();
+        assert!(matches!(forward(&lane, 1).try_recv(), Ok(Forwarded::NotSent)), "who answers there is not known");
+        lane.send_control("one".into());
+        let Poll::Ready(Some(batch)) = next(&mut connected) else { panic!("a stream begins with a batch") };
+        assert_eq!(batch.control.len(), 1, "all else need not wait for the answer");
         lane.fail("new:2", "no answer");
         let later = lane.outage().unwrap();
         assert_eq!((later.since, &*later.address, &*later.why), (first.since, "new:2", "no answer"));
-        assert!(matches!(forward(&lane, 1).try_recv(), Ok(Forwarded::NotSent)));
-        lane.connected();
+        assert!(matches!(forward(&lane, 2).try_recv(), Ok(Forwarded::NotSent)));
+        let _stream = confirmed(&lane);
         assert!(lane.outage().is_none());
+        assert!(forward(&lane, 3).try_recv().is_err(), "it is on its way");
     }
 }

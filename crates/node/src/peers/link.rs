@@ -154,10 +154,10 @@ async fn stream(
         Ok(response) => response.into_inner(),
         Err(status) => return status,
     };
-    lane.connected();
     loop {
         match answers.message().await {
             Ok(Some(mut batch)) => {
+                lane.confirmed();
                 let control = std::mem::take(&mut batch.control);
                 if let Some(shell) = shell.upgrade() {
                     control_thread::deliver(&shell, node, control);
