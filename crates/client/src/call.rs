@@ -1,8 +1,8 @@
 //! One call, from the first attempt to the answer: when to try again, where, and when never to.
 //!
-//! An attempt ends in an answer or a [`Status`]; [`judge`] alone decides what a status means. Tried again is only what
-//! was certainly not applied, and any read. Between attempts the client learns: a leader named by the error is asked at
-//! once, otherwise the topology is read again after a pause that doubles. The call's deadline bounds all of it.
+//! An attempt ends in an answer or a [`Status`]. [`judge`] alone decides what a status means, and [`ringfort_retry`]
+//! whether there is another attempt and when. Between attempts the client learns: a leader that the error names is asked at
+//! once, otherwise the topology is read again after a pause. The call's deadline bounds all of it.
 //!
 //! **Silence.** An attempt goes to an endpoint whose [circuit](crate::circuit) is closed, if there is one. Requests
 //! that are safe to repeat do not wait for a silent endpoint: [hedging](crate::hedging) sends them to another one
@@ -20,6 +20,7 @@ use ringfort_proto::metadata;
 use ringfort_proto::outcome::{self, Outcome};
 use ringfort_proto::v1::TopologyRequest;
 use ringfort_proto::v1::cluster_client::ClusterClient;
+use ringfort_retry::{Attempt, Next, Pace, Retry};
 use ringfort_ring::ShardId;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -29,14 +30,9 @@ use tokio::time::{sleep, sleep_until, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
-/// The pause before the first repetition that no leader hint leads to. It doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-
-/// Below the usual election timeout, so that a new leader is found soon after it has won.
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
-
-/// Leader hints that one call follows without a pause: two nodes may name each other for as long as an election takes.
-const HINTS_IN_A_ROW: u32 = 2;
+/// The longest pause is below the usual election timeout, so that a new leader is found soon after it has won.
+const PACE: Pace =
+    Pace { first_pause: Duration::from_millis(10), longest_pause: Duration::from_millis(200), redirections: 2 };
 
 /// A topology younger than this is not read again: of the many calls that a failing leader ends, one asks for all.
 const TOPOLOGY_AGE: Duration = Duration::from_millis(20);
@@ -76,13 +72,6 @@ impl Default for Refresh {
     }
 }
 
-/// What to do about a failed attempt.
-#[derive(Debug)]
-enum Verdict {
-    TryAgain(Status),
-    GiveUp(Error),
-}
-
 /// An endpoint, and how it answered.
 type Ended<R> = (Address, Result<Response<R>, Status>);
 
@@ -100,8 +89,7 @@ impl Client {
     where
         M: Clone,
     {
-        let mut pause = FIRST_PAUSE;
-        let mut hints = 0;
+        let mut retry = Retry::new(PACE, effect != Effect::Write);
         let mut causes = Causes::default();
         let last_attempt = deadline - reserve(effect, deadline.saturating_duration_since(Instant::now()));
         loop {
@@ -122,41 +110,45 @@ impl Client {
             let is_redirected = self.learn_leader(target, &address, &result);
             let status = match result {
                 Ok(response) => return Ok(response.into_inner()),
-                Err(status) => match judge(status, effect) {
-                    Verdict::TryAgain(status) => status,
-                    Verdict::GiveUp(error) => return Err(error),
-                },
+                Err(status) => status,
+            };
+            let attempt = judge(&status, effect, is_redirected);
+            let left = last_attempt.saturating_duration_since(Instant::now());
+            let pause = match (retry.ended(attempt, left), attempt) {
+                (Next::GiveUp, Attempt::Unknown) if effect == Effect::Write => {
+                    return Err(Error::UnknownOutcome(status));
+                }
+                (Next::GiveUp, Attempt::Refused) => return Err(refused(status)),
+                (Next::GiveUp, _) => {
+                    causes.note(&address, status);
+                    return Err(causes.into());
+                }
+                (Next::AskLeader, _) => Duration::ZERO,
+                (Next::SendAfter(pause), _) => pause,
             };
             causes.note(&address, status);
-            if is_redirected && hints < HINTS_IN_A_ROW {
-                hints += 1;
-                continue;
+            if pause > Duration::ZERO {
+                sleep(jittered(pause)).await;
+                // Without a newer topology the next attempt goes elsewhere all the same; it is the one that reports.
+                self.refresh(deadline, &mut causes).await?;
             }
-            hints = 0;
-            if Instant::now() + pause >= last_attempt {
-                return Err(causes.into());
-            }
-            sleep(jittered(pause)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            // Without a newer topology the next attempt goes elsewhere all the same; it is the one that reports.
-            self.refresh(deadline, &mut causes).await?;
         }
     }
 
     /// The shard of a key, reading the topology first where none is known.
     pub(crate) async fn shard_of(&self, key: &[u8], deadline: Instant) -> Result<ShardId, Error> {
-        let mut pause = FIRST_PAUSE;
+        let mut retry = Retry::new(PACE, true);
         let mut causes = Causes::default();
         loop {
             if let Some(shard) = self.read_routes().shard_of(key) {
                 return Ok(shard);
             }
             if !self.refresh(deadline, &mut causes).await? {
-                if Instant::now() + pause >= deadline {
-                    return Err(causes.into());
+                let left = deadline.saturating_duration_since(Instant::now());
+                match retry.ended(Attempt::NotApplied, left) {
+                    Next::SendAfter(pause) => sleep(jittered(pause)).await,
+                    Next::AskLeader | Next::GiveUp => return Err(causes.into()),
                 }
-                sleep(jittered(pause)).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
@@ -346,22 +338,27 @@ impl Client {
     }
 }
 
-/// Decides about a failed attempt. The rule that matters: a write whose outcome is unknown is never sent again.
-fn judge(status: Status, effect: Effect) -> Verdict {
-    match (outcome::of(&status), effect) {
-        (Outcome::Unknown, Effect::Write) => Verdict::GiveUp(Error::UnknownOutcome(status)),
-        (Outcome::Unknown, Effect::Read | Effect::LongRead) => match status.code() {
-            Code::Unimplemented | Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated => {
-                Verdict::GiveUp(Error::Rejected(status))
-            }
-            _ => Verdict::TryAgain(status),
-        },
-        (Outcome::NotApplied, _) if outcome::was_never_sent(&status) => Verdict::TryAgain(status),
-        (Outcome::NotApplied, _) => match status.code() {
-            Code::Unavailable => Verdict::TryAgain(status),
-            Code::ResourceExhausted => Verdict::GiveUp(Error::Overloaded(status)),
-            _ => Verdict::GiveUp(Error::Rejected(status)),
-        },
+/// What a failed attempt's status means.
+fn judge(status: &Status, effect: Effect, is_redirected: bool) -> Attempt {
+    const REFUSALS: [Code; 4] =
+        [Code::Unimplemented, Code::InvalidArgument, Code::PermissionDenied, Code::Unauthenticated];
+    match outcome::of(status) {
+        // A read changes nothing, whoever refuses it.
+        Outcome::Unknown if effect != Effect::Write && REFUSALS.contains(&status.code()) => Attempt::Refused,
+        Outcome::Unknown => Attempt::Unknown,
+        Outcome::NotApplied if is_redirected => Attempt::Redirected,
+        Outcome::NotApplied if outcome::was_never_sent(status) || status.code() == Code::Unavailable => {
+            Attempt::NotApplied
+        }
+        Outcome::NotApplied => Attempt::Refused,
+    }
+}
+
+/// The error for a call that was refused.
+fn refused(status: Status) -> Error {
+    match (outcome::of(&status), status.code()) {
+        (Outcome::NotApplied, Code::ResourceExhausted) => Error::Overloaded(status),
+        _ => Error::Rejected(status),
     }
 }
 
@@ -390,22 +387,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_outcome_ends_a_write_and_repeats_a_read() {
+    fn the_outcome_of_a_connection_that_breaks_is_unknown() {
         for status in [outcome::unknown("no quorum"), Status::unavailable("keep-alive timed out")] {
-            assert!(matches!(judge(status.clone(), Effect::Write), Verdict::GiveUp(Error::UnknownOutcome(_))));
-            assert!(matches!(judge(status, Effect::Read), Verdict::TryAgain(_)));
+            for effect in [Effect::Read, Effect::Write] {
+                assert_eq!(judge(&status, effect, false), Attempt::Unknown);
+            }
         }
     }
 
     #[test]
     fn only_an_unavailable_node_is_worth_another_attempt() {
         for effect in [Effect::Read, Effect::Write] {
-            let judged = |status| judge(status, effect);
-            assert!(matches!(judged(outcome::unavailable("not the leader", None)), Verdict::TryAgain(_)));
-            assert!(matches!(judged(outcome::overloaded("full")), Verdict::GiveUp(Error::Overloaded(_))));
-            assert!(matches!(judged(outcome::invalid("empty key")), Verdict::GiveUp(Error::Rejected(_))));
-            assert!(matches!(judged(outcome::other_cluster(7)), Verdict::GiveUp(Error::Rejected(_))));
+            let judged = |status: &Status| judge(status, effect, false);
+            assert_eq!(judged(&outcome::unavailable("not the leader", None)), Attempt::NotApplied);
+            for status in [outcome::overloaded("full"), outcome::invalid("empty key"), outcome::other_cluster(7)] {
+                assert_eq!(judged(&status), Attempt::Refused, "{status}");
+            }
         }
+        assert!(matches!(refused(outcome::overloaded("full")), Error::Overloaded(_)));
+        assert!(matches!(refused(outcome::invalid("empty key")), Error::Rejected(_)));
     }
 
     #[test]
@@ -420,8 +420,8 @@ mod tests {
     #[test]
     fn pauses_stay_between_half_and_whole() {
         for _ in 0..100 {
-            let pause = jittered(LONGEST_PAUSE);
-            assert!(pause >= LONGEST_PAUSE / 2 && pause <= LONGEST_PAUSE, "{pause:?}");
+            let pause = jittered(PACE.longest_pause);
+            assert!(pause >= PACE.longest_pause / 2 && pause <= PACE.longest_pause, "{pause:?}");
         }
     }
 }

@@ -1,9 +1,7 @@
 //! The path of a request: answered here, by a worker of this node, or by the node that leads the shard.
 //!
 //! A request is forwarded once; the node that gets it executes it or says who leads. Until its deadline a request is
-//! tried again as long as it was certainly not applied: no leader, another leader, never sent, overwritten. So a client
-//! that knows one node rides through an election. A write whose outcome is not known is never tried again, unless it is
-//! of an operation that may be repeated.
+//! sent again as [`ringfort_retry`] decides. So a client that knows one node rides through an election.
 //!
 //! A silent leader gets no writes: they wait here until it is heard again or has a successor. Reads are sent to it,
 //! since it may answer although this node does not hear it, and are sent again when there is a successor. A write that
@@ -20,6 +18,7 @@ use crate::ticket::Ticket;
 use ringfort_core::kv::Invalid;
 use ringfort_core::request::{Failure, Reply, Request};
 use ringfort_core::types::{NodeId, ShardId};
+use ringfort_retry::{Next, Pace, Retry};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -27,9 +26,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 /// A stale read is answered from a state that was the latest at most this long ago.
 pub const STALENESS_BOUND: Duration = Duration::from_secs(5);
 
-/// The pause before the first repetition that no hint leads to. It doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+const PACE: Pace =
+    Pace { first_pause: Duration::from_millis(2), longest_pause: Duration::from_millis(50), redirections: 1 };
 
 /// No request waits for a node to which there has been no connection for this many election timeouts: if it had
 /// crashed, its shards would have other leaders by then.
@@ -92,24 +90,16 @@ impl Shell {
     /// Carries out a request, wherever its shard's leader is.
     pub async fn execute(&self, request: Request, deadline: Instant) -> Result<Executed, ExecuteError> {
         let (shard, is_read) = (request.shard(), request.as_query().is_some());
-        let mut is_unknown = false;
-        let executed = self.attempts(request, deadline, &mut is_unknown).await;
+        let mut retry = Retry::new(PACE, request.repeats());
+        let executed = self.attempts(request, deadline, &mut retry).await;
         // A later attempt that was refused does not undo one that may still be applied.
-        executed.map_err(|error| if is_unknown && !is_read { ExecuteError::Unknown { shard } } else { error })
+        executed.map_err(|error| if retry.is_unknown() && !is_read { ExecuteError::Unknown { shard } } else { error })
     }
 
-    /// Tries until there is an answer, or no time or no sense in another attempt. An attempt whose outcome is not known
-    /// sets `is_unknown`.
-    async fn attempts(
-        &self,
-        request: Request,
-        deadline: Instant,
-        is_unknown: &mut bool,
-    ) -> Result<Executed, ExecuteError> {
+    /// Sends the request until there is an answer or `retry` gives up.
+    async fn attempts(&self, request: Request, deadline: Instant, retry: &mut Retry) -> Result<Executed, ExecuteError> {
         let (shard, repeats) = (request.shard(), request.repeats());
-        let mut pause = FIRST_PAUSE;
         let mut hint = None;
-        let mut is_hung;
         loop {
             if let Some(reply) = self.read_here(&request) {
                 return Ok(Executed { reply, elsewhere: None });
@@ -118,12 +108,7 @@ impl Shell {
             let heard = hint.take().or_else(|| self.routing.leader(shard));
             let target = heard.or_else(|| repeats.then(|| self.routing.silent_leader(shard)).flatten());
             let attempt = self.attempt(request.clone(), target, deadline);
-            let Ok(answer) = timeout_at(deadline, attempt).await else {
-                *is_unknown = true;
-                return Err(ExecuteError::Unanswered { shard });
-            };
-            *is_unknown |= answer.as_ref().is_err_and(|failure| !failure.is_retry_safe());
-            match answer {
+            let failure = match timeout_at(deadline, attempt).await.unwrap_or(Err(Failure::Unknown)) {
                 Ok(reply) => {
                     let elsewhere = target.filter(|&node| node != self.node);
                     if let (true, Some(node)) = (was_hint, elsewhere) {
@@ -131,33 +116,35 @@ impl Shell {
                     }
                     return Ok(Executed { reply, elsewhere });
                 }
-                Err(Failure::MemoryFull) => return Err(ExecuteError::MemoryFull { node: self.name_of(target) }),
-                Err(Failure::DiskFull) => return Err(ExecuteError::DiskFull { node: self.name_of(target) }),
-                Err(Failure::Overloaded) => return Err(ExecuteError::Overloaded { shard }),
-                Err(Failure::NotUnderstood) => {
-                    return Err(ExecuteError::NotUnderstood { shard, node: self.name_of(target) });
-                }
-                Err(failure) if !failure.is_retry_safe() && !repeats => return Err(ExecuteError::Unanswered { shard }),
-                // One hint in a row is followed at once: two nodes may name each other for as long as an election takes.
-                Err(Failure::NotLeader(Some(leader))) if !was_hint && Some(leader) != target => {
-                    hint = Some(leader);
+                Err(failure) => failure,
+            };
+            let now = Instant::now();
+            // A leader that is silent, which only reads ask, is not to blame for being out of reach: it may have crashed.
+            let unreachable = |however_short| heard.and_then(|node| self.unreachable(shard, node, however_short));
+            let pause = match retry.ended(failure.attempt(target), deadline.saturating_duration_since(now)) {
+                Next::AskLeader => {
+                    hint = failure.leader();
                     continue;
                 }
-                // Another node takes over soon, if one can.
-                Err(Failure::DiskHung) => is_hung = true,
-                Err(Failure::NotLeader(_) | Failure::NotApplied | Failure::Unknown) => is_hung = false,
-            }
-            let next = Instant::now() + pause;
-            let is_last = next >= deadline;
-            // A leader that is silent, which only reads ask, is not to blame for being out of reach: it may have crashed.
-            if let Some(unreachable) = heard.and_then(|node| self.unreachable(shard, node, is_last)) {
+                Next::SendAfter(pause) => pause,
+                Next::GiveUp => {
+                    return Err(match failure {
+                        Failure::MemoryFull => ExecuteError::MemoryFull { node: self.name_of(target) },
+                        Failure::DiskFull => ExecuteError::DiskFull { node: self.name_of(target) },
+                        Failure::Overloaded => ExecuteError::Overloaded { shard },
+                        Failure::NotUnderstood => ExecuteError::NotUnderstood { shard, node: self.name_of(target) },
+                        Failure::Unknown => ExecuteError::Unanswered { shard },
+                        Failure::DiskHung => unreachable(true).unwrap_or(ExecuteError::DiskHung),
+                        Failure::NotLeader(_) | Failure::NotApplied => {
+                            unreachable(true).unwrap_or(ExecuteError::NoLeader { shard })
+                        }
+                    });
+                }
+            };
+            if let Some(unreachable) = unreachable(false) {
                 return Err(unreachable);
             }
-            if is_last {
-                return Err(if is_hung { ExecuteError::DiskHung } else { ExecuteError::NoLeader { shard } });
-            }
-            sleep_until(next).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            sleep_until(now + pause).await;
         }
     }
 

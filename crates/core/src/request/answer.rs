@@ -15,6 +15,7 @@ use crate::kv::{CommandReply, QueryReply};
 use crate::system::{self, SystemReply};
 use crate::types::NodeId;
 use bytes::Bytes;
+use ringfort_retry::Attempt;
 
 /// Beside the bytes of requests, which a reply shares with what it answers.
 const FAILURE: u8 = 4;
@@ -70,7 +71,7 @@ impl Replies for QueryReply {
     }
 }
 
-/// Why a request has no answer. [`Failure::is_retry_safe`] says whether something may have changed.
+/// Why a request has no answer. [`Failure::attempt`] says whether something may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// Another node leads this shard (or none, as far as this one knows).
@@ -95,7 +96,7 @@ pub enum Failure {
     /// The proposal was overwritten by another leader's entry and will never be applied.
     #[error("the leader changed before the write was committed; it was not applied")]
     NotApplied,
-    /// The write may or may not be applied. Never retried without asking whoever sent it.
+    /// The write may or may not be applied.
     #[error("it is not known whether the write was applied")]
     Unknown,
     /// The node that it was sent to can't read the request: refused before the proposal.
@@ -104,20 +105,22 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether nothing was changed, so that any request may be sent again.
-    pub fn is_retry_safe(self) -> bool {
+    /// What it says of an attempt that was sent to `asked`.
+    pub fn attempt(self, asked: Option<NodeId>) -> Attempt {
         match self {
-            // Refused before the proposal.
-            Failure::NotLeader(_)
-            | Failure::Overloaded
-            | Failure::MemoryFull
-            | Failure::DiskFull
-            | Failure::DiskHung
-            | Failure::NotUnderstood => true,
-            // Another entry was committed in its place.
-            Failure::NotApplied => true,
-            // It may still be committed.
-            Failure::Unknown => false,
+            Failure::NotLeader(Some(leader)) if Some(leader) != asked => Attempt::Redirected,
+            // Another node takes over from a disk that hangs, if one can.
+            Failure::NotLeader(_) | Failure::NotApplied | Failure::DiskHung => Attempt::NotApplied,
+            Failure::Overloaded | Failure::MemoryFull | Failure::DiskFull | Failure::NotUnderstood => Attempt::Refused,
+            Failure::Unknown => Attempt::Unknown,
+        }
+    }
+
+    /// The leader that it names.
+    pub fn leader(self) -> Option<NodeId> {
+        match self {
+            Failure::NotLeader(leader) => leader,
+            _ => None,
         }
     }
 

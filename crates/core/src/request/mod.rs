@@ -6,7 +6,7 @@
 //! the two kinds begin with different bytes: one mistake is not enough to apply the one as the other.
 //!
 //! **A [`Reply`] is of the kind that was asked for**, and [`Reply::to`] gives it its type back. A [`Failure`] says whether
-//! anything may have changed: [`Failure::is_retry_safe`]. Only then, or if the action [repeats](Request::repeats), may a
+//! anything may have changed: [`Failure::attempt`]. Only then, or if the action [repeats](Request::repeats), may a
 //! request be sent again.
 //!
 //! **Forwarding.** Requests and answers travel between nodes in the bytes of this module ([`Request::encode`],

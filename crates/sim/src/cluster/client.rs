@@ -17,16 +17,18 @@ use crate::random::Random;
 use bytes::Bytes;
 use ringfort_check::{Found, Kind, Operation, Value};
 use ringfort_core::kv::{CommandReply, Delete, DeleteReply, Get, Kind as Asked, Put, PutReply, QueryReply};
-use ringfort_core::request::{Failure, Reply, Request};
+use ringfort_core::request::{Reply, Request};
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
+use ringfort_retry::{Attempt, Next, Pace, Retry};
 use ringfort_ring::ShardCount;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Pause before an operation is sent again.
+/// Pause before an operation is sent again, of random length.
 const PAUSE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(40);
+const PACE: Pace = Pace { first_pause: *PAUSE.start(), longest_pause: *PAUSE.start(), redirections: 0 };
 
 /// The largest value; small ones are more frequent.
 const MAX_VALUE_BYTES: u64 = 2_000;
@@ -61,6 +63,7 @@ pub(super) struct Clients {
 struct Waiting {
     id: OperationId,
     deadline: Moment,
+    retry: Retry,
     /// A write is under way of which nobody has said that it is not applied.
     may_be_applied: bool,
 }
@@ -166,7 +169,8 @@ impl Clients {
         };
         let id = self.history.invoke(client, key, kind, now);
         let deadline = now + self.timeout;
-        self.waiting.insert(client, Waiting { id, deadline, may_be_applied: false });
+        let retry = Retry::new(PACE, matches!(self.history.operation(id).kind, Kind::Get { .. }));
+        self.waiting.insert(client, Waiting { id, deadline, retry, may_be_applied: false });
         agenda.put(deadline, Wake::RequestTimedOut(client, id));
         self.send(client, now, network, nodes);
         Some(id)
@@ -262,16 +266,24 @@ impl Clients {
                 self.violation = Err(Invariant::Linearizability.broken(what));
                 return false;
             }
-            // Nothing more is known than without an answer.
-            (Err(failure), _) if !failure.is_retry_safe() => return false,
             (Err(failure), _) => {
+                let attempt = match failure.attempt(None) {
+                    // A user who tries again although a node is full.
+                    Attempt::Refused => Attempt::NotApplied,
+                    attempt => attempt,
+                };
+                let next = waiting.retry.ended(attempt, waiting.deadline.saturating_since(now));
+                // Nothing more is known than without an answer.
+                if attempt == Attempt::Unknown {
+                    return false;
+                }
                 waiting.may_be_applied = false;
-                match failure {
-                    Failure::NotLeader(Some(leader)) => self.node.insert(client, leader),
-                    _ => self.node.remove(&client),
+                match failure.leader() {
+                    Some(leader) => self.node.insert(client, leader),
+                    None => self.node.remove(&client),
                 };
                 let again = now + self.random.duration(&PAUSE);
-                if again < waiting.deadline {
+                if next != Next::GiveUp {
                     agenda.put(again, Wake::RequestRetried(client, id));
                 }
                 return false;
