@@ -27,8 +27,8 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_subcommands(without_empty_variables)
 }
 
-/// The error with a hint where a switch was given a value with a space between the two, and where `scan` was given the
-/// beginning of keys without --prefix.
+/// Adds a hint to the error if a switch is followed by a separate value, or if `scan` was given a prefix without
+/// --prefix.
 pub fn hinted(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     let found = match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::UnknownArgument, Some(ContextValue::String(found))) => found.clone(),

@@ -158,7 +158,8 @@ impl Endpoint {
 
     /// Waits until a write may be sent: for a sign of life, if there was none recently.
     ///
-    /// # Errors A status that says that nothing was sent: there was no sign of life within `limit`, or the circuit
+    /// # Errors
+    /// A status that says that nothing was sent: there was no sign of life within `limit`, or the circuit
     /// opened.
     pub(crate) async fn wait_for_life(self: &Arc<Endpoint>, limit: Duration) -> Result<(), Status> {
         let start = Instant::now();
@@ -258,7 +259,8 @@ fn is_of_the_connection(status: &Status) -> bool {
 
 /// How to connect to an address.
 ///
-/// # Errors [`Error::InvalidEndpoint`] if it is not `host:port`.
+/// # Errors
+/// [`Error::InvalidEndpoint`] if it is not `host:port`.
 pub(crate) fn dial(address: &str) -> Result<Dial, Error> {
     let invalid = |why: String| Error::InvalidEndpoint(format!("{address:?} is not an endpoint: {why}"));
     check_address(address).map_err(|error| invalid(error.to_string()))?;

@@ -83,18 +83,19 @@ pub struct LogBatch {
 }
 
 impl LogBatch {
-    /// The bytes of the entries that the log writes for the batch.
+    /// The bytes of all entries that the log writes for the batch.
     pub fn entry_bytes(&self) -> u64 {
         self.items.iter().map(|item| item.entry_bytes() as u64).sum()
     }
 
-    /// The bytes that the batch adds to the node's unsynced bytes: those of new entries. A complete state's are in memory in
-    /// any case, and were requested by the log itself: clients are not refused because of them.
+    /// The bytes that the batch adds to the node's unsynced bytes: those of new entries. The entries of a complete
+    /// state do not count: they are in memory anyway and the log itself asked for them, so clients must not be refused
+    /// because of them.
     pub fn new_entry_bytes(&self) -> u64 {
         self.items.iter().map(|item| item.new_entry_bytes() as u64).sum()
     }
 
-    /// The bytes of the entries that complete states in it write once more.
+    /// The bytes of entries that the batch writes again as part of complete states.
     pub fn restated_bytes(&self) -> u64 {
         self.entry_bytes() - self.new_entry_bytes()
     }

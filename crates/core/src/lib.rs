@@ -10,8 +10,8 @@
 //! | [`types`], [`time`], [`limits`] | the words: newtypes, points in time, every bound with what happens there |
 //! | [`timing`] | a cluster's election timeout, and the times that follow from it |
 //! | [`codec`] | the few encodings that everything of our own in entries and on disk is made of |
-//! | [`kv`] | the operations on keys, what an entry says, and the deterministic state that it changes |
-//! | [`request`] | what is asked of a shard, what it answers, and what a failure means |
+//! | [`kv`] | the operations on keys, the entries that carry them, and the deterministic state that they change |
+//! | [`request`] | requests to a shard, their replies, and their failures |
 //! | [`disk`], [`log`], [`snapshot`] | bytes that survive a crash |
 //! | [`replica`] | one shard's copy on this node: raft-rs and what it needs around it |
 //! | [`message`], [`effects`] | what nodes say to each other, and what a drain leaves to be done |

@@ -124,15 +124,16 @@ pub const SMALL_LOG_BYTES: usize = 64 << 10;
 /// Bytes in a node's log segments; beyond, the shard that pins the oldest one takes a snapshot or is appended again.
 pub const LOG_BUDGET_BYTES: u64 = 256 << 20;
 
-/// Files that are written beside the log (spare segments, snapshots) are synced whenever so much was written: the log's own
-/// syncs wait behind what one of these syncs has to do, and a disk that does not answer for long counts as hung.
+/// Spare segments and snapshots, which are written beside the log, are synced after this many bytes. The log's own
+/// syncs wait behind each of these syncs, and a disk that does not answer for long counts as hung.
 pub const SYNCED_PART_BYTES: u64 = 1 << 20;
 
-/// What the slowest disk writes in a millisecond that is not to count as hung (10 MB/s).
+/// A disk must write at least this many bytes in a millisecond, so that it does not count as hung (10 MB/s).
 pub const SLOW_DISK_BYTES_A_MS: u64 = 10_000;
 
-/// Once the complete states in a worker's batch for the log have this many bytes of entries, the other shards' wait for the
-/// next batch. Many shards may be asked for their states at once, and new writes must not wait for all of them.
+/// When the complete states in a worker's batch for the log have this many bytes of entries, the states of other shards
+/// wait for the next batch. The log may ask many shards for their states at once, and new writes must not wait for all
+/// of them.
 pub const MAX_RESTATED_BYTES: u64 = 1 << 20;
 
 /// The size of a log segment unless set otherwise.

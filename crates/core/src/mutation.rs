@@ -60,7 +60,8 @@ pub enum Mutation {
     PromoteEarly,
     /// A move drops the old replica before the new one has caught up.
     DropBeforeCaughtUp,
-    /// A third of all replicas apply some commands with another value.
+    /// A third of all replicas apply some commands with a flipped bit in the last field: a value, or the key of a
+    /// delete.
     ApplyDifferently,
     /// A replica takes the time of its own clock for an entry's when it applies it.
     ClockInsideApply,

@@ -113,7 +113,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Makes any value of a type that is its fields: the type itself says which these are, when it is decoded from here.
+/// Generates a value of any type that is encoded as its fields: the type reads its fields from this source.
 impl fields::Source for Source<'_> {
     fn byte(&mut self) -> Result<u8, CodecError> {
         Ok(Source::byte(self))

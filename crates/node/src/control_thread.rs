@@ -68,7 +68,7 @@ pub struct Knowledge {
     pub lost: Vec<(ShardId, ReplicaId, Distrust)>,
     /// How far the moves are, if this node leads the system shard.
     pub progress: Option<Progress>,
-    /// A silent node is replaced after this time, if this node leads the system shard.
+    /// A silent node is replaced after this time. It is in force only on the leader of the system shard.
     pub replace_after: Duration,
 }
 

@@ -4,8 +4,9 @@
 //! receives a join request therefore first dials both of the new node's ports. The new node asks again until its
 //! `--join-timeout`, because its name may resolve only some time after it has started, as the names of pods do.
 //!
-//! The other directions are checked once a node serves, and only logged: a new member dials all others, and one that
-//! has begun a cluster, whom nobody has dialled back, dials itself. Others may be down, and a network may not let a node reach itself.
+//! The other directions are checked once a node serves, and failures are only logged. A new member dials all others. A
+//! node that has begun a cluster dials itself, because nobody has dialled it back. These failures are no errors: other
+//! nodes may be down, and some networks do not let a node reach itself.
 
 use crate::start::with_sources;
 use bytes::Bytes;
@@ -42,8 +43,8 @@ pub async fn check(member: &Member) -> Result<(), Status> {
     dial(member, PATIENCE).await.map_err(|Unreachable { address, why }| {
         outcome::unavailable(
             format!(
-                "the node that was asked to admit this one can't reach it at {address} ({why}): give --advertise with a \
-                 host at which all nodes and clients reach it, and open its ports to them"
+                "the node that was asked to admit this one can't reach it at {address} ({why}): give --advertise with \
+                 a host at which all nodes and clients reach it, and open its ports to them"
             ),
             None,
         )
@@ -54,8 +55,8 @@ pub async fn check(member: &Member) -> Result<(), Status> {
 pub async fn check_own(member: Member) {
     if let Err(Unreachable { address, why }) = dial(&member, SHORT_PATIENCE).await {
         tracing::warn!(
-            "this node advertises {address} to other nodes and clients, and can't reach itself there ({why}): give \
-             --advertise with a host at which they reach it, unless only this machine can't"
+            "this node advertises {address} to other nodes and clients, and can't reach itself there ({why}): if \
+             they can't reach it there either, give --advertise with a host at which they can"
         );
     }
 }
@@ -74,13 +75,13 @@ pub async fn check_others(own: NodeId, topology: Arc<Topology>) {
     }
     failed.sort();
     tracing::warn!(
-        "this node has joined, and can't reach {}. Where such a node runs, open its ports to this one, or start it with \
+        "this node has joined, and can't reach {}. If such a node runs, open its ports to this one, or start it with \
          --advertise and a host at which all nodes reach it",
         failed.join(", ")
     );
 }
 
-/// Dials both ports of a node. The one for clients must be answered by the node that is meant.
+/// Dials both ports of a node. On the port for clients, the node that answers must be this member.
 async fn dial(member: &Member, patience: Duration) -> Result<(), Unreachable> {
     let (clients, nodes) = tokio::join!(
         timeout(patience, ask(member)),

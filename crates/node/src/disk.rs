@@ -37,8 +37,8 @@ pub fn open(directory: &Path, faults: Option<&Path>) -> io::Result<(Arc<dyn Disk
 ///
 /// - `open` has a handle for each file that was created or written to and not closed, under its present name: creating,
 ///   renaming and deleting a file replace, move and drop its handle while holding the lock.
-/// - Nothing that takes long is done while holding the lock, which each write to the log takes. To free the bytes of a large
-///   file may take seconds. So a file that loses its name is [held](FileDisk::hold) until the lock is released.
+/// - Nothing slow happens under the lock, because each write to the log takes it. Freeing the bytes of a large file may
+///   take seconds. So a file that loses its name is [held](FileDisk::hold) until the lock is released.
 pub struct FileDisk {
     path: PathBuf,
     directory: File,
@@ -61,8 +61,9 @@ impl FileDisk {
         if !is_at(&self.directory, &self.path)? {
             return Ok(Some(self.path.clone()));
         }
-        // The files are looked at without the lock. One that lost its name may have lost it to this process, which also changes
-        // its handle, so it is looked at again: handles and names change together, under the lock.
+        // The files are checked without the lock. If one has lost its name, this process may have removed or replaced
+        // it, and has then changed the handle too. So the file is checked again under the lock, under which names and
+        // handles change together.
         let known: Vec<_> = self.handles().iter().map(|(name, file)| (name.clone(), file.clone())).collect();
         for (name, file) in known {
             let path = self.path.join(&name);
@@ -101,12 +102,12 @@ impl FileDisk {
         Ok(file)
     }
 
-    /// Keeps the bytes of a file that is about to lose its name from being freed until this is dropped. To be called before
-    /// locking the handles, and dropped after unlocking them.
+    /// Keeps the bytes of a file that is about to lose its name from being freed until the result is dropped. Call it
+    /// before locking the handles, and drop the result after unlocking them.
     fn hold(&self, name: &str) -> io::Result<Option<Arc<File>>> {
         let path = self.path_of(name)?;
         let known = self.handles().get(name).cloned();
-        // If there is no such file, or no descriptor is left, nothing is held: even then it must be possible to delete files.
+        // If there is no such file, or no descriptor is left, nothing is held: deleting files must work even then.
         Ok(known.or_else(|| File::open(path).ok().map(Arc::new)))
     }
 
@@ -121,7 +122,7 @@ impl FileDisk {
         Ok(file)
     }
 
-    /// Takes away a file's name and its handle. Returns whether there was such a file, and what holds its bytes.
+    /// Removes a file's name and its handle. Returns whether the file existed, and a handle that holds its bytes.
     fn unlink(&self, name: &str) -> io::Result<(bool, Option<Arc<File>>)> {
         let path = self.path_of(name)?;
         let held = self.hold(name)?;
@@ -220,7 +221,7 @@ impl Disk for FileDisk {
     }
 }
 
-/// Removes a file, if it is there. Returns whether it was.
+/// Removes a file if it exists. Returns whether it existed.
 fn remove(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),

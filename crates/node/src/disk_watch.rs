@@ -3,7 +3,8 @@
 //!
 //! The core evaluates the disk ([`ringfort_core::health`]). This thread asks it once a tick, passes the result to
 //! gossip, which tells the other nodes and the workers, and ends the process when the disk is given up. A node that is
-//! stopping does not wait for a hung disk. Nothing here waits for stderr, which may be on the same disk ([`crate::stderr`]).
+//! stopping does not wait for a hung disk. Nothing here blocks on stderr, which may be on the same disk: the last line
+//! waits for it for a bounded time ([`crate::stderr`]).
 
 use crate::clock;
 use crate::gossip_thread::GossipEvent;

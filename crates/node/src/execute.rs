@@ -92,7 +92,7 @@ impl Shell {
         let (shard, is_read) = (request.shard(), request.as_query().is_some());
         let mut retry = Retry::new(PACE, request.repeats());
         let executed = self.attempts(request, deadline, &mut retry).await;
-        // A later attempt that was refused does not undo one that may still be applied.
+        // A refusal of a later attempt does not undo an earlier one, which may still be applied.
         executed.map_err(|error| if retry.is_unknown() && !is_read { ExecuteError::Unknown { shard } } else { error })
     }
 

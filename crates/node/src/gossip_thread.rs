@@ -32,7 +32,7 @@ const MAX_DRAINED: usize = 256;
 /// How often the node says how much it has to do with, in rounds. It changes all the time.
 const LOAD_ROUNDS: u64 = 10;
 
-/// The same kind of refusal is logged again after this many more.
+/// Of each kind of refusal, one in this many is logged.
 const REFUSALS_A_LINE: u64 = 1000;
 
 pub type WriteAnswer = oneshot::Sender<Result<Written, WriteError>>;
@@ -204,7 +204,8 @@ fn speak(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
     gossip.say(&Fact::Leads(leads));
 }
 
-/// A line for the first refusal of its kind, and now and then one more. What comes again by itself is for those who debug.
+/// Logs the first refusal of each kind, and then one in [`REFUSALS_A_LINE`]. If the data comes again by itself, it is
+/// logged at debug level.
 fn log(gossip: &Gossip<WriteAnswer>, from: NodeId, refusal: &Refusal) {
     let count = gossip.refused().get(refusal.kind()).copied().unwrap_or_default();
     if count % REFUSALS_A_LINE != 1 {

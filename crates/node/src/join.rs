@@ -128,7 +128,7 @@ async fn membership(address: &str) -> Option<MembershipResponse> {
     Some(answer.into_inner())
 }
 
-/// Logs which of the nodes that this one was told to join at belong to another cluster than the one of its directory.
+/// Logs which of the --join-addr nodes belong to a different cluster than this node's directory.
 pub async fn compare_clusters(addresses: Vec<String>, own: ClusterId, directory: String) {
     let answers = ask_all(&addresses).await;
     for (address, answer) in addresses.iter().zip(answers) {
@@ -136,15 +136,16 @@ pub async fn compare_clusters(addresses: Vec<String>, own: ClusterId, directory:
             && other != own
         {
             tracing::warn!(
-                "{address}, given as --join-addr, belongs to cluster {other}, and this node goes on as a member of cluster \
-                 {own}, because --raft-dir {directory} holds that one's data. To join the other cluster, stop this node \
-                 and start it with an empty --raft-dir; otherwise correct --join-addr"
+                "{address}, given as --join-addr, belongs to cluster {other}, and this node goes on as a member of \
+                 cluster {own}, because --raft-dir {directory} holds its data. To join the other cluster, stop this \
+                 node and start it with an empty --raft-dir; otherwise correct --join-addr"
             );
         }
     }
 }
 
-/// Refuses a disk timeout that is too short for the cluster of the node at `address`, before this node is its member.
+/// Refuses a disk timeout that is too short for the cluster of the node at `address`, before this node becomes a
+/// member. If that node does not answer, nothing is checked.
 async fn check_disk_timeout(address: &str, disk_timeout: Duration) -> Result<(), StartError> {
     if disk_timeout >= Timing::LONGEST.least_disk_timeout() {
         return Ok(());

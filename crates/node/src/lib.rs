@@ -20,7 +20,7 @@
 //! | `gossip_thread` | gossip, and the eventual keyspace |
 //! | `peers`, [`convert`] | streams to the other nodes |
 //! | `strangers` | calls from nodes of another cluster |
-//! | `service` | what a client's request means, whatever protocol brought it: limits, keyspaces, deadlines, counting |
+//! | `service` | client requests, independent of the protocol: limits, keyspaces, deadlines, counting |
 //! | `routing`, `execute` | the path of a request |
 //! | `files` | how file descriptors are divided |
 //! | [`stderr`], `seldom` | log lines: no thread waits until they are written; rate limits |

@@ -7,8 +7,9 @@
 //!
 //! The health monitor ([`ringfort_core::health`]) gets the time that each record takes, and while there is nothing to
 //! log, the time that a [`probe`] takes. A disk of modest bandwidth would seem to hang if a burst became one record. So
-//! batches are put together up to [`record_bytes`]. One batch may be larger, since it may hold the complete state of a large
-//! shard: such a record is written in parts of that size, and each part counts as a record for the health monitor.
+//! batches are combined up to [`record_bytes`]. One batch may be larger, since it may hold the complete state of a
+//! large shard: such a record is written in parts of that size, and each part counts as a record for the health
+//! monitor.
 
 use crate::clock;
 use crate::files;
@@ -44,13 +45,14 @@ const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
 /// A record of this size takes no further batch. It is well over what a fast disk writes in the time of one sync.
 const MAX_RECORD_BYTES: u64 = 4 << 20;
 
-/// What a slow disk writes before it counts as hung.
+/// How many bytes a slow disk can write before it counts as hung.
 const fn patience_bytes(timing: Timing) -> u64 {
     timing.disk_patience().as_millis() as u64 * SLOW_DISK_BYTES_A_MS
 }
 
-/// In a cluster with this timing, a record of this size takes no further batch, and a larger one is written in parts of this
-/// size: two fifths of what a slow disk writes before it counts as hung, and at most [`MAX_RECORD_BYTES`].
+/// The size from which a record takes no further batch, and the size of the parts in which a larger record is written,
+/// in a cluster with this timing. It is two fifths of what a slow disk can write before it counts as hung, and at most
+/// [`MAX_RECORD_BYTES`].
 const fn record_bytes(timing: Timing) -> u64 {
     let bytes = patience_bytes(timing) * 2 / 5;
     if bytes < MAX_RECORD_BYTES { bytes } else { MAX_RECORD_BYTES }
@@ -235,8 +237,8 @@ fn append(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, items: &[LogItem], part_b
     }
 }
 
-/// Begins a record for the health monitor and appends the items. The record ends with the log's sync. Each part of it that
-/// becomes durable before that counts as a record of its own.
+/// Begins a record for the health monitor and appends the items. The caller ends the record after the log's sync. Each
+/// part that becomes durable before that counts as a record of its own.
 fn append_in_parts(
     log: &mut Log<Arc<dyn Disk>>,
     items: &[LogItem],

@@ -417,7 +417,7 @@ fn listen(host: IpAddr, port: u16, setting: &'static str) -> Result<(TcpListener
     Ok((listener, address))
 }
 
-/// The line of the log for replicas whose log can't be trusted, and what comes of that.
+/// The log line for replicas whose log can't be trusted. It says what happens next.
 fn lost_replicas(lost: &[(ShardId, ReplicaId)], is_alone: bool) -> String {
     const NAMED: usize = 8;
     let mut shards: Vec<String> = lost.iter().take(NAMED).map(|(shard, _)| shard.to_string()).collect();
@@ -429,7 +429,7 @@ fn lost_replicas(lost: &[(ShardId, ReplicaId)], is_alone: bool) -> String {
         count => (format!("the logs of {count} replicas here"), "asking for new ones"),
     };
     let next = match is_alone {
-        true => "no other node has them: put back the files of --raft-dir, or begin anew with an empty one",
+        true => "no other node has them: restore the files of --raft-dir, or start over with an empty one",
         false => ones,
     };
     format!("{replicas} can't be trusted: {next} (shards {})", shards.join(", "))

@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(scene.health.lock().look(clock::moment()).health.disk, DiskState::Recovering);
     }
 
-    /// Whatever the cluster's timing: a part of it takes less than the patience for a record.
+    /// With any timing of the cluster, each part takes less than the patience for a record.
     #[test]
     fn a_segment_that_takes_long_and_makes_progress_is_no_hang() {
         const LARGE_BYTES: u64 = 16 << 20;

@@ -140,7 +140,7 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
 pub enum Since {
     /// It has just begun the cluster.
     Beginning,
-    /// It has just been taken in, by a node that could reach it.
+    /// It has just joined, through a node that could reach it.
     Joining,
     /// An earlier start.
     Before,

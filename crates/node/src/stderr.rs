@@ -1,12 +1,12 @@
 //! What a node writes to stderr: its log, and the last line before it ends.
 //!
-//! A write to stderr may never return: stderr may be a pipe that nobody reads, or a file on a disk that hangs. The threads
-//! that log must go on all the same, above all the one that watches the disk. So only one thread writes, and the others
-//! hand it their lines. A limited number of lines wait for it. Further lines are dropped, and their number is logged as
-//! soon as stderr takes lines again.
+//! A write to stderr may never return: stderr may be a pipe that nobody reads, or a file on a disk that hangs. Threads
+//! that log must not block on it, above all the one that watches the disk. So only one thread writes, and the others
+//! hand it their lines. Its queue is bounded. When it is full, further lines are dropped, and their number is logged
+//! once stderr takes lines again.
 //!
-//! A process that ends waits until its last line is written, or for [`PATIENCE`]. Lines that were logged before come before
-//! it.
+//! A process that ends waits until its last line is written, but at most for [`PATIENCE`]. Lines that were logged
+//! earlier are written first. If the thread can't be started, lines are written directly, and may block.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -16,7 +16,8 @@ use std::sync::{Arc, LazyLock};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
-/// Lines that wait to be written. A node that is well logs some lines a minute, and far fewer than this when it starts.
+/// The most lines that wait to be written. A healthy node logs a few lines a minute, and far fewer than this at its
+/// start.
 const MAX_WAITING_LINES: usize = 1024;
 
 /// How long a process that ends waits for its last line.
@@ -42,7 +43,7 @@ impl Write for LogWriter {
     }
 }
 
-/// Writes the last line of a process, after those that were logged before. Returns after [`PATIENCE`] at the latest.
+/// Writes the last line of a process, after the lines that were logged earlier. Returns after at most [`PATIENCE`].
 pub fn last_line(message: &str) {
     let line = format!("ringfort: {message}\n");
     match &*STDERR {
@@ -51,16 +52,16 @@ pub fn last_line(message: &str) {
     }
 }
 
-/// Waits until the lines that were logged before are written. Returns after [`PATIENCE`] at the latest. To be called before
-/// the process ends.
+/// Waits until the lines that were logged so far are written. Returns after at most [`PATIENCE`]. Call it before the
+/// process ends.
 pub fn flush() {
     if let Some(lines) = &*STDERR {
         lines.write_last(Vec::new());
     }
 }
 
-/// Reports panics in the same way. The default hook writes to stderr by itself, and a node must end after a panic even if
-/// nobody reads that.
+/// Reports panics through the same thread. The default hook writes to stderr directly, and a node must end after a
+/// panic even if nobody reads stderr.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let current = thread::current();
@@ -74,13 +75,13 @@ pub fn report_panics() {
 }
 
 fn warn_of_left_out(lines: u64) {
-    tracing::warn!("{lines} log lines are missing here, because nobody read stderr, or its disk did not take them");
+    tracing::warn!("{lines} log lines are missing here, because stderr was not read or its disk did not take them");
 }
 
-/// The thread that writes, as the others see it.
+/// The queue to the thread that writes.
 struct Lines {
     waiting: Sender<Line>,
-    /// How many lines were dropped and not reported yet.
+    /// How many dropped lines are not reported yet.
     left_out: Arc<AtomicU64>,
 }
 
@@ -120,7 +121,7 @@ fn write(mut out: impl Write, lines: &Receiver<Line>, left_out: &AtomicU64, repo
         // There is no other place to report an error to.
         let _ = out.write_all(&line.text);
         drop(line);
-        // The report is a line, too, so it must find room.
+        // The report is itself a line, so it must find room.
         if lines.is_empty() {
             let missing = left_out.swap(0, Ordering::Relaxed);
             if missing > 0 {

@@ -26,7 +26,8 @@ pub enum AddressError {
 
 /// Checks an address to dial, `host:port`.
 ///
-/// # Errors What is wrong with it; for an IPv6 address without brackets, how to write it.
+/// # Errors
+/// What is wrong with it; for an IPv6 address without brackets, how to write it.
 pub fn check_address(text: &str) -> Result<(), AddressError> {
     let (host, port) = text.rsplit_once(':').ok_or(AddressError::NoPort)?;
     if text.parse::<Ipv6Addr>().is_ok() && !host.parse::<Ipv6Addr>().is_ok_and(|_| port.parse::<u16>().is_ok()) {
@@ -43,7 +44,8 @@ pub fn check_address(text: &str) -> Result<(), AddressError> {
 
 /// Reads the host that a node tells others to dial.
 ///
-/// # Errors As [`parse_host`], and for an unspecified address (0.0.0.0 or `::`).
+/// # Errors
+/// As [`parse_host`], and for an unspecified address (0.0.0.0 or `::`).
 pub fn parse_advertised(text: &str) -> Result<String, AddressError> {
     let host = parse_host(text)?;
     match host.parse::<IpAddr>() {
@@ -54,7 +56,8 @@ pub fn parse_advertised(text: &str) -> Result<String, AddressError> {
 
 /// Reads a host: a name or an IP address. An IPv6 address may have brackets, which are removed.
 ///
-/// # Errors The text is not a host.
+/// # Errors
+/// The text is not a host.
 pub fn parse_host(text: &str) -> Result<String, AddressError> {
     let host = without_brackets(text);
     match host.parse::<IpAddr>() {

@@ -1,4 +1,5 @@
-//! Ringfort on the wire: the messages and services of package `ringfort.v1`, and those of the system that it replaces.
+//! Ringfort on the wire: the messages and services of package `ringfort.v1`, and those of the system that Ringfort
+//! replaces.
 //!
 //! The `.proto` files under `proto` are the source; this crate is what `build.rs` makes of them, and what a
 //! `.proto` file cannot say: the metadata beside the messages ([`metadata`]) and how an error tells whether a write was

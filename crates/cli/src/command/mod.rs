@@ -1,4 +1,4 @@
-//! The subcommands, one a file; those that change a key together in `write`.
+//! The subcommands, one file each; those that change a key share `write`.
 
 mod bench;
 mod cluster;

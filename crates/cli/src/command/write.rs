@@ -56,7 +56,7 @@ pub struct Put {
     client: ClientOptions,
 }
 
-/// The answer of `put -o json`. Of an eventual write the version is 0, and the revision is its stamp.
+/// The answer of `put -o json`. For an eventual write, the version is 0 and the revision is its stamp.
 #[derive(Serialize)]
 struct Written {
     version: u64,

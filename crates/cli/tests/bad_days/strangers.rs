@@ -109,7 +109,7 @@ async fn nonsense_in_the_words_of_a_peer_changes_nothing() {
             ..Default::default()
         })
     });
-    // As the core encodes it: a command, a put, and two fields behind their lengths.
+    // As the core encodes it: the byte of a command, the byte of a put, and two fields, each after its length.
     let put = |key: &[u8], length: usize| {
         let (mut bytes, value) = (vec![1, 1], vec![b'v'; length]);
         for field in [key, &value] {

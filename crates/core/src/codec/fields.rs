@@ -1,19 +1,19 @@
 //! Values that are made of fields: written to a [`Sink`], read from a [`Source`].
 //!
 //! Operations, requests and answers are encoded with these. A type writes its fields in one function and reads them in
-//! another. What else is needed of a type follows from the two: its size is what it would write ([`Length`]), its check
-//! is a read that keeps nothing ([`Checking`]), and a fuzzer makes values of it by being the source.
+//! another. Everything else derives from the two: its size is counted by writing to [`Length`], it is checked by
+//! reading from [`Checking`], which keeps nothing, and a fuzzer generates values by acting as the source.
 
 use super::{CodecError, Reader, bytes_len, put_bytes, put_varint, varint_len};
 use bytes::Bytes;
 use std::fmt::Debug;
 
-/// A value that is its fields, one after the other.
+/// A value that is encoded as its fields, one after the other.
 pub trait Encoded: Sized + Clone + Debug + PartialEq + Send + Sync + 'static {
     fn encode(&self, out: &mut impl Sink);
 
-    /// Reads what [`encode`](Encoded::encode) wrote. It must not depend on what byte strings contain, since not every
-    /// source has the contents ([`Checking`]).
+    /// Reads what [`encode`](Encoded::encode) wrote. It must not depend on the contents of byte strings, since not
+    /// every source provides them ([`Checking`]).
     fn decode(source: &mut impl Source) -> Result<Self, CodecError>;
 
     /// The size of what [`encode`](Encoded::encode) writes.
@@ -57,7 +57,7 @@ pub trait Source {
     /// Bytes behind their length, at most `max` of them.
     fn bytes(&mut self, max: usize) -> Result<Bytes, CodecError>;
 
-    /// A byte that says which of several things follows; `known` are all that there are.
+    /// A byte that selects what follows; `known` lists the valid values.
     fn code(&mut self, known: &[u8]) -> Result<u8, CodecError> {
         let code = self.byte()?;
         if known.contains(&code) { Ok(code) } else { Err(CodecError::UnknownCode(code)) }
@@ -81,7 +81,7 @@ pub trait Source {
         if len > max as u64 {
             return Err(CodecError::TooLong { len, max });
         }
-        // Nothing is reserved for values that have not come.
+        // No memory is reserved for values that have not arrived.
         let mut values = Vec::new();
         for _ in 0..len {
             values.push(decode(self)?);
@@ -136,7 +136,7 @@ impl<'a> Fields<'a> {
         self.reader.is_empty()
     }
 
-    /// Errors where something is left to read.
+    /// Fails if anything is left to read.
     pub fn expect_end(&self) -> Result<(), CodecError> {
         self.reader.expect_end()
     }
@@ -161,7 +161,7 @@ impl Source for Fields<'_> {
     }
 }
 
-/// Reads fields to see whether they can be read. Byte strings come out empty, so that no references are counted.
+/// Reads fields only to check that they can be read. Byte strings come out empty, which saves counting references.
 pub struct Checking<'a>(pub Reader<'a>);
 
 impl Source for Checking<'_> {

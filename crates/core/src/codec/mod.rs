@@ -8,7 +8,8 @@
 //! encodes to the same bytes again, and bytes can be compared and hashed in place of the values.
 //!
 //! [`Reader`] borrows: nothing is allocated for what was not received. To keep a slice without a copy, hand the slice
-//! to [`bytes::Bytes::slice_ref`] of the buffer that it came from. [`fields`] does so for values that are made of fields.
+//! to [`bytes::Bytes::slice_ref`] of the buffer that it came from. [`fields`] does this for values that consist of
+//! fields.
 
 pub mod fields;
 
@@ -26,7 +27,7 @@ pub enum CodecError {
     TooLong { len: u64, max: usize },
     #[error("{0} bytes follow the last field")]
     Trailing(usize),
-    #[error("{0} stands where this build knows no such code: upgrade this node")]
+    #[error("this build does not know the code {0}: upgrade this node")]
     UnknownCode(u8),
 }
 

@@ -99,7 +99,7 @@ impl Controller {
         self.pace.progress(now)
     }
 
-    /// A node that is silent for this long is replaced, if there are enough others.
+    /// A node that is silent for this long is replaced if enough other nodes are there.
     pub fn replace_after(&self) -> Duration {
         self.config.replace_after
     }
@@ -247,7 +247,7 @@ impl Controller {
     }
 }
 
-/// Whether the node of a replica is not heard of. The own one is never told of.
+/// Whether a replica's node is silent. This node itself never is.
 fn is_silent(own: NodeId, silence: &Silence, replica: ReplicaId) -> bool {
     replica.node() != own && !silence.is_alive(replica.node())
 }

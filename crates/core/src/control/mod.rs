@@ -167,7 +167,8 @@ impl Control {
         self.leaders.get(&shard).map(|(_, node)| *node)
     }
 
-    /// A node that is silent for this long is replaced, if there are enough others and this node leads the system shard.
+    /// A node that is silent for this long is replaced if enough other nodes are there and this node leads the system
+    /// shard.
     pub fn replace_after(&self) -> Duration {
         self.controller.replace_after()
     }

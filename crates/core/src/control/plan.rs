@@ -66,7 +66,7 @@ fn placement_now(topology: &Topology) -> Placement {
     Placement::new(topology.shards.ids().map(|shard| wanted_now(topology, shard)).collect())
 }
 
-/// The wanted replicas that a shard that stands as reported still lacks.
+/// The wanted replicas that are not voters yet, according to the shard's report.
 pub fn arriving(group: &Group, report: &ShardReport) -> impl Iterator<Item = ReplicaId> {
     group.wanted_replicas().into_iter().filter(|replica| !report.voters.contains(replica))
 }

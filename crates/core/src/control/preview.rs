@@ -1,4 +1,5 @@
-//! What would move, and why: the controller's next decisions without their effects. And what would be refused.
+//! What would move, and why: the controller's next decisions without their effects. Also, which leaves would be
+//! refused.
 
 use super::plan;
 use super::removal::{self, Present};
@@ -50,8 +51,8 @@ pub fn moves(
     moves.collect()
 }
 
-/// Why the nodes `leaving` could not leave now, one after the other; none if they could. The words are those with which
-/// the order itself would be refused.
+/// Why the nodes `leaving` could not leave now, one after the other; `None` if they could. The text is the one with
+/// which the command itself would be refused.
 pub fn refusal(topology: &Topology, leaving: &[NodeId], present: &Present) -> Option<String> {
     let mut machine = SystemMachine::new(topology.clone(), Stamp::default());
     leaving.iter().find_map(|&node| {

@@ -7,9 +7,10 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Progress {
     pub left: usize,
-    /// Of these, the ones whose node is silent: they wait for it, or until others take its place.
+    /// Of these, those whose node is silent. They wait until it returns or other nodes take its place.
     pub waiting: usize,
-    /// Until only the waiting ones are left, if moves go on as they have. None before the first one has arrived.
+    /// Estimated time until only the waiting ones are left, at the pace so far. `None` before the first one has
+    /// arrived.
     pub estimate: Option<Duration>,
 }
 
@@ -23,7 +24,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// So many are left now: those that get on, and those that wait for a silent node. The latter say nothing of the pace.
+    /// Notes how many moves are left: `moving` make progress, and `waiting` wait for a silent node. The latter do not
+    /// count for the pace.
     pub fn note(&mut self, now: Moment, moving: usize, waiting: usize) {
         if moving == 0 {
             *self = Pace { waiting, ..Pace::default() };

@@ -4,24 +4,25 @@
 //! now, while others are silent, is found here, before anything is proposed: moves would wait for them, or never be able
 //! to begin.
 //!
-//! A node that is silent itself does not wait for other silent ones: each would have to wait for the other, and nobody
-//! could leave. Its replicas come from the majorities that are there. What placement gives to a silent node meanwhile
-//! waits until that node is back, or leaves in its turn.
+//! A silent node may leave while other nodes are silent; otherwise two silent nodes would block each other, and neither
+//! could leave. Its replicas are copied from the remaining majorities. Replicas that placement assigns to another
+//! silent node wait until that node returns or leaves too.
 
 use crate::system::Topology;
 use crate::types::{NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Who is there, as far as it is known.
+/// The nodes and voters that are there, as far as is known.
 #[derive(Default)]
 pub struct Present {
     /// The nodes that answer.
     pub live: BTreeSet<NodeId>,
-    /// The nodes with a voter, of each shard whose leader says so. Of others, every replica in the topology counts as one.
+    /// The nodes that hold a voter of each shard whose voters are known. For other shards, every replica in the
+    /// topology counts as a voter.
     pub voters: BTreeMap<ShardId, BTreeSet<NodeId>>,
 }
 
-/// What must come first before `node` gives its replicas away, in words for the operator; none if nothing must.
+/// What the operator must do before `node` can give its replicas away, as a message; `None` if nothing.
 pub fn obstacle(topology: &Topology, node: NodeId, present: &Present) -> Option<String> {
     let Present { live, voters } = present;
     let name = |id: NodeId| topology.nodes.get(&id).map_or_else(|| format!("node {id}"), |member| member.name.clone());

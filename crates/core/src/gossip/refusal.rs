@@ -14,12 +14,13 @@ pub enum Refusal {
     #[error("it can't be read ({0}): run the same version of Ringfort on both nodes")]
     Malformed(#[from] MessageError),
     #[error(
-        "it says to be from node {said} and to node {to}, on a connection of node {from}: see that no two nodes advertise the same address"
+        "it claims to be from node {said} to node {to}, but came on a connection of node {from}: check that no two \
+         nodes advertise the same address"
     )]
     Misdelivered { from: NodeId, said: NodeId, to: NodeId },
     #[error("node {0} is no member of the cluster, as far as this node knows")]
     Stranger(NodeId),
-    #[error("it has something of node {0}, which that can't have said: this is a fault of Ringfort, please report it")]
+    #[error("it has versions of this node (node {0}) that it never wrote: report this, unless its clock was set back")]
     Forged(NodeId),
     #[error("it leaves out versions of node {0} that were not seen here")]
     Gap(NodeId),
@@ -33,7 +34,7 @@ impl Refusal {
     /// The kinds of refusals, for counting.
     pub const KINDS: [&str; 7] = ["malformed", "misdelivered", "stranger", "forged", "gap", "from_the_future", "late"];
 
-    /// Whether nothing is lost and nobody has to do anything: this node knew too little, and an exchange brings it again.
+    /// Whether the refusal is harmless: this node knew too little, and a later exchange brings the same data again.
     pub fn comes_again(&self) -> bool {
         match self {
             Refusal::Stranger(_) | Refusal::Gap(_) | Refusal::Late => true,

@@ -50,7 +50,7 @@ impl Admission {
         let command = match request.action() {
             Action::Query(_) => return None,
             Action::Command(_) | Action::System(_) if self.is_disk_hung => return Some(Failure::DiskHung),
-            // The cluster's own commands are few, and may be what helps.
+            // Commands of the cluster itself are few, and may resolve the shortage.
             Action::System(_) => return None,
             Action::Command(command) => command,
         };

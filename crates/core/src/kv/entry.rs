@@ -1,4 +1,4 @@
-//! What an entry of a shard's Raft log says: one stamp, and the commands of one turn of the worker.
+//! The payload of an entry in a shard's Raft log: a stamp, and commands of one drain of the worker.
 //!
 //! | bytes | meaning |
 //! |---|---|
@@ -6,8 +6,8 @@
 //! | varint | the stamp, given by the leader |
 //! | a [`Command`] | repeated until the end |
 //!
-//! A committed entry means the same on every replica, or replicas diverge: an unknown version or operation is therefore an
-//! error of the whole entry, found before any of its commands is applied. [`decode`] checks everything once and hands out
+//! A committed entry must mean the same on every replica, or replicas diverge. So an unknown version or operation makes
+//! the whole entry an error, before any of its commands is applied. [`decode`] checks everything once and returns
 //! commands that share the entry's memory.
 
 use super::op::Command;
@@ -128,7 +128,7 @@ pub fn check(payload: &[u8]) -> Result<Checked, DecodeError> {
     Ok(Checked { stamp, first, count })
 }
 
-/// The stamp of a payload, without a look at its commands.
+/// The stamp of a payload. Does not read the commands.
 pub fn stamp(payload: &[u8]) -> Result<Stamp, DecodeError> {
     read_stamp(&mut Reader::new(payload))
 }

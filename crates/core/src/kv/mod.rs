@@ -1,4 +1,4 @@
-//! The keys and values of a shard: what can be asked, and the state that it makes.
+//! The keys and values of a shard: the operations on them, and the state that these produce.
 //!
 //! | module | the idea in it |
 //! |---|---|
@@ -6,18 +6,18 @@
 //! | [`entry`] | an entry of a shard's Raft log: a stamp and commands |
 //! | [`state`] | the state machine, which commands change and queries read |
 //!
-//! **An operation is one file and one line.** The file in `op` holds its fields, their encoding, the limits that it
-//! keeps, the key that it names, what it does to the state or reads of it, its reply, and what others must know about it:
-//! its name, whether it may make the state larger, whether it takes long, whether it may be repeated when its outcome is
-//! not known. The line is in the table in [`op`]. The compiler names what is missing of either.
+//! **An operation is one file and one line.** The file in `op` holds its fields, their encoding and limits, the key
+//! that it names, what it does to the state or reads from it, its reply, and its properties: its name, whether it may
+//! make the state larger, whether it takes long, and whether it is safe to retry when its outcome is unknown. The line
+//! is in the table in [`op`]. The compiler reports what is missing in either.
 //!
 //! **Everything else derives from the table** and is written once over all operations: [`Command`] and [`Query`], which
 //! hold any operation, [`CommandReply`] and [`QueryReply`], which hold any answer, and the encoding of all four. So
-//! replicas, workers, the log, forwarding between nodes ([`crate::request`]), admission
-//! ([`crate::health::admission`]), the labels of metrics and the fuzz targets know no operation by its name.
+//! replicas, workers, the log, forwarding between nodes ([`crate::request`]), admission ([`crate::health::admission`]),
+//! metric labels and the fuzz targets do not know the individual operations.
 //!
-//! **What stays to be written by hand** is what an operation means to those who ask: its message in the gRPC interface,
-//! its method of the client, its command of the command line, and its step in the model of the checkers.
+//! **What remains to be written by hand** are the interfaces of an operation and its model: its message in the gRPC
+//! interface, its method of the client, its command on the command line, and its step in the checkers' model.
 
 pub mod entry;
 pub mod op;

@@ -12,7 +12,7 @@ pub struct LogItem {
 }
 
 impl LogItem {
-    /// The bytes of the entries that the log writes for it.
+    /// The bytes of all entries that the log writes for the item.
     pub fn entry_bytes(&self) -> usize {
         let entries = match &self.change {
             Change::State(state) => &state.entries,
@@ -22,7 +22,7 @@ impl LogItem {
         entries.iter().map(|entry| entry.data.len()).sum()
     }
 
-    /// The same, without a complete state's: the log had these entries before.
+    /// The same without the entries of a complete state, which the log has already written before.
     pub fn new_entry_bytes(&self) -> usize {
         match self.change {
             Change::State(_) => 0,
@@ -40,8 +40,9 @@ pub enum Change {
     Entries(Vec<Entry>),
     /// Term, vote and commit index.
     HardState(HardState),
-    /// The replica lacks what it acknowledged, or all of its log: it is [suspect](super::RecoveredShard::Suspect) from now
-    /// on, also after a restart. What the log holds of it stays until the shard gets another replica here or none.
+    /// The replica has lost entries that it acknowledged, or its whole log. From now on it is
+    /// [suspect](super::RecoveredShard::Suspect), also after a restart. Its records stay in the log until the topology
+    /// no longer names it.
     Suspect,
     /// The replica is gone. Kept for ever: no replica of this shard with this id or a lower one may come back here.
     Removed,

@@ -59,10 +59,10 @@
 //!
 //! # What it costs
 //!
-//! A batch: one `pwrite`, one `fdatasync`, no allocation once the buffers have grown; several of each for a record that is
-//! written in parts ([`Log::append_in_parts`]). A record: 52 bytes, 12 for each
-//! shard, 4 in each sector, and half a sector of padding on average. A new segment: a rename with its directory sync, a
-//! sync of the extent, and 3 to 15 bytes for each known shard. A start reads everything once and holds one segment in memory.
+//! A batch: one `pwrite` and one `fdatasync`, or several of each for a record that is written in parts
+//! ([`Log::append_in_parts`]); no allocation once the buffers have grown. A record: 52 bytes, 12 for each shard, 4 in
+//! each sector, and half a sector of padding on average. A new segment: a rename with its directory sync, a sync of the
+//! extent, and 3 to 15 bytes for each known shard. A start reads everything once and holds one segment in memory.
 
 mod codec;
 mod extent;
@@ -207,9 +207,9 @@ impl<D: Disk> Log<D> {
         self.append_in_parts(items, u64::MAX, &mut || {})
     }
 
-    /// Writes a batch, in one record that is synced whenever `part_bytes` of it were written, so that no sync has much to
-    /// do. Calls `progress` each time the disk has made a part of it durable, or a part of the segment that is made for it.
-    /// The last part is durable once [`Log::sync`] has returned; before that, the record is torn.
+    /// Writes a batch in one record, and syncs after each `part_bytes` of it to keep each sync small. Calls `progress`
+    /// after each part of the record that is durable, and after each part of a new segment that is made for it. The
+    /// last part is durable once [`Log::sync`] has returned; a crash before that may leave a torn record.
     ///
     /// Panics where an item does not fit to what its shard has in the log: a state comes first, entries continue it,
     /// and a replica that was suspect or removed does not come back.
@@ -367,8 +367,8 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// Writes a record and syncs all parts of it but the last. A part is whole sectors: if it ended inside of one, a crash could
-/// leave a sector that is neither unwritten nor complete, and the record would count as corrupt.
+/// Writes a record in parts and syncs all parts but the last. Each part consists of whole sectors: if it ended inside a
+/// sector, a crash could leave that sector half written, and the record would count as corrupt.
 fn write_in_parts(
     disk: &impl Disk,
     file_name: &str,

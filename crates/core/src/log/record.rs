@@ -28,7 +28,7 @@ const HEADER_BYTES: usize = 52;
 const NAMED_BYTES: usize = 12;
 const MAGIC: u32 = u32::from_le_bytes(*b"RFL1");
 
-/// The memory that is kept for the next record.
+/// How much memory of the buffer is kept for the next record.
 const KEPT_BYTES: usize = 8 << 20;
 
 const _: () = assert!(HEADER_BYTES < SECTOR_BYTES);
@@ -234,7 +234,7 @@ impl RecordBuffer {
         }
     }
 
-    /// Gives back the memory of a record that was much larger than most.
+    /// Frees the memory of an unusually large record.
     pub(super) fn shrink(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES);

@@ -196,9 +196,10 @@ fn settle(disk: &impl Disk, segment: &Segment, bytes: &[u8], tail: Tail) -> Resu
             // It may have been read from a cache while its sync had failed before the restart. Syncing again would
             // not help (Rebello et al., "Can Applications Recover from fsync Failures?"); writing again does.
             //
-            // The zeros behind it may be in the cache only, too: an earlier start may have ended between cutting a torn
-            // record and syncing. That record must not come back behind what is appended next, which may go into another
-            // segment. The sync settles that; where it has failed before, one sector written again hides the header.
+            // The zeros behind it may be only in the cache, too: an earlier start may have cut a torn record and ended
+            // before the sync. That record must not come back behind later records, which may go into another segment.
+            // This sync makes the zeros durable. If an earlier sync of them has failed, the sector that is written
+            // again covers the torn record's header.
             let last = range(last);
             let end = (last.end + SECTOR_BYTES).min(bytes.len());
             overwrite(last.start, &bytes[last.start..end])?;

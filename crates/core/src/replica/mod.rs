@@ -94,7 +94,7 @@ pub struct ReplicaConfig {
     pub mutation: Mutation,
 }
 
-/// A change that waits for the end of the drain.
+/// A command that waits for the end of the drain.
 enum Write {
     Kv(Command),
     System(Box<SystemCommand>),

@@ -45,7 +45,7 @@ impl<T> Replica<T> {
             batch.items.push(self.item(Change::HardState(self.storage().hard_state().clone())));
             self.commit_saved(batch.number);
         }
-        // One state is written whatever its size; the next ones wait for the next drain.
+        // A first state is written whatever its size. Once the batch is full, further states wait for the next drain.
         let has_room = batch.restated_bytes() < MAX_RESTATED_BYTES;
         if self.restate && has_room {
             self.restate = false;

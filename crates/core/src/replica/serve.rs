@@ -6,8 +6,8 @@ use crate::time::Wall;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 impl<T> Replica<T> {
-    /// Takes a request. A change is proposed at the end of the drain, together with what else the drain brings; a query is
-    /// one that found no lease on its way here.
+    /// Handles a request. All commands of a drain are proposed together at its end. A query gets here only if no lease
+    /// answered it on its way.
     pub fn handle_request(&mut self, now: Moment, action: Action, ticket: T, out: &mut Effects<T>) {
         match (action, &self.machine) {
             (Action::Command(command), StateMachine::Kv) => self.incoming.push((Write::Kv(command), ticket)),

@@ -141,7 +141,8 @@ impl RaftStorage {
     /// The log now begins at `base`, whose snapshot is written. This releases no entries: see
     /// [`release`](RaftStorage::release).
     ///
-    /// # Panics If entries after the new base have been released. Callers of [`release`](RaftStorage::release) keep
+    /// # Panics
+    /// If entries after the new base have been released. Callers of [`release`](RaftStorage::release) keep
     /// those that a snapshot under way does not cover.
     pub fn advance_base(&mut self, base: Base) {
         assert!(base.index >= self.base.index, "the base may not go back from {:?}", self.base.index);

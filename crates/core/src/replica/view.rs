@@ -61,8 +61,9 @@ impl ShardView {
         now.0 < self.lease_until.load(Ordering::Acquire) && !self.is_closed()
     }
 
-    /// Answers a query after the worker has [confirmed](crate::request::Reply::Confirmed) that this map holds everything that
-    /// had been acknowledged when the query came; the map only advances. `None` if the replica has ended meanwhile.
+    /// Answers a query after the worker has [confirmed](crate::request::Reply::Confirmed) that this map holds
+    /// everything that was acknowledged when the query came; the map only advances. `None` if the replica has ended
+    /// meanwhile.
     pub fn read_confirmed(&self, query: &Query) -> Option<QueryReply> {
         let machine = self.machine.read();
         (!self.is_closed()).then(|| query.answer(&machine))

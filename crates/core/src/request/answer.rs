@@ -1,4 +1,4 @@
-//! What comes of a request: a reply, or a failure.
+//! The answer to a request: a reply, or a failure.
 //!
 //! | first byte of an answer | what follows |
 //! |---|---|
@@ -34,9 +34,9 @@ const NOT_UNDERSTOOD: u8 = 8;
 pub enum Reply {
     Command(CommandReply),
     Query(QueryReply),
-    /// The answer to a query that takes long to collect, in place of the entries, which a worker does not collect: from
-    /// now on [`ShardView::read_confirmed`](crate::replica::ShardView::read_confirmed) answers the query linearizably, on
-    /// the view that was taken before the request. It never leaves the node.
+    /// Confirms a query whose answer takes long to collect; a worker does not collect it. From now on
+    /// [`ShardView::read_confirmed`](crate::replica::ShardView::read_confirmed) answers the query linearizably, on the
+    /// view that was taken before the request. This reply never leaves the node.
     Confirmed,
     System(SystemReply),
 }
@@ -48,7 +48,7 @@ impl Reply {
     }
 }
 
-/// All replies to commands, or all to queries.
+/// The enum of all replies to commands, or of all replies to queries.
 pub trait Replies: Sized {
     fn of(reply: Reply) -> Option<Self>;
 }
@@ -74,23 +74,23 @@ impl Replies for QueryReply {
 /// Why a request has no answer. [`Failure::attempt`] says whether something may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// Another node leads this shard (or none, as far as this one knows).
+    /// Another node leads this shard, or none as far as this node knows.
     #[error("not the leader of this shard")]
     NotLeader(Option<NodeId>),
-    /// Too much is waiting here: refused before the proposal.
+    /// Too many requests wait here: refused before the proposal.
     #[error("too many requests are waiting for this shard; retry later")]
     Overloaded,
-    /// The leader's node holds as much as it may: refused before the proposal. Deletes are taken.
+    /// The memory of the leader's node is full: refused before the proposal. Deletes are accepted.
     #[error("the memory of the node that leads this shard is full; delete something, or raise its --max-memory")]
     MemoryFull,
-    /// The leader's node can't log: refused before the proposal.
+    /// The disk of the leader's node is full: refused before the proposal.
     #[error("the disk of the node that leads this shard is full; free some space there")]
     DiskFull,
     /// The disk of the leader's node does not answer, and the node hands over: refused before the proposal. Safe to
     /// retry until another node leads.
     #[error(
-        "the disk of the node that leads this shard does not answer, and no other node can lead it; check that disk, or \
-         stop the node"
+        "the disk of the node that leads this shard does not answer, and no other node can lead it; check that disk, \
+         or stop the node"
     )]
     DiskHung,
     /// The proposal was overwritten by another leader's entry and will never be applied.
@@ -155,7 +155,7 @@ impl Failure {
     }
 }
 
-/// An answer for the node that forwarded the request.
+/// Encodes an answer for the node that forwarded the request.
 pub fn encode_answer(answer: &Result<Reply, Failure>) -> Bytes {
     let mut out = Vec::new();
     match answer {
@@ -172,7 +172,7 @@ pub fn encode_answer(answer: &Result<Reply, Failure>) -> Bytes {
             out.byte(SYSTEM);
             out.extend_from_slice(&reply.encode());
         }
-        // Another node can't use a confirmation, and has to ask again.
+        // Another node can't use a confirmation, and has to retry.
         Ok(Reply::Confirmed) => return encode_answer(&Err(Failure::NotLeader(None))),
         Err(failure) => {
             out.byte(FAILURE);
@@ -182,7 +182,7 @@ pub fn encode_answer(answer: &Result<Reply, Failure>) -> Bytes {
     out.into()
 }
 
-/// The answer of the node that a request was forwarded to. One that can't be read says nothing about the outcome.
+/// Decodes the answer of the node that a request was forwarded to. If it can't be read, the outcome is unknown.
 pub fn decode_answer(bytes: &Bytes) -> Result<Result<Reply, Failure>, AnswerError> {
     let mut fields = Fields::new(bytes);
     let answer = match fields.code(&[COMMAND, QUERY, SYSTEM, FAILURE])? {

@@ -1,17 +1,18 @@
-//! What is asked of a shard, and what comes of it.
+//! Requests to a shard, and their answers.
 //!
-//! **A [`Request`] knows its shard.** A command goes to the shard of its key, a command of the cluster itself to the system
-//! shard. Shard and action are made together and checked together, so a request for the wrong shard, or with a key beyond
-//! the limits, cannot be built. A replica refuses an action of the other kind of shard all the same, and the entries of
-//! the two kinds begin with different bytes: one mistake is not enough to apply the one as the other.
+//! **A [`Request`] knows its shard.** A command goes to the shard of its key, a command of the cluster itself to the
+//! system shard. Shard and action are made together and checked together, so a request for the wrong shard, or with a
+//! key beyond the limits, cannot be built. A replica refuses an action of the other kind of shard all the same, and the
+//! entries of the two kinds begin with different bytes: a single mistake can't apply an entry to the wrong kind of
+//! shard.
 //!
 //! **A [`Reply`] is of the kind that was asked for**, and [`Reply::to`] gives it its type back. A [`Failure`] says whether
 //! anything may have changed: [`Failure::attempt`]. Only then, or if the action [repeats](Request::repeats), may a
 //! request be sent again.
 //!
-//! **Forwarding.** Requests and answers travel between nodes in the bytes of this module ([`Request::encode`],
-//! [`encode_answer`]): every field survives, and links know no operation. The shard travels beside the request, and the
-//! receiver checks that they belong together.
+//! **Forwarding.** Nodes exchange requests and answers in this module's encoding ([`Request::encode`],
+//! [`encode_answer`]): every field survives, and links do not know the operations. The shard is sent next to the
+//! request, and the receiver checks that they match.
 //!
 //! | first byte of a request | what follows |
 //! |---|---|
@@ -40,7 +41,7 @@ const SYSTEM: u8 = 3;
 /// The stamp of a system command that is not in an entry yet.
 const UNSTAMPED: Stamp = Stamp(0);
 
-/// What is asked of one shard.
+/// A request to one shard.
 ///
 /// Invariants: the action is of the shard's kind; its key, if it has one, belongs to the shard; its fields keep the
 /// limits.
@@ -62,12 +63,12 @@ pub enum Action {
     System(Box<SystemCommand>),
 }
 
-/// Why a request was not understood, or cannot be meant. Nothing has happened.
+/// Why a forwarded request is refused. Nothing was applied.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    #[error("the action is not one of the shard that it was sent to")]
+    #[error("the action does not belong to the shard that it was sent to")]
     OtherShard,
-    #[error("the command has a stamp, which only the leader gives it")]
+    #[error("the command has a stamp already, which only the leader may set")]
     Stamped,
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -88,7 +89,7 @@ impl Request {
     /// A query that names a key, for the shard of that key.
     ///
     /// # Panics
-    /// If the query names none: ask each shard for its [part](Request::part).
+    /// If the query names no key: send each shard its [part](Request::part).
     pub fn query(shards: ShardCount, query: impl Into<Query>) -> Result<Request, Invalid> {
         let query = query.into();
         query.check()?;
@@ -96,7 +97,7 @@ impl Request {
         Ok(Request { shard: shards.shard_of_key(key), action: Action::Query(query) })
     }
 
-    /// A query that is asked of each shard by itself, for one of them.
+    /// One shard's part of a query that goes to each shard separately.
     ///
     /// # Panics
     /// If the query names a key, or the shard has none.
@@ -124,7 +125,7 @@ impl Request {
         self.action
     }
 
-    /// The query, if the request is one: what any replica that may can answer.
+    /// The query, if the request is one. Any replica that may serve the read can answer it.
     pub fn as_query(&self) -> Option<&Query> {
         match &self.action {
             Action::Query(query) => Some(query),
@@ -132,7 +133,7 @@ impl Request {
         }
     }
 
-    /// Whether it may be sent again although its outcome is not known.
+    /// Whether it is safe to retry when its outcome is unknown.
     pub fn repeats(&self) -> bool {
         match &self.action {
             Action::Command(command) => command.repeats(),
@@ -141,7 +142,7 @@ impl Request {
         }
     }
 
-    /// The bytes that it brings, for the bounds of queues.
+    /// Its size, for the bounds of queues.
     pub fn size_bytes(&self) -> usize {
         match &self.action {
             Action::Command(command) => command.encoded_len(),
@@ -171,8 +172,8 @@ impl Request {
         out.into()
     }
 
-    /// Reads what [`Request::encode`] wrote, sent to `shard` of a cluster with so many of them. Keys and values share the
-    /// memory of `bytes`.
+    /// Reads what [`Request::encode`] wrote, sent to `shard` of a cluster with `shards` shards. Keys and values share
+    /// the memory of `bytes`.
     pub fn decode(shards: ShardCount, shard: ShardId, bytes: &Bytes) -> Result<Request, RequestError> {
         let mut fields = Fields::new(bytes);
         let request = match fields.code(&[COMMAND, QUERY, SYSTEM])? {
@@ -198,7 +199,7 @@ impl Request {
         Ok(request)
     }
 
-    /// A request that breaks the invariant, to see that it is refused.
+    /// A request that breaks the invariants, for tests that it is refused.
     #[cfg(test)]
     pub(crate) fn forged(shard: ShardId, action: Action) -> Request {
         Request { shard, action }

@@ -1,5 +1,5 @@
-//! A disk for this module's tests: a map. It tells durable from written only in that syncs can be made to fail, and in that
-//! it counts the bytes that one sync had to make durable.
+//! A disk for this module's tests: a map. Of durability it models only two things: syncs can be made to fail, and it
+//! counts the bytes that a single sync had to make durable.
 
 use crate::disk::Disk;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ impl TestDisk {
         self.syncs_fail.store(true, Ordering::Relaxed);
     }
 
-    /// The most bytes that were written and not synced at some time.
+    /// The most bytes that were unsynced at any time.
     pub fn largest_sync_bytes(&self) -> u64 {
         self.largest_sync_bytes.load(Ordering::Relaxed)
     }

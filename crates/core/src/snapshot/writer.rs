@@ -11,8 +11,8 @@ use std::sync::Arc;
 /// next writer of this name replaces the file, or [`clean_up`](super::clean_up) deletes it.
 ///
 /// Invariant: the file holds the header and `place.sequence - 1` chunks, and ends at `offset`. It is durable up to
-/// `synced`, which is at most [`SYNCED_PART_BYTES`] and one frame before that: if the whole file were left to one sync, the
-/// log's syncs would wait for it.
+/// `synced`, which is less than [`SYNCED_PART_BYTES`] before `offset`. If one sync had to make the whole file durable,
+/// the log's syncs would wait for it.
 pub struct SnapshotWriter<D: Disk + ?Sized> {
     disk: Arc<D>,
     name: String,

@@ -8,7 +8,8 @@ use crate::time::Stamp;
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId};
 use bytes::Bytes;
 
-/// The first byte of every entry of the system shard. Entries of key shards begin with another one ([`crate::kv::entry`]).
+/// The first byte of every entry of the system shard. Entries of key shards begin with a different byte
+/// ([`crate::kv::entry`]).
 pub const ENTRY_VERSION: u8 = 1;
 const JOIN: u8 = 1;
 const PLACE: u8 = 2;

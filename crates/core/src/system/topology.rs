@@ -28,8 +28,8 @@ pub fn is_node_name(text: &str) -> bool {
 /// Nodes that a cluster may have.
 pub const MAX_NODES: usize = 10_000;
 
-/// Raised whenever anything in a node's directory takes another form: the topology is the first file that a start reads, and
-/// a directory of an older form is refused by it, with a message that says so.
+/// Raised whenever any format in a node's directory changes: a start reads the topology before the log and the
+/// snapshots, so it refuses a directory of an older format with a message that says so.
 const FORMAT: u8 = 3;
 
 /// The cluster's own state, at one epoch.

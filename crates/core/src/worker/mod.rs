@@ -70,7 +70,7 @@ pub struct Worker<T> {
     replicas: BTreeMap<ShardId, Replica<T>>,
     /// The highest replica id that this node has ever held of a shard, running or not.
     highest: BTreeMap<ShardId, ReplicaId>,
-    /// Suspect replicas, of which the log keeps what is left until the topology does not name them any more.
+    /// Suspect replicas. The log keeps what is left of them until the topology no longer names them.
     suspects: BTreeMap<ShardId, ReplicaId>,
     topology: Option<Arc<Topology>>,
     health: HealthView,
@@ -130,7 +130,7 @@ impl<T> Worker<T> {
         *highest = id.max(*highest);
     }
 
-    /// A suspect replica: it must never run again, and the log is told once nobody asks for it any more.
+    /// Marks a replica as suspect: it never runs again. Once the topology no longer names it, its removal is logged.
     pub fn distrust(&mut self, shard: ShardId, id: ReplicaId) {
         self.never_again(shard, id);
         self.suspects.insert(shard, id);
@@ -264,7 +264,8 @@ impl<T> Worker<T> {
     fn stop(&mut self, shard: ShardId, id: ReplicaId, why: Distrust) {
         if let Some(replica) = self.replicas.remove(&shard) {
             if why == Distrust::Log {
-                // After a restart it would vote, and elect a leader that lacks what this one had acknowledged.
+                // Otherwise it could vote after a restart, for a leader that lacks entries which this replica has
+                // acknowledged.
                 self.batch.items.push(LogItem { shard, replica: id, change: Change::Suspect });
                 self.suspects.insert(shard, id);
             }
@@ -301,7 +302,7 @@ impl<T> Worker<T> {
         }
     }
 
-    /// Takes a request. It is answered in the effects of this drain or a later one.
+    /// Handles a request. The answer is in the effects of this drain or of a later one.
     pub fn handle_request(&mut self, now: Moment, request: Request, ticket: T) {
         let shard = request.shard();
         let Some(replica) = self.replicas.get_mut(&shard) else {

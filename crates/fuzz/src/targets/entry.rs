@@ -1,4 +1,4 @@
-//! What an entry of a key shard's log says ([`ringfort_core::kv::entry`]). Decoding shares the entry's memory.
+//! The payload of an entry in a key shard's log ([`ringfort_core::kv::entry`]). Decoding shares the entry's memory.
 
 use crate::allocation::{Bound, GROWTH, within};
 use crate::codec::{Codec, check, encoding};
@@ -38,7 +38,7 @@ impl Codec for Entry {
     }
 }
 
-/// Any command that there is.
+/// A random command, of any operation.
 pub fn command(source: &mut Source) -> Command {
     Command::decode(source).expect("whatever is drawn is a value")
 }

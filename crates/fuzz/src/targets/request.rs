@@ -1,4 +1,4 @@
-//! Requests and answers as they travel between nodes ([`ringfort_core::request`]), for all operations that there are.
+//! Requests and answers between nodes ([`ringfort_core::request`]), for all operations.
 
 use super::{entry, system};
 use crate::allocation::Bound;
@@ -32,7 +32,7 @@ impl Codec for Requests {
             },
             _ => None,
         };
-        // What was drawn may not keep the limits.
+        // The drawn operation may be beyond the limits.
         let request = request.unwrap_or_else(|| Request::system(system::system_command(source)));
         (request.shard(), request)
     }

@@ -190,7 +190,7 @@ pub fn mended(source: &mut Source) -> Vec<u8> {
 
 /// A chunk of a map, of entries whose numbers may be impossible.
 fn packed_entries(source: &mut Source) -> Vec<u8> {
-    // The version and the table, as they are today.
+    // The version and the number of the table, as the current build writes them.
     let mut machine = Machine::new();
     machine.begin(Stamp(1), &mut |_| {}).put(b"k", b"v");
     machine.begin_cut();
@@ -202,7 +202,7 @@ fn packed_entries(source: &mut Source) -> Vec<u8> {
         let key = source.bytes();
         let mut packed = vec![key.len() as u8 & 0x7f];
         packed.extend(key);
-        // Bytes are the one type of a value.
+        // 1 is the only type that a value can have.
         packed.push(if source.byte() < 240 { 1 } else { source.byte() });
         packed.extend([source.byte(), source.byte(), source.byte()]);
         packed.extend(source.bytes());

@@ -1,5 +1,5 @@
 //! What travels between nodes and from clients ([`ringfort_proto::v1`]), and what a node makes of it: Raft's messages.
-//! Forwarded requests and their answers are bytes here; [`super::request`] reads them.
+//! Forwarded requests and their answers are opaque bytes here; [`super::request`] decodes them.
 //!
 //! Protobuf is not canonical, and knows fields that a node does not look at. So a message that decodes has to survive
 //! its encoding, and what a node takes from it has to survive the way through another message.

@@ -1,4 +1,4 @@
-//! For tests: a disk that is slow by the bytes that it has to make durable, and the health monitor's view of it.
+//! For tests: a disk whose syncs take time for each byte that they make durable, and the health monitor's view of it.
 
 use crate::clock;
 use parking_lot::Mutex;
@@ -83,7 +83,7 @@ pub fn monitor(timing: Timing) -> Mutex<HealthMonitor> {
     Mutex::new(HealthMonitor::new(config, clock::moment()))
 }
 
-/// Does `what`, and looks at the disk once a tick meanwhile, as the disk watch does. Returns the worst state that it saw.
+/// Runs `what`, and meanwhile checks the disk once a tick, as the disk watch does. Returns the worst state seen.
 pub fn watched(health: &Mutex<HealthMonitor>, timing: Timing, what: impl FnOnce() + Send) -> DiskState {
     thread::scope(|scope| {
         let doing = scope.spawn(what);

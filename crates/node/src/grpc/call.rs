@@ -17,7 +17,7 @@ pub fn open<M>(service: &Service, operation: Kind, request: Request<M>) -> Resul
     Ok((timeout::deadline(request.metadata()), request.into_inner()))
 }
 
-/// Has the service answer a call for the operation `O`, and names the leader to the client if it is elsewhere.
+/// Lets the service answer a call for the operation `O`. If another node leads, the response names it to the client.
 pub async fn answer<O>(service: &Service, call: Call, deadline: Instant) -> Result<Response<O::Reply>, Status>
 where
     O: Listed<Replies: Replies>,

@@ -30,7 +30,7 @@ use tonic::{Request, Response, Status};
 pub struct MembershipService {
     /// 0 while the node is part of no cluster.
     cluster: Arc<AtomicU64>,
-    /// None while it is part of none.
+    /// `None` while the node is part of no cluster.
     timing: Option<Timing>,
     node_id: String,
     identity: Bytes,
@@ -38,13 +38,13 @@ pub struct MembershipService {
 }
 
 impl MembershipService {
-    /// Of a node that waits for its cluster.
+    /// For a node that waits for its cluster.
     fn waiting(owner: &Owner, may_begin: bool) -> MembershipService {
         let identity = Bytes::copy_from_slice(&owner.identity.0.to_le_bytes());
         MembershipService { cluster: Arc::default(), timing: None, node_id: owner.name.clone(), identity, may_begin }
     }
 
-    /// Of a member of a cluster.
+    /// For a member of a cluster.
     pub fn member(cluster: ClusterId, timing: Timing, owner: &Owner) -> MembershipService {
         let service = MembershipService::waiting(owner, false);
         service.cluster.store(cluster.0, Ordering::SeqCst);

@@ -52,7 +52,7 @@ const PEER_WINDOW_BYTES: u32 = 8 << 20;
 /// A connection on which nothing was heard for this long is asked for a sign of life.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The names of the services whose health is reported beside that of the node.
+/// The names of the services whose health is reported in addition to the node's.
 const KEYS: &str = KvServer::<kv::KvService>::NAME;
 const ORIGINAL_KEYS: &str = OriginalServer::<original::OriginalService>::NAME;
 
@@ -101,7 +101,7 @@ pub async fn serve_clients(
         .await
 }
 
-/// Tells load balancers whether clients should come here: by the node as a whole, and by the services for keys.
+/// Tells load balancers whether clients should come here: for the node as a whole, and for the services for keys.
 pub async fn set_health(health: &HealthReporter, is_serving: bool) {
     let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
     for service in ["", KEYS, ORIGINAL_KEYS] {

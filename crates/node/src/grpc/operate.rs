@@ -127,7 +127,7 @@ impl Operator<'_> {
     }
 }
 
-/// Who is there, according to a status.
+/// The nodes that answer, and the voters of each shard, according to a status.
 fn present(status: &StatusResponse) -> Present {
     let live = status.nodes.iter().filter(|node| node.alive).map(|node| NodeId(node.id)).collect();
     let voters = status.shards.iter().map(|shard| (ShardId(shard.shard), voters(shard).collect())).collect();

@@ -35,13 +35,13 @@ impl Kv for OriginalService {
         Ok(Response::new(PutResponse {}))
     }
 
-    /// Never makes a member of the caller. The call brings no identity, so a lost directory could not be told from a
-    /// second node of the same name; and a program that does not speak with Ringfort's nodes would be given replicas that
-    /// it never holds.
+    /// Never adds the caller as a member. The call has no identity, so a lost directory could not be told from a second
+    /// node of the same name. Also, a program that does not speak Ringfort's protocol between nodes would be assigned
+    /// replicas that it can't hold.
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         metadata::check_cluster(request.metadata(), self.service.cluster().0)?;
         let JoinRequest { node_id, raft_address, grpc_address } = request.into_inner();
-        // Before it is repeated in an error, whose length is bounded.
+        // Checked before an error repeats it, because errors are bounded in length.
         if !is_node_name(&node_id) {
             return Err(outcome::invalid(format!("node_id is not a valid node name: {NODE_NAME_RULE}")));
         }
@@ -51,14 +51,14 @@ impl Kv for OriginalService {
                 Ok(Response::new(JoinResponse {}))
             }
             Some(known) => Err(outcome::refused(format!(
-                "{node_id} is a member, at {} for nodes and {} for clients: to change its addresses, start it again with \
-                 other --port, --raft-port or --advertise",
+                "{node_id} is a member, at {} for nodes and {} for clients: to change its addresses, start it again \
+                 with other --port, --raft-port or --advertise",
                 known.raft_address, known.grpc_address
             ))),
             None => {
                 let own = members.get(&self.shell.node).map_or("HOST:PORT", |own| &own.grpc_address);
                 Err(outcome::refused(format!(
-                    "this call makes no node a member: start a node of Ringfort with `ringfort serve --node-id={node_id} \
+                    "this call does not add members: start a Ringfort node with `ringfort serve --node-id={node_id} \
                      --join-addr={own}`, and it joins by itself"
                 )))
             }
@@ -76,7 +76,8 @@ impl Kv for OriginalService {
             None => Ok(Response::new(GossipResponse {})),
             Some(error) if errors.len() == all && !is_unknown => Err(status_of(error)),
             Some(error) => Err(outcome::unknown(format!(
-                "{} of {all} keys are merged; of the others, the first: {error}; to send all of them again is safe",
+                "{} of {all} keys are merged; the first error: {error}; if all are sent again, they get new stamps, \
+                 and overwrite what others wrote meanwhile",
                 all - errors.len()
             ))),
         }
@@ -90,6 +91,6 @@ fn put_call(key: String, value: String, consistency: Consistency) -> Call {
 /// A value that another interface may have written.
 fn string_of(value: Bytes) -> Result<String, Status> {
     String::from_utf8(value.into()).map_err(|_| {
-        outcome::refused("the value is not UTF-8, and a value of this interface is: read it with ringfort.v1.Kv/Get")
+        outcome::refused("the value is not UTF-8, so this interface can't return it: read it with ringfort.v1.Kv/Get")
     })
 }

@@ -1,4 +1,4 @@
-//! How long a call may take, as its caller says.
+//! The timeout that a caller sets for its call.
 
 use crate::service;
 use std::time::Duration;

@@ -3,17 +3,18 @@
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// For callers that say nothing.
+/// For callers that set no timeout.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The answer leaves this much before the caller's time is over, or it would never see why there is none: a fifth of the
-/// time, and no more than this. Callers and nodes may be on machines that are busy, where a thread waits for its turn.
+/// The longest time that is reserved for the answer's way back, so that a caller whose call fails still gets the error
+/// before its own timeout. Generous, because callers and nodes may run on busy machines, where threads wait for their
+/// turn.
 const LONGEST_WAY_BACK: Duration = Duration::from_secs(1);
 
-/// Of the caller's time, the part that is the answer's.
+/// One part in this many of the caller's timeout is reserved for the answer's way back.
 const WAY_BACK_PART: u32 = 5;
 
-/// The deadline of a call that arrives now, from a caller that waits for so long.
+/// The deadline of a call that arrives now with this timeout. It leaves time for the answer to reach the caller.
 pub fn deadline(timeout: Option<Duration>) -> Instant {
     let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
     let now = Instant::now();

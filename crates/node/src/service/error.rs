@@ -4,20 +4,20 @@ use crate::execute::ExecuteError;
 use ringfort_core::gossip::WriteError;
 use ringfort_core::kv::Invalid;
 
-/// What an error says to its caller. Each protocol has its own words for these, and the metrics count by them.
+/// What an error means to the caller. Each protocol maps these to its own codes, and the metrics count by them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Nothing was applied: this node can't carry the call out now. Another node may.
+    /// Nothing was applied: this node can't execute the call now. Another node may be able to.
     Unavailable,
-    /// Nothing was applied: a bound is reached. Later there may be room.
+    /// Nothing was applied: a limit is reached. A later retry may succeed.
     Overloaded,
-    /// Nothing was applied, as every time: the call itself is wrong.
+    /// Nothing was applied: the call itself is invalid, and a retry would fail too.
     Invalid,
-    /// A write may or may not be applied.
+    /// A write may or may not have been applied, and may still be.
     Unknown,
 }
 
-/// Why a call has no answer, in words for the one who made it.
+/// Why a call has no answer. The messages are for the caller.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     #[error(transparent)]
@@ -60,7 +60,7 @@ impl CallError {
         }
     }
 
-    /// Where clients reach the node that can carry the call out, if it is known that only that one can.
+    /// The address at which clients reach the leader, if only the leader can execute the call and its address is known.
     pub fn leader(&self) -> Option<&str> {
         match self {
             CallError::Execute(ExecuteError::Unreachable { leader, .. }) => leader.as_deref(),

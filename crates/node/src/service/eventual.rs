@@ -1,6 +1,7 @@
-//! Calls for the eventual keyspace: this node answers them by itself, whatever else it reaches.
+//! Calls for the eventual keyspace. This node answers them by itself, even if it reaches no other node.
 //!
-//! Replies have stamps in place of revisions, and 0 for what only a log of a shard can count.
+//! Replies have stamps in place of revisions, and 0 for the numbers that only a shard's log can count: versions and
+//! create revisions.
 
 use super::{CallError, Operation};
 use crate::gossip_thread::GossipEvent;

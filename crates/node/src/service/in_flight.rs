@@ -20,7 +20,7 @@ pub struct InFlight {
     bytes: AtomicUsize,
 }
 
-/// Requests that were taken in; they are over when this is dropped.
+/// Requests that were admitted. They end when this is dropped.
 #[derive(Debug)]
 pub struct Taken<'a> {
     counts: &'a InFlight,
@@ -34,7 +34,7 @@ impl InFlight {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Takes in so many requests, which together hold so many bytes, or nothing at the bounds.
+    /// Admits this many requests, which together hold this many bytes; `None` if that would exceed a bound.
     pub fn take(&self, requests: usize, bytes: usize) -> Option<Taken<'_>> {
         let others = self.requests.fetch_add(requests, Ordering::Relaxed);
         let held = self.bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -1,14 +1,15 @@
-//! What a client's request means, whatever protocol brought it.
+//! Client requests, independent of the protocol that they arrive by.
 //!
 //! An adapter decodes its protocol's message into a [`Call`], hands it to the [`Service`], alone or in a batch, and
-//! encodes the answer or the [`CallError`] as its protocol does. All else is done here, the same for every protocol:
+//! encodes the reply or the [`CallError`] for its protocol. Everything else happens here, in the same way for every
+//! protocol:
 //!
-//! - **limits**: how much may be under way in the node ([`in_flight`]), and what keys and values may be;
-//! - **keyspaces and consistency**: the shards, wherever they are led, or the [`eventual`] keyspace of this node;
-//! - **deadlines** ([`deadline()`]): until then a call is tried again where that is safe ([`crate::execute`]);
-//! - **counting**: each call once, by its operation and by how it ended.
+//! - **limits**: how much may be in flight in the node ([`in_flight`]), and how large keys and values may be;
+//! - **keyspaces and consistency**: the shards, whichever node leads them, or the [`eventual`] keyspace of this node;
+//! - **deadlines** ([`deadline()`]): until then a call is retried if that is safe ([`crate::execute`]);
+//! - **counting**: each call once, by its operation and its outcome.
 //!
-//! Nothing here knows a protocol: replies are those of [`ringfort_core::kv`], for both keyspaces.
+//! Nothing here depends on a protocol: for both keyspaces, replies are those of [`ringfort_core::kv`].
 
 mod deadline;
 mod error;
@@ -30,17 +31,17 @@ use ringfort_core::types::{ClusterId, NodeId};
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// Calls of one batch that are under way at the same time; the others wait for these.
+/// How many calls of one batch are in flight at the same time. The others wait.
 pub const BATCH_AT_ONCE: usize = 1024;
 
-/// One batch leaves room for calls of others.
+/// One batch leaves room for other calls.
 const _: () = assert!(BATCH_AT_ONCE < in_flight::MAX_REQUESTS);
 
-/// What a call promises, and which keyspace it is for.
+/// The consistency that a call asks for, and its keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
     Linearizable,
-    /// A replica of this node may answer, within a bound of staleness. Only reads of one key.
+    /// A replica on this node may answer, within a bound of staleness. Only for reads of one key.
     Stale,
     /// For the eventual keyspace.
     Eventual,
@@ -99,7 +100,7 @@ impl Service {
         self.shell.cluster
     }
 
-    /// Calls `use_address` with where clients reach a node, if that is known.
+    /// Calls `use_address` with the address at which clients reach a node, if it is known.
     pub fn with_address(&self, node: NodeId, use_address: impl FnOnce(&str)) {
         if let Some(member) = self.shell.routing.members().get(&node) {
             use_address(&member.grpc_address);
@@ -112,11 +113,11 @@ impl Service {
         self.counted(call, taken.is_some(), deadline).await
     }
 
-    /// Carries out the calls of a batch at the same time, at most [`BATCH_AT_ONCE`] of them. They are independent: each
-    /// has its own answer, in the order of the calls, and takes effect in any order. A batch that the node has no room
-    /// for is refused as a whole.
+    /// Carries out the calls of a batch concurrently, at most [`BATCH_AT_ONCE`] at a time. The calls are independent:
+    /// they may take effect in any order, and each has its own answer; answers are in the order of the calls. If the
+    /// node has no room for the batch, it is refused as a whole.
     pub async fn answer_all(&self, calls: Vec<Call>, deadline: Instant) -> Vec<Result<Executed, CallError>> {
-        // Of many small calls, most of the memory is in the calls themselves.
+        // Many small calls take most of their memory for the `Call`s themselves.
         let bytes = calls.iter().map(|call| size_of::<Call>() + call.size_bytes()).sum();
         let taken = self.shell.in_flight.take(calls.len().min(BATCH_AT_ONCE), bytes);
         let is_taken = taken.is_some();
@@ -129,7 +130,7 @@ impl Service {
         self.shell.metrics.begin(operation).end(Some(ErrorKind::Invalid));
     }
 
-    /// Carries out a call that there is room for, and counts how it ended.
+    /// Carries out a call if there was room for it, and counts its outcome.
     async fn counted(&self, call: Call, is_taken: bool, deadline: Instant) -> Result<Executed, CallError> {
         let counting = self.shell.metrics.begin(call.kind());
         let answer = if is_taken { self.carry_out(call, deadline).await } else { Err(CallError::TooMany) };
@@ -157,7 +158,7 @@ impl Service {
             if request.as_query().is_none() {
                 return Err(CallError::NeverStale);
             }
-            // Without a replica here that is fresh enough, the leader's answer is given: it promises more.
+            // If no replica here is fresh enough, the leader answers, which promises more.
             if let Some(reply) = self.shell.read_stale(&request) {
                 return Ok(Executed { reply, elsewhere: None });
             }

@@ -84,7 +84,7 @@ fn part_of(scan: Scan, shards: usize) -> Scan {
 }
 
 fn page_of(shard: ShardId, reply: Reply) -> Result<ScanPage, ExecuteError> {
-    // A node that understood something else has answered something else.
+    // Another operation's reply: the node must have read another request.
     reply.to::<Scan>().ok_or(ExecuteError::Unanswered { shard })
 }
 

@@ -27,8 +27,8 @@
 //!   ceil(1.1 x mean). Only the excess over it moves, always from a node that has most. A node that is new to the
 //!   placement counts as lacking below floor(mean): it would otherwise take no part until others overflow.
 //!
-//! `replicas.rs` chooses the nodes, with `zones.rs` and `thinning.rs`; `leaders.rs` then chooses who leads, by handing
-//! leadership around among each shard's nodes.
+//! `replicas.rs` chooses the nodes, with `zones.rs` and `thinning.rs`. Then `leaders.rs` chooses the leaders, by
+//! passing leadership around among each shard's nodes.
 //!
 //! # Why the promises hold
 //!
@@ -49,8 +49,8 @@
 //! many joins and leaves. A single one may cause more when there is about one shard to lead a node, because the bound then
 //! falls from two to one for all at once.
 //!
-//! The cost is n x S steps for the preferences, and a sort of R x S replicas for each node that gets some: 1 to 5 ms for
-//! 1024 shards, on 4 nodes as on 100; up to a third of a second for 16,384, and up to a second where their zones are of very
+//! The cost is n x S steps for the preferences, and a sort of R x S replicas for each node that gets some: 1 to 5 ms
+//! for 1024 shards, on 4 nodes as on 100; up to a third of a second for 16,384, and up to a second if zones have very
 //! different sizes.
 
 mod band;

@@ -14,8 +14,8 @@ use super::thinning::thin_out;
 use super::zones::Zones;
 use std::cmp::Reverse;
 
-/// Completes `kept`, the nodes on which each shard already is, to `replicas` nodes a shard. Those kept come first. Says
-/// also of each node whether it is new to the placement: it keeps nothing of `kept`.
+/// Completes `kept`, the nodes on which each shard already is, to `replicas` nodes a shard. Those kept come first. Also
+/// returns, for each node, whether it is new to the placement: it holds none of the kept replicas.
 ///
 /// `replicas` is at most `nodes`, the number of nodes.
 pub(super) fn place_replicas(
@@ -56,7 +56,7 @@ pub(super) struct Draft<'a> {
     pub kept: Vec<Vec<usize>>,
     pub load: Vec<usize>,
     pub band: Band,
-    /// Of each node, whether it held nothing before any replica was placed.
+    /// For each node, whether it held nothing before any replica was placed.
     pub newcomer: Vec<bool>,
 }
 

@@ -1,13 +1,13 @@
 //! Thins out the zones that a shard crowds ([`Zones`](super::zones)), within the band and within a budget of moves.
 //!
-//! A replica goes to an uncrowded zone. Where that takes a node out of the band, a replica of another shard moves with it:
-//! one takes the place of what was given away (*refill*), one makes room for what comes (*relief*), or one does both by
-//! going the other way (*exchange*). None of them depends on which shard is thinned, only on the two nodes: that shard is on
-//! the node that gives and not on the one that takes, and those that move along are the other way round.
+//! A replica moves to an uncrowded zone. If that would take a node out of the band, replicas of other shards move too:
+//! one to the node that gives (*refill*), one away from the node that takes (*relief*), or one that does both by moving
+//! the other way (*exchange*). None of these moves depends on the thinned shard, only on the two nodes: the thinned
+//! shard is on the node that gives and not on the node that takes, so it is never a candidate for them.
 //!
-//! Zones of very different sizes leave many shards crowded whatever is tried. So what was searched in vain is remembered
-//! until shards have been gone through once; then they are gone through again if anything has moved. One pass costs about
-//! nodes x replicas of all shards.
+//! If zones have very different sizes, many shards stay crowded whatever is tried. So a failed search is remembered for
+//! the rest of a pass over all shards. Another pass follows if some shards could not be thinned and others were. The
+//! cost of one pass is about the number of nodes times the number of all replicas.
 
 use super::replicas::Draft;
 
@@ -19,13 +19,13 @@ struct Move {
     to: usize,
 }
 
-/// Moves that are made together, and how many replicas in place they move.
+/// Moves that are made together, and how many kept replicas they move.
 struct Plan {
     cost: usize,
     moves: Vec<Move>,
 }
 
-/// What a search found, if there was one.
+/// The result of a search, if it was made.
 #[derive(Clone, Copy, Default)]
 enum Found {
     #[default]
@@ -34,7 +34,7 @@ enum Found {
     Move(Move),
 }
 
-/// Thins out crowded zones. Replicas in place are moved up to `budget`; every plan leaves one crowded less.
+/// Thins out crowded zones. Moves at most `budget` kept replicas. Each plan reduces crowding, so this ends.
 pub(super) fn thin_out(draft: &mut Draft, mut budget: usize) {
     loop {
         let (mut moved, mut failed) = (false, false);
@@ -59,13 +59,13 @@ pub(super) fn thin_out(draft: &mut Draft, mut budget: usize) {
 /// One pass over all shards.
 struct Thinner<'a, 'b> {
     draft: &'a mut Draft<'b>,
-    /// The shards of each node, those that cost most to move first.
+    /// The shards of each node, with those that are most expensive to move first.
     shards_on: Vec<Vec<usize>>,
-    /// By the node that is filled up.
+    /// By the node that gets the replica.
     refills: Vec<Found>,
-    /// By the node that gets room.
+    /// By the node that gives the replica away.
     reliefs: Vec<Found>,
-    /// By the number of nodes times the node that gives the crowding replica, plus the node that takes it.
+    /// By `from * nodes + to`, where the crowding replica moves from the node `from` to the node `to`.
     exchanges: Vec<Found>,
 }
 
@@ -95,7 +95,7 @@ impl<'a, 'b> Thinner<'a, 'b> {
         on.iter().any(|&node| self.draft.zones.is_crowded(on, node))
     }
 
-    /// The cheapest plan that crowds `shard` less and leaves all nodes in the band.
+    /// The cheapest plan that reduces the crowding of `shard` and keeps all nodes in the band.
     fn thinning(&mut self, shard: usize) -> Option<Plan> {
         let on = self.draft.shards[shard].clone();
         let preference = &self.draft.preferences[shard];
@@ -118,7 +118,7 @@ impl<'a, 'b> Thinner<'a, 'b> {
         best.map(|(_, plan)| plan)
     }
 
-    /// `thinned`, alone where both nodes stay in the band, and otherwise with what may go along.
+    /// Plans for `thinned`: alone if both nodes stay in the band, otherwise with the moves that keep them there.
     fn plans(&mut self, thinned: Move) -> impl Iterator<Item = Plan> + use<> {
         let Move { from, to, .. } = thinned;
         let (can_give, has_room) = (self.can_give(from), self.has_room(to));
@@ -187,19 +187,19 @@ impl<'a, 'b> Thinner<'a, 'b> {
         .store(&mut self.exchanges[index])
     }
 
-    /// Whether `node` is in the band with one replica less.
+    /// Whether `node` stays in the band with one replica less.
     fn can_give(&self, node: usize) -> bool {
-        // A node that gave its last one away would count as new the next time, and be given another.
+        // A node that gave its last replica away would count as new in the next call, and would get another one.
         let band = self.draft.band;
         self.draft.load[node] > band.least(self.draft.newcomer[node]).max(band.share.min(1))
     }
 
-    /// Whether `node` is in the band with one replica more.
+    /// Whether `node` stays in the band with one replica more.
     fn has_room(&self, node: usize) -> bool {
         self.draft.load[node] < self.draft.band.highest
     }
 
-    /// Whether a replica is where `planned` takes it from, and may go where it takes it, without crowding more.
+    /// Whether `planned` is possible (its replica is on `from` and not on `to`) and does not increase crowding.
     fn crowds_no_more(&self, planned: Move) -> bool {
         let (on, Move { from, to, .. }) = (&self.draft.shards[planned.shard], planned);
         on.contains(&from) && !on.contains(&to) && self.draft.zones.change(on, from, to) <= 0
@@ -220,7 +220,7 @@ impl<'a, 'b> Thinner<'a, 'b> {
     }
 }
 
-/// What was found before, if it still holds; what was searched in vain is not searched again.
+/// Returns the earlier result if it still holds, and otherwise searches. A failed search is not repeated.
 fn recall(known: Found, still_holds: impl Fn(Move) -> bool, search: impl FnOnce() -> Option<Move>) -> Found {
     match known {
         Found::Nothing => Found::Nothing,

@@ -4,9 +4,9 @@
 //! as many zones as replicas. Balance goes first: a node takes no more than the band allows, so where zones are of very
 //! different sizes some shards stay crowded. With all nodes in one zone nothing ever is, and nothing here has an effect.
 //!
-//! Every step of the placement prefers what crowds less. What is still crowded then is *thinned out* (`thinning.rs`): of
-//! replicas that move anyway this costs nothing; of those in place it moves a bounded number, and the rest follows when
-//! `place` is called again.
+//! Every step of the placement prefers nodes that crowd less. What is still crowded afterwards is *thinned out*
+//! (`thinning.rs`). For replicas that move anyway, this costs nothing. Of the replicas in place it moves a bounded
+//! number, and the others follow when `place` is called again.
 
 /// Which zone each node is in, and how many replicas of a shard may be in one.
 #[derive(Debug)]

@@ -273,7 +273,7 @@ impl Clients {
                     attempt => attempt,
                 };
                 let next = waiting.retry.ended(attempt, waiting.deadline.saturating_since(now));
-                // Nothing more is known than without an answer.
+                // The outcome is as unknown as without an answer.
                 if attempt == Attempt::Unknown {
                     return false;
                 }
@@ -338,7 +338,7 @@ fn share(asked: Asked, is_write: bool, delete_permille: u32) -> u32 {
         (Asked::Delete, true) => delete_permille,
         (Asked::Get, false) => 1000,
         (Asked::Put | Asked::Delete, false) | (Asked::Get, true) => 0,
-        // It reads many keys, and each key is judged by itself.
+        // A scan reads many keys, and the checker judges each key separately.
         (Asked::Scan, _) => 0,
     }
 }

@@ -23,7 +23,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Deletes all keys with a prefix. Returns how many there were.
 ///
-/// # Errors Not every key could be deleted in [`ROUNDS`] attempts: a cluster that is still overloaded by the benchmark
+/// # Errors
+/// Not every key could be deleted in [`ROUNDS`] attempts: a cluster that is still overloaded by the benchmark
 /// refuses deletes, too.
 pub async fn delete_all(client: &Client, prefix: &str, progress: &Progress) -> Result<u64, CleanupError> {
     let mut deleted = 0;

@@ -65,13 +65,13 @@ impl Workload {
         }
     }
 
-    /// How often a kind of request is made, of all: their sum is 100.
+    /// The share of a kind of request, in percent; the shares add up to 100.
     fn share(&self, kind: Kind) -> u32 {
         let reads_percent = u32::from(self.reads_percent);
         match kind {
             Kind::Get => reads_percent,
             Kind::Put => 100 - reads_percent,
-            // A delete takes the way of a put. A scan is one of all shards, and another measurement.
+            // A delete takes the same path as a put. A scan reads all shards, and would be a separate measurement.
             Kind::Delete | Kind::Scan => 0,
         }
     }

@@ -160,7 +160,7 @@ async fn follow(
     if wait.no_wait {
         return tell(options, node, epoch, false, &format!("is {doing}; ringfort status shows how far it is"));
     }
-    // Of a node that is no member any more, nobody says whether it runs.
+    // Once the node is no longer a member, the status does not say whether it runs.
     let answered = Cell::new(None);
     let left = async |client: &ringfort_client::Client| {
         let status = client.status().await?;
@@ -178,15 +178,15 @@ async fn follow(
     Ok(Answer::No)
 }
 
-/// What has come of the node, by whether it answered when it was asked last.
+/// The final message about the node. It depends on whether the node answered when it was last checked.
 fn done(end: End, answered: Option<bool>) -> &'static str {
     match (end, answered) {
         (End::Empty, _) => "holds nothing any more, and stays a member",
         (End::Gone, None) => "has left the cluster",
         (End::Gone, Some(true)) => "has left the cluster; its process ends by itself",
         (End::Gone, Some(false)) => {
-            "has left the cluster; it did not answer: if its process still runs, stop it, and do not start it again with \
-             its old --raft-dir"
+            "has left the cluster; it did not answer: if its process still runs, stop it, and do not start it again \
+             with its old --raft-dir"
         }
     }
 }

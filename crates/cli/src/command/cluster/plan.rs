@@ -14,8 +14,8 @@ use serde::Serialize;
 
 /// Show what would move, and why, without doing it
 ///
-/// Of a cluster at rest there is nothing to move. With --leave: what would if those nodes were to leave, one after the
-/// other; and why they could not now, if that is so.
+/// When the cluster is at rest, there is nothing to move. With --leave: what would move if those nodes left, one after
+/// the other, and, if leaving would be refused now, why.
 #[derive(Args, Debug)]
 pub struct Plan {
     /// A node that would leave. May be given more than once.
@@ -30,7 +30,7 @@ pub struct Plan {
 struct Report<'a> {
     epoch: u64,
     paused: bool,
-    /// Why the nodes that were named could not leave now; null where they could.
+    /// Why the nodes given with --leave could not leave now; null if they could.
     refused: Option<&'a str>,
     moves: Vec<Move<'a>>,
 }

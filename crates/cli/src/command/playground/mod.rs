@@ -159,7 +159,7 @@ fn manual(cluster: &Cluster) -> String {
         text += &format!("  ringfort {command}\n");
     }
     let last = cluster.nodes.last().expect("there is at least one node");
-    // Of fewer nodes none may fail.
+    // With fewer nodes, none may fail.
     if cluster.nodes.len() >= REPLICATION_FACTOR {
         text +=
             &format!("  kill -9 {}   # {} dies; put, get and status again\n", last.process.pid(), last.command.name);

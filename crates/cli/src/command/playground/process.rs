@@ -27,7 +27,7 @@ const KEPT_LINES: usize = 10;
 /// How often to check whether nodes that a user started have ended.
 const STRAY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Sets the size of a log segment. It is not in the help.
+/// Sets the size of a log segment. The help does not show it.
 pub const SEGMENT_FLAG: &str = "--segment-bytes=";
 
 /// How a node is started, the same way every time.
@@ -41,8 +41,8 @@ pub struct NodeCommand {
 }
 
 impl NodeCommand {
-    /// The command as it would be typed into a shell. A node does without the size of its log's segments, which is no
-    /// setting that people are to know of; those that it adds then are larger.
+    /// The command as a user would type it into a shell, without the hidden setting for the segment size. A node that
+    /// is started without it works too; its new segments are larger.
     pub fn line(&self) -> String {
         let shown = self.args.iter().filter(|arg| !arg.starts_with(SEGMENT_FLAG)).map(|arg| quoted(arg));
         let words: Vec<String> = std::iter::once(program()).chain(shown).collect();

@@ -17,7 +17,7 @@ impl Serve {
                 stderr::flush();
                 Ok(answer)
             }
-            // The caller would wait until somebody reads it.
+            // The caller would write the failure to stderr, and block until somebody reads it.
             Err(failure) => {
                 stderr::last_line(&failure.to_string());
                 std::process::exit(2);
@@ -47,7 +47,7 @@ impl Serve {
         }
     }
 
-    /// Sends what is logged to stderr, without waiting for whoever reads it.
+    /// Sends log lines to stderr, without waiting until they are read.
     fn log(&self) -> Result<(), Failure> {
         let lines = tracing_subscriber::fmt().with_env_filter(self.filter()?).with_writer(|| stderr::LogWriter);
         match self.log_format {

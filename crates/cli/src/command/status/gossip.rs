@@ -111,7 +111,7 @@ pub fn sentence(gossip: &GossipResponse) -> String {
     sentence
 }
 
-/// A row a node: all columns if they fit into `width`, otherwise the most important ones.
+/// A row for each node: all columns if they fit into `width`, otherwise the most important ones.
 pub fn table(gossip: &GossipResponse, style: Style, width: Option<usize>) -> Table {
     let all = table_of(gossip, style, true);
     if width.is_some_and(|width| is_wider(&all, width)) { table_of(gossip, style, false) } else { all }

@@ -43,9 +43,9 @@ struct Divergence<'a> {
 struct Moves {
     /// Replicas that are still to arrive where they are wanted.
     left: u32,
-    /// Of these, the ones whose node is silent: they wait for it, or until others take its place.
+    /// Of these, those whose node is silent. They wait until it returns or other nodes take its place.
     waiting: u32,
-    /// Until only the waiting ones are left, if moves go on as they have; null where that is not known yet.
+    /// Estimated time until only the waiting ones are left, at the pace so far; null while it is unknown.
     estimate_ms: Option<u64>,
 }
 

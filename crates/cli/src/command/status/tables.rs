@@ -21,7 +21,7 @@ pub fn nodes(status: &StatusResponse, style: Style, width: Option<usize>) -> Tab
     if width.is_some_and(|width| is_wider(&all, width)) { nodes_table(status, style, false) } else { all }
 }
 
-/// Whether a line of the table would wrap on a terminal with so many columns.
+/// Whether a line of the table would wrap on a terminal that is `width` columns wide.
 pub fn is_wider(table: &Table, width: usize) -> bool {
     table.lines().any(|line| line.chars().count() > width)
 }

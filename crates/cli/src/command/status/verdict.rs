@@ -192,7 +192,8 @@ fn wrong_states(status: &StatusResponse, can_serve: impl Fn(&ShardStatus) -> boo
     clauses
 }
 
-/// The moves that wait for a silent node, if there are any, and what ends the wait. Of the shards `unserved` nobody knows.
+/// How many moves wait for a silent node, and what ends the wait; `None` if no move waits. Shards in `unserved` have no
+/// leader that could report their moves, and are left out.
 fn waiting_for(status: &StatusResponse, node: &NodeStatus, unserved: &BTreeSet<u32>) -> Option<String> {
     if node.standing() != NodeStanding::Active || trouble::is_mute(node) {
         return None;

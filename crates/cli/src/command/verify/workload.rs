@@ -169,7 +169,7 @@ impl Run {
     }
 }
 
-/// How often a kind of operation is asked for, of all: their sum is 100.
+/// The share of a kind of operation, in percent; the shares add up to 100.
 fn share(kind: Asked) -> u32 {
     match kind {
         Asked::Put => 45,

@@ -8,7 +8,7 @@ pub struct Delete {
     pub key: Bytes,
 }
 
-/// The key is gone.
+/// What the delete found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeleteReply {
     pub existed: bool,
@@ -18,7 +18,7 @@ pub struct DeleteReply {
 
 impl Operation for Delete {
     const NAME: &'static str = "delete";
-    /// It could delete what was put in between.
+    /// A retry could delete a value that was put in between.
     const REPEATS: bool = false;
     type Reply = DeleteReply;
 

@@ -3,8 +3,8 @@
 //! A **command** changes the state. It goes through the shard's log, and every replica applies it, so it may depend on
 //! nothing but the state and its own fields. A **query** reads the state of one replica.
 //!
-//! **Encoding.** The byte that the table gives the operation, then its fields. Replies are encoded alike, under the byte of
-//! their operation. A byte never changes its meaning; an operation that is given up keeps its byte.
+//! **Encoding.** The byte that the table assigns to the operation, then its fields. A reply is encoded in the same way,
+//! with the byte of its operation. A byte never changes its meaning; the byte of a removed operation is not reused.
 
 #[macro_use]
 mod table;
@@ -38,15 +38,15 @@ operations! {
 
 /// What all operations have in common.
 pub trait Operation: Encoded {
-    /// What metrics and messages call it.
+    /// Its name in metrics and messages.
     const NAME: &'static str;
 
-    /// Whether it may be sent again although its outcome is not known: to carry it out twice is the same as once.
+    /// Whether it is safe to retry when its outcome is unknown: executing it twice has the same effect as once.
     const REPEATS: bool;
 
     type Reply: Encoded;
 
-    /// Whether its fields keep the limits. What does not is refused before anything else happens to it.
+    /// Checks the limits on its fields. An operation beyond them is refused before anything else happens.
     fn check(&self) -> Result<(), Invalid>;
 }
 
@@ -55,7 +55,7 @@ pub trait Mutate: Operation {
     /// Whether it may make the state larger. If so, it is refused while memory is full.
     const GROWS: bool;
 
-    /// The key that it changes, which decides about the shard.
+    /// The key that it changes, which determines the shard.
     fn key(&self) -> &Bytes;
 
     /// Changes the state. Every replica calls it with the same state, and it must do the same on each.
@@ -64,11 +64,11 @@ pub trait Mutate: Operation {
 
 /// An operation that reads the state of a shard.
 pub trait Read: Operation {
-    /// Whether the answer takes long to collect. If so, a worker does not collect it: it only confirms that the state may
-    /// be read.
+    /// Whether the answer takes long to collect. If so, the worker does not collect it, and only confirms that the
+    /// state may be read.
     const IS_LARGE: bool;
 
-    /// The key that it reads. `None` for a query that is asked of each shard by itself.
+    /// The key that it reads. `None` for a query that goes to each shard separately.
     fn key(&self) -> Option<&Bytes>;
 
     fn answer(&self, machine: &Machine) -> Self::Reply;
@@ -76,14 +76,14 @@ pub trait Read: Operation {
 
 /// An operation that the table lists.
 pub trait Listed: Operation {
-    /// Holds the answer to any operation of this one's sort.
+    /// The enum of all replies to commands, or of all replies to queries.
     type Replies;
 
-    /// The answer to this operation; `None` if it is the answer to another one.
+    /// The reply to this operation; `None` if it is the reply to another one.
     fn reply(reply: Self::Replies) -> Option<Self::Reply>;
 }
 
-/// Why an operation is wrong: a retry would be, too.
+/// Why an operation is invalid. A retry would be refused too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     #[error("the key is empty")]
@@ -96,7 +96,7 @@ pub enum Invalid {
     LargeCommand(usize),
 }
 
-/// Whether a key keeps the limits.
+/// Checks the limits on a key.
 pub fn check_key(key: &[u8]) -> Result<(), Invalid> {
     match key.len() {
         0 => Err(Invalid::EmptyKey),
@@ -105,7 +105,7 @@ pub fn check_key(key: &[u8]) -> Result<(), Invalid> {
     }
 }
 
-/// Whether a value keeps the limits.
+/// Checks the limit on a value.
 pub fn check_value(value: &[u8]) -> Result<(), Invalid> {
     match value.len() {
         length if length > MAX_VALUE_BYTES => Err(Invalid::LargeValue(length)),

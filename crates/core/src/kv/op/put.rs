@@ -9,7 +9,7 @@ pub struct Put {
     pub value: Bytes,
 }
 
-/// What the key has now.
+/// The key's numbers after the put.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PutReply {
     pub version: u64,
@@ -19,7 +19,7 @@ pub struct PutReply {
 
 impl Operation for Put {
     const NAME: &'static str = "put";
-    /// Readers could see 1, 2, 1.
+    /// A retry could overwrite a later put: readers would see 1, 2, 1.
     const REPEATS: bool = false;
     type Reply = PutReply;
 

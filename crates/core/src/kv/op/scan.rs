@@ -4,8 +4,8 @@ use super::*;
 use crate::kv::state::{Record, ScanPage};
 use crate::limits::{MAX_SCAN_BYTES, MAX_SCAN_ENTRIES};
 
-/// Reads the entries whose keys begin with `prefix`, in order, after `start_after` and up to and including `up_to` if
-/// these are given: at most `limit`, and no more than the limits on scans allow.
+/// Reads the entries whose keys begin with `prefix`, in order: those after `start_after` and up to and including
+/// `up_to`, if these are given, at most `limit` of them, and within the limits on scans.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scan {
     pub prefix: Bytes,

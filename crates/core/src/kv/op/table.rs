@@ -25,13 +25,13 @@ macro_rules! operations {
             $($command(<$command as Operation>::Reply),)*
         }
 
-        /// A question to a shard's state.
+        /// A read of a shard's state.
         #[derive(Clone, Debug, PartialEq)]
         pub enum Query {
             $($query($query),)*
         }
 
-        /// What a shard's state says to a query.
+        /// The answer to a query.
         #[derive(Clone, Debug, PartialEq)]
         pub enum QueryReply {
             $($query(<$query as Operation>::Reply),)*
@@ -40,7 +40,7 @@ macro_rules! operations {
         impl Kind {
             pub const ALL: &[Kind] = &[$(Kind::$command,)* $(Kind::$query,)*];
 
-            /// What metrics and messages call it.
+            /// Its name in metrics and messages.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Kind::$command => <$command as Operation>::NAME,)*
@@ -50,9 +50,9 @@ macro_rules! operations {
         }
 
         impl Kind {
-            /// Draws an operation, each as often as its share says: `below` gives a random number below another one, here
-            /// the sum of the shares. Workloads draw with it, so that the compiler asks each of them for its share of a new
-            /// operation.
+            /// Draws an operation at random, in proportion to the shares. `below` returns a random number below its
+            /// argument, which is the sum of the shares. All workloads draw with this function, so the compiler asks
+            /// each of them for the share of a new operation.
             ///
             /// # Panics
             /// If no operation has a share.
@@ -100,14 +100,14 @@ macro_rules! operations {
         }
 
         impl Query {
-            /// The key that the query reads; `None` if it is asked of each shard by itself.
+            /// The key that the query reads; `None` if it goes to each shard separately.
             pub fn key(&self) -> Option<&Bytes> {
                 match self {
                     $(Query::$query(query) => query.key(),)*
                 }
             }
 
-            /// Whether the fields keep the limits.
+            /// Checks the limits on the fields.
             pub fn check(&self) -> Result<(), Invalid> {
                 match self {
                     $(Query::$query(query) => query.check(),)*
@@ -140,7 +140,7 @@ macro_rules! operations {
                 }
             }
 
-            /// Whether it may be sent again although its outcome is not known.
+            /// Whether it is safe to retry when its outcome is unknown.
             pub fn repeats(&self) -> bool {
                 match self {
                     $($all::$one(_) => <$one as Operation>::REPEATS,)*

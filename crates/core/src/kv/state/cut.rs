@@ -1,16 +1,18 @@
 //! The state of one moment, handed out in chunks while commands go on being applied.
 //!
-//! A cut walks each table in key order behind a cursor. What was at or below the cursor has been handed out, and may
+//! A cut walks each table in key order with a cursor. What is at or below the cursor has been handed out, and may
 //! change freely. A command that changes a key *ahead* of the cursor for the first time leaves its pre-image with the
-//! cut: the element that it replaced, which costs no copy, or the word that there was none. The walk merges both, the
-//! pre-image taking the table's place; so the chunks together are the tables as they were when the cut began.
+//! cut: the element that it replaced, which costs no copy, or a marker that there was none. The walk merges both, and a
+//! pre-image takes precedence over the table. So the chunks together are the tables as they were when the cut began.
 //!
-//! The cut costs memory for keys that change while it runs, nothing else: no copy of a table, no second version in it.
+//! The cut costs memory only for keys that change while it runs. It needs no copy of a table and no second version in
+//! it.
 //!
 //! What is handed out is hashed once more and compared with the hash that the machine had when the cut began: memory that
 //! changed by itself makes a cut that nobody can build a machine of, and the machine [damaged](Machine::is_damaged).
 //!
-//! A chunk is a version byte, the number of a table, then packed elements (`super::element`), each behind a varint length.
+//! A chunk is a version byte, the number of a table, then packed elements (`super::element`), each after a varint
+//! length.
 
 use super::element::Element;
 use super::table::Table;
@@ -82,8 +84,8 @@ impl Machine {
 
     /// The cut's next chunk, of about `max_bytes` and one element at least; `None` when there was none left or no cut.
     ///
-    /// What time the walk spends on keys created since counts like what it hands out, because writers wait
-    /// meanwhile: a chunk may therefore be smaller, even without elements.
+    /// Keys that were created since the cut began count against `max_bytes` too, although they are not handed out,
+    /// because writers wait while the walk passes them. So a chunk may be smaller, or have no elements.
     pub fn next_chunk(&mut self, max_bytes: usize) -> Option<Bytes> {
         self.tables.next_chunk(max_bytes)
     }
@@ -107,7 +109,7 @@ impl Table {
         self.cut = self.elements.last().map(|last| Cut::new(len, self.hashes, last.key().into()));
     }
 
-    /// The next chunk of this table, which has this number.
+    /// The next chunk of this table, whose number is `number`.
     pub(super) fn next_chunk(&mut self, number: u8, max_bytes: usize) -> Option<Bytes> {
         let cut = self.cut.as_mut()?;
         let chunk = cut.next_chunk(&self.elements, number, max_bytes);
@@ -123,7 +125,7 @@ impl Table {
     }
 }
 
-/// Takes a chunk that [`Tables::next_chunk`](super::tables::Tables::next_chunk) handed out, of a state at `revision`.
+/// Adds a chunk from [`Tables::next_chunk`](super::tables::Tables::next_chunk) of a state at `revision` to the builder.
 pub(super) fn push_chunk<const N: usize>(
     builder: &mut TablesBuilder<N>,
     chunk: &[u8],

@@ -24,7 +24,7 @@ impl Element {
         Element(packed)
     }
 
-    /// Says that there is no such key, where that needs a place among elements: nothing follows the key.
+    /// A marker that the key does not exist. It can stand among elements; nothing follows its key.
     pub fn absent(key: &[u8]) -> Element {
         let mut packed = Vec::new();
         put_bytes(&mut packed, key);
@@ -58,11 +58,11 @@ impl Element {
         self.0.len() + ELEMENT_OVERHEAD_BYTES
     }
 
-    /// Changes a bit of what comes last, as memory does that is damaged.
+    /// Flips a bit of the last byte, as damaged memory would.
     #[cfg(any(test, feature = "memory-faults"))]
     pub fn flip_a_bit(&mut self, bit: u32) {
         if let Some(last) = self.0.last_mut() {
-            *last ^= 1 << (bit % 7); // The highest one would make another length of a number.
+            *last ^= 1 << (bit % 7); // The highest bit could change a varint's length.
         }
     }
 

@@ -1,10 +1,10 @@
-//! The table of entries: each key with its value and what is known about it.
+//! The table of entries: each key with its value, version and revisions.
 //!
 //! An element's content is:
 //!
 //! | bytes | meaning |
 //! |---|---|
-//! | `01` | the type of the value: bytes. Others follow with the types of the Redis protocol |
+//! | `01` | the type of the value: bytes. More types will come with the Redis protocol |
 //! | varint | version: the puts since the key was created, from 1 |
 //! | varint | create revision |
 //! | varint | modify revision - create revision |
@@ -56,7 +56,7 @@ pub fn fields(entry: &Element) -> (Numbers, &[u8]) {
     (Numbers { version, create_revision, modify_revision: create_revision + since_creation }, reader.rest())
 }
 
-/// Checks the content of an entry that comes from outside, of a state at `revision`.
+/// Checks the content of an entry that comes from outside, in a state at `revision`.
 pub fn check(content: &[u8], revision: u64) -> Result<(), ElementError> {
     let mut reader = Reader::new(content);
     let value_type = reader.u8()?;

@@ -1,26 +1,26 @@
-//! A shard's state machine: the tables that its Raft log makes.
+//! A shard's state machine: the tables that result from applying its Raft log.
 //!
 //! **Tables.** A state is a list of tables (`tables`), each a set of packed elements in the order of their keys. Today
-//! there is one, of the entries (`entry`). What a table gives is the same for all: bytes in order, the hash of an element,
-//! its size, and of each change what was there before. So the hash of the state, the cut for snapshots, the builder and
-//! the scrubber are written once, and another table (sessions, leases, an expiry index, history) gets its place in all
-//! of them with a number here and a check of its elements.
+//! there is one, of the entries (`entry`). All tables have the same interface: elements as bytes in order, their hashes
+//! and sizes, and the previous element of each change. So the state's hash, the cut for snapshots, the builder and the
+//! scrubber are written once. A new table (sessions, leases, an expiry index, history) needs only a number here and a
+//! check of its elements.
 //!
-//! **Deterministic.** Replicas that applied the same entries hold the same bytes: a [`Transaction`] depends on nothing but
-//! the map, the entry's stamp and what the command does with it.
+//! **Deterministic.** Replicas that applied the same entries hold the same bytes: a [`Transaction`] depends only on the
+//! state, the entry's stamp and the command.
 //!
-//! **Revisions**, as etcd has them: the shard's revision counts the commands that changed something; a key carries the
+//! **Revisions**, as in etcd: the shard's revision counts the commands that changed something; a key carries the
 //! revision that created it, the one that changed it last, and its version, the number of puts since its creation.
 //!
-//! **Memory.** A key costs one allocation (`element`) and one place in a B-tree: for keys of 16 bytes and values of 128,
-//! 180 to 197 bytes of resident memory (`cargo run --release -p ringfort-core --example machine_load`).
+//! **Memory.** A key takes one allocation (`element`) and one place in a B-tree: for keys of 16 bytes and values of
+//! 128, 180 to 197 bytes of resident memory (`cargo run --release -p ringfort-core --example machine_load`).
 //!
-//! **Hash.** [`Machine::hash`] is kept up in constant time by a change: the sum of a 64-bit hash of each element
-//! ([`hash`](mod@hash)) for each table, mixed with revision, stamp and counts. What it cannot see is memory that changes
-//! by itself: [`Machine::recomputed_hash`] walks all elements for that, and [`Machine::scrub`] does so in small steps,
-//! while commands go on being applied.
+//! **Hash.** Each change updates [`Machine::hash`] in constant time. It is, for each table, the sum of the elements'
+//! 64-bit hashes ([`hash`](mod@hash)), mixed with revision, stamp and counts. It cannot detect memory that changes by
+//! itself: [`Machine::recomputed_hash`] reads all elements for that, and [`Machine::scrub`] does so in small steps
+//! while commands are applied.
 //!
-//! **Changes.** A [`Transaction`] is what a command sees of the state, and tells each change as a [`ChangeEvent`].
+//! **Changes.** A command sees the state through a [`Transaction`], which reports each change as a [`ChangeEvent`].
 //!
 //! **Snapshots.** `cut` hands out the state of one moment in chunks while commands go on being applied, and
 //! `builder` makes a machine of them.
@@ -50,7 +50,7 @@ use element::Element;
 use std::ops::Bound;
 use tables::{Check, Tables};
 
-/// The number of the table of entries. Numbers stand in snapshots and never change their meaning.
+/// The number of the table of entries. Table numbers are part of snapshots and never change their meaning.
 const ENTRIES: usize = 0;
 const TABLES: usize = 1;
 
@@ -105,7 +105,7 @@ impl Machine {
         self.tables.len() == 0 && self.revision == 0 && self.last_stamp == Stamp::default()
     }
 
-    /// The memory held, estimated: elements, what they cost around them, and what a cut under way keeps.
+    /// The memory held, estimated: elements with their overhead, and the pre-images of a cut under way.
     pub fn bytes(&self) -> usize {
         self.tables.held_bytes()
     }

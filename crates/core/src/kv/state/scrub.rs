@@ -1,10 +1,10 @@
-//! Whether memory still holds what was written to it: a walk over each table in small steps, while commands go on being
+//! Checks whether memory still holds what was written to it: walks over each table in small steps, while commands are
 //! applied.
 //!
-//! The machine's hash is kept up from what commands write, so it cannot see a byte that changes by itself. The walk
-//! can: it hashes the elements as they lie in memory, in key order behind a cursor, and keeps the sum of those that it
-//! has passed. A command that changes a key *at or below* the cursor changes that sum as it changes the table's own.
-//! At the end of the table both must be equal.
+//! The machine's hash is updated from what commands write, so it cannot detect a byte that changes by itself. The walk
+//! can: it hashes the elements as they are in memory, in key order with a cursor, and keeps the sum of those that it
+//! has passed. A command that changes a key *at or below* the cursor changes that sum as it changes the table's own. At
+//! the end of the table both must be equal.
 //!
 //! **Nothing is missed and nothing is mistaken.** Without damage the sum of the passed entries is at each moment the sum
 //! of the hashes of all entries up to the cursor, so that at the end it is the machine's. An entry that changed before
@@ -66,7 +66,7 @@ impl Machine {
         self.tables.scrub(max_bytes)
     }
 
-    /// Changes a bit of the `nth` element, counted round the tables, behind the machine's back. False if there is none.
+    /// Flips a bit of the `nth` element, modulo their number, without updating the hash. False if there is none.
     #[cfg(any(test, feature = "memory-faults"))]
     pub fn flip_a_bit(&mut self, nth: usize, bit: u32) -> bool {
         self.tables.flip_a_bit(nth, bit)
@@ -95,7 +95,7 @@ impl Table {
         Scrubbed::Going
     }
 
-    /// Changes a bit of the `nth` element, of which there are as many.
+    /// Flips a bit of the `nth` element, which must exist.
     #[cfg(any(test, feature = "memory-faults"))]
     pub(super) fn flip_a_bit(&mut self, nth: usize, bit: u32) {
         let key = self.elements.iter().nth(nth).map(|element| element.key().to_vec()).expect("there are so many");

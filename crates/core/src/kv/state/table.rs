@@ -1,7 +1,7 @@
-//! A table: elements in the order of their keys, and what is kept up about them as they change.
+//! A table: elements in the order of their keys, with sums that are updated as they change.
 //!
-//! A table knows nothing about what it keeps. It offers the bytes of its elements in order, their hashes, their size, and
-//! of each change what was there before; the cut (`cut`), the walk (`scrub`) and the state's hash need no more.
+//! A table does not interpret the contents of its elements. It provides their bytes in order, their hashes, their size,
+//! and the previous element of each change. The cut (`cut`), the walk (`scrub`) and the state's hash need no more.
 
 use super::cut::Cut;
 use super::element::Element;
@@ -11,22 +11,22 @@ use std::collections::BTreeSet;
 use std::collections::btree_set::Range;
 use std::ops::Bound;
 
-/// Invariants: `hashes` is the wrapping sum of all elements' hashes and `bytes` the sum of their sizes; no element is an
-/// absent one.
+/// Invariants: `hashes` is the wrapping sum of all elements' hashes, `bytes` is the sum of their sizes, and no element
+/// is an absent one.
 #[derive(Default)]
 pub struct Table {
     pub(super) elements: BTreeSet<Element>,
     pub(super) hashes: u64,
     bytes: usize,
     pub(super) cut: Option<Cut>,
-    /// A cut's elements were not those that it began with.
+    /// A cut has handed out other elements than there were when it began.
     pub(super) is_damaged: bool,
-    /// The scrubber's, which has no more than the read side of the lock around the state.
+    /// The scrubber's walk. It has its own lock, because the scrubber only read-locks the state.
     pub(super) walk: Mutex<Option<Walk>>,
 }
 
 impl Table {
-    /// From elements in order, whose hashes and sizes add up to these.
+    /// Makes a table of elements in key order, with the sums of their hashes and sizes.
     pub fn new(elements: Vec<Element>, hashes: u64, bytes: usize) -> Table {
         // From sorted input, the tree is built in one go and full: less memory than the original.
         Table { elements: elements.into_iter().collect(), hashes, bytes, ..Table::default() }
@@ -36,7 +36,7 @@ impl Table {
         self.elements.len()
     }
 
-    /// The memory held, estimated: elements, what they cost around them, and what a cut under way keeps.
+    /// The memory held, estimated: elements with their overhead, and the pre-images of a cut under way.
     pub fn held_bytes(&self) -> usize {
         self.bytes + self.cut.as_ref().map_or(0, Cut::held_bytes)
     }
@@ -50,7 +50,7 @@ impl Table {
         self.elements.range::<[u8], _>((start, Bound::Unbounded))
     }
 
-    /// The sum of the elements' hashes, as kept up.
+    /// The sum of the elements' hashes, as updated with each change.
     pub fn hashes(&self) -> u64 {
         self.hashes
     }
@@ -60,7 +60,7 @@ impl Table {
         self.elements.iter().fold(0, |sum: u64, element| sum.wrapping_add(element.hash()))
     }
 
-    /// Puts an element under `key`, in the place of another one or not.
+    /// Puts an element under `key`, and replaces any previous one.
     ///
     /// # Panics
     /// If the element is an absent one, with nothing under its key: a cut could not tell it from a key that is not there.
@@ -83,7 +83,7 @@ impl Table {
         }
     }
 
-    /// Takes what was under `key` until now out of the books, and leaves it to the cut.
+    /// Subtracts the previous element under `key` from the sums, and hands it to the cut.
     fn forget(&mut self, key: &[u8], previous: Option<Element>) {
         if let Some(previous) = &previous {
             let hash = previous.hash();

@@ -1,7 +1,7 @@
-//! The tables of a state together: what holds for all of them is written here once, over any number.
+//! The tables of a state: what concerns all of them is written here once, for any number of tables.
 //!
-//! A table has a number, its place in the state's order. Cuts hand the tables out in that order, walks and hashes go
-//! through them in that order, and the builder takes them in no other. A new table needs a number and a [`Check`].
+//! A table's number is its position. Cuts hand the tables out in that order, walks and hashes go through them in that
+//! order, and the builder accepts no other order. A new table needs a number and a [`Check`].
 
 use super::element::Element;
 use super::hash::hash;
@@ -13,8 +13,8 @@ use crate::time::Stamp;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Checks what an element that comes from outside holds under its key, in a state at a revision: whether the element's table
-/// could have made it.
+/// Checks the content of an element that comes from outside, in a state at `revision`: whether its table could have
+/// produced it.
 pub type Check = fn(content: &[u8], revision: u64) -> Result<(), ElementError>;
 
 /// Why bytes are no element of their table.
@@ -22,7 +22,7 @@ pub type Check = fn(content: &[u8], revision: u64) -> Result<(), ElementError>;
 pub enum ElementError {
     #[error("a value of type {0}, which this build does not know: upgrade this node")]
     UnknownType(u8),
-    #[error("a key with nothing under it")]
+    #[error("a key without content")]
     Empty,
     #[error("an entry's version or revisions contradict each other")]
     Numbers,
@@ -66,8 +66,8 @@ impl<const N: usize> Tables<N> {
         self.tables.iter().map(Table::held_bytes).sum()
     }
 
-    /// A hash of everything, with the two numbers that belong to no table. Of hashes that are `recomputed`, or as they
-    /// are kept up.
+    /// A hash of all tables, the revision and the stamp. It uses the elements' hashes as they are kept, or, if
+    /// `recomputed`, computes them from memory.
     pub fn hash(&self, revision: u64, stamp: Stamp, recomputed: bool) -> u64 {
         let sum = |table: &Table| if recomputed { table.recomputed_hashes() } else { table.hashes() };
         state_hash(revision, stamp, self.tables.iter().map(|table| (sum(table), table.len() as u64)))
@@ -110,7 +110,7 @@ impl<const N: usize> Tables<N> {
         }
     }
 
-    /// Changes a bit of the `nth` element, counted round the tables, behind the state's back. False if there is none.
+    /// Flips a bit of the `nth` element, modulo their number, without updating the hashes. False if there is none.
     #[cfg(any(test, feature = "memory-faults"))]
     pub fn flip_a_bit(&mut self, nth: usize, bit: u32) -> bool {
         let Some(mut nth) = nth.checked_rem(self.len()) else { return false };
@@ -145,11 +145,11 @@ pub fn state_hash(revision: u64, stamp: Stamp, tables: impl Iterator<Item = (u64
         .fold(mix([0, 0, revision, stamp.0]), |state, (number, (hashes, len))| mix([state, number, hashes, len]))
 }
 
-/// The tables of a state in the making, from chunks that come from a disk or another node.
+/// Builds the tables of a state from chunks that come from a disk or another node.
 pub struct TablesBuilder<const N: usize> {
     parts: [Part; N],
     checks: &'static [Check; N],
-    /// The table that the latest chunk was of.
+    /// The table of the latest chunk.
     number: usize,
     len: u64,
 }
@@ -167,7 +167,7 @@ struct Part {
 pub enum PushError {
     #[error(transparent)]
     Element(#[from] ElementError),
-    #[error("a key or a table is not above the one before it")]
+    #[error("keys or tables are out of order")]
     Order,
     #[error("a table with number {0}, which this build does not know: upgrade this node")]
     UnknownTable(u8),
@@ -189,7 +189,7 @@ impl<const N: usize> TablesBuilder<N> {
         self.len
     }
 
-    /// What follows is of this table.
+    /// The elements that follow belong to the table with this number.
     pub fn enter(&mut self, number: u8) -> Result<(), PushError> {
         match usize::from(number) {
             known if known >= N => Err(PushError::UnknownTable(number)),

@@ -1,14 +1,14 @@
 //! What one command does to the state.
 //!
 //! All changes of a command share one revision, the shard's next one; a command that changes nothing uses none. Each
-//! change is told as a [`ChangeEvent`] before it is made, while the old entry is still there to be shown: whoever wants
-//! to know of changes (a watch, a history, an invalidation) needs nothing else.
+//! change is reported as a [`ChangeEvent`] before it is made, while the old entry still exists. These events are all
+//! that a consumer of changes (a watch, a history, an invalidation) needs.
 
 use super::entry::{self, Numbers};
 use super::{ENTRIES, Machine};
 use crate::time::Stamp;
 
-/// One key has changed. `old` or `new` is `None` where the key did not exist before, or does not exist any more.
+/// A change of one key. `old` is `None` if the key did not exist before, and `new` is `None` if it no longer exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChangeEvent<'a> {
     /// The shard's revision, shared by all changes of a command.
@@ -19,19 +19,19 @@ pub struct ChangeEvent<'a> {
     pub new: Option<(Numbers, &'a [u8])>,
 }
 
-/// The state, for one command. Whoever gets no event knows that nothing has changed.
+/// The state as one command sees it. If the watcher gets no event, nothing has changed.
 pub struct Transaction<'a> {
     machine: &'a mut Machine,
     watcher: &'a mut dyn FnMut(ChangeEvent<'_>),
-    /// The command has changed something, so that the shard's revision is the command's.
+    /// The command has changed something, so the shard's revision is already the command's.
     has_changed: bool,
 }
 
 impl Machine {
-    /// Begins the next command, of a committed entry that carries `stamp`. Its changes are told to `watcher`.
+    /// Begins the next command of a committed entry with this stamp. `watcher` gets its changes.
     ///
-    /// Stamps do not step back in a log. Should a faulty leader have written one that does, it counts as the last one: an
-    /// assertion here would stop all replicas of the shard, for ever.
+    /// Stamps in a log do not go backwards. If a faulty leader has written one that does, the latest stamp so far is
+    /// used instead: an assertion here would stop all replicas of the shard for ever.
     pub fn begin<'a>(&'a mut self, stamp: Stamp, watcher: &'a mut dyn FnMut(ChangeEvent<'_>)) -> Transaction<'a> {
         self.last_stamp = self.last_stamp.max(stamp);
         Transaction { machine: self, watcher, has_changed: false }

@@ -162,7 +162,8 @@ fn any_part_of_the_unsynced_record_is_cut() {
     }
 }
 
-/// A crash in the middle of a record that is written in parts leaves a torn one, whether the disk was in a write or a sync.
+/// A crash in the middle of a record that is written in parts leaves a torn record, whether it comes after a write or
+/// after a sync.
 #[test]
 fn a_record_whose_parts_are_not_all_there_is_cut() {
     const PARTS: usize = 3;

@@ -32,13 +32,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(30);
 
-/// How often a kind of request is made, of all: their sum is 100.
+/// The share of a kind of request, in percent; the shares add up to 100.
 fn share(kind: Asked) -> u32 {
     match kind {
         Asked::Put => 55,
         Asked::Get => 35,
         Asked::Delete => 10,
-        // It reads all shards, and would measure none.
+        // A scan reads all shards, so it would not measure any single one.
         Asked::Scan => 0,
     }
 }
