@@ -113,7 +113,8 @@ impl Client {
                 Err(status) => status,
             };
             let attempt = judge(&status, effect, is_redirected);
-            let left = last_attempt.saturating_duration_since(Instant::now());
+            let until = if attempt == Attempt::Redirected { deadline } else { last_attempt };
+            let left = until.saturating_duration_since(Instant::now());
             let pause = match (retry.ended(attempt, left), attempt) {
                 (Next::GiveUp, Attempt::Unknown) if effect == Effect::Write => {
                     return Err(Error::UnknownOutcome(status));

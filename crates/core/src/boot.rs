@@ -331,6 +331,8 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
             RecoveredShard::Recovered { replica, state } => {
                 match state_at(disk, shard, &state.base, boot.topology.as_ref()) {
                     Ok(restored) => boot.replicas.push(StartReplica { shard, replica, state, restored }),
+                    // The file may be intact: the next start may read it.
+                    Err(StateError::Load(LoadError::Read(SnapshotError::Disk(error)))) => return Err(error.into()),
                     Err(error) => {
                         boot.findings.push(format!("shard {shard}: {error}"));
                         boot.lost.push((shard, replica));
@@ -349,8 +351,10 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
         // Keep the snapshots that nothing names: they may be all that is left.
         boot.distrust_unrecovered()?;
     } else {
-        let named: Vec<String> = boot.replicas.iter().map(|start| start.state.base.snapshot.clone()).collect();
-        snapshot::clean_up(&**disk, &named)?;
+        // What the log holds of a lost replica follows its snapshot, and an operator may want both.
+        let is_lost = |name: &str| boot.lost.iter().any(|&(shard, _)| snapshot::is_snapshot_of(name, shard));
+        let is_named = |name: &str| boot.replicas.iter().any(|start| start.state.base.snapshot == name);
+        snapshot::clean_up(&**disk, |name| is_named(name) || is_lost(name))?;
     }
     Ok(boot)
 }
@@ -583,6 +587,73 @@ mod tests {
             assert_eq!(boot.replicas.len(), topology.groups.len() - 1, "the others are trusted");
             assert!(!boot.findings.is_empty());
         }
+    }
+
+    #[test]
+    fn the_snapshot_of_a_suspect_replica_is_kept_with_its_log() {
+        let (disk, config, topology) = member_of_two();
+        bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
+        let (shard, replica) = (ShardId::SYSTEM, topology.groups[&ShardId::SYSTEM].replicas[0]);
+        let mut log = open(&disk, config.clone()).unwrap().log;
+        let snapshots = || disk.list().unwrap().into_iter().filter(|name| snapshot::is_snapshot(name)).count();
+        assert_eq!(snapshots(), 1);
+        log.append(&[LogItem { shard, replica, change: Change::Suspect }]).unwrap();
+        log.sync().unwrap();
+        for _ in 0..2 {
+            assert_eq!(open(&disk, config.clone()).unwrap().lost, [(shard, replica)]);
+            assert_eq!(snapshots(), 1, "an operator may want it");
+        }
+        log.append(&[LogItem { shard, replica, change: Change::Removed }]).unwrap();
+        log.sync().unwrap();
+        open(&disk, config).unwrap();
+        assert_eq!(snapshots(), 0);
+    }
+
+    /// A disk on which no snapshot can be read.
+    struct Unreadable(MemDisk);
+
+    impl Disk for Unreadable {
+        fn preallocate(&self, name: &str, size_bytes: u64, progress: &mut dyn FnMut()) -> io::Result<()> {
+            self.0.preallocate(name, size_bytes, progress)
+        }
+        fn create(&self, name: &str) -> io::Result<()> {
+            self.0.create(name)
+        }
+        fn write_at(&self, name: &str, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.0.write_at(name, offset, data)
+        }
+        fn sync(&self, name: &str) -> io::Result<()> {
+            self.0.sync(name)
+        }
+        fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+            if snapshot::is_snapshot(name) {
+                return Err(io::Error::other("not now"));
+            }
+            self.0.read_at(name, offset, len)
+        }
+        fn close(&self, _: &str) {}
+        fn size(&self, name: &str) -> io::Result<Option<u64>> {
+            self.0.size(name)
+        }
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+        fn delete(&self, name: &str) -> io::Result<()> {
+            self.0.delete(name)
+        }
+        fn list(&self) -> io::Result<Vec<String>> {
+            self.0.list()
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_can_not_be_read_now_is_no_lost_one() {
+        let (disk, config, topology) = member_of_two();
+        bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
+        let unreadable = Arc::new(Unreadable(MemDisk::clone(&disk)));
+        assert!(matches!(open(&unreadable, config.clone()), Err(BootError::Disk(_))));
+        let boot = open(&disk, config).unwrap();
+        assert_eq!((boot.lost, boot.replicas.len()), (vec![], topology.groups.len()));
     }
 
     #[test]

@@ -344,8 +344,8 @@ mod tests {
 
     #[test]
     fn a_large_state_on_a_slow_disk_is_no_hang() {
-        const STATE_BYTES: u64 = 8 << 20;
-        let timing = Timing::SHORTEST;
+        const STATE_BYTES: u64 = 24 << 20;
+        let timing = Timing::new(Duration::from_millis(200)).unwrap();
         let (disk, health): (Arc<dyn Disk>, _) = (Arc::new(SlowDisk::default()), monitor(timing));
         let config = LogConfig { segment_bytes: 1 << 20, ..LogConfig::default() };
         let (mut log, _) = Log::open(disk, config).unwrap();

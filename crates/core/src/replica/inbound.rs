@@ -102,6 +102,11 @@ impl<T> Replica<T> {
         }
     }
 
+    /// Whether the replica votes here, as far as this one knows.
+    pub fn has_voter(&self, replica: ReplicaId) -> bool {
+        self.configurations.iter().any(|voters| voters.contains(&replica))
+    }
+
     /// Takes a message from another replica of this shard.
     pub fn step(&mut self, now: Moment, from: ReplicaId, mut message: Message) -> Result<(), Fault> {
         if message.from != from.0 || message.to != self.id.0 || !is_well_formed(&message) {

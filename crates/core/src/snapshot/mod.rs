@@ -67,12 +67,17 @@ pub fn is_snapshot(name: &str) -> bool {
     name.starts_with(PREFIX) && name.ends_with(SUFFIX)
 }
 
-/// Deletes all snapshots but those to `keep`, and what unfinished ones have left. For the start of a node: a snapshot
+/// Whether a snapshot of this shard has such a name.
+pub fn is_snapshot_of(name: &str, shard: ShardId) -> bool {
+    is_snapshot(name) && name[PREFIX.len()..].starts_with(&format!("{shard}-"))
+}
+
+/// Deletes all snapshots but those to keep, and what unfinished ones have left. For the start of a node: a snapshot
 /// being written is deleted like any other.
-pub fn clean_up<D: Disk + ?Sized>(disk: &D, keep: &[String]) -> io::Result<()> {
+pub fn clean_up<D: Disk + ?Sized>(disk: &D, is_kept: impl Fn(&str) -> bool) -> io::Result<()> {
     for name in disk.list()? {
         let unfinished = name.strip_suffix(TEMPORARY_SUFFIX);
-        if unfinished.is_some_and(is_snapshot) || (is_snapshot(&name) && !keep.contains(&name)) {
+        if unfinished.is_some_and(is_snapshot) || (is_snapshot(&name) && !is_kept(&name)) {
             disk.delete(&name)?;
         }
     }
@@ -92,6 +97,8 @@ mod tests {
     fn names_say_shard_and_index() {
         assert_eq!(snapshot_name(ShardId(7), LogIndex(1234)), "snap-7-1234.snap");
         assert_eq!(snapshot_name(ShardId::SYSTEM, LogIndex(1)), "snap-system-1.snap");
+        let is_of = |shard| is_snapshot_of("snap-17-3.snap", ShardId(shard));
+        assert_eq!([17, 1, 173].map(is_of), [true, false, false]);
     }
 
     #[test]
@@ -100,7 +107,7 @@ mod tests {
         for name in ["snap-1-5.snap", "snap-1-9.snap", "snap-1-9.snap.tmp", "snap-2-3.snap.tmp", "log-1", "other.tmp"] {
             disk.create(name).expect("create");
         }
-        clean_up(&disk, &["snap-1-9.snap".into(), "snap-8-8.snap".into()]).expect("clean up");
+        clean_up(&disk, |name| ["snap-1-9.snap", "snap-8-8.snap"].contains(&name)).expect("clean up");
         assert_eq!(disk.list().expect("list"), ["log-1", "other.tmp", "snap-1-9.snap"]);
     }
 }

@@ -247,6 +247,11 @@ impl<T> Worker<T> {
             }
             if let Err(fault) = replica.step(now, from, message) {
                 tracing::error!(%shard, replica = %to, "replica stopped: {fault}");
+                if replica.has_voter(from) {
+                    // After a restart it would vote, and elect a leader that lacks what this one had acknowledged. Nobody
+                    // but a voter is believed for ever.
+                    self.batch.items.push(LogItem { shard, replica: to, change: Change::Suspect });
+                }
                 self.stop(shard, to, Distrust::Log);
             }
         }
@@ -263,14 +268,9 @@ impl<T> Worker<T> {
     /// A replica that can't go on. It stays on the disk and counts as lost; its node asks for a new one.
     fn stop(&mut self, shard: ShardId, id: ReplicaId, why: Distrust) {
         if let Some(replica) = self.replicas.remove(&shard) {
-            if why == Distrust::Log {
-                // Otherwise it could vote after a restart, for a leader that lacks entries which this replica has
-                // acknowledged.
-                self.batch.items.push(LogItem { shard, replica: id, change: Change::Suspect });
-                self.suspects.insert(shard, id);
-            }
+            self.suspects.insert(shard, id);
             self.transfers.retain(|(of, _)| *of != shard);
-            // Its snapshot stays, for an operator to look at; the next start of the node deletes it.
+            // Its snapshot stays with its log, for an operator to look at.
             replica.retire(&mut self.out);
         }
         self.dirty.remove(&shard);

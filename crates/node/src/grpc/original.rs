@@ -13,6 +13,9 @@ use ringfort_proto::{metadata, outcome};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
+/// The most keys in one call of Gossip: more would keep other work of its network thread waiting.
+const MAX_GOSSIP_KEYS: usize = 4096;
+
 pub struct OriginalService {
     pub service: Service,
     pub shell: Arc<Shell>,
@@ -67,6 +70,12 @@ impl Kv for OriginalService {
 
     async fn gossip(&self, request: Request<GossipRequest>) -> Result<Response<GossipResponse>, Status> {
         let (deadline, gossip) = open(&self.service, Kind::Put, request)?;
+        let keys = gossip.state.len();
+        if keys > MAX_GOSSIP_KEYS {
+            return Err(outcome::invalid(format!(
+                "{keys} keys in one call of Gossip: send {MAX_GOSSIP_KEYS} at most, and the others in further calls"
+            )));
+        }
         let writes = gossip.state.into_iter().map(|(key, value)| put_call(key, value, Consistency::Eventual));
         let answers = self.service.answer_all(writes.collect(), deadline).await;
         let all = answers.len();

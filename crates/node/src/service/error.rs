@@ -42,6 +42,8 @@ pub enum CallError {
     OtherReply,
     #[error("this node is stopping")]
     Stopping,
+    #[error("this node has stopped before the write was synced; the write may or may not be kept")]
+    StoppedMeanwhile,
 }
 
 impl CallError {
@@ -56,7 +58,7 @@ impl CallError {
             | CallError::DiskFull
             | CallError::EventualWrite(WriteError::Full | WriteError::Overloaded) => ErrorKind::Overloaded,
             CallError::DiskHung | CallError::Stopping => ErrorKind::Unavailable,
-            CallError::DiskLate | CallError::OtherReply => ErrorKind::Unknown,
+            CallError::DiskLate | CallError::StoppedMeanwhile | CallError::OtherReply => ErrorKind::Unknown,
         }
     }
 

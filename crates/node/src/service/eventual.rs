@@ -77,9 +77,10 @@ async fn write(shell: &Shell, key: Bytes, value: Option<Bytes>, deadline: Instan
         return Err(CallError::DiskHung);
     }
     let (answer, written) = oneshot::channel();
-    let _ = shell.gossip.send(GossipEvent::Write { key, value, answer });
+    shell.gossip.send(GossipEvent::Write { key, value, answer }).map_err(|_| CallError::Stopping)?;
     let written = timeout_at(deadline, written).await.map_err(|_| CallError::DiskLate)?;
-    Ok(written.map_err(|_| CallError::Stopping)??)
+    // What was handed to the log may become durable after the gossip thread has stopped.
+    Ok(written.map_err(|_| CallError::StoppedMeanwhile)??)
 }
 
 async fn ask<A>(shell: &Shell, event: impl FnOnce(oneshot::Sender<A>) -> GossipEvent) -> Result<A, CallError> {
