@@ -20,6 +20,7 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -61,6 +62,9 @@ impl Membership for MembershipService {
         Ok(Response::new(MembershipResponse { cluster_id, node_id, identity, may_begin, election_timeout_ms }))
     }
 }
+
+/// Others dial a node that waits at most five times a second each, and the system queues 128 connections.
+const CLOSED_AFTER: Duration = Duration::from_secs(2);
 
 /// Serves the ports while the node waits for its cluster. On the one for clients, it answers Membership, says over
 /// gRPC's health service that the node does not serve, and refuses all other calls. On the one for nodes, it accepts
@@ -120,8 +124,10 @@ impl Waiting {
     }
 }
 
-/// Accepts connections, and closes each at once.
+/// Accepts connections, and closes each at once. Begins only when the node has waited for a while: connections of members
+/// that are still queued when it joins are served then, and a closed one is dialled again only after a pause.
 async fn close_all(listener: tokio::net::TcpListener) {
+    sleep(CLOSED_AFTER).await;
     loop {
         if listener.accept().await.is_err() {
             sleep(ACCEPT_PAUSE).await;
@@ -135,7 +141,6 @@ mod tests {
     use crate::metrics::Metrics;
     use ringfort_core::types::Identity;
     use std::net::TcpStream;
-    use std::time::Duration;
     use tonic::transport::Endpoint;
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_check_response::ServingStatus;
