@@ -344,7 +344,7 @@ fn judge(status: &Status, effect: Effect, is_redirected: bool) -> Attempt {
     const REFUSALS: [Code; 4] =
         [Code::Unimplemented, Code::InvalidArgument, Code::PermissionDenied, Code::Unauthenticated];
     match outcome::of(status) {
-        // A read changes nothing, whoever refuses it.
+        // A read changes nothing, even if a proxy refused it.
         Outcome::Unknown if effect != Effect::Write && REFUSALS.contains(&status.code()) => Attempt::Refused,
         Outcome::Unknown => Attempt::Unknown,
         Outcome::NotApplied if is_redirected => Attempt::Redirected,

@@ -609,49 +609,14 @@ mod tests {
         assert_eq!(snapshots(), 0);
     }
 
-    /// A disk on which no snapshot can be read.
-    struct Unreadable(MemDisk);
-
-    impl Disk for Unreadable {
-        fn preallocate(&self, name: &str, size_bytes: u64, progress: &mut dyn FnMut()) -> io::Result<()> {
-            self.0.preallocate(name, size_bytes, progress)
-        }
-        fn create(&self, name: &str) -> io::Result<()> {
-            self.0.create(name)
-        }
-        fn write_at(&self, name: &str, offset: u64, data: &[u8]) -> io::Result<()> {
-            self.0.write_at(name, offset, data)
-        }
-        fn sync(&self, name: &str) -> io::Result<()> {
-            self.0.sync(name)
-        }
-        fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-            if snapshot::is_snapshot(name) {
-                return Err(io::Error::other("not now"));
-            }
-            self.0.read_at(name, offset, len)
-        }
-        fn close(&self, _: &str) {}
-        fn size(&self, name: &str) -> io::Result<Option<u64>> {
-            self.0.size(name)
-        }
-        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-            self.0.rename(from, to)
-        }
-        fn delete(&self, name: &str) -> io::Result<()> {
-            self.0.delete(name)
-        }
-        fn list(&self) -> io::Result<Vec<String>> {
-            self.0.list()
-        }
-    }
-
     #[test]
     fn a_snapshot_that_can_not_be_read_now_is_no_lost_one() {
         let (disk, config, topology) = member_of_two();
         bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
-        let unreadable = Arc::new(Unreadable(MemDisk::clone(&disk)));
-        assert!(matches!(open(&unreadable, config.clone()), Err(BootError::Disk(_))));
+        let snapshot = disk.list().unwrap().into_iter().find(|name| snapshot::is_snapshot(name)).unwrap();
+        disk.set_unreadable(&snapshot, true);
+        assert!(matches!(open(&disk, config.clone()), Err(BootError::Disk(_))));
+        disk.set_unreadable(&snapshot, false);
         let boot = open(&disk, config).unwrap();
         assert_eq!((boot.lost, boot.replicas.len()), (vec![], topology.groups.len()));
     }

@@ -17,8 +17,8 @@ pub struct Sends {
 
 impl Sends {
     /// Waits until another snapshot may be sent to `node`. It counts until the turn is dropped. None if `node` receives
-    /// as many as it may: each of these ends only when `node` has the snapshot, and whoever waited for that would keep
-    /// its worker from sending to other nodes.
+    /// as many as it may: each of these ends only when `node` has the snapshot, and a caller that waited for that would
+    /// keep its worker from sending to other nodes.
     pub async fn turn(&self, node: NodeId) -> Option<Turn<'_>> {
         loop {
             // Before the check, so that no end is missed.

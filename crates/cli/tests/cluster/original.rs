@@ -152,6 +152,10 @@ async fn the_original_gossip_is_merged_by_last_write_wins() {
     let found = run(&["scan", "--eventual", "--prefix=many"], &cluster.nodes[0].endpoint(), b"").stdout;
     assert_eq!(text(&found).lines().count(), keys.len());
 
+    let too_many: Vec<String> = (0..4097).map(|number| format!("more{number}")).collect();
+    let refused = first.gossip(too_many.iter().map(|key| (&key[..], "v"))).await;
+    assert_refused(refused, Code::InvalidArgument, "send 4096 at most");
+
     let large = "v".repeat(65 << 10);
     assert_refused(
         first.gossip([("large", &large[..])]).await,

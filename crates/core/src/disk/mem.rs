@@ -6,7 +6,7 @@
 //! that syncs again, or restarts and believes what it reads, loses it at the next crash. Only writing again helps.
 
 use super::{Disk, SECTOR_BYTES};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +22,8 @@ struct Shared {
     /// The bytes that all files together may have; `None` is no limit.
     capacity_bytes: Option<u64>,
     syncs_to_fail: u32,
+    /// Files that can't be read.
+    unreadable: BTreeSet<String>,
     /// Changes that still reach the disk before the machine stops.
     changes_left: Option<u64>,
 }
@@ -75,6 +77,15 @@ impl MemDisk {
     /// Lets the next `count` syncs fail.
     pub fn fail_sync(&self, count: u32) {
         self.lock().syncs_to_fail = count;
+    }
+
+    /// From now on this file can't be read, or can be again.
+    pub fn set_unreadable(&self, name: &str, is_unreadable: bool) {
+        let mut shared = self.lock();
+        match is_unreadable {
+            true => drop(shared.unreadable.insert(name.to_owned())),
+            false => drop(shared.unreadable.remove(name)),
+        }
     }
 
     /// The machine stops after `changes` more calls that change something, or not at all: what follows does nothing, and
@@ -221,6 +232,9 @@ impl Disk for MemDisk {
 
     fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let mut shared = self.lock();
+        if shared.unreadable.contains(name) {
+            return Err(io::Error::other("this file can't be read"));
+        }
         let bytes = &shared.file(name)?.bytes;
         let start = (offset as usize).min(bytes.len());
         let end = start.saturating_add(len).min(bytes.len());

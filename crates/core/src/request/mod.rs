@@ -7,8 +7,8 @@
 //! shard.
 //!
 //! **A [`Reply`] is of the kind that was asked for**, and [`Reply::to`] gives it its type back. A [`Failure`] says whether
-//! anything may have changed: [`Failure::attempt`]. Only then, or if the action [repeats](Request::repeats), may a
-//! request be sent again.
+//! anything may have changed ([`Failure::attempt`]). If so, the request may be sent again only if its action
+//! [repeats](Request::repeats).
 //!
 //! **Forwarding.** Nodes exchange requests and answers in this module's encoding ([`Request::encode`],
 //! [`encode_answer`]): every field survives, and links do not know the operations. The shard is sent next to the
@@ -59,7 +59,7 @@ const _: () = assert!(size_of::<Request>() <= 128);
 pub enum Action {
     Command(Command),
     Query(Query),
-    /// Boxed, since it is large and rare, and requests are moved about.
+    /// Boxed, because it is large and rare, and every request is moved many times.
     System(Box<SystemCommand>),
 }
 

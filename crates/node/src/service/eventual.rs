@@ -59,10 +59,10 @@ async fn read(shell: &Shell, query: Query) -> Result<Reply, CallError> {
 async fn scan(shell: &Shell, scan: Scan) -> Result<ScanPage, CallError> {
     let Scan { prefix, start_after, up_to, limit } = scan;
     let page = ask(shell, |answer| GossipEvent::Scan { prefix, start_after, limit, answer }).await?;
-    let is_wanted = |key: &Bytes| up_to.as_ref().is_none_or(|last| key <= last);
-    let more = page.more && page.entries.last().is_none_or(|(key, _)| is_wanted(key));
-    let wanted = page.entries.into_iter().filter(|(key, _)| is_wanted(key));
-    Ok(ScanPage { entries: wanted.map(|(key, found)| (key, record(found))).collect(), more })
+    let is_in_range = |key: &Bytes| up_to.as_ref().is_none_or(|last| key <= last);
+    let more = page.more && page.entries.last().is_none_or(|(key, _)| is_in_range(key));
+    let entries = page.entries.into_iter().filter(|(key, _)| is_in_range(key));
+    Ok(ScanPage { entries: entries.map(|(key, found)| (key, record(found))).collect(), more })
 }
 
 fn record(found: Found) -> Record {

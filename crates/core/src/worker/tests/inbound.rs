@@ -21,21 +21,25 @@ fn proposals_and_reads_of_other_nodes_never_enter_by_raft() {
 
 #[test]
 fn a_lost_log_stops_the_replica_instead_of_the_process() {
-    let (mut group, leader) = Group::with_leader();
-    let victim = group.others(leader)[0];
-    let term = group.replica(leader).position().term;
-    let mut heartbeat = group.message(victim, id(leader.0), MessageType::MsgHeartbeat, term);
-    heartbeat.commit = 1_000_000;
-    heartbeat.set_context(vec![0; 8].into());
-    let own = group.replica(victim).id();
-    let message = RaftMessage { shard: SHARD, from: id(leader.0), to: own, message: heartbeat };
-    let worker = group.workers.get_mut(&victim).unwrap();
-    worker.handle_raft(group.now, [message]);
-    let (effects, _) = worker.flush(Now { moment: group.now, wall: Wall(0) });
-    assert_eq!(effects.lost, [(SHARD, own, Distrust::Log)]);
-    assert_eq!(worker.replicas().count(), 0);
-    let batch = effects.log.expect("a restart has to know it");
-    assert_eq!(batch.items.last(), Some(&LogItem { shard: SHARD, replica: own, change: Change::Suspect }));
+    for is_voter in [true, false] {
+        let (mut group, leader) = Group::with_leader();
+        let victim = group.others(leader)[0];
+        let term = group.replica(leader).position().term;
+        let from = if is_voter { id(leader.0) } else { ReplicaId::new(leader, 77) };
+        let mut heartbeat = group.message(victim, from, MessageType::MsgHeartbeat, term);
+        heartbeat.commit = 1_000_000;
+        heartbeat.set_context(vec![0; 8].into());
+        let own = group.replica(victim).id();
+        let message = RaftMessage { shard: SHARD, from, to: own, message: heartbeat };
+        let worker = group.workers.get_mut(&victim).unwrap();
+        worker.handle_raft(group.now, [message]);
+        let (effects, _) = worker.flush(Now { moment: group.now, wall: Wall(0) });
+        assert_eq!(effects.lost, [(SHARD, own, Distrust::Log)]);
+        assert_eq!(worker.replicas().count(), 0);
+        let suspect = LogItem { shard: SHARD, replica: own, change: Change::Suspect };
+        let is_logged = effects.log.is_some_and(|batch| batch.items.contains(&suspect));
+        assert_eq!(is_logged, is_voter, "a restart believes a voter, and nobody else");
+    }
 }
 
 #[test]
