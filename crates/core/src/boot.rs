@@ -35,7 +35,7 @@ use crate::replica::Restored;
 use crate::replica::restore::{self, LoadError};
 use crate::snapshot::{self, SnapshotError, SnapshotHeader, SnapshotWriter, snapshot_name};
 use crate::system::topology::MAX_NAME_BYTES;
-use crate::system::{DecodeError, Standing, SystemMachine, Topology};
+use crate::system::{DecodeError, MemberState, SystemMachine, Topology};
 use crate::time::Stamp;
 use crate::types::{ClusterId, Identity, LogIndex, NodeId, ReplicaId, ShardId, Term};
 use raft::eraftpb::{ConfState, HardState};
@@ -160,14 +160,14 @@ pub fn assigns_anew(saved: Option<&Topology>, next: &Topology, node: NodeId) -> 
 }
 
 /// Notes that the directory's node is no member any more. Durable when this returns.
-pub fn set_departure<D: Disk + ?Sized>(disk: &D, why: Standing) -> io::Result<()> {
+pub fn set_departure<D: Disk + ?Sized>(disk: &D, why: MemberState) -> io::Result<()> {
     write_file(disk, DEPARTED_FILE, &[why.code()])
 }
 
 /// Why the directory's node is no member any more; none where it may be one.
-pub fn departure<D: Disk + ?Sized>(disk: &D) -> Result<Option<Standing>, BootError> {
+pub fn departure<D: Disk + ?Sized>(disk: &D) -> Result<Option<MemberState>, BootError> {
     let Some(content) = read_file(disk, DEPARTED_FILE)? else { return Ok(None) };
-    Ok(Some(Standing::decode(&mut Reader::new(&content))?))
+    Ok(Some(MemberState::decode(&mut Reader::new(&content))?))
 }
 
 /// Another cluster's claim that the directory's node is its member.
@@ -500,12 +500,12 @@ mod tests {
         topology.nodes.insert(NodeId(2), member("two"));
         save_topology(&*disk, &topology).unwrap();
         assert_eq!(departure(&*disk).unwrap(), None);
-        set_departure(&*disk, Standing::Dead).unwrap();
-        assert_eq!(departure(&*disk).unwrap(), Some(Standing::Dead));
+        set_departure(&*disk, MemberState::Dead).unwrap();
+        assert_eq!(departure(&*disk).unwrap(), Some(MemberState::Dead));
         for again in [false, true] {
             if again {
                 // As a crash right before the end leaves it.
-                set_departure(&*disk, Standing::Dead).unwrap();
+                set_departure(&*disk, MemberState::Dead).unwrap();
             }
             clear(&*disk).unwrap();
             assert_eq!(disk.list().unwrap(), [CONTACTS_FILE]);

@@ -78,7 +78,7 @@ pub use ringfort_core::gossip::GossipConfig;
 pub use ringfort_core::kv::Kind;
 pub use ringfort_core::limits::{CONCURRENT_MOVES, DISK_TIMEOUT, LEAD_AFTER, REPLACE_AFTER, SCRUB_BYTES_PER_SECOND};
 pub use ringfort_core::replica::ReadMode;
-pub use ringfort_core::system::Standing;
+pub use ringfort_core::system::MemberState;
 pub use ringfort_core::system::topology::{NODE_NAME_RULE, is_node_name};
 pub use ringfort_core::timing::Timing;
 pub use start::StartError;

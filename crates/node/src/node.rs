@@ -32,7 +32,7 @@ use ringfort_core::health::{HealthConfig, HealthMonitor};
 use ringfort_core::limits::{ENTRY_BUDGET_BYTES, MAX_SNAPSHOTS_RECEIVED};
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{ReadMode, ReplicaConfig};
-use ringfort_core::system::Standing;
+use ringfort_core::system::MemberState;
 use ringfort_core::timing::Timing;
 use ringfort_core::types::{ReplicaId, ShardId};
 use ringfort_core::watch::{Distrust, Scrubber, Watch};
@@ -329,8 +329,8 @@ impl Node {
     }
 
     /// Waits until the node is no member any more, and says why. Then it is to be shut down; started again, it joins as a
-    /// new one if it was [dead](Standing::Dead), and is refused otherwise.
-    pub fn departed(&self) -> impl Future<Output = Standing> + use<> {
+    /// new one if it was [dead](MemberState::Dead), and is refused otherwise.
+    pub fn departed(&self) -> impl Future<Output = MemberState> + use<> {
         let mut departure = self.shell.departure.subscribe();
         async move {
             match departure.wait_for(Option::is_some).await.map(|why| *why) {

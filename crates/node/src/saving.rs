@@ -13,7 +13,7 @@ use crate::shell::Shell;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ringfort_core::boot::{self, Claim};
 use ringfort_core::disk::Disk;
-use ringfort_core::system::{Standing, Topology};
+use ringfort_core::system::{MemberState, Topology};
 use ringfort_core::types::{Epoch, NodeId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub enum Saved {
     Topology(Arc<Topology>),
     /// The node is no member any more.
-    Departure(Standing),
+    Departure(MemberState),
     /// Another cluster has proven that this node is its member.
     Claim(Claim),
 }
@@ -103,7 +103,7 @@ impl Topologies<'_> {
     }
 }
 
-fn save_departure(shell: &Shell, why: Standing) {
+fn save_departure(shell: &Shell, why: MemberState) {
     match boot::set_departure(&*shell.disk, why) {
         Ok(()) => drop(shell.departure.send_replace(Some(why))),
         Err(error) => shell.fail(format!(

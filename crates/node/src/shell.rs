@@ -21,7 +21,7 @@ use ringfort_core::health::HealthMonitor;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::ReplicaStatus;
 use ringfort_core::request::Failure;
-use ringfort_core::system::Standing;
+use ringfort_core::system::MemberState;
 use ringfort_core::types::{ClusterId, NodeId, ShardId};
 use ringfort_core::worker::worker_of;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub struct Shell {
     /// Why the node must not go on, in words for the operator.
     pub failure: watch::Sender<Option<String>>,
     /// Why the node is no member any more.
-    pub departure: watch::Sender<Option<Standing>>,
+    pub departure: watch::Sender<Option<MemberState>>,
     /// The node hands over what it leads, to stop then.
     pub handing_over: AtomicBool,
     /// Monitors the node's own health.

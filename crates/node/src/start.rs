@@ -23,7 +23,7 @@ use ringfort_core::boot::{self, Boot, BootError, Owner};
 use ringfort_core::disk::Disk;
 use ringfort_core::log::LogConfig;
 use ringfort_core::system::topology::{NODE_NAME_RULE, is_node_name};
-use ringfort_core::system::{Member, Standing, Topology};
+use ringfort_core::system::{Member, MemberState, Topology};
 use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Identity, NodeId};
 use ringfort_ring::ShardCount;
@@ -181,7 +181,7 @@ pub fn membership(
         .map_err(|source| StartError::Directory { directory: directory.clone(), source })?;
     match boot::departure(&*disk).map_err(boot_error)? {
         None => {}
-        Some(Standing::Dead) => {
+        Some(MemberState::Dead) => {
             tracing::warn!("this node was silent for so long that others took its place: it joins as a new one");
             boot::clear(&*disk).map_err(boot_error)?;
         }

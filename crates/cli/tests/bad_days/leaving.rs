@@ -117,7 +117,7 @@ fn one_takes_the_place_of_another_that_dies_meanwhile() {
     cluster.nodes[3].start();
     cluster.wait_for_status("node4 is a member", |status| list(status, "nodes").len() == 4);
     let waiting = cluster.spawn(&["cluster", "replace", "node3", "--with", "node4"]);
-    cluster.wait_for_status("node3 leaves", |status| node(status, "node3")["standing"] == "leaving");
+    cluster.wait_for_status("node3 leaves", |status| node(status, "node3")["state"] == "leaving");
     cluster.prints(&["cluster", "resume"]);
     // The bandwidth makes this take seconds. The target dies in the middle, then the old node for a while.
     cluster.wait_for_status("replicas on their way", |status| {

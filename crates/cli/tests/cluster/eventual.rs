@@ -66,7 +66,7 @@ fn a_node_without_a_quorum_takes_writes_and_all_agree_when_it_has_one() {
         let nodes = gossip(&cluster, "node1")["nodes"].clone();
         [1, 2]
             .iter()
-            .all(|&at: &usize| nodes[at]["standing"] == "dead" && nodes[at]["reason"] == "heartbeats ceased to come")
+            .all(|&at: &usize| nodes[at]["liveness"] == "dead" && nodes[at]["reason"] == "heartbeats ceased to come")
     });
     assert!(dead, "{}", gossip(&cluster, "node1"));
     assert!(text(&run(&["status"], &endpoint(&cluster, "node1"), b"").stdout).contains(" dead "));
@@ -88,7 +88,7 @@ fn a_node_without_a_quorum_takes_writes_and_all_agree_when_it_has_one() {
     }
     let alive = came_about(|| {
         let nodes = gossip(&cluster, "node1")["nodes"].clone();
-        nodes[1]["standing"] == "alive" && nodes[2]["standing"] == "alive"
+        nodes[1]["liveness"] == "alive" && nodes[2]["liveness"] == "alive"
     });
     assert!(alive);
     let forgotten =

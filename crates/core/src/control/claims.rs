@@ -14,7 +14,7 @@
 //! Node ids do not matter: a node that joined with `--replace` has a new one. A node that took over the address of a
 //! removed node has another name, and keeps running.
 
-use super::silence::Silence;
+use super::liveness_view::LivenessView;
 use crate::system::Topology;
 use crate::time::Moment;
 use crate::types::{ClusterId, NodeId};
@@ -81,9 +81,9 @@ impl Claims {
     }
 
     /// The cluster whose claim is proven, if there is one: this node must stop. To be called at each tick.
-    pub fn proven(&mut self, now: Moment, topology: &Topology, own: NodeId, silence: &Silence) -> Option<ClusterId> {
+    pub fn proven(&mut self, now: Moment, topology: &Topology, own: NodeId, liveness: &LivenessView) -> Option<ClusterId> {
         self.forget_old(now);
-        let heard = topology.nodes.keys().filter(|&&node| node == own || silence.is_heard(node)).count();
+        let heard = topology.nodes.keys().filter(|&&node| node == own || liveness.is_heard(node)).count();
         let is_alone = topology.nodes.len() == 1;
         if !is_alone && 2 * heard > topology.nodes.len() {
             self.apart_since = None;
@@ -108,7 +108,7 @@ impl Claims {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gossip::detector::{Liveness, Reason, Standing};
+    use crate::gossip::detector::{Liveness, Reason, LivenessState};
     use crate::system::topology::tests::member;
     use crate::timing::Timing;
     use ringfort_ring::ShardCount;
@@ -132,28 +132,28 @@ mod tests {
         Testimony { cluster: THEIRS, from: NodeId(from), to: NodeId(4), asked: address(from), members }
     }
 
-    fn proven(claims: &mut Claims, topology: &Topology, silence: &Silence, at: u64) -> Option<ClusterId> {
-        claims.proven(Moment(at * 1_000_000_000), topology, OWN, silence)
+    fn proven(claims: &mut Claims, topology: &Topology, liveness: &LivenessView, at: u64) -> Option<ClusterId> {
+        claims.proven(Moment(at * 1_000_000_000), topology, OWN, liveness)
     }
 
     #[test]
     fn two_members_of_another_cluster_stop_a_node_that_is_alone() {
-        let (topology, silence) = (own_cluster(1), Silence::default());
+        let (topology, liveness) = (own_cluster(1), LivenessView::default());
         let mut claims = Claims::default();
         for _ in 0..3 {
             claims.hear(Moment(0), &testimony(5, 2), &topology, OWN);
-            assert_eq!(proven(&mut claims, &topology, &silence, 1), None, "one says it, however often");
+            assert_eq!(proven(&mut claims, &topology, &liveness, 1), None, "one says it, however often");
         }
         claims.hear(Moment(0), &testimony(6, 2), &topology, OWN);
-        assert_eq!(proven(&mut claims, &topology, &silence, 1), Some(THEIRS));
+        assert_eq!(proven(&mut claims, &topology, &liveness, 1), Some(THEIRS));
         let mut claims = Claims::default();
         claims.hear(Moment(0), &testimony(5, 1), &topology, OWN);
-        assert_eq!(proven(&mut claims, &topology, &silence, 1), Some(THEIRS), "there is no second");
+        assert_eq!(proven(&mut claims, &topology, &liveness, 1), Some(THEIRS), "there is no second");
     }
 
     #[test]
     fn what_does_not_fit_is_no_testimony() {
-        let (topology, silence) = (own_cluster(1), Silence::default());
+        let (topology, liveness) = (own_cluster(1), LivenessView::default());
         let mut claims = Claims::default();
         for from in [5, 6] {
             let good = testimony(from, 2);
@@ -172,7 +172,7 @@ mod tests {
                 claims.hear(Moment(0), &bad, &topology, OWN);
             }
         }
-        assert_eq!(proven(&mut claims, &topology, &silence, 100), None);
+        assert_eq!(proven(&mut claims, &topology, &liveness, 100), None);
     }
 
     #[test]
@@ -181,11 +181,11 @@ mod tests {
         let mut claims = Claims::default();
         claims.hear(Moment(0), &testimony(5, 2), &topology, OWN);
         claims.hear(Moment(0), &testimony(6, 2), &topology, OWN);
-        let (standing, reason, since) = (Standing::Alive, Reason::Heard, Moment(0));
-        let heard = Liveness { standing, since, reason, heard: since, was_heard: true, phi: 0.0 };
-        let mut with = Silence::default();
+        let (state, reason, since) = (LivenessState::Alive, Reason::Heard, Moment(0));
+        let heard = Liveness { state, since, reason, heard: since, was_heard: true, phi: 0.0 };
+        let mut with = LivenessView::default();
         with.tell(Moment(0), BTreeMap::from([(NodeId(2), heard)]));
-        let without = Silence::default();
+        let without = LivenessView::default();
         assert_eq!(proven(&mut claims, &topology, &without, 1), None, "it may have just started");
         assert_eq!(proven(&mut claims, &topology, &with, 5), None);
         assert_eq!(proven(&mut claims, &topology, &without, 20), None, "for a moment");
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_was_said_long_ago_proves_nothing() {
-        let (topology, without) = (own_cluster(3), Silence::default());
+        let (topology, without) = (own_cluster(3), LivenessView::default());
         let mut claims = Claims::default();
         claims.hear(Moment(0), &testimony(5, 2), &topology, OWN);
         claims.hear(Moment(0), &testimony(6, 2), &topology, OWN);

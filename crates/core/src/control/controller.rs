@@ -11,12 +11,12 @@
 use super::leadership::Leadership;
 use super::plan::{self, Action};
 use super::progress::{Pace, Progress};
-use super::silence::Silence;
+use super::liveness_view::LivenessView;
 use super::{ControlConfig, ControlEffects, PATIENCE};
 use crate::limits::{REPLICATION, SMALL_MOVE_BYTES, SMALL_MOVES_BYTES};
 use crate::message::{ControlMessage, ShardReport, StepRequest};
 use crate::mutation::Mutation;
-use crate::system::{Standing, SystemCommand, SystemMachine, Topology};
+use crate::system::{MemberState, SystemCommand, SystemMachine, Topology};
 use crate::time::{Moment, Stamp};
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId};
 use std::collections::BTreeMap;
@@ -85,7 +85,7 @@ impl Moves {
 pub struct Round<'a> {
     pub now: Moment,
     pub topology: &'a Topology,
-    pub silence: &'a Silence,
+    pub liveness: &'a LivenessView,
     pub leadership: &'a mut Leadership,
     pub out: &'a mut ControlEffects,
 }
@@ -127,14 +127,14 @@ impl Controller {
 
     /// Makes one round of decisions.
     pub fn run(&mut self, mut round: Round<'_>) {
-        let Round { now, topology, silence, .. } = round;
+        let Round { now, topology, liveness, .. } = round;
         self.propose(&mut round);
         self.reports.retain(|_, reported| now < *reported.heard.get_or_insert(now) + REPORT_LIFE);
         self.act(round);
         let reports = self.reports.iter().filter_map(|(shard, reported)| Some((topology.groups.get(shard)?, reported)));
         let left = reports.flat_map(|(group, reported)| plan::arriving(group, &reported.report));
         let (waiting, moving): (Vec<ReplicaId>, Vec<ReplicaId>) =
-            left.partition(|replica| is_silent(self.node, silence, *replica));
+            left.partition(|replica| is_silent(self.node, liveness, *replica));
         self.pace.note(now, moving.len(), waiting.len());
     }
 
@@ -148,17 +148,17 @@ impl Controller {
 
     /// Asks the system shard for what is to change in the topology.
     fn propose(&mut self, round: &mut Round<'_>) {
-        let Round { now, topology, silence, out, .. } = round;
+        let Round { now, topology, liveness, out, .. } = round;
         let now = *now;
         let epoch = topology.epoch;
         if self.proposed.is_some_and(|(at_epoch, at)| at_epoch == epoch && now < at + PATIENCE) {
             return;
         }
         self.proposed = Some((epoch, now));
-        let removals = topology.standings.iter().filter(|(_, standing)| standing.leaves());
+        let removals = topology.member_states.iter().filter(|(_, state)| state.leaves());
         let removals = removals.filter(|(node, _)| topology.replicas_on(**node) == 0);
         out.proposals.extend(removals.map(|(&node, _)| SystemCommand::Remove { node }));
-        let verdict = self.verdict(topology, silence);
+        let verdict = self.verdict(topology, liveness);
         let is_changing = verdict.is_some();
         out.proposals.extend(verdict);
         if is_changing || topology.paused {
@@ -171,29 +171,29 @@ impl Controller {
     }
 
     /// The next node, if any, that has been silent for too long, or has come back.
-    fn verdict(&self, topology: &Topology, silence: &Silence) -> Option<SystemCommand> {
-        let stand = |node, standing| SystemCommand::Stand { node, standing, successor: None, fewer_replicas: false };
-        let is_alive = |node: NodeId| node == self.node || silence.is_alive(node);
+    fn verdict(&self, topology: &Topology, liveness: &LivenessView) -> Option<SystemCommand> {
+        let set_state = |node, state| SystemCommand::SetMemberState { node, state, successor: None, fewer_replicas: false };
+        let is_alive = |node: NodeId| node == self.node || liveness.is_alive(node);
         let returned =
-            topology.standings.iter().find(|(node, standing)| **standing == Standing::Dead && silence.is_heard(**node));
+            topology.member_states.iter().find(|(node, state)| **state == MemberState::Dead && liveness.is_heard(**node));
         if let Some((&node, _)) = returned {
-            return Some(stand(node, None));
+            return Some(set_state(node, None));
         }
         // Without enough others there is nowhere to put its replicas, and it may come back with them.
         if topology.active().filter(|(node, _)| is_alive(*node)).count() < REPLICATION {
             return None;
         }
         let is_lost = |node: &NodeId| {
-            let may_leave = topology.standings.get(node).is_none_or(|standing| !standing.leaves());
-            may_leave && *node != self.node && silence.is_lost(*node, self.config.replace_after)
+            let may_leave = topology.member_states.get(node).is_none_or(|state| !state.leaves());
+            may_leave && *node != self.node && liveness.is_lost(*node, self.config.replace_after)
         };
-        topology.nodes.keys().copied().find(is_lost).map(|node| stand(node, Some(Standing::Dead)))
+        topology.nodes.keys().copied().find(is_lost).map(|node| set_state(node, Some(MemberState::Dead)))
     }
 
     /// Takes the next step of every shard that is not as it should be.
     fn act(&mut self, round: Round<'_>) {
-        let Round { now, topology, silence, leadership, out } = round;
-        let is_silent = |replica| is_silent(self.node, silence, replica);
+        let Round { now, topology, liveness, leadership, out } = round;
+        let is_silent = |replica| is_silent(self.node, liveness, replica);
         let mut moves = Moves::default();
         let moving = self.reports.values().filter(|reported| reported.is_moving(is_silent));
         moving.for_each(|reported| moves.add(&reported.report));
@@ -248,8 +248,8 @@ impl Controller {
 }
 
 /// Whether a replica's node is silent. This node itself never is.
-fn is_silent(own: NodeId, silence: &Silence, replica: ReplicaId) -> bool {
-    replica.node() != own && !silence.is_alive(replica.node())
+fn is_silent(own: NodeId, liveness: &LivenessView, replica: ReplicaId) -> bool {
+    replica.node() != own && !liveness.is_alive(replica.node())
 }
 
 #[cfg(test)]
@@ -271,7 +271,7 @@ mod tests {
         controller: Controller,
         detector: Detector,
         heartbeat: u64,
-        silence: Silence,
+        liveness: LivenessView,
         copied_bytes: u64,
         leadership: Leadership,
         /// What the shards' leaders repeat.
@@ -289,12 +289,12 @@ mod tests {
             let now = Moment(1) + MINUTE;
             let controller = Controller::new(NodeId(1), ControlConfig { moves: 2, ..ControlConfig::default() });
             let detector = Detector::new(PERIOD);
-            let silence = Silence::default();
+            let liveness = LivenessView::default();
             let reports = BTreeMap::new();
             let (copied_bytes, leadership) = (2 * SMALL_MOVE_BYTES, Leadership::default());
             let heartbeat = 0;
             let mut scene =
-                Scene { topology, controller, detector, heartbeat, silence, copied_bytes, leadership, reports, now };
+                Scene { topology, controller, detector, heartbeat, liveness, copied_bytes, leadership, reports, now };
             scene.place();
             scene
         }
@@ -323,12 +323,12 @@ mod tests {
                 let liveness = others().filter_map(|node| Some((node, self.detector.liveness(node, self.now)?)));
                 let liveness = liveness.collect();
                 self.leadership.learn_liveness(&liveness);
-                self.silence.tell(self.now, liveness);
+                self.liveness.tell(self.now, liveness);
             }
             self.reports.values().for_each(|report| self.controller.learn(report.clone()));
             let mut out = ControlEffects::default();
-            let Scene { now, ref topology, ref silence, ref mut leadership, .. } = *self;
-            self.controller.run(Round { now, topology, silence, leadership, out: &mut out });
+            let Scene { now, ref topology, ref liveness, ref mut leadership, .. } = *self;
+            self.controller.run(Round { now, topology, liveness, leadership, out: &mut out });
             out
         }
 
@@ -349,19 +349,19 @@ mod tests {
         }
     }
 
-    fn stand(node: u64, standing: Option<Standing>) -> SystemCommand {
-        SystemCommand::Stand { node: NodeId(node), standing, successor: None, fewer_replicas: false }
+    fn set_state(node: u64, state: Option<MemberState>) -> SystemCommand {
+        SystemCommand::SetMemberState { node: NodeId(node), state, successor: None, fewer_replicas: false }
     }
 
     #[test]
     fn a_node_is_given_up_after_five_minutes_of_silence_and_taken_back_when_it_speaks() {
         let mut scene = Scene::new(4);
         assert_eq!(scene.after(4 * MINUTE, &[2, 3]).proposals, []);
-        assert_eq!(scene.after(2 * MINUTE, &[2, 3]).proposals, [stand(4, Some(Standing::Dead))]);
-        scene.topology.standings.insert(NodeId(4), Standing::Dead);
+        assert_eq!(scene.after(2 * MINUTE, &[2, 3]).proposals, [set_state(4, Some(MemberState::Dead))]);
+        scene.topology.member_states.insert(NodeId(4), MemberState::Dead);
         let proposals = scene.after(MINUTE, &[2, 3]).proposals;
         assert!(matches!(&proposals[..], [SystemCommand::Place { .. }]), "{proposals:?}");
-        assert_eq!(scene.after(MINUTE, &[2, 3, 4]).proposals[..], [stand(4, None)]);
+        assert_eq!(scene.after(MINUTE, &[2, 3, 4]).proposals[..], [set_state(4, None)]);
     }
 
     #[test]
@@ -389,12 +389,12 @@ mod tests {
     #[test]
     fn a_node_that_leaves_is_removed_when_it_holds_nothing() {
         let mut scene = Scene::new(4);
-        scene.topology.standings.insert(NodeId(4), Standing::Leaving);
+        scene.topology.member_states.insert(NodeId(4), MemberState::Leaving);
         let proposals = scene.after(MINUTE, &[2, 3, 4]).proposals;
         assert!(matches!(&proposals[..], [SystemCommand::Place { .. }]), "{proposals:?}");
         scene.place();
         assert_eq!(scene.after(MINUTE, &[2, 3, 4]).proposals, [SystemCommand::Remove { node: NodeId(4) }]);
-        scene.topology.standings.insert(NodeId(4), Standing::Drained);
+        scene.topology.member_states.insert(NodeId(4), MemberState::Drained);
         assert_eq!(scene.after(MINUTE, &[2, 3, 4]).proposals, [], "it stays");
     }
 
@@ -461,7 +461,7 @@ mod tests {
     #[test]
     fn a_lost_replica_is_replaced_although_all_disks_hung_lately() {
         let mut scene = Scene::new(4);
-        scene.topology.standings.insert(NodeId(4), Standing::Dead);
+        scene.topology.member_states.insert(NodeId(4), MemberState::Dead);
         scene.place();
         for shard in 0..4 {
             let voters: Vec<ReplicaId> = (1..=2).map(|node| ReplicaId::new(NodeId(node), shard + 1)).collect();

@@ -14,7 +14,7 @@
 //! second failure would hit them all.
 
 use super::PATIENCE;
-use crate::gossip::detector::{Liveness, Reason, Standing};
+use crate::gossip::detector::{Liveness, Reason, LivenessState};
 use crate::health::{Abstention, HealthView, abstention};
 use crate::time::Moment;
 use crate::types::NodeId;
@@ -55,7 +55,7 @@ impl Leadership {
         self.judged.retain(|node, _| liveness.contains_key(node));
         for (&node, liveness) in liveness {
             let is_judged = self.judged.get(&node) == Some(&liveness.since);
-            if liveness.standing != Standing::Alive || is_judged {
+            if liveness.state != LivenessState::Alive || is_judged {
                 continue;
             }
             self.judged.insert(node, liveness.since);
@@ -118,9 +118,9 @@ mod tests {
         Moment(1) + seconds * SECOND
     }
 
-    fn told(leadership: &mut Leadership, standing: Standing, reason: Reason, since: u32) {
+    fn told(leadership: &mut Leadership, state: LivenessState, reason: Reason, since: u32) {
         let since = at(since);
-        let liveness = Liveness { standing, since, reason, heard: since, was_heard: true, phi: 0.0 };
+        let liveness = Liveness { state, since, reason, heard: since, was_heard: true, phi: 0.0 };
         leadership.learn_liveness(&BTreeMap::from([(NODE, liveness)]));
     }
 
@@ -162,12 +162,12 @@ mod tests {
     fn a_node_that_was_silent_or_crashed_leads_after_a_while() {
         for reason in [Reason::Back, Reason::Restarted] {
             let mut leadership = Leadership::default();
-            told(&mut leadership, Standing::Alive, Reason::Heard, 1);
+            told(&mut leadership, LivenessState::Alive, Reason::Heard, 1);
             assert!(may_lead(&leadership, 2), "a node that is new need not wait");
-            told(&mut leadership, Standing::Dead, Reason::Silent, 50);
-            told(&mut leadership, Standing::Alive, reason, 100);
+            told(&mut leadership, LivenessState::Dead, Reason::Silent, 50);
+            told(&mut leadership, LivenessState::Alive, reason, 100);
             assert!(leadership.may_hold_more(NODE, false) && !may_lead(&leadership, 129), "{reason:?}");
-            told(&mut leadership, Standing::Alive, reason, 100);
+            told(&mut leadership, LivenessState::Alive, reason, 100);
             assert!(may_lead(&leadership, 130), "{reason:?}");
         }
     }
@@ -177,12 +177,12 @@ mod tests {
         let mut leadership = Leadership::default();
         says(&mut leadership, NodeHealth { is_stopping: true, ..NodeHealth::default() });
         assert!(!may_lead(&leadership, 90));
-        told(&mut leadership, Standing::Suspect, Reason::Silent, 95);
+        told(&mut leadership, LivenessState::Suspect, Reason::Silent, 95);
         leadership.learn_health(Arc::default());
-        told(&mut leadership, Standing::Alive, Reason::Restarted, 100);
-        told(&mut leadership, Standing::Alive, Reason::Restarted, 100);
+        told(&mut leadership, LivenessState::Alive, Reason::Restarted, 100);
+        told(&mut leadership, LivenessState::Alive, Reason::Restarted, 100);
         assert!(may_lead(&leadership, 100));
-        told(&mut leadership, Standing::Alive, Reason::Restarted, 200);
+        told(&mut leadership, LivenessState::Alive, Reason::Restarted, 200);
         assert!(!may_lead(&leadership, 200));
     }
 

@@ -7,7 +7,7 @@
 //!
 //! A beacon also says where its sender is now. A node that was started elsewhere is so dialled at once by those that it
 //! reaches, and with their votes can become part of a quorum again, which then writes its addresses into the topology
-//! ([`whereabouts`]).
+//! ([`address_book`]).
 //!
 //! Leaders of shards report how their membership stands to the leader of the system shard. Its controller (`controller.rs`)
 //! compares that with what the topology wants and answers with one step at a time ([`plan`]). It keeps nothing that it
@@ -26,15 +26,15 @@ pub mod plan;
 pub mod preview;
 pub mod progress;
 pub mod removal;
-mod silence;
-mod whereabouts;
+mod liveness_view;
+mod address_book;
 
 use crate::gossip::detector::Liveness;
 use crate::health::HealthView;
 use crate::limits::{CONCURRENT_MOVES, LEAD_AFTER, REPLACE_AFTER};
 use crate::message::{Beacon, ControlMessage, ShardReport, StepRequest};
 use crate::mutation::Mutation;
-use crate::system::{Addresses, Member, Members, Standing, SystemCommand, Topology};
+use crate::system::{Addresses, Member, Members, MemberState, SystemCommand, Topology};
 use crate::time::Moment;
 use crate::types::{ClusterId, NodeId, ReplicaId, ShardId, Term};
 use crate::watch::Distrust;
@@ -43,11 +43,11 @@ pub use claims::Testimony;
 use controller::{Controller, Round};
 use leadership::Leadership;
 use progress::Progress;
-use silence::Silence;
+use liveness_view::LivenessView;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use whereabouts::Whereabouts;
+use address_book::AddressBook;
 
 /// Beacons go out this often, and at once when what they say has changed.
 pub const BEACON_INTERVAL: Duration = Duration::from_millis(500);
@@ -97,7 +97,7 @@ pub struct ControlEffects {
     /// them silent meanwhile.
     pub leaders: Vec<(ShardId, NodeId)>,
     /// This node is no member any more, for this reason. It must stop, and its directory serves no longer.
-    pub departure: Option<Standing>,
+    pub departure: Option<MemberState>,
     /// Another cluster has proven that this node is its member. The node must stop.
     pub claimed_by: Option<ClusterId>,
 }
@@ -108,11 +108,11 @@ pub struct Control {
     /// This node as it is to be known.
     own: Member,
     topology: Arc<Topology>,
-    whereabouts: Whereabouts,
+    address_book: AddressBook,
     /// The shards that this node leads.
     led: BTreeMap<ShardId, Term>,
     leaders: BTreeMap<ShardId, (Term, NodeId)>,
-    silence: Silence,
+    liveness: LivenessView,
     claims: Claims,
     leadership: Leadership,
     controller: Controller,
@@ -132,11 +132,11 @@ impl Control {
         let mut control = Control {
             node,
             topology: topology.clone(),
-            whereabouts: Whereabouts::new(node, own.addresses()),
+            address_book: AddressBook::new(node, own.addresses()),
             own,
             led: BTreeMap::new(),
             leaders: BTreeMap::new(),
-            silence: Silence::default(),
+            liveness: LivenessView::default(),
             claims: Claims::default(),
             leadership: Leadership::default(),
             controller: Controller::new(node, config),
@@ -159,7 +159,7 @@ impl Control {
 
     /// The addresses at which this node is reached now.
     pub fn own_addresses(&self) -> &Addresses {
-        self.whereabouts.own()
+        self.address_book.own()
     }
 
     /// Who leads `shard`, as far as this node knows.
@@ -188,15 +188,15 @@ impl Control {
         if self.has_departed {
             return;
         }
-        self.out.claimed_by = self.claims.proven(now, &self.topology, self.node, &self.silence);
+        self.out.claimed_by = self.claims.proven(now, &self.topology, self.node, &self.liveness);
         if self.beacon_due || now >= self.next_beacon {
             self.beacon(now);
         }
         self.ask_for_new_replicas(now);
         self.ask_to_be_known(now);
         if self.led.contains_key(&ShardId::SYSTEM) {
-            let Control { controller, topology, silence, leadership, out, .. } = self;
-            controller.run(Round { now, topology, silence, leadership, out });
+            let Control { controller, topology, liveness, leadership, out, .. } = self;
+            controller.run(Round { now, topology, liveness, leadership, out });
             if let Some(uncommitted) = self.controller.publish_early(&self.topology, &self.out.proposals) {
                 self.handle_topology(uncommitted);
             }
@@ -210,12 +210,12 @@ impl Control {
         }
         if !topology.nodes.contains_key(&self.node) {
             // An old departure is forgotten; what is left is that an operator has to look.
-            let why = topology.departed.get(&self.node).map_or(Standing::Leaving, |departed| departed.why);
+            let why = topology.departed.get(&self.node).map_or(MemberState::Leaving, |departed| departed.why);
             self.has_departed = true;
             self.out.departure = Some(why);
             return;
         }
-        self.whereabouts.follow(&self.topology, &topology);
+        self.address_book.follow(&self.topology, &topology);
         self.topology = topology.clone();
         self.out.topology = Some(topology);
         self.publish_members();
@@ -273,7 +273,7 @@ impl Control {
     /// What gossip thought of all other members at this moment. To be called once a period of it: nothing else tells who is silent.
     pub fn handle_liveness(&mut self, at: Moment, liveness: BTreeMap<NodeId, Liveness>) {
         self.leadership.learn_liveness(&liveness);
-        self.silence.tell(at, liveness);
+        self.liveness.tell(at, liveness);
     }
 
     /// The reported health of a node has changed.
@@ -321,13 +321,13 @@ impl Control {
     }
 
     fn learn_addresses(&mut self, node: NodeId, addresses: Addresses) {
-        if self.whereabouts.hear(&self.topology, node, addresses) {
+        if self.address_book.hear(&self.topology, node, addresses) {
             self.publish_members();
         }
     }
 
     fn publish_members(&mut self) {
-        self.out.members = Some(Arc::new(self.whereabouts.members(&self.topology)));
+        self.out.members = Some(Arc::new(self.address_book.members(&self.topology)));
     }
 
     fn handle_report(&mut self, report: ShardReport) {
@@ -341,7 +341,7 @@ impl Control {
         self.next_beacon = now + BEACON_INTERVAL;
         let leads: Vec<(ShardId, Term)> = self.led.iter().map(|(&shard, &term)| (shard, term)).collect();
         for &node in self.topology.nodes.keys().filter(|&&node| node != self.node) {
-            let addresses = self.whereabouts.own().clone();
+            let addresses = self.address_book.own().clone();
             let beacon = Beacon { epoch: self.topology.epoch, leads: leads.clone(), addresses };
             self.out.messages.push((node, ControlMessage::Beacon(beacon)));
         }
@@ -452,7 +452,7 @@ mod tests {
             new.epoch = Epoch(9);
             let removed = new.nodes.remove(&NodeId(1)).unwrap();
             if is_remembered {
-                new.departed.insert(NodeId(1), Departed::new(&removed, Standing::Dead));
+                new.departed.insert(NodeId(1), Departed::new(&removed, MemberState::Dead));
             }
             let (mut member, mut returned) = (control(2, new), control(1, old.clone()));
             returned.handle_tick(now);
@@ -464,7 +464,7 @@ mod tests {
             assert!(matches!(&answer[..], [(NodeId(1), ControlMessage::Topology(_))]), "{answer:?}");
             returned.handle_message(NodeId(2), answer[0].1.clone());
             let effects = returned.take_effects();
-            assert_eq!(effects.departure, Some(if is_remembered { Standing::Dead } else { Standing::Leaving }));
+            assert_eq!(effects.departure, Some(if is_remembered { MemberState::Dead } else { MemberState::Leaving }));
             assert!(effects.topology.is_none(), "its directory keeps the topology in which it is a member");
             returned.handle_tick(now + 10 * BEACON_INTERVAL);
             assert!(returned.take_effects().messages.is_empty());

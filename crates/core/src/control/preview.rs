@@ -3,7 +3,7 @@
 
 use super::plan;
 use super::removal::{self, Present};
-use crate::system::{Standing, SystemCommand, SystemMachine, SystemReply, Topology};
+use crate::system::{MemberState, SystemCommand, SystemMachine, SystemReply, Topology};
 use crate::time::Stamp;
 use crate::types::{NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +30,7 @@ pub fn moves(
     held: &BTreeMap<ShardId, (Vec<NodeId>, Option<NodeId>)>,
 ) -> Vec<Move> {
     let mut then = topology.clone();
-    then.standings.extend(leaving.iter().map(|&node| (node, Standing::Leaving)));
+    then.member_states.extend(leaving.iter().map(|&node| (node, MemberState::Leaving)));
     for (shard, nodes) in plan::wanted(&then) {
         if let Some(group) = then.groups.get_mut(&shard) {
             group.wanted = nodes;
@@ -57,8 +57,8 @@ pub fn refusal(topology: &Topology, leaving: &[NodeId], present: &Present) -> Op
     let mut machine = SystemMachine::new(topology.clone(), Stamp::default());
     leaving.iter().find_map(|&node| {
         let obstacle = removal::obstacle(machine.topology(), node, present);
-        let standing = Some(Standing::Leaving);
-        let order = SystemCommand::Stand { node, standing, successor: None, fewer_replicas: false };
+        let state = Some(MemberState::Leaving);
+        let order = SystemCommand::SetMemberState { node, state, successor: None, fewer_replicas: false };
         obstacle.or_else(|| match machine.apply(Stamp::default(), order) {
             SystemReply::Refused(why) => Some(why),
             _ => None,
@@ -68,13 +68,13 @@ pub fn refusal(topology: &Topology, leaving: &[NodeId], present: &Present) -> Op
 
 fn reason(topology: &Topology, holders: &BTreeSet<NodeId>, gains: &[NodeId], loses: &[NodeId]) -> String {
     let name = |id: &NodeId| topology.nodes.get(id).map_or_else(|| format!("node {id}"), |member| member.name.clone());
-    let standing = |id: &&NodeId| topology.standings.contains_key(id);
-    if let Some(going) = loses.iter().find(standing) {
-        return match topology.standings[going] {
-            Standing::Drained => format!("{} is drained", name(going)),
-            Standing::Leaving => format!("{} leaves", name(going)),
-            Standing::Dead => format!("{} is silent", name(going)),
-            Standing::Replaced => format!("{} has lost its directory", name(going)),
+    let state = |id: &&NodeId| topology.member_states.contains_key(id);
+    if let Some(going) = loses.iter().find(state) {
+        return match topology.member_states[going] {
+            MemberState::Drained => format!("{} is drained", name(going)),
+            MemberState::Leaving => format!("{} leaves", name(going)),
+            MemberState::Dead => format!("{} is silent", name(going)),
+            MemberState::Replaced => format!("{} has lost its directory", name(going)),
         };
     }
     match (gains, loses) {

@@ -69,7 +69,7 @@ fn listed(names: &[String], last: &str) -> String {
 mod tests {
     use super::*;
     use crate::system::topology::tests::member;
-    use crate::system::{Group, Standing};
+    use crate::system::{Group, MemberState};
     use crate::timing::Timing;
     use crate::types::{ClusterId, ReplicaId};
     use ringfort_ring::ShardCount;
@@ -105,7 +105,7 @@ mod tests {
         assert!(obstructed.contains("node5 does not answer"), "{obstructed}");
         let obstructed = obstacle(&topology, NodeId(2), &live(&[1, 2, 3])).expect("two are silent");
         assert!(obstructed.contains("node4 and node5 do not answer"), "{obstructed}");
-        topology.standings.insert(NodeId(5), Standing::Dead);
+        topology.member_states.insert(NodeId(5), MemberState::Dead);
         assert_eq!(obstacle(&topology, NodeId(2), &live(&[1, 2, 3, 4])), None);
     }
 
@@ -113,7 +113,7 @@ mod tests {
     fn a_silent_node_may_go_where_others_are_a_majority() {
         let mut topology = topology(4);
         assert_eq!(obstacle(&topology, NodeId(3), &live(&[1, 2, 4])), None);
-        topology.standings.insert(NodeId(2), Standing::Leaving);
+        topology.member_states.insert(NodeId(2), MemberState::Leaving);
         let obstructed = obstacle(&topology, NodeId(3), &live(&[1, 4])).expect("one of three answers");
         assert!(obstructed.contains("1 of 3") && obstructed.contains("start node2 or node3 again"), "{obstructed}");
     }
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(obstacle(&topology, NodeId(4), &present), None);
         assert_eq!(obstacle(&topology, NodeId(5), &present), None);
         // The one that left first is to be replaced by the other one, which has got nothing yet.
-        topology.standings.insert(NodeId(4), Standing::Leaving);
+        topology.member_states.insert(NodeId(4), MemberState::Leaving);
         topology.groups.get_mut(&shard).unwrap().replicas.push(replica(5));
         assert_eq!(obstacle(&topology, NodeId(5), &present), None);
         present.voters.insert(shard, nodes(&[1, 2, 4, 5]));

@@ -44,7 +44,7 @@ const LATE_TICKS: u32 = 3;
 
 /// What is thought of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum LivenessState {
     Alive,
     /// Silent for longer than it ever is by chance.
     Suspect,
@@ -70,7 +70,7 @@ pub enum Reason {
 /// The verdict on one node.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Liveness {
-    pub standing: Standing,
+    pub state: LivenessState,
     /// When it began to stand so.
     pub since: Moment,
     pub reason: Reason,
@@ -96,7 +96,7 @@ struct Watched {
     heard: Moment,
     was_heard: bool,
     intervals: VecDeque<Duration>,
-    standing: Standing,
+    state: LivenessState,
     since: Moment,
     reason: Reason,
 }
@@ -135,16 +135,16 @@ impl Detector {
                 watched.intervals.pop_front();
             }
         }
-        let reason = match (restarted, watched.standing, watched.was_heard) {
+        let reason = match (restarted, watched.state, watched.was_heard) {
             (true, ..) => Some(Reason::Restarted),
             (_, _, false) => Some(Reason::Heard),
-            (_, Standing::Alive, _) => None,
+            (_, LivenessState::Alive, _) => None,
             _ => Some(Reason::Back),
         };
         (watched.incarnation, watched.heartbeat) = (incarnation, heartbeat);
         (watched.heard, watched.was_heard) = (now, true);
         if let Some(reason) = reason {
-            (watched.standing, watched.since, watched.reason) = (Standing::Alive, now, reason);
+            (watched.state, watched.since, watched.reason) = (LivenessState::Alive, now, reason);
         }
     }
 
@@ -156,10 +156,10 @@ impl Detector {
             if late > self.period * LATE_TICKS {
                 watched.heard = now.min(watched.heard + late);
             }
-            let standing = watched.judge(now, self.period);
+            let state = watched.judge(now, self.period);
             // Only news makes a node alive again.
-            if standing > watched.standing {
-                (watched.standing, watched.since, watched.reason) = (standing, now, Reason::Silent);
+            if state > watched.state {
+                (watched.state, watched.since, watched.reason) = (state, now, Reason::Silent);
             }
         }
     }
@@ -167,9 +167,9 @@ impl Detector {
     /// What is thought of `node`, as of the last tick or news; nothing of one that is not watched.
     pub fn liveness(&self, node: NodeId, now: Moment) -> Option<Liveness> {
         let watched = self.nodes.get(&node)?;
-        let &Watched { standing, since, reason, heard, was_heard, .. } = watched;
+        let &Watched { state, since, reason, heard, was_heard, .. } = watched;
         let phi = phi(now.saturating_since(heard), watched.intervals(self.period));
-        Some(Liveness { standing, since, reason, heard, was_heard, phi })
+        Some(Liveness { state, since, reason, heard, was_heard, phi })
     }
 }
 
@@ -181,21 +181,21 @@ impl Watched {
             heard: now,
             was_heard: false,
             intervals: VecDeque::new(),
-            standing: Standing::Alive,
+            state: LivenessState::Alive,
             since: now,
             reason: Reason::Expected,
         }
     }
 
-    fn judge(&self, now: Moment, period: Duration) -> Standing {
+    fn judge(&self, now: Moment, period: Duration) -> LivenessState {
         let silence = now.saturating_since(self.heard);
         let usual = self.intervals(period);
         if phi(silence.saturating_sub(TOLERATED_PAUSE), usual) >= PHI {
-            Standing::Dead
+            LivenessState::Dead
         } else if phi(silence, usual) >= PHI {
-            Standing::Suspect
+            LivenessState::Suspect
         } else {
-            Standing::Alive
+            LivenessState::Alive
         }
     }
 
@@ -245,11 +245,11 @@ mod tests {
     }
 
     /// Ticks until `until`; returns when the node was first seen to stand so.
-    fn wait_for(detector: &mut Detector, from: u64, until: u64, standing: Standing) -> Option<u64> {
+    fn wait_for(detector: &mut Detector, from: u64, until: u64, state: LivenessState) -> Option<u64> {
         let mut first = None;
         for time in (from..=until).step_by(500) {
             detector.handle_tick(at(time));
-            if first.is_none() && detector.liveness(NODE, at(time)).unwrap().standing == standing {
+            if first.is_none() && detector.liveness(NODE, at(time)).unwrap().state == state {
                 first = Some(time - from);
             }
         }
@@ -259,29 +259,29 @@ mod tests {
     #[test]
     fn silence_makes_suspect_then_dead_and_news_alive() {
         let (mut detector, end) = accustomed();
-        assert_eq!(detector.liveness(NODE, at(end)).unwrap().standing, Standing::Alive);
-        let suspect = wait_for(&mut detector, end, end + 2_500, Standing::Suspect).unwrap();
+        assert_eq!(detector.liveness(NODE, at(end)).unwrap().state, LivenessState::Alive);
+        let suspect = wait_for(&mut detector, end, end + 2_500, LivenessState::Suspect).unwrap();
         assert!((1_000..=2_500).contains(&suspect), "{suspect}");
-        let dead = 2_500 + wait_for(&mut detector, end + 2_500, end + 20_000, Standing::Dead).unwrap();
+        let dead = 2_500 + wait_for(&mut detector, end + 2_500, end + 20_000, LivenessState::Dead).unwrap();
         assert!((4_000..=6_000).contains(&dead), "{dead}");
         let liveness = detector.liveness(NODE, at(end + 20_000)).unwrap();
         assert_eq!((liveness.reason, liveness.since), (Reason::Silent, at(end + dead)));
         detector.heard(at(end + 20_500), NODE, 7, 100);
-        assert_eq!(detector.liveness(NODE, at(end + 20_500)).unwrap().standing, Standing::Dead, "that is old news");
+        assert_eq!(detector.liveness(NODE, at(end + 20_500)).unwrap().state, LivenessState::Dead, "that is old news");
         detector.heard(at(end + 20_500), NODE, 7, 101);
         let liveness = detector.liveness(NODE, at(end + 20_500)).unwrap();
         assert_eq!(
-            (liveness.standing, liveness.reason, liveness.since),
-            (Standing::Alive, Reason::Back, at(end + 20_500))
+            (liveness.state, liveness.reason, liveness.since),
+            (LivenessState::Alive, Reason::Back, at(end + 20_500))
         );
     }
 
     #[test]
     fn a_pause_of_a_second_is_no_death() {
         let (mut detector, end) = accustomed();
-        assert_eq!(wait_for(&mut detector, end, end + 1_500, Standing::Dead), None);
+        assert_eq!(wait_for(&mut detector, end, end + 1_500, LivenessState::Dead), None);
         detector.heard(at(end + 1_500), NODE, 7, 101);
-        assert_eq!(detector.liveness(NODE, at(end + 1_500)).unwrap().standing, Standing::Alive);
+        assert_eq!(detector.liveness(NODE, at(end + 1_500)).unwrap().state, LivenessState::Alive);
     }
 
     #[test]
@@ -289,8 +289,8 @@ mod tests {
         let mut detector = Detector::new(PERIOD);
         detector.watch(at(0), [NODE].into_iter());
         let liveness = detector.liveness(NODE, at(0)).unwrap();
-        assert_eq!((liveness.standing, liveness.reason), (Standing::Alive, Reason::Expected));
-        let dead = wait_for(&mut detector, 0, 20_000, Standing::Dead).unwrap();
+        assert_eq!((liveness.state, liveness.reason), (LivenessState::Alive, Reason::Expected));
+        let dead = wait_for(&mut detector, 0, 20_000, LivenessState::Dead).unwrap();
         assert!((4_000..=8_000).contains(&dead), "{dead}");
         assert_eq!(detector.liveness(NodeId(9), at(0)), None);
     }
@@ -300,8 +300,8 @@ mod tests {
         let (mut detector, end) = accustomed();
         let woken = end + 60_000;
         detector.handle_tick(at(woken));
-        assert_eq!(detector.liveness(NODE, at(woken)).unwrap().standing, Standing::Alive);
-        assert!(wait_for(&mut detector, woken, woken + 20_000, Standing::Dead).is_some(), "it is watched all the same");
+        assert_eq!(detector.liveness(NODE, at(woken)).unwrap().state, LivenessState::Alive);
+        assert!(wait_for(&mut detector, woken, woken + 20_000, LivenessState::Dead).is_some(), "it is watched all the same");
     }
 
     #[test]

@@ -388,10 +388,10 @@ fn nodes_know_each_other_and_who_is_dead() {
     for member in &status.members {
         assert!(member.facts.contains(&Fact::Build(format!("build {}", member.node))), "{member:?}");
         assert_eq!(
-            member.liveness.map(|liveness| liveness.standing),
+            member.liveness.map(|liveness| liveness.state),
             match member.node.0 {
                 1 => None,
-                _ => Some(detector::Standing::Alive),
+                _ => Some(detector::LivenessState::Alive),
             }
         );
     }
@@ -408,9 +408,9 @@ fn nodes_know_each_other_and_who_is_dead() {
         cluster.network.clear();
     }
     let now = cluster.now().moment;
-    let standing = |gossip: &Gossip<u64>, node| gossip.liveness(NodeId(node), now).unwrap().standing;
-    assert_eq!(standing(cluster.node(1), 3), detector::Standing::Dead);
-    assert_eq!(standing(cluster.node(1), 2), detector::Standing::Alive);
+    let state = |gossip: &Gossip<u64>, node| gossip.liveness(NodeId(node), now).unwrap().state;
+    assert_eq!(state(cluster.node(1), 3), detector::LivenessState::Dead);
+    assert_eq!(state(cluster.node(1), 2), detector::LivenessState::Alive);
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Promise {
 
 /// The rounds of heartbeats of one leader in one term, and who echoed them.
 #[derive(Debug)]
-pub struct Lease {
+pub struct LeaderLease {
     timing: Timing,
     rounds: VecDeque<(u64, Moment)>,
     next_round: u64,
@@ -78,14 +78,14 @@ pub struct Lease {
     given_up: bool,
 }
 
-impl Lease {
-    pub fn new(timing: Timing) -> Lease {
-        Lease { timing, rounds: VecDeque::new(), next_round: 0, echoed: BTreeMap::new(), given_up: false }
+impl LeaderLease {
+    pub fn new(timing: Timing) -> LeaderLease {
+        LeaderLease { timing, rounds: VecDeque::new(), next_round: 0, echoed: BTreeMap::new(), given_up: false }
     }
 
     /// Forgets everything: a new term, or no leader any more.
     pub fn reset(&mut self) {
-        *self = Lease { next_round: self.next_round, ..Lease::new(self.timing) };
+        *self = LeaderLease { next_round: self.next_round, ..LeaderLease::new(self.timing) };
     }
 
     /// No lease for the rest of the term.
@@ -116,7 +116,7 @@ impl Lease {
         }
     }
 
-    /// Until when the lease lasts, given since when a quorum follows ([`followed_at`](Lease::followed_at)).
+    /// Until when the lease lasts, given since when a quorum follows ([`followed_at`](LeaderLease::followed_at)).
     /// [`Moment::default`] where there is none.
     pub fn until(&self, followed_at: Moment) -> Moment {
         if self.given_up || followed_at == Moment::default() {
@@ -153,7 +153,7 @@ mod tests {
     const TIMING: Timing = Timing::DEFAULT;
     const LEASE: Duration = TIMING.lease();
 
-    fn until(lease: &Lease, now: Moment, configurations: &[&[ReplicaId]]) -> Moment {
+    fn until(lease: &LeaderLease, now: Moment, configurations: &[&[ReplicaId]]) -> Moment {
         let configurations: Vec<_> = configurations.iter().map(|voters| voters.to_vec()).collect();
         lease.until(lease.followed_at(now, replicas(1)[0], &configurations))
     }
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_lease_starts_when_the_round_was_sent_and_needs_a_quorum() {
         let voters = replicas(5);
-        let mut lease = Lease::new(TIMING);
+        let mut lease = LeaderLease::new(TIMING);
         let round = lease.round_at(at(1000));
         lease.echo(voters[1], round);
         assert_eq!(until(&lease, at(1001), &[&voters[..]]), Moment::default());
@@ -181,7 +181,7 @@ mod tests {
     fn every_active_configuration_must_agree() {
         let replicas = replicas(6);
         let (incoming, outgoing) = (&replicas[0..3], &replicas[3..6]);
-        let mut lease = Lease::new(TIMING);
+        let mut lease = LeaderLease::new(TIMING);
         let round = lease.round_at(at(1000));
         lease.echo(replicas[1], round);
         assert_eq!(until(&lease, at(1001), &[incoming, outgoing]), Moment::default());
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn learners_and_unknown_rounds_count_for_nothing() {
         let replicas = replicas(4);
-        let mut lease = Lease::new(TIMING);
+        let mut lease = LeaderLease::new(TIMING);
         let round = lease.round_at(at(1000));
         lease.echo(replicas[3], round);
         lease.echo(replicas[1], round + 1);
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_lease_given_up_stays_given_up_until_the_next_term() {
         let voters = replicas(3);
-        let mut lease = Lease::new(TIMING);
+        let mut lease = LeaderLease::new(TIMING);
         lease.give_up();
         let round = lease.round_at(at(1000));
         lease.echo(voters[1], round);
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn heartbeats_in_quick_succession_share_a_round_and_its_echo_counts_from_the_first() {
         let voters = replicas(3);
-        let mut lease = Lease::new(TIMING);
+        let mut lease = LeaderLease::new(TIMING);
         let first = lease.round_at(at(1000));
         for millis in 1001..1012 {
             assert_eq!(lease.round_at(at(millis)), first);
@@ -244,6 +244,6 @@ mod tests {
     #[test]
     fn a_lone_voter_holds_its_lease_by_itself() {
         let voters = replicas(1);
-        assert_eq!(until(&Lease::new(TIMING), at(5), &[&voters[..]]), at(5) + LEASE);
+        assert_eq!(until(&LeaderLease::new(TIMING), at(5), &[&voters[..]]), at(5) + LEASE);
     }
 }

@@ -63,7 +63,7 @@ use crate::timing::Timing;
 use crate::types::{LogIndex, NodeId, ReplicaId, ShardId, Term};
 use crate::watch::{Marks, SETTLED_AFTER};
 use bytes::Bytes;
-use lease::{Lease, Promise};
+use lease::{LeaderLease, Promise};
 use patience::Patience;
 use proposals::Proposals;
 use raft::{RawNode, StateRole};
@@ -147,7 +147,7 @@ pub struct Replica<T> {
     incoming: Vec<(Write, T)>,
     proposals: Proposals<T>,
     reads: Reads<(Query, T)>,
-    lease: Lease,
+    lease: LeaderLease,
 
     /// The role and term that the last drain ended in.
     role: (StateRole, u64),
@@ -259,7 +259,7 @@ impl<T> Replica<T> {
             incoming: Vec::new(),
             proposals: Proposals::default(),
             reads: Reads::new(config.boot_nonce),
-            lease: Lease::new(config.timing),
+            lease: LeaderLease::new(config.timing),
             role: (StateRole::Follower, raft.raft.term),
             ticks: 0,
             last_grown: (0, 0),

@@ -1,7 +1,7 @@
 //! What an entry of the system shard says. One command an entry, in a codec of its own.
 
 use super::DecodeError;
-use super::standing::Standing;
+use super::member_state::MemberState;
 use super::topology::Member;
 use crate::codec::{Reader, put_varint};
 use crate::time::Stamp;
@@ -15,7 +15,7 @@ const JOIN: u8 = 1;
 const PLACE: u8 = 2;
 const RETIRE: u8 = 3;
 const RENEW: u8 = 4;
-const STAND: u8 = 5;
+const SET_MEMBER_STATE: u8 = 5;
 const REMOVE: u8 = 6;
 const PAUSE: u8 = 7;
 
@@ -33,10 +33,10 @@ pub enum SystemCommand {
     Retire { shard: ShardId, replica: ReplicaId },
     /// A replica's log is damaged or lost: its node gets a new one in its place.
     Renew { shard: ShardId, replica: ReplicaId },
-    /// A node is to hold no replicas any more, or is active again where no standing is given. `successor` takes its place
+    /// A node is to hold no replicas any more, or is active again where no state is given. `successor` takes its place
     /// in every shard. Refused where the active nodes would be too few for as many replicas as before, unless
     /// `fewer_replicas` says that this is meant.
-    Stand { node: NodeId, standing: Option<Standing>, successor: Option<NodeId>, fewer_replicas: bool },
+    SetMemberState { node: NodeId, state: Option<MemberState>, successor: Option<NodeId>, fewer_replicas: bool },
     /// A node that leaves holds nothing any more, and is no member from now on.
     Remove { node: NodeId },
     /// The controller begins no moves, or does again.
@@ -70,10 +70,10 @@ impl SystemCommand {
                 put_varint(&mut out, u64::from(shard.0));
                 put_varint(&mut out, replica.0);
             }
-            SystemCommand::Stand { node, standing, successor, fewer_replicas } => {
-                out.push(STAND);
+            SystemCommand::SetMemberState { node, state, successor, fewer_replicas } => {
+                out.push(SET_MEMBER_STATE);
                 put_varint(&mut out, node.0);
-                out.push(standing.map_or(0, Standing::code));
+                out.push(state.map_or(0, MemberState::code));
                 put_node(&mut out, *successor);
                 out.push(u8::from(*fewer_replicas));
             }
@@ -126,11 +126,11 @@ impl SystemCommand {
                     SystemCommand::Renew { shard, replica }
                 }
             }
-            STAND => {
+            SET_MEMBER_STATE => {
                 let node = NodeId(reader.varint()?);
-                let standing = Standing::decode_or_none(&mut reader)?;
+                let state = MemberState::decode_or_none(&mut reader)?;
                 let successor = self::node(&mut reader)?;
-                SystemCommand::Stand { node, standing, successor, fewer_replicas: switch(&mut reader)? }
+                SystemCommand::SetMemberState { node, state, successor, fewer_replicas: switch(&mut reader)? }
             }
             REMOVE => SystemCommand::Remove { node: NodeId(reader.varint()?) },
             PAUSE => SystemCommand::Pause(switch(&mut reader)?),
@@ -175,13 +175,13 @@ mod tests {
             SystemCommand::Place { based_on: Epoch(4), groups: vec![(ShardId(3), vec![NodeId(1), NodeId(2)])] },
             SystemCommand::Retire { shard: ShardId::SYSTEM, replica },
             SystemCommand::Renew { shard: ShardId(0), replica },
-            SystemCommand::Stand {
+            SystemCommand::SetMemberState {
                 node: NodeId(4),
-                standing: Some(Standing::Leaving),
+                state: Some(MemberState::Leaving),
                 successor: Some(NodeId(5)),
                 fewer_replicas: true,
             },
-            SystemCommand::Stand { node: NodeId(4), standing: None, successor: None, fewer_replicas: false },
+            SystemCommand::SetMemberState { node: NodeId(4), state: None, successor: None, fewer_replicas: false },
             SystemCommand::Remove { node: NodeId(4) },
             SystemCommand::Pause(true),
         ];

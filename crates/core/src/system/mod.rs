@@ -11,7 +11,7 @@
 
 pub mod command;
 mod reply;
-pub mod standing;
+pub mod member_state;
 pub mod topology;
 
 use crate::codec::CodecError;
@@ -19,7 +19,7 @@ use crate::limits::{MAX_DEPARTED, REPLICATION};
 use crate::time::Stamp;
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId};
 pub use command::{ENTRY_VERSION, SystemCommand};
-pub use standing::{Departed, Standing};
+pub use member_state::{Departed, MemberState};
 use std::sync::Arc;
 pub use topology::{Addresses, Group, Member, Members, Topology};
 
@@ -92,8 +92,8 @@ impl Topology {
             SystemCommand::Place { based_on, groups } => self.place(based_on, groups).map(|()| None),
             SystemCommand::Retire { shard, replica } => self.retire(shard, replica).map(|()| None),
             SystemCommand::Renew { shard, replica } => self.renew(shard, replica).map(|()| None),
-            SystemCommand::Stand { node, standing, successor, fewer_replicas } => {
-                self.stand(node, standing, successor, fewer_replicas).map(|()| None)
+            SystemCommand::SetMemberState { node, state, successor, fewer_replicas } => {
+                self.set_member_state(node, state, successor, fewer_replicas).map(|()| None)
             }
             SystemCommand::Remove { node } => self.remove(node).map(|()| None),
             SystemCommand::Pause(paused) => {
@@ -146,34 +146,34 @@ impl Topology {
                 lost.name.pop();
             }
             lost.name += &suffix;
-            self.standings.insert(node, Standing::Replaced);
+            self.member_states.insert(node, MemberState::Replaced);
         }
     }
 
-    fn stand(
+    fn set_member_state(
         &mut self,
         node: NodeId,
-        standing: Option<Standing>,
+        state: Option<MemberState>,
         successor: Option<NodeId>,
         fewer_replicas: bool,
     ) -> Result<(), String> {
         let name = |id: NodeId| self.nodes.get(&id).map(|member| member.name.clone());
         let Some(own_name) = name(node) else {
-            return match self.departed.contains_key(&node) && standing.is_some_and(Standing::leaves) {
+            return match self.departed.contains_key(&node) && state.is_some_and(MemberState::leaves) {
                 true => Ok(()), // It has left already.
                 false => Err(format!("there is no node {node}")),
             };
         };
-        let before = self.standings.get(&node).copied();
-        if before == Some(Standing::Replaced) {
+        let before = self.member_states.get(&node).copied();
+        if before == Some(MemberState::Replaced) {
             return Err(format!("{own_name} has been replaced: its directory is lost"));
         }
         // Whoever was asked to leave leaves, silent or not.
-        if standing == Some(Standing::Dead) && before.is_some_and(Standing::leaves) {
+        if state == Some(MemberState::Dead) && before.is_some_and(MemberState::leaves) {
             return Ok(());
         }
-        let Some(standing) = standing else {
-            self.standings.remove(&node);
+        let Some(state) = state else {
+            self.member_states.remove(&node);
             return Ok(());
         };
         let active = self.active().count();
@@ -184,10 +184,10 @@ impl Topology {
                 0 => format!("{own_name} is the only node that holds data: start another node first"),
                 _ => {
                     // Only `leave` has that option.
-                    let can_be_meant = standing == Standing::Leaving && successor.is_none();
+                    let can_be_meant = state == MemberState::Leaving && successor.is_none();
                     let or_else = if can_be_meant { ", or say --fewer-replicas" } else { "" };
                     let nodes = if others == 1 { "node" } else { "nodes" };
-                    let drained = self.standings.iter().find(|(_, standing)| **standing == Standing::Drained);
+                    let drained = self.member_states.iter().find(|(_, state)| **state == MemberState::Drained);
                     let undo = drained.and_then(|(&id, _)| name(id)).filter(|drained| *drained != own_name);
                     let undo =
                         undo.map(|name| format!(", or ringfort cluster drain {name} --undo")).unwrap_or_default();
@@ -199,13 +199,13 @@ impl Topology {
             });
         }
         if let Some(successor) = successor {
-            let is_active = name(successor).is_some() && !self.standings.contains_key(&successor);
+            let is_active = name(successor).is_some() && !self.member_states.contains_key(&successor);
             if !is_active || successor == node {
                 return Err(format!("node {successor} can't take the place of {own_name}: it is to hold no data"));
             }
             self.succeed(node, successor)?;
         }
-        self.standings.insert(node, standing);
+        self.member_states.insert(node, state);
         Ok(())
     }
 
@@ -226,7 +226,7 @@ impl Topology {
     }
 
     fn remove(&mut self, node: NodeId) -> Result<(), String> {
-        let Some(standing) = self.standings.get(&node).copied().filter(|standing| standing.leaves()) else {
+        let Some(state) = self.member_states.get(&node).copied().filter(|state| state.leaves()) else {
             return match self.nodes.contains_key(&node) {
                 true => Err(format!("node {node} is not about to leave")),
                 false => Ok(()),
@@ -236,9 +236,9 @@ impl Topology {
             0 => {}
             held => return Err(format!("node {node} still holds replicas of {held} shards")),
         }
-        self.standings.remove(&node);
+        self.member_states.remove(&node);
         if let Some(member) = self.nodes.remove(&node) {
-            self.departed.insert(node, Departed::new(&member, standing));
+            self.departed.insert(node, Departed::new(&member, state));
         }
         while self.departed.len() > MAX_DEPARTED {
             self.departed.pop_first();
@@ -250,7 +250,7 @@ impl Topology {
         if based_on != self.epoch {
             return Err(format!("the placement is based on epoch {based_on}, the latest is {}", self.epoch));
         }
-        let may_hold = |node: &NodeId| self.nodes.contains_key(node) && !self.standings.contains_key(node);
+        let may_hold = |node: &NodeId| self.nodes.contains_key(node) && !self.member_states.contains_key(node);
         for (shard, nodes) in &groups {
             let known = self.groups.contains_key(shard) && nodes.iter().all(may_hold);
             if !known || nodes.is_empty() {

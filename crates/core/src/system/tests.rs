@@ -98,9 +98,9 @@ fn a_placement_based_on_an_older_epoch_is_refused() {
     assert!(matches!(super::tests::place(&mut machine, 0, &[7]), SystemReply::Refused(_)));
 }
 
-fn stand(machine: &mut SystemMachine, node: u64, standing: Option<Standing>, fewer_replicas: bool) -> SystemReply {
-    let stand = SystemCommand::Stand { node: NodeId(node), standing, successor: None, fewer_replicas };
-    machine.apply(Stamp(1), stand)
+fn set_member_state(machine: &mut SystemMachine, node: u64, state: Option<MemberState>, fewer_replicas: bool) -> SystemReply {
+    let command = SystemCommand::SetMemberState { node: NodeId(node), state, successor: None, fewer_replicas };
+    machine.apply(Stamp(1), command)
 }
 
 fn remove(machine: &mut SystemMachine, node: u64) -> SystemReply {
@@ -115,12 +115,12 @@ fn assert_refused(reply: SystemReply, part: &str) {
 #[test]
 fn a_node_leaves_when_it_holds_nothing() {
     let mut machine = machine();
-    assert_refused(stand(&mut machine, 1, Some(Standing::Leaving), true), "the only node");
+    assert_refused(set_member_state(&mut machine, 1, Some(MemberState::Leaving), true), "the only node");
     join(&mut machine, "node2");
-    assert_refused(stand(&mut machine, 1, Some(Standing::Leaving), false), "1 node for 2 replicas");
+    assert_refused(set_member_state(&mut machine, 1, Some(MemberState::Leaving), false), "1 node for 2 replicas");
     assert_refused(remove(&mut machine, 1), "not about to leave");
-    assert!(matches!(stand(&mut machine, 1, Some(Standing::Leaving), true), SystemReply::Done(_)));
-    assert_refused(stand(&mut machine, 2, Some(Standing::Drained), true), "the only node");
+    assert!(matches!(set_member_state(&mut machine, 1, Some(MemberState::Leaving), true), SystemReply::Done(_)));
+    assert_refused(set_member_state(&mut machine, 2, Some(MemberState::Drained), true), "the only node");
     assert_refused(remove(&mut machine, 1), "replicas of 3 shards");
     for shard in [0, 1, ShardId::SYSTEM.0] {
         let replica = machine.topology().replica(ShardId(shard), NodeId(1)).unwrap();
@@ -130,8 +130,8 @@ fn a_node_leaves_when_it_holds_nothing() {
     assert!(matches!(remove(&mut machine, 1), SystemReply::Done(_)));
     let topology = machine.topology().clone();
     assert_eq!(topology.nodes.keys().copied().collect::<Vec<_>>(), [NodeId(2)]);
-    assert_eq!(topology.departed[&NodeId(1)], Departed::new(&member("node1"), Standing::Leaving));
-    for again in [remove(&mut machine, 1), stand(&mut machine, 1, Some(Standing::Leaving), false)] {
+    assert_eq!(topology.departed[&NodeId(1)], Departed::new(&member("node1"), MemberState::Leaving));
+    for again in [remove(&mut machine, 1), set_member_state(&mut machine, 1, Some(MemberState::Leaving), false)] {
         assert_eq!(again, SystemReply::Done(topology.epoch), "done is done");
     }
     let with_data = SystemCommand::Join { member: member("node1"), replace: false, known_as: Some(NodeId(1)) };
@@ -143,14 +143,14 @@ fn a_node_leaves_when_it_holds_nothing() {
 fn a_standing_can_be_taken_back_and_nothing_is_placed_meanwhile() {
     let mut machine = machine();
     join(&mut machine, "node2");
-    stand(&mut machine, 2, Some(Standing::Drained), true);
+    set_member_state(&mut machine, 2, Some(MemberState::Drained), true);
     assert_refused(place(&mut machine, 0, &[1, 2]), "can't be placed");
     assert_refused(remove(&mut machine, 2), "not about to leave");
-    stand(&mut machine, 2, None, false);
+    set_member_state(&mut machine, 2, None, false);
     assert!(matches!(place(&mut machine, 0, &[1, 2]), SystemReply::Done(_)));
-    stand(&mut machine, 2, Some(Standing::Leaving), true);
-    stand(&mut machine, 2, Some(Standing::Dead), true);
-    assert_eq!(machine.topology().standings[&NodeId(2)], Standing::Leaving, "silence takes no order back");
+    set_member_state(&mut machine, 2, Some(MemberState::Leaving), true);
+    set_member_state(&mut machine, 2, Some(MemberState::Dead), true);
+    assert_eq!(machine.topology().member_states[&NodeId(2)], MemberState::Leaving, "silence takes no order back");
 }
 
 #[test]
@@ -160,9 +160,9 @@ fn a_successor_takes_the_place_in_every_shard() {
     join(&mut machine, "node3");
     place(&mut machine, 0, &[1, 2]);
     place(&mut machine, 1, &[1, 3]);
-    let replace = |successor| SystemCommand::Stand {
+    let replace = |successor| SystemCommand::SetMemberState {
         node: NodeId(1),
-        standing: Some(Standing::Leaving),
+        state: Some(MemberState::Leaving),
         successor: Some(NodeId(successor)),
         fewer_replicas: true,
     };
@@ -183,8 +183,8 @@ fn a_lost_directory_gives_its_name_to_another_only_if_that_is_meant() {
     let replace = SystemCommand::Join { member: other.clone(), replace: true, known_as: None };
     assert_eq!(machine.apply(Stamp(1), replace.clone()), joined(&machine, 3));
     assert_eq!(machine.topology().nodes[&NodeId(2)].name, "node2~2");
-    assert_eq!(machine.topology().standings[&NodeId(2)], Standing::Replaced);
-    assert_refused(stand(&mut machine, 2, None, true), "replaced");
+    assert_eq!(machine.topology().member_states[&NodeId(2)], MemberState::Replaced);
+    assert_refused(set_member_state(&mut machine, 2, None, true), "replaced");
     let epoch = machine.topology().epoch;
     assert_eq!(machine.apply(Stamp(1), replace), joined(&machine, 3));
     assert_eq!(machine.topology().epoch, epoch, "asked twice");

@@ -3,7 +3,7 @@
 //! It is the whole state of the system shard. Every node keeps the latest one it has heard of, in memory and on disk.
 
 use super::DecodeError;
-use super::standing::{Departed, Standing};
+use super::member_state::{Departed, MemberState};
 use crate::codec::{Reader, put_bytes, put_varint};
 use crate::timing::Timing;
 use crate::types::{ClusterId, Epoch, Identity, NodeId, ReplicaId, ShardId};
@@ -42,7 +42,7 @@ pub struct Topology {
     pub timing: Timing,
     pub nodes: Members,
     /// The members that are to hold no replicas, and why. All others are active.
-    pub standings: BTreeMap<NodeId, Standing>,
+    pub member_states: BTreeMap<NodeId, MemberState>,
     /// The latest of those that are no members any more.
     pub departed: BTreeMap<NodeId, Departed>,
     /// The controller begins no moves.
@@ -136,7 +136,7 @@ impl Topology {
             shards,
             timing,
             nodes: BTreeMap::from([(node, member)]),
-            standings: BTreeMap::new(),
+            member_states: BTreeMap::new(),
             departed: BTreeMap::new(),
             paused: false,
             groups: BTreeMap::new(),
@@ -180,7 +180,7 @@ impl Topology {
 
     /// The members that hold replicas.
     pub fn active(&self) -> impl Iterator<Item = (NodeId, &Member)> {
-        let is_active = |(node, _): &(&NodeId, _)| !self.standings.contains_key(node);
+        let is_active = |(node, _): &(&NodeId, _)| !self.member_states.contains_key(node);
         self.nodes.iter().filter(is_active).map(|(&node, member)| (node, member))
     }
 
@@ -209,10 +209,10 @@ impl Topology {
             put_varint(&mut out, id.0);
             member.encode(&mut out);
         }
-        put_varint(&mut out, self.standings.len() as u64);
-        for (id, standing) in &self.standings {
+        put_varint(&mut out, self.member_states.len() as u64);
+        for (id, state) in &self.member_states {
             put_varint(&mut out, id.0);
-            out.push(standing.code());
+            out.push(state.code());
         }
         put_varint(&mut out, self.departed.len() as u64);
         for (id, departed) in &self.departed {
@@ -251,10 +251,10 @@ impl Topology {
             let id = NodeId(reader.varint()?);
             nodes.insert(id, Member::decode(&mut reader)?);
         }
-        let mut standings = BTreeMap::new();
+        let mut member_states = BTreeMap::new();
         for _ in 0..reader.varint()? {
             let id = NodeId(reader.varint()?);
-            standings.insert(id, Standing::decode(&mut reader)?);
+            member_states.insert(id, MemberState::decode(&mut reader)?);
         }
         let mut departed = BTreeMap::new();
         for _ in 0..reader.varint()? {
@@ -285,7 +285,7 @@ impl Topology {
             shards,
             timing,
             nodes,
-            standings,
+            member_states,
             departed,
             paused,
             groups,
@@ -341,8 +341,8 @@ pub(crate) mod tests {
         topology.nodes.insert(NodeId(3), member_of("three", "west"));
         topology.nodes.insert(NodeId(4), member_of("four", "east"));
         topology.nodes.insert(NodeId(5), member_of("five", ""));
-        topology.standings.insert(NodeId(3), Standing::Leaving);
-        topology.departed.insert(NodeId(2), Departed::new(&member("two"), Standing::Dead));
+        topology.member_states.insert(NodeId(3), MemberState::Leaving);
+        topology.departed.insert(NodeId(2), Departed::new(&member("two"), MemberState::Dead));
         topology.paused = true;
         topology
     }
@@ -360,7 +360,7 @@ pub(crate) mod tests {
             &[1, 1, 1, b'a'],
             &topology.nodes[&NodeId(1)].identity.0.to_le_bytes(),
             b"\x07a:12001\x07a:50051\x00",
-            // No standings, nobody departed, not paused, two groups.
+            // No member_states, nobody departed, not paused, two groups.
             &[0, 0, 0, 2],
             // A shard: wanted on node 1, and replica 1 there.
             &[0, 1, 1, 1, 0x81, 0x80, 0x80, 0x80, 0x10],

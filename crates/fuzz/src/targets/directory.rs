@@ -92,13 +92,13 @@ fn items(source: &mut Source) -> Vec<LogItem> {
 fn check_written(source: &mut Source) {
     let disk = Arc::new(MemDisk::new());
     let owner = Owner { identity: Identity(source.number().into()), name: source.text(255) };
-    let (topology, standing) = (system::topology(source), system::standing(source));
+    let (topology, state) = (system::topology(source), system::member_state(source));
     boot::set_owner(&*disk, &owner).expect("the disk has space");
     boot::save_topology(&*disk, &topology).expect("the disk has space");
     let boot = boot::open(&disk, log::config()).expect("nothing is damaged");
     assert_eq!((boot.owner, boot.topology), (Some(owner), Some(topology)));
-    boot::set_departure(&*disk, standing).expect("the disk has space");
-    assert_eq!(boot::departure(&*disk).expect("nothing is damaged"), Some(standing));
+    boot::set_departure(&*disk, state).expect("the disk has space");
+    assert_eq!(boot::departure(&*disk).expect("nothing is damaged"), Some(state));
     boot::clear(&*disk).expect("nothing is damaged");
     boot::contacts(&*disk).expect("nothing is damaged");
 }

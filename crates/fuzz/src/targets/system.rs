@@ -6,7 +6,7 @@ use crate::codec::{Codec, check, encoding};
 use crate::source::Source;
 use bytes::Bytes;
 use ringfort_core::system::topology::MAX_NAME_BYTES;
-use ringfort_core::system::{Departed, Group, Member, Standing, SystemCommand, SystemReply, Topology};
+use ringfort_core::system::{Departed, Group, Member, MemberState, SystemCommand, SystemReply, Topology};
 use ringfort_core::time::Stamp;
 use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Epoch, Identity, NodeId, ReplicaId, ShardId};
@@ -94,8 +94,8 @@ pub fn topology(source: &mut Source) -> Topology {
     topology.epoch = Epoch(source.number());
     topology.paused = source.flag();
     topology.nodes.extend(source.list(|source| (node(source), member(source))));
-    topology.standings.extend(source.list(|source| (node(source), standing(source))));
-    topology.departed.extend(source.list(|source| (node(source), Departed::new(&member(source), standing(source)))));
+    topology.member_states.extend(source.list(|source| (node(source), member_state(source))));
+    topology.departed.extend(source.list(|source| (node(source), Departed::new(&member(source), member_state(source)))));
     topology.groups.extend(source.list(|source| (shard(source), group(source))));
     topology
 }
@@ -110,8 +110,8 @@ pub fn system_command(source: &mut Source) -> SystemCommand {
         2 => SystemCommand::Retire { shard: shard(source), replica: replica(source) },
         3 => SystemCommand::Renew { shard: shard(source), replica: replica(source) },
         4 => {
-            let (node, standing) = (node(source), source.option(standing));
-            SystemCommand::Stand { node, standing, successor: some_node(source), fewer_replicas: source.flag() }
+            let (node, state) = (node(source), source.option(member_state));
+            SystemCommand::SetMemberState { node, state, successor: some_node(source), fewer_replicas: source.flag() }
         }
         5 => SystemCommand::Remove { node: node(source) },
         _ => SystemCommand::Pause(source.flag()),
@@ -138,8 +138,8 @@ pub fn replica(source: &mut Source) -> ReplicaId {
     ReplicaId(source.number())
 }
 
-pub fn standing(source: &mut Source) -> Standing {
-    [Standing::Drained, Standing::Leaving, Standing::Dead, Standing::Replaced][source.below(4)]
+pub fn member_state(source: &mut Source) -> MemberState {
+    [MemberState::Drained, MemberState::Leaving, MemberState::Dead, MemberState::Replaced][source.below(4)]
 }
 
 /// Zero is no node.

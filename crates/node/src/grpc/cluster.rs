@@ -128,7 +128,7 @@ impl ClusterService {
         let gossip = gossip::knowledge(&self.shell).await?.status;
         let runs = |known: &MemberStatus| {
             let liveness = known.liveness.filter(|liveness| liveness.was_heard);
-            known.node == node && liveness.is_some_and(|liveness| liveness.standing == detector::Standing::Alive)
+            known.node == node && liveness.is_some_and(|liveness| liveness.state == detector::LivenessState::Alive)
         };
         if node == self.shell.node || gossip.members.iter().any(runs) {
             return Err(outcome::unavailable(

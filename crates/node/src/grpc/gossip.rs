@@ -53,13 +53,13 @@ pub fn liveness(liveness: detector::Liveness) -> Liveness {
         Reason::Back => "heartbeats come again",
         Reason::Restarted => "started again",
     };
-    let standing = match liveness.standing {
-        detector::Standing::Alive => Standing::Alive,
-        detector::Standing::Suspect => Standing::Suspect,
-        detector::Standing::Dead => Standing::Dead,
+    let state = match liveness.state {
+        detector::LivenessState::Alive => LivenessState::Alive,
+        detector::LivenessState::Suspect => LivenessState::Suspect,
+        detector::LivenessState::Dead => LivenessState::Dead,
     };
     Liveness {
-        standing: standing.into(),
+        state: state.into(),
         since_ms: ms(liveness.since),
         reason: reason.to_owned(),
         heard_ms: ms(liveness.heard),

@@ -8,7 +8,7 @@ use crate::shell::Shell;
 use ringfort_core::control::removal::{self, Present};
 use ringfort_core::control::{plan, preview};
 use ringfort_core::request::{Reply, Request};
-use ringfort_core::system::{Standing, SystemCommand, SystemReply, Topology};
+use ringfort_core::system::{MemberState, SystemCommand, SystemReply, Topology};
 use ringfort_core::types::{NodeId, ShardId};
 use ringfort_proto::outcome;
 use ringfort_proto::v1::*;
@@ -63,8 +63,8 @@ impl Operator<'_> {
         if !request.undo {
             self.check(&topology, node).await?;
         }
-        let standing = (!request.undo).then_some(Standing::Drained);
-        self.execute(SystemCommand::Stand { node, standing, successor: None, fewer_replicas: false }).await
+        let state = (!request.undo).then_some(MemberState::Drained);
+        self.execute(SystemCommand::SetMemberState { node, state, successor: None, fewer_replicas: false }).await
     }
 
     pub async fn leave(&self, request: LeaveRequest) -> Result<OperationResponse, Status> {
@@ -80,8 +80,8 @@ impl Operator<'_> {
             name => Some(member(&topology, name)?),
         };
         self.check(&topology, node).await?;
-        let standing = Some(Standing::Leaving);
-        self.execute(SystemCommand::Stand { node, standing, successor, fewer_replicas }).await
+        let state = Some(MemberState::Leaving);
+        self.execute(SystemCommand::SetMemberState { node, state, successor, fewer_replicas }).await
     }
 
     pub async fn pause(&self, request: PauseRequest) -> Result<OperationResponse, Status> {

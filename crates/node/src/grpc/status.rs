@@ -8,7 +8,7 @@ use crate::inbox::Event;
 use crate::shell::Shell;
 use crossbeam_channel::Sender;
 use ringfort_core::replica::ReplicaStatus as CoreStatus;
-use ringfort_core::system::{Standing, Topology};
+use ringfort_core::system::{self, Topology};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
 use ringfort_core::watch;
 use ringfort_proto::outcome;
@@ -71,7 +71,7 @@ async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
         key_value_bytes: bytes as u64,
         liveness: None,
         zone: text(|member| &member.zone),
-        standing: standing_of(&topology, shell.node).into(),
+        member_state: member_state_of(&topology, shell.node).into(),
         memory_full: shell.pressure.is_memory_full(),
         health: Some(gossip::own_health(shell)),
     };
@@ -135,7 +135,7 @@ async fn ask_all(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
             raft_address: member.raft_address.clone(),
             silent_ms: silence().map_or(0, |silence| silence.as_millis() as u64),
             zone: member.zone.clone(),
-            standing: standing_of(&topology, id).into(),
+            member_state: member_state_of(&topology, id).into(),
             health: gossip.members.iter().find(|known| known.node == id).and_then(gossip::told_health),
             ..NodeStatus::default()
         });
@@ -165,13 +165,13 @@ fn divergence(divergence: &watch::Divergence) -> Divergence {
     }
 }
 
-fn standing_of(topology: &Topology, node: NodeId) -> NodeStanding {
-    match topology.standings.get(&node) {
-        None => NodeStanding::Active,
-        Some(Standing::Drained) => NodeStanding::Drained,
-        Some(Standing::Leaving) => NodeStanding::Leaving,
-        Some(Standing::Dead) => NodeStanding::Dead,
-        Some(Standing::Replaced) => NodeStanding::Replaced,
+fn member_state_of(topology: &Topology, node: NodeId) -> MemberState {
+    match topology.member_states.get(&node) {
+        None => MemberState::Active,
+        Some(system::MemberState::Drained) => MemberState::Drained,
+        Some(system::MemberState::Leaving) => MemberState::Leaving,
+        Some(system::MemberState::Dead) => MemberState::Dead,
+        Some(system::MemberState::Replaced) => MemberState::Replaced,
     }
 }
 

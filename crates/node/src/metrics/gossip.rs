@@ -4,17 +4,17 @@ use super::Maker;
 use crate::gossip_thread::Knowledge;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use ringfort_core::gossip::Refusal;
-use ringfort_core::gossip::detector::Standing;
+use ringfort_core::gossip::detector::LivenessState;
 
-/// By [`Standing`].
-const STANDINGS: [&str; 3] = ["alive", "suspect", "dead"];
+/// By [`LivenessState`].
+const STATES: [&str; 3] = ["alive", "suspect", "dead"];
 
 pub struct Gossip {
     pub sent_bytes: IntCounter,
     pub received_bytes: IntCounter,
     rounds: IntCounter,
     refused: IntCounterVec,
-    standings: IntGaugeVec,
+    states: IntGaugeVec,
     missing: IntGauge,
     lag: IntGauge,
     keys: IntGauge,
@@ -34,7 +34,7 @@ impl Gossip {
                 "Gossip messages, or parts of them, that were not taken, by the reason.",
                 &["reason"],
             ),
-            standings: maker.gauges("gossip_nodes", "Other nodes, by what this one thinks of them.", "state"),
+            states: maker.gauges("gossip_nodes", "Other nodes, by what this one thinks of them.", "state"),
             missing: maker
                 .gauge("eventual_missing_writes", "Eventual writes that other nodes have and that are missing here."),
             lag: maker.gauge(
@@ -49,7 +49,7 @@ impl Gossip {
                 "Nodes whose eventual keyspace differs from this one and does not come to agree: see the manual.",
             ),
         };
-        STANDINGS.iter().for_each(|standing| gossip.standings.with_label_values(&[standing]).set(0));
+        STATES.iter().for_each(|state| gossip.states.with_label_values(&[state]).set(0));
         Refusal::KINDS.iter().for_each(|kind| drop(gossip.refused.with_label_values(&[kind])));
         gossip
     }
@@ -61,16 +61,16 @@ impl Gossip {
         for (kind, count) in refused {
             raise(&self.refused.with_label_values(&[kind]), *count);
         }
-        let mut standings = [0; STANDINGS.len()];
+        let mut states = [0; STATES.len()];
         for liveness in status.members.iter().filter_map(|member| member.liveness) {
-            standings[match liveness.standing {
-                Standing::Alive => 0,
-                Standing::Suspect => 1,
-                Standing::Dead => 2,
+            states[match liveness.state {
+                LivenessState::Alive => 0,
+                LivenessState::Suspect => 1,
+                LivenessState::Dead => 2,
             }] += 1;
         }
-        for (standing, count) in STANDINGS.iter().zip(standings) {
-            self.standings.with_label_values(&[standing]).set(count);
+        for (state, count) in STATES.iter().zip(states) {
+            self.states.with_label_values(&[state]).set(count);
         }
         self.missing.set(status.missing as i64);
         self.lag.set(status.members.iter().filter_map(|member| member.lag).max().unwrap_or_default() as i64);

@@ -7,7 +7,7 @@ use super::node::Message;
 use crate::network::Endpoint;
 use ringfort_core::control::plan;
 use ringfort_core::control::removal::{self, Present};
-use ringfort_core::system::{Standing, SystemCommand, Topology};
+use ringfort_core::system::{MemberState, SystemCommand, Topology};
 use ringfort_core::types::NodeId;
 use std::sync::Arc;
 
@@ -18,9 +18,9 @@ impl Cluster {
         let ids: Vec<NodeId> = topology.nodes.keys().copied().collect();
         let node = *self.faults.random().pick(&ids);
         let command = match self.faults.random().below(8) {
-            0..=2 => self.order(&topology, node, Standing::Leaving),
-            3 => self.order(&topology, node, Standing::Drained),
-            4 => Some(stand(node, None)),
+            0..=2 => self.order(&topology, node, MemberState::Leaving),
+            3 => self.order(&topology, node, MemberState::Drained),
+            4 => Some(set_state(node, None)),
             5 => Some(SystemCommand::Pause(true)),
             6 => Some(SystemCommand::Pause(false)),
             _ => {
@@ -39,9 +39,9 @@ impl Cluster {
             if topology.paused {
                 self.tell_all(&SystemCommand::Pause(false));
             }
-            for (&node, &standing) in &topology.standings {
-                if standing == Standing::Drained {
-                    self.tell_all(&stand(node, None));
+            for (&node, &state) in &topology.member_states {
+                if state == MemberState::Drained {
+                    self.tell_all(&set_state(node, None));
                 }
             }
         }
@@ -49,7 +49,7 @@ impl Cluster {
     }
 
     /// Leaving or draining a node, if nothing is in the way that an operator would be told.
-    fn order(&self, topology: &Arc<Topology>, node: NodeId, standing: Standing) -> Option<SystemCommand> {
+    fn order(&self, topology: &Arc<Topology>, node: NodeId, state: MemberState) -> Option<SystemCommand> {
         let running = || self.nodes.values().filter_map(|node| node.running());
         let mut present = Present { live: running().map(|running| running.id()).collect(), ..Present::default() };
         let mut leaders: Vec<_> =
@@ -60,7 +60,7 @@ impl Cluster {
             let voters = report.voters.iter().chain(&report.outgoing).map(|voter| voter.node()).collect();
             present.voters.insert(report.shard, voters);
         }
-        removal::obstacle(topology, node, &present).is_none().then(|| stand(node, Some(standing)))
+        removal::obstacle(topology, node, &present).is_none().then(|| set_state(node, Some(state)))
     }
 
     fn tell_all(&mut self, command: &SystemCommand) {
@@ -71,6 +71,6 @@ impl Cluster {
     }
 }
 
-fn stand(node: NodeId, standing: Option<Standing>) -> SystemCommand {
-    SystemCommand::Stand { node, standing, successor: None, fewer_replicas: false }
+fn set_state(node: NodeId, state: Option<MemberState>) -> SystemCommand {
+    SystemCommand::SetMemberState { node, state, successor: None, fewer_replicas: false }
 }

@@ -9,7 +9,7 @@ use crate::failure::{Answer, Failure};
 use crate::text::{counted, escaped};
 use clap::Args;
 use comfy_table::Table;
-use ringfort_client::v1::{NodeStanding, PlanResponse, PlannedMove, StatusResponse};
+use ringfort_client::v1::{MemberState, PlanResponse, PlannedMove, StatusResponse};
 use serde::Serialize;
 
 /// Show what would move, and why, without doing it
@@ -87,7 +87,7 @@ fn report(planned: &PlannedMove) -> Move<'_> {
 
 /// What keeps the plan from being carried out as it stands.
 fn warning(status: &StatusResponse) -> Option<String> {
-    let silent = status.nodes.iter().filter(|node| !node.alive && node.standing() == NodeStanding::Active);
+    let silent = status.nodes.iter().filter(|node| !node.alive && node.member_state() == MemberState::Active);
     let silent: Vec<String> = silent.map(|node| escaped(node.name.as_bytes())).collect();
     let wait = "what the plan gives to it, or takes from it, waits until it is started again or leaves";
     match &silent[..] {

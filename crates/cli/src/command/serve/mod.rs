@@ -5,7 +5,7 @@ mod options;
 use crate::failure::{Answer, Failure};
 use options::LogFormat;
 pub use options::Serve;
-use ringfort_node::{Node, NodeConfig, Standing, stderr};
+use ringfort_node::{Node, NodeConfig, MemberState, stderr};
 use std::io::IsTerminal;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -96,12 +96,12 @@ fn run_once(runtime: &Runtime, mut signals: Signals, config: NodeConfig) -> Resu
         }
     });
     match &end {
-        End::Departure(Standing::Dead) => {
+        End::Departure(MemberState::Dead) => {
             tracing::warn!("{name} was silent for so long that others took its place: it starts anew");
             node.shutdown();
             return Ok(Ended::GivenUp(signals));
         }
-        End::Departure(Standing::Replaced) => tracing::warn!(
+        End::Departure(MemberState::Replaced) => tracing::warn!(
             "another node has joined as {name} with --replace, and taken its place: stopping; {directory} can be deleted"
         ),
         End::Departure(_) => tracing::info!(
@@ -132,7 +132,7 @@ fn run_once(runtime: &Runtime, mut signals: Signals, config: NodeConfig) -> Resu
 enum End {
     Signal(&'static str),
     Failure(Failure),
-    Departure(Standing),
+    Departure(MemberState),
 }
 
 /// The signals that stop a node.

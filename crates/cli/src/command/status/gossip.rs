@@ -4,7 +4,7 @@ use super::report::liveness_name;
 use super::tables::{Style, bytes, is_wider, number, right, table as empty_table, text};
 use crate::text::counted;
 use comfy_table::{Cell, Table};
-use ringfort_client::v1::{GossipMember, GossipResponse, Standing};
+use ringfort_client::v1::{GossipMember, GossipResponse, LivenessState};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ struct Node<'a> {
     id: u64,
     name: &'a str,
     /// Alive, suspect or dead; null of the node that answers, as what follows.
-    standing: Option<&'static str>,
+    liveness: Option<&'static str>,
     since_ms: Option<u64>,
     reason: Option<&'a str>,
     heard_ms: Option<u64>,
@@ -66,7 +66,7 @@ fn node(member: &GossipMember) -> Node<'_> {
     Node {
         id: member.id,
         name: &member.name,
-        standing: liveness.map(|liveness| liveness_name(liveness.standing())),
+        liveness: liveness.map(|liveness| liveness_name(liveness.state())),
         since_ms: liveness.map(|liveness| liveness.since_ms),
         reason: liveness.map(|liveness| &liveness.reason[..]),
         heard_ms: liveness.map(|liveness| liveness.heard_ms),
@@ -85,13 +85,13 @@ fn node(member: &GossipMember) -> Node<'_> {
 /// How the eventual keyspace stands, and what is wrong.
 pub fn sentence(gossip: &GossipResponse) -> String {
     let name_of = |id: u64| gossip.members.iter().find(|member| member.id == id).map_or("?", |member| &member.name);
-    let count = |standing| {
+    let count = |state| {
         let members = gossip.members.iter().filter_map(|member| member.liveness.as_ref());
-        members.filter(|liveness| liveness.standing() == standing).count()
+        members.filter(|liveness| liveness.state() == state).count()
     };
     let mut sentence = format!(
         "{} of {} nodes alive as {} sees it; the eventual keyspace here has {} in {} and lacks {}",
-        gossip.members.len() - count(Standing::Suspect) - count(Standing::Dead),
+        gossip.members.len() - count(LivenessState::Suspect) - count(LivenessState::Dead),
         gossip.members.len(),
         name_of(gossip.node),
         counted(gossip.keys as usize, "key"),
@@ -131,7 +131,7 @@ fn table_of(gossip: &GossipResponse, style: Style, has_all: bool) -> Table {
             "NODE" => text(&member.name),
             "ID" => number(member.id),
             "STATE" => {
-                liveness.map_or_else(|| Cell::new("itself"), |liveness| Cell::new(liveness_name(liveness.standing())))
+                liveness.map_or_else(|| Cell::new("itself"), |liveness| Cell::new(liveness_name(liveness.state())))
             }
             "SINCE" => liveness.map_or_else(dash, |liveness| seconds(liveness.since_ms)),
             "WHY" => liveness.map_or_else(dash, |liveness| text(&liveness.reason)),
@@ -154,7 +154,7 @@ mod tests {
 
     fn gossip() -> GossipResponse {
         let liveness =
-            Liveness { standing: Standing::Dead.into(), since_ms: 1500, reason: "heartbeats".into(), heard_ms: 9000 };
+            Liveness { state: LivenessState::Dead.into(), since_ms: 1500, reason: "heartbeats".into(), heard_ms: 9000 };
         let one = GossipMember { id: 1, name: "node1".into(), lag: Some(0), ..Default::default() };
         let two = GossipMember { id: 2, name: "node2".into(), liveness: Some(liveness), ..Default::default() };
         let refused = [("late".to_owned(), 3)].into();
@@ -176,8 +176,8 @@ mod tests {
         let row: Vec<&str> = table.lines().nth(2).unwrap().split_whitespace().collect();
         assert_eq!(row[..8], ["node2", "2", "dead", "1.5", "s", "heartbeats", "9.0", "s"]);
         let json = serde_json::to_value(Report::new(&gossip)).unwrap();
-        assert_eq!(json["nodes"][1]["standing"], "dead");
-        assert_eq!((&json["nodes"][0]["standing"], &json["nodes"][0]["lag"]), (&serde_json::Value::Null, &0.into()));
+        assert_eq!(json["nodes"][1]["liveness"], "dead");
+        assert_eq!((&json["nodes"][0]["liveness"], &json["nodes"][0]["lag"]), (&serde_json::Value::Null, &0.into()));
     }
 
     #[test]

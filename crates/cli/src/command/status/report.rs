@@ -4,7 +4,7 @@ use super::shard_name;
 use super::trouble::disk_name;
 use super::verdict::{SYSTEM_SHARD, Verdict};
 use ringfort_client::v1::{
-    self, Distrust, NodeStanding, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, Standing, StatusResponse,
+    self, Distrust, MemberState, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, LivenessState, StatusResponse,
 };
 use serde::Serialize;
 
@@ -70,7 +70,7 @@ struct Node<'a> {
     key_value_bytes: u64,
     zone: &'a str,
     /// active, drained, leaving, dead or replaced.
-    standing: &'static str,
+    state: &'static str,
     /// It refuses every put.
     memory_full: bool,
     /// healthy, slow, recovering, full or hung, as the node last reported; null if it has not reported.
@@ -142,7 +142,7 @@ fn node(node: &NodeStatus) -> Node<'_> {
         raft_address: &node.raft_address,
         alive: node.alive,
         silent_ms: node.silent_ms,
-        liveness: node.liveness.as_ref().map(|liveness| liveness_name(liveness.standing())),
+        liveness: node.liveness.as_ref().map(|liveness| liveness_name(liveness.state())),
         liveness_ms: node.liveness.as_ref().map(|liveness| liveness.since_ms),
         liveness_reason: node.liveness.as_ref().map(|liveness| &liveness.reason[..]),
         build_version: &node.build_version,
@@ -153,7 +153,7 @@ fn node(node: &NodeStatus) -> Node<'_> {
         keys: node.keys,
         key_value_bytes: node.key_value_bytes,
         zone: &node.zone,
-        standing: standing_name(node.standing()),
+        state: member_state_name(node.member_state()),
         memory_full: node.memory_full,
         disk: node.health.map(|health| disk_name(health.disk())),
     }
@@ -188,11 +188,11 @@ fn member(member: &ReplicaStatus) -> Member {
     }
 }
 
-pub fn liveness_name(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Alive => "alive",
-        Standing::Suspect => "suspect",
-        Standing::Dead => "dead",
+pub fn liveness_name(state: LivenessState) -> &'static str {
+    match state {
+        LivenessState::Alive => "alive",
+        LivenessState::Suspect => "suspect",
+        LivenessState::Dead => "dead",
     }
 }
 
@@ -204,13 +204,13 @@ pub fn role_name(role: ReplicaRole) -> &'static str {
     }
 }
 
-pub fn standing_name(standing: NodeStanding) -> &'static str {
-    match standing {
-        NodeStanding::Active => "active",
-        NodeStanding::Drained => "drained",
-        NodeStanding::Leaving => "leaving",
-        NodeStanding::Dead => "dead",
-        NodeStanding::Replaced => "replaced",
+pub fn member_state_name(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Active => "active",
+        MemberState::Drained => "drained",
+        MemberState::Leaving => "leaving",
+        MemberState::Dead => "dead",
+        MemberState::Replaced => "replaced",
     }
 }
 
@@ -250,7 +250,7 @@ mod tests {
             "nodes": [{
                 "id": 1, "name": "node1", "grpc_address": "", "raft_address": "", "alive": true, "silent_ms": 0,
                 "liveness": null, "liveness_ms": null, "liveness_reason": null, "build_version": "", "shards_led": 0, "replicas": 0, "log_bytes": 0, "log_entries": 0, "keys": 0,
-                "key_value_bytes": 0, "zone": "", "standing": "active", "memory_full": false, "disk": null,
+                "key_value_bytes": 0, "zone": "", "state": "active", "memory_full": false, "disk": null,
             }],
             "shards": [{
                 "shard": "system", "slots": null, "leader": null, "term": 0, "applied_index": 0,

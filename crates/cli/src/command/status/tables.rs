@@ -1,12 +1,12 @@
 //! The tables under the sentence: drawn with lines on a terminal, aligned columns in a pipe.
 
-use super::report::{liveness_name, role_name, standing_name};
+use super::report::{liveness_name, role_name, member_state_name};
 use super::shard_name;
 use super::trouble::disk_name;
 use super::verdict::SYSTEM_SHARD;
 use crate::text::escaped;
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use ringfort_client::v1::{DiskHealth, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, Standing, StatusResponse};
+use ringfort_client::v1::{DiskHealth, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, LivenessState, StatusResponse};
 use std::io::IsTerminal;
 
 #[derive(Clone, Copy)]
@@ -155,7 +155,7 @@ pub(super) fn right(text: String) -> Cell {
 }
 
 fn state(node: &NodeStatus) -> String {
-    let dead = node.liveness.as_ref().filter(|liveness| liveness.standing() != Standing::Alive);
+    let dead = node.liveness.as_ref().filter(|liveness| liveness.state() != LivenessState::Alive);
     let alive = match dead {
         // It answered just now, whatever its heartbeats say.
         _ if node.alive => {
@@ -164,13 +164,13 @@ fn state(node: &NodeStatus) -> String {
             let memory = node.memory_full.then(|| "memory full".to_owned());
             ["alive".to_owned()].into_iter().chain(disk).chain(memory).collect::<Vec<_>>().join(", ")
         }
-        Some(liveness) => format!("{} {} s", liveness_name(liveness.standing()), liveness.since_ms / 1000),
+        Some(liveness) => format!("{} {} s", liveness_name(liveness.state()), liveness.since_ms / 1000),
         None if node.silent_ms < 1000 => "does not answer".to_owned(),
         None => format!("silent {} s", node.silent_ms / 1000),
     };
-    match standing_name(node.standing()) {
+    match member_state_name(node.member_state()) {
         "active" => alive,
-        standing => format!("{alive}, {standing}"),
+        state => format!("{alive}, {state}"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::verdict::{name, some_of};
 use crate::text::{duration, escaped};
-use ringfort_client::v1::{DiskHealth, NodeStanding, NodeStatus, Standing};
+use ringfort_client::v1::{DiskHealth, MemberState, NodeStatus, LivenessState};
 use std::time::Duration;
 
 /// A node that does not answer now but was heard less than this long ago may only be slow.
@@ -13,7 +13,7 @@ const HEARTBEATS_COME: Duration = Duration::from_secs(2);
 
 /// Whether a node is alive by its heartbeats, although it does not answer.
 pub fn is_mute(node: &NodeStatus) -> bool {
-    let is_alive = node.liveness.as_ref().is_some_and(|liveness| liveness.standing() == Standing::Alive);
+    let is_alive = node.liveness.as_ref().is_some_and(|liveness| liveness.state() == LivenessState::Alive);
     // A node that was never heard of has 0.
     !node.alive && is_alive && (1..HEARTBEATS_COME.as_millis() as u64).contains(&node.silent_ms)
 }
@@ -118,17 +118,17 @@ pub fn disk_name(disk: DiskHealth) -> &'static str {
 fn after_silence<'a>(node: &NodeStatus, start: &'a str) -> &'a str {
     // The last report before it fell silent.
     let disk = node.health.map(|health| health.disk());
-    match node.standing() {
-        NodeStanding::Active | NodeStanding::Drained if disk == Some(DiskHealth::Full) => {
+    match node.member_state() {
+        MemberState::Active | MemberState::Drained if disk == Some(DiskHealth::Full) => {
             "its disk was full: free some space there, and start it again"
         }
-        NodeStanding::Active | NodeStanding::Drained if disk == Some(DiskHealth::Hung) => {
+        MemberState::Active | MemberState::Drained if disk == Some(DiskHealth::Hung) => {
             "its disk did not answer: check the disk, and start the node again"
         }
-        NodeStanding::Active | NodeStanding::Drained => start,
-        NodeStanding::Leaving => "it leaves",
-        NodeStanding::Dead => "others take its place",
-        NodeStanding::Replaced => "another node has its name and takes its place",
+        MemberState::Active | MemberState::Drained => start,
+        MemberState::Leaving => "it leaves",
+        MemberState::Dead => "others take its place",
+        MemberState::Replaced => "another node has its name and takes its place",
     }
 }
 
@@ -148,12 +148,12 @@ mod tests {
 
     #[test]
     fn a_node_that_is_silent_is_started_again_unless_it_was_heard_just_now() {
-        let silent = |silent_ms, standing: NodeStanding| {
-            of(&NodeStatus { alive: false, silent_ms, standing: standing.into(), ..node() }).join("; ")
+        let silent = |silent_ms, member_state: MemberState| {
+            of(&NodeStatus { alive: false, silent_ms, member_state: member_state.into(), ..node() }).join("; ")
         };
-        assert_eq!(silent(0, NodeStanding::Active), "node2 does not answer: wait, and start it again if it stays so");
-        assert_eq!(silent(12_345, NodeStanding::Active), "node2 has been silent for 12 s: start it again");
-        assert_eq!(silent(600_000, NodeStanding::Dead), "node2 has been silent for 10 min: others take its place");
+        assert_eq!(silent(0, MemberState::Active), "node2 does not answer: wait, and start it again if it stays so");
+        assert_eq!(silent(12_345, MemberState::Active), "node2 has been silent for 12 s: start it again");
+        assert_eq!(silent(600_000, MemberState::Dead), "node2 has been silent for 10 min: others take its place");
     }
 
     fn with_disk(disk: DiskHealth) -> NodeStatus {

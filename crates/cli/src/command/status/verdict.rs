@@ -7,7 +7,7 @@
 use super::{shard_name, trouble};
 use crate::text::{counted, duration, escaped};
 use ringfort_client::v1::{
-    Distrust, NodeStanding, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse,
+    Distrust, MemberState, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse,
 };
 use ringfort_node::Timing;
 use std::collections::{BTreeMap, BTreeSet};
@@ -195,7 +195,7 @@ fn wrong_states(status: &StatusResponse, can_serve: impl Fn(&ShardStatus) -> boo
 /// How many moves wait for a silent node, and what ends the wait; `None` if no move waits. Shards in `unserved` have no
 /// leader that could report their moves, and are left out.
 fn waiting_for(status: &StatusResponse, node: &NodeStatus, unserved: &BTreeSet<u32>) -> Option<String> {
-    if node.standing() != NodeStanding::Active || trouble::is_mute(node) {
+    if node.member_state() != MemberState::Active || trouble::is_mute(node) {
         return None;
     }
     let served = status.shards.iter().filter(|shard| !unserved.contains(&shard.shard));
@@ -204,7 +204,7 @@ fn waiting_for(status: &StatusResponse, node: &NodeStatus, unserved: &BTreeSet<u
     if waiting == 0 {
         return None;
     }
-    let active = status.nodes.iter().filter(|node| node.alive && node.standing() == NodeStanding::Active).count();
+    let active = status.nodes.iter().filter(|node| node.alive && node.member_state() == MemberState::Active).count();
     let replace_after_ms = status.moves.map_or(0, |moves| moves.replace_after_ms);
     let next = match active >= REPLICATION_FACTOR && replace_after_ms > 0 && !status.paused {
         true => {
@@ -223,15 +223,15 @@ fn under_orders(status: &StatusResponse) -> Vec<String> {
     for node in status.nodes.iter().filter(|node| node.alive) {
         let holds = |shard: &&ShardStatus| shard.members.iter().any(|member| member.node == node.id);
         let held = status.shards.iter().filter(holds).count();
-        match node.standing() {
-            NodeStanding::Drained if held == 0 => clauses.push(format!("{} is drained", name(node))),
-            NodeStanding::Drained => {
+        match node.member_state() {
+            MemberState::Drained if held == 0 => clauses.push(format!("{} is drained", name(node))),
+            MemberState::Drained => {
                 clauses.push(format!("{} is drained, {} to go", name(node), counted(held, "replica")));
             }
-            NodeStanding::Leaving => {
+            MemberState::Leaving => {
                 clauses.push(format!("{} leaves, {} to go", name(node), counted(held, "replica")));
             }
-            NodeStanding::Active | NodeStanding::Dead | NodeStanding::Replaced => {}
+            MemberState::Active | MemberState::Dead | MemberState::Replaced => {}
         }
     }
     if status.paused {
@@ -400,8 +400,8 @@ mod tests {
     #[test]
     fn orders_and_estimates_are_told() {
         let mut status = cluster(4);
-        status.nodes[2].standing = NodeStanding::Leaving.into();
-        status.nodes[3].standing = NodeStanding::Drained.into();
+        status.nodes[2].member_state = MemberState::Leaving.into();
+        status.nodes[3].member_state = MemberState::Drained.into();
         status.paused = true;
         let expected = "4 nodes, 2 shards, tolerates 1 node failure; all replicas caught up; \
                         node3 leaves, 3 replicas to go; node4 is drained; moves are paused: ringfort cluster resume";
@@ -409,7 +409,7 @@ mod tests {
         assert!(judge(&status).healthy);
         let mut status = cluster(4);
         silence(&mut status, 3);
-        status.nodes[3].standing = NodeStanding::Dead.into();
+        status.nodes[3].member_state = MemberState::Dead.into();
         status.shards[0].members[2].role = ReplicaRole::Learner.into();
         status.moves = Some(MoveStatus { left: 9, waiting: 2, estimate_ms: 90_000, ..Default::default() });
         let expected = "4 nodes, 2 shards, tolerates no node failure; \
@@ -435,7 +435,7 @@ mod tests {
             said.contains("; 2 moves wait for node4, which is silent: start it again, or have it leave;"),
             "{said}"
         );
-        status.nodes[3].standing = NodeStanding::Dead.into();
+        status.nodes[3].member_state = MemberState::Dead.into();
         assert!(!judge(&status).sentence.contains("wait for node4"), "others take its place");
     }
 

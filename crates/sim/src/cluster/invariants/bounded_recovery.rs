@@ -33,7 +33,7 @@ impl Cluster {
         let Some(topology) = self.topology() else { return false };
         let knows = |node: &Node| node.running().is_some_and(|running| running.topology().epoch == topology.epoch);
         let present = self.present().count();
-        if topology.nodes.len() != present || !topology.standings.is_empty() || topology.paused {
+        if topology.nodes.len() != present || !topology.member_states.is_empty() || topology.paused {
             return false;
         }
         if !self.present().all(|(_, node)| knows(node)) {

@@ -4,7 +4,7 @@
 use super::super::Cluster;
 use super::Node;
 use crate::invariant::{Invariant, Violation};
-use ringfort_core::gossip::detector::Standing;
+use ringfort_core::gossip::detector::LivenessState;
 use ringfort_core::gossip::keyspace::Seen;
 use ringfort_core::gossip::status::MemberStatus;
 use ringfort_core::time::Moment;
@@ -44,7 +44,7 @@ impl Cluster {
 fn state(node: &Node, now: Moment) -> Option<((u64, Seen), bool)> {
     let gossip = node.running()?.gossip();
     let now = node.clock.read(now).moment;
-    let alive = |member: &MemberStatus| member.liveness.is_none_or(|liveness| liveness.standing == Standing::Alive);
+    let alive = |member: &MemberStatus| member.liveness.is_none_or(|liveness| liveness.state == LivenessState::Alive);
     let all_alive = gossip.status(now).members.iter().all(alive);
     Some(((gossip.keyspace().hash(), gossip.keyspace().all_seen()), all_alive))
 }

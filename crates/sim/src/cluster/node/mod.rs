@@ -26,7 +26,7 @@ use ringfort_core::log::LogConfig;
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{self, ReplicaConfig};
 use ringfort_core::request::Failure;
-use ringfort_core::system::{Member, Standing, Topology};
+use ringfort_core::system::{Member, MemberState, Topology};
 use ringfort_core::time::Moment;
 use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Identity, NodeId, ReplicaId, ShardId};
@@ -190,7 +190,7 @@ impl Node {
         let fail = |error: boot::BootError| {
             Invariant::BoundedRecovery.broken(format!("node {endpoint} can't start: {error:?}"))
         };
-        if boot::departure(&*self.disk).map_err(fail)? == Some(Standing::Dead) {
+        if boot::departure(&*self.disk).map_err(fail)? == Some(MemberState::Dead) {
             boot::clear(&*self.disk).map_err(fail)?;
             self.count("given up and joined anew", 1);
         }
@@ -508,14 +508,14 @@ impl Node {
     }
 
     /// As in the shell: whoever was given up begins anew, whoever was asked to leave ends.
-    fn depart(&mut self, why: Standing, world: &mut World) {
+    fn depart(&mut self, why: MemberState, world: &mut World) {
         // A node that can't note it ends, and learns it again when it is back.
         if boot::set_departure(&*self.disk, why).is_err() {
             return self.abort();
         }
         self.mend_disk();
         self.incarnation += 1;
-        if why == Standing::Dead {
+        if why == MemberState::Dead {
             self.start(world).expect("a node that was given up starts anew");
         } else {
             self.state = State::Gone;

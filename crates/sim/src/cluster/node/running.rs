@@ -23,7 +23,7 @@ use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepReque
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{Replica, ReplicaConfig, Restored, ShardView};
 use ringfort_core::request::Request;
-use ringfort_core::system::{Member, Standing, SystemCommand, Topology};
+use ringfort_core::system::{Member, MemberState, SystemCommand, Topology};
 use ringfort_core::time::{Moment, Now};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
 use ringfort_core::watch::{Distrust, Scrubber, Watch};
@@ -69,7 +69,7 @@ pub struct Outbox {
     /// What has happened that is worth counting.
     pub events: Vec<&'static str>,
     /// The node is no member any more.
-    pub departure: Option<Standing>,
+    pub departure: Option<MemberState>,
     /// What the disk holds is not known: the process must end.
     pub aborted: bool,
 }

@@ -103,7 +103,7 @@ impl Running {
         let named = self.topology().node_named(&member.name).filter(|(_, known)| known.identity != member.identity);
         let is_heard = |node| {
             let liveness = self.gossip.liveness(node, self.now.moment).filter(|liveness| liveness.was_heard);
-            liveness.is_some_and(|liveness| liveness.standing == detector::Standing::Alive)
+            liveness.is_some_and(|liveness| liveness.state == detector::LivenessState::Alive)
         };
         named.is_some_and(|(node, _)| node == self.node || is_heard(node))
     }

@@ -5,18 +5,18 @@
 //! before anything counts here, has seen by its own ticks that the pause was its own. A node that gossip has not told
 //! of yet, such as one that has just joined, is not silent.
 
-use crate::gossip::detector::{Liveness, Standing};
+use crate::gossip::detector::{Liveness, LivenessState};
 use crate::time::Moment;
 use crate::types::NodeId;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 #[derive(Default)]
-pub struct Silence {
+pub struct LivenessView {
     told: BTreeMap<NodeId, (Liveness, Duration)>,
 }
 
-impl Silence {
+impl LivenessView {
     /// What was thought of each of the other members at this moment.
     pub fn tell(&mut self, at: Moment, liveness: BTreeMap<NodeId, Liveness>) {
         let silence = |liveness: &Liveness| at.saturating_since(liveness.heard);
@@ -25,17 +25,17 @@ impl Silence {
 
     /// Whether nothing speaks against `node` being there.
     pub fn is_alive(&self, node: NodeId) -> bool {
-        self.told.get(&node).is_none_or(|(liveness, _)| liveness.standing == Standing::Alive)
+        self.told.get(&node).is_none_or(|(liveness, _)| liveness.state == LivenessState::Alive)
     }
 
     /// Whether `node` has been heard of for sure, and is not only not silent for long yet.
     pub fn is_heard(&self, node: NodeId) -> bool {
-        self.told.get(&node).is_some_and(|(liveness, _)| liveness.was_heard && liveness.standing == Standing::Alive)
+        self.told.get(&node).is_some_and(|(liveness, _)| liveness.was_heard && liveness.state == LivenessState::Alive)
     }
 
     /// Whether `node` is dead, and has been silent for as long as this.
     pub fn is_lost(&self, node: NodeId, after: Duration) -> bool {
-        self.told.get(&node).is_some_and(|(liveness, silence)| liveness.standing == Standing::Dead && *silence >= after)
+        self.told.get(&node).is_some_and(|(liveness, silence)| liveness.state == LivenessState::Dead && *silence >= after)
     }
 }
 
@@ -60,42 +60,42 @@ mod tests {
         (detector, now)
     }
 
-    fn tell(silence: &mut Silence, detector: &mut Detector, now: Moment) {
+    fn tell(view: &mut LivenessView, detector: &mut Detector, now: Moment) {
         detector.handle_tick(now);
-        silence.tell(now, detector.liveness(NODE, now).map(|liveness| (NODE, liveness)).into_iter().collect());
+        view.tell(now, detector.liveness(NODE, now).map(|liveness| (NODE, liveness)).into_iter().collect());
     }
 
     #[test]
     fn a_second_of_silence_is_no_death_and_ten_are() {
         let (mut detector, end) = accustomed();
-        let mut silence = Silence::default();
+        let mut view = LivenessView::default();
         for periods in 0..=2 {
-            tell(&mut silence, &mut detector, end + periods * PERIOD);
-            assert!(silence.is_heard(NODE) && !silence.is_lost(NODE, Duration::ZERO), "after {periods} periods");
+            tell(&mut view, &mut detector, end + periods * PERIOD);
+            assert!(view.is_heard(NODE) && !view.is_lost(NODE, Duration::ZERO), "after {periods} periods");
         }
         for periods in 3..=20 {
-            tell(&mut silence, &mut detector, end + periods * PERIOD);
+            tell(&mut view, &mut detector, end + periods * PERIOD);
         }
-        assert!(!silence.is_alive(NODE) && !silence.is_heard(NODE));
-        assert!(silence.is_lost(NODE, Duration::from_secs(10)) && !silence.is_lost(NODE, Duration::from_secs(11)));
+        assert!(!view.is_alive(NODE) && !view.is_heard(NODE));
+        assert!(view.is_lost(NODE, Duration::from_secs(10)) && !view.is_lost(NODE, Duration::from_secs(11)));
     }
 
     #[test]
     fn a_node_that_stood_still_does_not_take_that_for_silence() {
         let (mut detector, end) = accustomed();
-        let mut silence = Silence::default();
-        tell(&mut silence, &mut detector, end);
-        tell(&mut silence, &mut detector, end + 1_200 * PERIOD);
-        assert!(silence.is_heard(NODE) && !silence.is_lost(NODE, Duration::ZERO));
+        let mut view = LivenessView::default();
+        tell(&mut view, &mut detector, end);
+        tell(&mut view, &mut detector, end + 1_200 * PERIOD);
+        assert!(view.is_heard(NODE) && !view.is_lost(NODE, Duration::ZERO));
     }
 
     #[test]
     fn a_node_that_was_not_heard_of_is_not_silent_and_not_heard() {
-        let mut silence = Silence::default();
-        assert!(silence.is_alive(NODE) && !silence.is_heard(NODE) && !silence.is_lost(NODE, Duration::ZERO));
+        let mut view = LivenessView::default();
+        assert!(view.is_alive(NODE) && !view.is_heard(NODE) && !view.is_lost(NODE, Duration::ZERO));
         let mut detector = Detector::new(PERIOD);
         detector.watch(Moment(1), [NODE].into_iter());
-        tell(&mut silence, &mut detector, Moment(1));
-        assert!(silence.is_alive(NODE) && !silence.is_heard(NODE) && !silence.is_lost(NODE, Duration::ZERO));
+        tell(&mut view, &mut detector, Moment(1));
+        assert!(view.is_alive(NODE) && !view.is_heard(NODE) && !view.is_lost(NODE, Duration::ZERO));
     }
 }

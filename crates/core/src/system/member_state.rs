@@ -1,6 +1,6 @@
 //! Members that are on their way out, and those that are gone.
 //!
-//! A standing says that a node is to hold nothing, and whether it is removed once it does. What it still holds is moved
+//! A member state says that a node must hold nothing, and whether it is removed once it does. What it still holds is moved
 //! away by the controller as anything else is; nothing here waits.
 
 use super::DecodeError;
@@ -9,7 +9,7 @@ use crate::codec::{Reader, put_bytes};
 
 /// Why a member is to hold no replicas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Standing {
+pub enum MemberState {
     /// An operator wants it empty. It stays a member.
     Drained,
     /// An operator wants it gone.
@@ -20,33 +20,33 @@ pub enum Standing {
     Replaced,
 }
 
-impl Standing {
+impl MemberState {
     /// Whether the node is removed once it holds nothing.
     pub fn leaves(self) -> bool {
-        self != Standing::Drained
+        self != MemberState::Drained
     }
 
     pub(crate) fn code(self) -> u8 {
         match self {
-            Standing::Drained => 1,
-            Standing::Leaving => 2,
-            Standing::Dead => 3,
-            Standing::Replaced => 4,
+            MemberState::Drained => 1,
+            MemberState::Leaving => 2,
+            MemberState::Dead => 3,
+            MemberState::Replaced => 4,
         }
     }
 
-    pub(crate) fn decode(reader: &mut Reader) -> Result<Standing, DecodeError> {
-        Standing::decode_or_none(reader)?.ok_or(DecodeError::Invalid("standing"))
+    pub(crate) fn decode(reader: &mut Reader) -> Result<MemberState, DecodeError> {
+        MemberState::decode_or_none(reader)?.ok_or(DecodeError::Invalid("member state"))
     }
 
-    pub(super) fn decode_or_none(reader: &mut Reader) -> Result<Option<Standing>, DecodeError> {
+    pub(super) fn decode_or_none(reader: &mut Reader) -> Result<Option<MemberState>, DecodeError> {
         match reader.u8()? {
             0 => Ok(None),
-            1 => Ok(Some(Standing::Drained)),
-            2 => Ok(Some(Standing::Leaving)),
-            3 => Ok(Some(Standing::Dead)),
-            4 => Ok(Some(Standing::Replaced)),
-            _ => Err(DecodeError::Invalid("standing")),
+            1 => Ok(Some(MemberState::Drained)),
+            2 => Ok(Some(MemberState::Leaving)),
+            3 => Ok(Some(MemberState::Dead)),
+            4 => Ok(Some(MemberState::Replaced)),
+            _ => Err(DecodeError::Invalid("member state")),
         }
     }
 }
@@ -57,12 +57,12 @@ pub struct Departed {
     pub name: String,
     /// Where it was reached last, `host:port`.
     pub raft_address: String,
-    /// Its last standing, one that [leaves](Standing::leaves).
-    pub why: Standing,
+    /// Its last state, one that [leaves](MemberState::leaves).
+    pub why: MemberState,
 }
 
 impl Departed {
-    pub fn new(member: &Member, why: Standing) -> Departed {
+    pub fn new(member: &Member, why: MemberState) -> Departed {
         let (name, raft_address) = (member.name.clone(), member.raft_address.clone());
         Departed { name, raft_address, why }
     }
@@ -75,6 +75,6 @@ impl Departed {
 
     pub(super) fn decode(reader: &mut Reader) -> Result<Departed, DecodeError> {
         let (name, raft_address) = (read_text(reader)?, read_text(reader)?);
-        Ok(Departed { name, raft_address, why: Standing::decode(reader)? })
+        Ok(Departed { name, raft_address, why: MemberState::decode(reader)? })
     }
 }

@@ -13,16 +13,16 @@ use crate::system::{Addresses, Member, Members, Topology};
 use crate::types::NodeId;
 use std::collections::BTreeMap;
 
-pub(super) struct Whereabouts {
+pub(super) struct AddressBook {
     node: NodeId,
     own: Addresses,
     /// Of other nodes, where that is not what the topology says.
     heard: BTreeMap<NodeId, Addresses>,
 }
 
-impl Whereabouts {
-    pub fn new(node: NodeId, own: Addresses) -> Whereabouts {
-        Whereabouts { node, own, heard: BTreeMap::new() }
+impl AddressBook {
+    pub fn new(node: NodeId, own: Addresses) -> AddressBook {
+        AddressBook { node, own, heard: BTreeMap::new() }
     }
 
     /// Where this node is.
