@@ -22,11 +22,11 @@ pub struct Eventual<'a> {
 pub struct EventualValue {
     pub value: Bytes,
     /// When it was written: microseconds since 1970, by the clock of the node that took it, made unique.
-    pub stamp: u64,
+    pub timestamp: u64,
 }
 
 impl Eventual<'_> {
-    /// Sets a key, and returns the write's stamp.
+    /// Sets a key, and returns the write's timestamp.
     ///
     /// # Errors
     /// After [`Error::UnknownOutcome`] the write may or may not be applied; after any other it is not.
@@ -44,7 +44,7 @@ impl Eventual<'_> {
         let message = v1::GetRequest { key: key.into(), consistency: EVENTUAL };
         let send = async |channel, request| kv(channel).get(request).await;
         let found = self.client.call(Target::Node, Effect::LongRead, self.client.deadline(), message, send).await?;
-        Ok(found.found.then_some(EventualValue { value: found.value, stamp: found.modify_revision }))
+        Ok(found.found.then_some(EventualValue { value: found.value, timestamp: found.modify_revision }))
     }
 
     /// Removes a key; the answer says whether the node that was asked had it.
@@ -60,7 +60,7 @@ impl Eventual<'_> {
     }
 
     /// The keys with a prefix above `start_after` (empty: from the first), at most `limit` (0: as many as a node gives
-    /// in one answer), as the node that was asked holds them at that moment. Entries' revisions are stamps.
+    /// in one answer), as the node that was asked holds them at that moment. Entries' revisions are timestamps.
     pub async fn scan_page(
         self,
         prefix: impl Into<Bytes>,

@@ -6,10 +6,10 @@
 //! after a partition of five nodes all are equal again, when both sides have written the same 1,000 keys meanwhile.
 
 use bytes::Bytes;
-use ringfort_core::gossip::vitals::{Fact, Load};
+use ringfort_core::gossip::node_state::{Fact, Load};
 use ringfort_core::gossip::{Gossip, GossipConfig, journal};
 use ringfort_core::system::{Member, SystemCommand, SystemMachine, Topology};
-use ringfort_core::time::{Moment, Now, Stamp, Wall};
+use ringfort_core::time::{HlcTimestamp, Moment, Now, Wall};
 use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Identity, NodeId};
 use ringfort_ring::ShardCount;
@@ -115,9 +115,10 @@ impl Cluster {
         };
         let topology =
             Topology::bootstrap(ClusterId(1), ShardCount::new(64).expect("a power of two"), Timing::DEFAULT, member(1));
-        let mut machine = SystemMachine::new(topology, Stamp(0));
+        let mut machine = SystemMachine::new(topology, HlcTimestamp(0));
         for node in 2..=nodes {
-            machine.apply(Stamp(0), SystemCommand::Join { member: member(node), replace: false, known_as: None });
+            machine
+                .apply(HlcTimestamp(0), SystemCommand::Join { member: member(node), replace: false, known_as: None });
         }
         let topology: Arc<Topology> = machine.topology().clone();
         let start = |node: u64| {

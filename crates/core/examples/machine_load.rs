@@ -9,7 +9,7 @@ use ringfort_core::kv::Put;
 use ringfort_core::kv::entry::{Batch, decode};
 use ringfort_core::kv::state::{Machine, MachineBuilder, hash};
 use ringfort_core::limits::SNAPSHOT_CHUNK_BYTES;
-use ringfort_core::time::Stamp;
+use ringfort_core::time::HlcTimestamp;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -68,13 +68,13 @@ fn main() {
 /// Applies puts as they come out of entries of 64 commands.
 fn put_all(machine: &mut Machine, keys: u64, key: impl Fn(u64) -> String) {
     for first in (0..keys).step_by(64) {
-        let stamp = Stamp(first);
-        let mut batch = Batch::new(stamp);
+        let timestamp = HlcTimestamp(first);
+        let mut batch = Batch::new(timestamp);
         for n in first..keys.min(first + 64) {
             batch.push(&Put { key: key(n).into(), value: vec![n as u8; VALUE_BYTES].into() }.into());
         }
         for command in decode(batch.finish()).expect("encoded above").commands {
-            command.apply(&mut machine.begin(stamp, &mut |_| {}));
+            command.apply(&mut machine.begin(timestamp, &mut |_| {}));
         }
     }
 }

@@ -36,7 +36,7 @@ use crate::replica::restore::{self, LoadError};
 use crate::snapshot::{self, SnapshotError, SnapshotHeader, SnapshotWriter, snapshot_name};
 use crate::system::topology::MAX_NAME_BYTES;
 use crate::system::{DecodeError, MemberState, SystemMachine, Topology};
-use crate::time::Stamp;
+use crate::time::HlcTimestamp;
 use crate::types::{ClusterId, Identity, LogIndex, NodeId, ReplicaId, ShardId, Term};
 use raft::eraftpb::{ConfState, HardState};
 use std::collections::BTreeMap;
@@ -279,7 +279,7 @@ fn write_system_snapshot<D: Disk + ?Sized>(
     topology: &Topology,
 ) -> Result<(), SnapshotError> {
     let content = topology.encode();
-    let meta = CutMeta { revision: 0, stamp: Stamp::default(), hash: 0, len: content.len() as u64 };
+    let meta = CutMeta { revision: 0, timestamp: HlcTimestamp::default(), hash: 0, len: content.len() as u64 };
     let header = SnapshotHeader {
         shard: ShardId::SYSTEM,
         index: base.index,
@@ -349,7 +349,7 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
     }
     if recovery.shards_unknown {
         // Keep the snapshots that nothing names: they may be all that is left.
-        boot.distrust_unrecovered()?;
+        boot.quarantine_unrecovered()?;
     } else {
         // What the log holds of a lost replica follows its snapshot, and an operator may want both.
         let is_lost = |name: &str| boot.lost.iter().any(|&(shard, _)| snapshot::is_snapshot_of(name, shard));
@@ -389,7 +389,7 @@ impl<D: ?Sized> Boot<D> {
         self.topology = Some(topology.clone());
         if was_owned {
             // Before the topology: a node that stops in between asks to join again.
-            self.distrust_unrecovered()?;
+            self.quarantine_unrecovered()?;
         }
         Ok(save_topology(disk, &topology)?)
     }
@@ -400,7 +400,7 @@ impl<D: ?Sized> Boot<D> {
     ///
     /// If the log has lost nothing, a replica that it does not know was never created: a replica's first record is
     /// synced before it sends any message.
-    fn distrust_unrecovered(&mut self) -> Result<(), LogError>
+    fn quarantine_unrecovered(&mut self) -> Result<(), LogError>
     where
         D: Disk,
     {
@@ -448,7 +448,7 @@ fn state_at<D: Disk + ?Sized>(
     if base.snapshot.is_empty() {
         return match topology {
             _ if shard != ShardId::SYSTEM => Ok(Restored::Kv(Machine::new())),
-            Some(topology) => Ok(Restored::System(SystemMachine::new(topology.clone(), Stamp::default()))),
+            Some(topology) => Ok(Restored::System(SystemMachine::new(topology.clone(), HlcTimestamp::default()))),
             None => Err(StateError::NoTopology),
         };
     }

@@ -5,6 +5,7 @@
 //! inside the worker until [`Worker::handle_persisted`](crate::worker::Worker::handle_persisted), so everything that
 //! stands here may be done at once.
 
+use crate::divergence::QuarantineReason;
 use crate::kv::state::Machine;
 use crate::log::item::LogItem;
 use crate::message::{RaftMessage, ShardReport};
@@ -13,12 +14,11 @@ use crate::request::{Failure, Reply};
 use crate::snapshot::SnapshotHeader;
 use crate::system::Topology;
 use crate::types::{NodeId, ReplicaId, ShardId, Term};
-use crate::watch::Distrust;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The work that one drain has brought. `T` is the shell's ticket for a request.
+/// The work that one drain has brought. `T` is the shell's responder for a request.
 pub struct Effects<T> {
     /// To be sent, in order for each node. Heartbeats and votes must not queue behind appends:
     /// [`is_urgent`] tells them apart.
@@ -39,7 +39,7 @@ pub struct Effects<T> {
     /// Shards whose replica here has become leader of this term (`true`), or ceased to be; to the node's controller.
     pub leadership: Vec<(ShardId, Term, bool)>,
     /// Replicas that had to stop because they can't be trusted; to the node's controller.
-    pub lost: Vec<(ShardId, ReplicaId, Distrust)>,
+    pub lost: Vec<(ShardId, ReplicaId, QuarantineReason)>,
     /// Maps that are not needed any more. To be dropped outside the worker's thread: dropping a large map takes as long
     /// as many requests.
     pub garbage: Vec<Machine>,

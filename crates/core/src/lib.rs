@@ -20,13 +20,14 @@
 //! | [`founding`] | whether a node creates a cluster |
 //! | [`health`] | whether a node is fit to lead, judged by its disk |
 //! | [`gossip`] | what nodes tell each other without a leader: who is alive, and the eventual keyspace |
-//! | [`watch`] | whether replicas that applied the same hold the same, and memory what was written to it |
+//! | [`divergence`] | whether replicas that applied the same hold the same, and memory what was written to it |
 //! | [`system`], [`control`] | the cluster's own replicated state, and the controller that moves replicas |
 
 pub mod boot;
 pub mod codec;
 pub mod control;
 pub mod disk;
+pub mod divergence;
 pub mod effects;
 pub mod founding;
 pub mod gossip;
@@ -43,5 +44,4 @@ pub mod system;
 pub mod time;
 pub mod timing;
 pub mod types;
-pub mod watch;
 pub mod worker;

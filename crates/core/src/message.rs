@@ -25,7 +25,7 @@ impl RaftMessage {
 /// A message between the nodes' [`Control`](crate::control::Control)s. All of them may be lost, and come again.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ControlMessage {
-    Beacon(Beacon),
+    Announcement(Announcement),
     /// A newer topology than the receiver has shown to know.
     Topology(Arc<Topology>),
     /// From a shard's leader to the system shard's.
@@ -36,7 +36,7 @@ pub enum ControlMessage {
 
 /// What each node tells every other one from time to time.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Beacon {
+pub struct Announcement {
     /// The epoch of the latest topology that the sender has.
     pub epoch: Epoch,
     /// The shards that it leads, and in which term.

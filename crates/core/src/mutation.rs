@@ -65,7 +65,7 @@ pub enum Mutation {
     ApplyDifferently,
     /// A replica takes the time of its own clock for an entry's when it applies it.
     ClockInsideApply,
-    /// A replica notes for the watch, at an index within a drain, the hash that it has after the drain.
+    /// A replica notes for the divergence detector, at an index within a drain, the hash that it has after the drain.
     HashAfterDrain,
     /// A leader that commits its own removal leads on.
     LeadAfterRemoval,

@@ -2,7 +2,7 @@
 //!
 //! Two clocks reach this crate. The monotonic one ([`Moment`]) measures: timeouts, leases, ticks. It must go on
 //! counting while the machine sleeps (CLOCK_BOOTTIME), or a lease would outlive its promise. The wall clock
-//! ([`Wall`]) only names: it feeds the hybrid logical clock that stamps entries. Nothing safe depends on it.
+//! ([`Wall`]) only names: it feeds the hybrid logical clock that timestamps entries. Nothing safe depends on it.
 
 use std::ops::Add;
 use std::time::Duration;
@@ -31,12 +31,12 @@ pub struct Wall(pub u64);
 
 /// A hybrid logical clock's reading: microseconds of the leader's wall clock, but always above the reading before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
-pub struct Stamp(pub u64);
+pub struct HlcTimestamp(pub u64);
 
-impl Stamp {
-    /// The stamp of the entry that follows one with this stamp, proposed at `wall`.
-    pub fn next(self, wall: Wall) -> Stamp {
-        Stamp(wall.0.max(self.0 + 1))
+impl HlcTimestamp {
+    /// The timestamp of the entry that follows one with this timestamp, proposed at `wall`.
+    pub fn next(self, wall: Wall) -> HlcTimestamp {
+        HlcTimestamp(wall.0.max(self.0 + 1))
     }
 }
 
@@ -53,9 +53,9 @@ mod tests {
 
     #[test]
     fn stamps_grow_while_the_wall_clock_steps_back() {
-        let stamp = Stamp::default().next(Wall(1000));
-        assert_eq!(stamp, Stamp(1000));
-        assert_eq!(stamp.next(Wall(10)), Stamp(1001));
-        assert_eq!(stamp.next(Wall(1000)), Stamp(1001));
+        let timestamp = HlcTimestamp::default().next(Wall(1000));
+        assert_eq!(timestamp, HlcTimestamp(1000));
+        assert_eq!(timestamp.next(Wall(10)), HlcTimestamp(1001));
+        assert_eq!(timestamp.next(Wall(1000)), HlcTimestamp(1001));
     }
 }

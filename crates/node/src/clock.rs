@@ -12,7 +12,7 @@ pub fn moment() -> Moment {
 
 /// Both clocks together.
 pub fn now() -> Now {
-    // Before 1970 there is nothing to stamp.
+    // Before 1970 there is nothing to timestamp.
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { moment: moment(), wall: Wall(since_1970.as_micros() as u64) }
 }

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ringfort_core::boot::Claim;
 use ringfort_core::control::progress::Progress;
 use ringfort_core::control::{Control, Testimony, codec};
+use ringfort_core::divergence::QuarantineReason;
 use ringfort_core::gossip::detector::Liveness;
 use ringfort_core::health::HealthView;
 use ringfort_core::message::{ControlMessage, ShardReport};
@@ -20,7 +21,6 @@ use ringfort_core::request::Request;
 use ringfort_core::system::{Member, Topology};
 use ringfort_core::time::Moment;
 use ringfort_core::types::{ClusterId, NodeId, ReplicaId, ShardId, Term};
-use ringfort_core::watch::Distrust;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub enum ControlEvent {
     Lost {
         shard: ShardId,
         replica: ReplicaId,
-        why: Distrust,
+        why: QuarantineReason,
     },
     Message {
         from: NodeId,
@@ -65,7 +65,7 @@ pub enum ControlEvent {
 /// What the controller knows that `status` shows.
 pub struct Knowledge {
     /// Replicas on this node that can't be run.
-    pub lost: Vec<(ShardId, ReplicaId, Distrust)>,
+    pub lost: Vec<(ShardId, ReplicaId, QuarantineReason)>,
     /// How far the moves are, if this node leads the system shard.
     pub progress: Option<Progress>,
     /// A silent node is replaced after this time. It is in force only on the leader of the system shard.

@@ -13,8 +13,8 @@
 use crate::clock;
 use crate::inbox::Incoming;
 use crate::peers::Forwarded;
+use crate::responder::Responder;
 use crate::shell::Shell;
-use crate::ticket::Ticket;
 use ringfort_core::kv::Invalid;
 use ringfort_core::request::{Failure, Reply, Request};
 use ringfort_core::types::{NodeId, ShardId};
@@ -186,7 +186,7 @@ impl Shell {
         let collected = large.and_then(|query| Some((self.routing.view(request.shard())?, query.clone())));
         let worker = self.worker(request.shard());
         let (answered, answer) = oneshot::channel();
-        let incoming = Incoming { request, ticket: Ticket::Task(answered) };
+        let incoming = Incoming { request, responder: Responder::Task(answered) };
         if !worker.push_requests([incoming]).is_empty() {
             return Err(Failure::Overloaded);
         }

@@ -10,14 +10,14 @@ use crate::log_thread::{self, GOSSIP};
 use crate::shell::Shell;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use ringfort_core::divergence::{self, Divergence, DivergenceDetector, QuarantineReason};
 use ringfort_core::gossip::keyspace::{Found, Page};
+use ringfort_core::gossip::node_state::{Fact, Load};
 use ringfort_core::gossip::status::GossipStatus;
-use ringfort_core::gossip::vitals::{Fact, Load};
 use ringfort_core::gossip::{Gossip, Refusal, WriteError, Written};
 use ringfort_core::health::NodeHealth;
 use ringfort_core::system::Topology;
 use ringfort_core::types::{NodeId, ShardId};
-use ringfort_core::watch::{self, Distrust, Divergence, Watch};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -84,7 +84,12 @@ pub fn deliver(shell: &Shell, from: NodeId, bytes: Bytes) {
 }
 
 /// Runs until [`GossipEvent::Stop`].
-pub fn run(shell: Arc<Shell>, mut gossip: Gossip<WriteAnswer>, mut watch: Watch, events: Receiver<GossipEvent>) {
+pub fn run(
+    shell: Arc<Shell>,
+    mut gossip: Gossip<WriteAnswer>,
+    mut divergence: DivergenceDetector,
+    events: Receiver<GossipEvent>,
+) {
     gossip.say(&Fact::Build(env!("CARGO_PKG_VERSION").to_owned()));
     let mut said_rounds = None;
     loop {
@@ -98,7 +103,7 @@ pub fn run(shell: Arc<Shell>, mut gossip: Gossip<WriteAnswer>, mut watch: Watch,
             if matches!(event, GossipEvent::Stop) {
                 return;
             }
-            handle(&mut gossip, &watch, event);
+            handle(&mut gossip, &divergence, event);
             drained += 1;
             next = if drained < MAX_DRAINED { events.try_recv().ok() } else { None };
         }
@@ -113,12 +118,12 @@ pub fn run(shell: Arc<Shell>, mut gossip: Gossip<WriteAnswer>, mut watch: Watch,
             said_rounds = Some(rounds);
             speak(&shell, &mut gossip);
         }
-        compare(&shell, &mut gossip, &mut watch);
+        compare(&shell, &mut gossip, &mut divergence);
         perform(&shell, &mut gossip);
     }
 }
 
-fn handle(gossip: &mut Gossip<WriteAnswer>, watch: &Watch, event: GossipEvent) {
+fn handle(gossip: &mut Gossip<WriteAnswer>, divergence: &DivergenceDetector, event: GossipEvent) {
     // Whoever asks may have stopped waiting for the answer.
     match event {
         GossipEvent::Message { from, bytes } => {
@@ -140,7 +145,7 @@ fn handle(gossip: &mut Gossip<WriteAnswer>, watch: &Watch, event: GossipEvent) {
         GossipEvent::Status(answer) => {
             let status = gossip.status(clock::moment());
             let (rounds, refused) = (gossip.rounds(), gossip.refused().clone());
-            let divergences = watch.divergences().cloned().collect();
+            let divergences = divergence.divergences().cloned().collect();
             drop(answer.send(Knowledge { status, rounds, refused, divergences }));
         }
         GossipEvent::Write { .. } | GossipEvent::Stop => {}
@@ -166,19 +171,19 @@ fn perform(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
 }
 
 /// Compares the replicas of all nodes, and does what comes of it.
-fn compare(shell: &Shell, gossip: &mut Gossip<WriteAnswer>, watch: &mut Watch) {
+fn compare(shell: &Shell, gossip: &mut Gossip<WriteAnswer>, divergence: &mut DivergenceDetector) {
     let topology = shell.routing.topology();
     let own = topology.groups.keys().filter_map(|&shard| shell.routing.view(shard)?.point());
-    for event in watch.handle_round(gossip, &topology, own) {
+    for event in divergence.handle_round(gossip, &topology, own) {
         match event {
-            watch::Event::Alarm(divergence) => {
-                shell.metrics.watch.count_divergence(&divergence);
+            divergence::Event::Alarm(divergence) => {
+                shell.metrics.divergence.count_divergence(&divergence);
                 tracing::error!("{divergence}");
             }
-            watch::Event::Odd { shard, replica } => {
-                shell.worker(shard).push_event(Event::Distrust { shard, replica, why: Distrust::Odd });
+            divergence::Event::Minority { shard, replica } => {
+                shell.worker(shard).push_event(Event::Quarantine { shard, replica, why: QuarantineReason::Minority });
             }
-            watch::Event::Over(shard) => tracing::info!(%shard, "its replicas do not differ any more"),
+            divergence::Event::Over(shard) => tracing::info!(%shard, "its replicas do not differ any more"),
         }
     }
 }

@@ -7,15 +7,15 @@
 //! messages are dropped: Raft repeats them. Events (a batch is durable, a file is written, a topology is new) are
 //! never lost and need no bound: the worker itself has begun each of them, or they are rare.
 
-use crate::ticket::Ticket;
+use crate::responder::Responder;
 use parking_lot::{Condvar, Mutex};
+use ringfort_core::divergence::QuarantineReason;
 use ringfort_core::health::HealthView;
 use ringfort_core::message::{RaftMessage, StepRequest};
 use ringfort_core::replica::Restored;
 use ringfort_core::request::Request;
 use ringfort_core::system::Topology;
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
-use ringfort_core::watch::Distrust;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub const DRAIN_BYTES: u64 = 1 << 20;
 /// One request on its way to a worker.
 pub struct Incoming {
     pub request: Request,
-    pub ticket: Ticket,
+    pub responder: Responder,
 }
 
 impl Incoming {
@@ -76,10 +76,10 @@ pub enum Event {
         restored: Box<Restored>,
     },
     LogPressure(ShardId),
-    Distrust {
+    Quarantine {
         shard: ShardId,
         replica: ReplicaId,
-        why: Distrust,
+        why: QuarantineReason,
     },
     /// Hand leadership over where that is possible; answered with the number of shards still led.
     HandOver(mpsc::Sender<usize>),
@@ -217,7 +217,7 @@ mod tests {
         let put = Put { key: "k".into(), value: Bytes::from(vec![0; value_bytes as usize]) };
         Incoming {
             request: Request::command(ShardCount::MAX, put).unwrap(),
-            ticket: Ticket::Peer { answers: Default::default(), id: 0, deadline: std::time::Instant::now() },
+            responder: Responder::Peer { answers: Default::default(), id: 0, deadline: std::time::Instant::now() },
         }
     }
 

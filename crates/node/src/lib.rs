@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `node`, `start`, `join`, `dial_back` | a node from its start to its end, and how it becomes part of a cluster |
 //! | `shell` | what all threads and tasks share |
-//! | `worker_thread`, `inbox`, `ticket` | the loop around a core worker, what goes in, and who waits for what comes out |
+//! | `worker_thread`, `inbox`, `responder` | the loop around a core worker, what goes in, and who waits for what comes out |
 //! | `log_thread`, `spare_segments`, [`disk`] | one record and one sync for all that waits |
 //! | `snapshot_thread`, `snapshot_transfer`, `sends`, `throttle` | snapshot files, and their way between nodes |
 //! | `control_thread`, `saving` | the node's controller, and what it saves |
@@ -54,6 +54,7 @@ mod operator_calls;
 mod peers;
 mod pressure;
 mod random;
+mod responder;
 mod routing;
 mod saving;
 mod scrub_thread;
@@ -70,7 +71,6 @@ pub mod stderr;
 mod strangers;
 mod threads;
 mod throttle;
-mod ticket;
 mod worker_thread;
 
 pub use node::{DEFAULT_SHARDS, Node, NodeConfig, NodeFailure};

@@ -14,6 +14,7 @@ use crate::operator_calls::OperatorCalls;
 use crate::peers::Peers;
 use crate::pressure::{self, Pressure};
 use crate::random::random_u64;
+use crate::responder::Responder;
 use crate::routing::Routing;
 use crate::sends::Sends;
 use crate::service::SCANS_AT_ONCE;
@@ -22,11 +23,11 @@ use crate::shell::Shell;
 use crate::snapshot_thread::{self, SnapshotEvent};
 use crate::start::{self, Membership, Since, StartError};
 use crate::throttle::Throttle;
-use crate::ticket::Ticket;
 use crate::{directory_watch, disk_watch, grpc, join, saving, scrub_thread, threads, worker_thread};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use ringfort_core::control::{Control, ControlConfig};
+use ringfort_core::divergence::{DivergenceDetector, QuarantineReason, Scrubber};
 use ringfort_core::gossip::{Gossip, GossipConfig};
 use ringfort_core::health::{HealthConfig, HealthMonitor};
 use ringfort_core::limits::{ENTRY_BUDGET_BYTES, MAX_SNAPSHOTS_RECEIVED};
@@ -35,7 +36,6 @@ use ringfort_core::replica::{ReadMode, ReplicaConfig};
 use ringfort_core::system::MemberState;
 use ringfort_core::timing::Timing;
 use ringfort_core::types::{ReplicaId, ShardId};
-use ringfort_core::watch::{Distrust, Scrubber, Watch};
 use ringfort_core::worker::{Worker, WorkerConfig, worker_of};
 use ringfort_ring::ShardCount;
 use std::fs::File;
@@ -223,7 +223,7 @@ impl Node {
         let worker = |index| {
             let entry_budget_bytes = ENTRY_BUDGET_BYTES / config.workers;
             let config = WorkerConfig { node, index, workers: config.workers, replica, entry_budget_bytes };
-            Worker::<Ticket>::new(config, now)
+            Worker::<Responder>::new(config, now)
         };
         let mut workers: Vec<_> = (0..config.workers).map(worker).collect();
         for start in boot.replicas {
@@ -237,8 +237,8 @@ impl Node {
             tracing::warn!("{}", lost_replicas(&boot.lost, topology.nodes.len() == 1));
         }
         for (shard, replica) in boot.lost {
-            workers[worker_of(shard, config.workers)].distrust(shard, replica);
-            control.handle_lost_replica(shard, replica, Distrust::Log);
+            workers[worker_of(shard, config.workers)].quarantine(shard, replica);
+            control.handle_lost_replica(shard, replica, QuarantineReason::Log);
         }
 
         let spawn_log = (shell.clone(), boot.log);
@@ -253,8 +253,9 @@ impl Node {
         helpers.push(threads::spawn("control", run_control)?);
         let gossip = Gossip::new(node, config.gossip, topology.clone(), boot.eventual, clock::now(), boot_nonce);
         let shared = shell.clone();
-        helpers
-            .push(threads::spawn("gossip", move || gossip_thread::run(shared, gossip, Watch::new(node), gossip_rx))?);
+        helpers.push(threads::spawn("gossip", move || {
+            gossip_thread::run(shared, gossip, DivergenceDetector::new(node), gossip_rx)
+        })?);
         let (stop_looking, stopped) = bounded(0);
         if config.scrub_rate > 0 {
             let (shared, stopped) = (shell.clone(), stopped.clone());

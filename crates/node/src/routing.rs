@@ -24,7 +24,7 @@ pub struct Routing {
 struct Place {
     /// The replica on this node.
     view: ArcSwapOption<ShardView>,
-    /// The leader's node as the other nodes' beacons tell; zero for unknown.
+    /// The leader's node as the other nodes' announcements tell; zero for unknown.
     leader: AtomicU64,
 }
 
@@ -83,7 +83,7 @@ impl Routing {
         }
     }
 
-    /// The node that leads the shard, as the replica here or else a beacon says. None if the replica here finds that
+    /// The node that leads the shard, as the replica here or else an announcement says. None if the replica here finds that
     /// node silent: no write must be sent to it.
     pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
         let place = self.place(shard)?;

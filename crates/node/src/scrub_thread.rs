@@ -7,7 +7,7 @@ use crate::clock;
 use crate::inbox::Event;
 use crate::shell::Shell;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use ringfort_core::watch::{Distrust, Scrubber};
+use ringfort_core::divergence::{QuarantineReason, Scrubber};
 use std::sync::Arc;
 
 /// Runs until the other end of `stopped` is dropped.
@@ -16,9 +16,9 @@ pub fn run(shell: Arc<Shell>, mut scrubber: Scrubber, stopped: Receiver<()>) {
         let before = scrubber.walks();
         let shards = shell.routing.topology().shards;
         let damaged = scrubber.handle_step(clock::moment(), shards, |shard| shell.routing.view(shard));
-        shell.metrics.watch.scrubbed.inc_by(scrubber.walks() - before);
+        shell.metrics.divergence.scrubbed.inc_by(scrubber.walks() - before);
         if let Some((shard, replica)) = damaged {
-            shell.worker(shard).push_event(Event::Distrust { shard, replica, why: Distrust::Memory });
+            shell.worker(shard).push_event(Event::Quarantine { shard, replica, why: QuarantineReason::Memory });
         }
     }
 }

@@ -91,7 +91,7 @@ impl Shell {
         let refused =
             self.by_worker(requests, |incoming| incoming.request.shard(), |inbox, part| inbox.push_requests(part));
         for incoming in refused.into_iter().flatten() {
-            incoming.ticket.answer(Err(Failure::Overloaded));
+            incoming.responder.answer(Err(Failure::Overloaded));
         }
     }
 

@@ -408,7 +408,7 @@ mod tests {
     fn a_snapshot_that_can_not_be_built_leaves_no_file() {
         let directory = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(directory.path()).unwrap());
-        let meta = CutMeta { revision: 1, stamp: Default::default(), hash: 7, len: 1 };
+        let meta = CutMeta { revision: 1, timestamp: Default::default(), hash: 7, len: 1 };
         let header = header(meta);
         // Sound frames around what is no state.
         let mut writer = SnapshotWriter::begin(disk.clone(), "sent", &header).unwrap();

@@ -4,9 +4,9 @@ use crate::clock;
 use crate::control_thread::ControlEvent;
 use crate::inbox::{Drained, Event, Incoming};
 use crate::log_thread;
+use crate::responder::Responder;
 use crate::shell::Shell;
 use crate::snapshot_thread::SnapshotEvent;
-use crate::ticket::Ticket;
 use ringfort_core::effects::Effects;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::request::Failure;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Runs until [`Event::Stop`].
-pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
+pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Responder>) {
     let mut drained = Drained::default();
     // The replicas of the start have something to say at once.
     let mut more = true;
@@ -33,12 +33,12 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
         let entry_bytes = drained.messages.iter().map(RaftMessage::entry_bytes).sum();
         worker.handle_raft(now.moment, drained.messages.drain(..));
         let arrived = Instant::now();
-        for Incoming { request, ticket } in drained.requests.drain(..) {
-            if ticket.is_abandoned(arrived) {
-                ticket.answer(Err(Failure::NotApplied));
+        for Incoming { request, responder } in drained.requests.drain(..) {
+            if responder.is_abandoned(arrived) {
+                responder.answer(Err(Failure::NotApplied));
                 continue;
             }
-            worker.handle_request(now.moment, request, ticket);
+            worker.handle_request(now.moment, request, responder);
         }
         worker.handle_tick(now.moment);
         let (effects, again) = worker.flush(now);
@@ -49,7 +49,7 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Ticket>) {
     }
 }
 
-fn handle(worker: &mut Worker<Ticket>, now: Now, event: Event) {
+fn handle(worker: &mut Worker<Responder>, now: Now, event: Event) {
     match event {
         Event::Persisted(number) => worker.handle_persisted(now.moment, number),
         Event::Health(health) => worker.handle_health(health),
@@ -62,7 +62,7 @@ fn handle(worker: &mut Worker<Ticket>, now: Now, event: Event) {
         Event::SnapshotSent { shard, to, arrived } => worker.handle_snapshot_sent(shard, to, arrived),
         Event::Snapshot { message, name, restored } => worker.handle_snapshot(message, name, *restored),
         Event::LogPressure(shard) => worker.handle_log_pressure(shard),
-        Event::Distrust { shard, replica, why } => worker.handle_distrust(shard, replica, why),
+        Event::Quarantine { shard, replica, why } => worker.handle_quarantine(shard, replica, why),
         Event::HandOver(asked) => {
             worker.hand_over();
             let _ = asked.send(worker.leads());
@@ -74,7 +74,7 @@ fn handle(worker: &mut Worker<Ticket>, now: Now, event: Event) {
 }
 
 /// Does what a drain has left to do, in the order that the core documents.
-fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Ticket>) {
+fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Responder>) {
     let Effects { messages, log, snapshots, views, topology, replies, reports, leadership, lost, garbage, counts } =
         effects;
     for (node, messages) in messages {
@@ -92,8 +92,8 @@ fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Ticket>) {
     }
     let control = |event| drop(shell.control.send(event));
     topology.into_iter().map(ControlEvent::Applied).for_each(control);
-    for (ticket, answer) in replies {
-        ticket.answer(answer);
+    for (responder, answer) in replies {
+        responder.answer(answer);
     }
     reports.into_iter().map(ControlEvent::Report).for_each(control);
     shell.metrics.count_drain(counts);
@@ -106,7 +106,7 @@ fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Ticket>) {
         shell.runtime.spawn_blocking(move || drop(garbage));
     }
     for (shard, replica, why) in lost {
-        shell.metrics.watch.count_lost(why);
+        shell.metrics.divergence.count_lost(why);
         control(ControlEvent::Lost { shard, replica, why });
     }
 }

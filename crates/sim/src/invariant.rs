@@ -17,7 +17,7 @@
 //! | [`Invariant::GossipConvergence`] | all nodes come to hold the same | docs/gossip.md |
 //! | [`Invariant::LatestEventualWrite`] | the latest acknowledged eventual write wins | docs/gossip.md |
 //! | [`Invariant::NoResurrection`] | what was deleted does not come back | docs/gossip.md |
-//! | [`Invariant::NoFalseAlarm`] | the divergence watch is silent while replicas agree | `ringfort_core::watch` |
+//! | [`Invariant::NoFalseAlarm`] | the divergence detector is silent while replicas agree | `ringfort_core::divergence` |
 //! | [`Invariant::SnapshotsHeld`] | a snapshot is not deleted while it is sent | `ringfort_core::replica::transfers` |
 //! | [`Invariant::HungDiskLeadsNothing`] | a node whose disk hangs gives its leadership away | `ringfort_core::replica::handover` |
 //! | [`Invariant::BoundedMemory`] | entries, messages and unsynced bytes have bounds | `ringfort_core::limits` |

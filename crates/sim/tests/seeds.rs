@@ -15,7 +15,7 @@ const FOUND: [(u64, &str); 14] = [
     ),
     (
         589,
-        "a digest told the detector of a life of a node that no vitals ever showed, and its next life began below that",
+        "a digest told the detector of a life of a node that its own state never showed, and its next life began below that",
     ),
     (105, "placement took a node its last replica to spread zones, and gave it another one as to a new node, for ever"),
     (161, "a node whose answer to its first join was lost was given up, and then refused for its identity"),

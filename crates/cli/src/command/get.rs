@@ -48,7 +48,7 @@ pub struct Get {
 }
 
 /// The answer of `-o json`. Of a key that is not there only `key` and `found` are given. In the eventual keyspace there
-/// is only one revision, the stamp of the last write.
+/// is only one revision, the timestamp of the last write.
 #[derive(Serialize)]
 struct Report<'a> {
     key: JsonKey<'a>,
@@ -78,7 +78,7 @@ impl Get {
                 value: found.value,
                 version: 0,
                 create_revision: 0,
-                modify_revision: found.stamp,
+                modify_revision: found.timestamp,
             }))
         })?;
         match self.client.output {

@@ -56,7 +56,7 @@ pub struct Put {
     client: ClientOptions,
 }
 
-/// The answer of `put -o json`. For an eventual write, the version is 0 and the revision is its stamp.
+/// The answer of `put -o json`. For an eventual write, the version is 0 and the revision is its timestamp.
 #[derive(Serialize)]
 struct Written {
     version: u64,
@@ -79,10 +79,10 @@ impl Put {
             }
         };
         if self.eventual {
-            let stamp = self.client.run(async |client| Ok(client.eventual().put(key, value).await?))?;
+            let timestamp = self.client.run(async |client| Ok(client.eventual().put(key, value).await?))?;
             match self.client.output {
                 Output::Table => print_line("OK")?,
-                Output::Json => print_json(&Written { version: 0, revision: stamp })?,
+                Output::Json => print_json(&Written { version: 0, revision: timestamp })?,
             }
             return Ok(Answer::Yes);
         }

@@ -7,7 +7,7 @@ use ringfort_client::Client;
 use ringfort_client::v1::{GossipResponse, PeerBatch};
 use ringfort_core::gossip::keyspace::{Entry, Incarnation, Origin, Part, Version};
 use ringfort_core::gossip::message::{Body, Delta, Exchange, Message};
-use ringfort_core::time::Stamp;
+use ringfort_core::time::HlcTimestamp;
 use ringfort_core::types::NodeId;
 use ringfort_proto::v1::peer_client::PeerClient;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,14 +20,15 @@ fn wall_us() -> u64 {
 }
 
 /// What node 2 would send to node 1, in answer to what that one has asked last.
-fn give(known: &GossipResponse, origin: u64, after: u64, stamp: u64) -> Bytes {
+fn give(known: &GossipResponse, origin: u64, after: u64, timestamp: u64) -> Bytes {
     let own = known.members.iter().find(|member| member.id == 1).expect("it knows itself");
     let exchange = Exchange { incarnation: Incarnation(own.incarnation), version: Version(own.heartbeat) };
     let version = Version(after + 1);
-    let entries = vec![Entry { version, stamp: Stamp(stamp), key: "forged".into(), value: Some("v".into()) }];
+    let entries =
+        vec![Entry { version, timestamp: HlcTimestamp(timestamp), key: "forged".into(), value: Some("v".into()) }];
     let origin = Origin { node: NodeId(origin), incarnation: Incarnation(77) };
     let parts = vec![Part { origin, after: Version(after), upto: version, entries }];
-    let delta = Delta { exchange, vitals: Vec::new(), parts, more: false };
+    let delta = Delta { exchange, node_states: Vec::new(), parts, more: false };
     Message { from: NodeId(2), to: NodeId(1), body: Body::Give(delta) }.encode()
 }
 
@@ -68,8 +69,8 @@ async fn gossip_that_can_not_be_believed_is_refused_counted_and_harms_nobody() {
     assert!(count("malformed") >= 2 && count("stranger") >= 3, "{refused:?}");
     assert!(count("gap") >= 1 && count("from_the_future") >= 1, "{refused:?}");
     assert_eq!(client.eventual().get("forged").await.unwrap(), None);
-    let stamp = client.eventual().put("k", "later").await.unwrap();
-    assert!(stamp < wall_us() + HOUR_US / 60, "no clock was dragged along");
+    let timestamp = client.eventual().put("k", "later").await.unwrap();
+    assert!(timestamp < wall_us() + HOUR_US / 60, "no clock was dragged along");
     assert!(cluster.nodes[0].log().contains("ahead of the clock here"), "the operator is told");
     assert_eq!(cluster.prints(&["put", "k", "v"]), "OK, version 1\n");
 }

@@ -61,7 +61,7 @@ fn flip_in_memory(node: &Node) -> io::Result<usize> {
 /// The shard that `status` says has damaged memory, and its replica on node 2.
 fn damaged(status: &Value) -> Option<(Value, u64)> {
     list(status, "shards").iter().find_map(|shard| {
-        let member = list(shard, "members").iter().find(|member| member["distrust"] == "memory")?;
+        let member = list(shard, "members").iter().find(|member| member["quarantine"] == "memory")?;
         Some((shard["shard"].clone(), member["replica"].as_u64()?))
     })
 }

@@ -1,4 +1,4 @@
-//! The wall clock stamps entries. When it steps backwards, stamps do not.
+//! The wall clock timestamps entries. When it steps backwards, timestamps do not.
 
 use crate::support::wall_clock::WallClock;
 use crate::support::{Cluster, came_about, program, text};
@@ -37,7 +37,7 @@ async fn versions_and_revisions_grow_while_the_wall_clock_steps_back() {
     assert_eq!(put.version, 1);
     let found = client.get("k").await.unwrap().unwrap();
     assert_eq!((found.version, found.modify_revision), last);
-    // The node saw the steps: it stamps its log by the same clock.
+    // The node saw the steps: it timestamps its log by the same clock.
     let log = cluster.nodes[0].log();
     let hours = |line: &str| line.get(11..13).and_then(|hour| hour.parse::<u32>().ok());
     let first = log.lines().find_map(hours).unwrap();

@@ -5,8 +5,8 @@
 //! that it is heard. It is believed about its address and about nothing else: the worst that a wrong one does is that a
 //! connection fails, or meets a node that refuses to be the one that was dialled.
 //!
-//! The latest word counts, whichever way it came: a beacon, an introduction, or a topology that says something new of
-//! the node. A late one that brings back an old address is corrected by the next beacon. What is heard is kept in memory
+//! The latest word counts, whichever way it came: an announcement, an introduction, or a topology that says something new of
+//! the node. A late one that brings back an old address is corrected by the next announcement. What is heard is kept in memory
 //! only.
 
 use crate::system::{Addresses, Member, Members, Topology};
@@ -65,7 +65,7 @@ impl AddressBook {
 mod tests {
     use super::*;
     use crate::control::{Control, ControlConfig};
-    use crate::message::{Beacon, ControlMessage};
+    use crate::message::{Announcement, ControlMessage};
     use crate::system::SystemCommand;
     use crate::system::topology::tests::member;
     use crate::time::Moment;
@@ -92,9 +92,9 @@ mod tests {
         Addresses { raft: format!("elsewhere:{port}"), grpc: format!("elsewhere:{}", port + 1) }
     }
 
-    fn beacon(control: &mut Control, from: NodeId, addresses: Addresses) {
-        let beacon = Beacon { epoch: Epoch(1), leads: Vec::new(), addresses };
-        control.handle_message(from, ControlMessage::Beacon(beacon));
+    fn announcement(control: &mut Control, from: NodeId, addresses: Addresses) {
+        let announcement = Announcement { epoch: Epoch(1), leads: Vec::new(), addresses };
+        control.handle_message(from, ControlMessage::Announcement(announcement));
     }
 
     /// Where the other node is to be dialled, if that has changed.
@@ -103,25 +103,25 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_dialled_where_its_beacon_says_that_it_is() {
+    fn a_node_is_dialled_where_its_announcement_says_that_it_is() {
         let mut control = control(member("node1"));
         assert_eq!(dialled(&mut control), Some(member("node2").addresses()), "at first as the topology says");
-        beacon(&mut control, OTHER, member("node2").addresses());
+        announcement(&mut control, OTHER, member("node2").addresses());
         assert_eq!(dialled(&mut control), None);
         for moved in [at(1), at(3), member("node2").addresses()] {
-            beacon(&mut control, OTHER, moved.clone());
+            announcement(&mut control, OTHER, moved.clone());
             assert_eq!(dialled(&mut control), Some(moved.clone()));
-            beacon(&mut control, OTHER, moved);
+            announcement(&mut control, OTHER, moved);
             assert_eq!(dialled(&mut control), None, "no news");
         }
-        beacon(&mut control, NodeId(9), at(1));
+        announcement(&mut control, NodeId(9), at(1));
         assert_eq!(dialled(&mut control), None, "of a node that is no member nothing is believed");
     }
 
     #[test]
     fn a_later_topology_corrects_what_was_heard_where_it_says_something_new() {
         let mut control = control(member("node1"));
-        beacon(&mut control, OTHER, at(1));
+        announcement(&mut control, OTHER, at(1));
         let mut next = topology();
         next.epoch = Epoch(2);
         next.nodes.insert(NodeId(3), member("node3"));
@@ -160,8 +160,9 @@ mod tests {
         let effects = asked(&mut control);
         assert_eq!(effects.proposals, std::slice::from_ref(&told));
         assert_eq!(effects.members.unwrap()[&NodeId(1)].addresses(), at(7));
-        let is_beacon = |message: &ControlMessage| matches!(message, ControlMessage::Beacon(b) if b.addresses == at(7));
-        assert!(effects.messages.iter().all(|(_, message)| is_beacon(message)) && !effects.messages.is_empty());
+        let is_announcement =
+            |message: &ControlMessage| matches!(message, ControlMessage::Announcement(b) if b.addresses == at(7));
+        assert!(effects.messages.iter().all(|(_, message)| is_announcement(message)) && !effects.messages.is_empty());
         assert_eq!(asked(&mut control).proposals, [told]);
         let mut next = topology();
         next.epoch = Epoch(2);

@@ -81,7 +81,13 @@ impl Claims {
     }
 
     /// The cluster whose claim is proven, if there is one: this node must stop. To be called at each tick.
-    pub fn proven(&mut self, now: Moment, topology: &Topology, own: NodeId, liveness: &LivenessView) -> Option<ClusterId> {
+    pub fn proven(
+        &mut self,
+        now: Moment,
+        topology: &Topology,
+        own: NodeId,
+        liveness: &LivenessView,
+    ) -> Option<ClusterId> {
         self.forget_old(now);
         let heard = topology.nodes.keys().filter(|&&node| node == own || liveness.is_heard(node)).count();
         let is_alone = topology.nodes.len() == 1;
@@ -108,7 +114,7 @@ impl Claims {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gossip::detector::{Liveness, Reason, LivenessState};
+    use crate::gossip::detector::{Liveness, LivenessState, Reason};
     use crate::system::topology::tests::member;
     use crate::timing::Timing;
     use ringfort_ring::ShardCount;

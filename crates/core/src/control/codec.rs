@@ -2,14 +2,14 @@
 
 use crate::codec::{CodecError, Reader, put_bytes, put_varint};
 use crate::limits::MAX_PEER_MESSAGE_BYTES;
-use crate::message::{Beacon, ControlMessage, ShardReport, Step, StepRequest};
+use crate::message::{Announcement, ControlMessage, ShardReport, Step, StepRequest};
 use crate::system::topology::read_text;
 use crate::system::{Addresses, DecodeError, Topology};
 use crate::types::{Epoch, ReplicaId, ShardId, Term};
 use bytes::Bytes;
 use std::sync::Arc;
 
-const BEACON: u8 = 1;
+const ANNOUNCEMENT: u8 = 1;
 const TOPOLOGY: u8 = 2;
 const REPORT: u8 = 3;
 const STEP: u8 = 4;
@@ -22,16 +22,16 @@ const TRANSFER: u8 = 3;
 pub fn encode(message: &ControlMessage) -> Bytes {
     let mut out = Vec::new();
     match message {
-        ControlMessage::Beacon(beacon) => {
-            out.push(BEACON);
-            put_varint(&mut out, beacon.epoch.0);
-            put_varint(&mut out, beacon.leads.len() as u64);
-            for (shard, term) in &beacon.leads {
+        ControlMessage::Announcement(announcement) => {
+            out.push(ANNOUNCEMENT);
+            put_varint(&mut out, announcement.epoch.0);
+            put_varint(&mut out, announcement.leads.len() as u64);
+            for (shard, term) in &announcement.leads {
                 put_varint(&mut out, u64::from(shard.0));
                 put_varint(&mut out, term.0);
             }
-            put_bytes(&mut out, beacon.addresses.raft.as_bytes());
-            put_bytes(&mut out, beacon.addresses.grpc.as_bytes());
+            put_bytes(&mut out, announcement.addresses.raft.as_bytes());
+            put_bytes(&mut out, announcement.addresses.grpc.as_bytes());
         }
         ControlMessage::Topology(topology) => {
             out.push(TOPOLOGY);
@@ -72,14 +72,14 @@ pub fn encode(message: &ControlMessage) -> Bytes {
 pub fn decode(bytes: &[u8]) -> Result<ControlMessage, DecodeError> {
     let mut reader = Reader::new(bytes);
     let message = match reader.u8()? {
-        BEACON => {
+        ANNOUNCEMENT => {
             let epoch = Epoch(reader.varint()?);
             let mut leads = Vec::new();
             for _ in 0..reader.varint()? {
                 leads.push((shard(&mut reader)?, Term(reader.varint()?)));
             }
             let addresses = Addresses { raft: read_text(&mut reader)?, grpc: read_text(&mut reader)? };
-            ControlMessage::Beacon(Beacon { epoch, leads, addresses })
+            ControlMessage::Announcement(Announcement { epoch, leads, addresses })
         }
         TOPOLOGY => ControlMessage::Topology(Arc::new(Topology::decode(reader.bytes(MAX_PEER_MESSAGE_BYTES)?)?)),
         REPORT => {
@@ -164,7 +164,7 @@ mod tests {
         let (shard, leader, term, configuration) = (ShardId(3), ReplicaId(77), Term(5), 19);
         let request = |step| ControlMessage::Step(StepRequest { shard, leader, term, configuration, step });
         vec![
-            ControlMessage::Beacon(Beacon {
+            ControlMessage::Announcement(Announcement {
                 epoch: Epoch(9),
                 leads: vec![(ShardId::SYSTEM, Term(2)), (shard, term)],
                 addresses: member("a").addresses(),

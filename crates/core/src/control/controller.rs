@@ -9,15 +9,15 @@
 //! whatever has become of it; nothing here must be remembered.
 
 use super::leadership::Leadership;
+use super::liveness_view::LivenessView;
 use super::plan::{self, Action};
 use super::progress::{Pace, Progress};
-use super::liveness_view::LivenessView;
 use super::{ControlConfig, ControlEffects, PATIENCE};
 use crate::limits::{REPLICATION, SMALL_MOVE_BYTES, SMALL_MOVES_BYTES};
 use crate::message::{ControlMessage, ShardReport, StepRequest};
 use crate::mutation::Mutation;
 use crate::system::{MemberState, SystemCommand, SystemMachine, Topology};
-use crate::time::{Moment, Stamp};
+use crate::time::{HlcTimestamp, Moment};
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -141,8 +141,8 @@ impl Controller {
     /// A planted bug: what is proposed counts before it is committed.
     pub fn publish_early(&self, topology: &Topology, proposals: &[SystemCommand]) -> Option<Arc<Topology>> {
         let command = proposals.first().filter(|_| self.config.mutation.is(Mutation::PublishBeforeCommit))?;
-        let mut machine = SystemMachine::new(topology.clone(), Stamp::default());
-        machine.apply(Stamp::default(), command.clone());
+        let mut machine = SystemMachine::new(topology.clone(), HlcTimestamp::default());
+        machine.apply(HlcTimestamp::default(), command.clone());
         Some(machine.topology().clone())
     }
 
@@ -172,10 +172,13 @@ impl Controller {
 
     /// The next node, if any, that has been silent for too long, or has come back.
     fn verdict(&self, topology: &Topology, liveness: &LivenessView) -> Option<SystemCommand> {
-        let set_state = |node, state| SystemCommand::SetMemberState { node, state, successor: None, fewer_replicas: false };
+        let set_state =
+            |node, state| SystemCommand::SetMemberState { node, state, successor: None, fewer_replicas: false };
         let is_alive = |node: NodeId| node == self.node || liveness.is_alive(node);
-        let returned =
-            topology.member_states.iter().find(|(node, state)| **state == MemberState::Dead && liveness.is_heard(**node));
+        let returned = topology
+            .member_states
+            .iter()
+            .find(|(node, state)| **state == MemberState::Dead && liveness.is_heard(**node));
         if let Some((&node, _)) = returned {
             return Some(set_state(node, None));
         }

@@ -14,7 +14,7 @@
 //! second failure would hit them all.
 
 use super::PATIENCE;
-use crate::gossip::detector::{Liveness, Reason, LivenessState};
+use crate::gossip::detector::{Liveness, LivenessState, Reason};
 use crate::health::{Abstention, HealthView, abstention};
 use crate::time::Moment;
 use crate::types::NodeId;

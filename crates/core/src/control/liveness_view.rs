@@ -35,7 +35,9 @@ impl LivenessView {
 
     /// Whether `node` is dead, and has been silent for as long as this.
     pub fn is_lost(&self, node: NodeId, after: Duration) -> bool {
-        self.told.get(&node).is_some_and(|(liveness, silence)| liveness.state == LivenessState::Dead && *silence >= after)
+        self.told
+            .get(&node)
+            .is_some_and(|(liveness, silence)| liveness.state == LivenessState::Dead && *silence >= after)
     }
 }
 

@@ -1,11 +1,11 @@
 //! Each node's part in running the cluster: what it tells the others, what it knows of them, and, on the leader of the
 //! system shard, the controller.
 //!
-//! Every node beacons to every other one: the epoch it knows and the shards it leads. Whoever sees a lower epoch than
+//! Every node announces to every other one: the epoch it knows and the shards it leads. Whoever sees a lower epoch than
 //! its own answers with the topology, so that the latest one reaches all nodes that can be reached, at the latest a
-//! beacon after they can be. What is known of others is soft: any message here may be lost or come late.
+//! announcement after they can be. What is known of others is soft: any message here may be lost or come late.
 //!
-//! A beacon also says where its sender is now. A node that was started elsewhere is so dialled at once by those that it
+//! An announcement also says where its sender is now. A node that was started elsewhere is so dialled at once by those that it
 //! reaches, and with their votes can become part of a quorum again, which then writes its addresses into the topology
 //! ([`address_book`]).
 //!
@@ -18,39 +18,39 @@
 //! that topology; so it learns that it was removed, however long it was away. A node that another cluster claims as its
 //! member learns that as well ([`claims`]).
 
+mod address_book;
 mod claims;
 pub mod codec;
 mod controller;
 mod leadership;
+mod liveness_view;
 pub mod plan;
 pub mod preview;
 pub mod progress;
 pub mod removal;
-mod liveness_view;
-mod address_book;
 
+use crate::divergence::QuarantineReason;
 use crate::gossip::detector::Liveness;
 use crate::health::HealthView;
 use crate::limits::{CONCURRENT_MOVES, LEAD_AFTER, REPLACE_AFTER};
-use crate::message::{Beacon, ControlMessage, ShardReport, StepRequest};
+use crate::message::{Announcement, ControlMessage, ShardReport, StepRequest};
 use crate::mutation::Mutation;
-use crate::system::{Addresses, Member, Members, MemberState, SystemCommand, Topology};
+use crate::system::{Addresses, Member, MemberState, Members, SystemCommand, Topology};
 use crate::time::Moment;
 use crate::types::{ClusterId, NodeId, ReplicaId, ShardId, Term};
-use crate::watch::Distrust;
+use address_book::AddressBook;
 use claims::Claims;
 pub use claims::Testimony;
 use controller::{Controller, Round};
 use leadership::Leadership;
-use progress::Progress;
 use liveness_view::LivenessView;
+use progress::Progress;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use address_book::AddressBook;
 
-/// Beacons go out this often, and at once when what they say has changed.
-pub const BEACON_INTERVAL: Duration = Duration::from_millis(500);
+/// Announcements go out this often, and at once when what they say has changed.
+pub const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What is due is looked at this often, whatever the cluster's election timeout.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -117,11 +117,11 @@ pub struct Control {
     leadership: Leadership,
     controller: Controller,
     /// Replicas of this node that can't be trusted, to be replaced by new ones.
-    lost: BTreeMap<(ShardId, ReplicaId), Distrust>,
+    lost: BTreeMap<(ShardId, ReplicaId), QuarantineReason>,
     renewed: Option<Moment>,
     reintroduced: Option<Moment>,
-    next_beacon: Moment,
-    beacon_due: bool,
+    next_announcement: Moment,
+    announcement_due: bool,
     has_departed: bool,
     out: ControlEffects,
 }
@@ -143,8 +143,8 @@ impl Control {
             lost: BTreeMap::new(),
             renewed: None,
             reintroduced: None,
-            next_beacon: now,
-            beacon_due: true,
+            next_announcement: now,
+            announcement_due: true,
             has_departed: false,
             out: ControlEffects::default(),
         };
@@ -189,8 +189,8 @@ impl Control {
             return;
         }
         self.out.claimed_by = self.claims.proven(now, &self.topology, self.node, &self.liveness);
-        if self.beacon_due || now >= self.next_beacon {
-            self.beacon(now);
+        if self.announcement_due || now >= self.next_announcement {
+            self.announce(now);
         }
         self.ask_for_new_replicas(now);
         self.ask_to_be_known(now);
@@ -219,7 +219,7 @@ impl Control {
         self.topology = topology.clone();
         self.out.topology = Some(topology);
         self.publish_members();
-        self.beacon_due = true;
+        self.announcement_due = true;
     }
 
     /// A replica on this node has become its shard's leader, or ceased to be.
@@ -233,16 +233,16 @@ impl Control {
                 self.controller.forget();
             }
         }
-        self.beacon_due = true;
+        self.announcement_due = true;
     }
 
     /// A replica on this node can't be run, for this reason.
-    pub fn handle_lost_replica(&mut self, shard: ShardId, replica: ReplicaId, why: Distrust) {
+    pub fn handle_lost_replica(&mut self, shard: ShardId, replica: ReplicaId, why: QuarantineReason) {
         self.lost.insert((shard, replica), why);
     }
 
     /// The replicas on this node that can't be run.
-    pub fn lost_replicas(&self) -> impl Iterator<Item = (ShardId, ReplicaId, Distrust)> + '_ {
+    pub fn lost_replicas(&self) -> impl Iterator<Item = (ShardId, ReplicaId, QuarantineReason)> + '_ {
         self.lost.iter().map(|(&(shard, replica), &why)| (shard, replica, why))
     }
 
@@ -291,7 +291,7 @@ impl Control {
             return;
         }
         match message {
-            ControlMessage::Beacon(beacon) => self.handle_beacon(from, beacon),
+            ControlMessage::Announcement(announcement) => self.handle_announcement(from, announcement),
             ControlMessage::Topology(topology) => self.handle_topology(topology),
             ControlMessage::Report(report) => self.handle_report(report),
             ControlMessage::Step(step) => self.out.steps.push(step),
@@ -303,12 +303,12 @@ impl Control {
         std::mem::take(&mut self.out)
     }
 
-    fn handle_beacon(&mut self, from: NodeId, beacon: Beacon) {
-        for (shard, term) in beacon.leads {
+    fn handle_announcement(&mut self, from: NodeId, announcement: Announcement) {
+        for (shard, term) in announcement.leads {
             self.learn_leader(shard, term, from);
         }
-        self.learn_addresses(from, beacon.addresses);
-        if beacon.epoch < self.topology.epoch {
+        self.learn_addresses(from, announcement.addresses);
+        if announcement.epoch < self.topology.epoch {
             self.out.messages.push((from, ControlMessage::Topology(self.topology.clone())));
         }
     }
@@ -336,14 +336,14 @@ impl Control {
         }
     }
 
-    fn beacon(&mut self, now: Moment) {
-        self.beacon_due = false;
-        self.next_beacon = now + BEACON_INTERVAL;
+    fn announce(&mut self, now: Moment) {
+        self.announcement_due = false;
+        self.next_announcement = now + ANNOUNCEMENT_INTERVAL;
         let leads: Vec<(ShardId, Term)> = self.led.iter().map(|(&shard, &term)| (shard, term)).collect();
         for &node in self.topology.nodes.keys().filter(|&&node| node != self.node) {
             let addresses = self.address_book.own().clone();
-            let beacon = Beacon { epoch: self.topology.epoch, leads: leads.clone(), addresses };
-            self.out.messages.push((node, ControlMessage::Beacon(beacon)));
+            let announcement = Announcement { epoch: self.topology.epoch, leads: leads.clone(), addresses };
+            self.out.messages.push((node, ControlMessage::Announcement(announcement)));
         }
     }
 
@@ -398,7 +398,7 @@ mod tests {
         let replica = topology.replica(shard, node).expect("the first node has all");
         let mut now = Moment::default();
         let mut control = Control::new(node, Arc::new(topology), member("node1"), ControlConfig::default(), now);
-        control.handle_lost_replica(shard, replica, Distrust::Log);
+        control.handle_lost_replica(shard, replica, QuarantineReason::Log);
         let mut asked = |control: &mut Control| {
             now = now + 2 * PATIENCE;
             control.handle_tick(now);
@@ -408,7 +408,7 @@ mod tests {
         let addresses = member("node2").addresses();
         let leads = |shard| {
             let leads = vec![(shard, Term(3))];
-            ControlMessage::Beacon(Beacon { epoch: Epoch(1), leads, addresses: addresses.clone() })
+            ControlMessage::Announcement(Announcement { epoch: Epoch(1), leads, addresses: addresses.clone() })
         };
         control.handle_message(NodeId(2), leads(ShardId(1)));
         assert_eq!(asked(&mut control), [], "it leads another shard");
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn each_beacon_of_a_leader_says_that_it_is_not_silent() {
+    fn each_announcement_of_a_leader_says_that_it_is_not_silent() {
         let mut topology =
             Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), Timing::DEFAULT, member("node1"));
         topology.nodes.insert(NodeId(2), member("node2"));
@@ -427,8 +427,8 @@ mod tests {
         let mut control = Control::new(NodeId(1), Arc::new(topology), member("node1"), config, now);
         let mut heard = |node, term| {
             let (leads, addresses) = (vec![(ShardId(0), Term(term))], member("node2").addresses());
-            let beacon = Beacon { epoch: Epoch(1), leads, addresses };
-            control.handle_message(NodeId(node), ControlMessage::Beacon(beacon));
+            let announcement = Announcement { epoch: Epoch(1), leads, addresses };
+            control.handle_message(NodeId(node), ControlMessage::Announcement(announcement));
             control.take_effects().leaders
         };
         assert_eq!(heard(2, 3), [(ShardId(0), NodeId(2))]);
@@ -457,7 +457,7 @@ mod tests {
             let (mut member, mut returned) = (control(2, new), control(1, old.clone()));
             returned.handle_tick(now);
             let said = returned.take_effects().messages;
-            assert_eq!(said.len(), 1, "its beacon");
+            assert_eq!(said.len(), 1, "its announcement");
             member.take_effects();
             member.handle_message(NodeId(1), said[0].1.clone());
             let answer = member.take_effects().messages;
@@ -466,7 +466,7 @@ mod tests {
             let effects = returned.take_effects();
             assert_eq!(effects.departure, Some(if is_remembered { MemberState::Dead } else { MemberState::Leaving }));
             assert!(effects.topology.is_none(), "its directory keeps the topology in which it is a member");
-            returned.handle_tick(now + 10 * BEACON_INTERVAL);
+            returned.handle_tick(now + 10 * ANNOUNCEMENT_INTERVAL);
             assert!(returned.take_effects().messages.is_empty());
         }
     }

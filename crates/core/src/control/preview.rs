@@ -4,7 +4,7 @@
 use super::plan;
 use super::removal::{self, Present};
 use crate::system::{MemberState, SystemCommand, SystemMachine, SystemReply, Topology};
-use crate::time::Stamp;
+use crate::time::HlcTimestamp;
 use crate::types::{NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,12 +54,12 @@ pub fn moves(
 /// Why the nodes `leaving` could not leave now, one after the other; `None` if they could. The text is the one with
 /// which the command itself would be refused.
 pub fn refusal(topology: &Topology, leaving: &[NodeId], present: &Present) -> Option<String> {
-    let mut machine = SystemMachine::new(topology.clone(), Stamp::default());
+    let mut machine = SystemMachine::new(topology.clone(), HlcTimestamp::default());
     leaving.iter().find_map(|&node| {
         let obstacle = removal::obstacle(machine.topology(), node, present);
         let state = Some(MemberState::Leaving);
         let order = SystemCommand::SetMemberState { node, state, successor: None, fewer_replicas: false };
-        obstacle.or_else(|| match machine.apply(Stamp::default(), order) {
+        obstacle.or_else(|| match machine.apply(HlcTimestamp::default(), order) {
             SystemReply::Refused(why) => Some(why),
             _ => None,
         })

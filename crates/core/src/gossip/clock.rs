@@ -4,46 +4,46 @@
 //! made where another one was known wins over that one, and writes that did not know of each other are ordered by their
 //! wall clocks.
 //!
-//! A clock that runs ahead would drag all others with it, for ever. So a stamp from elsewhere that is more than
+//! A clock that runs ahead would drag all others with it, for ever. So a timestamp from elsewhere that is more than
 //! [`MAX_AHEAD`] above this node's wall clock is not taken over, nor is the entry that has it: it is refused until true
 //! time has come so far. Meanwhile the entry stays where it was written, and the node is reported.
 
-use crate::time::{Stamp, Wall};
+use crate::time::{HlcTimestamp, Wall};
 use std::time::Duration;
 
-/// How far a stamp of another node may be ahead of the wall clock here.
+/// How far a timestamp of another node may be ahead of the wall clock here.
 pub const MAX_AHEAD: Duration = Duration::from_millis(500);
 
 /// Readings only grow.
 #[derive(Debug, Default)]
-pub struct HybridClock(Stamp);
+pub struct HybridClock(HlcTimestamp);
 
 impl HybridClock {
     /// A clock that goes on above `latest`.
-    pub fn after(latest: Stamp) -> HybridClock {
+    pub fn after(latest: HlcTimestamp) -> HybridClock {
         HybridClock(latest)
     }
 
     /// A new reading.
-    pub fn tick(&mut self, wall: Wall) -> Stamp {
+    pub fn tick(&mut self, wall: Wall) -> HlcTimestamp {
         self.0 = self.0.next(wall);
         self.0
     }
 
-    /// The latest reading, or stamp observed.
-    pub fn latest(&self) -> Stamp {
+    /// The latest reading, or timestamp observed.
+    pub fn latest(&self) -> HlcTimestamp {
         self.0
     }
 
-    /// How far ahead of the wall clock a stamp from elsewhere is, if that is too far.
-    pub fn too_far_ahead(stamp: Stamp, wall: Wall) -> Option<Duration> {
-        let ahead = Duration::from_micros(stamp.0.saturating_sub(wall.0));
+    /// How far ahead of the wall clock a timestamp from elsewhere is, if that is too far.
+    pub fn too_far_ahead(timestamp: HlcTimestamp, wall: Wall) -> Option<Duration> {
+        let ahead = Duration::from_micros(timestamp.0.saturating_sub(wall.0));
         (ahead > MAX_AHEAD).then_some(ahead)
     }
 
-    /// Takes a stamp from elsewhere into account that is not too far ahead.
-    pub fn observe(&mut self, stamp: Stamp) {
-        self.0 = self.0.max(stamp);
+    /// Takes a timestamp from elsewhere into account that is not too far ahead.
+    pub fn observe(&mut self, timestamp: HlcTimestamp) {
+        self.0 = self.0.max(timestamp);
     }
 }
 
@@ -53,19 +53,19 @@ mod tests {
 
     #[test]
     fn readings_grow_past_what_was_seen_while_the_wall_clock_stands_back() {
-        let mut clock = HybridClock::after(Stamp(1_000));
-        assert_eq!(clock.tick(Wall(5)), Stamp(1_001));
-        clock.observe(Stamp(2_000));
-        clock.observe(Stamp(1_500));
-        assert_eq!(clock.tick(Wall(5)), Stamp(2_001));
-        assert_eq!(clock.tick(Wall(9_000)), Stamp(9_000));
+        let mut clock = HybridClock::after(HlcTimestamp(1_000));
+        assert_eq!(clock.tick(Wall(5)), HlcTimestamp(1_001));
+        clock.observe(HlcTimestamp(2_000));
+        clock.observe(HlcTimestamp(1_500));
+        assert_eq!(clock.tick(Wall(5)), HlcTimestamp(2_001));
+        assert_eq!(clock.tick(Wall(9_000)), HlcTimestamp(9_000));
     }
 
     #[test]
     fn half_a_second_ahead_is_allowed_and_no_more() {
-        assert_eq!(HybridClock::too_far_ahead(Stamp(1_500_000), Wall(1_000_000)), None);
-        let ahead = HybridClock::too_far_ahead(Stamp(1_500_001), Wall(1_000_000));
+        assert_eq!(HybridClock::too_far_ahead(HlcTimestamp(1_500_000), Wall(1_000_000)), None);
+        let ahead = HybridClock::too_far_ahead(HlcTimestamp(1_500_001), Wall(1_000_000));
         assert_eq!(ahead, Some(Duration::from_micros(500_001)));
-        assert_eq!(HybridClock::too_far_ahead(Stamp(1), Wall(1_000_000)), None, "the past is no danger");
+        assert_eq!(HybridClock::too_far_ahead(HlcTimestamp(1), Wall(1_000_000)), None, "the past is no danger");
     }
 }

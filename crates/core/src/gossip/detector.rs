@@ -301,7 +301,10 @@ mod tests {
         let woken = end + 60_000;
         detector.handle_tick(at(woken));
         assert_eq!(detector.liveness(NODE, at(woken)).unwrap().state, LivenessState::Alive);
-        assert!(wait_for(&mut detector, woken, woken + 20_000, LivenessState::Dead).is_some(), "it is watched all the same");
+        assert!(
+            wait_for(&mut detector, woken, woken + 20_000, LivenessState::Dead).is_some(),
+            "it is watched all the same"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::clock::HybridClock;
 use super::keyspace::{Entry, Incarnation, Part, Seen, Version};
 use super::message::{Body, Delta, Digest, Exchange, Message};
-use super::vitals::VitalPart;
+use super::node_state::NodeStatePart;
 use super::{Gossip, MAX_EXCHANGE_PERIODS, Refusal};
 use crate::limits::{GOSSIP_DELTA_BYTES, MAX_EVENTUAL_PENDING_BYTES};
 use crate::mutation::Mutation;
@@ -21,7 +21,7 @@ impl<T> Gossip<T> {
     }
 
     pub(super) fn exchange(&self) -> Exchange {
-        let (incarnation, version) = self.vitals.heard(self.node);
+        let (incarnation, version) = self.node_states.heard(self.node);
         Exchange { incarnation, version }
     }
 
@@ -31,7 +31,7 @@ impl<T> Gossip<T> {
             wall,
             epoch: self.topology.epoch,
             hash: self.keyspace.hash(),
-            heard: self.vitals.all_heard(),
+            heard: self.node_states.all_heard(),
             seen: self.keyspace.all_seen(),
         }
     }
@@ -39,9 +39,9 @@ impl<T> Gossip<T> {
     /// What the sender of a digest lacks.
     fn delta(&mut self, digest: &Digest) -> Delta {
         let first = self.random();
-        let vitals = self.vitals.parts_for(&digest.heard, GOSSIP_DELTA_BYTES, first);
+        let node_states = self.node_states.parts_for(&digest.heard, GOSSIP_DELTA_BYTES, first);
         let (parts, more) = self.parts_above(&digest.seen, first);
-        Delta { exchange: digest.exchange, vitals, parts, more }
+        Delta { exchange: digest.exchange, node_states, parts, more }
     }
 
     /// What this node holds above `seen`, as much as a message takes, and whether there is more.
@@ -119,13 +119,13 @@ impl<T> Gossip<T> {
     /// Ends an exchange with what the other one lacks, if anything.
     fn give(&mut self, to: NodeId, digest: &Digest) {
         let delta = self.delta(digest);
-        if !(delta.vitals.is_empty() && delta.parts.is_empty()) {
+        if !(delta.node_states.is_empty() && delta.parts.is_empty()) {
             self.send(to, Body::Give(delta));
         }
     }
 
     fn take_digest(&mut self, now: Now, from: NodeId, digest: &Digest) {
-        // The sender's heartbeat counts when its vitals come: others see those, and so tell the node to go above them if it
+        // The sender's heartbeat counts when its state comes: others see those, and so tell the node to go above them if it
         // starts again with a clock that has gone back.
         self.collector.handle_digest(from, digest);
         self.offsets.insert(from, digest.wall.0 as i64 - now.wall.0 as i64);
@@ -151,8 +151,8 @@ impl<T> Gossip<T> {
 
     /// Somebody knows a later version of this node than itself: it was started with a clock that had gone back.
     fn defend(&mut self, incarnation: Incarnation, version: Version) {
-        if (incarnation, version) > self.vitals.heard(self.node) {
-            self.vitals.begin(self.node, Incarnation(incarnation.0.saturating_add(1)));
+        if (incarnation, version) > self.node_states.heard(self.node) {
+            self.node_states.begin(self.node, Incarnation(incarnation.0.saturating_add(1)));
         }
     }
 
@@ -168,8 +168,8 @@ impl<T> Gossip<T> {
     fn take_delta(&mut self, now: Now, from: NodeId, delta: Delta) -> Result<(), Refusal> {
         self.check_exchange(&delta)?;
         let mut refused = Vec::new();
-        for part in delta.vitals {
-            refused.extend(self.take_vitals(now.moment, part).err());
+        for part in delta.node_states {
+            refused.extend(self.take_node_state(now.moment, part).err());
         }
         let mut is_news = false;
         for part in delta.parts {
@@ -186,7 +186,7 @@ impl<T> Gossip<T> {
         Err(last)
     }
 
-    fn take_vitals(&mut self, now: Moment, part: VitalPart) -> Result<(), Refusal> {
+    fn take_node_state(&mut self, now: Moment, part: NodeStatePart) -> Result<(), Refusal> {
         let node = part.node;
         if node == self.node {
             self.defend(part.incarnation, part.upto);
@@ -195,11 +195,11 @@ impl<T> Gossip<T> {
         if !self.topology.nodes.contains_key(&node) {
             return Err(Refusal::Stranger(node));
         }
-        if !self.vitals.follows(&part) {
+        if !self.node_states.follows(&part) {
             return Err(Refusal::Gap(node));
         }
         self.detector.heard(now, node, part.incarnation.0, part.upto.0);
-        self.vitals.merge(part);
+        self.node_states.merge(part);
         Ok(())
     }
 
@@ -219,8 +219,8 @@ impl<T> Gossip<T> {
         // What was seen may have been a deletion that is forgotten by now: it must not come back.
         part.entries.retain(|entry| entry.version > reserved);
         part.after = part.after.max(reserved);
-        // Stamps grow with versions: what comes before the first that is too far ahead is as good as ever.
-        let ahead = |entry: &Entry| HybridClock::too_far_ahead(entry.stamp, wall);
+        // Timestamps grow with versions: what comes before the first that is too far ahead is as good as ever.
+        let ahead = |entry: &Entry| HybridClock::too_far_ahead(entry.timestamp, wall);
         let mut taken = Ok(true);
         if let Some(first) = part.entries.iter().position(|entry| ahead(entry).is_some()) {
             let entry = &part.entries[first];
@@ -236,7 +236,7 @@ impl<T> Gossip<T> {
             return Ok(false);
         }
         for entry in &part.entries {
-            self.clock.observe(entry.stamp);
+            self.clock.observe(entry.timestamp);
         }
         self.stage(part, None);
         taken

@@ -1,7 +1,7 @@
 //! The health of all nodes, as they last reported it.
 
 use super::Gossip;
-use super::vitals::Fact;
+use super::node_state::Fact;
 use crate::health::NodeHealth;
 use crate::time::Now;
 use crate::types::NodeId;
@@ -11,7 +11,7 @@ impl<T> Gossip<T> {
     /// Announces this node's health. If it begins or ceases to abstain, it tells all other nodes at once: the
     /// controller may be about to give it a leadership.
     pub fn announce(&mut self, now: Now, health: NodeHealth) {
-        let before = self.vitals.health(self.node).unwrap_or_default();
+        let before = self.node_states.health(self.node).unwrap_or_default();
         self.say(&Fact::Health(health));
         if before.abstention() != health.abstention() {
             let others = self.topology.nodes.keys().copied().filter(|&node| node != self.node);
@@ -24,7 +24,7 @@ impl<T> Gossip<T> {
     /// Publishes the reported health of all nodes if it has changed.
     pub(super) fn publish_health(&mut self) {
         let members = self.topology.nodes.keys();
-        let view = members.filter_map(|&node| Some((node, self.vitals.health(node)?))).collect();
+        let view = members.filter_map(|&node| Some((node, self.node_states.health(node)?))).collect();
         if *self.health != view {
             self.health = Arc::new(view);
             self.out.health = Some(self.health.clone());

@@ -1,14 +1,14 @@
 //! The eventual keyspace in the node's log.
 //!
 //! The log knows shards, so the keyspace is one, [`ShardId::EVENTUAL`], that has no Raft: its entries are numbered like
-//! a Raft log's and hold *records*. Appending, compaction and the distrust of what is damaged are then the log's, with
+//! a Raft log's and hold *records*. Appending, compaction and the quarantine of what is damaged are then the log's, with
 //! nothing added to its format. The replica id counts how often the keyspace here was begun from nothing.
 //!
 //! | record | content |
 //! |---|---|
 //! | 1 own | a [`Part`] of this node's own origin |
 //! | 2 foreign | a part from elsewhere |
-//! | 3 state | the highest stamp; whether there is an own origin, and which; the count of parts; all parts |
+//! | 3 state | the highest timestamp; whether there is an own origin, and which; the count of parts; all parts |
 //!
 //! A state stands alone in a complete state of the log; the parts after it are entries that continue it. Where any of
 //! that is damaged the log says so, and everything goes: an entry whose tombstone was lost would be a deleted key come
@@ -20,7 +20,7 @@ use super::message::{MessageError, origin, part, put_origin, put_part};
 use crate::codec::{Reader, put_varint};
 use crate::log::RecoveredShard;
 use crate::log::item::{Base, Change, LogItem, ReplicaState};
-use crate::time::Stamp;
+use crate::time::HlcTimestamp;
 use crate::types::{LogIndex, ReplicaId, ShardId, Term};
 use raft::eraftpb::Entry;
 
@@ -34,8 +34,8 @@ pub struct Recovered {
     pub keyspace: Keyspace,
     /// This node's origin; none before its first write, and after a loss.
     pub own: Option<Origin>,
-    /// At least every stamp that was given out.
-    pub clock: Stamp,
+    /// At least every timestamp that was given out.
+    pub clock: HlcTimestamp,
     /// What was in the log could not be trusted: it is to be had from the other nodes, as far as they have it.
     pub lost: bool,
 }
@@ -52,7 +52,7 @@ pub struct Journal {
 impl Recovered {
     fn empty(replica: ReplicaId, lost: bool) -> Recovered {
         let journal = Journal { replica, next: LogIndex::BASE.next(), begun: false };
-        Recovered { journal, keyspace: Keyspace::default(), own: None, clock: Stamp::default(), lost }
+        Recovered { journal, keyspace: Keyspace::default(), own: None, clock: HlcTimestamp::default(), lost }
     }
 }
 
@@ -80,7 +80,7 @@ pub fn recover(shard: Option<RecoveredShard>) -> Result<Recovered, MessageError>
                 merge(&mut recovered.keyspace, &mut reader)?;
             }
             STATE => {
-                recovered.clock = recovered.clock.max(Stamp(reader.varint()?));
+                recovered.clock = recovered.clock.max(HlcTimestamp(reader.varint()?));
                 recovered.own = match reader.u8()? {
                     0 => None,
                     _ => Some(origin(&mut reader)?),
@@ -128,7 +128,7 @@ impl Journal {
     }
 
     /// The item that keeps everything, in place of all items before.
-    pub fn state(&mut self, keyspace: &Keyspace, own: Option<Origin>, clock: Stamp) -> LogItem {
+    pub fn state(&mut self, keyspace: &Keyspace, own: Option<Origin>, clock: HlcTimestamp) -> LogItem {
         let mut data = vec![STATE];
         put_varint(&mut data, clock.0);
         data.push(u8::from(own.is_some()));
@@ -169,7 +169,7 @@ mod tests {
 
     fn write(node: u64, version: u64, key: &'static str, value: Option<&'static str>) -> Part {
         let (after, upto, value) = (Version(version - 1), Version(version), value.map(Bytes::from));
-        let entry = KeyspaceEntry { version: upto, stamp: Stamp(100 + version), key: key.into(), value };
+        let entry = KeyspaceEntry { version: upto, timestamp: HlcTimestamp(100 + version), key: key.into(), value };
         Part { origin: origin(node), after, upto, entries: vec![entry] }
     }
 
@@ -189,24 +189,24 @@ mod tests {
         let disk = Arc::new(MemDisk::new());
         let (mut log, Recovered { mut journal, keyspace, own, lost, .. }) = open(&disk);
         assert_eq!((own, lost, keyspace.keys(), journal.is_begun()), (None, false, 0, false));
-        append(&mut log, journal.state(&keyspace, None, Stamp(0)));
+        append(&mut log, journal.state(&keyspace, None, HlcTimestamp(0)));
         let parts = [write(1, 1, "a", Some("1")), write(2, 1, "b", Some("2")), write(1, 2, "c", None)];
         append(&mut log, journal.parts(parts.iter(), Some(origin(1))));
         let (mut log, Recovered { mut journal, keyspace, own, clock, lost }) = open(&disk);
-        assert_eq!((own, clock, lost), (Some(origin(1)), Stamp(102), false));
+        assert_eq!((own, clock, lost), (Some(origin(1)), HlcTimestamp(102), false));
         assert_eq!((keyspace.keys(), keyspace.tombstones(), keyspace.seen(origin(1))), (2, 1, Version(2)));
         // A state takes the place of all that; records continue it.
-        append(&mut log, journal.state(&keyspace, own, Stamp(500)));
+        append(&mut log, journal.state(&keyspace, own, HlcTimestamp(500)));
         append(&mut log, journal.parts([write(1, 3, "c", Some("3"))].iter(), own));
         let (_, again) = open(&disk);
-        assert_eq!((again.own, again.clock, again.keyspace.keys()), (own, Stamp(500), 3));
+        assert_eq!((again.own, again.clock, again.keyspace.keys()), (own, HlcTimestamp(500), 3));
     }
 
     #[test]
     fn a_damaged_record_loses_everything_and_the_origin() {
         let disk = Arc::new(MemDisk::new());
         let (mut log, Recovered { mut journal, keyspace, .. }) = open(&disk);
-        append(&mut log, journal.state(&keyspace, None, Stamp(0)));
+        append(&mut log, journal.state(&keyspace, None, HlcTimestamp(0)));
         for version in 1..5 {
             append(&mut log, journal.parts([write(1, version, "a", Some("1"))].iter(), Some(origin(1))));
         }
@@ -214,7 +214,7 @@ mod tests {
         disk.corrupt("log-00000000000000000001.seg", 512 * 3 + 100, 1);
         let (mut log, Recovered { mut journal, keyspace, own, lost, .. }) = open(&disk);
         assert_eq!((own, lost, keyspace.keys(), journal.is_begun()), (None, true, 0, false));
-        append(&mut log, journal.state(&keyspace, None, Stamp(0)));
+        append(&mut log, journal.state(&keyspace, None, HlcTimestamp(0)));
         let (_, Recovered { lost, .. }) = open(&disk);
         assert!(!lost, "that was dealt with");
     }
@@ -233,7 +233,7 @@ mod tests {
     fn a_state_releases_the_segments_before_it() {
         let disk = Arc::new(MemDisk::new());
         let (mut log, Recovered { mut journal, mut keyspace, .. }) = open(&disk);
-        append(&mut log, journal.state(&keyspace, None, Stamp(0)));
+        append(&mut log, journal.state(&keyspace, None, HlcTimestamp(0)));
         for version in 1..50 {
             let part = write(1, version, "a", Some("1"));
             append(&mut log, journal.parts([part.clone()].iter(), Some(origin(1))));
@@ -241,7 +241,7 @@ mod tests {
         }
         assert_eq!(log.pinned_by().collect::<Vec<_>>(), [ShardId::EVENTUAL]);
         let before = log.size_bytes();
-        append(&mut log, journal.state(&keyspace, Some(origin(1)), Stamp(0)));
+        append(&mut log, journal.state(&keyspace, Some(origin(1)), HlcTimestamp(0)));
         assert!(log.size_bytes() < before);
         let (_, recovered) = open(&disk);
         assert_eq!(recovered.keyspace.hash(), keyspace.hash());

@@ -1,7 +1,7 @@
 //! The eventual keyspace: a map that every node holds in full and any node may write.
 //!
 //! Each write is an *entry* of the node that took it: that node's [`Origin`] numbers its entries with versions from 1
-//! on. Of two entries of one key the one with the larger (stamp, origin) wins, everywhere; the loser is dropped. A
+//! on. Of two entries of one key the one with the larger (timestamp, origin) wins, everywhere; the loser is dropped. A
 //! deletion is an entry without a value, a *tombstone*.
 //!
 //! What a node has of an origin is said by one number, `seen`. **Invariant**: for each entry of an origin up to `seen`,
@@ -18,7 +18,7 @@
 
 use crate::kv::state::hash::hash;
 use crate::limits::{MAX_SCAN_BYTES, MAX_SCAN_ENTRIES};
-use crate::time::Stamp;
+use crate::time::HlcTimestamp;
 use crate::types::NodeId;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +54,7 @@ pub struct Origin {
 pub struct Entry {
     pub version: Version,
     /// Grows with the version.
-    pub stamp: Stamp,
+    pub timestamp: HlcTimestamp,
     pub key: Bytes,
     /// None for a tombstone.
     pub value: Option<Bytes>,
@@ -77,7 +77,7 @@ pub type Seen = BTreeMap<Origin, Version>;
 pub struct Found {
     pub value: Bytes,
     /// When it was written, by the hybrid logical clock.
-    pub stamp: Stamp,
+    pub timestamp: HlcTimestamp,
 }
 
 /// One answer to a scan, in ascending order of keys.
@@ -99,13 +99,13 @@ pub struct Keyspace {
     spaces: BTreeMap<Origin, Space>,
     bytes: usize,
     hash: u64,
-    clock: Stamp,
+    clock: HlcTimestamp,
 }
 
 struct Held {
     origin: Origin,
     version: Version,
-    stamp: Stamp,
+    timestamp: HlcTimestamp,
     value: Option<Bytes>,
 }
 
@@ -119,7 +119,7 @@ struct Space {
 impl Keyspace {
     pub fn get(&self, key: &[u8]) -> Option<Found> {
         let held = self.entries.get(key)?;
-        Some(Found { value: held.value.clone()?, stamp: held.stamp })
+        Some(Found { value: held.value.clone()?, timestamp: held.timestamp })
     }
 
     /// The keys with a prefix, above `start_after`: at most `limit` of them, and no more than a scan's answer may hold.
@@ -141,7 +141,7 @@ impl Keyspace {
                 page.more = true;
                 break;
             }
-            page.entries.push((key.clone(), Found { value: value.clone(), stamp: held.stamp }));
+            page.entries.push((key.clone(), Found { value: value.clone(), timestamp: held.timestamp }));
         }
         page
     }
@@ -160,8 +160,8 @@ impl Keyspace {
         self.hash
     }
 
-    /// The highest stamp of all entries that were ever merged.
-    pub fn clock(&self) -> Stamp {
+    /// The highest timestamp of all entries that were ever merged.
+    pub fn clock(&self) -> HlcTimestamp {
         self.clock
     }
 
@@ -180,7 +180,7 @@ impl Keyspace {
 
     /// Whether an entry would take the place of what is held of its key, if anything.
     pub fn is_beaten_by(&self, origin: Origin, entry: &Entry) -> bool {
-        self.entries.get(&entry.key).is_none_or(|held| (held.stamp, held.origin) < (entry.stamp, origin))
+        self.entries.get(&entry.key).is_none_or(|held| (held.timestamp, held.origin) < (entry.timestamp, origin))
     }
 
     /// Takes a part over, also those of its entries that are not above [`Keyspace::seen`]: so whoever takes it from outside
@@ -225,7 +225,12 @@ impl Keyspace {
                 }
                 let held = &self.entries[key];
                 bytes += cost(key, held.value.as_ref()) - ENTRY_OVERHEAD_BYTES + PART_BYTES / 2;
-                part.entries.push(Entry { version, stamp: held.stamp, key: key.clone(), value: held.value.clone() });
+                part.entries.push(Entry {
+                    version,
+                    timestamp: held.timestamp,
+                    key: key.clone(),
+                    value: held.value.clone(),
+                });
             }
             parts.push(part);
         }
@@ -258,18 +263,18 @@ impl Keyspace {
     }
 
     fn take(&mut self, origin: Origin, entry: Entry) {
-        self.clock = self.clock.max(entry.stamp);
+        self.clock = self.clock.max(entry.timestamp);
         if !self.is_beaten_by(origin, &entry) {
             return;
         }
-        let Entry { version, stamp, key, value } = entry;
+        let Entry { version, timestamp, key, value } = entry;
         self.remove(&key);
         let space = self.spaces.entry(origin).or_default();
         space.versions.insert(version, key.clone());
         if value.is_none() {
             space.tombstones.insert(version);
         }
-        let held = Held { origin, version, stamp, value };
+        let held = Held { origin, version, timestamp, value };
         self.bytes += cost(&key, held.value.as_ref());
         self.hash = self.hash.wrapping_add(held.hash(&key));
         self.entries.insert(key, held);
@@ -297,7 +302,7 @@ impl Held {
     fn hash(&self, key: &[u8]) -> u64 {
         let Some(value) = &self.value else { return 0 };
         // Three hashes, so that bytes can't move between key and value unseen.
-        let words = [hash(key), hash(value), self.stamp.0, self.origin.node.0, self.origin.incarnation.0];
+        let words = [hash(key), hash(value), self.timestamp.0, self.origin.node.0, self.origin.incarnation.0];
         hash(words.map(u64::to_le_bytes).as_flattened())
     }
 }
@@ -310,9 +315,9 @@ mod tests {
         Origin { node: NodeId(node), incarnation: Incarnation(100 + node) }
     }
 
-    fn part(node: u64, version: u64, stamp: u64, key: &'static str, value: Option<&'static str>) -> Part {
+    fn part(node: u64, version: u64, timestamp: u64, key: &'static str, value: Option<&'static str>) -> Part {
         let (key, value) = (key.into(), value.map(Bytes::from));
-        let entries = vec![Entry { version: Version(version), stamp: Stamp(stamp), key, value }];
+        let entries = vec![Entry { version: Version(version), timestamp: HlcTimestamp(timestamp), key, value }];
         Part { origin: origin(node), after: Version(version - 1), upto: Version(version), entries }
     }
 

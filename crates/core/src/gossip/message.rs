@@ -5,10 +5,10 @@
 //! no more than it is given. The parts of the keyspace look the same on the wire and in the log.
 
 use super::keyspace::{Entry, Incarnation, Origin, Part, Seen, Version};
-use super::vitals::{Heard, MAX_FACT_BYTES, MAX_FACTS, VitalPart};
+use super::node_state::{Heard, MAX_FACT_BYTES, MAX_FACTS, NodeStatePart};
 use crate::codec::{CodecError, Reader, put_bytes, put_u64, put_varint};
 use crate::limits::{MAX_EVENTUAL_ENTRY_BYTES, MAX_GOSSIP_MESSAGE_BYTES};
-use crate::time::{Stamp, Wall};
+use crate::time::{HlcTimestamp, Wall};
 use crate::types::{Epoch, NodeId};
 use bytes::Bytes;
 
@@ -76,7 +76,7 @@ pub struct Exchange {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delta {
     pub exchange: Exchange,
-    pub vitals: Vec<VitalPart>,
+    pub node_states: Vec<NodeStatePart>,
     pub parts: Vec<Part>,
     /// Whether there is more than fitted.
     pub more: bool,
@@ -139,11 +139,11 @@ pub fn put_part(out: &mut Vec<u8>, part: &Part) {
     put_varint(out, part.after.0);
     put_varint(out, part.upto.0 - part.after.0);
     put_varint(out, part.entries.len() as u64);
-    let (mut version, mut stamp) = (part.after.0, 0);
+    let (mut version, mut timestamp) = (part.after.0, 0);
     for entry in &part.entries {
         put_varint(out, entry.version.0 - version);
-        put_varint(out, entry.stamp.0 - stamp);
-        (version, stamp) = (entry.version.0, entry.stamp.0);
+        put_varint(out, entry.timestamp.0 - timestamp);
+        (version, timestamp) = (entry.version.0, entry.timestamp.0);
         put_bytes(out, &entry.key);
         match &entry.value {
             None => out.push(0),
@@ -161,14 +161,14 @@ pub fn part(reader: &mut Reader<'_>) -> Result<Part, MessageError> {
     let after = Version(reader.varint()?);
     let upto = Version(after.0.checked_add(reader.varint()?).ok_or(MessageError::Order("versions"))?);
     let mut entries: Vec<Entry> = Vec::new();
-    let (mut version, mut stamp) = (after.0, 0u64);
+    let (mut version, mut timestamp) = (after.0, 0u64);
     for _ in 0..reader.varint()? {
         let steps = (reader.varint()?, reader.varint()?);
-        let next = (version.checked_add(steps.0), stamp.checked_add(steps.1));
-        let ((Some(next_version), Some(next_stamp)), 1.., 1..) = (next, steps.0, steps.1) else {
+        let next = (version.checked_add(steps.0), timestamp.checked_add(steps.1));
+        let ((Some(next_version), Some(next_timestamp)), 1.., 1..) = (next, steps.0, steps.1) else {
             return Err(MessageError::Order("entries"));
         };
-        (version, stamp) = (next_version, next_stamp);
+        (version, timestamp) = (next_version, next_timestamp);
         if version > upto.0 {
             return Err(MessageError::Order("entries"));
         }
@@ -179,7 +179,7 @@ pub fn part(reader: &mut Reader<'_>) -> Result<Part, MessageError> {
             1 => Some(Bytes::copy_from_slice(reader.bytes(MAX_EVENTUAL_ENTRY_BYTES)?)),
             _ => return Err(MessageError::Kind("entry")),
         };
-        entries.push(Entry { version: Version(version), stamp: Stamp(stamp), key, value });
+        entries.push(Entry { version: Version(version), timestamp: HlcTimestamp(timestamp), key, value });
     }
     Ok(Part { origin, after, upto, entries })
 }
@@ -253,8 +253,8 @@ fn seen(reader: &mut Reader<'_>) -> Result<Seen, MessageError> {
 
 fn put_delta(out: &mut Vec<u8>, delta: &Delta) {
     put_exchange(out, delta.exchange);
-    put_varint(out, delta.vitals.len() as u64);
-    for part in &delta.vitals {
+    put_varint(out, delta.node_states.len() as u64);
+    for part in &delta.node_states {
         put_varint(out, part.node.0);
         put_varint(out, part.incarnation.0);
         put_varint(out, part.after.0);
@@ -273,9 +273,9 @@ fn put_delta(out: &mut Vec<u8>, delta: &Delta) {
 
 fn delta(reader: &mut Reader<'_>) -> Result<Delta, MessageError> {
     let exchange = exchange(reader)?;
-    let mut vitals = Vec::new();
+    let mut node_states = Vec::new();
     for _ in 0..reader.varint()? {
-        vitals.push(vital_part(reader)?);
+        node_states.push(node_state_part(reader)?);
     }
     let mut parts = Vec::new();
     for _ in 0..reader.varint()? {
@@ -286,10 +286,10 @@ fn delta(reader: &mut Reader<'_>) -> Result<Delta, MessageError> {
         1 => true,
         _ => return Err(MessageError::Kind("end")),
     };
-    Ok(Delta { exchange, vitals, parts, more })
+    Ok(Delta { exchange, node_states, parts, more })
 }
 
-fn vital_part(reader: &mut Reader<'_>) -> Result<VitalPart, MessageError> {
+fn node_state_part(reader: &mut Reader<'_>) -> Result<NodeStatePart, MessageError> {
     let (node, incarnation) = (NodeId(reader.varint()?), Incarnation(reader.varint()?));
     let after = Version(reader.varint()?);
     let upto = Version(after.0.checked_add(reader.varint()?).ok_or(MessageError::Order("versions"))?);
@@ -303,7 +303,7 @@ fn vital_part(reader: &mut Reader<'_>) -> Result<VitalPart, MessageError> {
         let kind = reader.u8()?;
         facts.push((version, kind, Bytes::copy_from_slice(reader.bytes(MAX_FACT_BYTES)?)));
     }
-    Ok(VitalPart { node, incarnation, after, upto, facts })
+    Ok(NodeStatePart { node, incarnation, after, upto, facts })
 }
 
 #[cfg(test)]
@@ -319,12 +319,12 @@ pub(super) mod tests {
             steps in prop::collection::vec((1..9u64, 1..9u64, any::<[u8; 2]>(), prop::option::of(any::<[u8; 3]>())), 0..5),
             rest in 0..4u64,
         ) -> Part {
-            let (mut version, mut stamp) = (after, 100);
+            let (mut version, mut timestamp) = (after, 100);
             let mut entries = Vec::new();
             for (versions, micros, key, value) in steps {
-                (version, stamp) = (version + versions, stamp + micros);
+                (version, timestamp) = (version + versions, timestamp + micros);
                 let (key, value) = (Bytes::copy_from_slice(&key), value.map(|value| Bytes::copy_from_slice(&value)));
-                entries.push(Entry { version: Version(version), stamp: Stamp(stamp), key, value });
+                entries.push(Entry { version: Version(version), timestamp: HlcTimestamp(timestamp), key, value });
             }
             let origin = Origin { node: NodeId(node), incarnation: Incarnation(incarnation) };
             Part { origin, after: Version(after), upto: Version(version + rest), entries }
@@ -365,9 +365,9 @@ pub(super) mod tests {
             });
             let facts = facts.collect();
             let (node, incarnation) = (NodeId(node), Incarnation(incarnation));
-            let vitals = VitalPart { node, incarnation, after: Version(after), upto: Version(upto), facts };
+            let node_states = NodeStatePart { node, incarnation, after: Version(after), upto: Version(upto), facts };
             let exchange = Exchange { incarnation, version: Version(version) };
-            Delta { exchange, vitals: vec![vitals], parts, more }
+            Delta { exchange, node_states: vec![node_states], parts, more }
         }
     }
 
@@ -428,8 +428,8 @@ pub(super) mod tests {
     #[test]
     fn a_part_is_pinned() {
         let entries = vec![
-            Entry { version: Version(7), stamp: Stamp(300), key: "k".into(), value: Some("vv".into()) },
-            Entry { version: Version(9), stamp: Stamp(301), key: "l".into(), value: None },
+            Entry { version: Version(7), timestamp: HlcTimestamp(300), key: "k".into(), value: Some("vv".into()) },
+            Entry { version: Version(9), timestamp: HlcTimestamp(301), key: "l".into(), value: None },
         ];
         let origin = Origin { node: NodeId(2), incarnation: Incarnation(0x0807_0605_0403_0201) };
         let mut bytes = Vec::new();

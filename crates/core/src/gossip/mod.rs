@@ -20,7 +20,7 @@
 //!
 //! # What is told
 //!
-//! - [`vitals`]: what each node reports about itself, including its [health](crate::health). Kept in memory. Its
+//! - [`node_state`]: what each node reports about itself, including its [health](crate::health). Kept in memory. Its
 //!   version is the heartbeat that feeds the [`detector`].
 //! - [`keyspace`]: users' data, written at any node. Of two writes of a key the later one wins, by a hybrid logical
 //!   [`clock`] with bounds, then by the origin. All nodes hold all of it, in their logs ([`journal`]).
@@ -62,11 +62,11 @@ mod health;
 pub mod journal;
 pub mod keyspace;
 pub mod message;
+pub mod node_state;
 mod refusal;
 pub mod repair;
 pub mod status;
 pub mod tombstones;
-pub mod vitals;
 
 #[cfg(test)]
 mod tests;
@@ -76,20 +76,20 @@ use crate::health::HealthView;
 use crate::limits::{MAX_EVENTUAL_BYTES, MAX_EVENTUAL_ENTRY_BYTES, MAX_EVENTUAL_PENDING_BYTES};
 use crate::mutation::Mutation;
 use crate::system::Topology;
-use crate::time::{Moment, Now, Stamp};
+use crate::time::{HlcTimestamp, Moment, Now};
 use crate::types::NodeId;
 use bytes::Bytes;
 use clock::HybridClock;
 use detector::{Detector, Liveness};
 use journal::{Journal, Recovered};
 use keyspace::{Entry, Found, Incarnation, Keyspace, Origin, Page, Part, Seen, Version, cost};
+use node_state::{Fact, NodeStates};
 pub use refusal::Refusal;
 use repair::Difference;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tombstones::Collector;
-use vitals::{Fact, Vitals};
 
 /// A delta is taken for this many periods after the digest that it answers.
 pub const MAX_EXCHANGE_PERIODS: u64 = 20;
@@ -116,7 +116,7 @@ impl Default for GossipConfig {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Written {
     /// By the hybrid logical clock: larger than that of any entry that this node had seen.
-    pub stamp: Stamp,
+    pub timestamp: HlcTimestamp,
     /// Whether the key had a value here before.
     pub existed: bool,
 }
@@ -132,7 +132,7 @@ pub enum WriteError {
     Overloaded,
 }
 
-/// What a [`Gossip`] wants done. `T` is the shell's ticket for a write.
+/// What a [`Gossip`] wants done. `T` is the shell's responder for a write.
 pub struct GossipEffects<T> {
     /// May be lost.
     pub messages: Vec<(NodeId, Bytes)>,
@@ -158,7 +158,7 @@ pub struct Gossip<T> {
     node: NodeId,
     config: GossipConfig,
     topology: Arc<Topology>,
-    vitals: Vitals,
+    node_states: NodeStates,
     keyspace: Keyspace,
     own: Option<Origin>,
     clock: HybridClock,
@@ -184,7 +184,7 @@ pub struct Gossip<T> {
 
 /// Parts to be made durable together.
 struct Batch<T> {
-    /// This node's own writes have a ticket.
+    /// This node's own writes have a responder.
     parts: Vec<(Part, Option<T>)>,
     bytes: usize,
     /// Whoever has more of this.
@@ -209,16 +209,16 @@ impl<T> Gossip<T> {
     ) -> Gossip<T> {
         let Recovered { journal, keyspace, own, clock, .. } = recovered;
         let mut clock = HybridClock::after(clock);
-        let mut vitals = Vitals::default();
-        vitals.begin(node, Incarnation(clock.tick(now.wall).0));
+        let mut node_states = NodeStates::default();
+        node_states.begin(node, Incarnation(clock.tick(now.wall).0));
         let mut detector = Detector::new(config.period);
         detector.watch(now.moment, topology.nodes.keys().copied().filter(|&other| other != node));
-        vitals.say(node, &Fact::Epoch(topology.epoch));
+        node_states.say(node, &Fact::Epoch(topology.epoch));
         Gossip {
             node,
             config,
             topology,
-            vitals,
+            node_states,
             keyspace,
             own,
             clock,
@@ -274,7 +274,7 @@ impl<T> Gossip<T> {
 
     /// What a member says of itself, as far as it is known here.
     pub fn facts(&self, node: NodeId) -> impl Iterator<Item = Fact> {
-        self.vitals.facts(node)
+        self.node_states.facts(node)
     }
 
     /// How often what kind of message was refused.
@@ -289,7 +289,7 @@ impl<T> Gossip<T> {
 
     /// This node says something of itself to all others.
     pub fn say(&mut self, fact: &Fact) {
-        self.vitals.say(self.node, fact);
+        self.node_states.say(self.node, fact);
     }
 
     /// Begins a round, if it is time.
@@ -299,7 +299,7 @@ impl<T> Gossip<T> {
         }
         self.next_tick = now.moment + self.config.period;
         self.rounds += 1;
-        self.vitals.beat(self.node);
+        self.node_states.beat(self.node);
         self.detector.handle_tick(now.moment);
         // A node that differs may have skipped a tombstone: it must find it here still.
         if self.rounds.is_multiple_of(COLLECT_PERIODS) && self.differences.is_empty() {
@@ -321,18 +321,18 @@ impl<T> Gossip<T> {
         let others = topology.nodes.keys().copied().filter(|&node| node != self.node);
         self.detector.watch(now, others);
         let is_member = |node| topology.nodes.contains_key(&node);
-        self.vitals.retain(is_member);
+        self.node_states.retain(is_member);
         self.collector.retain(is_member);
         self.differences.retain(|&node, _| is_member(node));
         self.offsets.retain(|&node, _| is_member(node));
-        self.vitals.say(self.node, &Fact::Epoch(topology.epoch));
+        self.node_states.say(self.node, &Fact::Epoch(topology.epoch));
         self.topology = topology;
     }
 
-    /// Sets a key, or deletes it. The reply to `ticket` comes when that is durable here.
-    pub fn handle_write(&mut self, now: Now, key: Bytes, value: Option<Bytes>, ticket: T) {
+    /// Sets a key, or deletes it. The reply to `responder` comes when that is durable here.
+    pub fn handle_write(&mut self, now: Now, key: Bytes, value: Option<Bytes>, responder: T) {
         if let Err(error) = self.check_write(&key, value.as_ref()) {
-            self.out.replies.push((ticket, Err(error)));
+            self.out.replies.push((responder, Err(error)));
             return;
         }
         let own = match self.own {
@@ -341,14 +341,14 @@ impl<T> Gossip<T> {
         };
         let after = self.reserved(own);
         let version = after.next();
-        let stamp = self.clock.tick(now.wall);
-        let entries = vec![Entry { version, stamp, key, value }];
+        let timestamp = self.clock.tick(now.wall);
+        let entries = vec![Entry { version, timestamp, key, value }];
         let part = Part { origin: own, after, upto: version, entries };
         if self.config.mutation.is(Mutation::AnswerEventualEarly) {
-            self.out.replies.push((ticket, Ok(Written { stamp, existed: false })));
+            self.out.replies.push((responder, Ok(Written { timestamp, existed: false })));
             return self.stage(part, None);
         }
-        self.stage(part, Some(ticket));
+        self.stage(part, Some(responder));
     }
 
     /// The batch of this number, and all before it, are durable.
@@ -356,14 +356,14 @@ impl<T> Gossip<T> {
         while self.pending.front().is_some_and(|(pending, _)| *pending <= number) {
             let Some((_, batch)) = self.pending.pop_front() else { break };
             self.pending_bytes -= batch.bytes;
-            for (part, ticket) in batch.parts {
-                if let Some(ticket) = ticket {
-                    let written = part
-                        .entries
-                        .first()
-                        .map(|entry| Written { stamp: entry.stamp, existed: self.keyspace.get(&entry.key).is_some() });
+            for (part, responder) in batch.parts {
+                if let Some(responder) = responder {
+                    let written = part.entries.first().map(|entry| Written {
+                        timestamp: entry.timestamp,
+                        existed: self.keyspace.get(&entry.key).is_some(),
+                    });
                     let written = written.expect("a write is a part of one entry");
-                    self.out.replies.push((ticket, Ok(written)));
+                    self.out.replies.push((responder, Ok(written)));
                 }
                 self.keyspace.merge(part);
             }
@@ -422,13 +422,13 @@ impl<T> Gossip<T> {
         Ok(())
     }
 
-    fn stage(&mut self, part: Part, ticket: Option<T>) {
+    fn stage(&mut self, part: Part, responder: Option<T>) {
         let bytes: usize = part.entries.iter().map(|entry| cost(&entry.key, entry.value.as_ref())).sum();
         self.pending_bytes += bytes;
         self.staged.bytes += bytes;
         let reserved = self.reserved.entry(part.origin).or_default();
         *reserved = part.upto.max(*reserved);
-        self.staged.parts.push((part, ticket));
+        self.staged.parts.push((part, responder));
     }
 
     /// The version of an origin up to which everything is here or on its way to the disk.

@@ -2,7 +2,7 @@
 //!
 //! Members of the cluster are not malicious; what is refused comes of bugs, wrong clocks and stale views. Nothing of it
 //! changes any state, and nothing panics. What was refused because this node knew too little (an unknown node, a gap, a
-//! stamp too far ahead) comes again in a later exchange.
+//! timestamp too far ahead) comes again in a later exchange.
 
 use super::message::MessageError;
 use crate::types::NodeId;
@@ -24,7 +24,7 @@ pub enum Refusal {
     Forged(NodeId),
     #[error("it leaves out versions of node {0} that were not seen here")]
     Gap(NodeId),
-    #[error("a stamp of node {node} is {} ms ahead of the clock here: set the clock of one of the two", .ahead.as_millis())]
+    #[error("a timestamp of node {node} is {} ms ahead of the clock here: set the clock of one of the two", .ahead.as_millis())]
     FromTheFuture { node: NodeId, ahead: Duration },
     #[error("it answers nothing that this node has asked of late")]
     Late,

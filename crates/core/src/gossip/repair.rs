@@ -2,7 +2,7 @@
 //!
 //! A part leaves out what its sender has dropped, because something in another part beats it. So a node may have seen an
 //! entry without holding it or anything over it, for as long as the other part has not come: it was cut off by a
-//! message's limit, or refused for its stamp. As a rule it comes later. If the only disk that had it is lost first, it
+//! message's limit, or refused for its timestamp. As a rule it comes later. If the only disk that had it is lost first, it
 //! never does; nor do versions tell any more what is lacking.
 //!
 //! Digests show it: equal versions, and not the same hash. The one who notices then asks in another form, [`Body::Compare`]:
@@ -109,8 +109,8 @@ impl<T> Gossip<T> {
             return Err(Refusal::Gap(origin.node));
         }
         part.entries.retain(|entry| self.keyspace.is_beaten_by(origin, entry));
-        // Its stamp was not too far ahead once, unless the clock here has gone back.
-        let ahead = |entry: &Entry| HybridClock::too_far_ahead(entry.stamp, wall);
+        // Its timestamp was not too far ahead once, unless the clock here has gone back.
+        let ahead = |entry: &Entry| HybridClock::too_far_ahead(entry.timestamp, wall);
         if let Some(ahead) = part.entries.iter().find_map(ahead) {
             return Err(Refusal::FromTheFuture { node: origin.node, ahead });
         }

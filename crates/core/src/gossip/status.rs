@@ -3,7 +3,7 @@
 use super::Gossip;
 use super::detector::Liveness;
 use super::keyspace::{Incarnation, Version};
-use super::vitals::Fact;
+use super::node_state::Fact;
 use crate::time::Moment;
 use crate::types::NodeId;
 
@@ -55,7 +55,7 @@ impl<T> Gossip<T> {
             highest.iter().map(lacks).sum()
         };
         let member = |&node: &NodeId| {
-            let (incarnation, heartbeat) = self.vitals.heard(node);
+            let (incarnation, heartbeat) = self.node_states.heard(node);
             let claimed = if node == self.node { Some(&own) } else { self.collector.claimed(node) };
             MemberStatus {
                 node,

@@ -18,10 +18,10 @@ const PERIOD: Duration = Duration::from_millis(500);
 
 fn topology(nodes: u64) -> Arc<Topology> {
     let topology = Topology::bootstrap(ClusterId(5), ShardCount::new(1).unwrap(), Timing::DEFAULT, member("node1"));
-    let mut machine = SystemMachine::new(topology, Stamp(0));
+    let mut machine = SystemMachine::new(topology, HlcTimestamp(0));
     for node in 2..=nodes {
         machine.apply(
-            Stamp(node),
+            HlcTimestamp(node),
             SystemCommand::Join { member: member(&format!("node{node}")), replace: false, known_as: None },
         );
     }
@@ -259,13 +259,13 @@ fn what_is_not_to_be_believed_is_refused_and_counted() {
     let wall = cluster.now().wall.0;
     let own = cluster.node(1).own.unwrap();
     let part = |node: u64, after: u64, ahead_us: u64| {
-        let stamp = Stamp(wall + ahead_us);
-        let entry = Entry { version: Version(after + 1), stamp, key: "forged".into(), value: Some("v".into()) };
+        let timestamp = HlcTimestamp(wall + ahead_us);
+        let entry = Entry { version: Version(after + 1), timestamp, key: "forged".into(), value: Some("v".into()) };
         let origin = Origin { node: NodeId(node), incarnation: own.incarnation };
         Part { origin, after: Version(after), upto: Version(after + 1), entries: vec![entry] }
     };
     let give = |parts: Vec<Part>, exchange| {
-        let delta = Delta { exchange, vitals: Vec::new(), parts, more: false };
+        let delta = Delta { exchange, node_states: Vec::new(), parts, more: false };
         Message { from: NodeId(1), to: NodeId(2), body: Body::Give(delta) }
     };
     let now = cluster.now();
@@ -305,8 +305,8 @@ fn what_is_not_to_be_believed_is_refused_and_counted() {
     let after = cluster.node(2).keyspace();
     assert_eq!(after.get(b"forged"), None);
     assert_eq!(after.all_seen()[&before.1.keys().next().copied().unwrap()], Version(1));
-    let stamp = cluster.node(2).clock.latest().0;
-    assert!(stamp < wall + Duration::from_secs(60).as_micros() as u64, "the far future has moved no clock");
+    let timestamp = cluster.node(2).clock.latest().0;
+    assert!(timestamp < wall + Duration::from_secs(60).as_micros() as u64, "the far future has moved no clock");
 }
 
 #[test]
@@ -463,19 +463,19 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 /// Performs the steps; then all is well, and after some time every node must have what was written last.
 fn run(cluster: &mut Cluster, steps: Vec<Step>) -> Result<(), String> {
-    // By key: the largest stamp of all acknowledged writes, and its value.
-    let mut latest: BTreeMap<u8, (Stamp, u64, Option<u8>)> = BTreeMap::new();
+    // By key: the largest timestamp of all acknowledged writes, and its value.
+    let mut latest: BTreeMap<u8, (HlcTimestamp, u64, Option<u8>)> = BTreeMap::new();
     for step in steps {
         let count = cluster.network.len();
         match step {
             Step::Write { node, key, value } => {
                 cluster.write(node, &key.to_string(), value.map(|value| value.to_string()).as_deref());
                 let (_, reply) = cluster.replies.pop().ok_or("a write was not answered")?;
-                let stamp = reply.map_err(|error| error.to_string())?.stamp;
+                let timestamp = reply.map_err(|error| error.to_string())?.timestamp;
                 let origin = cluster.node(node).own.map_or(0, |own| own.node.0);
-                let known = latest.entry(key).or_insert((stamp, origin, value));
-                if (stamp, origin) > (known.0, known.1) {
-                    *known = (stamp, origin, value);
+                let known = latest.entry(key).or_insert((timestamp, origin, value));
+                if (timestamp, origin) > (known.0, known.1) {
+                    *known = (timestamp, origin, value);
                 }
             }
             Step::Tick(node) => {

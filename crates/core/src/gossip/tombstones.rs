@@ -128,7 +128,7 @@ mod tests {
     use super::super::keyspace::{Entry, Origin, Part, Version};
     use super::super::message::Exchange;
     use super::*;
-    use crate::time::{Stamp, Wall};
+    use crate::time::{HlcTimestamp, Wall};
 
     const OTHERS: [NodeId; 2] = [NodeId(2), NodeId(3)];
 
@@ -138,7 +138,7 @@ mod tests {
 
     fn with_tombstone() -> Keyspace {
         let mut keyspace = Keyspace::default();
-        let tombstone = Entry { version: Version(1), stamp: Stamp(1), key: "k".into(), value: None };
+        let tombstone = Entry { version: Version(1), timestamp: HlcTimestamp(1), key: "k".into(), value: None };
         let part = |node, upto, entries| Part { origin: origin(node), after: Version(0), upto: Version(upto), entries };
         keyspace.merge(part(1, 1, vec![tombstone]));
         keyspace.merge(part(2, 4, vec![]));

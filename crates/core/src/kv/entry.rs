@@ -1,9 +1,9 @@
-//! The payload of an entry in a shard's Raft log: a stamp, and commands of one drain of the worker.
+//! The payload of an entry in a shard's Raft log: a timestamp, and commands of one drain of the worker.
 //!
 //! | bytes | meaning |
 //! |---|---|
 //! | `81` | version of the encoding; entries of the system shard begin with another byte |
-//! | varint | the stamp, given by the leader |
+//! | varint | the timestamp, given by the leader |
 //! | a [`Command`] | repeated until the end |
 //!
 //! A committed entry must mean the same on every replica, or replicas diverge. So an unknown version or operation makes
@@ -14,7 +14,7 @@ use super::op::Command;
 use crate::codec::fields::{Checking, Encoded, Fields};
 use crate::codec::{CodecError, MAX_VARINT_BYTES, Reader, bytes_len, put_varint};
 use crate::limits::{COMMAND_OVERHEAD_BYTES, LARGEST_ENTRY_BYTES, MAX_ENTRY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
-use crate::time::Stamp;
+use crate::time::HlcTimestamp;
 use bytes::Bytes;
 
 /// The first byte of every entry of a key shard.
@@ -23,7 +23,7 @@ const VERSION: u8 = 0x81;
 const _: () =
     assert!(VERSION != crate::system::ENTRY_VERSION, "the two kinds of shards could read each other's entries");
 const _: () = assert!(1 + bytes_len(MAX_KEY_BYTES) + bytes_len(MAX_VALUE_BYTES) <= COMMAND_LIMIT_BYTES);
-const _: () = assert!(MAX_VARINT_BYTES < COMMAND_OVERHEAD_BYTES, "version byte and stamp do not fit");
+const _: () = assert!(MAX_VARINT_BYTES < COMMAND_OVERHEAD_BYTES, "version byte and timestamp do not fit");
 /// The largest command that an entry takes.
 pub const COMMAND_LIMIT_BYTES: usize = MAX_KEY_BYTES + MAX_VALUE_BYTES + COMMAND_OVERHEAD_BYTES;
 
@@ -37,9 +37,9 @@ pub struct Batch {
 }
 
 impl Batch {
-    pub fn new(stamp: Stamp) -> Batch {
+    pub fn new(timestamp: HlcTimestamp) -> Batch {
         let mut encoded = vec![VERSION];
-        put_varint(&mut encoded, stamp.0);
+        put_varint(&mut encoded, timestamp.0);
         Batch { encoded, count: 0 }
     }
 
@@ -94,19 +94,19 @@ pub enum DecodeError {
 /// An entry's payload, checked.
 #[derive(Clone, Debug)]
 pub struct Decoded {
-    pub stamp: Stamp,
+    pub timestamp: HlcTimestamp,
     pub commands: Commands,
 }
 
 /// Reads a payload that a [`Batch`] made. Commands share its memory.
 pub fn decode(payload: Bytes) -> Result<Decoded, DecodeError> {
-    let Checked { stamp, first, count } = check(&payload)?;
-    Ok(Decoded { stamp, commands: Commands { count, rest: payload.slice(first..) } })
+    let Checked { timestamp, first, count } = check(&payload)?;
+    Ok(Decoded { timestamp, commands: Commands { count, rest: payload.slice(first..) } })
 }
 
 /// What a look over a payload has shown.
 pub struct Checked {
-    stamp: Stamp,
+    timestamp: HlcTimestamp,
     /// Where the first command begins.
     first: usize,
     count: usize,
@@ -118,24 +118,24 @@ pub fn check(payload: &[u8]) -> Result<Checked, DecodeError> {
         return Err(DecodeError::TooLarge(payload.len()));
     }
     let mut reader = Reader::new(payload);
-    let stamp = read_stamp(&mut reader)?;
+    let timestamp = read_timestamp(&mut reader)?;
     let first = payload.len() - reader.rest().len();
     let (mut count, mut checking) = (0, Checking(reader));
     while !checking.0.is_empty() {
         Command::decode(&mut checking)?;
         count += 1;
     }
-    Ok(Checked { stamp, first, count })
+    Ok(Checked { timestamp, first, count })
 }
 
-/// The stamp of a payload. Does not read the commands.
-pub fn stamp(payload: &[u8]) -> Result<Stamp, DecodeError> {
-    read_stamp(&mut Reader::new(payload))
+/// The timestamp of a payload. Does not read the commands.
+pub fn timestamp(payload: &[u8]) -> Result<HlcTimestamp, DecodeError> {
+    read_timestamp(&mut Reader::new(payload))
 }
 
-fn read_stamp(reader: &mut Reader<'_>) -> Result<Stamp, DecodeError> {
+fn read_timestamp(reader: &mut Reader<'_>) -> Result<HlcTimestamp, DecodeError> {
     match reader.u8()? {
-        VERSION => Ok(Stamp(reader.varint()?)),
+        VERSION => Ok(HlcTimestamp(reader.varint()?)),
         version => Err(DecodeError::UnknownVersion(version)),
     }
 }
@@ -184,8 +184,8 @@ mod tests {
         Delete { key: key.into() }.into()
     }
 
-    fn encode(stamp: Stamp, commands: &[Command]) -> Bytes {
-        let mut batch = Batch::new(stamp);
+    fn encode(timestamp: HlcTimestamp, commands: &[Command]) -> Bytes {
+        let mut batch = Batch::new(timestamp);
         for command in commands {
             let before = batch.len_bytes();
             batch.push(command);
@@ -204,9 +204,9 @@ mod tests {
 
     #[test]
     fn encoding_is_pinned() {
-        let encoded = encode(Stamp(300), &[put("k", "value"), delete("key")]);
+        let encoded = encode(HlcTimestamp(300), &[put("k", "value"), delete("key")]);
         assert_eq!(&encoded[..], b"\x81\xac\x02\x01\x01k\x05value\x02\x03key");
-        assert_eq!(&encode(Stamp(0), &[])[..], b"\x81\x00");
+        assert_eq!(&encode(HlcTimestamp(0), &[])[..], b"\x81\x00");
     }
 
     #[test]
@@ -224,7 +224,7 @@ mod tests {
         let key = Bytes::from(vec![b'k'; MAX_KEY_BYTES]);
         let value = Bytes::from(vec![b'v'; MAX_VALUE_BYTES]);
         let largest = Command::from(Put { key: key.clone(), value });
-        let mut batch = Batch::new(Stamp(u64::MAX));
+        let mut batch = Batch::new(HlcTimestamp(u64::MAX));
         batch.push(&largest);
         assert!(batch.len_bytes() <= LARGEST_ENTRY_BYTES);
         assert!(!batch.fits(&delete("k")), "the largest command has an entry of its own");
@@ -244,12 +244,12 @@ mod tests {
     #[should_panic(expected = "beyond its limits")]
     fn no_entry_takes_a_key_that_no_replica_would_read() {
         let key = vec![b'k'; MAX_KEY_BYTES + 1].into();
-        Batch::new(Stamp(1)).push(&Put { key, value: Bytes::new() }.into());
+        Batch::new(HlcTimestamp(1)).push(&Put { key, value: Bytes::new() }.into());
     }
 
     #[test]
     fn decoding_copies_nothing() {
-        let encoded = encode(Stamp(1), &[put("key", "value")]);
+        let encoded = encode(HlcTimestamp(1), &[put("key", "value")]);
         let memory = encoded.as_ptr_range();
         let Some(Command::Put(Put { value, .. })) = decode(encoded).expect("valid").commands.next() else {
             panic!("a put was encoded")
@@ -259,9 +259,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn commands_come_back(stamp in any::<u64>(), commands in prop::collection::vec(any_command(), 0..20)) {
-            let decoded = decode(encode(Stamp(stamp), &commands)).expect("valid");
-            prop_assert_eq!(decoded.stamp, Stamp(stamp));
+        fn commands_come_back(timestamp in any::<u64>(), commands in prop::collection::vec(any_command(), 0..20)) {
+            let decoded = decode(encode(HlcTimestamp(timestamp), &commands)).expect("valid");
+            prop_assert_eq!(decoded.timestamp, HlcTimestamp(timestamp));
             prop_assert_eq!(decoded.commands.len(), commands.len());
             prop_assert_eq!(decoded.commands.collect::<Vec<_>>(), commands);
         }
@@ -272,7 +272,7 @@ mod tests {
             changes in prop::collection::vec((any::<prop::sample::Index>(), 0..8u32), 0..4),
             cut in any::<prop::sample::Index>(),
         ) {
-            let mut bytes = encode(Stamp(7), &commands).to_vec();
+            let mut bytes = encode(HlcTimestamp(7), &commands).to_vec();
             for (at, bit) in changes {
                 let at = at.index(bytes.len());
                 bytes[at] ^= 1 << bit;
@@ -281,7 +281,7 @@ mod tests {
             if let Ok(decoded) = decode(bytes.clone().into()) {
                 let commands: Vec<_> = decoded.commands.collect();
                 prop_assume!(commands.iter().all(|command| command.check().is_ok()));
-                prop_assert_eq!(&encode(decoded.stamp, &commands)[..], &bytes[..]);
+                prop_assert_eq!(&encode(decoded.timestamp, &commands)[..], &bytes[..]);
             }
         }
 

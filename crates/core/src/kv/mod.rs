@@ -3,7 +3,7 @@
 //! | module | the idea in it |
 //! |---|---|
 //! | [`op`] | the operations, a file each, and the table that lists them |
-//! | [`entry`] | an entry of a shard's Raft log: a stamp and commands |
+//! | [`entry`] | an entry of a shard's Raft log: a timestamp and commands |
 //! | [`state`] | the state machine, which commands change and queries read |
 //!
 //! **An operation is one file and one line.** The file in `op` holds its fields, their encoding and limits, the key

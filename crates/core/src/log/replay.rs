@@ -136,7 +136,7 @@ impl Replay {
         }
     }
 
-    /// Takes over a record's items or, where they do not check, distrusts the shards it names.
+    /// Takes over a record's items or, where they do not check, quarantines the shards it names.
     pub(super) fn apply(&mut self, record: &Record<'_>) {
         let header = &record.header;
         self.next = Some(Next { sequence: header.sequence.next(), previous: header.checksum });

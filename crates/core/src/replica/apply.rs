@@ -18,7 +18,7 @@ impl<T> Replica<T> {
         for entry in entries {
             assert_eq!(entry.index, self.applied + 1, "entries are applied in order, without gaps");
             let settled = self.proposals.settle(entry.index, entry.term);
-            out.replies.extend(settled.not_applied.into_iter().map(|ticket| (ticket, Err(Failure::NotApplied))));
+            out.replies.extend(settled.not_applied.into_iter().map(|responder| (responder, Err(Failure::NotApplied))));
             match entry.get_entry_type() {
                 EntryType::EntryNormal if entry.data.is_empty() => {}
                 EntryType::EntryNormal => self.apply_commands(&entry, settled.applied, &mut writer, out),
@@ -54,16 +54,16 @@ impl<T> Replica<T> {
     /// If the entry can't be read: it was committed, so to leave it out would make this replica differ from the others.
     /// A replica takes no such entry ([`Replica::keep_readable`]), so a newer version logged it on this node. The process
     /// stops; the operator runs the newer version again.
-    fn apply_commands(&mut self, entry: &Entry, tickets: Vec<T>, writer: &mut Writer, out: &mut Effects<T>) {
+    fn apply_commands(&mut self, entry: &Entry, responders: Vec<T>, writer: &mut Writer, out: &mut Effects<T>) {
         let unreadable = |error: &dyn std::fmt::Display| -> ! {
             panic!("entry {} of shard {} can't be applied: {error}", entry.index, self.shard)
         };
-        let mut tickets = tickets.into_iter();
+        let mut responders = responders.into_iter();
         match &mut self.machine {
             StateMachine::Kv => {
                 let mut decoded = decode(entry.data.clone()).unwrap_or_else(|error| unreadable(&error));
                 if self.config.mutation.is(Mutation::ClockInsideApply) {
-                    decoded.stamp = self.last_stamp;
+                    decoded.timestamp = self.last_timestamp;
                 }
                 let is_planted = self.config.mutation.is(Mutation::ApplyDifferently)
                     && self.id.number().is_multiple_of(3)
@@ -74,24 +74,25 @@ impl<T> Replica<T> {
                     }
                     let machine = writer.machine(command.encoded_len());
                     // Nobody watches the changes yet.
-                    let reply = command.apply(&mut machine.begin(decoded.stamp, &mut |_| {}));
-                    if let Some(ticket) = tickets.next() {
-                        out.replies.push((ticket, Ok(Reply::Command(reply))));
+                    let reply = command.apply(&mut machine.begin(decoded.timestamp, &mut |_| {}));
+                    if let Some(responder) = responders.next() {
+                        out.replies.push((responder, Ok(Reply::Command(reply))));
                     }
                 }
-                self.last_stamp = self.last_stamp.max(decoded.stamp);
+                self.last_timestamp = self.last_timestamp.max(decoded.timestamp);
             }
             StateMachine::System(system) => {
-                let (stamp, command) = SystemCommand::decode(&entry.data).unwrap_or_else(|error| unreadable(&error));
+                let (timestamp, command) =
+                    SystemCommand::decode(&entry.data).unwrap_or_else(|error| unreadable(&error));
                 let before = system.topology().epoch;
-                let reply = system.apply(stamp, command);
+                let reply = system.apply(timestamp, command);
                 if system.topology().epoch != before {
                     out.topology = Some(system.topology().clone());
                 }
-                if let Some(ticket) = tickets.next() {
-                    out.replies.push((ticket, Ok(Reply::System(reply))));
+                if let Some(responder) = responders.next() {
+                    out.replies.push((responder, Ok(Reply::System(reply))));
                 }
-                self.last_stamp = self.last_stamp.max(stamp);
+                self.last_timestamp = self.last_timestamp.max(timestamp);
             }
         }
     }

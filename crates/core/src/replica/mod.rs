@@ -49,6 +49,7 @@ pub mod storage;
 pub(crate) mod transfers;
 pub mod view;
 
+use crate::divergence::{Marks, SETTLED_AFTER};
 use crate::effects::{Effects, SnapshotWork};
 use crate::kv::state::hash::hash;
 use crate::kv::{Command, Machine, Query};
@@ -58,10 +59,9 @@ use crate::message::{RaftMessage, ShardReport};
 use crate::mutation::Mutation;
 use crate::request::{Action, Failure, Reply};
 use crate::system::{Group, SystemCommand, SystemMachine};
-use crate::time::{Moment, Stamp};
+use crate::time::{HlcTimestamp, Moment};
 use crate::timing::Timing;
 use crate::types::{LogIndex, NodeId, ReplicaId, ShardId, Term};
-use crate::watch::{Marks, SETTLED_AFTER};
 use bytes::Bytes;
 use lease::{LeaderLease, Promise};
 use patience::Patience;
@@ -140,7 +140,7 @@ pub struct Replica<T> {
 
     applied: u64,
     applied_term: u64,
-    last_stamp: Stamp,
+    last_timestamp: HlcTimestamp,
     /// Index of the last configuration change applied.
     configuration: u64,
 
@@ -237,9 +237,9 @@ impl<T> Replica<T> {
             Restored::Kv(map) => (StateMachine::Kv, map),
             Restored::System(system) => (StateMachine::System(system), Machine::new()),
         };
-        let last_stamp = match &machine {
-            StateMachine::Kv => map.last_stamp(),
-            StateMachine::System(system) => system.last_stamp(),
+        let last_timestamp = match &machine {
+            StateMachine::Kv => map.last_timestamp(),
+            StateMachine::System(system) => system.last_timestamp(),
         };
         let mut promise = Promise::default();
         if origin == Origin::Restarted && !config.mutation.is(Mutation::VoteAtBoot) {
@@ -254,7 +254,7 @@ impl<T> Replica<T> {
             group: Group::default(),
             applied: base.index.0,
             applied_term: base.term.0,
-            last_stamp,
+            last_timestamp,
             configuration: base.index.0,
             incoming: Vec::new(),
             proposals: Proposals::default(),
@@ -384,9 +384,9 @@ impl<T> Replica<T> {
     pub fn retire(mut self, out: &mut Effects<T>) -> Vec<String> {
         self.refuse_reads(out);
         let incoming = std::mem::take(&mut self.incoming);
-        out.replies.extend(incoming.into_iter().map(|(_, ticket)| (ticket, Err(Failure::NotLeader(None)))));
+        out.replies.extend(incoming.into_iter().map(|(_, responder)| (responder, Err(Failure::NotLeader(None)))));
         let proposed = self.proposals.drain();
-        out.replies.extend(proposed.into_iter().map(|ticket| (ticket, Err(Failure::Unknown))));
+        out.replies.extend(proposed.into_iter().map(|responder| (responder, Err(Failure::Unknown))));
         self.view.publish_lease(Moment::default());
         self.view.close();
         // Readers may still hold the view, but do not read the map once it is closed.

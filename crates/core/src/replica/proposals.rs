@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-/// Proposals in the order of their indexes, each with the tickets of its commands.
+/// Proposals in the order of their indexes, each with the responders of its commands.
 pub struct Proposals<T> {
     waiting: VecDeque<Proposal<T>>,
 }
@@ -15,15 +15,15 @@ pub struct Proposals<T> {
 struct Proposal<T> {
     index: u64,
     term: u64,
-    tickets: Vec<T>,
+    responders: Vec<T>,
 }
 
 /// What applying an entry says about the proposals.
 #[derive(Debug, PartialEq)]
 pub struct Settled<T> {
-    /// Tickets of the commands in the applied entry, in their order; empty where it was not proposed here.
+    /// Responders of the commands in the applied entry, in their order; empty where it was not proposed here.
     pub applied: Vec<T>,
-    /// Tickets of proposals that have been overwritten.
+    /// Responders of proposals that have been overwritten.
     pub not_applied: Vec<T>,
 }
 
@@ -34,12 +34,12 @@ impl<T> Default for Proposals<T> {
 }
 
 impl<T> Proposals<T> {
-    /// The leader of `term` has appended an entry with these tickets at `index`.
-    pub fn insert(&mut self, index: u64, term: u64, tickets: Vec<T>) {
+    /// The leader of `term` has appended an entry with these responders at `index`.
+    pub fn insert(&mut self, index: u64, term: u64, responders: Vec<T>) {
         if let Some(last) = self.waiting.back() {
             assert!((last.term, last.index) < (term, index), "proposals are appended in order within a term");
         }
-        self.waiting.push_back(Proposal { index, term, tickets });
+        self.waiting.push_back(Proposal { index, term, responders });
     }
 
     /// The entry of `term` has been applied at `index`.
@@ -52,19 +52,19 @@ impl<T> Proposals<T> {
             }
             let Some(proposal) = self.waiting.pop_front() else { break };
             if (proposal.index, proposal.term) == (index, term) {
-                settled.applied = proposal.tickets;
+                settled.applied = proposal.responders;
                 break;
             }
             // Either something else stands at its index, or an entry of a later term has been applied before it:
             // terms never fall along the log, so it cannot follow.
-            settled.not_applied.extend(proposal.tickets);
+            settled.not_applied.extend(proposal.responders);
         }
         settled
     }
 
-    /// All tickets, when a snapshot has skipped their entries: whether they were applied can't be told.
+    /// All responders, when a snapshot has skipped their entries: whether they were applied can't be told.
     pub fn drain(&mut self) -> Vec<T> {
-        self.waiting.drain(..).flat_map(|proposal| proposal.tickets).collect()
+        self.waiting.drain(..).flat_map(|proposal| proposal.responders).collect()
     }
 
     pub fn is_empty(&self) -> bool {

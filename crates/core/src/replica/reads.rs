@@ -16,7 +16,7 @@ pub const RETRY_TICKS: u64 = 4;
 /// Reads of one shard that may wait; more are refused with `Overloaded`.
 pub const MAX_WAITING_READS: usize = 65_536;
 
-/// Reads on their way through ReadIndex, each with its query and ticket as `R`.
+/// Reads on their way through ReadIndex, each with its query and responder as `R`.
 pub struct Reads<R> {
     nonce: u64,
     sequence: u64,

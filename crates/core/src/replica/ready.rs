@@ -27,7 +27,7 @@ impl<T> Replica<T> {
     /// log. Returns whether there is more to do at once.
     pub fn flush(&mut self, now: Now, batch: &mut LogBatch, out: &mut Effects<T>) -> bool {
         if self.config.mutation.is(Mutation::ClockInsideApply) {
-            self.last_stamp = self.last_stamp.next(now.wall);
+            self.last_timestamp = self.last_timestamp.next(now.wall);
         }
         self.propose(now.wall, out);
         self.ask_for_reads();
@@ -165,13 +165,13 @@ impl<T> Replica<T> {
             self.lease.reset();
             self.last_report = None;
             if is {
-                self.learn_last_stamp();
+                self.learn_last_timestamp();
             }
             if !is {
                 self.refuse_reads(out);
                 if self.config.mutation.is(Mutation::DisownProposals) {
                     let proposed = self.proposals.drain();
-                    out.replies.extend(proposed.into_iter().map(|ticket| (ticket, Err(Failure::NotApplied))));
+                    out.replies.extend(proposed.into_iter().map(|responder| (responder, Err(Failure::NotApplied))));
                 }
             }
             if was != is {

@@ -6,7 +6,7 @@ use crate::kv::state::{BuildError, CutMeta, CutMetaError, MachineBuilder};
 use crate::limits::MAX_PEER_MESSAGE_BYTES;
 use crate::snapshot::{SnapshotError, SnapshotHeader, SnapshotReader};
 use crate::system::{DecodeError, SystemMachine, Topology};
-use crate::time::Stamp;
+use crate::time::HlcTimestamp;
 use crate::types::ShardId;
 use std::sync::Arc;
 
@@ -46,14 +46,14 @@ pub enum LoadError {
 /// A state being built, chunk by chunk, in their order.
 pub enum Restoring {
     Kv(MachineBuilder),
-    System { stamp: Stamp, bytes: Vec<u8> },
+    System { timestamp: HlcTimestamp, bytes: Vec<u8> },
 }
 
 impl Restoring {
     pub fn begin(header: &SnapshotHeader) -> Result<Restoring, RestoreError> {
         let meta = CutMeta::decode(&header.meta)?;
         Ok(if header.shard == ShardId::SYSTEM {
-            Restoring::System { stamp: meta.stamp, bytes: Vec::new() }
+            Restoring::System { timestamp: meta.timestamp, bytes: Vec::new() }
         } else {
             Restoring::Kv(MachineBuilder::new(meta))
         })
@@ -75,8 +75,8 @@ impl Restoring {
     pub fn finish(self) -> Result<Restored, RestoreError> {
         Ok(match self {
             Restoring::Kv(builder) => Restored::Kv(builder.finish()?),
-            Restoring::System { stamp, bytes } => {
-                Restored::System(SystemMachine::new(Topology::decode(&bytes)?, stamp))
+            Restoring::System { timestamp, bytes } => {
+                Restored::System(SystemMachine::new(Topology::decode(&bytes)?, timestamp))
             }
         })
     }

@@ -8,26 +8,28 @@ use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 impl<T> Replica<T> {
     /// Handles a request. All commands of a drain are proposed together at its end. A query gets here only if no lease
     /// answered it on its way.
-    pub fn handle_request(&mut self, now: Moment, action: Action, ticket: T, out: &mut Effects<T>) {
+    pub fn handle_request(&mut self, now: Moment, action: Action, responder: T, out: &mut Effects<T>) {
         match (action, &self.machine) {
-            (Action::Command(command), StateMachine::Kv) => self.incoming.push((Write::Kv(command), ticket)),
-            (Action::System(command), StateMachine::System(_)) => self.incoming.push((Write::System(command), ticket)),
-            (Action::Query(query), StateMachine::Kv) => self.read(now, query, ticket, out),
+            (Action::Command(command), StateMachine::Kv) => self.incoming.push((Write::Kv(command), responder)),
+            (Action::System(command), StateMachine::System(_)) => {
+                self.incoming.push((Write::System(command), responder))
+            }
+            (Action::Query(query), StateMachine::Kv) => self.read(now, query, responder, out),
             // An action of the other kind of shard: its entry could never be applied here.
             (Action::System(_), StateMachine::Kv)
             | (Action::Command(_) | Action::Query(_), StateMachine::System(_)) => {
-                out.replies.push((ticket, Err(Failure::NotLeader(None))));
+                out.replies.push((responder, Err(Failure::NotLeader(None))));
             }
         }
     }
 
-    fn read(&mut self, now: Moment, query: Query, ticket: T, out: &mut Effects<T>) {
+    fn read(&mut self, now: Moment, query: Query, responder: T, out: &mut Effects<T>) {
         if !self.is_leader() {
-            out.replies.push((ticket, Err(Failure::NotLeader(self.leader()))));
+            out.replies.push((responder, Err(Failure::NotLeader(self.leader()))));
         } else if let Some(reply) = self.read_under_lease(now, &query) {
-            out.replies.push((ticket, Ok(reply)));
-        } else if let Err((_, ticket)) = self.reads.push((query, ticket)) {
-            out.replies.push((ticket, Err(Failure::Overloaded)));
+            out.replies.push((responder, Ok(reply)));
+        } else if let Err((_, responder)) = self.reads.push((query, responder)) {
+            out.replies.push((responder, Err(Failure::Overloaded)));
         }
     }
 
@@ -46,37 +48,38 @@ impl<T> Replica<T> {
         let incoming = std::mem::take(&mut self.incoming);
         if !self.is_leader() {
             let failure = Failure::NotLeader(self.leader());
-            out.replies.extend(incoming.into_iter().map(|(_, ticket)| (ticket, Err(failure))));
+            out.replies.extend(incoming.into_iter().map(|(_, responder)| (responder, Err(failure))));
             return;
         }
         let mut batch: Option<(Batch, Vec<T>)> = None;
-        for (write, ticket) in incoming {
+        for (write, responder) in incoming {
             match write {
                 Write::Kv(command) => {
-                    if let Some((full, tickets)) = batch.take_if(|(batch, _)| !batch.fits(&command)) {
-                        self.propose_entry(full.finish(), tickets, out);
+                    if let Some((full, responders)) = batch.take_if(|(batch, _)| !batch.fits(&command)) {
+                        self.propose_entry(full.finish(), responders, out);
                     }
-                    let (batch, tickets) = batch.get_or_insert_with(|| (Batch::new(self.next_stamp(wall)), Vec::new()));
+                    let (batch, responders) =
+                        batch.get_or_insert_with(|| (Batch::new(self.next_timestamp(wall)), Vec::new()));
                     batch.push(&command);
-                    tickets.push(ticket);
+                    responders.push(responder);
                 }
                 Write::System(command) => {
-                    let stamp = self.next_stamp(wall);
-                    self.propose_entry(command.encode(stamp), vec![ticket], out);
+                    let timestamp = self.next_timestamp(wall);
+                    self.propose_entry(command.encode(timestamp), vec![responder], out);
                 }
             }
         }
-        if let Some((batch, tickets)) = batch {
-            self.propose_entry(batch.finish(), tickets, out);
+        if let Some((batch, responders)) = batch {
+            self.propose_entry(batch.finish(), responders, out);
         }
     }
 
-    fn next_stamp(&mut self, wall: Wall) -> Stamp {
-        self.last_stamp = self.last_stamp.next(wall);
-        self.last_stamp
+    fn next_timestamp(&mut self, wall: Wall) -> HlcTimestamp {
+        self.last_timestamp = self.last_timestamp.next(wall);
+        self.last_timestamp
     }
 
-    fn propose_entry(&mut self, data: Bytes, tickets: Vec<T>, out: &mut Effects<T>) {
+    fn propose_entry(&mut self, data: Bytes, responders: Vec<T>, out: &mut Effects<T>) {
         let entry = Entry { data, ..Entry::default() };
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgPropose);
@@ -86,28 +89,28 @@ impl<T> Replica<T> {
             Ok(()) => {
                 let (index, term) = (self.raft.raft.raft_log.last_index(), self.raft.raft.term);
                 out.counts.proposed_entries += 1;
-                out.counts.proposed_commands += tickets.len() as u64;
-                self.proposals.insert(index, term, tickets);
+                out.counts.proposed_commands += responders.len() as u64;
+                self.proposals.insert(index, term, responders);
             }
             Err(_) => {
                 let failure = match self.raft.raft.lead_transferee {
                     Some(transferee) => Failure::NotLeader(Some(ReplicaId(transferee).node())),
                     None => Failure::Overloaded,
                 };
-                out.replies.extend(tickets.into_iter().map(|ticket| (ticket, Err(failure))));
+                out.replies.extend(responders.into_iter().map(|responder| (responder, Err(failure))));
             }
         }
     }
 
-    /// A new leader stamps above the last entry of its log, which it may not have applied yet.
-    pub(super) fn learn_last_stamp(&mut self) {
+    /// A new leader timestamps above the last entry of its log, which it may not have applied yet.
+    pub(super) fn learn_last_timestamp(&mut self) {
         for logged in self.raft.store().entries_from(self.applied + 1) {
             if logged.get_entry_type() == EntryType::EntryNormal && !logged.data.is_empty() {
-                let stamp = match &self.machine {
-                    StateMachine::Kv => entry::stamp(&logged.data).ok(),
-                    StateMachine::System(_) => SystemCommand::decode(&logged.data).map(|(stamp, _)| stamp).ok(),
+                let timestamp = match &self.machine {
+                    StateMachine::Kv => entry::timestamp(&logged.data).ok(),
+                    StateMachine::System(_) => SystemCommand::decode(&logged.data).map(|(timestamp, _)| timestamp).ok(),
                 };
-                self.last_stamp = self.last_stamp.max(stamp.unwrap_or_default());
+                self.last_timestamp = self.last_timestamp.max(timestamp.unwrap_or_default());
             }
         }
     }
@@ -136,13 +139,13 @@ impl<T> Replica<T> {
                 true => Reply::Confirmed,
                 false => Reply::Query(query.answer(&machine)),
             };
-            out.replies.extend(ready.into_iter().map(|(query, ticket)| (ticket, Ok(answer(query)))));
+            out.replies.extend(ready.into_iter().map(|(query, responder)| (responder, Ok(answer(query)))));
         }
     }
 
     /// This replica leads no more: its reads must be asked elsewhere.
     pub(super) fn refuse_reads(&mut self, out: &mut Effects<T>) {
         let failure = Failure::NotLeader(self.leader());
-        out.replies.extend(self.reads.drain().into_iter().map(|(_, ticket)| (ticket, Err(failure))));
+        out.replies.extend(self.reads.drain().into_iter().map(|(_, responder)| (responder, Err(failure))));
     }
 }

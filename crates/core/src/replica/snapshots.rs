@@ -65,7 +65,8 @@ impl<T> Replica<T> {
             StateMachine::Kv => (self.view.machine_mut().begin_cut(), None),
             StateMachine::System(system) => {
                 let chunk = system.topology().encode();
-                let meta = CutMeta { revision: 0, stamp: system.last_stamp(), hash: 0, len: chunk.len() as u64 };
+                let meta =
+                    CutMeta { revision: 0, timestamp: system.last_timestamp(), hash: 0, len: chunk.len() as u64 };
                 (meta, Some(chunk))
             }
         };
@@ -195,17 +196,17 @@ impl<T> Replica<T> {
         self.learn_configurations();
         match restored {
             Restored::Kv(map) => {
-                self.last_stamp = map.last_stamp();
+                self.last_timestamp = map.last_timestamp();
                 out.garbage.push(std::mem::replace(&mut *self.view.machine_mut(), map));
             }
             Restored::System(system) => {
-                self.last_stamp = system.last_stamp();
+                self.last_timestamp = system.last_timestamp();
                 out.topology = Some(system.topology().clone());
                 self.machine = StateMachine::System(system);
             }
         }
         let skipped = self.proposals.drain();
-        out.replies.extend(skipped.into_iter().map(|ticket| (ticket, Err(Failure::Unknown))));
+        out.replies.extend(skipped.into_iter().map(|responder| (responder, Err(Failure::Unknown))));
     }
 
     /// What Raft has not brought up by now, it has ignored.

@@ -5,10 +5,10 @@
 //! every acknowledged write has been applied here; and while the guard is held the map only could have advanced
 //! further, never back.
 
+use crate::divergence::Point;
 use crate::kv::{Machine, Query, QueryReply};
 use crate::time::Moment;
 use crate::types::{LogIndex, NodeId, ReplicaId, ShardId};
-use crate::watch::Point;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

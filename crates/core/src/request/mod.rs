@@ -18,7 +18,7 @@
 //! |---|---|
 //! | `01` | a [`Command`] |
 //! | `02` | a [`Query`] |
-//! | `03` | a [`SystemCommand`], as in an entry, with the stamp 0; the leader gives it one |
+//! | `03` | a [`SystemCommand`], as in an entry, with the timestamp 0; the leader gives it one |
 
 mod answer;
 
@@ -28,7 +28,7 @@ use crate::codec::CodecError;
 use crate::codec::fields::{Encoded, Fields, Source};
 use crate::kv::{Command, Invalid, Query};
 use crate::system::{self, SystemCommand};
-use crate::time::Stamp;
+use crate::time::HlcTimestamp;
 use crate::types::ShardId;
 use bytes::Bytes;
 use ringfort_ring::ShardCount;
@@ -38,8 +38,8 @@ const COMMAND: u8 = 1;
 const QUERY: u8 = 2;
 const SYSTEM: u8 = 3;
 
-/// The stamp of a system command that is not in an entry yet.
-const UNSTAMPED: Stamp = Stamp(0);
+/// The timestamp of a system command that is not in an entry yet.
+const NO_TIMESTAMP: HlcTimestamp = HlcTimestamp(0);
 
 /// A request to one shard.
 ///
@@ -68,8 +68,8 @@ pub enum Action {
 pub enum RequestError {
     #[error("the action does not belong to the shard that it was sent to")]
     OtherShard,
-    #[error("the command has a stamp already, which only the leader may set")]
-    Stamped,
+    #[error("the command has a timestamp already, which only the leader may set")]
+    HasTimestamp,
     #[error(transparent)]
     Invalid(#[from] Invalid),
     #[error(transparent)]
@@ -166,7 +166,7 @@ impl Request {
             }
             Action::System(command) => {
                 out.push(SYSTEM);
-                out.extend_from_slice(&command.encode(UNSTAMPED));
+                out.extend_from_slice(&command.encode(NO_TIMESTAMP));
             }
         }
         out.into()
@@ -184,9 +184,9 @@ impl Request {
                 _ => return Err(RequestError::OtherShard),
             },
             _ => {
-                let (stamp, command) = SystemCommand::decode(&fields.rest())?;
+                let (timestamp, command) = SystemCommand::decode(&fields.rest())?;
                 return match shard {
-                    _ if stamp != UNSTAMPED => Err(RequestError::Stamped),
+                    _ if timestamp != NO_TIMESTAMP => Err(RequestError::HasTimestamp),
                     ShardId::SYSTEM => Ok(Request::system(command)),
                     _ => Err(RequestError::OtherShard),
                 };
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn a_stamp_comes_from_the_leader_alone() {
         let stamped = Bytes::from_static(b"\x03\x01\x01\x06\x07");
-        assert!(matches!(Request::decode(SHARDS, ShardId::SYSTEM, &stamped), Err(RequestError::Stamped)));
+        assert!(matches!(Request::decode(SHARDS, ShardId::SYSTEM, &stamped), Err(RequestError::HasTimestamp)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::DecodeError;
 use super::member_state::MemberState;
 use super::topology::Member;
 use crate::codec::{Reader, put_varint};
-use crate::time::Stamp;
+use crate::time::HlcTimestamp;
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId};
 use bytes::Bytes;
 
@@ -45,9 +45,9 @@ pub enum SystemCommand {
 
 impl SystemCommand {
     /// The payload of the entry that carries this command.
-    pub fn encode(&self, stamp: Stamp) -> Bytes {
+    pub fn encode(&self, timestamp: HlcTimestamp) -> Bytes {
         let mut out = vec![ENTRY_VERSION];
-        put_varint(&mut out, stamp.0);
+        put_varint(&mut out, timestamp.0);
         match self {
             SystemCommand::Join { member, replace, known_as } => {
                 out.push(JOIN);
@@ -87,13 +87,13 @@ impl SystemCommand {
     }
 
     /// Reads what [`SystemCommand::encode`] wrote.
-    pub fn decode(bytes: &[u8]) -> Result<(Stamp, SystemCommand), DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<(HlcTimestamp, SystemCommand), DecodeError> {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {
             ENTRY_VERSION => {}
             other => return Err(DecodeError::Version(other)),
         }
-        let stamp = Stamp(reader.varint()?);
+        let timestamp = HlcTimestamp(reader.varint()?);
         let shard = |reader: &mut Reader| {
             let id = u32::try_from(reader.varint()?).map_err(|_| DecodeError::Invalid("shard"))?;
             Ok::<_, DecodeError>(ShardId(id))
@@ -137,7 +137,7 @@ impl SystemCommand {
             other => return Err(DecodeError::Operation(other)),
         };
         reader.expect_end()?;
-        Ok((stamp, command))
+        Ok((timestamp, command))
     }
 }
 
@@ -186,8 +186,8 @@ mod tests {
             SystemCommand::Pause(true),
         ];
         for command in commands {
-            let encoded = command.encode(Stamp(77));
-            assert_eq!(SystemCommand::decode(&encoded).unwrap(), (Stamp(77), command));
+            let encoded = command.encode(HlcTimestamp(77));
+            assert_eq!(SystemCommand::decode(&encoded).unwrap(), (HlcTimestamp(77), command));
             assert!((0..encoded.len()).all(|length| SystemCommand::decode(&encoded[..length]).is_err()));
         }
     }
@@ -195,6 +195,6 @@ mod tests {
     #[test]
     fn an_entry_keeps_its_bytes() {
         let command = SystemCommand::Retire { shard: ShardId(300), replica: ReplicaId::new(NodeId(1), 5) };
-        assert_eq!(&command.encode(Stamp(1))[..], [1, 1, 3, 0xac, 2, 0x85, 0x80, 0x80, 0x80, 0x10]);
+        assert_eq!(&command.encode(HlcTimestamp(1))[..], [1, 1, 3, 0xac, 2, 0x85, 0x80, 0x80, 0x80, 0x10]);
     }
 }

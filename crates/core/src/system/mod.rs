@@ -10,13 +10,13 @@
 //! - there is always an active node, and every change makes a new epoch.
 
 pub mod command;
-mod reply;
 pub mod member_state;
+mod reply;
 pub mod topology;
 
 use crate::codec::CodecError;
 use crate::limits::{MAX_DEPARTED, REPLICATION};
-use crate::time::Stamp;
+use crate::time::HlcTimestamp;
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId};
 pub use command::{ENTRY_VERSION, SystemCommand};
 pub use member_state::{Departed, MemberState};
@@ -52,25 +52,25 @@ pub enum SystemReply {
 #[derive(Clone, Debug)]
 pub struct SystemMachine {
     topology: Arc<Topology>,
-    last_stamp: Stamp,
+    last_timestamp: HlcTimestamp,
 }
 
 impl SystemMachine {
-    pub fn new(topology: Topology, last_stamp: Stamp) -> SystemMachine {
-        SystemMachine { topology: Arc::new(topology), last_stamp }
+    pub fn new(topology: Topology, last_timestamp: HlcTimestamp) -> SystemMachine {
+        SystemMachine { topology: Arc::new(topology), last_timestamp }
     }
 
     pub fn topology(&self) -> &Arc<Topology> {
         &self.topology
     }
 
-    pub fn last_stamp(&self) -> Stamp {
-        self.last_stamp
+    pub fn last_timestamp(&self) -> HlcTimestamp {
+        self.last_timestamp
     }
 
     /// Applies one command. Deterministic: the same state and command give the same state and answer everywhere.
-    pub fn apply(&mut self, stamp: Stamp, command: SystemCommand) -> SystemReply {
-        self.last_stamp = stamp;
+    pub fn apply(&mut self, timestamp: HlcTimestamp, command: SystemCommand) -> SystemReply {
+        self.last_timestamp = timestamp;
         let mut next = Topology::clone(&self.topology);
         let reply = next.apply(command);
         if next != *self.topology {

@@ -8,11 +8,11 @@ use ringfort_ring::ShardCount;
 
 fn machine() -> SystemMachine {
     let topology = Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), Timing::DEFAULT, member("node1"));
-    SystemMachine::new(topology, Stamp(0))
+    SystemMachine::new(topology, HlcTimestamp(0))
 }
 
 fn join(machine: &mut SystemMachine, name: &str) -> SystemReply {
-    machine.apply(Stamp(1), SystemCommand::Join { member: member(name), replace: false, known_as: None })
+    machine.apply(HlcTimestamp(1), SystemCommand::Join { member: member(name), replace: false, known_as: None })
 }
 
 /// The answer to a node that is a member as of now.
@@ -23,7 +23,7 @@ fn joined(machine: &SystemMachine, node: u64) -> SystemReply {
 fn place(machine: &mut SystemMachine, shard: u32, nodes: &[u64]) -> SystemReply {
     let based_on = machine.topology().epoch;
     let nodes = nodes.iter().map(|&n| NodeId(n)).collect();
-    machine.apply(Stamp(1), SystemCommand::Place { based_on, groups: vec![(ShardId(shard), nodes)] })
+    machine.apply(HlcTimestamp(1), SystemCommand::Place { based_on, groups: vec![(ShardId(shard), nodes)] })
 }
 
 #[test]
@@ -43,10 +43,10 @@ fn join_is_idempotent_by_name_and_identity() {
 fn a_taken_name_and_a_taken_identity_are_refused() {
     let mut machine = machine();
     let other = Member { identity: Identity(1), ..member("node1") };
-    let reply = machine.apply(Stamp(1), SystemCommand::Join { member: other, replace: false, known_as: None });
+    let reply = machine.apply(HlcTimestamp(1), SystemCommand::Join { member: other, replace: false, known_as: None });
     assert!(matches!(reply, SystemReply::Refused(why) if why.contains("another identity")));
     let renamed = Member { name: "node9".into(), ..member("node1") };
-    let reply = machine.apply(Stamp(1), SystemCommand::Join { member: renamed, replace: true, known_as: None });
+    let reply = machine.apply(HlcTimestamp(1), SystemCommand::Join { member: renamed, replace: true, known_as: None });
     assert!(matches!(reply, SystemReply::Refused(why) if why.contains("node1")));
 }
 
@@ -55,7 +55,7 @@ fn addresses_may_change() {
     let mut machine = machine();
     let moved = Member { raft_address: "elsewhere:1".into(), ..member("node1") };
     let join = SystemCommand::Join { member: moved.clone(), replace: false, known_as: None };
-    assert_eq!(machine.apply(Stamp(1), join), joined(&machine, 1));
+    assert_eq!(machine.apply(HlcTimestamp(1), join), joined(&machine, 1));
     assert_eq!(machine.topology().nodes[&NodeId(1)], moved);
 }
 
@@ -66,7 +66,7 @@ fn replica_ids_are_never_handed_out_twice() {
     place(&mut machine, 0, &[1, 2]);
     let first = machine.topology().replica(ShardId(0), NodeId(2)).unwrap();
     place(&mut machine, 0, &[1]);
-    machine.apply(Stamp(1), SystemCommand::Retire { shard: ShardId(0), replica: first });
+    machine.apply(HlcTimestamp(1), SystemCommand::Retire { shard: ShardId(0), replica: first });
     assert_eq!(machine.topology().replica(ShardId(0), NodeId(2)), None);
     place(&mut machine, 0, &[2, 1]);
     let second = machine.topology().replica(ShardId(0), NodeId(2)).unwrap();
@@ -78,14 +78,14 @@ fn a_wanted_replica_is_not_retired_and_a_renewed_one_is_superseded() {
     let mut machine = machine();
     let old = machine.topology().replica(ShardId(0), NodeId(1)).unwrap();
     let retire = SystemCommand::Retire { shard: ShardId(0), replica: old };
-    assert!(matches!(machine.apply(Stamp(1), retire.clone()), SystemReply::Refused(_)));
-    machine.apply(Stamp(1), SystemCommand::Renew { shard: ShardId(0), replica: old });
+    assert!(matches!(machine.apply(HlcTimestamp(1), retire.clone()), SystemReply::Refused(_)));
+    machine.apply(HlcTimestamp(1), SystemCommand::Renew { shard: ShardId(0), replica: old });
     let new = machine.topology().replica(ShardId(0), NodeId(1)).unwrap();
     assert_ne!(new, old);
     let epoch = machine.topology().epoch;
-    machine.apply(Stamp(1), SystemCommand::Renew { shard: ShardId(0), replica: old });
+    machine.apply(HlcTimestamp(1), SystemCommand::Renew { shard: ShardId(0), replica: old });
     assert_eq!(machine.topology().epoch, epoch, "renewed once");
-    assert!(matches!(machine.apply(Stamp(1), retire), SystemReply::Done(_)));
+    assert!(matches!(machine.apply(HlcTimestamp(1), retire), SystemReply::Done(_)));
 }
 
 #[test]
@@ -94,17 +94,22 @@ fn a_placement_based_on_an_older_epoch_is_refused() {
     let based_on = machine.topology().epoch;
     join(&mut machine, "node2");
     let place = SystemCommand::Place { based_on, groups: vec![(ShardId(0), vec![NodeId(2)])] };
-    assert!(matches!(machine.apply(Stamp(1), place), SystemReply::Refused(_)));
+    assert!(matches!(machine.apply(HlcTimestamp(1), place), SystemReply::Refused(_)));
     assert!(matches!(super::tests::place(&mut machine, 0, &[7]), SystemReply::Refused(_)));
 }
 
-fn set_member_state(machine: &mut SystemMachine, node: u64, state: Option<MemberState>, fewer_replicas: bool) -> SystemReply {
+fn set_member_state(
+    machine: &mut SystemMachine,
+    node: u64,
+    state: Option<MemberState>,
+    fewer_replicas: bool,
+) -> SystemReply {
     let command = SystemCommand::SetMemberState { node: NodeId(node), state, successor: None, fewer_replicas };
-    machine.apply(Stamp(1), command)
+    machine.apply(HlcTimestamp(1), command)
 }
 
 fn remove(machine: &mut SystemMachine, node: u64) -> SystemReply {
-    machine.apply(Stamp(1), SystemCommand::Remove { node: NodeId(node) })
+    machine.apply(HlcTimestamp(1), SystemCommand::Remove { node: NodeId(node) })
 }
 
 #[track_caller]
@@ -125,7 +130,7 @@ fn a_node_leaves_when_it_holds_nothing() {
     for shard in [0, 1, ShardId::SYSTEM.0] {
         let replica = machine.topology().replica(ShardId(shard), NodeId(1)).unwrap();
         place(&mut machine, shard, &[2]);
-        machine.apply(Stamp(1), SystemCommand::Retire { shard: ShardId(shard), replica });
+        machine.apply(HlcTimestamp(1), SystemCommand::Retire { shard: ShardId(shard), replica });
     }
     assert!(matches!(remove(&mut machine, 1), SystemReply::Done(_)));
     let topology = machine.topology().clone();
@@ -135,7 +140,7 @@ fn a_node_leaves_when_it_holds_nothing() {
         assert_eq!(again, SystemReply::Done(topology.epoch), "done is done");
     }
     let with_data = SystemCommand::Join { member: member("node1"), replace: false, known_as: Some(NodeId(1)) };
-    assert_refused(machine.apply(Stamp(1), with_data), "no member any more");
+    assert_refused(machine.apply(HlcTimestamp(1), with_data), "no member any more");
     assert_eq!(join(&mut machine, "node1"), joined(&machine, 3), "without data, and ids are not reused");
 }
 
@@ -166,9 +171,9 @@ fn a_successor_takes_the_place_in_every_shard() {
         successor: Some(NodeId(successor)),
         fewer_replicas: true,
     };
-    assert_refused(machine.apply(Stamp(1), replace(1)), "can't take the place");
-    assert_refused(machine.apply(Stamp(1), replace(9)), "can't take the place");
-    machine.apply(Stamp(1), replace(3));
+    assert_refused(machine.apply(HlcTimestamp(1), replace(1)), "can't take the place");
+    assert_refused(machine.apply(HlcTimestamp(1), replace(9)), "can't take the place");
+    machine.apply(HlcTimestamp(1), replace(3));
     let wanted = |shard| machine.topology().groups[&ShardId(shard)].wanted.clone();
     assert_eq!(wanted(0), [NodeId(3), NodeId(2)]);
     assert_eq!(wanted(1), [NodeId(1), NodeId(3)], "it is there already: the next placement finds another");
@@ -181,12 +186,12 @@ fn a_lost_directory_gives_its_name_to_another_only_if_that_is_meant() {
     join(&mut machine, "node2");
     let other = Member { identity: Identity(77), ..member("node2") };
     let replace = SystemCommand::Join { member: other.clone(), replace: true, known_as: None };
-    assert_eq!(machine.apply(Stamp(1), replace.clone()), joined(&machine, 3));
+    assert_eq!(machine.apply(HlcTimestamp(1), replace.clone()), joined(&machine, 3));
     assert_eq!(machine.topology().nodes[&NodeId(2)].name, "node2~2");
     assert_eq!(machine.topology().member_states[&NodeId(2)], MemberState::Replaced);
     assert_refused(set_member_state(&mut machine, 2, None, true), "replaced");
     let epoch = machine.topology().epoch;
-    assert_eq!(machine.apply(Stamp(1), replace), joined(&machine, 3));
+    assert_eq!(machine.apply(HlcTimestamp(1), replace), joined(&machine, 3));
     assert_eq!(machine.topology().epoch, epoch, "asked twice");
     assert_refused(join(&mut machine, "node2"), "another identity");
 }

@@ -15,6 +15,7 @@
 
 mod allowance;
 
+use crate::divergence::QuarantineReason;
 use crate::effects::{Effects, LogBatch, SnapshotWork};
 use crate::health::{DiskState, HealthView, can_lead};
 use crate::kv::state::Machine;
@@ -26,10 +27,9 @@ use crate::replica::transfers::{TransferPermit, is_empty_state};
 use crate::replica::{Origin, Replica, ReplicaConfig, ReplicaStatus, Restored};
 use crate::request::{Failure, Request};
 use crate::system::{SystemMachine, Topology};
-use crate::time::{Moment, Now, Stamp};
+use crate::time::{HlcTimestamp, Moment, Now};
 use crate::timing::Timing;
 use crate::types::{NodeId, ReplicaId, ShardId};
-use crate::watch::Distrust;
 use allowance::SnapshotAllowance;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -64,7 +64,7 @@ struct Unsynced {
     shards: Vec<ShardId>,
 }
 
-/// Many replicas, one at a time. `T` is the shell's ticket for a request, given back with the answer.
+/// Many replicas, one at a time. `T` is the shell's responder for a request, given back with the answer.
 pub struct Worker<T> {
     config: WorkerConfig,
     replicas: BTreeMap<ShardId, Replica<T>>,
@@ -131,7 +131,7 @@ impl<T> Worker<T> {
     }
 
     /// Marks a replica as suspect: it never runs again. Once the topology no longer names it, its removal is logged.
-    pub fn distrust(&mut self, shard: ShardId, id: ReplicaId) {
+    pub fn quarantine(&mut self, shard: ShardId, id: ReplicaId) {
         self.never_again(shard, id);
         self.suspects.insert(shard, id);
     }
@@ -252,13 +252,13 @@ impl<T> Worker<T> {
                     // but a voter is believed for ever.
                     self.batch.items.push(LogItem { shard, replica: to, change: Change::Suspect });
                 }
-                self.stop(shard, to, Distrust::Log);
+                self.stop(shard, to, QuarantineReason::Log);
             }
         }
     }
 
     /// This replica can't be trusted for this reason, and ends if it still runs here.
-    pub fn handle_distrust(&mut self, shard: ShardId, id: ReplicaId, why: Distrust) {
+    pub fn handle_quarantine(&mut self, shard: ShardId, id: ReplicaId, why: QuarantineReason) {
         if self.replicas.get(&shard).is_some_and(|replica| replica.id() == id) {
             tracing::error!(%shard, replica = %id, "replica stopped: {why}");
             self.stop(shard, id, why);
@@ -266,7 +266,7 @@ impl<T> Worker<T> {
     }
 
     /// A replica that can't go on. It stays on the disk and counts as lost; its node asks for a new one.
-    fn stop(&mut self, shard: ShardId, id: ReplicaId, why: Distrust) {
+    fn stop(&mut self, shard: ShardId, id: ReplicaId, why: QuarantineReason) {
         if let Some(replica) = self.replicas.remove(&shard) {
             self.suspects.insert(shard, id);
             self.transfers.retain(|(of, _)| *of != shard);
@@ -303,13 +303,13 @@ impl<T> Worker<T> {
     }
 
     /// Handles a request. The answer is in the effects of this drain or of a later one.
-    pub fn handle_request(&mut self, now: Moment, request: Request, ticket: T) {
+    pub fn handle_request(&mut self, now: Moment, request: Request, responder: T) {
         let shard = request.shard();
         let Some(replica) = self.replicas.get_mut(&shard) else {
-            self.out.replies.push((ticket, Err(Failure::NotLeader(None))));
+            self.out.replies.push((responder, Err(Failure::NotLeader(None))));
             return;
         };
-        replica.handle_request(now, request.into_action(), ticket, &mut self.out);
+        replica.handle_request(now, request.into_action(), responder, &mut self.out);
         self.dirty.insert(shard);
     }
 
@@ -376,7 +376,7 @@ impl<T> Worker<T> {
     /// A replica that knows nothing: the leader sends it a snapshot.
     fn create(&mut self, now: Moment, shard: ShardId, id: ReplicaId, topology: &Topology) {
         let restored = if shard == ShardId::SYSTEM {
-            Restored::System(SystemMachine::new(topology.clone(), Stamp::default()))
+            Restored::System(SystemMachine::new(topology.clone(), HlcTimestamp::default()))
         } else {
             Restored::Kv(Machine::new())
         };
@@ -506,7 +506,7 @@ impl<T> Worker<T> {
                 false => drop(self.dirty.remove(&shard)),
             }
             if let Some(id) = damaged {
-                self.handle_distrust(shard, id, Distrust::Memory);
+                self.handle_quarantine(shard, id, QuarantineReason::Memory);
             }
         }
         if !self.batch.items.is_empty() {

@@ -230,18 +230,18 @@ impl Group {
         self.run();
     }
 
-    fn request(&mut self, node: NodeId, request: Request, ticket: u32) {
-        self.workers.get_mut(&node).unwrap().handle_request(self.now, request, ticket);
+    fn request(&mut self, node: NodeId, request: Request, id: u32) {
+        self.workers.get_mut(&node).unwrap().handle_request(self.now, request, id);
         self.drain(node);
     }
 
-    fn put(&mut self, node: NodeId, ticket: u32) {
-        let put = Put { key: Bytes::from_static(b"k"), value: vec![ticket as u8].into() };
-        self.request(node, Request::command(ONE_SHARD, put).unwrap(), ticket);
+    fn put(&mut self, node: NodeId, id: u32) {
+        let put = Put { key: Bytes::from_static(b"k"), value: vec![id as u8].into() };
+        self.request(node, Request::command(ONE_SHARD, put).unwrap(), id);
     }
 
-    fn get(&mut self, node: NodeId, ticket: u32) {
-        self.request(node, Request::query(ONE_SHARD, Get { key: Bytes::from_static(b"k") }).unwrap(), ticket);
+    fn get(&mut self, node: NodeId, id: u32) {
+        self.request(node, Request::query(ONE_SHARD, Get { key: Bytes::from_static(b"k") }).unwrap(), id);
     }
 
     fn lease(&self, node: NodeId) -> bool {
@@ -252,8 +252,8 @@ impl Group {
         self.workers[&node].replicas().next().expect("the replica runs")
     }
 
-    fn applied(&self, ticket: u32) -> bool {
-        matches!(self.answers.get(&ticket), Some(Ok(Reply::Command(_))))
+    fn applied(&self, id: u32) -> bool {
+        matches!(self.answers.get(&id), Some(Ok(Reply::Command(_))))
     }
 
     /// The controller's step for the shard that `leader` leads, decided on its present report.

@@ -6,7 +6,7 @@ use crate::codec::{Codec, check, encoding};
 use crate::source::Source;
 use bytes::Bytes;
 use ringfort_core::control::codec::{decode, encode};
-use ringfort_core::message::{Beacon, ControlMessage, ShardReport, Step, StepRequest};
+use ringfort_core::message::{Announcement, ControlMessage, ShardReport, Step, StepRequest};
 use ringfort_core::system::Addresses;
 use ringfort_core::system::topology::MAX_NAME_BYTES;
 use ringfort_core::types::{Epoch, ReplicaId, ShardId, Term};
@@ -23,7 +23,7 @@ impl Codec for Messages {
 
     fn draw(source: &mut Source) -> ControlMessage {
         match source.below(4) {
-            0 => ControlMessage::Beacon(Beacon {
+            0 => ControlMessage::Announcement(Announcement {
                 epoch: Epoch(source.number()),
                 leads: source.list(|source| (system::shard(source), term(source))),
                 addresses: Addresses { raft: source.text(MAX_NAME_BYTES), grpc: source.text(MAX_NAME_BYTES) },

@@ -7,25 +7,25 @@ use bytes::Bytes;
 use ringfort_core::codec::fields::Encoded;
 use ringfort_core::kv::Command;
 use ringfort_core::kv::entry::{Batch, decode};
-use ringfort_core::time::Stamp;
+use ringfort_core::time::HlcTimestamp;
 
 pub struct Entry;
 
 impl Codec for Entry {
-    type Value = (Stamp, Vec<Command>);
+    type Value = (HlcTimestamp, Vec<Command>);
     const CANONICAL: bool = true;
     /// A command takes two bytes: its operation, and an empty key. The list of commands is made here; [`decode`] makes
     /// none.
     const BOUND: Bound = Bound { fixed: 512, per_byte: GROWTH * size_of::<Command>() / 2 };
 
     fn draw(source: &mut Source) -> Self::Value {
-        let stamp = Stamp(source.number());
+        let timestamp = HlcTimestamp(source.number());
         // No entry takes a command that does not keep the limits.
-        (stamp, source.list(command).into_iter().filter(|command| command.check().is_ok()).collect())
+        (timestamp, source.list(command).into_iter().filter(|command| command.check().is_ok()).collect())
     }
 
-    fn encode((stamp, commands): &Self::Value) -> Bytes {
-        let mut batch = Batch::new(*stamp);
+    fn encode((timestamp, commands): &Self::Value) -> Bytes {
+        let mut batch = Batch::new(*timestamp);
         commands.iter().for_each(|command| batch.push(command));
         batch.finish()
     }
@@ -34,7 +34,7 @@ impl Codec for Entry {
         let decoded = decode(bytes).ok()?;
         assert_eq!(decoded.commands.len(), decoded.commands.clone().count());
         let commands: Vec<Command> = decoded.commands.collect();
-        commands.iter().all(|command| command.check().is_ok()).then_some((decoded.stamp, commands))
+        commands.iter().all(|command| command.check().is_ok()).then_some((decoded.timestamp, commands))
     }
 }
 

@@ -10,14 +10,14 @@ use crate::source::Source;
 use bytes::Bytes;
 use ringfort_core::gossip::keyspace::{Entry, Incarnation, Keyspace, Origin, Part, Seen, Version};
 use ringfort_core::gossip::message::{Body, Delta, Digest, Exchange, Message};
-use ringfort_core::gossip::vitals::{Heard, VitalPart, Vitals};
-use ringfort_core::time::{Stamp, Wall};
+use ringfort_core::gossip::node_state::{Heard, NodeStatePart, NodeStates};
+use ringfort_core::time::{HlcTimestamp, Wall};
 use ringfort_core::types::{Epoch, ShardId};
 
 pub struct Messages;
 
 /// The elements, with the least that each takes as bytes. The map with the smallest ones has nodes of three bytes.
-const BOUND: Bound = Bound::of_elements::<VitalPart>(5)
+const BOUND: Bound = Bound::of_elements::<NodeStatePart>(5)
     .or(Bound::of_elements::<(Version, u8, Bytes)>(3))
     .or(Bound::of_elements::<Part>(12))
     .or(Bound::of_elements::<Entry>(4))
@@ -68,7 +68,12 @@ fn digest(source: &mut Source) -> Digest {
 }
 
 fn delta(source: &mut Source) -> Delta {
-    Delta { exchange: exchange(source), vitals: source.list(vital_part), parts: source.list(part), more: source.flag() }
+    Delta {
+        exchange: exchange(source),
+        node_states: source.list(node_state_part),
+        parts: source.list(part),
+        more: source.flag(),
+    }
 }
 
 fn exchange(source: &mut Source) -> Exchange {
@@ -83,21 +88,21 @@ pub fn origin(source: &mut Source) -> Origin {
     Origin { node: system::node(source), incarnation: Incarnation(source.number()) }
 }
 
-/// Versions and stamps ascend from entry to entry.
+/// Versions and timestamps ascend from entry to entry.
 pub fn part(source: &mut Source) -> Part {
     let after = source.number() >> 8;
-    let (mut version, mut stamp) = (after, 0);
+    let (mut version, mut timestamp) = (after, 0);
     let entries = source.list(|source| {
         version += 1 + (source.number() >> 32);
-        stamp += 1 + (source.number() >> 32);
-        let (version, stamp) = (Version(version), Stamp(stamp));
-        Entry { version, stamp, key: source.bytes(), value: source.option(Source::bytes) }
+        timestamp += 1 + (source.number() >> 32);
+        let (version, timestamp) = (Version(version), HlcTimestamp(timestamp));
+        Entry { version, timestamp, key: source.bytes(), value: source.option(Source::bytes) }
     });
     let upto = Version(version + (source.number() >> 8));
     Part { origin: origin(source), after: Version(after), upto, entries }
 }
 
-fn vital_part(source: &mut Source) -> VitalPart {
+fn node_state_part(source: &mut Source) -> NodeStatePart {
     let after = source.number() >> 8;
     let mut version = after;
     let facts = source.list(|source| {
@@ -106,7 +111,7 @@ fn vital_part(source: &mut Source) -> VitalPart {
     });
     let upto = Version(version + (source.number() >> 8));
     let (node, incarnation) = (system::node(source), Incarnation(source.number()));
-    VitalPart { node, incarnation, after: Version(after), upto, facts }
+    NodeStatePart { node, incarnation, after: Version(after), upto, facts }
 }
 
 /// Takes over what a message brings, as far as it can be taken over, and looks at it.
@@ -116,14 +121,14 @@ fn take_over(data: &[u8]) {
     else {
         return;
     };
-    let (mut vitals, mut keyspace) = (Vitals::default(), Keyspace::default());
-    for part in delta.vitals {
+    let (mut node_states, mut keyspace) = (NodeStates::default(), Keyspace::default());
+    for part in delta.node_states {
         let node = part.node;
         let bytes = part.facts.iter().map(|(.., content)| content.len()).sum();
-        if vitals.follows(&part) {
-            vitals.merge(part);
+        if node_states.follows(&part) {
+            node_states.merge(part);
             // The shards that a node leads take a byte each.
-            within(Bound::of_elements::<ShardId>(1), bytes, || vitals.facts(node).for_each(drop));
+            within(Bound::of_elements::<ShardId>(1), bytes, || node_states.facts(node).for_each(drop));
         }
     }
     for part in delta.parts {

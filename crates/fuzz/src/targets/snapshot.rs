@@ -16,7 +16,7 @@ use ringfort_core::kv::state::{CutMeta, Machine};
 use ringfort_core::replica::Restored;
 use ringfort_core::replica::restore::load;
 use ringfort_core::snapshot::{Received, SnapshotHeader, SnapshotReader, SnapshotWriter};
-use ringfort_core::time::Stamp;
+use ringfort_core::time::HlcTimestamp;
 use ringfort_core::types::{LogIndex, ShardId, Term};
 use std::sync::Arc;
 
@@ -49,8 +49,8 @@ impl Codec for Metas {
     const BOUND: Bound = Bound { fixed: 0, per_byte: 0 };
 
     fn draw(source: &mut Source) -> CutMeta {
-        let (revision, stamp) = (source.number(), Stamp(source.number()));
-        CutMeta { revision, stamp, hash: source.number(), len: source.number() }
+        let (revision, timestamp) = (source.number(), HlcTimestamp(source.number()));
+        CutMeta { revision, timestamp, hash: source.number(), len: source.number() }
     }
 
     fn encode(meta: &CutMeta) -> Bytes {
@@ -104,12 +104,12 @@ fn check_state(source: &mut Source) -> Vec<u8> {
     let (mut machine, mut topology) = (Machine::new(), None);
     let (meta, chunks): (CutMeta, Vec<Bytes>) = if source.flag() {
         let topology = topology.insert(system::topology(source));
-        let meta = CutMeta { revision: 0, stamp: Stamp(source.number()), hash: 0, len: 0 };
+        let meta = CutMeta { revision: 0, timestamp: HlcTimestamp(source.number()), hash: 0, len: 0 };
         (meta, vec![topology.encode()])
     } else {
-        let commands = source.list(|source| (Stamp(source.number()), entry::command(source)));
-        for (stamp, command) in commands {
-            command.apply(&mut machine.begin(stamp, &mut |_| {}));
+        let commands = source.list(|source| (HlcTimestamp(source.number()), entry::command(source)));
+        for (timestamp, command) in commands {
+            command.apply(&mut machine.begin(timestamp, &mut |_| {}));
         }
         let meta = machine.begin_cut();
         (meta, std::iter::from_fn(|| machine.next_chunk(40)).collect())
@@ -192,7 +192,7 @@ pub fn mended(source: &mut Source) -> Vec<u8> {
 fn packed_entries(source: &mut Source) -> Vec<u8> {
     // The version and the number of the table, as the current build writes them.
     let mut machine = Machine::new();
-    machine.begin(Stamp(1), &mut |_| {}).put(b"k", b"v");
+    machine.begin(HlcTimestamp(1), &mut |_| {}).put(b"k", b"v");
     machine.begin_cut();
     let mut chunk = machine.next_chunk(1).expect("an entry")[..CHUNK_PREFIX_BYTES].to_vec();
     if source.byte() == u8::MAX {

@@ -7,7 +7,7 @@ use crate::source::Source;
 use bytes::Bytes;
 use ringfort_core::system::topology::MAX_NAME_BYTES;
 use ringfort_core::system::{Departed, Group, Member, MemberState, SystemCommand, SystemReply, Topology};
-use ringfort_core::time::Stamp;
+use ringfort_core::time::HlcTimestamp;
 use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Epoch, Identity, NodeId, ReplicaId, ShardId};
 use ringfort_ring::ShardCount;
@@ -43,17 +43,17 @@ impl Codec for Topologies {
 }
 
 impl Codec for Commands {
-    type Value = (Stamp, SystemCommand);
+    type Value = (HlcTimestamp, SystemCommand);
     const CANONICAL: bool = true;
     /// Groups of a placement: two bytes where there is no node in one.
     const BOUND: Bound = Bound::of_elements::<(ShardId, Vec<NodeId>)>(2).or(Bound::of_elements::<NodeId>(1));
 
     fn draw(source: &mut Source) -> Self::Value {
-        (Stamp(source.number()), system_command(source))
+        (HlcTimestamp(source.number()), system_command(source))
     }
 
-    fn encode((stamp, command): &Self::Value) -> Bytes {
-        command.encode(*stamp)
+    fn encode((timestamp, command): &Self::Value) -> Bytes {
+        command.encode(*timestamp)
     }
 
     fn decode(bytes: Bytes) -> Option<Self::Value> {
@@ -95,7 +95,9 @@ pub fn topology(source: &mut Source) -> Topology {
     topology.paused = source.flag();
     topology.nodes.extend(source.list(|source| (node(source), member(source))));
     topology.member_states.extend(source.list(|source| (node(source), member_state(source))));
-    topology.departed.extend(source.list(|source| (node(source), Departed::new(&member(source), member_state(source)))));
+    topology
+        .departed
+        .extend(source.list(|source| (node(source), Departed::new(&member(source), member_state(source)))));
     topology.groups.extend(source.list(|source| (shard(source), group(source))));
     topology
 }

@@ -85,7 +85,7 @@ impl Kv for OriginalService {
             None => Ok(Response::new(GossipResponse {})),
             Some(error) if errors.len() == all && !is_unknown => Err(status_of(error)),
             Some(error) => Err(outcome::unknown(format!(
-                "{} of {all} keys are merged; the first error: {error}; if all are sent again, they get new stamps, \
+                "{} of {all} keys are merged; the first error: {error}; if all are sent again, they get new timestamps, \
                  and overwrite what others wrote meanwhile",
                 all - errors.len()
             ))),

@@ -4,10 +4,10 @@ use crate::control_thread;
 use crate::gossip_thread;
 use crate::inbox::Incoming;
 use crate::peers::answers::{Answers, Outgoing};
+use crate::responder::Responder;
 use crate::seldom::Seldom;
 use crate::shell::Shell;
 use crate::strangers::Strangers;
-use crate::ticket::Ticket;
 use crate::{convert, snapshot_transfer};
 use ringfort_core::request::{Failure, Request as CoreRequest};
 use ringfort_core::types::{NodeId, ShardId};
@@ -126,7 +126,7 @@ impl Receiver {
     fn forwarded(&self, from: NodeId, forward: Forward, answers: &Arc<Answers>) -> Option<Incoming> {
         let Forward { id, shard, deadline_ms, request } = forward;
         let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
-        let ticket = Ticket::Peer { answers: answers.clone(), id, deadline };
+        let responder = Responder::Peer { answers: answers.clone(), id, deadline };
         let request = match CoreRequest::decode(self.shell.routing.shards(), ShardId(shard), &request) {
             Ok(request) => request,
             Err(error) => {
@@ -134,23 +134,23 @@ impl Receiver {
                     tracing::warn!(%from, others, "a forwarded request can't be read: {error}; if that node runs a newer \
                          version of Ringfort, upgrade this node");
                 }
-                ticket.answer(Err(Failure::NotUnderstood));
+                responder.answer(Err(Failure::NotUnderstood));
                 return None;
             }
         };
         if let Some(reply) = self.shell.read_here(&request) {
-            ticket.answer(Ok(reply));
+            responder.answer(Ok(reply));
         } else if request.as_query().is_some_and(|query| query.is_large()) {
             // The worker confirms the query; the answer is collected here.
             let shell = self.shell.clone();
             tokio::spawn(async move {
                 let answer = timeout_at(deadline.into(), shell.ask_worker(request)).await;
-                ticket.answer(answer.unwrap_or(Err(Failure::Unknown)));
+                responder.answer(answer.unwrap_or(Err(Failure::Unknown)));
             });
         } else if let Some(failure) = self.shell.pressure.refusal(&request) {
-            ticket.answer(Err(failure));
+            responder.answer(Err(failure));
         } else {
-            return Some(Incoming { request, ticket });
+            return Some(Incoming { request, responder });
         }
         None
     }

@@ -7,10 +7,10 @@ use crate::control_thread::{ControlEvent, Knowledge};
 use crate::inbox::Event;
 use crate::shell::Shell;
 use crossbeam_channel::Sender;
+use ringfort_core::divergence as core_divergence;
 use ringfort_core::replica::ReplicaStatus as CoreStatus;
 use ringfort_core::system::{self, Topology};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
-use ringfort_core::watch;
 use ringfort_proto::outcome;
 use ringfort_proto::v1::cluster_client::ClusterClient;
 use ringfort_proto::v1::*;
@@ -80,13 +80,13 @@ async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
         |replica: &CoreStatus| ShardStatus { key_value_bytes: size(replica.shard), ..shard_here(&topology, replica) };
     let mut shards: Vec<ShardStatus> = replicas.iter().map(here).collect();
     for (shard, replica, why) in lost {
-        let distrust = match why {
-            watch::Distrust::Log => Distrust::Log,
-            watch::Distrust::Memory => Distrust::Memory,
-            watch::Distrust::Odd => Distrust::Odd,
+        let quarantine = match why {
+            core_divergence::QuarantineReason::Log => QuarantineReason::Log,
+            core_divergence::QuarantineReason::Memory => QuarantineReason::Memory,
+            core_divergence::QuarantineReason::Minority => QuarantineReason::Minority,
         };
         let member =
-            ReplicaStatus { offline: true, distrust: distrust.into(), ..member_of(replica, ReplicaRole::Voter) };
+            ReplicaStatus { offline: true, quarantine: quarantine.into(), ..member_of(replica, ReplicaRole::Voter) };
         shards.push(ShardStatus { members: vec![member], ..place_of(&topology, shard) });
     }
     let moves = progress.map(|progress| MoveStatus {
@@ -155,13 +155,13 @@ async fn ask_all(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
     })
 }
 
-fn divergence(divergence: &watch::Divergence) -> Divergence {
+fn divergence(divergence: &core_divergence::Divergence) -> Divergence {
     let node = |replica: &ReplicaId| replica.node().0;
     Divergence {
         shard: divergence.shard.0,
         index: divergence.index.0,
         nodes: divergence.hashes.keys().map(node).collect(),
-        odd: divergence.odd.iter().map(node).collect(),
+        minority: divergence.minority.iter().map(node).collect(),
     }
 }
 
@@ -267,7 +267,7 @@ fn merge(topology: &Topology, shard: ShardId, parts: &BTreeMap<NodeId, StatusRes
         let part = parts.get(&NodeId(member.node));
         let here = part.into_iter().flat_map(|part| &part.shards).filter(|status| status.shard == shard.0);
         let own = here.flat_map(|status| &status.members).find(|own| own.replica == member.replica);
-        member.distrust = own.map_or(0, |own| own.distrust);
+        member.quarantine = own.map_or(0, |own| own.quarantine);
         member.offline = !parts.contains_key(&NodeId(member.node)) || own.is_some_and(|own| own.offline);
         let applied = view.filter(|_| own.is_some()).map_or(0, |view| view.applied_index);
         member.lag = merged.applied_index.saturating_sub(applied);

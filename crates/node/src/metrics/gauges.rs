@@ -152,7 +152,7 @@ impl Metrics {
         let knowledge = status::knowledge(shell).await?;
         let gossip = gossip::knowledge(shell).await?;
         self.gossip.set(&gossip);
-        self.watch.set(&gossip);
+        self.divergence.set(&gossip);
         self.gauges.set(&replicas, &topology);
         self.gauges.set_silences(&topology, &gossip.status.members);
         self.gauges.moves_left.set(knowledge.progress.map_or(0, |progress| progress.left as i64));

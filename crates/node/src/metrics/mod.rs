@@ -8,11 +8,11 @@
 //! Names follow Prometheus's conventions: `ringfort_`, base units, `_total` for what only grows. Counters begin at zero
 //! when the process does. docs/operating.md says what to watch.
 
+mod divergence;
 mod gauges;
 mod gossip;
 mod process;
 mod requests;
-mod watch;
 
 use gauges::Gauges;
 use process::Process;
@@ -45,7 +45,7 @@ pub struct Metrics {
     pub snapshots_sent: Outcomes,
     pub snapshots_received: Outcomes,
     pub gossip: gossip::Gossip,
-    pub watch: watch::Watch,
+    pub divergence: divergence::DivergenceMetrics,
     gauges: Gauges,
     process: Process,
 }
@@ -117,7 +117,7 @@ impl Metrics {
             snapshots_sent: outcomes("snapshots_sent_total", "Snapshots sent to other nodes."),
             snapshots_received: outcomes("snapshots_received_total", "Snapshots that other nodes sent."),
             gossip: gossip::Gossip::new(&maker),
-            watch: watch::Watch::new(&maker),
+            divergence: divergence::DivergenceMetrics::new(&maker),
             gauges: Gauges::new(&maker),
             process: Process::new(&maker.0),
             registry: maker.0,

@@ -96,7 +96,7 @@ impl Peers {
     /// Sends a message of the control plane, or drops it.
     pub fn send_control(&self, node: NodeId, message: &ControlMessage) {
         if let Some(peer) = self.peers.load().get(&node) {
-            // A topology may be large; the rest is small, and beacons tell that a node is alive.
+            // A topology may be large; the rest is small, and announcements tell that a node is alive.
             let is_large = matches!(message, ControlMessage::Topology(_));
             let link = if is_large { &peer.bulk } else { &peer.urgent };
             link.lane.send_control(codec::encode(message));

@@ -1,6 +1,6 @@
 //! Calls for the eventual keyspace. This node answers them by itself, even if it reaches no other node.
 //!
-//! Replies have stamps in place of revisions, and 0 for the numbers that only a shard's log can count: versions and
+//! Replies have timestamps in place of revisions, and 0 for the numbers that only a shard's log can count: versions and
 //! create revisions.
 
 use super::{CallError, Operation};
@@ -30,12 +30,12 @@ pub async fn carry_out(shell: &Shell, operation: Operation, deadline: Instant) -
 async fn change(shell: &Shell, command: Command, deadline: Instant) -> Result<Reply, CallError> {
     let reply = match command {
         Command::Put(put) => {
-            let Written { stamp, .. } = write(shell, put.key, Some(put.value), deadline).await?;
-            CommandReply::Put(PutReply { version: 0, revision: stamp.0 })
+            let Written { timestamp, .. } = write(shell, put.key, Some(put.value), deadline).await?;
+            CommandReply::Put(PutReply { version: 0, revision: timestamp.0 })
         }
         Command::Delete(delete) => {
-            let Written { stamp, existed } = write(shell, delete.key, None, deadline).await?;
-            CommandReply::Delete(DeleteReply { existed, revision: stamp.0 })
+            let Written { timestamp, existed } = write(shell, delete.key, None, deadline).await?;
+            CommandReply::Delete(DeleteReply { existed, revision: timestamp.0 })
         }
         #[allow(unreachable_patterns, reason = "an operation that depends on the old value has no place here")]
         command => return Err(CallError::NotEventual(command.kind().name())),
@@ -66,7 +66,7 @@ async fn scan(shell: &Shell, scan: Scan) -> Result<ScanPage, CallError> {
 }
 
 fn record(found: Found) -> Record {
-    Record { value: found.value, version: 0, create_revision: 0, modify_revision: found.stamp.0 }
+    Record { value: found.value, version: 0, create_revision: 0, modify_revision: found.timestamp.0 }
 }
 
 async fn write(shell: &Shell, key: Bytes, value: Option<Bytes>, deadline: Instant) -> Result<Written, CallError> {

@@ -9,7 +9,7 @@ use crate::history::ClientId;
 use crate::network::Endpoint;
 use crate::random::Random;
 use bytes::Bytes;
-use ringfort_core::time::Stamp;
+use ringfort_core::time::HlcTimestamp;
 use ringfort_core::types::NodeId;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -32,8 +32,8 @@ pub(super) struct Write {
     pub key: Bytes,
     /// None deletes.
     pub value: Option<Bytes>,
-    /// How it was answered: its stamp, and the node that took it.
-    pub written: Option<(Stamp, NodeId)>,
+    /// How it was answered: its timestamp, and the node that took it.
+    pub written: Option<(HlcTimestamp, NodeId)>,
 }
 
 impl Eventual {
@@ -51,8 +51,8 @@ impl Eventual {
     }
 
     /// A node has answered a write.
-    pub fn written(&mut self, id: usize, stamp: Stamp, node: NodeId) {
-        self.writes[id].written = Some((stamp, node));
+    pub fn written(&mut self, id: usize, timestamp: HlcTimestamp, node: NodeId) {
+        self.writes[id].written = Some((timestamp, node));
     }
 
     /// A node has lost its disk. A write that it answered and had not passed on is gone, so its writes count as

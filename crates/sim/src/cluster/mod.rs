@@ -132,8 +132,8 @@ pub fn replay(case: Case) -> Replay {
     Replay { outcome, begun, timeline: cluster.timeline.unwrap_or_default() }
 }
 
-/// Runs it with a planted bug that makes replicas differ, until after the faults the watch has had time to find that and
-/// the cluster is whole again. Histories and states are not checked. Returns what the watch found, too.
+/// Runs it with a planted bug that makes replicas differ, until after the faults the divergence detector has had time to find that and
+/// the cluster is whole again. Histories and states are not checked. Returns what the divergence detector found, too.
 pub fn run_diverging(options: Options, mutation: Mutation) -> (Outcome, Vec<String>) {
     let mut cluster = Cluster::new(Case { mutation, ..Case::of(options) });
     cluster.invariants.expects_divergence = true;
@@ -260,7 +260,7 @@ impl Cluster {
             let differ = cluster.nodes.values().filter_map(Node::running).any(|running| running.divergences() > 0);
             !differ && cluster.is_settled()
         };
-        self.must_recover(is_whole, "the watch's alarms did not end")
+        self.must_recover(is_whole, "the alarms did not end")
     }
 
     /// The first nodes form a cluster, which works under faults.
@@ -447,8 +447,8 @@ impl Cluster {
                     timeline.operation_ended(self.now, self.clients.operation(id));
                 }
             }
-            (Endpoint::Client(_), Message::WrittenEventually { id, stamp, node }) => {
-                self.eventual.written(id, stamp, node);
+            (Endpoint::Client(_), Message::WrittenEventually { id, timestamp, node }) => {
+                self.eventual.written(id, timestamp, node);
             }
             (Endpoint::Client(_), _) => {}
             (Endpoint::Node(id), message) => {

@@ -11,7 +11,7 @@ use crate::options::{Faults, Options, ReadMode, TickPhases};
 use ringfort_core::control::{codec, plan};
 use ringfort_core::message::RaftMessage;
 use ringfort_core::system::{SystemCommand, SystemMachine, Topology};
-use ringfort_core::time::Stamp;
+use ringfort_core::time::HlcTimestamp;
 use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Identity, NodeId, ShardId};
 use ringfort_ring::ShardCount;
@@ -95,17 +95,17 @@ impl Scale {
         let count = ShardCount::new(shards).expect("a power of two");
         let first = cluster.nodes[&NodeId(1)].member(identity(NodeId(1)));
         let mut machine =
-            SystemMachine::new(Topology::bootstrap(ClusterId(1), count, Timing::DEFAULT, first), Stamp(0));
+            SystemMachine::new(Topology::bootstrap(ClusterId(1), count, Timing::DEFAULT, first), HlcTimestamp(0));
         for &id in &ids[1..] {
             let member = cluster.nodes[&id].member(identity(id));
-            machine.apply(Stamp(0), SystemCommand::Join { member, replace: false, known_as: None });
+            machine.apply(HlcTimestamp(0), SystemCommand::Join { member, replace: false, known_as: None });
         }
         let (based_on, groups) = (machine.topology().epoch, plan::wanted(machine.topology()));
-        machine.apply(Stamp(0), SystemCommand::Place { based_on, groups });
+        machine.apply(HlcTimestamp(0), SystemCommand::Place { based_on, groups });
         for (&shard, group) in &machine.topology().clone().groups {
             let wanted = group.wanted_replicas();
             for &replica in group.replicas.iter().filter(|replica| !wanted.contains(replica)) {
-                machine.apply(Stamp(0), SystemCommand::Retire { shard, replica });
+                machine.apply(HlcTimestamp(0), SystemCommand::Retire { shard, replica });
             }
         }
         for id in ids {

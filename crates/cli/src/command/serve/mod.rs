@@ -5,7 +5,7 @@ mod options;
 use crate::failure::{Answer, Failure};
 use options::LogFormat;
 pub use options::Serve;
-use ringfort_node::{Node, NodeConfig, MemberState, stderr};
+use ringfort_node::{MemberState, Node, NodeConfig, stderr};
 use std::io::IsTerminal;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};

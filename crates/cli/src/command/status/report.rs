@@ -4,7 +4,8 @@ use super::shard_name;
 use super::trouble::disk_name;
 use super::verdict::{SYSTEM_SHARD, Verdict};
 use ringfort_client::v1::{
-    self, Distrust, MemberState, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, LivenessState, StatusResponse,
+    self, LivenessState, MemberState, NodeStatus, QuarantineReason, ReplicaRole, ReplicaStatus, ShardStatus,
+    StatusResponse,
 };
 use serde::Serialize;
 
@@ -36,7 +37,7 @@ struct Divergence<'a> {
     /// The ids of the nodes whose replicas were compared.
     nodes: &'a [u64],
     /// Those that most others contradict; none where there is no majority.
-    odd: &'a [u64],
+    minority: &'a [u64],
 }
 
 #[derive(Serialize)]
@@ -99,8 +100,8 @@ struct Member {
     lag: u64,
     caught_up: bool,
     offline: bool,
-    /// Why it can't be trusted: log, memory or odd; null where it can.
-    distrust: Option<&'static str>,
+    /// Why it can't be trusted: log, memory or minority; null where it can.
+    quarantine: Option<&'static str>,
 }
 
 impl<'a> Report<'a> {
@@ -130,7 +131,7 @@ fn divergence(divergence: &v1::Divergence) -> Divergence<'_> {
         shard: shard_name(divergence.shard),
         index: divergence.index,
         nodes: &divergence.nodes,
-        odd: &divergence.odd,
+        minority: &divergence.minority,
     }
 }
 
@@ -179,11 +180,11 @@ fn member(member: &ReplicaStatus) -> Member {
         lag: member.lag,
         caught_up: member.caught_up,
         offline: member.offline,
-        distrust: match member.distrust() {
-            Distrust::None => None,
-            Distrust::Log => Some("log"),
-            Distrust::Memory => Some("memory"),
-            Distrust::Odd => Some("odd"),
+        quarantine: match member.quarantine() {
+            QuarantineReason::None => None,
+            QuarantineReason::Log => Some("log"),
+            QuarantineReason::Memory => Some("memory"),
+            QuarantineReason::Minority => Some("minority"),
         },
     }
 }
@@ -233,7 +234,7 @@ mod tests {
             }],
             paused: true,
             moves: Some(MoveStatus { left: 3, waiting: 1, ..Default::default() }),
-            divergences: vec![v1::Divergence { shard: 4, index: 64, nodes: vec![1, 2, 3], odd: vec![2] }],
+            divergences: vec![v1::Divergence { shard: 4, index: 64, nodes: vec![1, 2, 3], minority: vec![2] }],
             election_timeout_ms: 400,
         };
         let verdict = judge(&status);
@@ -257,10 +258,10 @@ mod tests {
                 "key_value_bytes": 0,
                 "members": [{
                     "node": 1, "replica": 2, "role": "voter", "lag": 0, "caught_up": true, "offline": false,
-                    "distrust": null,
+                    "quarantine": null,
                 }],
             }],
-            "divergences": [{"shard": "4", "index": 64, "nodes": [1, 2, 3], "odd": [2]}],
+            "divergences": [{"shard": "4", "index": 64, "nodes": [1, 2, 3], "minority": [2]}],
         });
         assert_eq!(json, expected);
     }

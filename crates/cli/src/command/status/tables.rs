@@ -1,12 +1,14 @@
 //! The tables under the sentence: drawn with lines on a terminal, aligned columns in a pipe.
 
-use super::report::{liveness_name, role_name, member_state_name};
+use super::report::{liveness_name, member_state_name, role_name};
 use super::shard_name;
 use super::trouble::disk_name;
 use super::verdict::SYSTEM_SHARD;
 use crate::text::escaped;
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use ringfort_client::v1::{DiskHealth, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, LivenessState, StatusResponse};
+use ringfort_client::v1::{
+    DiskHealth, LivenessState, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse,
+};
 use std::io::IsTerminal;
 
 #[derive(Clone, Copy)]

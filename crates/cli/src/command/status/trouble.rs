@@ -2,7 +2,7 @@
 
 use super::verdict::{name, some_of};
 use crate::text::{duration, escaped};
-use ringfort_client::v1::{DiskHealth, MemberState, NodeStatus, LivenessState};
+use ringfort_client::v1::{DiskHealth, LivenessState, MemberState, NodeStatus};
 use std::time::Duration;
 
 /// A node that does not answer now but was heard less than this long ago may only be slow.

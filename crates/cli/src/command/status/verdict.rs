@@ -7,7 +7,7 @@
 use super::{shard_name, trouble};
 use crate::text::{counted, duration, escaped};
 use ringfort_client::v1::{
-    Distrust, MemberState, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse,
+    MemberState, NodeStatus, QuarantineReason, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse,
 };
 use ringfort_node::Timing;
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,7 +145,7 @@ pub fn judge(status: &StatusResponse) -> Verdict {
 
 /// Whether a replica was stopped for what it held, and not for its log.
 fn has_wrong_state(member: &ReplicaStatus) -> bool {
-    matches!(member.distrust(), Distrust::Memory | Distrust::Odd)
+    matches!(member.quarantine(), QuarantineReason::Memory | QuarantineReason::Minority)
 }
 
 /// Replicas that hold something wrong, or of which nobody knows which is right.
@@ -155,8 +155,8 @@ fn wrong_states(status: &StatusResponse, can_serve: impl Fn(&ShardStatus) -> boo
     for shard in &status.shards {
         for member in shard.members.iter().filter(|member| has_wrong_state(member)) {
             let node = node(member.node);
-            let what = match member.distrust() {
-                Distrust::Memory => format!("memory of shard {} is damaged on {node}", shard_name(shard.shard)),
+            let what = match member.quarantine() {
+                QuarantineReason::Memory => format!("memory of shard {} is damaged on {node}", shard_name(shard.shard)),
                 _ => format!("shard {} on {node} is not what the others hold", shard_name(shard.shard)),
             };
             let next = match can_serve(shard) {
@@ -177,10 +177,10 @@ fn wrong_states(status: &StatusResponse, can_serve: impl Fn(&ShardStatus) -> boo
         if is_told {
             continue;
         }
-        let nodes = if divergence.odd.is_empty() { &divergence.nodes } else { &divergence.odd };
+        let nodes = if divergence.minority.is_empty() { &divergence.nodes } else { &divergence.minority };
         let names: Vec<String> = nodes.iter().map(|&id| node(id)).collect();
         let shard = shard_name(divergence.shard);
-        clauses.push(match divergence.odd.is_empty() {
+        clauses.push(match divergence.minority.is_empty() {
             true => format!(
                 "the replicas of shard {shard} on {} differ, and there is no majority to tell which is wrong: see \
                  \"Replicas that differ\" in the manual",
@@ -498,15 +498,15 @@ mod tests {
         let mut status = cluster(3);
         let member = &mut status.shards[1].members[2];
         (member.offline, member.caught_up) = (true, false);
-        member.set_distrust(Distrust::Memory);
-        status.divergences = vec![Divergence { shard: 1, index: 64, nodes: vec![1, 2, 3], odd: vec![3] }];
+        member.set_quarantine(QuarantineReason::Memory);
+        status.divergences = vec![Divergence { shard: 1, index: 64, nodes: vec![1, 2, 3], minority: vec![3] }];
         assert_says(
             &status,
             "3 nodes, 2 shards, tolerates no node failure; memory of shard 1 is damaged on node3, it serves no more there \
              and comes from the others: wait, and have that machine's memory checked",
         );
         status.shards[1].members[1].offline = true;
-        status.shards[1].members[1].set_distrust(Distrust::Odd);
+        status.shards[1].members[1].set_quarantine(QuarantineReason::Minority);
         status.shards[1].members.truncate(2);
         assert_says(
             &status,
@@ -514,7 +514,7 @@ mod tests {
              it serves no more there: start node2 again, so that it reads the shard from its disk",
         );
         let mut status = cluster(3);
-        status.divergences = vec![Divergence { shard: 1, index: 64, nodes: vec![1, 2], odd: vec![] }];
+        status.divergences = vec![Divergence { shard: 1, index: 64, nodes: vec![1, 2], minority: vec![] }];
         assert_says(
             &status,
             "3 nodes, 2 shards, tolerates 1 node failure; the replicas of shard 1 on node1, node2 differ, and there is no \

@@ -91,7 +91,7 @@ fn what_was_deleted_and_forgotten_does_not_come_back_with_a_late_message() {
         cluster.period();
     }
     assert_eq!((cluster.value(2, "k"), cluster.node(2).keyspace.tombstones()), (None, 0));
-    let delta = Delta { exchange: cluster.node(2).exchange(), vitals: Vec::new(), parts: put, more: false };
+    let delta = Delta { exchange: cluster.node(2).exchange(), node_states: Vec::new(), parts: put, more: false };
     for body in [Body::Give(delta.clone()), Body::Answer(digest.clone(), delta.clone()), Body::All(digest, delta)] {
         let now = cluster.now();
         let message = Message { from: NodeId(1), to: NodeId(2), body }.encode();

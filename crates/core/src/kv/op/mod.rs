@@ -125,7 +125,7 @@ fn check_command(encoded_len: usize) -> Result<(), Invalid> {
 mod tests {
     use super::*;
     use crate::codec::fields::Fields;
-    use crate::time::Stamp;
+    use crate::time::HlcTimestamp;
 
     #[test]
     fn operations_have_names_of_their_own() {
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn commands_answer_what_they_did() {
         let mut machine = Machine::new();
-        let mut apply = |command: Command| command.apply(&mut machine.begin(Stamp(1), &mut |_| {}));
+        let mut apply = |command: Command| command.apply(&mut machine.begin(HlcTimestamp(1), &mut |_| {}));
         let key = Bytes::from("k");
         let mut put = || apply(Put { key: key.clone(), value: "v".into() }.into());
         assert_eq!(put(), CommandReply::Put(PutReply { version: 1, revision: 1 }));

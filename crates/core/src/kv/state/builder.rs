@@ -44,15 +44,15 @@ impl MachineBuilder {
 
     /// The machine, if the chunks were all of the cut's.
     pub fn finish(self) -> Result<Machine, BuildError> {
-        let CutMeta { revision, stamp, hash: expected, len } = self.meta;
+        let CutMeta { revision, timestamp, hash: expected, len } = self.meta;
         if self.tables.len() != len {
             return Err(self.count_error());
         }
-        let found = self.tables.hash(revision, stamp);
+        let found = self.tables.hash(revision, timestamp);
         if found != expected {
             return Err(BuildError::Hash { found, expected });
         }
-        Ok(Machine { tables: self.tables.finish(), revision, last_stamp: stamp })
+        Ok(Machine { tables: self.tables.finish(), revision, last_timestamp: timestamp })
     }
 
     fn count_error(&self) -> BuildError {
@@ -64,14 +64,14 @@ impl MachineBuilder {
 mod tests {
     use super::super::tables::ElementError;
     use super::*;
-    use crate::time::Stamp;
+    use crate::time::HlcTimestamp;
     use bytes::Bytes;
     use proptest::prelude::*;
 
     fn cut() -> (CutMeta, Vec<Bytes>) {
         let mut machine = Machine::new();
         for key in ["a", "b", "c", "a"] {
-            machine.begin(Stamp(1), &mut |_| {}).put(key.as_bytes(), b"value");
+            machine.begin(HlcTimestamp(1), &mut |_| {}).put(key.as_bytes(), b"value");
         }
         let meta = machine.begin_cut();
         (meta, std::iter::from_fn(|| machine.next_chunk(1)).collect())
@@ -89,9 +89,9 @@ mod tests {
     fn a_built_machine_goes_on_where_the_cut_was() {
         let (meta, chunks) = cut();
         let mut machine = build(meta, &chunks).expect("complete");
-        assert_eq!((machine.len(), machine.revision(), machine.last_stamp()), (3, 4, Stamp(1)));
+        assert_eq!((machine.len(), machine.revision(), machine.last_timestamp()), (3, 4, HlcTimestamp(1)));
         assert_eq!(machine.get(b"a").map(|record| record.version), Some(2));
-        machine.begin(Stamp(2), &mut |_| {}).delete(b"a");
+        machine.begin(HlcTimestamp(2), &mut |_| {}).delete(b"a");
         assert_eq!(machine.recomputed_hash(), machine.hash());
     }
 
@@ -109,8 +109,11 @@ mod tests {
             error(CutMeta { revision: 3, ..meta }, &chunks),
             Some(PushError::from(ElementError::Revision { modified: 4, cut: 3 }).into())
         );
-        for other in [CutMeta { revision: 9, ..meta }, CutMeta { stamp: Stamp(9), ..meta }, CutMeta { hash: 9, ..meta }]
-        {
+        for other in [
+            CutMeta { revision: 9, ..meta },
+            CutMeta { timestamp: HlcTimestamp(9), ..meta },
+            CutMeta { hash: 9, ..meta },
+        ] {
             assert!(matches!(error(other, &chunks), Some(BuildError::Hash { .. })));
         }
         assert_eq!(error(meta, &[Bytes::from_static(b"\x09")]), Some(BuildError::UnknownVersion(9)));
@@ -134,7 +137,7 @@ mod tests {
 
         #[test]
         fn noise_never_panics(noise in prop::collection::vec(any::<u8>(), 0..64), len in 0..4u64, revision: u64) {
-            let meta = CutMeta { revision, stamp: Stamp(0), hash: 0, len };
+            let meta = CutMeta { revision, timestamp: HlcTimestamp(0), hash: 0, len };
             let chunk = [&[VERSION, 0][..], &noise].concat();
             prop_assert!(len == 0 || build(meta, &[chunk.into()]).is_err());
             if let Ok(meta) = CutMeta::decode(&noise) {

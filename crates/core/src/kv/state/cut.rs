@@ -20,7 +20,7 @@ use super::tables::TablesBuilder;
 use super::{BuildError, Machine};
 use crate::codec::{CodecError, Reader, bytes_len, put_bytes, put_u64, put_varint};
 use crate::limits::{MAX_KEY_BYTES, MAX_VALUE_BYTES, SNAPSHOT_CHUNK_BYTES};
-use crate::time::Stamp;
+use crate::time::HlcTimestamp;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -35,7 +35,7 @@ const MAX_PACKED_BYTES: usize = MAX_KEY_BYTES + MAX_VALUE_BYTES + 50;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CutMeta {
     pub revision: u64,
-    pub stamp: Stamp,
+    pub timestamp: HlcTimestamp,
     /// [`Machine::hash`] when the cut began.
     pub hash: u64,
     /// The number of elements in all tables.
@@ -47,7 +47,7 @@ impl CutMeta {
         let mut out = vec![VERSION];
         put_u64(&mut out, self.hash);
         put_varint(&mut out, self.revision);
-        put_varint(&mut out, self.stamp.0);
+        put_varint(&mut out, self.timestamp.0);
         put_varint(&mut out, self.len);
         out.into()
     }
@@ -59,9 +59,9 @@ impl CutMeta {
             return Err(CutMetaError::UnknownVersion(version));
         }
         let hash = reader.u64()?;
-        let (revision, stamp, len) = (reader.varint()?, Stamp(reader.varint()?), reader.varint()?);
+        let (revision, timestamp, len) = (reader.varint()?, HlcTimestamp(reader.varint()?), reader.varint()?);
         reader.expect_end()?;
-        Ok(CutMeta { revision, stamp, hash, len })
+        Ok(CutMeta { revision, timestamp, hash, len })
     }
 }
 
@@ -79,7 +79,7 @@ impl Machine {
     pub fn begin_cut(&mut self) -> CutMeta {
         self.tables.begin_cut();
         let len = self.tables.len() as u64;
-        CutMeta { revision: self.revision, stamp: self.last_stamp, hash: self.hash(), len }
+        CutMeta { revision: self.revision, timestamp: self.last_timestamp, hash: self.hash(), len }
     }
 
     /// The cut's next chunk, of about `max_bytes` and one element at least; `None` when there was none left or no cut.
@@ -231,11 +231,11 @@ mod tests {
     use super::*;
 
     fn put(machine: &mut Machine, key: &[u8], value: &[u8]) {
-        machine.begin(Stamp(5), &mut |_| {}).put(key, value);
+        machine.begin(HlcTimestamp(5), &mut |_| {}).put(key, value);
     }
 
     fn delete(machine: &mut Machine, key: &[u8]) {
-        machine.begin(Stamp(6), &mut |_| {}).delete(key);
+        machine.begin(HlcTimestamp(6), &mut |_| {}).delete(key);
     }
 
     /// What the cut keeps for its walk.

@@ -7,7 +7,7 @@
 //! check of its elements.
 //!
 //! **Deterministic.** Replicas that applied the same entries hold the same bytes: a [`Transaction`] depends only on the
-//! state, the entry's stamp and the command.
+//! state, the entry's timestamp and the command.
 //!
 //! **Revisions**, as in etcd: the shard's revision counts the commands that changed something; a key carries the
 //! revision that created it, the one that changed it last, and its version, the number of puts since its creation.
@@ -16,7 +16,7 @@
 //! 128, 180 to 197 bytes of resident memory (`cargo run --release -p ringfort-core --example machine_load`).
 //!
 //! **Hash.** Each change updates [`Machine::hash`] in constant time. It is, for each table, the sum of the elements'
-//! 64-bit hashes ([`hash`](mod@hash)), mixed with revision, stamp and counts. It cannot detect memory that changes by
+//! 64-bit hashes ([`hash`](mod@hash)), mixed with revision, timestamp and counts. It cannot detect memory that changes by
 //! itself: [`Machine::recomputed_hash`] reads all elements for that, and [`Machine::scrub`] does so in small steps
 //! while commands are applied.
 //!
@@ -44,7 +44,7 @@ pub use scrub::Scrubbed;
 pub use tables::{ElementError, PushError};
 pub use transaction::{ChangeEvent, Transaction};
 
-use crate::time::Stamp;
+use crate::time::HlcTimestamp;
 use bytes::Bytes;
 use element::Element;
 use std::ops::Bound;
@@ -64,7 +64,7 @@ const CHECKS: [Check; TABLES] = [entry::check];
 pub struct Machine {
     tables: Tables<TABLES>,
     revision: u64,
-    last_stamp: Stamp,
+    last_timestamp: HlcTimestamp,
 }
 
 /// What is known of a key.
@@ -102,7 +102,7 @@ impl Machine {
 
     /// Whether no command has ever been applied.
     pub fn is_new(&self) -> bool {
-        self.tables.len() == 0 && self.revision == 0 && self.last_stamp == Stamp::default()
+        self.tables.len() == 0 && self.revision == 0 && self.last_timestamp == HlcTimestamp::default()
     }
 
     /// The memory held, estimated: elements with their overhead, and the pre-images of a cut under way.
@@ -115,19 +115,19 @@ impl Machine {
         self.revision
     }
 
-    /// The highest stamp applied.
-    pub fn last_stamp(&self) -> Stamp {
-        self.last_stamp
+    /// The highest timestamp applied.
+    pub fn last_timestamp(&self) -> HlcTimestamp {
+        self.last_timestamp
     }
 
     /// A hash of the whole state, comparable between replicas at the same index of the log.
     pub fn hash(&self) -> u64 {
-        self.tables.hash(self.revision, self.last_stamp, false)
+        self.tables.hash(self.revision, self.last_timestamp, false)
     }
 
     /// What [`hash`](Machine::hash) should be, from the bytes in memory. Reads all of them.
     pub fn recomputed_hash(&self) -> u64 {
-        self.tables.hash(self.revision, self.last_stamp, true)
+        self.tables.hash(self.revision, self.last_timestamp, true)
     }
 
     pub fn get(&self, key: &[u8]) -> Option<Record> {
@@ -181,11 +181,11 @@ mod tests {
     use super::*;
 
     fn put(machine: &mut Machine, key: &str, value: &str) -> Numbers {
-        machine.begin(Stamp(1), &mut |_| {}).put(key.as_bytes(), value.as_bytes())
+        machine.begin(HlcTimestamp(1), &mut |_| {}).put(key.as_bytes(), value.as_bytes())
     }
 
     fn delete(machine: &mut Machine, key: &str) -> bool {
-        machine.begin(Stamp(1), &mut |_| {}).delete(key.as_bytes())
+        machine.begin(HlcTimestamp(1), &mut |_| {}).delete(key.as_bytes())
     }
 
     #[test]
@@ -243,8 +243,8 @@ mod tests {
         let mut other = Machine::new();
         put(&mut other, "k", "v");
         assert_eq!(other.hash(), first);
-        other.begin(Stamp(2), &mut |_| {}).delete(b"absent");
-        assert_ne!(other.hash(), first, "another stamp");
+        other.begin(HlcTimestamp(2), &mut |_| {}).delete(b"absent");
+        assert_ne!(other.hash(), first, "another timestamp");
     }
 
     #[test]

@@ -127,12 +127,12 @@ proptest! {
         let mut machine = Machine::new();
         let mut model = Model::default();
         let mut cut: Option<Expected> = None;
-        for (stamp, step) in steps.into_iter().enumerate() {
+        for (timestamp, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Apply(command) => {
                     let before = model.clone();
                     let mut replayed = before.records.clone();
-                    let reply = command.apply(&mut machine.begin(Stamp(stamp as u64), &mut |event| {
+                    let reply = command.apply(&mut machine.begin(HlcTimestamp(timestamp as u64), &mut |event| {
                         let record = |entry: Option<(Numbers, &[u8])>| {
                             entry.map(|(numbers, value)| record_of(numbers, value))
                         };
@@ -144,7 +144,7 @@ proptest! {
                     }));
                     prop_assert_eq!(reply, model.apply(&command));
                     prop_assert_eq!(&replayed, &model.records, "the events tell all that changes");
-                    prop_assert_eq!(machine.last_stamp(), Stamp(stamp as u64));
+                    prop_assert_eq!(machine.last_timestamp(), HlcTimestamp(timestamp as u64));
                     let key = command.key();
                     prop_assert_eq!(machine.get(key), model.records.get(key).cloned());
                 }
@@ -184,7 +184,7 @@ proptest! {
         let run = |commands: &[(Bytes, Bytes)]| {
             let mut machine = Machine::new();
             for (key, value) in commands {
-                machine.begin(Stamp(1), &mut |_| {}).put(key, value);
+                machine.begin(HlcTimestamp(1), &mut |_| {}).put(key, value);
             }
             machine
         };

@@ -109,7 +109,7 @@ impl Table {
 mod tests {
     use super::*;
     use crate::kv::{Command, Delete, Put};
-    use crate::time::Stamp;
+    use crate::time::HlcTimestamp;
     use bytes::Bytes;
     use proptest::prelude::*;
 
@@ -122,7 +122,7 @@ mod tests {
     }
 
     fn put(machine: &mut Machine, key: u8, value: u8) {
-        machine.begin(Stamp(1), &mut |_| {}).put(&[key], &[value]);
+        machine.begin(HlcTimestamp(1), &mut |_| {}).put(&[key], &[value]);
     }
 
     fn whole_walk(machine: &Machine) -> Scrubbed {
@@ -196,7 +196,7 @@ mod tests {
         let (mut scrubbed, mut flips) = (Vec::new(), 0);
         for step in steps {
             match step {
-                Step::Apply(command) => drop(command.apply(&mut machine.begin(Stamp(1), &mut |_| {}))),
+                Step::Apply(command) => drop(command.apply(&mut machine.begin(HlcTimestamp(1), &mut |_| {}))),
                 Step::Scrub(bytes) => scrubbed.push(machine.scrub(bytes)),
                 Step::Flip(nth, bit) => flips += usize::from(flips == 0 && machine.flip_a_bit(nth, bit)),
             }

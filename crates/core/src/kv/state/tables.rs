@@ -9,7 +9,7 @@ use super::scrub::Scrubbed;
 use super::table::Table;
 use crate::codec::{CodecError, Reader};
 use crate::limits::MAX_KEY_BYTES;
-use crate::time::Stamp;
+use crate::time::HlcTimestamp;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -66,11 +66,11 @@ impl<const N: usize> Tables<N> {
         self.tables.iter().map(Table::held_bytes).sum()
     }
 
-    /// A hash of all tables, the revision and the stamp. It uses the elements' hashes as they are kept, or, if
+    /// A hash of all tables, the revision and the timestamp. It uses the elements' hashes as they are kept, or, if
     /// `recomputed`, computes them from memory.
-    pub fn hash(&self, revision: u64, stamp: Stamp, recomputed: bool) -> u64 {
+    pub fn hash(&self, revision: u64, timestamp: HlcTimestamp, recomputed: bool) -> u64 {
         let sum = |table: &Table| if recomputed { table.recomputed_hashes() } else { table.hashes() };
-        state_hash(revision, stamp, self.tables.iter().map(|table| (sum(table), table.len() as u64)))
+        state_hash(revision, timestamp, self.tables.iter().map(|table| (sum(table), table.len() as u64)))
     }
 
     /// Whether a cut has found memory that is not what was written to it.
@@ -131,7 +131,7 @@ impl<const N: usize> Tables<N> {
 ///
 /// An empty table leaves the hash as it is: a build with one table more agrees with earlier builds until something is in
 /// it, so that replicas can be compared, and snapshots read, while nodes are upgraded one after the other.
-pub fn state_hash(revision: u64, stamp: Stamp, tables: impl Iterator<Item = (u64, u64)>) -> u64 {
+pub fn state_hash(revision: u64, timestamp: HlcTimestamp, tables: impl Iterator<Item = (u64, u64)>) -> u64 {
     let mix = |numbers: [u64; 4]| {
         let mut input = [0; 32];
         for (field, number) in input.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
@@ -142,7 +142,7 @@ pub fn state_hash(revision: u64, stamp: Stamp, tables: impl Iterator<Item = (u64
     (0..)
         .zip(tables)
         .filter(|(_, (_, len))| *len > 0)
-        .fold(mix([0, 0, revision, stamp.0]), |state, (number, (hashes, len))| mix([state, number, hashes, len]))
+        .fold(mix([0, 0, revision, timestamp.0]), |state, (number, (hashes, len))| mix([state, number, hashes, len]))
 }
 
 /// Builds the tables of a state from chunks that come from a disk or another node.
@@ -220,8 +220,8 @@ impl<const N: usize> TablesBuilder<N> {
         Ok(())
     }
 
-    pub fn hash(&self, revision: u64, stamp: Stamp) -> u64 {
-        state_hash(revision, stamp, self.parts.iter().map(|part| (part.hashes, part.elements.len() as u64)))
+    pub fn hash(&self, revision: u64, timestamp: HlcTimestamp) -> u64 {
+        state_hash(revision, timestamp, self.parts.iter().map(|part| (part.hashes, part.elements.len() as u64)))
     }
 
     pub fn finish(self) -> Tables<N> {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     fn kept_up(tables: &Tables<2>) -> u64 {
-        tables.hash(1, Stamp(1), false)
+        tables.hash(1, HlcTimestamp(1), false)
     }
 
     #[test]
@@ -274,7 +274,7 @@ mod tests {
         };
         let built = build(&chunks).expect("chunks of a cut");
         assert_eq!((kept_up(&built), built.len()), (expected, 4));
-        assert_eq!(built.hash(1, Stamp(1), true), expected);
+        assert_eq!(built.hash(1, HlcTimestamp(1), true), expected);
         chunks.reverse();
         assert!(build(&chunks).is_err(), "tables come in their order");
     }
@@ -313,14 +313,14 @@ mod tests {
             older.table_mut(0).set(key, element(key, b"content"));
             newer.table_mut(0).set(key, element(key, b"content"));
         }
-        let hash = older.hash(1, Stamp(1), false);
+        let hash = older.hash(1, HlcTimestamp(1), false);
         assert_eq!(kept_up(&newer), hash, "replicas of both builds agree");
         older.begin_cut();
         let mut builder = TablesBuilder::<2>::new(&ANY);
         while let Some(chunk) = older.next_chunk(1000) {
             cut::push_chunk(&mut builder, &chunk, 1).expect("a chunk of a cut");
         }
-        assert_eq!(builder.hash(1, Stamp(1)), hash, "the newer build reads the older one's snapshots");
+        assert_eq!(builder.hash(1, HlcTimestamp(1)), hash, "the newer build reads the older one's snapshots");
     }
 
     #[test]
@@ -332,7 +332,7 @@ mod tests {
                 std::iter::repeat_with(|| tables.scrub(1)).find(|scrubbed| *scrubbed != Scrubbed::Going)
             };
             assert_eq!(walk(&tables), Some(Scrubbed::Damaged));
-            assert_ne!(tables.hash(1, Stamp(1), true), kept_up(&tables));
+            assert_ne!(tables.hash(1, HlcTimestamp(1), true), kept_up(&tables));
             tables.begin_cut();
             while tables.next_chunk(1).is_some() {}
             assert!(tables.is_damaged());

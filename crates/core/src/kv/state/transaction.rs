@@ -6,14 +6,14 @@
 
 use super::entry::{self, Numbers};
 use super::{ENTRIES, Machine};
-use crate::time::Stamp;
+use crate::time::HlcTimestamp;
 
 /// A change of one key. `old` is `None` if the key did not exist before, and `new` is `None` if it no longer exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChangeEvent<'a> {
     /// The shard's revision, shared by all changes of a command.
     pub revision: u64,
-    pub stamp: Stamp,
+    pub timestamp: HlcTimestamp,
     pub key: &'a [u8],
     pub old: Option<(Numbers, &'a [u8])>,
     pub new: Option<(Numbers, &'a [u8])>,
@@ -28,12 +28,16 @@ pub struct Transaction<'a> {
 }
 
 impl Machine {
-    /// Begins the next command of a committed entry with this stamp. `watcher` gets its changes.
+    /// Begins the next command of a committed entry with this timestamp. `watcher` gets its changes.
     ///
-    /// Stamps in a log do not go backwards. If a faulty leader has written one that does, the latest stamp so far is
+    /// Timestamps in a log do not go backwards. If a faulty leader has written one that does, the latest timestamp so far is
     /// used instead: an assertion here would stop all replicas of the shard for ever.
-    pub fn begin<'a>(&'a mut self, stamp: Stamp, watcher: &'a mut dyn FnMut(ChangeEvent<'_>)) -> Transaction<'a> {
-        self.last_stamp = self.last_stamp.max(stamp);
+    pub fn begin<'a>(
+        &'a mut self,
+        timestamp: HlcTimestamp,
+        watcher: &'a mut dyn FnMut(ChangeEvent<'_>),
+    ) -> Transaction<'a> {
+        self.last_timestamp = self.last_timestamp.max(timestamp);
         Transaction { machine: self, watcher, has_changed: false }
     }
 }
@@ -58,8 +62,8 @@ impl Transaction<'_> {
             None => (1, revision),
         };
         let numbers = Numbers { version, create_revision, modify_revision: revision };
-        let stamp = self.machine.last_stamp;
-        (self.watcher)(ChangeEvent { revision, stamp, key, old, new: Some((numbers, value)) });
+        let timestamp = self.machine.last_timestamp;
+        (self.watcher)(ChangeEvent { revision, timestamp, key, old, new: Some((numbers, value)) });
         self.has_changed = true;
         self.machine.revision = revision;
         self.machine.tables.table_mut(ENTRIES).set(key, entry::pack(key, value, numbers));
@@ -73,7 +77,7 @@ impl Transaction<'_> {
         if old.is_none() {
             return false;
         }
-        (self.watcher)(ChangeEvent { revision, stamp: self.machine.last_stamp, key, old, new: None });
+        (self.watcher)(ChangeEvent { revision, timestamp: self.machine.last_timestamp, key, old, new: None });
         self.has_changed = true;
         self.machine.revision = revision;
         self.machine.tables.table_mut(ENTRIES).remove(key);
@@ -93,19 +97,19 @@ mod tests {
     #[test]
     fn the_changes_of_a_command_share_a_revision_and_are_told_with_what_was_there() {
         let mut machine = Machine::new();
-        machine.begin(Stamp(1), &mut |_| {}).put(b"a", b"1");
+        machine.begin(HlcTimestamp(1), &mut |_| {}).put(b"a", b"1");
         let mut told = Vec::new();
         let mut watcher = |event: ChangeEvent<'_>| {
             let value = |entry: Option<(Numbers, &[u8])>| entry.map(|(_, value)| value.to_vec());
-            told.push((event.revision, event.stamp, event.key.to_vec(), value(event.old), value(event.new)));
+            told.push((event.revision, event.timestamp, event.key.to_vec(), value(event.old), value(event.new)));
         };
-        let mut transaction = machine.begin(Stamp(2), &mut watcher);
+        let mut transaction = machine.begin(HlcTimestamp(2), &mut watcher);
         assert_eq!(transaction.put(b"b", b"2").modify_revision, 2);
         assert_eq!(transaction.put(b"a", b"3"), Numbers { version: 2, create_revision: 1, modify_revision: 2 });
         assert!(transaction.delete(b"b"));
         assert_eq!((transaction.get(b"b"), transaction.revision()), (None, 2));
         let event = |key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>| {
-            (2, Stamp(2), key.to_vec(), old.map(<[u8]>::to_vec), new.map(<[u8]>::to_vec))
+            (2, HlcTimestamp(2), key.to_vec(), old.map(<[u8]>::to_vec), new.map(<[u8]>::to_vec))
         };
         assert_eq!(
             told,
@@ -117,15 +121,15 @@ mod tests {
     fn a_command_that_changes_nothing_tells_nothing_and_uses_no_revision() {
         let mut machine = Machine::new();
         let mut watcher = |event: ChangeEvent<'_>| panic!("{event:?}");
-        assert!(!machine.begin(Stamp(7), &mut watcher).delete(b"absent"));
-        assert_eq!((machine.revision(), machine.last_stamp()), (0, Stamp(7)));
+        assert!(!machine.begin(HlcTimestamp(7), &mut watcher).delete(b"absent"));
+        assert_eq!((machine.revision(), machine.last_timestamp()), (0, HlcTimestamp(7)));
     }
 
     #[test]
     fn a_stamp_never_steps_back() {
         let mut machine = Machine::new();
-        machine.begin(Stamp(9), &mut |_| {});
-        machine.begin(Stamp(3), &mut |_| {});
-        assert_eq!(machine.last_stamp(), Stamp(9));
+        machine.begin(HlcTimestamp(9), &mut |_| {});
+        machine.begin(HlcTimestamp(3), &mut |_| {});
+        assert_eq!(machine.last_timestamp(), HlcTimestamp(9));
     }
 }

@@ -108,11 +108,11 @@ fn check(seeds: Range<u64>, mut damage: impl FnMut(&mut Dice, &MemDisk, &Written
             let known = expected.get(shard);
             // Of a shard that the lost record made or removed, it is enough not to trust it. A later directory may
             // still tell that it was removed.
-            let is_distrusted = (header_is_lost || matches!(held, RecoveredShard::Removed(_)))
+            let is_quarantined = (header_is_lost || matches!(held, RecoveredShard::Removed(_)))
                 && records[victim].restates(shard)
                 && !matches!(held, RecoveredShard::Recovered { .. })
                 && !matches!(known, Some(RecoveredShard::Recovered { .. }));
-            assert!(is_distrusted || known == Some(held), "seed {seed}: {shard:?} is {held:#?}\nnot {known:#?}");
+            assert!(is_quarantined || known == Some(held), "seed {seed}: {shard:?} is {held:#?}\nnot {known:#?}");
         }
         assert!(expected.keys().all(|shard| recovery.shards.contains_key(shard)), "seed {seed}");
 

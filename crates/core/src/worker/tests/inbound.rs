@@ -34,7 +34,7 @@ fn a_lost_log_stops_the_replica_instead_of_the_process() {
         let worker = group.workers.get_mut(&victim).unwrap();
         worker.handle_raft(group.now, [message]);
         let (effects, _) = worker.flush(Now { moment: group.now, wall: Wall(0) });
-        assert_eq!(effects.lost, [(SHARD, own, Distrust::Log)]);
+        assert_eq!(effects.lost, [(SHARD, own, QuarantineReason::Log)]);
         assert_eq!(worker.replicas().count(), 0);
         let suspect = LogItem { shard: SHARD, replica: own, change: Change::Suspect };
         let is_logged = effects.log.is_some_and(|batch| batch.items.contains(&suspect));

@@ -70,8 +70,8 @@ fn a_replica_outlives_a_topology_that_is_older_than_it() {
     let old = many_shards(4);
     let shard = ShardId(0);
     let first = old.groups[&shard].replicas[0];
-    let mut machine = SystemMachine::new(old.clone(), Stamp::default());
-    machine.apply(Stamp::default(), SystemCommand::Renew { shard, replica: first });
+    let mut machine = SystemMachine::new(old.clone(), HlcTimestamp::default());
+    machine.apply(HlcTimestamp::default(), SystemCommand::Renew { shard, replica: first });
     let mut worker: Worker<u32> = Worker::new(config(NodeId(1), 1), Moment(0));
     worker.handle_topology(Moment(0), machine.topology().clone());
     let held = |worker: &Worker<u32>| worker.replicas().find(|replica| replica.shard() == shard).map(Replica::id);
@@ -86,8 +86,8 @@ fn the_log_gives_up_a_suspect_replica_once_the_topology_does_not_name_it() {
     let old = many_shards(4);
     let shard = ShardId(0);
     let suspect = old.groups[&shard].replicas[0];
-    let mut machine = SystemMachine::new(old.clone(), Stamp::default());
-    machine.apply(Stamp::default(), SystemCommand::Renew { shard, replica: suspect });
+    let mut machine = SystemMachine::new(old.clone(), HlcTimestamp::default());
+    machine.apply(HlcTimestamp::default(), SystemCommand::Renew { shard, replica: suspect });
     let mut renewed = Topology::clone(machine.topology());
     renewed.groups.get_mut(&shard).unwrap().replicas.retain(|replica| *replica != suspect);
     // Found at the start, or while it ran.
@@ -95,9 +95,9 @@ fn the_log_gives_up_a_suspect_replica_once_the_topology_does_not_name_it() {
         let mut worker: Worker<u32> = Worker::new(config(NodeId(1), 1), Moment(0));
         if runs {
             worker.handle_topology(Moment(0), Arc::new(old.clone()));
-            worker.handle_distrust(shard, suspect, Distrust::Memory);
+            worker.handle_quarantine(shard, suspect, QuarantineReason::Memory);
         } else {
-            worker.distrust(shard, suspect);
+            worker.quarantine(shard, suspect);
         }
         let removed = LogItem { shard, replica: suspect, change: Change::Removed };
         let mut is_removed_by = |topology: &Topology| {
@@ -115,15 +115,15 @@ fn a_topology_that_is_not_saved_yet_removes_replicas_and_creates_none() {
     let (retired, renewed, suspect) = (ShardId(0), ShardId(1), ShardId(2));
     let old = many_shards(4);
     let replica = |topology: &Topology, shard| topology.replica(shard, NodeId(1)).unwrap();
-    let mut machine = SystemMachine::new(old.clone(), Stamp::default());
+    let mut machine = SystemMachine::new(old.clone(), HlcTimestamp::default());
     for shard in [renewed, suspect] {
-        machine.apply(Stamp::default(), SystemCommand::Renew { shard, replica: replica(&old, shard) });
+        machine.apply(HlcTimestamp::default(), SystemCommand::Renew { shard, replica: replica(&old, shard) });
     }
     let mut new = Topology::clone(machine.topology());
     new.groups.get_mut(&retired).unwrap().replicas.clear();
 
     let mut worker: Worker<u32> = Worker::new(config(NodeId(1), 1), Moment(0));
-    worker.distrust(suspect, replica(&old, suspect));
+    worker.quarantine(suspect, replica(&old, suspect));
     worker.handle_topology(Moment(0), Arc::new(old.clone()));
     let held = |worker: &Worker<u32>, shard| worker.replicas().find(|held| held.shard() == shard).map(Replica::id);
     assert_eq!(held(&worker, retired), Some(replica(&old, retired)));

@@ -97,7 +97,7 @@ fn lease_comes_back(gap: Duration, way: Duration) -> Option<Duration> {
     group.pass(Duration::from_secs(1));
     let begun = group.now;
     let mut under_way: VecDeque<(Moment, NodeId, RaftMessage)> = VecDeque::new();
-    for ticket in 1000.. {
+    for id in 1000.. {
         group.pass(gap);
         if group.now > begun + Duration::from_secs(2) {
             break;
@@ -107,7 +107,7 @@ fn lease_comes_back(gap: Duration, way: Duration) -> Option<Duration> {
                 group.tick(node);
             }
         }
-        group.get(leader, ticket);
+        group.get(leader, id);
         while let Some((_, to, message)) = under_way.pop_front_if(|(at, _, _)| *at <= group.now) {
             group.workers.get_mut(&to).unwrap().handle_raft(group.now, [message]);
             group.drain(to);

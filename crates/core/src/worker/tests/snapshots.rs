@@ -25,9 +25,9 @@ impl Group {
         self.workers.get_mut(&node).unwrap().config.entry_budget_bytes = bytes;
     }
 
-    fn put_bytes(&mut self, node: NodeId, ticket: u32, bytes: usize) {
+    fn put_bytes(&mut self, node: NodeId, id: u32, bytes: usize) {
         let put = Put { key: Bytes::from_static(b"k"), value: vec![0; bytes].into() };
-        self.request(node, Request::command(ONE_SHARD, put).unwrap(), ticket);
+        self.request(node, Request::command(ONE_SHARD, put).unwrap(), id);
         self.run();
     }
 
@@ -106,14 +106,14 @@ fn a_follower_that_takes_nothing_costs_its_leader_neither_memory_nor_snapshots()
     group.set_budget(leader, BUDGET);
     group.slow.insert(hung, Vec::new());
     let mut snapshots = 0;
-    for ticket in 0..2000 {
-        group.put_bytes(leader, ticket, VALUE);
-        if ticket % 10 == 0 {
+    for id in 0..2000 {
+        group.put_bytes(leader, id, VALUE);
+        if id % 10 == 0 {
             group.ticks(1);
         }
         let work = group.work(leader);
         snapshots += work.iter().filter(|work| matches!(work, SnapshotWork::Begin { .. })).count();
-        assert!(group.replica(leader).log_bytes() <= BUDGET + 12 * 2 * VALUE, "{ticket}");
+        assert!(group.replica(leader).log_bytes() <= BUDGET + 12 * 2 * VALUE, "{id}");
     }
     assert!(group.applied(1999));
     assert!(snapshots <= 2 * 2000 * VALUE / BUDGET, "{snapshots} snapshots");
@@ -125,8 +125,8 @@ fn a_shard_keeps_its_share_of_the_budget_for_a_follower_that_lags() {
     let (mut group, leader) = Group::with_leader();
     let lagging = group.others(leader)[0];
     group.slow.insert(lagging, Vec::new());
-    for ticket in 0..200 {
-        group.put_bytes(leader, ticket, 1 << 10);
+    for id in 0..200 {
+        group.put_bytes(leader, id, 1 << 10);
     }
     group.set_budget(leader, BUDGET);
     group.ticks(1);
@@ -240,7 +240,7 @@ fn a_map_that_is_not_needed_any_more_is_handed_out_and_not_dropped() {
     group.run();
     let view = group.replica(leader).view().clone();
     let own = group.replica(leader).id();
-    group.workers.get_mut(&leader).unwrap().handle_distrust(SHARD, own, Distrust::Memory);
+    group.workers.get_mut(&leader).unwrap().handle_quarantine(SHARD, own, QuarantineReason::Memory);
     group.drain(leader);
     assert_eq!(group.garbage.iter().map(Machine::len).collect::<Vec<_>>(), [1]);
     let query = Query::from(Get { key: Bytes::from_static(b"k") });
@@ -302,10 +302,10 @@ fn a_quiet_replica_takes_a_snapshot_and_a_busy_or_small_one_does_not() {
     group.ticks(QUIET_TICKS as u32 + 2);
     assert!(!group.replica(leader).is_cutting(), "little is held");
     group.request(leader, Request::command(ONE_SHARD, large).unwrap(), 2);
-    for ticket in 0..4 {
+    for id in 0..4 {
         group.ticks(QUIET_TICKS as u32 - 10);
         assert!(!group.replica(leader).is_cutting(), "entries come");
-        group.put(leader, 10 + ticket);
+        group.put(leader, 10 + id);
     }
     group.ticks(QUIET_TICKS as u32 + 2);
     for replica in REPLICAS {

@@ -26,7 +26,7 @@ impl Cluster {
         self.run_until(CONVERGENCE, Invariant::GossipConvergence, |cluster| cluster.is_converged(), unequal)
     }
 
-    /// No stamp is in the future of any node.
+    /// No timestamp is in the future of any node.
     pub(in super::super) fn is_caught_up(&self) -> bool {
         let running = || self.nodes.values().filter_map(Node::running);
         let latest = running().map(|running| running.gossip().keyspace().clock()).max().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The divergence watch raises no alarm without a reason (`ringfort_core::watch`): replicas agree at equal index, and memory
+//! The divergence detector raises no alarm without a reason (`ringfort_core::divergence`): replicas agree at equal index, and memory
 //! is sound, until a run damages it.
 
 use super::Scene;

@@ -1,6 +1,6 @@
 //! In the end each node holds of each eventual key (docs/gossip.md)
 //!
-//! - the acknowledged write with the highest stamp, or one that was never answered and so may have come later;
+//! - the acknowledged write with the highest timestamp, or one that was never answered and so may have come later;
 //! - never an acknowledged write that another one beats: a deleted key that comes back is such, the *resurrection* that
 //!   tombstones are kept against.
 //!

@@ -9,7 +9,7 @@ use ringfort_core::time::Now;
 pub const GOSSIP: usize = usize::MAX;
 
 /// Who waits for an eventual write.
-pub struct EventualTicket {
+pub struct EventualResponder {
     from: Endpoint,
     id: usize,
 }
@@ -35,7 +35,7 @@ impl Running {
                 out.events.extend(refused.then_some("gossip refused"));
             }
             Message::WriteEventually { id, key, value } => {
-                self.gossip.handle_write(now, key, value, EventualTicket { from, id });
+                self.gossip.handle_write(now, key, value, EventualResponder { from, id });
             }
             _ => {}
         }
@@ -58,10 +58,11 @@ impl Running {
             self.give_to_all(|| Input::Health(health.clone()), out);
             self.control.handle_health(health);
         }
-        for (EventualTicket { from, id }, written) in effects.replies {
+        for (EventualResponder { from, id }, written) in effects.replies {
             if let Ok(written) = written {
                 out.events.push("eventual writes");
-                out.messages.push((from, Message::WrittenEventually { id, stamp: written.stamp, node: self.node }));
+                out.messages
+                    .push((from, Message::WrittenEventually { id, timestamp: written.timestamp, node: self.node }));
             }
         }
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ringfort_core::message::{ControlMessage, RaftMessage};
 use ringfort_core::request::{Failure, Reply, Request};
 use ringfort_core::system::{Member, SystemCommand, Topology};
-use ringfort_core::time::Stamp;
+use ringfort_core::time::HlcTimestamp;
 use ringfort_core::types::NodeId;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -74,7 +74,7 @@ pub enum Message {
     },
     WrittenEventually {
         id: usize,
-        stamp: Stamp,
+        timestamp: HlcTimestamp,
         node: NodeId,
     },
 }
@@ -101,7 +101,7 @@ pub enum Transport {
 
 /// Who waits for the answer to a request.
 #[derive(Clone, Copy, Debug)]
-pub enum Ticket {
+pub enum Responder {
     Client { from: Endpoint, id: OperationId },
     Peer { from: Endpoint, id: CallId },
     Join { from: Endpoint, life: u64 },
@@ -140,7 +140,7 @@ impl Message {
             Message::Welcome { life, topology } => (life, topology.epoch).hash(&mut digest),
             Message::Gossip { bytes, .. } => bytes.hash(&mut digest),
             Message::WriteEventually { id, .. } => id.hash(&mut digest),
-            Message::WrittenEventually { id, stamp, .. } => (id, stamp.0).hash(&mut digest),
+            Message::WrittenEventually { id, timestamp, .. } => (id, timestamp.0).hash(&mut digest),
             Message::Control { from, to, .. } => (from, to).hash(&mut digest),
             Message::Propose(_) => {}
         }

@@ -1,12 +1,12 @@
 //! A simulated node: the shell of the core, an event where a thread would take time.
 
 mod damage;
+mod divergence;
 mod gossip;
 mod message;
 mod requests;
 mod running;
 mod snapshots;
-mod watch;
 
 use super::{Wake, World};
 use crate::clock::NodeClock;
@@ -15,7 +15,7 @@ use crate::network::Endpoint;
 use crate::options::{Options, ReadMode};
 use crate::random::Random;
 use damage::Damage;
-pub(super) use message::{Answer, Message, Ticket};
+pub(super) use message::{Answer, Message, Responder};
 use message::{CallId, Transport};
 use ringfort_core::boot::{self, Boot, Owner};
 use ringfort_core::control::ControlConfig;
@@ -88,8 +88,8 @@ pub(super) struct Node {
     is_wiped: bool,
     /// What is on the disk is not all what was written there.
     is_damaged: bool,
-    /// Replicas that it distrusts rightly: it joined with a directory that may have held them.
-    distrusted: BTreeSet<(ShardId, ReplicaId)>,
+    /// Replicas that it quarantines rightly: it joined with a directory that may have held them.
+    quarantined: BTreeSet<(ShardId, ReplicaId)>,
     /// It has ended because it could not go on, and nobody has taken note yet.
     aborted: bool,
     /// How often what has happened here.
@@ -153,7 +153,7 @@ impl Node {
             has_begun: false,
             is_wiped: false,
             is_damaged: false,
-            distrusted: BTreeSet::new(),
+            quarantined: BTreeSet::new(),
             aborted: false,
             counts: BTreeMap::new(),
             state: State::Down,
@@ -225,20 +225,20 @@ impl Node {
 
     /// What was synced is there, unless somebody has flipped or deleted it.
     fn check_trust(&self, boot: &Boot<MemDisk>) -> Result<(), Violation> {
-        if !self.is_damaged && !boot.lost.iter().all(|lost| self.distrusted.contains(lost)) {
-            let what = format!("node {} distrusts {:?} after a crash: {:?}", self.endpoint, boot.lost, boot.findings);
+        if !self.is_damaged && !boot.lost.iter().all(|lost| self.quarantined.contains(lost)) {
+            let what = format!("node {} quarantines {:?} after a crash: {:?}", self.endpoint, boot.lost, boot.findings);
             return Err(Invariant::DurableLog.broken(what));
         }
         if boot.eventual.lost && !self.is_damaged {
-            let what = format!("node {} distrusts the eventual keyspace: {:?}", self.endpoint, boot.findings);
+            let what = format!("node {} quarantines the eventual keyspace: {:?}", self.endpoint, boot.findings);
             return Err(Invariant::DurableLog.broken(what));
         }
         Ok(())
     }
 
     fn run_from(&mut self, boot: Boot<MemDisk>, world: &mut World) -> Result<(), Violation> {
-        self.count("replicas distrusted", boot.lost.len() as u64);
-        self.count("eventual keyspaces distrusted", boot.eventual.lost.into());
+        self.count("replicas quarantined", boot.lost.len() as u64);
+        self.count("eventual keyspaces quarantined", boot.eventual.lost.into());
         let mut settings = self.settings.clone();
         settings.replica.boot_nonce = self.random.next_u64();
         if let Some(topology) = &boot.topology {
@@ -457,7 +457,7 @@ impl Node {
                 let owner = Owner { identity: member.identity, name: member.name };
                 boot.join(&self.disk, owner, Topology::clone(&topology), was_owned)
                     .expect("the disk of a node that joins works");
-                self.distrusted.extend(&boot.lost);
+                self.quarantined.extend(&boot.lost);
                 self.run_from(boot, world).expect("a node that has joined runs");
             }
             (State::Running(running), message) => {

@@ -7,7 +7,7 @@
 
 use super::message::CallId;
 use super::running::{Input, Outbox, Running};
-use super::{Answer, Message, Ticket};
+use super::{Answer, Message, Responder};
 use crate::history::OperationId;
 use crate::network::Endpoint;
 use ringfort_core::mutation::Mutation;
@@ -24,7 +24,7 @@ const MAX_FORWARDED: usize = 1_000;
 #[derive(Default)]
 pub struct Forwarded {
     last: u64,
-    waiting: BTreeMap<u64, Ticket>,
+    waiting: BTreeMap<u64, Responder>,
 }
 
 /// A node that has joined, and waits for a topology of this epoch or a later one.
@@ -35,9 +35,9 @@ pub struct Joiner {
 }
 
 impl Forwarded {
-    fn add(&mut self, ticket: Ticket) -> u64 {
+    fn add(&mut self, responder: Responder) -> u64 {
         self.last += 1;
-        self.waiting.insert(self.last, ticket);
+        self.waiting.insert(self.last, responder);
         if self.waiting.len() > MAX_FORWARDED {
             self.waiting.pop_first();
         }
@@ -58,7 +58,7 @@ impl Running {
         if let Some(reply) = self.read_here(&request, now) {
             return self.answer_client(from, id, Ok(reply), out);
         }
-        self.execute_anywhere(request, Ticket::Client { from, id }, out);
+        self.execute_anywhere(request, Responder::Client { from, id }, out);
     }
 
     /// A node asks to join. As in the shell, the node that gets the request has the system shard decide, and answers.
@@ -67,21 +67,21 @@ impl Running {
             return;
         }
         let request = Request::system(SystemCommand::Join { member, replace, known_as: None });
-        self.execute_anywhere(request, Ticket::Join { from, life }, out);
+        self.execute_anywhere(request, Responder::Join { from, life }, out);
     }
 
     /// Executes a request on the node that leads the shard, as far as this one knows.
-    fn execute_anywhere(&mut self, request: Request, ticket: Ticket, out: &mut Outbox) {
+    fn execute_anywhere(&mut self, request: Request, responder: Responder, out: &mut Outbox) {
         match self.leader_of(request.shard()).filter(|&leader| leader != self.node) {
             Some(leader) => match self.endpoint_of(leader) {
                 Some(to) => {
-                    let id = CallId { life: self.life, number: self.forwarded.add(ticket) };
+                    let id = CallId { life: self.life, number: self.forwarded.add(responder) };
                     out.messages.push((to, Message::Forward { id, request }));
                     out.events.push("requests forwarded");
                 }
-                None => self.reply(ticket, Err(Failure::NotLeader(None)), out),
+                None => self.reply(responder, Err(Failure::NotLeader(None)), out),
             },
-            None => self.execute(request, ticket, out),
+            None => self.execute(request, responder, out),
         }
     }
 
@@ -99,16 +99,16 @@ impl Running {
     pub(super) fn handle_forward(&mut self, from: Endpoint, id: CallId, request: Request, now: Now, out: &mut Outbox) {
         match self.read_here(&request, now) {
             Some(reply) => out.messages.push((from, Message::ForwardReply { id, answer: Ok(reply) })),
-            None => self.execute(request, Ticket::Peer { from, id }, out),
+            None => self.execute(request, Responder::Peer { from, id }, out),
         }
     }
 
     pub(super) fn handle_forward_reply(&mut self, id: CallId, answer: Answer, out: &mut Outbox) {
         // An answer to this node's former process must not answer a request of this one.
         if id.life == self.life
-            && let Some(ticket) = self.forwarded.waiting.remove(&id.number)
+            && let Some(responder) = self.forwarded.waiting.remove(&id.number)
         {
-            self.reply(ticket, answer, out);
+            self.reply(responder, answer, out);
         }
     }
 
@@ -118,28 +118,28 @@ impl Running {
         self.views.get(&request.shard())?.read_leased(|| now.moment, query).map(Reply::Query)
     }
 
-    /// The shard's leader: as the replica here knows, else as beacons told.
+    /// The shard's leader: as the replica here knows, else as announcements told.
     fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
         self.views.get(&shard).and_then(|view| view.leader()).or_else(|| self.control.leader(shard))
     }
 
     /// Has a worker of this node execute the request, unless there is no room for what it writes.
-    fn execute(&mut self, request: Request, ticket: Ticket, out: &mut Outbox) {
+    fn execute(&mut self, request: Request, responder: Responder, out: &mut Outbox) {
         match self.admission().refusal(&request) {
-            Some(failure) => self.reply(ticket, Err(failure), out),
-            None => self.give(request.shard(), Input::Request { request, ticket }, out),
+            Some(failure) => self.reply(responder, Err(failure), out),
+            None => self.give(request.shard(), Input::Request { request, responder }, out),
         }
     }
 
-    pub(super) fn reply(&mut self, ticket: Ticket, answer: Answer, out: &mut Outbox) {
-        match (ticket, answer) {
-            (Ticket::Client { from, id }, answer) => self.answer_client(from, id, answer, out),
-            (Ticket::Peer { from, id }, answer) => out.messages.push((from, Message::ForwardReply { id, answer })),
-            (Ticket::Join { from, life }, Ok(Reply::System(SystemReply::Joined { epoch, .. }))) => {
+    pub(super) fn reply(&mut self, responder: Responder, answer: Answer, out: &mut Outbox) {
+        match (responder, answer) {
+            (Responder::Client { from, id }, answer) => self.answer_client(from, id, answer, out),
+            (Responder::Peer { from, id }, answer) => out.messages.push((from, Message::ForwardReply { id, answer })),
+            (Responder::Join { from, life }, Ok(Reply::System(SystemReply::Joined { epoch, .. }))) => {
                 self.joiners.push(Joiner { endpoint: from, life, epoch });
                 self.welcome(out);
             }
-            (Ticket::Join { .. } | Ticket::Nobody, _) => {}
+            (Responder::Join { .. } | Responder::Nobody, _) => {}
         }
     }
 

@@ -3,17 +3,18 @@
 mod control;
 mod disk;
 
-use super::gossip::{EventualTicket, GOSSIP};
+use super::divergence::SCRUB_BYTES_PER_SECOND;
+use super::gossip::{EventualResponder, GOSSIP};
 use super::requests::{Forwarded, Joiner};
 use super::snapshots::Files;
-use super::watch::SCRUB_BYTES_PER_SECOND;
-use super::{Message, Task, Ticket};
+use super::{Message, Responder, Task};
 use crate::network::Endpoint;
 use crate::random::Random;
 use ringfort_core::boot::{self, Boot};
 use ringfort_core::control::{Control, ControlConfig};
 use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
+use ringfort_core::divergence::{DivergenceDetector, QuarantineReason, Scrubber};
 use ringfort_core::effects::{Effects, LogBatch, SnapshotWork};
 use ringfort_core::gossip::{Gossip, GossipConfig, detector};
 use ringfort_core::health::{Admission, DiskState, HealthConfig, HealthMonitor, HealthView, NodeHealth};
@@ -26,7 +27,6 @@ use ringfort_core::request::Request;
 use ringfort_core::system::{Member, MemberState, SystemCommand, Topology};
 use ringfort_core::time::{Moment, Now};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
-use ringfort_core::watch::{Distrust, Scrubber, Watch};
 use ringfort_core::worker::{Worker, WorkerConfig, worker_of};
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -77,7 +77,7 @@ pub struct Outbox {
 /// What comes into a worker's inbox.
 pub(super) enum Input {
     Raft(Box<RaftMessage>),
-    Request { request: Request, ticket: Ticket },
+    Request { request: Request, responder: Responder },
     Persisted(u64),
     Topology(Arc<Topology>),
     Retirements(Arc<Topology>),
@@ -88,12 +88,12 @@ pub(super) enum Input {
     SnapshotSent { shard: ShardId, to: ReplicaId, arrived: bool },
     Snapshot(Box<(RaftMessage, String, Restored)>),
     LogPressure(ShardId),
-    Distrust { shard: ShardId, replica: ReplicaId, why: Distrust },
+    Quarantine { shard: ShardId, replica: ReplicaId, why: QuarantineReason },
     HandOver,
 }
 
 struct Slot {
-    worker: Worker<Ticket>,
+    worker: Worker<Responder>,
     inbox: VecDeque<Input>,
     drain_planned: bool,
     tick_planned: Moment,
@@ -127,7 +127,7 @@ pub struct Running {
     control_inbox: VecDeque<(NodeId, ControlMessage)>,
     control_planned: bool,
     control_tick: Moment,
-    pub(super) gossip: Gossip<EventualTicket>,
+    pub(super) gossip: Gossip<EventualResponder>,
     log: Log<Arc<MemDisk>>,
     pub(super) log_queue: VecDeque<(usize, LogBatch)>,
     log_under_way: Vec<(usize, u64)>,
@@ -159,7 +159,7 @@ pub struct Running {
     saved: Option<Topology>,
     pub(super) files: Files,
     pub(super) views: BTreeMap<ShardId, Arc<ShardView>>,
-    pub(super) watch: Watch,
+    pub(super) divergence: DivergenceDetector,
     pub(super) scrubber: Scrubber,
     pub(super) alarms: Vec<String>,
     pub(super) random: Random,
@@ -207,12 +207,12 @@ impl Running {
             slots[worker_of(shard, settings.workers)].worker.never_again(shard, replica);
         }
         for &(shard, replica) in &boot.lost {
-            slots[worker_of(shard, settings.workers)].worker.distrust(shard, replica);
+            slots[worker_of(shard, settings.workers)].worker.quarantine(shard, replica);
         }
         let own = topology.nodes.get(&node)?.clone();
         let mut control = Control::new(node, topology.clone(), own, settings.control, now);
         for (shard, replica) in boot.lost {
-            control.handle_lost_replica(shard, replica, Distrust::Log);
+            control.handle_lost_replica(shard, replica, QuarantineReason::Log);
         }
         Some(Running {
             node,
@@ -244,7 +244,7 @@ impl Running {
             saved,
             files: Files::new(settings.bytes_per_second),
             views: BTreeMap::new(),
-            watch: Watch::new(node),
+            divergence: DivergenceDetector::new(node),
             scrubber: Scrubber::new(SCRUB_BYTES_PER_SECOND, now),
             alarms: Vec::new(),
             random,
@@ -254,7 +254,7 @@ impl Running {
         })
     }
 
-    pub fn gossip(&self) -> &Gossip<EventualTicket> {
+    pub fn gossip(&self) -> &Gossip<EventualResponder> {
         &self.gossip
     }
 
@@ -267,7 +267,7 @@ impl Running {
         self.control.topology()
     }
 
-    pub fn replicas(&self) -> impl Iterator<Item = &Replica<Ticket>> {
+    pub fn replicas(&self) -> impl Iterator<Item = &Replica<Responder>> {
         self.slots.iter().flat_map(|slot| slot.worker.replicas())
     }
 
@@ -370,7 +370,7 @@ impl Running {
                     handled_bytes += message.entry_bytes();
                     worker.handle_raft(now.moment, [*message]);
                 }
-                Input::Request { request, ticket } => worker.handle_request(now.moment, request, ticket),
+                Input::Request { request, responder } => worker.handle_request(now.moment, request, responder),
                 Input::Persisted(number) => worker.handle_persisted(now.moment, number),
                 Input::Health(health) => worker.handle_health(health),
                 Input::Topology(topology) => worker.handle_topology(now.moment, topology),
@@ -386,7 +386,7 @@ impl Running {
                     worker.handle_snapshot(message, name, restored);
                 }
                 Input::LogPressure(shard) => worker.handle_log_pressure(shard),
-                Input::Distrust { shard, replica, why } => worker.handle_distrust(shard, replica, why),
+                Input::Quarantine { shard, replica, why } => worker.handle_quarantine(shard, replica, why),
                 Input::HandOver => worker.hand_over(),
             }
         }
@@ -403,7 +403,7 @@ impl Running {
         self.inbox_bytes -= handled_bytes;
     }
 
-    fn perform(&mut self, worker: usize, effects: Effects<Ticket>, out: &mut Outbox) {
+    fn perform(&mut self, worker: usize, effects: Effects<Responder>, out: &mut Outbox) {
         for (node, messages) in effects.messages {
             if let Some(to) = self.endpoint_of(node) {
                 out.messages.push((to, Message::Raft(messages)));
@@ -426,8 +426,8 @@ impl Running {
         if let Some(topology) = effects.topology {
             self.control.handle_topology(topology);
         }
-        for (ticket, answer) in effects.replies {
-            self.reply(ticket, answer, out);
+        for (responder, answer) in effects.replies {
+            self.reply(responder, answer, out);
         }
         for report in effects.reports {
             self.control.handle_local_report(report);
@@ -437,7 +437,7 @@ impl Running {
             self.control.handle_leadership(shard, term, leads);
         }
         for (shard, replica, why) in effects.lost {
-            if why != Distrust::Log {
+            if why != QuarantineReason::Log {
                 self.alarms.push(format!("replica {replica} of shard {shard} ended: {why}"));
             }
             self.control.handle_lost_replica(shard, replica, why);

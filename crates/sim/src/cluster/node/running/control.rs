@@ -82,7 +82,7 @@ impl Running {
     }
 
     pub(in crate::cluster::node) fn propose(&mut self, command: SystemCommand, out: &mut Outbox) {
-        let input = Input::Request { request: Request::system(command), ticket: Ticket::Nobody };
+        let input = Input::Request { request: Request::system(command), responder: Responder::Nobody };
         self.give(ShardId::SYSTEM, input, out);
     }
 

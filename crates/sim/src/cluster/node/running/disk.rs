@@ -83,7 +83,7 @@ impl Running {
 
     /// Bytes that are held beside the maps, by what they are for.
     pub fn held(&self) -> Held {
-        let entries = |replica: &Replica<Ticket>| {
+        let entries = |replica: &Replica<Responder>| {
             let position = replica.position();
             replica.log_bytes() - replica.log().bytes_after(position.committed.min(position.durable))
         };

@@ -2,16 +2,16 @@
 //!
 //! A node numbers what it says with one version, which it also raises once a round without saying anything: that is its
 //! heartbeat. (incarnation, version) only grows, and others take over only what is larger, so copies converge to the
-//! node's own words whatever way they came. Incarnations grow from start to start: they are stamps of the clock, and a
+//! node's own words whatever way they came. Incarnations grow from start to start: they are timestamps of the clock, and a
 //! node that finds a larger one of itself about takes one above it.
 //!
 //! Facts are kept as bytes under a number, so that those of later versions of the program travel through earlier ones.
 
 use super::keyspace::{Incarnation, Version};
 use crate::codec::{CodecError, Reader, put_bytes, put_u64, put_varint};
+use crate::divergence::{self, Point};
 use crate::health::NodeHealth;
 use crate::types::{Epoch, LogIndex, NodeId, ReplicaId, ShardId};
-use crate::watch::{self, Point};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -28,13 +28,13 @@ const HEALTH: u8 = 5;
 
 /// The kind of the first part of points; the others follow.
 const FIRST_POINTS: u8 = 16;
-const LAST_POINTS: u8 = FIRST_POINTS + watch::PARTS - 1;
+const LAST_POINTS: u8 = FIRST_POINTS + divergence::PARTS - 1;
 
 /// The most bytes of a point.
 const POINT_BYTES: usize = 5 + 10 + 10 + 8;
 
 const _: () = assert!(LAST_POINTS as usize - (FIRST_POINTS as usize) < MAX_FACTS / 2);
-const _: () = assert!(watch::MAX_POINTS * POINT_BYTES <= MAX_FACT_BYTES);
+const _: () = assert!(divergence::MAX_POINTS * POINT_BYTES <= MAX_FACT_BYTES);
 
 /// Something that a node says of itself. The last one of each kind counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +48,7 @@ pub enum Fact {
     Leads(Vec<ShardId>),
     /// Whether it is fit to lead.
     Health(NodeHealth),
-    /// Hashes of its replicas' states, for comparison: those of one part of the shards, ascending. See [`watch`].
+    /// Hashes of its replicas' states, for comparison: those of one part of the shards, ascending. See [`divergence`].
     Points(u8, Vec<Point>),
 }
 
@@ -65,7 +65,7 @@ pub struct Load {
 
 /// Some of a node's facts: all those above `after` up to `upto`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct VitalPart {
+pub struct NodeStatePart {
     pub node: NodeId,
     pub incarnation: Incarnation,
     pub after: Version,
@@ -76,7 +76,7 @@ pub struct VitalPart {
 
 /// What is known of all nodes, this one among them.
 #[derive(Default)]
-pub struct Vitals {
+pub struct NodeStates {
     nodes: BTreeMap<NodeId, Known>,
 }
 
@@ -90,7 +90,7 @@ struct Known {
 /// How far somebody has heard of each node.
 pub type Heard = BTreeMap<NodeId, (Incarnation, Version)>;
 
-impl Vitals {
+impl NodeStates {
     /// Begins a new incarnation of `node`, which says of itself what it said before.
     pub fn begin(&mut self, node: NodeId, incarnation: Incarnation) {
         let known = self.nodes.entry(node).or_default();
@@ -147,7 +147,7 @@ impl Vitals {
     }
 
     /// Whether a part can be merged without a gap. One of an earlier incarnation can: it changes nothing.
-    pub fn follows(&self, part: &VitalPart) -> bool {
+    pub fn follows(&self, part: &NodeStatePart) -> bool {
         let (incarnation, version) = self.heard(part.node);
         match part.incarnation.cmp(&incarnation) {
             std::cmp::Ordering::Less => true,
@@ -160,7 +160,7 @@ impl Vitals {
     ///
     /// # Panics
     /// If it leaves a gap.
-    pub fn merge(&mut self, part: VitalPart) {
+    pub fn merge(&mut self, part: NodeStatePart) {
         assert!(self.follows(&part), "a part of node {} leaves a gap", part.node);
         let known = self.nodes.entry(part.node).or_default();
         if (part.incarnation, part.upto) <= (known.incarnation, known.version) {
@@ -178,7 +178,7 @@ impl Vitals {
     }
 
     /// What somebody lacks who has heard so much, of about `budget` bytes: whole nodes, the `first`-th first.
-    pub fn parts_for(&self, heard: &Heard, budget: usize, first: u64) -> Vec<VitalPart> {
+    pub fn parts_for(&self, heard: &Heard, budget: usize, first: u64) -> Vec<NodeStatePart> {
         let mut nodes: Vec<(NodeId, &Known, Version)> = Vec::new();
         for (&node, known) in &self.nodes {
             let after = match heard.get(&node) {
@@ -207,7 +207,7 @@ impl Vitals {
             }
             facts.sort_unstable_by_key(|(version, ..)| *version);
             bytes += 24;
-            parts.push(VitalPart { node, incarnation: known.incarnation, after, upto: known.version, facts });
+            parts.push(NodeStatePart { node, incarnation: known.incarnation, after, upto: known.version, facts });
         }
         parts
     }
@@ -304,13 +304,13 @@ mod tests {
 
     const NODE: NodeId = NodeId(3);
 
-    fn speaker() -> Vitals {
-        let mut vitals = Vitals::default();
-        vitals.begin(NODE, Incarnation(5));
-        vitals.say(NODE, &Fact::Epoch(Epoch(1)));
-        vitals.beat(NODE);
-        vitals.say(NODE, &Fact::Build("1.0".into()));
-        vitals
+    fn speaker() -> NodeStates {
+        let mut node_states = NodeStates::default();
+        node_states.begin(NODE, Incarnation(5));
+        node_states.say(NODE, &Fact::Epoch(Epoch(1)));
+        node_states.beat(NODE);
+        node_states.say(NODE, &Fact::Build("1.0".into()));
+        node_states
     }
 
     #[test]
@@ -342,22 +342,22 @@ mod tests {
 
     #[test]
     fn a_copy_takes_over_what_is_new_and_a_restart_as_a_whole() {
-        let mut vitals = speaker();
-        let mut copy = Vitals::default();
-        for part in vitals.parts_for(&copy.all_heard(), 1000, 0) {
+        let mut node_states = speaker();
+        let mut copy = NodeStates::default();
+        for part in node_states.parts_for(&copy.all_heard(), 1000, 0) {
             copy.merge(part);
         }
-        assert_eq!(copy.facts(NODE).collect::<Vec<_>>(), vitals.facts(NODE).collect::<Vec<_>>());
-        vitals.beat(NODE);
-        let beat = vitals.parts_for(&copy.all_heard(), 1000, 0);
+        assert_eq!(copy.facts(NODE).collect::<Vec<_>>(), node_states.facts(NODE).collect::<Vec<_>>());
+        node_states.beat(NODE);
+        let beat = node_states.parts_for(&copy.all_heard(), 1000, 0);
         assert_eq!((beat.len(), beat[0].facts.len()), (1, 0), "a heartbeat repeats nothing");
-        let mut restarted = Vitals::default();
+        let mut restarted = NodeStates::default();
         restarted.begin(NODE, Incarnation(6));
         restarted.say(NODE, &Fact::Epoch(Epoch(2)));
         restarted.parts_for(&copy.all_heard(), 1000, 0).into_iter().for_each(|part| copy.merge(part));
         beat.into_iter().for_each(|part| copy.merge(part));
         assert_eq!(copy.facts(NODE).collect::<Vec<_>>(), [Fact::Epoch(Epoch(2))]);
-        assert!(!copy.follows(&VitalPart {
+        assert!(!copy.follows(&NodeStatePart {
             node: NODE,
             incarnation: Incarnation(6),
             after: Version(9),
@@ -368,12 +368,12 @@ mod tests {
 
     #[test]
     fn saying_the_same_again_is_nothing_new_and_beginning_again_repeats_all() {
-        let mut vitals = speaker();
-        let before = vitals.heard(NODE);
-        vitals.say(NODE, &Fact::Epoch(Epoch(1)));
-        assert_eq!(vitals.heard(NODE), before);
-        vitals.begin(NODE, Incarnation(9));
-        let parts = vitals.parts_for(&Heard::from([(NODE, before)]), 1000, 0);
+        let mut node_states = speaker();
+        let before = node_states.heard(NODE);
+        node_states.say(NODE, &Fact::Epoch(Epoch(1)));
+        assert_eq!(node_states.heard(NODE), before);
+        node_states.begin(NODE, Incarnation(9));
+        let parts = node_states.parts_for(&Heard::from([(NODE, before)]), 1000, 0);
         assert_eq!((parts[0].after, parts[0].upto, parts[0].facts.len()), (Version(0), Version(2), 2));
     }
 

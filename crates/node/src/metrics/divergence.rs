@@ -3,21 +3,21 @@
 use super::Maker;
 use crate::gossip_thread::Knowledge;
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
-use ringfort_core::watch::{Distrust, Divergence};
+use ringfort_core::divergence::{Divergence, QuarantineReason};
 
 /// What an alarm is about: this node's memory, a replica that most others contradict, replicas of which nobody knows which
 /// is wrong.
-const KINDS: [&str; 3] = ["memory", "odd", "undecided"];
+const KINDS: [&str; 3] = ["memory", "minority", "undecided"];
 
-pub struct Watch {
+pub struct DivergenceMetrics {
     pub scrubbed: IntCounter,
     alarms: IntCounterVec,
     shards: IntGauge,
 }
 
-impl Watch {
-    pub(super) fn new(maker: &Maker) -> Watch {
-        let watch = Watch {
+impl DivergenceMetrics {
+    pub(super) fn new(maker: &Maker) -> DivergenceMetrics {
+        let divergence = DivergenceMetrics {
             scrubbed: maker
                 .counter("scrubbed_maps_total", "Walks over all keys of a shard, compared with what was written."),
             alarms: maker.counters(
@@ -27,19 +27,19 @@ impl Watch {
             ),
             shards: maker.gauge("divergence_shards", "Shards of which this node knows replicas that differ."),
         };
-        KINDS.iter().for_each(|kind| drop(watch.alarms.with_label_values(&[kind])));
-        watch
+        KINDS.iter().for_each(|kind| drop(divergence.alarms.with_label_values(&[kind])));
+        divergence
     }
 
     /// A replica here has ended for this reason.
-    pub fn count_lost(&self, why: Distrust) {
-        if why == Distrust::Memory {
+    pub fn count_lost(&self, why: QuarantineReason) {
+        if why == QuarantineReason::Memory {
             self.alarms.with_label_values(&[KINDS[0]]).inc();
         }
     }
 
     pub fn count_divergence(&self, divergence: &Divergence) {
-        let kind = if divergence.odd.is_empty() { KINDS[2] } else { KINDS[1] };
+        let kind = if divergence.minority.is_empty() { KINDS[2] } else { KINDS[1] };
         self.alarms.with_label_values(&[kind]).inc();
     }
 

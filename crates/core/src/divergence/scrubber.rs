@@ -82,7 +82,7 @@ mod tests {
     fn machine(keys: u32) -> Machine {
         let mut machine = Machine::new();
         for key in 0..keys {
-            machine.begin(crate::time::Stamp(1), &mut |_| {}).put(&key.to_be_bytes(), &[7; 1000]);
+            machine.begin(crate::time::HlcTimestamp(1), &mut |_| {}).put(&key.to_be_bytes(), &[7; 1000]);
         }
         machine
     }

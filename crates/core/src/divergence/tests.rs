@@ -28,12 +28,12 @@ fn said(node: u64, index: LogIndex, hash: u64) -> (NodeId, Point) {
     (NodeId(node), Point { shard: SHARD, replica: id(node), index, hash })
 }
 
-fn odd(events: &[Event]) -> Vec<ReplicaId> {
-    let odd = |event: &Event| match event {
-        Event::Odd { replica, .. } => Some(*replica),
+fn in_minority(events: &[Event]) -> Vec<ReplicaId> {
+    let replica = |event: &Event| match event {
+        Event::Minority { replica, .. } => Some(*replica),
         _ => None,
     };
-    events.iter().filter_map(odd).collect()
+    events.iter().filter_map(replica).collect()
 }
 
 #[test]
@@ -41,15 +41,15 @@ fn the_one_that_two_others_contradict_ends_whatever_the_order_they_speak_in() {
     let topology = topology(&[id(1), id(2), id(3)]);
     for order in [[1, 2, 3], [3, 2, 1], [2, 3, 1], [1, 3, 2]] {
         for own in 1..=3 {
-            let mut watch = Watch::new(NodeId(own));
+            let mut divergence = DivergenceDetector::new(NodeId(own));
             let mut events = Vec::new();
             for node in order {
-                events.extend(watch.compare(&topology, [said(node, INDEX, if node == 2 { 7 } else { 5 })]));
+                events.extend(divergence.compare(&topology, [said(node, INDEX, if node == 2 { 7 } else { 5 })]));
             }
-            assert_eq!(odd(&events), if own == 2 { vec![id(2)] } else { vec![] }, "{order:?}");
-            let divergence = watch.divergences().next().expect("an alarm stands");
-            assert_eq!((divergence.index, &divergence.odd), (INDEX, &BTreeSet::from([id(2)])));
-            assert_eq!(watch.compare(&topology, [said(2, INDEX, 7)]), [], "it is said once");
+            assert_eq!(in_minority(&events), if own == 2 { vec![id(2)] } else { vec![] }, "{order:?}");
+            let known = divergence.divergences().next().expect("an alarm stands");
+            assert_eq!((known.index, &known.minority), (INDEX, &BTreeSet::from([id(2)])));
+            assert_eq!(divergence.compare(&topology, [said(2, INDEX, 7)]), [], "it is said once");
         }
     }
 }
@@ -57,12 +57,12 @@ fn the_one_that_two_others_contradict_ends_whatever_the_order_they_speak_in() {
 #[test]
 fn different_indexes_or_a_stranger_are_no_divergence() {
     let topology = topology(&[id(1), id(2), id(3)]);
-    let mut watch = Watch::new(NodeId(1));
+    let mut divergence = DivergenceDetector::new(NodeId(1));
     let points = [said(1, INDEX, 5), said(2, LogIndex(65), 7), said(3, LogIndex(66), 9)];
-    assert_eq!(watch.compare(&topology, points), []);
-    assert_eq!(watch.compare(&topology, [said(4, INDEX, 7)]), [], "the topology does not have it");
+    assert_eq!(divergence.compare(&topology, points), []);
+    assert_eq!(divergence.compare(&topology, [said(4, INDEX, 7)]), [], "the topology does not have it");
     let forged = (NodeId(2), said(1, INDEX, 7).1);
-    assert_eq!(watch.compare(&topology, [forged]), [], "it is another node's");
+    assert_eq!(divergence.compare(&topology, [forged]), [], "it is another node's");
 }
 
 #[test]
@@ -74,11 +74,11 @@ fn without_a_majority_nobody_ends() {
     ] {
         let topology = topology(&replicas);
         for own in 1..=3 {
-            let mut watch = Watch::new(NodeId(own));
-            let events = watch.compare(&topology, points.clone());
-            assert_eq!(odd(&events), []);
+            let mut divergence = DivergenceDetector::new(NodeId(own));
+            let events = divergence.compare(&topology, points.clone());
+            assert_eq!(in_minority(&events), []);
             assert!(matches!(events[0], Event::Alarm(_)));
-            assert_eq!(watch.divergences().count(), 1);
+            assert_eq!(divergence.divergences().count(), 1);
         }
     }
 }
@@ -87,18 +87,18 @@ fn without_a_majority_nobody_ends() {
 fn an_alarm_is_over_when_the_replica_is_gone_or_they_agree_again() {
     let three = topology(&[id(1), id(2), id(3)]);
     let differ = [said(1, INDEX, 5), said(2, INDEX, 7), said(3, INDEX, 5)];
-    let mut watch = Watch::new(NodeId(1));
-    watch.compare(&three, differ);
-    assert_eq!(watch.compare(&three, []), []);
+    let mut divergence = DivergenceDetector::new(NodeId(1));
+    divergence.compare(&three, differ);
+    assert_eq!(divergence.compare(&three, []), []);
     let renewed = topology(&[id(1), id(3), ReplicaId::new(NodeId(2), 9)]);
-    assert_eq!(watch.compare(&renewed, []), [Event::Over(SHARD)]);
-    assert_eq!(watch.divergences().count(), 0);
+    assert_eq!(divergence.compare(&renewed, []), [Event::Over(SHARD)]);
+    assert_eq!(divergence.divergences().count(), 0);
 
-    let mut watch = Watch::new(NodeId(1));
-    watch.compare(&three, differ);
+    let mut divergence = DivergenceDetector::new(NodeId(1));
+    divergence.compare(&three, differ);
     let later = LogIndex(128);
-    assert_eq!(watch.compare(&three, [said(1, later, 8), said(3, later, 8)]), []);
-    assert_eq!(watch.compare(&three, [said(2, later, 8)]), [Event::Over(SHARD)]);
+    assert_eq!(divergence.compare(&three, [said(1, later, 8), said(3, later, 8)]), []);
+    assert_eq!(divergence.compare(&three, [said(2, later, 8)]), [Event::Over(SHARD)]);
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! The divergence watch on a simulated node.
+//! The divergence detector on a simulated node.
 
 use super::Task;
 use super::running::{Input, Outbox, Running, When};
+use ringfort_core::divergence::{Event, QuarantineReason};
 use ringfort_core::replica::ShardView;
 use ringfort_core::time::Now;
 use ringfort_core::types::{ReplicaId, ShardId};
-use ringfort_core::watch::{Distrust, Event};
 use std::sync::Arc;
 
 /// Memory is small here: a walk over all of it takes seconds.
@@ -16,21 +16,21 @@ impl Running {
         self.views.values()
     }
 
-    /// What the watch has found on this node, or knows of others, in words.
+    /// What the divergence detector has found on this node, or knows of others, in words.
     pub fn alarms(&self) -> &[String] {
         &self.alarms
     }
 
     /// Replicas that differ, as this node knows at the moment.
     pub fn divergences(&self) -> usize {
-        self.watch.divergences().count()
+        self.divergence.divergences().count()
     }
 
     pub(super) fn scrub(&mut self, now: Now, out: &mut Outbox) {
         let shards = self.topology().shards;
         let damaged = self.scrubber.handle_step(now.moment, shards, |shard| self.views.get(&shard).cloned());
         if let Some((shard, replica)) = damaged {
-            self.distrust(shard, replica, Distrust::Memory, out);
+            self.quarantine(shard, replica, QuarantineReason::Memory, out);
         }
         out.tasks.push((When::Local(self.scrubber.next_step()), Task::Scrub));
     }
@@ -38,16 +38,16 @@ impl Running {
     pub(super) fn compare(&mut self, out: &mut Outbox) {
         let topology = self.topology().clone();
         let own: Vec<_> = self.views.values().filter_map(|view| view.point()).collect();
-        for event in self.watch.handle_round(&mut self.gossip, &topology, own.into_iter()) {
+        for event in self.divergence.handle_round(&mut self.gossip, &topology, own.into_iter()) {
             match event {
                 Event::Alarm(divergence) => self.alarms.push(divergence.to_string()),
-                Event::Odd { shard, replica } => self.distrust(shard, replica, Distrust::Odd, out),
+                Event::Minority { shard, replica } => self.quarantine(shard, replica, QuarantineReason::Minority, out),
                 Event::Over(_) => {}
             }
         }
     }
 
-    fn distrust(&mut self, shard: ShardId, replica: ReplicaId, why: Distrust, out: &mut Outbox) {
-        self.give(shard, Input::Distrust { shard, replica, why }, out);
+    fn quarantine(&mut self, shard: ShardId, replica: ReplicaId, why: QuarantineReason, out: &mut Outbox) {
+        self.give(shard, Input::Quarantine { shard, replica, why }, out);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// Given to a worker with a request, and back with the answer.
-pub enum Ticket {
+pub enum Responder {
     /// A task of this node.
     Task(oneshot::Sender<Result<Reply, Failure>>),
     /// A node that forwarded the request: the answers of the stream that brought it, and the request's id on that
@@ -15,22 +15,22 @@ pub enum Ticket {
     Peer { answers: Arc<Answers>, id: u64, deadline: Instant },
 }
 
-impl Ticket {
+impl Responder {
     /// Whether no one waits for the answer any more: the client or the stream is gone, or the deadline is over. A
     /// request that has not been started is then dropped; under overload all work would otherwise go into answers that
     /// come too late.
     pub fn is_abandoned(&self, now: Instant) -> bool {
         match self {
-            Ticket::Task(sender) => sender.is_closed(),
-            Ticket::Peer { answers, deadline, .. } => *deadline <= now || answers.has_ended(),
+            Responder::Task(sender) => sender.is_closed(),
+            Responder::Peer { answers, deadline, .. } => *deadline <= now || answers.has_ended(),
         }
     }
 
     /// Gives the answer to whoever waits. Where nobody does any more it is dropped.
     pub fn answer(self, answer: Result<Reply, Failure>) {
         match self {
-            Ticket::Task(sender) => drop(sender.send(answer)),
-            Ticket::Peer { answers, id, .. } => answers.give(id, answer),
+            Responder::Task(sender) => drop(sender.send(answer)),
+            Responder::Peer { answers, id, .. } => answers.give(id, answer),
         }
     }
 }
@@ -44,15 +44,15 @@ mod tests {
     fn a_request_is_abandoned_when_its_client_is_gone_or_its_time_is_over() {
         let now = Instant::now();
         let (sender, receiver) = oneshot::channel();
-        let ticket = Ticket::Task(sender);
-        assert!(!ticket.is_abandoned(now));
+        let responder = Responder::Task(sender);
+        assert!(!responder.is_abandoned(now));
         drop(receiver);
-        assert!(ticket.is_abandoned(now));
+        assert!(responder.is_abandoned(now));
         let answers = Arc::new(Answers::default());
-        let ticket = Ticket::Peer { answers: answers.clone(), id: 1, deadline: now + Duration::from_millis(1) };
-        assert!(!ticket.is_abandoned(now));
-        assert!(ticket.is_abandoned(now + Duration::from_millis(1)));
+        let responder = Responder::Peer { answers: answers.clone(), id: 1, deadline: now + Duration::from_millis(1) };
+        assert!(!responder.is_abandoned(now));
+        assert!(responder.is_abandoned(now + Duration::from_millis(1)));
         answers.end(None);
-        assert!(ticket.is_abandoned(now));
+        assert!(responder.is_abandoned(now));
     }
 }

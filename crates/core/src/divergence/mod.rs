@@ -1,4 +1,4 @@
-//! The divergence watch: whether replicas that applied the same hold the same, and whether memory still holds what was
+//! The divergence detector: whether replicas that applied the same hold the same, and whether memory still holds what was
 //! written to it.
 //!
 //! # Between replicas
@@ -12,11 +12,11 @@
 //!    log has come to rest ([`marks`]). It publishes one of them, in such a way that others publish the same one.
 //! 2. The points of a node's replicas travel as facts in gossip, an eighth of the shards each round: [`fact`]. At rest
 //!    they do not change, so that they cost nothing.
-//! 3. Every node keeps the last [`POINTS_KEPT`] of each replica, and compares those of equal index: [`Watch::compare`].
+//! 3. Every node keeps the last [`POINTS_KEPT`] of each replica, and compares those of equal index: [`DivergenceDetector::compare`].
 //!    What has been compared is an alarm everywhere; only the node of the replica that is wrong acts on it.
 //!
 //! **Who is wrong.** Where more than half of *all* replicas that the topology has of the shard agree at the index, the
-//! others are wrong: [`Event::Odd`]. That takes three at least. Otherwise nobody knows, and all go on serving: to stop
+//! others are wrong: [`Event::Minority`]. That takes three at least. Otherwise nobody knows, and all go on serving: to stop
 //! the wrong ones would be to guess, to stop all of them to lose what is right as well. That is an alarm for people.
 //!
 //! # Within a replica
@@ -27,10 +27,10 @@
 //!
 //! # What follows
 //!
-//! A replica that is odd or damaged ends at once: no read of whatever kind is answered from its map, it leads no more,
+//! A replica in the minority, or one that is damaged, ends at once: no read of whatever kind is answered from its map, it leads no more,
 //! and what it was about to write or send as a snapshot is given up. Its node takes it for lost, like one whose log was
 //! damaged, and the system shard hands out a new one, which gets its state from the others
-//! ([`Distrust`]). Nothing acknowledged is lost by that: the log is whole, and a quorum has it.
+//! ([`QuarantineReason`]). Nothing acknowledged is lost by that: the log is whole, and a quorum has it.
 
 mod marks;
 mod scrubber;
@@ -39,7 +39,7 @@ pub use marks::{Marks, SETTLED_AFTER};
 pub use scrubber::Scrubber;
 
 use crate::gossip::Gossip;
-use crate::gossip::vitals::Fact;
+use crate::gossip::node_state::Fact;
 use crate::system::Topology;
 use crate::types::{LogIndex, NodeId, ReplicaId, ShardId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -65,21 +65,25 @@ pub struct Point {
 
 /// Why a replica must not be run any more.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub enum Distrust {
+pub enum QuarantineReason {
     /// Its log is damaged, or lacks what it acknowledged.
     Log,
     /// Its memory is not what was written to it.
     Memory,
     /// Most other replicas hold something else at the same index.
-    Odd,
+    Minority,
 }
 
-impl fmt::Display for Distrust {
+impl fmt::Display for QuarantineReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Distrust::Log => "its log is damaged, or lacks what it acknowledged",
-            Distrust::Memory => "its memory is not what was written to it; have the memory of this machine checked",
-            Distrust::Odd => "most replicas hold something else at the same index, so it has a bug or bad memory",
+            QuarantineReason::Log => "its log is damaged, or lacks what it acknowledged",
+            QuarantineReason::Memory => {
+                "its memory is not what was written to it; have the memory of this machine checked"
+            }
+            QuarantineReason::Minority => {
+                "most replicas hold something else at the same index, so it has a bug or bad memory"
+            }
         })
     }
 }
@@ -93,7 +97,7 @@ pub struct Divergence {
     /// What was compared there.
     pub hashes: BTreeMap<ReplicaId, u64>,
     /// Those that most others contradict; none where nobody can tell.
-    pub odd: BTreeSet<ReplicaId>,
+    pub minority: BTreeSet<ReplicaId>,
 }
 
 impl fmt::Display for Divergence {
@@ -102,28 +106,28 @@ impl fmt::Display for Divergence {
         for (replica, hash) in &self.hashes {
             write!(f, " node {} has {hash:016x},", replica.node())?;
         }
-        if self.odd.is_empty() {
+        if self.minority.is_empty() {
             return f
                 .write_str(" and there is no majority to tell who is wrong: see the manual, \"Replicas that differ\"");
         }
-        let nodes: Vec<String> = self.odd.iter().map(|replica| replica.node().to_string()).collect();
+        let nodes: Vec<String> = self.minority.iter().map(|replica| replica.node().to_string()).collect();
         write!(f, " so node {} is wrong, serves the shard no more, and gets it from the others", nodes.join(" and "))
     }
 }
 
-/// Something that the watch has found.
+/// Something that the detector has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// For the operator, once, and again when it is known who is wrong.
     Alarm(Divergence),
     /// This node's replica is wrong: it must end.
-    Odd { shard: ShardId, replica: ReplicaId },
+    Minority { shard: ShardId, replica: ReplicaId },
     /// The replicas that differed are gone, or agree again.
     Over(ShardId),
 }
 
 /// One node's comparison of all replicas.
-pub struct Watch {
+pub struct DivergenceDetector {
     node: NodeId,
     round: u64,
     shards: BTreeMap<ShardId, Compared>,
@@ -148,9 +152,9 @@ fn part_of(shard: ShardId) -> u8 {
     (shard.0 % u32::from(PARTS)) as u8
 }
 
-impl Watch {
-    pub fn new(node: NodeId) -> Watch {
-        Watch { node, round: 0, shards: BTreeMap::new() }
+impl DivergenceDetector {
+    pub fn new(node: NodeId) -> DivergenceDetector {
+        DivergenceDetector { node, round: 0, shards: BTreeMap::new() }
     }
 
     /// Once a round of gossip: says what is due of this node's own points, and compares what all nodes have said.
@@ -210,7 +214,7 @@ impl Watch {
                 let mut here = divergence.hashes.iter().filter(|(replica, _)| held.contains(replica));
                 let first = here.next().map(|(_, hash)| hash);
                 let none_differ = here.all(|(_, hash)| Some(hash) == first);
-                if divergence.odd.is_empty() { none_differ } else { are_gone(&divergence.odd) }
+                if divergence.minority.is_empty() { none_differ } else { are_gone(&divergence.minority) }
             };
             if compared.divergence.take_if(is_over).is_some() {
                 events.push(Event::Over(shard));
@@ -252,22 +256,22 @@ impl Compared {
             return;
         }
         let majority = hashes.values().copied().find(|hash| agreeing(*hash) > replicas / 2);
-        let is_odd = |(_, hash): &(&ReplicaId, &u64)| majority.is_some_and(|majority| **hash != majority);
-        let odd: BTreeSet<ReplicaId> = hashes.iter().filter(is_odd).map(|(replica, _)| *replica).collect();
+        let is_minority = |(_, hash): &(&ReplicaId, &u64)| majority.is_some_and(|majority| **hash != majority);
+        let minority: BTreeSet<ReplicaId> = hashes.iter().filter(is_minority).map(|(replica, _)| *replica).collect();
         let is_news = match &self.divergence {
             None => true,
-            Some(known) => !odd.is_subset(&known.odd),
+            Some(known) => !minority.is_subset(&known.minority),
         };
         if !is_news {
             return;
         }
-        let mine = odd.iter().find(|replica| replica.node() == own).copied();
-        let known_odd = self.divergence.take().map(|known| known.odd).unwrap_or_default();
-        let all_odd = odd.union(&known_odd).copied().collect();
-        let divergence = Divergence { shard: point.shard, index: point.index, hashes, odd: all_odd };
+        let mine = minority.iter().find(|replica| replica.node() == own).copied();
+        let known_minority = self.divergence.take().map(|known| known.minority).unwrap_or_default();
+        let all_minority = minority.union(&known_minority).copied().collect();
+        let divergence = Divergence { shard: point.shard, index: point.index, hashes, minority: all_minority };
         events.push(Event::Alarm(divergence.clone()));
         self.divergence = Some(divergence);
-        events.extend(mine.map(|replica| Event::Odd { shard: point.shard, replica }));
+        events.extend(mine.map(|replica| Event::Minority { shard: point.shard, replica }));
     }
 }
 
