@@ -10,8 +10,8 @@ use ringfort_proto::v1;
 ///
 /// Any one node answers, whether it reaches the others or not. A write is durable on that node when it returns and
 /// reaches the others by and by; a read says what the node that was asked holds at the time. Of two writes of a key the
-/// later one wins, by the clocks of the nodes that took them. One client may ask another node each time: give it a single
-/// endpoint where it is to read what it has written.
+/// later one wins, by the clocks of the nodes that took them. One client may ask another node each time: give it a
+/// single endpoint where it is to read what it has written.
 #[derive(Clone, Copy)]
 pub struct Eventual<'a> {
     pub(crate) client: &'a Client,

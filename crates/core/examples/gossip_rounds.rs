@@ -2,8 +2,9 @@
 //!
 //!     cargo run --release -p ringfort-core --example gossip_rounds [fan-out]
 //!
-//! Messages arrive at once and all of them; each figure is over 20 runs (5 from 100 nodes on). At last, how many periods
-//! after a partition of five nodes all are equal again, when both sides have written the same 1,000 keys meanwhile.
+//! Messages arrive at once and all of them; each figure is over 20 runs (5 from 100 nodes on). At last, how many
+//! periods after a partition of five nodes all are equal again, when both sides have written the same 1,000 keys
+//! meanwhile.
 
 use bytes::Bytes;
 use ringfort_core::gossip::node_state::{Fact, Load};

@@ -10,9 +10,9 @@
 //! If another cluster claims the directory's node as its member ([`crate::control`], claims), the file `claimed` says
 //! so. Without it the node would serve for a moment after each restart.
 //!
-//! A directory whose node is no member any more has a third one, `departed`, which says why ([`departure`]). What else it
-//! holds must never be used again. A node that was given up as dead may start anew in it: [`clear`] deletes everything and
-//! leaves `contacts`, the nodes that it knew.
+//! A directory whose node is no member any more has a third one, `departed`, which says why ([`departure`]). What else
+//! it holds must never be used again. A node that was given up as dead may start anew in it: [`clear`] deletes
+//! everything and leaves `contacts`, the nodes that it knew.
 //!
 //! The shell writes the file `disk-probe` while it has nothing to log, to see whether the disk answers.
 //!
@@ -152,8 +152,8 @@ pub fn saved_topology<D: Disk + ?Sized>(disk: &D) -> Result<Option<Topology>, Bo
 
 /// Whether `next` assigns the node a replica that `saved`, the topology on its disk, does not. Then the node must save
 /// `next` before it acts on it: if its log is lost, only the saved topology tells it which replicas it had. Until then
-/// it only [removes replicas](crate::worker::Worker::handle_retirements). The node may act on any other topology even if
-/// it can't save it: on a full disk, that topology may free some space.
+/// it only [removes replicas](crate::worker::Worker::handle_retirements). The node may act on any other topology even
+/// if it can't save it: on a full disk, that topology may free some space.
 pub fn assigns_anew(saved: Option<&Topology>, next: &Topology, node: NodeId) -> bool {
     let is_saved = |shard, replica| saved.and_then(|saved| saved.replica(shard, node)) == Some(replica);
     next.groups.iter().any(|(&shard, group)| group.replica_on(node).is_some_and(|replica| !is_saved(shard, replica)))

@@ -1,4 +1,4 @@
-//! What is to be done after a drain: the worker's only output.
+//! What is to be done after a turn: the worker's only output.
 //!
 //! **Order is a contract.** The shell performs the parts of [`Effects`] in the order of the fields. Messages of a
 //! leader may leave before its own batch is durable (Raft thesis, 10.2.1); whatever promises durability is held back
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The work that one drain has brought. `T` is the shell's responder for a request.
+/// The work that one turn has brought. `T` is the shell's responder for a request.
 pub struct Effects<T> {
     /// To be sent, in order for each node. Heartbeats and votes must not queue behind appends:
     /// [`is_urgent`] tells them apart.
@@ -47,7 +47,7 @@ pub struct Effects<T> {
     pub counts: Counts,
 }
 
-/// How much of what a drain did.
+/// How much of what a turn did.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     /// Entries that leaders here appended for requests, and the commands in them.
@@ -75,7 +75,7 @@ impl<T> Default for Effects<T> {
     }
 }
 
-/// What one drain of one worker wants durable.
+/// What one turn of one worker wants durable.
 #[derive(Debug, Default)]
 pub struct LogBatch {
     pub number: u64,

@@ -14,7 +14,7 @@
 //! | [`request`] | requests to a shard, their replies, and their failures |
 //! | [`disk`], [`log`], [`snapshot`] | bytes that survive a crash |
 //! | [`replica`] | one shard's copy on this node: raft-rs and what it needs around it |
-//! | [`message`], [`effects`] | what nodes say to each other, and what a drain leaves to be done |
+//! | [`message`], [`effects`] | what nodes say to each other, and what a turn leaves to be done |
 //! | [`worker`] | the loop that runs many replicas and turns their work into few effects |
 //! | [`boot`] | what a node has on its disk when it starts, and how a cluster begins |
 //! | [`founding`] | whether a node creates a cluster |

@@ -21,8 +21,8 @@ pub const LEASE_MARGIN_TICKS: usize = 2;
 /// How far two nodes' monotonic clocks may run apart. A lease is shorter than what it rests on by as much.
 pub const DRIFT_PERMILLE: u32 = 10;
 
-/// Rounds of heartbeats that a lease tells apart in a tick. Each turn of the worker that asks for reads sends heartbeats: a
-/// round for each would push out those whose echoes are still under way.
+/// Rounds of heartbeats that a lease tells apart in a tick. Each turn of the worker that asks for reads sends
+/// heartbeats: a round for each would push out those whose echoes are still under way.
 pub const ROUNDS_A_TICK: usize = 4;
 
 /// By default, a node ends when its disk has not answered for this long: longer than a cloud volume takes to fail over,
@@ -34,7 +34,8 @@ pub const DISK_TIMEOUT: Duration = Duration::from_secs(60);
 pub const LEAD_AFTER: Duration = Duration::from_secs(30);
 
 /// Bytes of the log that a node may have on their way to its disk, those included that have come and that no worker has
-/// looked at. Beyond, it refuses writes as `Overloaded`, and drops entries of leaders elsewhere, which Raft sends again.
+/// looked at. Beyond, it refuses writes as `Overloaded`, and drops entries of leaders elsewhere, which Raft sends
+/// again.
 pub const MAX_UNSYNCED_BYTES: u64 = 64 << 20;
 
 /// The largest key. A longer one is refused with `InvalidArgument` before anything else happens.
@@ -43,7 +44,7 @@ pub const MAX_KEY_BYTES: usize = 64 << 10;
 /// The largest value. A larger one is refused with `InvalidArgument`.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
 
-/// Commands of one drain share a Raft entry up to this size; a single larger command has an entry of its own.
+/// Commands of one turn share a Raft entry up to this size; a single larger command has an entry of its own.
 pub const MAX_ENTRY_BYTES: usize = 1 << 20;
 
 /// What a command adds to its key and value in an entry, at the most.
@@ -145,8 +146,8 @@ pub const REPLICATION: usize = 3;
 /// Replicas of the system shard from as many nodes on.
 pub const LARGE_SYSTEM: usize = 5;
 
-/// Shards that receive a new replica at the same time, in the whole cluster, unless set otherwise; the next ones wait for
-/// their turn.
+/// Shards that receive a new replica at the same time, in the whole cluster, unless set otherwise; the next ones wait
+/// for their turn.
 pub const CONCURRENT_MOVES: usize = 8;
 
 /// A shard of at most this many bytes does not count among those, ...
@@ -177,13 +178,13 @@ pub const MAX_SCAN_BYTES: usize = 2 << 20;
 /// The largest key and value together of an eventual write. A larger one is refused with `InvalidArgument`.
 pub const MAX_EVENTUAL_ENTRY_BYTES: usize = 64 << 10;
 
-/// What the eventual keyspace may take in memory, what it costs around the entries included. Beyond, a node refuses puts
-/// as `Full`; deletes of keys that it has, and what comes from other nodes, are taken. It is written to the log as one
-/// record when the log is compacted.
+/// What the eventual keyspace may take in memory, what it costs around the entries included. Beyond, a node refuses
+/// puts as `Full`; deletes of keys that it has, and what comes from other nodes, are taken. It is written to the log as
+/// one record when the log is compacted.
 pub const MAX_EVENTUAL_BYTES: usize = 16 << 20;
 
-/// Eventual writes that wait for the disk; beyond, more are refused as `Overloaded`, and what other nodes send is dropped,
-/// to come again.
+/// Eventual writes that wait for the disk; beyond, more are refused as `Overloaded`, and what other nodes send is
+/// dropped, to come again.
 pub const MAX_EVENTUAL_PENDING_BYTES: usize = 4 << 20;
 
 /// The largest gossip message that is taken; a larger one is refused as a whole.

@@ -65,8 +65,8 @@ pub enum Mutation {
     ApplyDifferently,
     /// A replica takes the time of its own clock for an entry's when it applies it.
     ClockInsideApply,
-    /// A replica notes for the divergence detector, at an index within a drain, the hash that it has after the drain.
-    HashAfterDrain,
+    /// A replica notes for the divergence detector, at an index within a turn, the hash that it has after the turn.
+    HashAfterTurn,
     /// A leader that commits its own removal leads on.
     LeadAfterRemoval,
     /// A replica campaigns while the snapshot that it has installed is not durable.
@@ -120,7 +120,7 @@ impl Mutation {
         Mutation::DropBeforeCaughtUp,
         Mutation::ApplyDifferently,
         Mutation::ClockInsideApply,
-        Mutation::HashAfterDrain,
+        Mutation::HashAfterTurn,
         Mutation::LeadAfterRemoval,
         Mutation::CampaignOnSnapshot,
         Mutation::PublishBeforeCommit,

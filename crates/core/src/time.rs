@@ -40,7 +40,7 @@ impl HlcTimestamp {
     }
 }
 
-/// Both clocks, read together at the start of a drain.
+/// Both clocks, read together at the start of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Now {
     pub moment: Moment,

@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             log.sync()?;
         }
         // Written on this thread, at its full cost: a node does it on another one.
-        if let Some(spare) = log.wanted_spare() {
+        if let Some(spare) = log.spare_request() {
             log.spare_ready(FileDisk::open(&directory)?.preallocate(&spare.name, spare.size_bytes, &mut || {}));
         }
     }

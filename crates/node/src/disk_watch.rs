@@ -34,7 +34,7 @@ pub fn run(shell: Arc<Shell>, reporter: HealthReporter, stopped: Receiver<()>) {
         if report.must_end {
             end(report.age);
         }
-        shell.pressure.set_disk_hung(is_hung);
+        shell.admission.set_disk_hung(is_hung);
         if said != Some(report.health) {
             tell(&shell, &reporter, said, report);
             said = Some(report.health);

@@ -119,7 +119,8 @@ impl Shell {
                 Err(failure) => failure,
             };
             let now = Instant::now();
-            // A leader that is silent, which only reads ask, is not to blame for being out of reach: it may have crashed.
+            // A leader that is silent, which only reads ask, is not to blame for being out of reach: it may have
+            // crashed.
             let unreachable = |however_short| heard.and_then(|node| self.unreachable(shard, node, however_short));
             let pause = match retry.ended(failure.attempt(target), deadline.saturating_duration_since(now)) {
                 Next::AskLeader => {
@@ -204,7 +205,7 @@ impl Shell {
         match target {
             None => Err(Failure::NotLeader(None)),
             Some(node) if node == self.node => {
-                if let Some(failure) = self.pressure.refusal(&request) {
+                if let Some(failure) = self.admission.refusal(&request) {
                     return Err(failure);
                 }
                 self.ask_worker(request).await

@@ -1,7 +1,7 @@
 //! Drives gossip, and answers for the eventual keyspace.
 //!
-//! One thread, because what it does is little and short: a message is merged in microseconds, what is to be durable goes
-//! to the log thread and comes back as an event. Reads ask it too; they wait for no disk.
+//! One thread, because what it does is little and short: a message is merged in microseconds, what is to be durable
+//! goes to the log thread and comes back as an event. Reads ask it too; they wait for no disk.
 
 use crate::clock;
 use crate::control_thread::{self, ControlEvent};

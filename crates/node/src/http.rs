@@ -163,7 +163,7 @@ impl Http {
         if shell.failure.borrow().is_some() {
             return Some("stopping after a failure".to_owned());
         }
-        if shell.pressure.is_disk_hung() {
+        if shell.admission.is_disk_hung() {
             let age = shell.health.lock().report(clock::moment()).age;
             return Some(format!("the disk has not answered for {:.1} s", age.as_secs_f64()));
         }

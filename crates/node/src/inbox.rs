@@ -1,7 +1,8 @@
-//! A worker's inbox: what came in since the last drain, taken at once up to a bound.
+//! A worker's inbox: what came in since the last turn, taken at once up to a bound.
 //!
-//! A lock, three lists and a condition: a drain swaps the lists for empty ones, so that a push is one short critical
-//! section, whatever a push brings (a whole pipeline, a whole batch of a peer), and the worker is woken once.
+//! A lock, three lists and a condition: a turn of the worker swaps the lists for empty ones, so that a push is one
+//! short critical section, whatever a push brings (a whole pipeline, a whole batch of a peer), and the worker is woken
+//! once.
 //!
 //! What happens at the bounds differs by kind. Requests are refused before anything has happened to them. Raft's
 //! messages are dropped: Raft repeats them. Events (a batch is durable, a file is written, a topology is new) are
@@ -32,8 +33,8 @@ pub const MAX_WAITING_MESSAGES: usize = 65_536;
 /// Bytes of entries in them; more are dropped.
 pub const MAX_WAITING_MESSAGE_BYTES: u64 = 64 << 20;
 
-/// The most bytes of entries in the messages that one drain takes, and the most bytes of keys and values in its
-/// requests; it takes at least one of each. The rest waits for the next drain. The bound is here because a drain
+/// The most bytes of entries in the messages that one turn takes, and the most bytes of keys and values in its
+/// requests; it takes at least one of each. The rest waits for the next turn. The bound is here because a turn
 /// becomes one batch of the log, and a batch is never split.
 pub const DRAIN_BYTES: u64 = 1 << 20;
 
@@ -203,14 +204,14 @@ fn is_empty(drained: &Drained) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pressure::Pressure;
+    use crate::admission::AdmissionState;
     use bytes::Bytes;
     use raft::eraftpb::{Entry, Message};
     use ringfort_core::kv::Put;
     use ringfort_core::limits::MAX_VALUE_BYTES;
     use ringfort_ring::ShardCount;
 
-    /// The largest value: a drain takes no two of them.
+    /// The largest value: a turn takes no two of them.
     const LARGEST: u64 = MAX_VALUE_BYTES as u64;
 
     fn put(value_bytes: u64) -> Incoming {
@@ -236,7 +237,7 @@ mod tests {
 
     #[test]
     fn entries_of_messages_that_are_dropped_do_not_wait_for_a_worker() {
-        let (inbox, pressure) = (Inbox::default(), Pressure::default());
+        let (inbox, admission) = (Inbox::default(), AdmissionState::default());
         let message = |entry_bytes: usize| {
             let entry = Entry { data: vec![0; entry_bytes].into(), ..Entry::default() };
             RaftMessage {
@@ -248,14 +249,14 @@ mod tests {
         };
         for entry_bytes in std::iter::repeat_n(1, MAX_WAITING_MESSAGES).chain([1 << 20]) {
             let message = message(entry_bytes);
-            assert!(pressure.admits(&message));
-            pressure.handled(inbox.push_messages([message]));
+            assert!(admission.admits(&message));
+            admission.handled(inbox.push_messages([message]));
         }
         let mut drained = Drained::default();
         inbox.drain(&mut drained, Duration::ZERO);
         assert_eq!(drained.messages.len(), MAX_WAITING_MESSAGES);
-        pressure.handled(drained.messages.iter().map(RaftMessage::entry_bytes).sum());
-        assert_eq!(pressure.inbox_bytes(), 0);
+        admission.handled(drained.messages.iter().map(RaftMessage::entry_bytes).sum());
+        assert_eq!(admission.inbox_bytes(), 0);
     }
 
     #[test]

@@ -201,8 +201,8 @@ pub async fn join(
 }
 
 /// Tells the other nodes where this one is, until the topology says so: where they and `join` say that clients reach
-/// them. Announcements do that, too, for nodes that are where they were. Where all have moved, this is how they find one
-/// another.
+/// them. Announcements do that, too, for nodes that are where they were. Where all have moved, this is how they find
+/// one another.
 pub async fn introduce(shell: Weak<Shell>, member: Member, join: Vec<String>) {
     let mut progress = Instant::now();
     loop {

@@ -24,7 +24,7 @@
 //! | `routing`, `execute` | the path of a request |
 //! | `files` | how file descriptors are divided |
 //! | [`stderr`], `seldom` | log lines: no thread waits until they are written; rate limits |
-//! | `pressure` | what is refused before the proposal: memory or disk full |
+//! | `admission` | what is refused before the proposal: memory or disk full |
 //! | `board`, `shared_call`, `operator_calls` | the status of the node, for many readers at little cost |
 //! | `grpc` | the gRPC services, and the connections they are served on |
 //! | `http`, `metrics` | what monitoring asks for |
@@ -32,6 +32,7 @@
 //! Everything here performs effects in the order that the core documents, and branches on no protocol state: what the
 //! simulator tests is the program that ships.
 
+mod admission;
 mod board;
 mod clock;
 mod control_thread;
@@ -52,7 +53,6 @@ mod metrics;
 mod node;
 mod operator_calls;
 mod peers;
-mod pressure;
 mod random;
 mod responder;
 mod routing;

@@ -58,7 +58,7 @@ const fn record_bytes(timing: Timing) -> u64 {
     if bytes < MAX_RECORD_BYTES { bytes } else { MAX_RECORD_BYTES }
 }
 
-// The last batch of a record has the messages and the requests of one drain.
+// The last batch of a record has the messages and the requests of one turn.
 const _: () = assert!(record_bytes(Timing::DEFAULT) >= 2 * DRAIN_BYTES);
 // A part of a record may have to wait for a part of a snapshot or of a spare segment.
 const _: () = assert!(record_bytes(Timing::SHORTEST) + SYNCED_PART_BYTES < patience_bytes(Timing::SHORTEST));
@@ -118,7 +118,7 @@ pub fn run(shell: Arc<Shell>, mut log: Log<Arc<dyn Disk>>, events: Receiver<LogE
             abort(&error);
         }
         shell.health.lock().record_ended(clock::moment());
-        shell.pressure.synced(std::mem::take(&mut gathered.unsynced_bytes));
+        shell.admission.synced(std::mem::take(&mut gathered.unsynced_bytes));
         shell.metrics.log_sync_seconds.observe(begun.elapsed().as_secs_f64());
         shell.metrics.log_record_items.observe(gathered.items.len() as f64);
         gathered.items.clear();
@@ -188,7 +188,7 @@ fn probe(disk: &dyn Disk, health: &Mutex<HealthMonitor>) {
 
 /// Hands a batch of a worker, or of gossip, to the log thread.
 pub fn hand_in(shell: &Shell, worker: usize, batch: LogBatch) {
-    shell.pressure.unsynced(batch.new_entry_bytes());
+    shell.admission.unsynced(batch.new_entry_bytes());
     // The log thread outlives its callers, so no batch is lost.
     let _ = shell.log.send(LogEvent::Batch { worker, batch });
 }
@@ -201,8 +201,8 @@ fn append(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, items: &[LogItem], part_b
             Ok(()) => {
                 if pause > FIRST_PAUSE {
                     shell.health.lock().set_full(false);
-                    shell.pressure.set_disk_full(false);
-                    shell.pressure.set_without_files(false);
+                    shell.admission.set_disk_full(false);
+                    shell.admission.set_without_files(false);
                     tracing::info!("the log has room again: writes go on");
                 }
                 return true;
@@ -224,8 +224,8 @@ fn append(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, items: &[LogItem], part_b
                 }
                 // Without descriptors the node can't log either, and must not lead.
                 shell.health.lock().set_full(true);
-                shell.pressure.set_disk_full(!lacks_files);
-                shell.pressure.set_without_files(lacks_files);
+                shell.admission.set_disk_full(!lacks_files);
+                shell.admission.set_without_files(lacks_files);
                 if shell.stopping.load(Ordering::Relaxed) {
                     return false;
                 }

@@ -1,5 +1,6 @@
 //! One node, from its start to its end.
 
+use crate::admission::{self, AdmissionState};
 use crate::board::Board;
 use crate::clock;
 use crate::control_thread::{self, ControlEvent};
@@ -12,7 +13,6 @@ use crate::log_thread::{self, LogEvent};
 use crate::metrics::Metrics;
 use crate::operator_calls::OperatorCalls;
 use crate::peers::Peers;
-use crate::pressure::{self, Pressure};
 use crate::random::random_u64;
 use crate::responder::Responder;
 use crate::routing::Routing;
@@ -199,7 +199,7 @@ impl Node {
             departure: watch::Sender::new(None),
             handing_over: AtomicBool::new(false),
             health: Mutex::new(HealthMonitor::new(health, now)),
-            pressure: Pressure::new(config.max_memory_bytes),
+            admission: AdmissionState::new(config.max_memory_bytes),
             in_flight: InFlight::default(),
             scans: Semaphore::new(SCANS_AT_ONCE),
             operator_calls: OperatorCalls::default(),
@@ -270,7 +270,7 @@ impl Node {
             worker_threads.push(threads::spawn(&format!("worker-{index}"), run)?);
         }
 
-        runtime.spawn(pressure::watch_memory(Arc::downgrade(&shell)));
+        runtime.spawn(admission::watch_memory(Arc::downgrade(&shell)));
         let stop_serving = Arc::new(Notify::new());
         let (health, health_service) = tonic_health::server::health_reporter();
         runtime.block_on(grpc::set_health(&health, true));
@@ -329,8 +329,8 @@ impl Node {
         }
     }
 
-    /// Waits until the node is no member any more, and says why. Then it is to be shut down; started again, it joins as a
-    /// new one if it was [dead](MemberState::Dead), and is refused otherwise.
+    /// Waits until the node is no member any more, and says why. Then it is to be shut down; started again, it joins as
+    /// a new one if it was [dead](MemberState::Dead), and is refused otherwise.
     pub fn departed(&self) -> impl Future<Output = MemberState> + use<> {
         let mut departure = self.shell.departure.subscribe();
         async move {

@@ -83,8 +83,8 @@ impl Routing {
         }
     }
 
-    /// The node that leads the shard, as the replica here or else an announcement says. None if the replica here finds that
-    /// node silent: no write must be sent to it.
+    /// The node that leads the shard, as the replica here or else an announcement says. None if the replica here finds
+    /// that node silent: no write must be sent to it.
     pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
         let place = self.place(shard)?;
         let view = place.view.load();

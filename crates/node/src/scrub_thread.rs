@@ -1,7 +1,7 @@
 //! Walks over the maps of this node, and compares them with what was written.
 //!
-//! A thread of its own, so that neither requests nor the shards wait for it, and the system may run it whenever there is
-//! nothing better to do.
+//! A thread of its own, so that neither requests nor the shards wait for it, and the system may run it whenever there
+//! is nothing better to do.
 
 use crate::clock;
 use crate::inbox::Event;

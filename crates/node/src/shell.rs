@@ -1,5 +1,6 @@
 //! What all threads and tasks of a node share: the ways to reach one another.
 
+use crate::admission::AdmissionState;
 use crate::board::Board;
 use crate::control_thread::ControlEvent;
 use crate::gossip_thread::GossipEvent;
@@ -8,7 +9,6 @@ use crate::log_thread::LogEvent;
 use crate::metrics::Metrics;
 use crate::operator_calls::OperatorCalls;
 use crate::peers::Peers;
-use crate::pressure::Pressure;
 use crate::routing::Routing;
 use crate::sends::Sends;
 use crate::service::in_flight::InFlight;
@@ -61,7 +61,7 @@ pub struct Shell {
     /// Monitors the node's own health.
     pub health: Mutex<HealthMonitor>,
     /// What the node has no room for.
-    pub pressure: Pressure,
+    pub admission: AdmissionState,
     /// What clients wait for.
     pub in_flight: InFlight,
     /// A permit for each scan that may collect at the same time.
@@ -98,7 +98,7 @@ impl Shell {
     /// Hands out messages of a peer, in one message a worker.
     pub fn push_messages(&self, messages: Vec<RaftMessage>) {
         let dropped_bytes = self.by_worker(messages, |message| message.shard, |inbox, part| inbox.push_messages(part));
-        self.pressure.handled(dropped_bytes.into_iter().sum());
+        self.admission.handled(dropped_bytes.into_iter().sum());
     }
 
     pub fn push_event_to_all(&self, event: impl Fn() -> Event) {

@@ -178,8 +178,8 @@ fn read(
     Ok(())
 }
 
-/// Takes a snapshot that another node streams. Sends reports of progress to `answers`, and returns the last answer, once the
-/// snapshot is durable and with its worker.
+/// Takes a snapshot that another node streams. Sends reports of progress to `answers`, and returns the last answer,
+/// once the snapshot is durable and with its worker.
 pub async fn receive(
     shell: &Arc<Shell>,
     mut parts: Streaming<SnapshotChunk>,

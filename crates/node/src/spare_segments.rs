@@ -35,7 +35,7 @@ impl SpareSegments {
 
     /// Has a spare segment made if the log wants one.
     pub fn make(&self, log: &mut Log<Arc<dyn Disk>>) {
-        let Some(request) = log.wanted_spare() else { return };
+        let Some(request) = log.spare_request() else { return };
         let (disk, steps) = (self.disk.clone(), self.steps_tx.clone());
         let started = threads::spawn("spare-segment", move || {
             // The node may have stopped: then nobody receives.

@@ -1,17 +1,18 @@
 //! From a directory and a command line to a member of a cluster (DESIGN, section 9).
 //!
 //! 1. The directory is locked, so that no two processes share it. One with the files of somebody else is refused.
-//! 2. Its owner is written, if it has none, before the first contact with a cluster: joining twice is then the same. A node
-//!    that no cluster has taken in may be given another name: should one have done so without its knowledge, it is refused
-//!    there by its identity.
+//! 2. Its owner is written, if it has none, before the first contact with a cluster: joining twice is then the same. A
+//!    node that no cluster has taken in may be given another name: should one have done so without its knowledge, it is
+//!    refused there by its identity.
 //! 3. What the directory holds decides; only an empty one looks at `bootstrap` and `join`.
-//! 4. A directory whose node is no member any more says so: one that an operator had leave is refused, one that was given
-//!    up as dead is cleared, and its node joins the others that it knew as a new one.
+//! 4. A directory whose node is no member any more says so: one that an operator had leave is refused, one that was
+//!    given up as dead is cleared, and its node joins the others that it knew as a new one.
 //! 5. With both, no cluster is created before all other nodes have answered that they belong to none
 //!    ([`ringfort_core::founding`]): a first node that lost its directory is refused by its former peers under its old
 //!    name, instead of serving clients from an empty cluster of its own. Until a node is part of a cluster, it only
 //!    answers that it waits for one.
-//! 6. A node that another cluster has claimed as its member, under its name and address, does not start again until an operator has decided.
+//! 6. A node that another cluster has claimed as its member, under its name and address, does not start again until an
+//!    operator has decided.
 
 use crate::disk::{self, FileDisk};
 use crate::grpc::membership::Waiting;
@@ -289,8 +290,8 @@ fn available_bytes(directory: &Path) -> Option<u64> {
     Some(volume.f_bavail.saturating_mul(volume.f_frsize))
 }
 
-/// Compares what the node was given with what its cluster was begun with. Both are fixed; the same command line may start
-/// all nodes every time, so a difference is said and keeps nobody from starting.
+/// Compares what the node was given with what its cluster was begun with. Both are fixed; the same command line may
+/// start all nodes every time, so a difference is said and keeps nobody from starting.
 fn compare(config: &NodeConfig, topology: &Topology) {
     if let Some(given) = config.shards.filter(|given| *given != topology.shards) {
         let (given, kept) = (given.get(), topology.shards.get());
@@ -366,8 +367,8 @@ fn foreign_names(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// The directory's owner, and whether it had one; this node from now on, where it had none, or where it `may_rename` the
-/// one that it had.
+/// The directory's owner, and whether it had one; this node from now on, where it had none, or where it `may_rename`
+/// the one that it had.
 fn owner(disk: &dyn Disk, config: &NodeConfig, directory: &str, may_rename: bool) -> Result<(Owner, bool), StartError> {
     let boot_error = |source| boot_error(config, source);
     let (identity, was_owned) = match boot::owner(disk).map_err(boot_error)? {

@@ -1,4 +1,4 @@
-//! Drives one worker: drain, hand in, flush, perform, park.
+//! Drives one worker. A turn: drain the inbox, hand in, flush, perform, park.
 
 use crate::clock;
 use crate::control_thread::ControlEvent;
@@ -44,7 +44,7 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Responder>) {
         let (effects, again) = worker.flush(now);
         more = again;
         perform(&shell, index, effects);
-        shell.pressure.handled(entry_bytes);
+        shell.admission.handled(entry_bytes);
         shell.boards[index].show(|| worker.status());
     }
 }
@@ -67,13 +67,13 @@ fn handle(worker: &mut Worker<Responder>, now: Now, event: Event) {
             worker.hand_over();
             let _ = asked.send(worker.leads());
         }
-        // Each drain shows it where it is wanted.
+        // Each turn publishes it where a reader needs it.
         Event::Show => {}
         Event::Stop => {}
     }
 }
 
-/// Does what a drain has left to do, in the order that the core documents.
+/// Does what a turn has left to do, in the order that the core documents.
 fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Responder>) {
     let Effects { messages, log, snapshots, views, topology, replies, reports, leadership, lost, garbage, counts } =
         effects;
@@ -96,7 +96,7 @@ fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Responder>) {
         responder.answer(answer);
     }
     reports.into_iter().map(ControlEvent::Report).for_each(control);
-    shell.metrics.count_drain(counts);
+    shell.metrics.count_turn(counts);
     for (shard, term, leads) in leadership {
         shell.metrics.count_leadership(leads);
         control(ControlEvent::Leadership { shard, term, leads });

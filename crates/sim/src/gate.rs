@@ -1,9 +1,10 @@
 //! The gate of planted bugs: the simulator must find each, within a stated number of seeds.
 //!
-//! A simulator that finds nothing may be of no use; one that finds what was planted has its invariants, its faults and its
-//! checkers at work. Each bug is looked for from seed 0 on, or from a later one where that is far, in the runs that
-//! [`Options::sample`](crate::options::Options::sample) gives; some need a [`Focus`], which turns off what hides them or turns on what they need. A bug may also be looked for by one
-//! invariant alone, with the earlier ones that would find it ignored: so those that come last are seen to work too.
+//! A simulator that finds nothing may be of no use; one that finds what was planted has its invariants, its faults and
+//! its checkers at work. Each bug is looked for from seed 0 on, or from a later one where that is far, in the runs that
+//! [`Options::sample`](crate::options::Options::sample) gives; some need a [`Focus`], which turns off what hides them
+//! or turns on what they need. A bug may also be looked for by one invariant alone, with the earlier ones that would
+//! find it ignored: so those that come last are seen to work too.
 
 use crate::cluster::{Case, Without, run_case};
 use crate::focus::Focus;
@@ -69,7 +70,7 @@ pub fn searches() -> Vec<Search> {
         search(DropBeforeCaughtUp, Focus::None, &[]),
         search(ApplyDifferently, Focus::None, &[]),
         search(ClockInsideApply, Focus::None, &[]),
-        search(HashAfterDrain, Focus::None, &[]),
+        search(HashAfterTurn, Focus::None, &[]),
         search(LeadAfterRemoval, Focus::Removals, &[]),
         search(CampaignOnSnapshot, Focus::Snapshots, &[]),
         search(PublishBeforeCommit, Focus::None, &[]),

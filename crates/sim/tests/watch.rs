@@ -1,4 +1,5 @@
-//! The divergence detector, by itself: a replica that applies something else than the others is found, ends, and is replaced.
+//! The divergence detector, by itself: a replica that applies something else than the others is found, ends, and is
+//! replaced.
 
 use ringfort_core::mutation::Mutation;
 use ringfort_sim::cluster::run_diverging;

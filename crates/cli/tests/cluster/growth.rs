@@ -21,7 +21,7 @@ async fn one_node_becomes_five_under_load() {
     }
     let acknowledged = writers.stop().await;
 
-    // Moves may still be under way between two looks: wait for the placement that is wanted in the end.
+    // Moves may still be under way between two looks: wait for the final placement.
     let status = cluster.wait_for_status("each shard on three nodes, each node with its share", |status| {
         let mut replicas = BTreeMap::new();
         let shards = list(status, "shards").iter().filter(|shard| shard["shard"] != "system");

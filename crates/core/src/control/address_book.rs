@@ -1,13 +1,13 @@
 //! Where the nodes are: as the topology says, corrected by what they have said themselves since.
 //!
 //! The topology alone is not enough. It learns of a new address through the system shard, which needs a quorum; and if
-//! the nodes of that quorum are those that moved, nobody would find anybody. So a node's own word counts from the moment
-//! that it is heard. It is believed about its address and about nothing else: the worst that a wrong one does is that a
-//! connection fails, or meets a node that refuses to be the one that was dialled.
+//! the nodes of that quorum are those that moved, nobody would find anybody. So a node's own word counts from the
+//! moment that it is heard. It is believed about its address and about nothing else: the worst that a wrong one does is
+//! that a connection fails, or meets a node that refuses to be the one that was dialled.
 //!
-//! The latest word counts, whichever way it came: an announcement, an introduction, or a topology that says something new of
-//! the node. A late one that brings back an old address is corrected by the next announcement. What is heard is kept in memory
-//! only.
+//! The latest word counts, whichever way it came: an announcement, an introduction, or a topology that says something
+//! new of the node. A late one that brings back an old address is corrected by the next announcement. What is heard is
+//! kept in memory only.
 
 use crate::system::{Addresses, Member, Members, Topology};
 use crate::types::NodeId;

@@ -8,8 +8,8 @@
 //! **A node stops when two members of one other cluster have each testified that the member as which they called this
 //! node has this node's name. One witness is enough if that cluster has no second. A node whose own cluster has further
 //! nodes stops only after it has reached no majority of them for [`PATIENCE`].** A testimony counts for
-//! [`TESTIMONY_LIFE`]: nodes of another cluster that still call this one repeat it every few seconds. One from before an
-//! operator corrected an address must not stop a node that is cut off for a moment.
+//! [`TESTIMONY_LIFE`]: nodes of another cluster that still call this one repeat it every few seconds. One from before
+//! an operator corrected an address must not stop a node that is cut off for a moment.
 //!
 //! Node ids do not matter: a node that joined with `--replace` has a new one. A node that took over the address of a
 //! removed node has another name, and keeps running.

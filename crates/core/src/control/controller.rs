@@ -2,11 +2,11 @@
 //!
 //! 1. *Who counts*: a node that has been silent for too long is to hold nothing any more, if there are enough others to
 //!    take its place; one that is heard of again is taken back; one that is to leave and holds nothing is removed.
-//! 2. *What is wanted*: the shards where the ring puts them, on the nodes that count.
-//! 3. *What is next*: a step for each shard that is not as wanted ([`plan`]).
+//! 2. *The target*: the shards where the ring puts them, on the nodes that count.
+//! 3. *What is next*: a step for each shard that is not at its target ([`plan`]).
 //!
-//! The first two are proposals to the system shard, the third goes to the shards' leaders. All of it is decided again on
-//! whatever has become of it; nothing here must be remembered.
+//! The first two are proposals to the system shard, the third goes to the shards' leaders. All of it is decided again
+//! on whatever has become of it; nothing here must be remembered.
 
 use super::leadership::Leadership;
 use super::liveness_view::LivenessView;
@@ -23,9 +23,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A report that is not repeated for this long is forgotten, and with it the place among the moves that its shard took. A
-/// shard that is not settled reports ten times in that time. So what is left is a report that came late, after a newer one
-/// that said that all is well, or of a leader that is none any more.
+/// A report that is not repeated for this long is forgotten, and with it the place among the moves that its shard took.
+/// A shard that is not settled reports ten times in that time. So what is left is a report that came late, after a
+/// newer one that said that all is well, or of a leader that is none any more.
 const REPORT_LIFE: Duration = Duration::from_secs(10);
 
 pub struct Controller {
@@ -164,7 +164,7 @@ impl Controller {
         if is_changing || topology.paused {
             return;
         }
-        let groups = plan::wanted(topology);
+        let groups = plan::changed_targets(topology);
         if !groups.is_empty() {
             out.proposals.push(SystemCommand::Place { based_on: epoch, groups });
         }
@@ -212,7 +212,7 @@ impl Controller {
             if next.is_none() && self.config.mutation.is(Mutation::DropBeforeCaughtUp) {
                 next = plan::drop_early(group, report);
             }
-            let is_short = report.voters.len() < group.wanted.len();
+            let is_short = report.voters.len() < group.target.len();
             let mut may_take = |action: &Action| match action {
                 _ if topology.paused && plan::begins(action, group, report) => false,
                 // It would take a place among the moves, and not move.
@@ -302,14 +302,14 @@ mod tests {
             scene
         }
 
-        /// Puts everything where it is wanted.
+        /// Puts everything where it is target.
         fn place(&mut self) {
-            for (shard, nodes) in plan::wanted(&self.topology) {
+            for (shard, nodes) in plan::changed_targets(&self.topology) {
                 let replica = |&node: &NodeId| ReplicaId::new(node, shard.0 % 1000 + 1);
                 let group = self.topology.groups.get_mut(&shard).unwrap();
                 group.replicas = nodes.iter().map(replica).collect();
                 group.replicas.sort();
-                group.wanted = nodes;
+                group.target = nodes;
             }
         }
 

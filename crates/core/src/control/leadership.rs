@@ -6,9 +6,9 @@
 //! again. A node was away if gossip suspected it, or if it restarted without announcing that it would stop. So there is
 //! no wait at the start of a cluster, for a node that joins, or in a rolling restart.
 //!
-//! **A disk that hung lately is better than none.** If the storage that all nodes share pauses, all of them are recovering
-//! afterwards, and stay so if it pauses again and again. So a recovering node is given something if no node is better, and
-//! a new replica if a shard has fewer voters than it should.
+//! **A disk that hung lately is better than none.** If the storage that all nodes share pauses, all of them are
+//! recovering afterwards, and stay so if it pauses again and again. So a recovering node is given something if no node
+//! is better, and a new replica if a shard has fewer voters than it should.
 //!
 //! A node gets its leaderships in portions: transfers of all its shards at once would pause all of them together, and a
 //! second failure would hit them all.

@@ -5,14 +5,14 @@
 //! its own answers with the topology, so that the latest one reaches all nodes that can be reached, at the latest a
 //! announcement after they can be. What is known of others is soft: any message here may be lost or come late.
 //!
-//! An announcement also says where its sender is now. A node that was started elsewhere is so dialled at once by those that it
-//! reaches, and with their votes can become part of a quorum again, which then writes its addresses into the topology
-//! ([`address_book`]).
+//! An announcement also says where its sender is now. A node that was started elsewhere is so dialled at once by those
+//! that it reaches, and with their votes can become part of a quorum again, which then writes its addresses into the
+//! topology ([`address_book`]).
 //!
-//! Leaders of shards report how their membership stands to the leader of the system shard. Its controller (`controller.rs`)
-//! compares that with what the topology wants and answers with one step at a time ([`plan`]). It keeps nothing that it
-//! could not learn again, so that a new system leader goes on where the old one stopped: reports of shards that are not
-//! settled are repeated, and one that is not repeated is soon forgotten.
+//! Leaders of shards report how their membership stands to the leader of the system shard. Its controller
+//! (`controller.rs`) compares that with what the topology wants and answers with one step at a time ([`plan`]). It
+//! keeps nothing that it could not learn again, so that a new system leader goes on where the old one stopped: reports
+//! of shards that are not settled are repeated, and one that is not repeated is soon forgotten.
 //!
 //! A node that is not in the latest topology is no member any more. It goes on calling the others, which answer with
 //! that topology; so it learns that it was removed, however long it was away. A node that another cluster claims as its
@@ -61,7 +61,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How a node runs the cluster while it leads the system shard.
 #[derive(Clone, Copy, Debug)]
 pub struct ControlConfig {
-    /// Shards of more than [`SMALL_MOVE_BYTES`](crate::limits::SMALL_MOVE_BYTES) that receive a new replica at the same time.
+    /// Shards of more than [`SMALL_MOVE_BYTES`](crate::limits::SMALL_MOVE_BYTES) that receive a new replica at the same
+    /// time.
     pub moves: usize,
     /// A node that is silent for this long loses its replicas to others.
     pub replace_after: Duration,
@@ -246,8 +247,9 @@ impl Control {
         self.lost.iter().map(|(&(shard, replica), &why)| (shard, replica, why))
     }
 
-    /// A node has told this one who and where it is, outside of the streams between nodes. One that proves to be a known
-    /// member is dialled there; anybody else is none of this node's business before the system shard takes them in.
+    /// A node has told this one who and where it is, outside of the streams between nodes. One that proves to be a
+    /// known member is dialled there; anybody else is none of this node's business before the system shard takes them
+    /// in.
     pub fn handle_introduction(&mut self, member: &Member) {
         if let Some((node, known)) = self.topology.node_named(&member.name)
             && known.identity == member.identity
@@ -270,7 +272,8 @@ impl Control {
         }
     }
 
-    /// What gossip thought of all other members at this moment. To be called once a period of it: nothing else tells who is silent.
+    /// What gossip thought of all other members at this moment. To be called once a period of it: nothing else tells
+    /// who is silent.
     pub fn handle_liveness(&mut self, at: Moment, liveness: BTreeMap<NodeId, Liveness>) {
         self.leadership.learn_liveness(&liveness);
         self.liveness.tell(at, liveness);
@@ -348,8 +351,8 @@ impl Control {
     }
 
     /// Replicas that can't be run are replaced where the shard has a leader on another node: a quorum has all that was
-    /// acknowledged, without them. Where none has been heard of, what is left in their log may be all there is; it stays
-    /// as it is, for an operator to recover, since a new replica would take its place.
+    /// acknowledged, without them. Where none has been heard of, what is left in their log may be all there is; it
+    /// stays as it is, for an operator to recover, since a new replica would take its place.
     fn ask_for_new_replicas(&mut self, now: Moment) {
         let topology = &self.topology;
         // Told of for as long as the shard has it, also when the new one is on its way.

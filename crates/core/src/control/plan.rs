@@ -2,9 +2,9 @@
 //!
 //! A shard moves by these steps, one at a time, each decided on the configuration that the one before it left:
 //!
-//! 1. add the wanted replicas as learners; the leader sends them a snapshot and the log after it;
-//! 2. promote the learners that have caught up, and in the same joint change remove members that are not wanted any
-//!    more, never so many that fewer voters remain than there were or than are wanted;
+//! 1. add the target replicas as learners; the leader sends them a snapshot and the log after it;
+//! 2. promote the learners that have caught up, and in the same joint change remove members that are no longer in the
+//!    target, never so many that fewer voters remain than there were or than the target has;
 //! 3. the leader is never removed: it hands over first, to the preferred leader if that is ready;
 //! 4. replicas that have left the configuration are retired, which is how their nodes learn that they may delete them;
 //!    not before every voter knows durably that they have left, because until then their votes may be needed.
@@ -39,51 +39,51 @@ impl Action {
     }
 }
 
-/// The groups whose wanted nodes are not the ones that the ring gives, with those that it gives.
-pub fn wanted(topology: &Topology) -> Vec<(ShardId, Vec<NodeId>)> {
+/// The groups whose target differs from what the ring gives, with the new target.
+pub fn changed_targets(topology: &Topology) -> Vec<(ShardId, Vec<NodeId>)> {
     let sites = topology.sites();
     let placement = place(&sites, topology.shards, REPLICATION, &placement_now(topology));
     let system_replicas = if sites.len() >= LARGE_SYSTEM { LARGE_SYSTEM } else { REPLICATION };
-    let system_now = wanted_now(topology, ShardId::SYSTEM);
+    let system_now = current_target(topology, ShardId::SYSTEM);
     let system = place_one(Token::of_shard(ShardId::SYSTEM), &sites, system_replicas, &system_now);
     let shards = placement.iter().map(|(shard, nodes)| (shard, nodes.to_vec()));
-    let wanted = shards.chain([(ShardId::SYSTEM, system)]);
-    wanted.filter(|(shard, nodes)| *nodes != wanted_now(topology, *shard)).collect()
+    let target = shards.chain([(ShardId::SYSTEM, system)]);
+    target.filter(|(shard, nodes)| *nodes != current_target(topology, *shard)).collect()
 }
 
 /// The shards whose preferred leader changes where all nodes are to lead equally many, with their nodes.
 pub fn with_even_leaders(topology: &Topology) -> Vec<(ShardId, Vec<NodeId>)> {
     let even = even_leaders(&placement_now(topology));
     let shards = even.iter().map(|(shard, nodes)| (shard, nodes.to_vec()));
-    shards.filter(|(shard, nodes)| *nodes != wanted_now(topology, *shard)).collect()
+    shards.filter(|(shard, nodes)| *nodes != current_target(topology, *shard)).collect()
 }
 
-fn wanted_now(topology: &Topology, shard: ShardId) -> Vec<NodeId> {
-    topology.groups.get(&shard).map(|group| group.wanted.clone()).unwrap_or_default()
+fn current_target(topology: &Topology, shard: ShardId) -> Vec<NodeId> {
+    topology.groups.get(&shard).map(|group| group.target.clone()).unwrap_or_default()
 }
 
 fn placement_now(topology: &Topology) -> Placement {
-    Placement::new(topology.shards.ids().map(|shard| wanted_now(topology, shard)).collect())
+    Placement::new(topology.shards.ids().map(|shard| current_target(topology, shard)).collect())
 }
 
-/// The wanted replicas that are not voters yet, according to the shard's report.
+/// The target replicas that are not voters yet, according to the shard's report.
 pub fn arriving(group: &Group, report: &ShardReport) -> impl Iterator<Item = ReplicaId> {
-    group.wanted_replicas().into_iter().filter(|replica| !report.voters.contains(replica))
+    group.target_replicas().into_iter().filter(|replica| !report.voters.contains(replica))
 }
 
 /// Whether an action begins something new, which can wait, rather than bring to its end what was begun.
 pub fn begins(action: &Action, group: &Group, report: &ShardReport) -> bool {
     match action {
         Action::AddLearner(_) => report.learners.is_empty(),
-        Action::Transfer(_) => group.wanted_replicas().contains(&report.leader),
+        Action::Transfer(_) => group.target_replicas().contains(&report.leader),
         Action::Change { .. } | Action::Retire(_) => false,
     }
 }
 
-/// A planted bug: the replica that is not wanted any more goes before the one that is has caught up.
+/// A planted bug: the replica outside the target goes before its successor has caught up.
 pub fn drop_early(group: &Group, report: &ShardReport) -> Option<Action> {
-    let wanted = group.wanted_replicas();
-    let dropped = report.voters.iter().find(|replica| !wanted.contains(replica) && **replica != report.leader)?;
+    let target = group.target_replicas();
+    let dropped = report.voters.iter().find(|replica| !target.contains(replica) && **replica != report.leader)?;
     let is_due = report.outgoing.is_empty() && !report.learners.is_empty();
     is_due.then(|| Action::Change { promote: Vec::new(), remove: vec![*dropped] })
 }
@@ -93,38 +93,38 @@ pub fn next_action(group: &Group, report: &ShardReport, may_lead: impl Fn(NodeId
     if !report.outgoing.is_empty() {
         return None; // The leader leaves a joint configuration by itself.
     }
-    let wanted = group.wanted_replicas();
+    let target = group.target_replicas();
     let is_voter = |replica: &ReplicaId| report.voters.contains(replica);
     let is_learner = |replica: &ReplicaId| report.learners.contains(replica);
     let caught_up = |replica: &ReplicaId| report.caught_up.contains(replica);
 
-    if let Some(missing) = wanted.iter().find(|replica| !is_voter(replica) && !is_learner(replica)) {
+    if let Some(missing) = target.iter().find(|replica| !is_voter(replica) && !is_learner(replica)) {
         return Some(Action::AddLearner(*missing));
     }
     let promote: Vec<ReplicaId> =
-        wanted.iter().filter(|replica| is_learner(replica) && caught_up(replica)).copied().collect();
-    let mut unwanted_voters: Vec<ReplicaId> = report
+        target.iter().filter(|replica| is_learner(replica) && caught_up(replica)).copied().collect();
+    let mut surplus_voters: Vec<ReplicaId> = report
         .voters
         .iter()
-        .filter(|replica| !wanted.contains(replica) && **replica != report.leader)
+        .filter(|replica| !target.contains(replica) && **replica != report.leader)
         .copied()
         .collect();
-    unwanted_voters.sort_by_key(|replica| caught_up(replica));
-    let spare = (report.voters.len() + promote.len()).saturating_sub(wanted.len().max(1));
-    let remove: Vec<ReplicaId> = unwanted_voters
+    surplus_voters.sort_by_key(|replica| caught_up(replica));
+    let spare = (report.voters.len() + promote.len()).saturating_sub(target.len().max(1));
+    let remove: Vec<ReplicaId> = surplus_voters
         .into_iter()
         .take(spare)
-        .chain(report.learners.iter().filter(|replica| !wanted.contains(replica)).copied())
+        .chain(report.learners.iter().filter(|replica| !target.contains(replica)).copied())
         .collect();
     if !promote.is_empty() || !remove.is_empty() {
         return Some(Action::Change { promote, remove });
     }
 
     let is_ready = |replica: &&ReplicaId| is_voter(replica) && caught_up(replica) && may_lead(replica.node());
-    let ready: Vec<ReplicaId> = wanted.iter().filter(is_ready).copied().collect();
-    let settled = wanted.iter().all(is_voter);
-    let preferred = wanted.first().copied();
-    if !wanted.contains(&report.leader) {
+    let ready: Vec<ReplicaId> = target.iter().filter(is_ready).copied().collect();
+    let settled = target.iter().all(is_voter);
+    let preferred = target.first().copied();
+    if !target.contains(&report.leader) {
         if let Some(to) = ready.first() {
             return Some(Action::Transfer(*to));
         }
@@ -134,7 +134,7 @@ pub fn next_action(group: &Group, report: &ShardReport, may_lead: impl Fn(NodeId
     if !report.voters.iter().all(|voter| report.confirmed.contains(voter)) {
         return None;
     }
-    let gone = |replica: &&ReplicaId| !wanted.contains(replica) && !is_voter(replica) && !is_learner(replica);
+    let gone = |replica: &&ReplicaId| !target.contains(replica) && !is_voter(replica) && !is_learner(replica);
     group.replicas.iter().find(gone).map(|replica| Action::Retire(*replica))
 }
 
@@ -151,8 +151,8 @@ mod tests {
         nodes.iter().map(|&node| replica(node)).collect()
     }
 
-    fn group(wanted: &[u64], held: &[u64]) -> Group {
-        Group { wanted: wanted.iter().map(|&node| NodeId(node)).collect(), replicas: replicas(held) }
+    fn group(target: &[u64], held: &[u64]) -> Group {
+        Group { target: target.iter().map(|&node| NodeId(node)).collect(), replicas: replicas(held) }
     }
 
     fn report(leader: u64, voters: &[u64], learners: &[u64], caught_up: &[u64]) -> ShardReport {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn voters_are_never_fewer_than_they_were_or_than_are_wanted() {
+    fn voters_are_never_fewer_than_they_were_or_than_the_target() {
         let group = group(&[4, 5, 6], &[1, 2, 3, 4, 5, 6]);
         let step = next(&group, &report(1, &[1, 2, 3], &[4, 5, 6], &[1, 2, 3, 4]));
         assert_eq!(step, change(&[4], &[2]));
@@ -251,7 +251,7 @@ mod tests {
     fn a_renewed_replica_takes_the_old_ones_place() {
         let renewed = ReplicaId::new(NodeId(3), 9);
         let group = Group {
-            wanted: vec![NodeId(1), NodeId(2), NodeId(3)],
+            target: vec![NodeId(1), NodeId(2), NodeId(3)],
             replicas: vec![replica(1), replica(2), replica(3), renewed],
         };
         let mut standing = report(1, &[1, 2, 3], &[], &[1, 2]);

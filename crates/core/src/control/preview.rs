@@ -8,7 +8,7 @@ use crate::time::HlcTimestamp;
 use crate::types::{NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A shard that is not, or would not be, where it is wanted.
+/// A shard that is not, or would not be, where it is target.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Move {
     pub shard: ShardId,
@@ -22,7 +22,7 @@ pub struct Move {
     pub reason: String,
 }
 
-/// The moves from where the replicas are to where they would be wanted if the nodes `leaving` were to leave. `held` has
+/// The moves from where the replicas are to where they would belong if the nodes `leaving` left. `held` has
 /// for each shard the nodes with a voter, and its leader.
 pub fn moves(
     topology: &Topology,
@@ -31,17 +31,17 @@ pub fn moves(
 ) -> Vec<Move> {
     let mut then = topology.clone();
     then.member_states.extend(leaving.iter().map(|&node| (node, MemberState::Leaving)));
-    for (shard, nodes) in plan::wanted(&then) {
+    for (shard, nodes) in plan::changed_targets(&then) {
         if let Some(group) = then.groups.get_mut(&shard) {
-            group.wanted = nodes;
+            group.target = nodes;
         }
     }
     let holders: BTreeSet<NodeId> = held.values().flat_map(|(nodes, _)| nodes.iter().copied()).collect();
     let moves = then.groups.iter().filter_map(|(&shard, group)| {
         let (nodes, leader) = held.get(&shard)?;
-        let gains: Vec<NodeId> = group.wanted.iter().filter(|node| !nodes.contains(node)).copied().collect();
-        let loses: Vec<NodeId> = nodes.iter().filter(|node| !group.wanted.contains(node)).copied().collect();
-        let leader = group.wanted.first().filter(|wanted| leader.is_some_and(|leader| leader != **wanted)).copied();
+        let gains: Vec<NodeId> = group.target.iter().filter(|node| !nodes.contains(node)).copied().collect();
+        let loses: Vec<NodeId> = nodes.iter().filter(|node| !group.target.contains(node)).copied().collect();
+        let leader = group.target.first().filter(|target| leader.is_some_and(|leader| leader != **target)).copied();
         if gains.is_empty() && loses.is_empty() && leader.is_none() {
             return None;
         }
@@ -100,8 +100,8 @@ mod tests {
         for node in 2..=nodes {
             topology.nodes.insert(NodeId(node), member(&format!("node{node}")));
         }
-        for (shard, nodes) in plan::wanted(&topology) {
-            topology.groups.get_mut(&shard).unwrap().wanted = nodes;
+        for (shard, nodes) in plan::changed_targets(&topology) {
+            topology.groups.get_mut(&shard).unwrap().target = nodes;
         }
         topology
     }
@@ -110,7 +110,7 @@ mod tests {
         topology
             .groups
             .iter()
-            .map(|(&shard, group)| (shard, (group.wanted.clone(), group.wanted.first().copied())))
+            .map(|(&shard, group)| (shard, (group.target.clone(), group.target.first().copied())))
             .collect()
     }
 
@@ -122,7 +122,7 @@ mod tests {
         let moves = moves(&topology, &[NodeId(4)], &held);
         let given_up = moves.iter().filter(|one| one.loses == [NodeId(4)]);
         assert!(given_up.clone().all(|one| one.gains.len() == 1 && one.reason == "node4 leaves"), "{moves:?}");
-        let on_four = topology.groups.values().filter(|group| group.wanted.contains(&NodeId(4))).count();
+        let on_four = topology.groups.values().filter(|group| group.target.contains(&NodeId(4))).count();
         assert_eq!(given_up.count(), on_four);
     }
 

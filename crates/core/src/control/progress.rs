@@ -3,7 +3,7 @@
 use crate::time::Moment;
 use std::time::Duration;
 
-/// Replicas that are still to arrive where they are wanted.
+/// Replicas that are still to arrive at their target nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Progress {
     pub left: usize,

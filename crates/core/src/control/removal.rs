@@ -1,8 +1,8 @@
 //! Whether a node may go now, seen from who is there.
 //!
-//! The system shard's state machine knows how many nodes there are and refuses what is wrong for ever. What is wrong only
-//! now, while others are silent, is found here, before anything is proposed: moves would wait for them, or never be able
-//! to begin.
+//! The system shard's state machine knows how many nodes there are and refuses what is wrong for ever. What is wrong
+//! only now, while others are silent, is found here, before anything is proposed: moves would wait for them, or never
+//! be able to begin.
 //!
 //! A silent node may leave while other nodes are silent; otherwise two silent nodes would block each other, and neither
 //! could leave. Its replicas are copied from the remaining majorities. Replicas that placement assigns to another
@@ -81,7 +81,7 @@ mod tests {
             topology.nodes.insert(NodeId(node), member(&format!("node{node}")));
         }
         let on = |nodes: &[u64]| Group {
-            wanted: nodes.iter().map(|&node| NodeId(node)).collect(),
+            target: nodes.iter().map(|&node| NodeId(node)).collect(),
             replicas: nodes.iter().map(|&node| ReplicaId::new(NodeId(node), node as u32)).collect(),
         };
         topology.groups.insert(ShardId(0), on(&[1, 2, 3]));

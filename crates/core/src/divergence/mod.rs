@@ -1,5 +1,5 @@
-//! The divergence detector: whether replicas that applied the same hold the same, and whether memory still holds what was
-//! written to it.
+//! The divergence detector: whether replicas that applied the same hold the same, and whether memory still holds what
+//! was written to it.
 //!
 //! # Between replicas
 //!
@@ -12,12 +12,14 @@
 //!    log has come to rest ([`marks`]). It publishes one of them, in such a way that others publish the same one.
 //! 2. The points of a node's replicas travel as facts in gossip, an eighth of the shards each round: [`fact`]. At rest
 //!    they do not change, so that they cost nothing.
-//! 3. Every node keeps the last [`POINTS_KEPT`] of each replica, and compares those of equal index: [`DivergenceDetector::compare`].
-//!    What has been compared is an alarm everywhere; only the node of the replica that is wrong acts on it.
+//! 3. Every node keeps the last [`POINTS_KEPT`] of each replica, and compares those of equal index:
+//!    [`DivergenceDetector::compare`]. What has been compared is an alarm everywhere; only the node of the replica that
+//!    is wrong acts on it.
 //!
 //! **Who is wrong.** Where more than half of *all* replicas that the topology has of the shard agree at the index, the
-//! others are wrong: [`Event::Minority`]. That takes three at least. Otherwise nobody knows, and all go on serving: to stop
-//! the wrong ones would be to guess, to stop all of them to lose what is right as well. That is an alarm for people.
+//! others are wrong: [`Event::Minority`]. That takes three at least. Otherwise nobody knows, and all go on serving: to
+//! stop the wrong ones would be to guess, to stop all of them to lose what is right as well. That is an alarm for
+//! people.
 //!
 //! # Within a replica
 //!
@@ -27,9 +29,9 @@
 //!
 //! # What follows
 //!
-//! A replica in the minority, or one that is damaged, ends at once: no read of whatever kind is answered from its map, it leads no more,
-//! and what it was about to write or send as a snapshot is given up. Its node takes it for lost, like one whose log was
-//! damaged, and the system shard hands out a new one, which gets its state from the others
+//! A replica in the minority, or one that is damaged, ends at once: no read of whatever kind is answered from its map,
+//! it leads no more, and what it was about to write or send as a snapshot is given up. Its node takes it for lost, like
+//! one whose log was damaged, and the system shard hands out a new one, which gets its state from the others
 //! ([`QuarantineReason`]). Nothing acknowledged is lost by that: the log is whole, and a quorum has it.
 
 mod marks;

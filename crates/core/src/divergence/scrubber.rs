@@ -1,8 +1,8 @@
 //! The order and the pace in which a node's maps are walked over.
 //!
-//! One shard after the other, in steps of [`STEP_BYTES`] that are spread evenly over time. A step holds the read side of
-//! a map's lock for some fifty microseconds, which delays no reader, and a writer less than another batch does. A step
-//! counts as a whole one however little there was to walk over, so that a node with little data does not spin.
+//! One shard after the other, in steps of [`STEP_BYTES`] that are spread evenly over time. A step holds the read side
+//! of a map's lock for some fifty microseconds, which delays no reader, and a writer less than another batch does. A
+//! step counts as a whole one however little there was to walk over, so that a node with little data does not spin.
 
 use crate::kv::state::Scrubbed;
 use crate::replica::ShardView;

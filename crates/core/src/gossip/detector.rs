@@ -11,11 +11,11 @@
 //! | suspect | phi of the silence reaches [`PHI`] |
 //! | dead | phi of the silence less [`TOLERATED_PAUSE`] reaches [`PHI`] |
 //!
-//! Suspicion is quick and cheap: while it lasts, the controller gives a node nothing new, no more. A verdict of death lets
-//! others take its place, `replace-after` later, so a node may
-//! pause for as long as [`TOLERATED_PAUSE`], loaded or swapped out, beside what its heartbeats usually take. One that is
-//! heard of again is alive at once. The pause becomes one of the intervals, [`TOLERATED_PAUSE`] at the most: it makes the
-//! detector more patient, but an hour of it must not make it blind.
+//! Suspicion is quick and cheap: while it lasts, the controller gives a node nothing new, no more. A verdict of death
+//! lets others take its place, `replace-after` later, so a node may pause for as long as [`TOLERATED_PAUSE`], loaded or
+//! swapped out, beside what its heartbeats usually take. One that is heard of again is alive at once. The pause becomes
+//! one of the intervals, [`TOLERATED_PAUSE`] at the most: it makes the detector more patient, but an hour of it must
+//! not make it blind.
 //!
 //! A detector that was itself stopped would find everybody silent. It knows by its own ticks: what they were late is
 //! added to everyone's last news, so that nobody pays for a pause that was here.

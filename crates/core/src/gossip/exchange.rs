@@ -125,8 +125,8 @@ impl<T> Gossip<T> {
     }
 
     fn take_digest(&mut self, now: Now, from: NodeId, digest: &Digest) {
-        // The sender's heartbeat counts when its state comes: others see those, and so tell the node to go above them if it
-        // starts again with a clock that has gone back.
+        // The sender's heartbeat counts when its state comes: others see those, and so tell the node to go above them
+        // if it starts again with a clock that has gone back.
         self.collector.handle_digest(from, digest);
         self.offsets.insert(from, digest.wall.0 as i64 - now.wall.0 as i64);
         self.compare(now.moment, from, digest);

@@ -1,8 +1,8 @@
 //! The eventual keyspace in the node's log.
 //!
 //! The log knows shards, so the keyspace is one, [`ShardId::EVENTUAL`], that has no Raft: its entries are numbered like
-//! a Raft log's and hold *records*. Appending, compaction and the quarantine of what is damaged are then the log's, with
-//! nothing added to its format. The replica id counts how often the keyspace here was begun from nothing.
+//! a Raft log's and hold *records*. Appending, compaction and the quarantine of what is damaged are then the log's,
+//! with nothing added to its format. The replica id counts how often the keyspace here was begun from nothing.
 //!
 //! | record | content |
 //! |---|---|

@@ -5,14 +5,14 @@
 //! deletion is an entry without a value, a *tombstone*.
 //!
 //! What a node has of an origin is said by one number, `seen`. **Invariant**: for each entry of an origin up to `seen`,
-//! the node holds that entry, or a winner over it, or another node holds a winner that this node has not seen yet, or did
-//! before its disk was lost (then see `repair.rs`).
-//! [`Part`]s keep it: a part has *all* entries that the sender holds of an origin between two versions, so taking it is
-//! as good as having seen them all, provided that it begins no later than `seen`. What the sender has dropped was beaten
-//! by something that is in its own keyspace and reaches the receiver in another part.
+//! the node holds that entry, or a winner over it, or another node holds a winner that this node has not seen yet, or
+//! did before its disk was lost (then see `repair.rs`). [`Part`]s keep it: a part has *all* entries that the sender
+//! holds of an origin between two versions, so taking it is as good as having seen them all, provided that it begins no
+//! later than `seen`. What the sender has dropped was beaten by something that is in its own keyspace and reaches the
+//! receiver in another part.
 //!
-//! Merging is commutative, associative and idempotent: a key's value is the maximum of all its entries that were merged,
-//! `seen` the maximum of the parts' ends, and a maximum does not ask for order or repetition.
+//! Merging is commutative, associative and idempotent: a key's value is the maximum of all its entries that were
+//! merged, `seen` the maximum of the parts' ends, and a maximum does not ask for order or repetition.
 //!
 //! Costs: an entry takes its bytes and about [`ENTRY_OVERHEAD_BYTES`] in two ordered maps.
 
@@ -183,8 +183,8 @@ impl Keyspace {
         self.entries.get(&entry.key).is_none_or(|held| (held.timestamp, held.origin) < (entry.timestamp, origin))
     }
 
-    /// Takes a part over, also those of its entries that are not above [`Keyspace::seen`]: so whoever takes it from outside
-    /// has to leave these out, or to know that no forgotten tombstone has beaten them.
+    /// Takes a part over, also those of its entries that are not above [`Keyspace::seen`]: so whoever takes it from
+    /// outside has to leave these out, or to know that no forgotten tombstone has beaten them.
     ///
     /// # Panics
     /// If the part leaves a gap; whoever takes it from outside has to look.

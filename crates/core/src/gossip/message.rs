@@ -1,8 +1,9 @@
 //! What nodes gossip, as values and as bytes.
 //!
 //! An exchange takes three messages: a [`Digest`] of what the one has, the other's digest with what the one lacks, and
-//! what the other lacks. A repair takes pairs of two others. Bytes are our own codec, with one encoding for each value; decoding never panics and allocates
-//! no more than it is given. The parts of the keyspace look the same on the wire and in the log.
+//! what the other lacks. A repair takes pairs of two others. Bytes are our own codec, with one encoding for each value;
+//! decoding never panics and allocates no more than it is given. The parts of the keyspace look the same on the wire
+//! and in the log.
 
 use super::keyspace::{Entry, Incarnation, Origin, Part, Seen, Version};
 use super::node_state::{Heard, MAX_FACT_BYTES, MAX_FACTS, NodeStatePart};

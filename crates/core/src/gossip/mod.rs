@@ -2,9 +2,9 @@
 //!
 //! # The algorithm
 //!
-//! Scuttlebutt reconciliation (van Renesse et al., LADIS 2008). Whoever says something, an *origin*, numbers what it says
-//! with versions. How much a node knows of an origin is then one number, the version up to which it has seen everything,
-//! and what it lacks compared with another node is known from those numbers alone.
+//! Scuttlebutt reconciliation (van Renesse et al., LADIS 2008). Whoever says something, an *origin*, numbers what it
+//! says with versions. How much a node knows of an origin is then one number, the version up to which it has seen
+//! everything, and what it lacks compared with another node is known from those numbers alone.
 //!
 //! Once a *period* each node picks `fan_out` members at random and has an exchange with each:
 //!
@@ -27,20 +27,20 @@
 //!
 //! # Why it converges
 //!
-//! What a node holds of a key is the maximum of the entries that it has merged; what it knows of an origin, the maximum of
-//! the versions. Maxima are commutative, associative and idempotent, so messages may be lost, doubled and reordered. Be a
-//! link between two correct nodes up for good: each period one of them asks the other with a probability of at least
-//! fan_out / (members - 1), and the exchange leaves both with the maximum of what they had, or closer to it by a message.
-//! So along a connected graph every entry reaches every node; picking at random, within O(log members) periods in the
-//! mean (Demers et al., PODC 1987). Nothing is told that could be taken back:
+//! What a node holds of a key is the maximum of the entries that it has merged; what it knows of an origin, the maximum
+//! of the versions. Maxima are commutative, associative and idempotent, so messages may be lost, doubled and reordered.
+//! Be a link between two correct nodes up for good: each period one of them asks the other with a probability of at
+//! least fan_out / (members - 1), and the exchange leaves both with the maximum of what they had, or closer to it by a
+//! message. So along a connected graph every entry reaches every node; picking at random, within O(log members) periods
+//! in the mean (Demers et al., PODC 1987). Nothing is told that could be taken back:
 //!
-//! - **Nothing is merged, shown or told before it is durable here**, so a digest is a promise: what it claims survives a
-//!   crash. A node whose log was damaged begins with nothing, under a new incarnation, and takes back what others hold,
-//!   its own former entries among them.
+//! - **Nothing is merged, shown or told before it is durable here**, so a digest is a promise: what it claims survives
+//!   a crash. A node whose log was damaged begins with nothing, under a new incarnation, and takes back what others
+//!   hold, its own former entries among them.
 //! - **Deletions stay until nothing can bring back what they deleted** ([`tombstones`]).
-//! - **Equal versions are equal values, or made so.** A node may have seen versions whose entries it was not given, for a
-//!   later write that it has not seen, and that is lost with a disk. Digests have a hash of all values: those who have seen
-//!   the same and differ exchange everything ([`repair`]).
+//! - **Equal versions are equal values, or made so.** A node may have seen versions whose entries it was not given, for
+//!   a later write that it has not seen, and that is lost with a disk. Digests have a hash of all values: those who
+//!   have seen the same and differ exchange everything ([`repair`]).
 //! - **Late messages are ignored.** A delta answers a digest and names it; one that answers none of the last
 //!   [`MAX_EXCHANGE_PERIODS`], or one of a former life of this node, is not taken.
 //!
@@ -383,8 +383,8 @@ impl<T> Gossip<T> {
 
     /// What is to be done since the last call.
     pub fn take_effects(&mut self) -> GossipEffects<T> {
-        // A state has all that is durable, and takes the place of the parts before it in the log: so it waits until none
-        // is on its way to the disk, and the next parts wait for it.
+        // A state has all that is durable, and takes the place of the parts before it in the log: so it waits until
+        // none is on its way to the disk, and the next parts wait for it.
         let mut items = Vec::new();
         let waits = self.wants_state && !self.pending.is_empty();
         if self.wants_state && !waits {

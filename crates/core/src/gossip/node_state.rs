@@ -2,8 +2,8 @@
 //!
 //! A node numbers what it says with one version, which it also raises once a round without saying anything: that is its
 //! heartbeat. (incarnation, version) only grows, and others take over only what is larger, so copies converge to the
-//! node's own words whatever way they came. Incarnations grow from start to start: they are timestamps of the clock, and a
-//! node that finds a larger one of itself about takes one above it.
+//! node's own words whatever way they came. Incarnations grow from start to start: they are timestamps of the clock,
+//! and a node that finds a larger one of itself about takes one above it.
 //!
 //! Facts are kept as bytes under a number, so that those of later versions of the program travel through earlier ones.
 

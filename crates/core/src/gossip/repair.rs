@@ -1,23 +1,23 @@
 //! What makes two keyspaces equal that have seen the same and are not equal.
 //!
-//! A part leaves out what its sender has dropped, because something in another part beats it. So a node may have seen an
-//! entry without holding it or anything over it, for as long as the other part has not come: it was cut off by a
-//! message's limit, or refused for its timestamp. As a rule it comes later. If the only disk that had it is lost first, it
-//! never does; nor do versions tell any more what is lacking.
+//! A part leaves out what its sender has dropped, because something in another part beats it. So a node may have seen
+//! an entry without holding it or anything over it, for as long as the other part has not come: it was cut off by a
+//! message's limit, or refused for its timestamp. As a rule it comes later. If the only disk that had it is lost first,
+//! it never does; nor do versions tell any more what is lacking.
 //!
-//! Digests show it: equal versions, and not the same hash. The one who notices then asks in another form, [`Body::Compare`]:
-//! for everything above a *cursor*, which begins at nothing and follows the answers. Of the entries in these it takes
-//! those that beat what it holds, seen or not. When both have done so, both hold the maximum of what they held, and
-//! are equal.
+//! Digests show it: equal versions, and not the same hash. The one who notices then asks in another form,
+//! [`Body::Compare`]: for everything above a *cursor*, which begins at nothing and follows the answers. Of the entries
+//! in these it takes those that beat what it holds, seen or not. When both have done so, both hold the maximum of what
+//! they held, and are equal.
 //!
-//! **An entry that was seen may have been deleted, by a tombstone that is forgotten here.** It must not come back this way.
-//! Therefore an answer is only taken so where its sender, when it sent it, had seen exactly what this node has; and while
-//! a member is known to differ, no tombstone is forgotten. What is left: a node that skipped a tombstone, for
-//! a later write that it refused and that was lost with the only node that had it; and that tombstone forgotten by
-//! the others before they knew of the later write, or of the difference. Then the deleted key comes back.
+//! **An entry that was seen may have been deleted, by a tombstone that is forgotten here.** It must not come back this
+//! way. Therefore an answer is only taken so where its sender, when it sent it, had seen exactly what this node has;
+//! and while a member is known to differ, no tombstone is forgotten. What is left: a node that skipped a tombstone, for
+//! a later write that it refused and that was lost with the only node that had it; and that tombstone forgotten by the
+//! others before they knew of the later write, or of the difference. Then the deleted key comes back.
 //!
-//! Costs: nothing while all is well. A repair sends the whole keyspace, from one node to another in steps of a message, and
-//! is begun with the same node every [`REST_PERIODS`] at the most.
+//! Costs: nothing while all is well. A repair sends the whole keyspace, from one node to another in steps of a message,
+//! and is begun with the same node every [`REST_PERIODS`] at the most.
 //!
 //! [`Body::Compare`]: super::message::Body::Compare
 
@@ -70,8 +70,8 @@ impl<T> Gossip<T> {
         (self.rounds >= difference.due).then_some(&difference.cursor)
     }
 
-    /// Takes what `node` holds above the cursor, or some of it if there is `more`. To be called when the digest that came
-    /// with it has been compared: a difference then means that the versions are equal.
+    /// Takes what `node` holds above the cursor, or some of it if there is `more`. To be called when the digest that
+    /// came with it has been compared: a difference then means that the versions are equal.
     pub(super) fn take_all(&mut self, wall: Wall, node: NodeId, parts: Vec<Part>, more: bool) -> Result<(), Refusal> {
         let is_settled = self.pending.is_empty() && self.staged.parts.is_empty();
         if !is_settled {

@@ -2,22 +2,23 @@
 //!
 //! Two things must be true of every member, a member being a node of the topology:
 //!
-//! 1. it holds the tombstone, durably. So nobody keeps or sends what was deleted any more, and no restart brings it back.
+//! 1. it holds the tombstone, durably. So nobody keeps or sends what was deleted any more, and no restart brings it
+//!    back.
 //! 2. It has seen everything that anybody had seen when (1) became true. So a message that is still under way with the
 //!    deleted entry, from a member that did not know better then, is of versions that each receiver ignores.
 //!
-//! Both are read off the digests, whose versions are durable ones: [`Collector`] first waits for a *floor*, versions that
-//! all members have seen, under which there is a tombstone; then notes the *ceiling*, the highest versions that any of them
-//! has seen; when all have seen that too, tombstones under the floor go.
+//! Both are read off the digests, whose versions are durable ones: [`Collector`] first waits for a *floor*, versions
+//! that all members have seen, under which there is a tombstone; then notes the *ceiling*, the highest versions that
+//! any of them has seen; when all have seen that too, tombstones under the floor go.
 //!
-//! Members are those of this node's topology. A member that is not known here may have been given the deleted entry, but
-//! only by one that knew it; each digest says how recent its sender's topology is, and while somebody's is more recent
-//! than the one here, nothing is forgotten. A member that has lost its disk begins with nothing, and what it held before
-//! nobody holds any more.
+//! Members are those of this node's topology. A member that is not known here may have been given the deleted entry,
+//! but only by one that knew it; each digest says how recent its sender's topology is, and while somebody's is more
+//! recent than the one here, nothing is forgotten. A member that has lost its disk begins with nothing, and what it
+//! held before nobody holds any more.
 //!
-//! What (1) takes for granted, that a version seen is an entry held, is not so where the log of a node is lost that had a
-//! later write which others could not take: see `repair.rs`. So nothing is forgotten either while a member is known to
-//! differ.
+//! What (1) takes for granted, that a version seen is an entry held, is not so where the log of a node is lost that had
+//! a later write which others could not take: see `repair.rs`. So nothing is forgotten either while a member is known
+//! to differ.
 //!
 //! A node that is down therefore keeps all tombstones alive, until it is back or removed.
 

@@ -1,4 +1,4 @@
-//! The payload of an entry in a shard's Raft log: a timestamp, and commands of one drain of the worker.
+//! The payload of an entry in a shard's Raft log: a timestamp, and commands of one turn of the worker.
 //!
 //! | bytes | meaning |
 //! |---|---|

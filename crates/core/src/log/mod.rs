@@ -36,11 +36,11 @@
 //! Hence: a record is **torn** if it is the last in the last segment and one of its sectors is unwritten. That may be
 //! its first one; then its later sectors are known by their tags. It is overwritten with zeros, and the log goes on in
 //! its place. Anything else that does not check is **corrupt**: the shards that the record names are suspect, and all
-//! of them where the names are lost. Records behind it are still found, by their own headers, and count: a
-//! complete state ([`Change::State`]) makes a shard trustworthy again, since it replaces all that was there before.
-//! Where the last thing found is damaged, nothing is overwritten, not even a torn record behind it, which proves that it
-//! was synced: the log goes on in a new segment. If it was a header that was lost, it leaves out a sequence number. So
-//! each start finds the same, until the shards have written new states.
+//! of them where the names are lost. Records behind it are still found, by their own headers, and count: a complete
+//! state ([`Change::State`]) makes a shard trustworthy again, since it replaces all that was there before. Where the
+//! last thing found is damaged, nothing is overwritten, not even a torn record behind it, which proves that it was
+//! synced: the log goes on in a new segment. If it was a header that was lost, it leaves out a sequence number. So each
+//! start finds the same, until the shards have written new states.
 //!
 //! Missing segments are detected wherever they were: in the middle by the numbers; at the beginning by the directory in
 //! the next segment; at the end, or if all are gone, by a file that says how far the log has got ([`extent`]). They
@@ -53,9 +53,9 @@
 //!
 //! A shard needs the segment of its last complete state and those after it. Segments before the first needed one are
 //! deleted, oldest first, but never the last one with a directory that could be read. The directory makes what remains
-//! sufficient: it lists every live and every removed replica, so a removal needs no segment of its own, and a live shard
-//! whose state is nowhere is suspect rather than unknown.
-//! A shard that stays idle pins its segment until its owner appends its state again: [`Log::pinned_by`].
+//! sufficient: it lists every live and every removed replica, so a removal needs no segment of its own, and a live
+//! shard whose state is nowhere is suspect rather than unknown. A shard that stays idle pins its segment until its
+//! owner appends its state again: [`Log::pinned_by`].
 //!
 //! # What it costs
 //!
@@ -157,8 +157,8 @@ pub enum RecoveredShard {
 /// The log, open for writing.
 ///
 /// - At most one record is unsynced, the last one.
-/// - `segments` are in order of their numbers, and none but the last is written to. `offset` is a multiple of the sector
-///   size, and from there on the last segment is zero, unless `offset` is its end.
+/// - `segments` are in order of their numbers, and none but the last is written to. `offset` is a multiple of the
+///   sector size, and from there on the last segment is zero, unless `offset` is its end.
 /// - `next_segment` is above every segment that ever had a record; the extent holds the number of the last of these.
 /// - A segment's first record has a directory of all shards before it.
 /// - `index` has every item of every record written, and no segment that it needs is deleted; the last never is.
@@ -262,8 +262,8 @@ impl<D: Disk> Log<D> {
 
     /// A spare segment to make on another thread while this one goes on, given out once; then
     /// [`Log::spare_ready`] is due. Without a spare, an append that needs a segment makes it itself, and waits.
-    pub fn wanted_spare(&mut self) -> Option<SpareRequest> {
-        self.maker.wanted_spare()
+    pub fn spare_request(&mut self) -> Option<SpareRequest> {
+        self.maker.spare_request()
     }
 
     /// The outcome of the [`SpareRequest`]. After a failure, the next is not given out before a segment was needed.
@@ -271,12 +271,12 @@ impl<D: Disk> Log<D> {
         self.maker.spare_ready(outcome);
     }
 
-    /// Whether a record with so many bytes of entries is likely to need the spare segment that is being made. To append it
-    /// now would make another segment meanwhile, which takes the disk's time twice.
+    /// Whether a record with so many bytes of entries is likely to need the spare segment that is being made. To append
+    /// it now would make another segment meanwhile, which takes the disk's time twice.
     pub fn waits_for_spare(&self, entry_bytes: u64) -> bool {
         let room = self.segments.back().map_or(0, |segment| segment.size_bytes - self.offset);
-        // What the record has beside the entries' bytes is known when it is encoded. An estimate on the high side waits early,
-        // once a segment.
+        // What the record has beside the entries' bytes is known when it is encoded. An estimate on the high side waits
+        // early, once a segment.
         self.maker.is_making_spare() && room < 2 * entry_bytes + BESIDE_ENTRIES_BYTES
     }
 

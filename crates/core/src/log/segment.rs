@@ -74,7 +74,7 @@ impl SegmentMaker {
         SegmentMaker { segment_bytes, spare: Spare::Wanted, spares_named: 0 }
     }
 
-    pub(super) fn wanted_spare(&mut self) -> Option<SpareRequest> {
+    pub(super) fn spare_request(&mut self) -> Option<SpareRequest> {
         if !matches!(self.spare, Spare::Wanted) {
             return None;
         }

@@ -28,7 +28,7 @@ impl<T> Replica<T> {
             }
             (self.applied, self.applied_term) = (entry.index, entry.term);
             let index = LogIndex(entry.index);
-            if Marks::is_due(index) && self.config.mutation.is(Mutation::HashAfterDrain) {
+            if Marks::is_due(index) && self.config.mutation.is(Mutation::HashAfterTurn) {
                 noted_late = Some(index);
             } else if Marks::is_due(index) {
                 let hash = writer.hash().unwrap_or_else(|| self.state_hash());
@@ -52,8 +52,8 @@ impl<T> Replica<T> {
 
     /// # Panics
     /// If the entry can't be read: it was committed, so to leave it out would make this replica differ from the others.
-    /// A replica takes no such entry ([`Replica::keep_readable`]), so a newer version logged it on this node. The process
-    /// stops; the operator runs the newer version again.
+    /// A replica takes no such entry ([`Replica::keep_readable`]), so a newer version logged it on this node. The
+    /// process stops; the operator runs the newer version again.
     fn apply_commands(&mut self, entry: &Entry, responders: Vec<T>, writer: &mut Writer, out: &mut Effects<T>) {
         let unreadable = |error: &dyn std::fmt::Display| -> ! {
             panic!("entry {} of shard {} can't be applied: {error}", entry.index, self.shard)

@@ -10,8 +10,8 @@
 //! - **The round.** Each heartbeat carries the number of its round, and the echo returns it. If a quorum of every
 //!   active configuration has echoed a round *in this term*, no other leader can be elected until the round's start
 //!   plus [`PROMISE`]: any quorum of that election would contain a voter that is bound.
-//! - **The clocks** of two nodes run apart by less than 1 % ([`DRIFT_PERMILLE`](crate::limits::DRIFT_PERMILLE)), and count
-//!   while a machine sleeps.
+//! - **The clocks** of two nodes run apart by less than 1 % ([`DRIFT_PERMILLE`](crate::limits::DRIFT_PERMILLE)), and
+//!   count while a machine sleeps.
 //!
 //! Hence `lease = start of the round + (promise - LEASE_MARGIN_TICKS x tick) x 0.99` ([`Timing::lease`]). What else the
 //! argument needs:

@@ -25,7 +25,8 @@ use std::time::Duration;
 /// A replica has caught up when it lacks no more than this many entries.
 const CAUGHT_UP_ENTRIES: u64 = 64;
 
-/// The report of a shard that is not as it should be is repeated this often. The controller forgets one after ten seconds.
+/// The report of a shard that is not as it should be is repeated this often. The controller forgets one after ten
+/// seconds.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
 
 /// Why a step was not carried out. The controller decides anew on the next report.
@@ -101,15 +102,15 @@ impl<T> Replica<T> {
 
     /// Whether the shard is as the topology wants it.
     fn is_settled(&self, report: &ShardReport) -> bool {
-        let preferred = self.group.wanted_replicas();
-        let mut wanted = preferred.clone();
-        wanted.sort_unstable();
-        report.voters == wanted
+        let preferred = self.group.target_replicas();
+        let mut target = preferred.clone();
+        target.sort_unstable();
+        report.voters == target
             && report.outgoing.is_empty()
             && report.learners.is_empty()
-            && report.caught_up.len() == wanted.len()
+            && report.caught_up.len() == target.len()
             && preferred.first() == Some(&self.id)
-            && self.group.replicas.len() == wanted.len()
+            && self.group.replicas.len() == target.len()
     }
 
     /// Carries out a step of the controller.
@@ -211,7 +212,7 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Keeps the voters of every active configuration where each drain can look at them.
+    /// Keeps the voters of every active configuration where each turn can look at them.
     pub(super) fn learn_configurations(&mut self) {
         let conf_state = self.raft.raft.prs().conf().to_conf_state();
         let replicas = |ids: &[u64]| ids.iter().map(|&id| ReplicaId(id)).collect::<Vec<_>>();

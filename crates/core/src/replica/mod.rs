@@ -21,7 +21,7 @@
 //! | [`transfers`] | snapshots that are sent to other replicas |
 //! | [`retention`] | which entries stay in memory, and when a snapshot is due |
 //!
-//! **How a write goes.** Commands collect until the drain ends, become one entry, and are proposed. `ready` sends the
+//! **How a write goes.** Commands collect until the turn ends, become one entry, and are proposed. `ready` sends the
 //! entry to the followers and puts it into the node's batch for the log at the same time. When the log reports the
 //! batch durable, the replica tells Raft, which commits once a quorum has done so; the entry is applied and the answers
 //! leave.
@@ -94,7 +94,7 @@ pub struct ReplicaConfig {
     pub mutation: Mutation,
 }
 
-/// A command that waits for the end of the drain.
+/// A command that waits for the end of the turn.
 enum Write {
     Kv(Command),
     System(Box<SystemCommand>),
@@ -149,7 +149,7 @@ pub struct Replica<T> {
     reads: Reads<(Query, T)>,
     lease: LeaderLease,
 
-    /// The role and term that the last drain ended in.
+    /// The role and term that the last turn ended in.
     role: (StateRole, u64),
     ticks: u64,
     /// The last index of the log, and the tick at which it was first seen.
@@ -339,7 +339,7 @@ impl<T> Replica<T> {
         self.storage().bytes()
     }
 
-    /// Where this replica stands in its log, cheap enough to ask after every drain.
+    /// Where this replica stands in its log, cheap enough to ask after every turn.
     pub fn position(&self) -> Position {
         Position {
             is_leader: self.is_leader(),

@@ -1,7 +1,7 @@
 //! Linearizable reads without a lease: the ReadIndex protocol (Raft thesis, 6.4).
 //!
 //! The leader notes its commit index, proves by a round of heartbeats that it still leads, waits until it has applied
-//! that far, and answers from its map. All reads of one drain share one round.
+//! that far, and answers from its map. All reads of one turn share one round.
 //!
 //! raft-rs identifies a round by a context of bytes, and an answer to an old context must never release a new read
 //! (etcd#20418). So contexts are made here, from (boot nonce, term, sequence), and never used twice. A round that is

@@ -4,7 +4,7 @@
 //!
 //! 1. messages that rest on nothing new leave at once. A sole voter leads as soon as it has voted for itself: what it
 //!    says waits for that vote, or after a crash it could lead the same term again and say something else;
-//! 2. a snapshot replaces the state, entries and hard state go into memory and into this drain's batch;
+//! 2. a snapshot replaces the state, entries and hard state go into memory and into this turn's batch;
 //! 3. messages that rest on them wait with the batch;
 //! 4. committed entries are applied: Raft hands out only such as are durable here already;
 //! 5. when the log reports the batch durable, Raft is told and the waiting messages leave.
@@ -19,11 +19,11 @@ use crate::log::item::{Change, LogItem};
 use crate::time::Now;
 use raft::eraftpb::{HardState, Message, MessageType, Snapshot};
 
-/// `Ready`s that one drain takes from one shard before others get their turn.
+/// `Ready`s that one turn takes from one shard before it goes on to the next shard.
 const READIES_PER_DRAIN: usize = 16;
 
 impl<T> Replica<T> {
-    /// Ends a drain: proposes what it brought and handles what Raft has to say. `batch` is the worker's batch for the
+    /// Ends a turn: proposes what it brought and handles what Raft has to say. `batch` is the worker's batch for the
     /// log. Returns whether there is more to do at once.
     pub fn flush(&mut self, now: Now, batch: &mut LogBatch, out: &mut Effects<T>) -> bool {
         if self.config.mutation.is(Mutation::ClockInsideApply) {
@@ -38,14 +38,14 @@ impl<T> Replica<T> {
             readies += 1;
         }
         self.drop_ignored_snapshot(out);
-        if self.raft.store().take_snapshot_wanted() {
+        if self.raft.store().take_snapshot_request() {
             self.begin_snapshot(out);
         }
         if std::mem::take(&mut self.save_commit) {
             batch.items.push(self.item(Change::HardState(self.storage().hard_state().clone())));
             self.commit_saved(batch.number);
         }
-        // A first state is written whatever its size. Once the batch is full, further states wait for the next drain.
+        // A first state is written whatever its size. Once the batch is full, further states wait for the next turn.
         let has_room = batch.restated_bytes() < MAX_RESTATED_BYTES;
         if self.restate && has_room {
             self.restate = false;

@@ -68,7 +68,7 @@ impl<T> Replica<T> {
     }
 
     /// The last entry that may be released. Later ones are not applied or not durable yet, or belong to the state that
-    /// is written to the log with the current snapshot or at the end of this drain.
+    /// is written to the log with the current snapshot or at the end of this turn.
     fn releasable(&self) -> LogIndex {
         let log = &self.raft.raft.raft_log;
         let cut = self.cutting.as_ref().map_or(u64::MAX, |cutting| cutting.base().index.0);

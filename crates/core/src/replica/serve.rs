@@ -6,7 +6,7 @@ use crate::time::Wall;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 impl<T> Replica<T> {
-    /// Handles a request. All commands of a drain are proposed together at its end. A query gets here only if no lease
+    /// Handles a request. All commands of a turn are proposed together at its end. A query gets here only if no lease
     /// answered it on its way.
     pub fn handle_request(&mut self, now: Moment, action: Action, responder: T, out: &mut Effects<T>) {
         match (action, &self.machine) {
@@ -40,7 +40,7 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Turns what the drain brought into entries, as few as the limit on their size allows.
+    /// Makes what the turn brought into entries, as few as the limit on their size allows.
     pub(super) fn propose(&mut self, wall: Wall, out: &mut Effects<T>) {
         if self.incoming.is_empty() {
             return;

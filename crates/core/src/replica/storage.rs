@@ -31,7 +31,7 @@ pub struct RaftStorage {
     bytes: usize,
     /// Bytes of all entries after the base, whether or not they are still in memory.
     bytes_after_base: usize,
-    snapshot_wanted: Cell<bool>,
+    snapshot_requested: Cell<bool>,
 }
 
 impl RaftStorage {
@@ -45,7 +45,7 @@ impl RaftStorage {
             entries: entries.into(),
             bytes,
             bytes_after_base: bytes,
-            snapshot_wanted: Cell::new(false),
+            snapshot_requested: Cell::new(false),
         };
         storage.check();
         storage
@@ -187,8 +187,8 @@ impl RaftStorage {
     }
 
     /// Whether Raft has asked for a snapshot that there is not; asking clears it.
-    pub fn take_snapshot_wanted(&self) -> bool {
-        self.snapshot_wanted.take()
+    pub fn take_snapshot_request(&self) -> bool {
+        self.snapshot_requested.take()
     }
 
     /// Gives up places in the queue once three quarters are empty. A queue never does by itself: after a burst of small
@@ -264,7 +264,7 @@ impl Storage for RaftStorage {
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let is_usable = self.base.index.0 >= request_index && contains(&self.base.conf_state, ReplicaId(to));
         if !is_usable || !self.is_whole() {
-            self.snapshot_wanted.set(true);
+            self.snapshot_requested.set(true);
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
         Ok(snapshot_message(&self.base))
@@ -367,8 +367,8 @@ mod tests {
     fn a_snapshot_is_offered_only_to_replicas_in_its_configuration() {
         let mut storage = storage(2, 3);
         assert!(storage.snapshot(0, 9).is_err());
-        assert!(storage.take_snapshot_wanted());
-        assert!(!storage.take_snapshot_wanted());
+        assert!(storage.take_snapshot_request());
+        assert!(!storage.take_snapshot_request());
         storage.advance_base(base(3, &[1, 9]));
         assert_eq!(storage.snapshot(0, 9).unwrap().get_metadata().index, 3);
         assert!(storage.snapshot(4, 9).is_err());
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!((storage.first_index().unwrap(), storage.is_whole()), (5, false));
         assert_eq!(storage.bytes_after_base(), all, "a restart still reads them");
         assert!(storage.snapshot(0, 1).is_err());
-        assert!(storage.take_snapshot_wanted());
+        assert!(storage.take_snapshot_request());
         storage.advance_base(base(6, &[1]));
         assert_eq!(storage.entries_after_base().len(), 4);
         assert_eq!(storage.snapshot(0, 1).unwrap().get_metadata().index, 6);

@@ -6,8 +6,8 @@
 //! entries of the two kinds begin with different bytes: a single mistake can't apply an entry to the wrong kind of
 //! shard.
 //!
-//! **A [`Reply`] is of the kind that was asked for**, and [`Reply::to`] gives it its type back. A [`Failure`] says whether
-//! anything may have changed ([`Failure::attempt`]). If so, the request may be sent again only if its action
+//! **A [`Reply`] is of the kind that was asked for**, and [`Reply::to`] gives it its type back. A [`Failure`] says
+//! whether anything may have changed ([`Failure::attempt`]). If so, the request may be sent again only if its action
 //! [repeats](Request::repeats).
 //!
 //! **Forwarding.** Nodes exchange requests and answers in this module's encoding ([`Request::encode`],

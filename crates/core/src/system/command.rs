@@ -29,7 +29,7 @@ pub enum SystemCommand {
     /// Where shards' replicas are to be from now on, the preferred leader first. Computed from the topology at
     /// `based_on`, and refused if that is no longer the latest.
     Place { based_on: Epoch, groups: Vec<(ShardId, Vec<NodeId>)> },
-    /// A replica that is not wanted any more has left its shard's configuration: its node may delete it.
+    /// A replica that is no longer in the target has left its shard's configuration: its node may delete it.
     Retire { shard: ShardId, replica: ReplicaId },
     /// A replica's log is damaged or lost: its node gets a new one in its place.
     Renew { shard: ShardId, replica: ReplicaId },

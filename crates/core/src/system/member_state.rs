@@ -1,7 +1,7 @@
 //! Members that are on their way out, and those that are gone.
 //!
-//! A member state says that a node must hold nothing, and whether it is removed once it does. What it still holds is moved
-//! away by the controller as anything else is; nothing here waits.
+//! A member state says that a node must hold nothing, and whether it is removed once it does. What it still holds is
+//! moved away by the controller as anything else is; nothing here waits.
 
 use super::DecodeError;
 use super::topology::{Member, read_text};

@@ -209,9 +209,9 @@ impl Topology {
         Ok(())
     }
 
-    /// Puts `successor` where `node` is wanted and it is not itself.
+    /// Puts `successor` in each target that has `node` and does not have it yet.
     fn succeed(&mut self, node: NodeId, successor: NodeId) -> Result<(), String> {
-        let is_heir = |group: &Group| group.wanted.contains(&node) && !group.wanted.contains(&successor);
+        let is_heir = |group: &Group| group.target.contains(&node) && !group.target.contains(&successor);
         let inherited: Vec<ShardId> =
             self.groups.iter().filter(|(_, group)| is_heir(group)).map(|(&shard, _)| shard).collect();
         for shard in inherited {
@@ -219,7 +219,7 @@ impl Topology {
                 self.hand_out(shard, successor)?;
             }
             if let Some(group) = self.groups.get_mut(&shard) {
-                group.wanted.iter_mut().filter(|wanted| **wanted == node).for_each(|wanted| *wanted = successor);
+                group.target.iter_mut().filter(|target| **target == node).for_each(|target| *target = successor);
             }
         }
         Ok(())
@@ -264,7 +264,7 @@ impl Topology {
                 }
             }
             if let Some(group) = self.groups.get_mut(&shard) {
-                group.wanted = nodes;
+                group.target = nodes;
             }
         }
         Ok(())
@@ -272,8 +272,8 @@ impl Topology {
 
     fn retire(&mut self, shard: ShardId, replica: ReplicaId) -> Result<(), String> {
         let group = self.groups.get_mut(&shard).ok_or_else(|| format!("there is no shard {shard}"))?;
-        if group.wanted_replicas().contains(&replica) {
-            return Err(format!("replica {replica} of shard {shard} is wanted"));
+        if group.target_replicas().contains(&replica) {
+            return Err(format!("replica {replica} of shard {shard} is in the target"));
         }
         group.replicas.retain(|&held| held != replica);
         Ok(())

@@ -74,7 +74,7 @@ fn replica_ids_are_never_handed_out_twice() {
 }
 
 #[test]
-fn a_wanted_replica_is_not_retired_and_a_renewed_one_is_superseded() {
+fn a_target_replica_is_not_retired_and_a_renewed_one_is_superseded() {
     let mut machine = machine();
     let old = machine.topology().replica(ShardId(0), NodeId(1)).unwrap();
     let retire = SystemCommand::Retire { shard: ShardId(0), replica: old };
@@ -174,9 +174,9 @@ fn a_successor_takes_the_place_in_every_shard() {
     assert_refused(machine.apply(HlcTimestamp(1), replace(1)), "can't take the place");
     assert_refused(machine.apply(HlcTimestamp(1), replace(9)), "can't take the place");
     machine.apply(HlcTimestamp(1), replace(3));
-    let wanted = |shard| machine.topology().groups[&ShardId(shard)].wanted.clone();
-    assert_eq!(wanted(0), [NodeId(3), NodeId(2)]);
-    assert_eq!(wanted(1), [NodeId(1), NodeId(3)], "it is there already: the next placement finds another");
+    let target = |shard| machine.topology().groups[&ShardId(shard)].target.clone();
+    assert_eq!(target(0), [NodeId(3), NodeId(2)]);
+    assert_eq!(target(1), [NodeId(1), NodeId(3)], "it is there already: the next placement finds another");
     assert!(machine.topology().replica(ShardId(0), NodeId(3)).is_some());
 }
 

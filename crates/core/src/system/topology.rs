@@ -109,8 +109,9 @@ impl Member {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Group {
     /// The nodes that should hold a replica, the preferred leader first.
-    pub wanted: Vec<NodeId>,
-    /// Every replica that has been handed out and not been retired, ascending. More than are wanted while a shard moves.
+    pub target: Vec<NodeId>,
+    /// Every replica that has been handed out and not been retired, ascending. More than the target while a shard
+    /// moves.
     pub replicas: Vec<ReplicaId>,
 }
 
@@ -121,8 +122,8 @@ impl Group {
     }
 
     /// The replicas that should be the voters, the preferred leader first.
-    pub fn wanted_replicas(&self) -> Vec<ReplicaId> {
-        self.wanted.iter().filter_map(|&node| self.replica_on(node)).collect()
+    pub fn target_replicas(&self) -> Vec<ReplicaId> {
+        self.target.iter().filter_map(|&node| self.replica_on(node)).collect()
     }
 }
 
@@ -146,7 +147,7 @@ impl Topology {
         for shard in shards.ids().chain([ShardId::SYSTEM]) {
             let replica = ReplicaId::new(node, topology.next_replica);
             topology.next_replica += 1;
-            topology.groups.insert(shard, Group { wanted: vec![node], replicas: vec![replica] });
+            topology.groups.insert(shard, Group { target: vec![node], replicas: vec![replica] });
         }
         topology
     }
@@ -187,7 +188,7 @@ impl Topology {
     /// How many replicas of whatever shard there are on `node`, or should be.
     pub fn replicas_on(&self, node: NodeId) -> usize {
         let on_node = |group: &&Group| {
-            group.wanted.contains(&node) || group.replicas.iter().any(|replica| replica.node() == node)
+            group.target.contains(&node) || group.replicas.iter().any(|replica| replica.node() == node)
         };
         self.groups.values().filter(on_node).count()
     }
@@ -223,8 +224,8 @@ impl Topology {
         put_varint(&mut out, self.groups.len() as u64);
         for (shard, group) in &self.groups {
             put_varint(&mut out, u64::from(shard.0));
-            put_varint(&mut out, group.wanted.len() as u64);
-            group.wanted.iter().for_each(|node| put_varint(&mut out, node.0));
+            put_varint(&mut out, group.target.len() as u64);
+            group.target.iter().for_each(|node| put_varint(&mut out, node.0));
             put_varint(&mut out, group.replicas.len() as u64);
             group.replicas.iter().for_each(|replica| put_varint(&mut out, replica.0));
         }
@@ -271,7 +272,7 @@ impl Topology {
             let shard = ShardId(read_u32(&mut reader, "shard")?);
             let mut group = Group::default();
             for _ in 0..reader.varint()? {
-                group.wanted.push(NodeId(reader.varint()?));
+                group.target.push(NodeId(reader.varint()?));
             }
             for _ in 0..reader.varint()? {
                 group.replicas.push(ReplicaId(reader.varint()?));
@@ -362,7 +363,7 @@ pub(crate) mod tests {
             b"\x07a:12001\x07a:50051\x00",
             // No member_states, nobody departed, not paused, two groups.
             &[0, 0, 0, 2],
-            // A shard: wanted on node 1, and replica 1 there.
+            // A shard: its target is node 1, and replica 1 there.
             &[0, 1, 1, 1, 0x81, 0x80, 0x80, 0x80, 0x10],
             // The system shard, and replica 2.
             &[0xff, 0xff, 0xff, 0xff, 0x0f],

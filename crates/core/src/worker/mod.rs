@@ -6,7 +6,7 @@
 //! 2. [`flush`](Worker::flush) once, and perform the [`Effects`] in their order;
 //! 3. wait for more input, or for [`next_tick`](Worker::next_tick).
 //!
-//! What one drain brings is batched by that alone: commands for one shard become one entry, items for the log of all
+//! What one turn brings is batched by that alone: commands for one shard become one entry, items for the log of all
 //! shards one record, messages to one node one message. Nothing waits on purpose.
 //!
 //! **Ticks** happen on one phase for all shards, so that heartbeats to a node leave together. After a stall, a worker
@@ -187,8 +187,8 @@ impl<T> Worker<T> {
     /// How long the log took for the latest durable batch, or has taken so far for the oldest unsynced one, whichever
     /// is longer.
     ///
-    /// Elections need this rather than the health monitor's latency, which is rounded up, falls only slowly after a spike,
-    /// and lacks the time that a batch waits for the sync before it.
+    /// Elections need this rather than the health monitor's latency, which is rounded up, falls only slowly after a
+    /// spike, and lacks the time that a batch waits for the sync before it.
     fn sync_time(&self, now: Moment) -> Duration {
         let so_far = self.unsynced.front().map(|oldest| now.saturating_since(oldest.handed_over));
         self.last_sync.max(so_far.unwrap_or_default())
@@ -248,8 +248,8 @@ impl<T> Worker<T> {
             if let Err(fault) = replica.step(now, from, message) {
                 tracing::error!(%shard, replica = %to, "replica stopped: {fault}");
                 if replica.has_voter(from) {
-                    // After a restart it would vote, and elect a leader that lacks what this one had acknowledged. Nobody
-                    // but a voter is believed for ever.
+                    // After a restart it would vote, and elect a leader that lacks what this one had acknowledged.
+                    // Nobody but a voter is believed for ever.
                     self.batch.items.push(LogItem { shard, replica: to, change: Change::Suspect });
                 }
                 self.stop(shard, to, QuarantineReason::Log);
@@ -302,7 +302,7 @@ impl<T> Worker<T> {
         }
     }
 
-    /// Handles a request. The answer is in the effects of this drain or of a later one.
+    /// Handles a request. The answer is in the effects of this turn or of a later one.
     pub fn handle_request(&mut self, now: Moment, request: Request, responder: T) {
         let shard = request.shard();
         let Some(replica) = self.replicas.get_mut(&shard) else {
@@ -352,7 +352,8 @@ impl<T> Worker<T> {
     }
 
     /// Removes the replicas that a newer topology does not name any more, and follows it in nothing else: the node
-    /// [must save it](crate::boot::assigns_anew) before it creates any replica, and may need the space of these to do so.
+    /// [must save it](crate::boot::assigns_anew) before it creates any replica, and may need the space of these to do
+    /// so.
     pub fn handle_retirements(&mut self, topology: &Topology) {
         for &shard in topology.groups.keys() {
             if worker_of(shard, self.config.workers) == self.config.index {
@@ -492,7 +493,7 @@ impl<T> Worker<T> {
         self.replicas.values()
     }
 
-    /// Ends a drain. Returns what is to be done, and whether there is more to do at once: then the next drain may be
+    /// Ends a turn. Returns what is to be done, and whether there is more to do at once: then the next turn may be
     /// empty.
     pub fn flush(&mut self, now: Now) -> (Effects<T>, bool) {
         let mut more = false;

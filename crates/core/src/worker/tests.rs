@@ -177,11 +177,11 @@ impl Group {
 
     fn tick(&mut self, node: NodeId) {
         self.workers.get_mut(&node).unwrap().handle_tick(self.now);
-        self.drain(node);
+        self.turn(node);
     }
 
-    /// One drain of a node; what it makes durable is durable at once, unless the node is slow.
-    fn drain(&mut self, node: NodeId) {
+    /// One turn of a node; what it makes durable is durable at once, unless the node is slow.
+    fn turn(&mut self, node: NodeId) {
         loop {
             let now = Now { moment: self.now, wall: Wall(self.now.0 / 1000) };
             let worker = self.workers.get_mut(&node).unwrap();
@@ -213,12 +213,12 @@ impl Group {
     /// Delivers until nothing is under way.
     fn run(&mut self) {
         for node in self.workers.keys().copied().collect::<Vec<_>>() {
-            self.drain(node);
+            self.turn(node);
         }
         while let Some((from, to, message)) = self.under_way.pop_front() {
             if !self.cut.contains(&(from, to)) && self.workers.contains_key(&to) {
                 self.workers.get_mut(&to).unwrap().handle_raft(self.now, [message]);
-                self.drain(to);
+                self.turn(to);
             }
         }
     }
@@ -232,7 +232,7 @@ impl Group {
 
     fn request(&mut self, node: NodeId, request: Request, id: u32) {
         self.workers.get_mut(&node).unwrap().handle_request(self.now, request, id);
-        self.drain(node);
+        self.turn(node);
     }
 
     fn put(&mut self, node: NodeId, id: u32) {
@@ -266,7 +266,7 @@ impl Group {
         let own = self.replica(to).id();
         let message = RaftMessage { shard: SHARD, from, to: own, message };
         self.workers.get_mut(&to).unwrap().handle_raft(self.now, [message]);
-        self.drain(to);
+        self.turn(to);
     }
 
     fn message(&self, to: NodeId, from: ReplicaId, kind: MessageType, term: Term) -> Message {
@@ -282,7 +282,7 @@ impl Group {
         let mut worker = Worker::new(self.config(node, 2), self.now);
         worker.restart_replica(SHARD, replica, item, Restored::Kv(Machine::new()), self.now);
         self.workers.insert(node, worker);
-        self.drain(node);
+        self.turn(node);
     }
 }
 

@@ -1,5 +1,5 @@
-//! A node's directory when it starts ([`ringfort_core::boot`]): whose it is, the topology, the log with what it has of the
-//! shards and of the eventual keyspace, and snapshots.
+//! A node's directory when it starts ([`ringfort_core::boot`]): whose it is, the topology, the log with what it has of
+//! the shards and of the eventual keyspace, and snapshots.
 //!
 //! Whatever is there, a node starts from it, or says why it can't. What one has written, the next one finds.
 

@@ -1,8 +1,9 @@
 //! Snapshots, as files and on their way between nodes ([`ringfort_core::snapshot`]), and the states in them
 //! ([`ringfort_core::kv::state`]).
 //!
-//! Frames are under checksums, which no fuzzer guesses. So beside files that are damaged there are some whose frames say
-//! what the input wants, under checksums that are right ([`mended`]); what follows the checksum is then read as well.
+//! Frames are under checksums, which no fuzzer guesses. So beside files that are damaged there are some whose frames
+//! say what the input wants, under checksums that are right ([`mended`]); what follows the checksum is then read as
+//! well.
 
 use crate::allocation::{Bound, MAP_GROWTH, SMALL_THINGS, within};
 use crate::codec::{Codec, check, encoding};
@@ -73,8 +74,8 @@ pub fn conf_state(source: &mut Source) -> ConfState {
     }
 }
 
-/// A snapshot file is read frame by frame, with the memory of the disk's copy, the frame and the chunk. A key takes five
-/// bytes or more, and is in a vector at first, then in a set.
+/// A snapshot file is read frame by frame, with the memory of the disk's copy, the frame and the chunk. A key takes
+/// five bytes or more, and is in a vector at first, then in a set.
 const FILE_BOUND: Bound = Bound { fixed: SMALL_THINGS, per_byte: 4 }
     .and(Bound::of_elements::<Box<[u8]>>(5))
     .and(Bound { fixed: 0, per_byte: MAP_GROWTH * size_of::<Box<[u8]>>() / 5 })

@@ -150,7 +150,7 @@ fn some_node(source: &mut Source) -> Option<NodeId> {
 }
 
 fn group(source: &mut Source) -> Group {
-    Group { wanted: source.list(node), replicas: source.list(replica) }
+    Group { target: source.list(node), replicas: source.list(replica) }
 }
 
 pub fn body(data: &[u8]) {

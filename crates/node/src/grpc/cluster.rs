@@ -65,7 +65,7 @@ impl Cluster for ClusterService {
         let groups = topology.groups.iter().filter(|(shard, _)| **shard != ShardId::SYSTEM);
         let shards = groups.map(|(&shard, group)| ShardPlace {
             shard: shard.0,
-            members: group.wanted.iter().map(|node| node.0).collect(),
+            members: group.target.iter().map(|node| node.0).collect(),
             leader: self.shell.routing.leader(shard).map_or(0, |NodeId(node)| node),
         });
         Ok(Response::new(TopologyResponse {

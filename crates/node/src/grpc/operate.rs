@@ -1,7 +1,7 @@
 //! What operators ask for: carried out as commands of the system shard, whichever node is asked.
 //!
-//! Each command leaves the cluster in a state from which the controller goes on by itself. Whether it is wise right now,
-//! given who answers, is looked at here; whether it is allowed at all, the system shard decides.
+//! Each command leaves the cluster in a state from which the controller goes on by itself. Whether it is wise right
+//! now, given who answers, is looked at here; whether it is allowed at all, the system shard decides.
 
 use super::{status, status_of};
 use crate::shell::Shell;

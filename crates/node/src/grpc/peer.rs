@@ -111,7 +111,7 @@ impl Receiver {
     fn take(&self, from: NodeId, batch: PeerBatch, answers: &Arc<Answers>) {
         // A message whose replicas are on other nodes than its sender and this one is nobody's.
         let is_meant = |message: &ringfort_core::message::RaftMessage| {
-            (message.from.node(), message.to.node()) == (from, self.shell.node) && self.shell.pressure.admits(message)
+            (message.from.node(), message.to.node()) == (from, self.shell.node) && self.shell.admission.admits(message)
         };
         self.shell.push_messages(batch.raft.into_iter().filter_map(convert::from_wire).filter(is_meant).collect());
         control_thread::deliver(&self.shell, from, batch.control);
@@ -147,7 +147,7 @@ impl Receiver {
                 let answer = timeout_at(deadline.into(), shell.ask_worker(request)).await;
                 responder.answer(answer.unwrap_or(Err(Failure::Unknown)));
             });
-        } else if let Some(failure) = self.shell.pressure.refusal(&request) {
+        } else if let Some(failure) = self.shell.admission.refusal(&request) {
             responder.answer(Err(failure));
         } else {
             return Some(Incoming { request, responder });

@@ -72,7 +72,7 @@ async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
         liveness: None,
         zone: text(|member| &member.zone),
         member_state: member_state_of(&topology, shell.node).into(),
-        memory_full: shell.pressure.is_memory_full(),
+        memory_full: shell.admission.is_memory_full(),
         health: Some(gossip::own_health(shell)),
     };
     let size = |shard| shell.routing.view(shard).map_or(0, |view| view.size().1 as u64);

@@ -5,8 +5,8 @@ use crate::gossip_thread::Knowledge;
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 use ringfort_core::divergence::{Divergence, QuarantineReason};
 
-/// What an alarm is about: this node's memory, a replica that most others contradict, replicas of which nobody knows which
-/// is wrong.
+/// What an alarm is about: this node's memory, a replica that most others contradict, replicas of which nobody knows
+/// which is wrong.
 const KINDS: [&str; 3] = ["memory", "minority", "undecided"];
 
 pub struct DivergenceMetrics {

@@ -163,9 +163,9 @@ impl Metrics {
         self.gauges.keys.set(keys as i64);
         self.gauges.key_value_bytes.set(bytes as i64);
         self.gauges.requests_in_flight.set(shell.in_flight.requests() as i64);
-        self.gauges.disk_full.set(shell.pressure.is_disk_full().into());
-        self.gauges.memory_full.set(shell.pressure.is_memory_full().into());
-        self.gauges.unsynced_bytes.set(shell.pressure.unsynced_bytes() as i64);
+        self.gauges.disk_full.set(shell.admission.is_disk_full().into());
+        self.gauges.memory_full.set(shell.admission.is_memory_full().into());
+        self.gauges.unsynced_bytes.set(shell.admission.unsynced_bytes() as i64);
         self.gauges.set_disk(shell.health.lock().report(clock::moment()));
         Ok(())
     }

@@ -70,10 +70,10 @@ fn record(found: Found) -> Record {
 }
 
 async fn write(shell: &Shell, key: Bytes, value: Option<Bytes>, deadline: Instant) -> Result<Written, CallError> {
-    if shell.pressure.is_disk_full() {
+    if shell.admission.is_disk_full() {
         return Err(CallError::DiskFull);
     }
-    if shell.pressure.is_disk_hung() {
+    if shell.admission.is_disk_hung() {
         return Err(CallError::DiskHung);
     }
     let (answer, written) = oneshot::channel();

@@ -8,19 +8,19 @@
 //! A run has three parts. *Warm-up*: the first node bootstraps, the others join, until every shard is where it should
 //! be. *Safety*: for the options' duration, clients work while the seed's faults happen ([`faults`]) and operators have
 //! nodes come and go ([`operator`]). *Liveness*: all faults end, crashed nodes start again, pauses and drains are taken
-//! back, and within [`invariants::RECOVERY`] every shard must have its replicas, caught up, on the nodes that are there. Then
-//! one node of three or more may find its disk damaged, and what it can't trust must be replaced from the others; so must
-//! be a replica in whose memory a bit is flipped after that. Before and after what happens to the disk all nodes must hold
-//! the same of the eventual keyspace ([`eventual`]). At last each key must be read.
-//! Throughout, [`invariants`] are checked after every drain, and in the end the clients' history must be linearizable.
+//! back, and within [`invariants::RECOVERY`] every shard must have its replicas, caught up, on the nodes that are
+//! there. Then one node of three or more may find its disk damaged, and what it can't trust must be replaced from the
+//! others; so must be a replica in whose memory a bit is flipped after that. Before and after what happens to the disk
+//! all nodes must hold the same of the eventual keyspace ([`eventual`]). At last each key must be read. Throughout,
+//! [`invariants`] are checked after every drain, and in the end the clients' history must be linearizable.
 //!
 //! A run can be told to leave out faults and operations by their numbers ([`Case`]), which is how a failing one is made
 //! small, and to write down what happens in it ([`timeline`]).
 //!
 //! Clients talk to nodes over connections that lose messages but do not double them, as TCP does. Nodes talk to each
-//! other over links with all the seed's faults: Raft must bear them, whatever the transport would have hidden. Forwarded
-//! requests and the parts of snapshots are the exceptions, which rest on connections. Where workers stand still, readers go
-//! on beside them ([`readers`]).
+//! other over links with all the seed's faults: Raft must bear them, whatever the transport would have hidden.
+//! Forwarded requests and the parts of snapshots are the exceptions, which rest on connections. Where workers stand
+//! still, readers go on beside them ([`readers`]).
 
 mod client;
 mod eventual;
@@ -132,8 +132,9 @@ pub fn replay(case: Case) -> Replay {
     Replay { outcome, begun, timeline: cluster.timeline.unwrap_or_default() }
 }
 
-/// Runs it with a planted bug that makes replicas differ, until after the faults the divergence detector has had time to find that and
-/// the cluster is whole again. Histories and states are not checked. Returns what the divergence detector found, too.
+/// Runs it with a planted bug that makes replicas differ, until after the faults the divergence detector has had time
+/// to find that and the cluster is whole again. Histories and states are not checked. Returns what the divergence
+/// detector found, too.
 pub fn run_diverging(options: Options, mutation: Mutation) -> (Outcome, Vec<String>) {
     let mut cluster = Cluster::new(Case { mutation, ..Case::of(options) });
     cluster.invariants.expects_divergence = true;
@@ -143,8 +144,8 @@ pub fn run_diverging(options: Options, mutation: Mutation) -> (Outcome, Vec<Stri
     (Outcome { failure, ..cluster.outcome_so_far() }, alarms)
 }
 
-/// Runs it, and crashes the node whose controller asks for something for the `act`th time, right after that. Returns how
-/// often one has asked, too.
+/// Runs it, and crashes the node whose controller asks for something for the `act`th time, right after that. Returns
+/// how often one has asked, too.
 pub fn run_crashing_controller(options: Options, act: u64) -> (Outcome, u64) {
     let mut cluster = Cluster::new(Case::of(options));
     cluster.crash_controller_at = Some(act);

@@ -1,8 +1,8 @@
 //! What a large cluster costs: messages at rest, and what moves when nodes come and go.
 //!
-//! The same simulation without faults, clients and checks; all nodes begin together, with every replica where it belongs.
-//! Bytes are those of the messages' fields on the wire and their framing in gRPC and HTTP/2; TCP and IP come on top.
-//! Shards are empty: what is counted of moves is replicas, and the time that the protocol takes for them.
+//! The same simulation without faults, clients and checks; all nodes begin together, with every replica where it
+//! belongs. Bytes are those of the messages' fields on the wire and their framing in gRPC and HTTP/2; TCP and IP come
+//! on top. Shards are empty: what is counted of moves is replicas, and the time that the protocol takes for them.
 
 use super::node::{Message, Node};
 use super::{Case, Cluster, LOOK};
@@ -100,11 +100,11 @@ impl Scale {
             let member = cluster.nodes[&id].member(identity(id));
             machine.apply(HlcTimestamp(0), SystemCommand::Join { member, replace: false, known_as: None });
         }
-        let (based_on, groups) = (machine.topology().epoch, plan::wanted(machine.topology()));
+        let (based_on, groups) = (machine.topology().epoch, plan::changed_targets(machine.topology()));
         machine.apply(HlcTimestamp(0), SystemCommand::Place { based_on, groups });
         for (&shard, group) in &machine.topology().clone().groups {
-            let wanted = group.wanted_replicas();
-            for &replica in group.replicas.iter().filter(|replica| !wanted.contains(replica)) {
+            let target = group.target_replicas();
+            for &replica in group.replicas.iter().filter(|replica| !target.contains(replica)) {
                 machine.apply(HlcTimestamp(0), SystemCommand::Retire { shard, replica });
             }
         }
@@ -163,7 +163,7 @@ impl Scale {
 
     fn placement(&self) -> BTreeSet<(ShardId, NodeId)> {
         let topology = self.cluster.topology().expect("some node runs");
-        let on = topology.groups.iter().flat_map(|(&shard, group)| group.wanted.iter().map(move |&node| (shard, node)));
+        let on = topology.groups.iter().flat_map(|(&shard, group)| group.target.iter().map(move |&node| (shard, node)));
         on.collect()
     }
 

@@ -42,7 +42,7 @@ struct Divergence<'a> {
 
 #[derive(Serialize)]
 struct Moves {
-    /// Replicas that are still to arrive where they are wanted.
+    /// Replicas that are still to arrive at their target nodes.
     left: u32,
     /// Of these, those whose node is silent. They wait until it returns or other nodes take its place.
     waiting: u32,

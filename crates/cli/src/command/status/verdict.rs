@@ -1,8 +1,8 @@
 //! The sentence at the top of `ringfort status`.
 //!
-//! It promises only what the evidence carries: "tolerates N node failures" says that every shard, the system shard among
-//! them, has N voters more than a quorum that are caught up and on nodes that answer. A shard that nobody reported, or
-//! a voter that lags, lowers N. Then comes what is wrong and what to do about it, the worst first.
+//! It promises only what the evidence carries: "tolerates N node failures" says that every shard, the system shard
+//! among them, has N voters more than a quorum that are caught up and on nodes that answer. A shard that nobody
+//! reported, or a voter that lags, lowers N. Then comes what is wrong and what to do about it, the worst first.
 
 use super::{shard_name, trouble};
 use crate::text::{counted, duration, escaped};

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Nodes 1 and 2 hold the same, of `keys` keys, but this one: node 2 has skipped the second write of it, which node 1 has.
+/// Nodes 1 and 2 hold the same, of `keys` keys, but this one: node 2 has skipped the second write of it, which node 1
+/// has.
 fn skipped(nodes: u64, keys: u64, second: Option<&str>) -> Cluster {
     let mut cluster = Cluster::new(nodes);
     cluster.periods = 1;
@@ -50,7 +51,8 @@ fn a_repair_goes_on_over_many_messages_and_rests_when_it_is_done() {
     let mut cluster = skipped(2, 200, Some("second"));
     assert!(cluster.node(1).keyspace.bytes() > 3 * GOSSIP_DELTA_BYTES);
     cluster.periods_until_converged(4);
-    // One that can't come to an end, because the other node holds what is refused here, does not take all of the network.
+    // One that can't come to an end, because the other node holds what is refused here, does not take all of the
+    // network.
     let mut cluster = skipped(2, 200, Some("second"));
     let [wall, sent] = [cluster.now().wall, Wall(0)];
     let mut all = 0;

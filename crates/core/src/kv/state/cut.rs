@@ -8,8 +8,9 @@
 //! The cut costs memory only for keys that change while it runs. It needs no copy of a table and no second version in
 //! it.
 //!
-//! What is handed out is hashed once more and compared with the hash that the machine had when the cut began: memory that
-//! changed by itself makes a cut that nobody can build a machine of, and the machine [damaged](Machine::is_damaged).
+//! What is handed out is hashed once more and compared with the hash that the machine had when the cut began: memory
+//! that changed by itself makes a cut that nobody can build a machine of, and the machine
+//! [damaged](Machine::is_damaged).
 //!
 //! A chunk is a version byte, the number of a table, then packed elements (`super::element`), each after a varint
 //! length.
@@ -145,8 +146,9 @@ pub(super) fn push_chunk<const N: usize>(
 
 /// A cut under way.
 ///
-/// Invariants: all of `pre_images` are above `cursor` and none is above `last`; for a key between them, the state at the
-/// beginning is its pre-image if there is one (an absent element where it did not exist), otherwise what the table holds.
+/// Invariants: all of `pre_images` are above `cursor` and none is above `last`; for a key between them, the state at
+/// the beginning is its pre-image if there is one (an absent element where it did not exist), otherwise what the table
+/// holds.
 pub(super) struct Cut {
     /// The last key passed, or `None` at the beginning.
     cursor: Option<Vec<u8>>,

@@ -16,8 +16,8 @@
 //! 128, 180 to 197 bytes of resident memory (`cargo run --release -p ringfort-core --example machine_load`).
 //!
 //! **Hash.** Each change updates [`Machine::hash`] in constant time. It is, for each table, the sum of the elements'
-//! 64-bit hashes ([`hash`](mod@hash)), mixed with revision, timestamp and counts. It cannot detect memory that changes by
-//! itself: [`Machine::recomputed_hash`] reads all elements for that, and [`Machine::scrub`] does so in small steps
+//! 64-bit hashes ([`hash`](mod@hash)), mixed with revision, timestamp and counts. It cannot detect memory that changes
+//! by itself: [`Machine::recomputed_hash`] reads all elements for that, and [`Machine::scrub`] does so in small steps
 //! while commands are applied.
 //!
 //! **Changes.** A command sees the state through a [`Transaction`], which reports each change as a [`ChangeEvent`].

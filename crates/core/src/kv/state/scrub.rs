@@ -6,11 +6,12 @@
 //! has passed. A command that changes a key *at or below* the cursor changes that sum as it changes the table's own. At
 //! the end of the table both must be equal.
 //!
-//! **Nothing is missed and nothing is mistaken.** Without damage the sum of the passed entries is at each moment the sum
-//! of the hashes of all entries up to the cursor, so that at the end it is the machine's. An entry that changed before
-//! the cursor came to it makes the sums differ by what its hash changed by, and goes on to do so if a command replaces
-//! it, because what the command subtracts from both is the hash of the changed entry. One that changed behind the cursor
-//! is found by the next walk, also where it was replaced meanwhile: the machine's own sum is then wrong for good.
+//! **Nothing is missed and nothing is mistaken.** Without damage the sum of the passed entries is at each moment the
+//! sum of the hashes of all entries up to the cursor, so that at the end it is the machine's. An entry that changed
+//! before the cursor came to it makes the sums differ by what its hash changed by, and goes on to do so if a command
+//! replaces it, because what the command subtracts from both is the hash of the changed entry. One that changed behind
+//! the cursor is found by the next walk, also where it was replaced meanwhile: the machine's own sum is then wrong for
+//! good.
 //!
 //! A step takes the read side of the lock around the machine: readers go on beside it, and a writer waits for one step
 //! at the most.

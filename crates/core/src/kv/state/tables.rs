@@ -90,8 +90,8 @@ impl<const N: usize> Tables<N> {
         self.tables.iter_mut().for_each(Table::abandon_cut);
     }
 
-    /// Walks on over elements of about `max_bytes`, and one at least. One caller at a time gets on. An empty table takes
-    /// no step of its own.
+    /// Walks on over elements of about `max_bytes`, and one at least. One caller at a time gets on. An empty table
+    /// takes no step of its own.
     pub fn scrub(&self, max_bytes: usize) -> Scrubbed {
         let mut walked = self.walked.load(Ordering::Relaxed);
         loop {
@@ -126,11 +126,11 @@ impl<const N: usize> Tables<N> {
     }
 }
 
-/// A hash of tables, each by its number, the sum of its elements' hashes and how many they are. The order of elements does
-/// not matter to a sum, and unlike exclusive-or it does not cancel what is there twice.
+/// A hash of tables, each by its number, the sum of its elements' hashes and how many they are. The order of elements
+/// does not matter to a sum, and unlike exclusive-or it does not cancel what is there twice.
 ///
-/// An empty table leaves the hash as it is: a build with one table more agrees with earlier builds until something is in
-/// it, so that replicas can be compared, and snapshots read, while nodes are upgraded one after the other.
+/// An empty table leaves the hash as it is: a build with one table more agrees with earlier builds until something is
+/// in it, so that replicas can be compared, and snapshots read, while nodes are upgraded one after the other.
 pub fn state_hash(revision: u64, timestamp: HlcTimestamp, tables: impl Iterator<Item = (u64, u64)>) -> u64 {
     let mix = |numbers: [u64; 4]| {
         let mut input = [0; 32];

@@ -30,8 +30,8 @@ pub struct Transaction<'a> {
 impl Machine {
     /// Begins the next command of a committed entry with this timestamp. `watcher` gets its changes.
     ///
-    /// Timestamps in a log do not go backwards. If a faulty leader has written one that does, the latest timestamp so far is
-    /// used instead: an assertion here would stop all replicas of the shard for ever.
+    /// Timestamps in a log do not go backwards. If a faulty leader has written one that does, the latest timestamp so
+    /// far is used instead: an assertion here would stop all replicas of the shard for ever.
     pub fn begin<'a>(
         &'a mut self,
         timestamp: HlcTimestamp,

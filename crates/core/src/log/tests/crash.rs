@@ -83,7 +83,7 @@ fn live(seed: u64, dice: &mut Dice, disk: StoppingDisk, synced: &mut Shards, uns
     *unsynced = None;
     loop {
         if dice.below(3) == 0
-            && let Some(request) = log.wanted_spare()
+            && let Some(request) = log.spare_request()
         {
             log.spare_ready(disk.preallocate(&request.name, request.size_bytes, &mut || {}));
         }

@@ -71,17 +71,17 @@ fn a_removal_survives_a_crash_at_the_turn_of_segments() {
 fn the_spare_is_used_and_asked_for_again() {
     let disk = MemDisk::new();
     let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
-    let spare = log.wanted_spare().unwrap();
+    let spare = log.spare_request().unwrap();
     assert_eq!(spare.size_bytes, SEGMENT);
-    assert_eq!(log.wanted_spare(), None);
+    assert_eq!(log.spare_request(), None);
     commit(&mut log, &[state(1, 1, 1)]);
-    assert_eq!(log.wanted_spare(), None, "the first segment was made without it");
+    assert_eq!(log.spare_request(), None, "the first segment was made without it");
     log.spare_ready(disk.preallocate(&spare.name, spare.size_bytes, &mut || {}));
     commit(&mut log, &[entries(1, 1, 2, &[5000])]);
-    assert_eq!(log.wanted_spare(), None, "the oversized one, too");
+    assert_eq!(log.spare_request(), None, "the oversized one, too");
     commit(&mut log, &[entries(1, 1, 3, &[3000])]);
     assert_eq!(disk.size(&spare.name).unwrap(), None, "it has become a segment");
-    let second = log.wanted_spare().unwrap();
+    let second = log.spare_request().unwrap();
     assert_ne!(second.name, spare.name);
     disk.preallocate(&second.name, second.size_bytes, &mut || {}).unwrap();
     let (_, recovery) = open(disk.clone(), SEGMENT).unwrap();
@@ -96,7 +96,7 @@ fn a_record_that_needs_the_spare_waits_while_it_is_made() {
     let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
     assert!(!log.waits_for_spare(SEGMENT), "none is being made");
     commit(&mut log, &[state(1, 1, 1)]);
-    let spare = log.wanted_spare().unwrap();
+    let spare = log.spare_request().unwrap();
     assert!(!log.waits_for_spare(1000), "the segment has room");
     assert!(log.waits_for_spare(SEGMENT));
     log.spare_ready(disk.preallocate(&spare.name, spare.size_bytes, &mut || {}));
@@ -119,12 +119,12 @@ fn a_full_disk_refuses_a_batch_and_takes_it_later() {
     };
     assert!(matches!(&refused, LogError::NoSegment(source) if source.kind() == std::io::ErrorKind::StorageFull));
     assert!(last > 3);
-    let spare = log.wanted_spare().unwrap();
+    let spare = log.spare_request().unwrap();
     log.spare_ready(disk.preallocate(&spare.name, spare.size_bytes, &mut || {}));
-    assert_eq!(log.wanted_spare(), None, "not before a segment is needed");
+    assert_eq!(log.spare_request(), None, "not before a segment is needed");
     assert!(log.append(&[entries(1, 1, last + 1, &[1000])]).is_err());
     commit(&mut log, &[hard_state(2, 1, 7, 1)]);
-    assert!(log.wanted_spare().is_some());
+    assert!(log.spare_request().is_some());
     disk.set_capacity(None);
     commit(&mut log, &[entries(1, 1, last + 1, &[1000])]);
     disk.crash(&mut |_| 0);

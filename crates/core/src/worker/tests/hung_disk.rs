@@ -68,7 +68,7 @@ fn a_leader_does_not_hand_over_to_a_node_that_wants_nothing() {
     let view: HealthView = Arc::new(BTreeMap::from([(second, stopping)]));
     group.workers.values_mut().for_each(|worker| worker.handle_health(view.clone()));
     group.workers.get_mut(&leader).unwrap().hand_over();
-    group.drain(leader);
+    group.turn(leader);
     group.ticks(2);
     assert_eq!(group.leader(&[]), Some(third));
     group.step(third, Step::TransferLeadership(group.replica(second).id()));
@@ -98,7 +98,7 @@ fn the_controller_may_give_leadership_to_a_disk_that_hung_lately() {
     let [second, third] = group.others(leader)[..] else { panic!("there are three") };
     tell(&mut group, &[leader, second, third].map(|node| (node, DiskState::Recovering)));
     group.step(leader, Step::TransferLeadership(group.replica(second).id()));
-    group.drain(leader);
+    group.turn(leader);
     group.ticks(3);
     assert_eq!(group.leader(&[]), Some(second));
 }
@@ -109,7 +109,7 @@ fn a_leader_that_cannot_transfer_steps_down() {
     group.slow.insert(leader, Vec::new());
     // A configuration change that this disk never logs prevents every transfer.
     group.step(leader, Step::AddLearner(id(4)));
-    group.drain(leader);
+    group.turn(leader);
     hang(&mut group, &[leader]);
     group.ticks(10);
     assert_eq!(group.leader(&[]), Some(leader));

@@ -52,7 +52,7 @@ fn messages_for_another_replica_of_the_node_are_dropped() {
     append.to = other.0;
     let message = RaftMessage { shard: SHARD, from: id(leader.0), to: other, message: append };
     group.workers.get_mut(&victim).unwrap().handle_raft(group.now, [message]);
-    group.drain(victim);
+    group.turn(victim);
     assert_eq!(group.replica(victim).position(), before);
 }
 
@@ -84,7 +84,8 @@ fn an_action_of_the_other_kind_of_shard_is_refused() {
 #[test]
 fn an_entry_that_cannot_be_read_is_not_acknowledged_and_the_group_goes_on() {
     let unreadable = [
-        // An operation that this build does not know, another version, the other kind of shard, and a change of no kind.
+        // An operation that this build does not know, another version, the other kind of shard, and a change of no
+        // kind.
         (EntryType::EntryNormal, &b"\x81\x00\x09"[..]),
         (EntryType::EntryNormal, b"\x82\x00"),
         (EntryType::EntryNormal, b"\x01\x00\x06\x07"),

@@ -110,7 +110,7 @@ fn lease_comes_back(gap: Duration, way: Duration) -> Option<Duration> {
         group.get(leader, id);
         while let Some((_, to, message)) = under_way.pop_front_if(|(at, _, _)| *at <= group.now) {
             group.workers.get_mut(&to).unwrap().handle_raft(group.now, [message]);
-            group.drain(to);
+            group.turn(to);
         }
         let arrives = group.now + way;
         under_way.extend(group.under_way.drain(..).map(|(_, to, message)| (arrives, to, message)));
@@ -148,7 +148,7 @@ impl Disks {
                 self.under_way.remove(&node);
                 group.slow.get_mut(&node).unwrap().retain(|batch| *batch > number);
                 group.workers.get_mut(&node).unwrap().handle_persisted(now, number);
-                group.drain(node);
+                group.turn(node);
             }
             if let Some(&last) = group.slow[&node].last() {
                 self.under_way.entry(node).or_insert((now + time, last));

@@ -74,7 +74,7 @@ fn a_doubled_answer_to_a_read_releases_no_later_read() {
     group.get(leader, 2);
     for answer in answers {
         group.workers.get_mut(&leader).unwrap().handle_raft(group.now, [answer]);
-        group.drain(leader);
+        group.turn(leader);
     }
     assert!(!group.answers.contains_key(&2), "{followers:?} have not been asked for this one");
 }

@@ -80,7 +80,7 @@ fn a_file_that_is_being_sent_is_held_until_it_has_arrived() {
     assert_eq!(sends(&work), 0, "one transfer to a replica at a time");
     assert!(group.replica(leader).log().term_at(base + 1).is_some(), "the receiver needs the entries after it next");
     group.workers.get_mut(&leader).unwrap().handle_snapshot_sent(SHARD, id(follower.0), true);
-    group.drain(leader);
+    group.turn(leader);
     assert!(deletes(&group.work(leader), &file));
 }
 
@@ -241,7 +241,7 @@ fn a_map_that_is_not_needed_any_more_is_handed_out_and_not_dropped() {
     let view = group.replica(leader).view().clone();
     let own = group.replica(leader).id();
     group.workers.get_mut(&leader).unwrap().handle_quarantine(SHARD, own, QuarantineReason::Memory);
-    group.drain(leader);
+    group.turn(leader);
     assert_eq!(group.garbage.iter().map(Machine::len).collect::<Vec<_>>(), [1]);
     let query = Query::from(Get { key: Bytes::from_static(b"k") });
     assert!(view.read_stale(|| group.now, Duration::MAX, &query).is_none(), "a reader that is late sees no empty map");
@@ -256,10 +256,10 @@ fn entries_that_go_into_the_log_once_more_stay_in_memory_until_then() {
     group.now = group.now + TICK;
     let now = group.now;
     let worker = group.workers.get_mut(&leader).unwrap();
-    // The tick finds the worker over its budget in the same drain that writes the state.
+    // The tick finds the worker over its budget in the same turn that writes the state.
     worker.handle_log_pressure(SHARD);
     worker.handle_tick(now);
-    group.drain(leader);
+    group.turn(leader);
     assert!(group.applied(1));
 }
 

@@ -1,9 +1,9 @@
-//! Without faults the cluster is whole again in bounded time: every node that is there runs and knows the same topology,
-//! which has exactly these nodes; and the replicas of every shard run, and have caught up, where the topology wants
-//! them.
+//! Without faults the cluster is whole again in bounded time: every node that is there runs and knows the same
+//! topology, which has exactly these nodes; and the replicas of every shard run, and have caught up, where the topology
+//! wants them.
 //!
-//! The bound is one that an operator would accept, not a measured one: it has room for the longest election, a node that is
-//! given up after its time, and moves that wait for each other.
+//! The bound is one that an operator would accept, not a measured one: it has room for the longest election, a node
+//! that is given up after its time, and moves that wait for each other.
 
 use super::super::Cluster;
 use super::{Node, Running};
@@ -43,17 +43,17 @@ impl Cluster {
         let replicas = running().flat_map(Running::replicas).map(|replica| (replica.shard(), replica.id()));
         let runs: BTreeSet<(ShardId, ReplicaId)> = replicas.collect();
         topology.groups.iter().all(|(shard, group)| {
-            let mut wanted = group.wanted_replicas();
-            wanted.sort_unstable();
-            wanted.len() >= present.min(3)
-                && group.replicas.len() == wanted.len()
-                && wanted.iter().all(|replica| runs.contains(&(*shard, *replica)))
+            let mut target = group.target_replicas();
+            target.sort_unstable();
+            target.len() >= present.min(3)
+                && group.replicas.len() == target.len()
+                && target.iter().all(|replica| runs.contains(&(*shard, *replica)))
                 && running().any(|running| {
                     running.report(*shard).is_some_and(|report| {
-                        report.voters == wanted
+                        report.voters == target
                             && report.learners.is_empty()
                             && report.outgoing.is_empty()
-                            && report.caught_up.len() == wanted.len()
+                            && report.caught_up.len() == target.len()
                     })
                 })
         })

@@ -1,5 +1,5 @@
-//! When writing has ceased and links work, all nodes come to hold the same eventual keyspace, and know of each other that
-//! they are alive (docs/gossip.md).
+//! When writing has ceased and links work, all nodes come to hold the same eventual keyspace, and know of each other
+//! that they are alive (docs/gossip.md).
 
 use super::super::Cluster;
 use super::Node;

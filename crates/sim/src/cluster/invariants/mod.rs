@@ -1,6 +1,6 @@
 //! What must hold at every moment of a run, whatever happens. [`Invariant`] lists all, with their sources.
 //!
-//! Each has a file here. Those that look at replicas are asked after every drain of a node, about that node against all
+//! Each has a file here. Those that look at replicas are asked after every turn of a node, about that node against all
 //! that was seen of the others; those that look at answers, when a client gets one; the rest when the faults are over.
 
 mod acknowledged_writes;

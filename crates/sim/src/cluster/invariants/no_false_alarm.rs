@@ -1,5 +1,5 @@
-//! The divergence detector raises no alarm without a reason (`ringfort_core::divergence`): replicas agree at equal index, and memory
-//! is sound, until a run damages it.
+//! The divergence detector raises no alarm without a reason (`ringfort_core::divergence`): replicas agree at equal
+//! index, and memory is sound, until a run damages it.
 
 use super::Scene;
 use crate::invariant::{Invariant, Violation};

@@ -4,8 +4,8 @@
 //! - never an acknowledged write that another one beats: a deleted key that comes back is such, the *resurrection* that
 //!   tombstones are kept against.
 //!
-//! A write that only one node has goes with that node: what was taken by one that is no member any more may be lost, and
-//! beats others only where it is found.
+//! A write that only one node has goes with that node: what was taken by one that is no member any more may be lost,
+//! and beats others only where it is found.
 
 use super::super::Cluster;
 use super::super::eventual::Write;

@@ -1,5 +1,6 @@
-//! Moving a shard never endangers it: whoever becomes a voter has the log almost to its end, so that a quorum of voters can
-//! go on without it, and voters are never fewer than they were or than are wanted (Raft thesis, 4.2.1 and 4.2.3).
+//! Moving a shard never endangers it: whoever becomes a voter has the log almost to its end, so that a quorum of voters
+//! can go on without it, and voters are never fewer than they were or than the target has (Raft thesis, 4.2.1 and
+//! 4.2.3).
 //!
 //! A configuration is judged when it is first seen, which is where it is first applied: changes are proposed one at a
 //! time, each by a leader that has applied the one before, so none is missed.
@@ -25,7 +26,7 @@ struct Known {
 }
 
 impl SafeConfigurations {
-    pub fn check<T>(&mut self, scene: &Scene, seen: &Seen<T>, wanted: &SlotOwnership) -> Result<(), Violation> {
+    pub fn check<T>(&mut self, scene: &Scene, seen: &Seen<T>, target: &SlotOwnership) -> Result<(), Violation> {
         let (shard, index) = (seen.shard, seen.position.configuration);
         let known = self.known.get(&shard);
         if known.is_some_and(|known| known.index >= index) {
@@ -44,7 +45,7 @@ impl SafeConfigurations {
             }
         }
         if report.outgoing.is_empty() {
-            let least = before.len().min(wanted.least_wanted(shard).unwrap_or_default());
+            let least = before.len().min(target.least_target(shard).unwrap_or_default());
             if report.voters.len() < least {
                 return broken(format!("shard {shard} was left with the voters {:?} of {before:?}", report.voters));
             }

@@ -1,6 +1,6 @@
-//! A slot is owned once an epoch: all nodes that know an epoch know the same topology of it. Which shard a slot belongs to
-//! never changes, so who is responsible for it is a question of who has which replica, and whoever acts on an epoch acts
-//! alike.
+//! A slot is owned once an epoch: all nodes that know an epoch know the same topology of it. Which shard a slot belongs
+//! to never changes, so who is responsible for it is a question of who has which replica, and whoever acts on an epoch
+//! acts alike.
 
 use super::Scene;
 use crate::invariant::{Invariant, Violation};
@@ -33,8 +33,8 @@ impl SlotOwnership {
         }
         let mut digest = Absorber::default();
         topology.encode().hash(&mut digest);
-        let wanted = || topology.groups.iter().map(|(&shard, group)| (shard, group.wanted.len())).collect();
-        let (known, _) = self.topologies.entry(epoch).or_insert_with(|| (digest.finish(), wanted()));
+        let target = || topology.groups.iter().map(|(&shard, group)| (shard, group.target.len())).collect();
+        let (known, _) = self.topologies.entry(epoch).or_insert_with(|| (digest.finish(), target()));
         if *known != digest.finish() {
             return Err(Invariant::SlotOwnership.broken(format!("there are two topologies of epoch {epoch}")));
         }
@@ -45,7 +45,7 @@ impl SlotOwnership {
     }
 
     /// The fewest replicas of a shard that any topology wants of those that may still be acted on.
-    pub fn least_wanted(&self, shard: ShardId) -> Option<usize> {
-        self.topologies.values().filter_map(|(_, wanted)| wanted.get(&shard)).min().copied()
+    pub fn least_target(&self, shard: ShardId) -> Option<usize> {
+        self.topologies.values().filter_map(|(_, target)| target.get(&shard)).min().copied()
     }
 }

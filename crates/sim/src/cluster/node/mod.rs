@@ -51,7 +51,7 @@ const DISK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Something that a node does at a moment.
 #[derive(Debug)]
 pub(super) enum Task {
-    Drain(usize),
+    Turn(usize),
     Control,
     LogSynced,
     SendSnapshot(CallId),
@@ -256,7 +256,7 @@ impl Node {
         self.plan(Task::Gossip, world.now, world);
         self.plan(Task::Scrub, world.now, world);
         for worker in 0..self.settings.workers {
-            self.plan(Task::Drain(worker), world.now, world);
+            self.plan(Task::Turn(worker), world.now, world);
         }
         Ok(())
     }
@@ -332,7 +332,7 @@ impl Node {
     /// When the node gets to a task that is due.
     pub fn free_at(&self, task: &Task) -> Moment {
         match task {
-            Task::Drain(_) => self.stalled_until.max(self.workers_stalled_until),
+            Task::Turn(_) => self.stalled_until.max(self.workers_stalled_until),
             _ => self.stalled_until,
         }
     }

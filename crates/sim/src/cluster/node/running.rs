@@ -95,7 +95,7 @@ pub(super) enum Input {
 struct Slot {
     worker: Worker<Responder>,
     inbox: VecDeque<Input>,
-    drain_planned: bool,
+    turn_planned: bool,
     tick_planned: Moment,
 }
 
@@ -196,7 +196,7 @@ impl Running {
                     entry_budget_bytes: ENTRY_BUDGET_BYTES,
                 };
                 let worker = Worker::new(config, now);
-                Slot { worker, inbox: VecDeque::new(), drain_planned: true, tick_planned: Moment(0) }
+                Slot { worker, inbox: VecDeque::new(), turn_planned: true, tick_planned: Moment(0) }
             })
             .collect();
         for start in boot.replicas {
@@ -288,8 +288,8 @@ impl Running {
     pub fn run(&mut self, task: Task, now: Now, out: &mut Outbox) {
         self.now = now;
         match task {
-            Task::Drain(worker) => self.drain(worker, now, out),
-            Task::Control => self.drain_control(now.moment, out),
+            Task::Turn(worker) => self.turn(worker, now, out),
+            Task::Control => self.turn_of_control(now.moment, out),
             Task::LogSynced if self.is_disk_hung => {
                 self.sync_hangs = true;
                 self.was_healthy = self.said.disk == DiskState::Healthy;
@@ -348,8 +348,8 @@ impl Running {
     fn give_to(&mut self, worker: usize, input: Input, out: &mut Outbox) {
         let slot = &mut self.slots[worker];
         slot.inbox.push_back(input);
-        if !std::mem::replace(&mut slot.drain_planned, true) {
-            out.tasks.push((When::Soon, Task::Drain(worker)));
+        if !std::mem::replace(&mut slot.turn_planned, true) {
+            out.tasks.push((When::Soon, Task::Turn(worker)));
         }
     }
 
@@ -359,9 +359,9 @@ impl Running {
         }
     }
 
-    fn drain(&mut self, index: usize, now: Now, out: &mut Outbox) {
+    fn turn(&mut self, index: usize, now: Now, out: &mut Outbox) {
         let slot = &mut self.slots[index];
-        slot.drain_planned = false;
+        slot.turn_planned = false;
         let mut handled_bytes = 0;
         for input in std::mem::take(&mut slot.inbox) {
             let worker = &mut slot.worker;
@@ -392,12 +392,12 @@ impl Running {
         }
         slot.worker.handle_tick(now.moment);
         let (effects, more) = slot.worker.flush(now);
-        if more && !std::mem::replace(&mut slot.drain_planned, true) {
-            out.tasks.push((When::Soon, Task::Drain(index)));
+        if more && !std::mem::replace(&mut slot.turn_planned, true) {
+            out.tasks.push((When::Soon, Task::Turn(index)));
         }
         if slot.worker.next_tick() != slot.tick_planned {
             slot.tick_planned = slot.worker.next_tick();
-            out.tasks.push((When::Local(slot.tick_planned), Task::Drain(index)));
+            out.tasks.push((When::Local(slot.tick_planned), Task::Turn(index)));
         }
         self.perform(index, effects, out);
         self.inbox_bytes -= handled_bytes;
@@ -452,7 +452,7 @@ impl Running {
     /// What is to be done at some time by this node's clock.
     pub fn timed_tasks(&self) -> Vec<(When, Task)> {
         let ticks = self.slots.iter().enumerate();
-        let ticks = ticks.map(|(index, slot)| (When::Local(slot.tick_planned), Task::Drain(index)));
+        let ticks = ticks.map(|(index, slot)| (When::Local(slot.tick_planned), Task::Turn(index)));
         ticks.chain([(When::Local(self.control_tick), Task::Control)]).collect()
     }
 
@@ -498,7 +498,7 @@ impl Running {
                 text += &format!(" caught up {:?}", membership.caught_up);
             }
             if let Some(group) = self.topology().groups.get(&replica.shard()) {
-                text += &format!("; wanted {:?} of {:?}", group.wanted, group.replicas);
+                text += &format!("; target {:?} of {:?}", group.target, group.replicas);
             }
         }
         text

@@ -6,7 +6,7 @@ use super::*;
 const SAVE_PAUSE: Duration = Duration::from_millis(250);
 
 impl Running {
-    pub(super) fn drain_control(&mut self, now: Moment, out: &mut Outbox) {
+    pub(super) fn turn_of_control(&mut self, now: Moment, out: &mut Outbox) {
         self.control_planned = false;
         for (from, message) in std::mem::take(&mut self.control_inbox) {
             self.control.handle_message(from, message);

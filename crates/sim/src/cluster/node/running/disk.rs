@@ -16,7 +16,7 @@ impl Running {
         if !self.log_under_way.is_empty() || self.log_queue.is_empty() {
             return;
         }
-        if let Some(spare) = self.log.wanted_spare() {
+        if let Some(spare) = self.log.spare_request() {
             self.log.spare_ready(self.disk.preallocate(&spare.name, spare.size_bytes, &mut || {}));
         }
         let items: Vec<LogItem> = self.log_queue.iter().flat_map(|(_, batch)| batch.items.iter().cloned()).collect();

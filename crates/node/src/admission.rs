@@ -1,9 +1,9 @@
 //! What a node has no room for: it says so before a proposal, when nothing has happened yet.
 //!
-//! - **Memory.** Where `--max-memory` is given, puts are refused while the maps on this node hold as many bytes. Deletes
-//!   and reads are served, so that there is a way back. The maps are looked at every [`LOOK_INTERVAL`], which makes this a
-//!   high-water mark: what is written in between comes on top. So do the log's entries, within a budget of their own, and
-//!   what a replica is sent by its leader, which it can't refuse.
+//! - **Memory.** Where `--max-memory` is given, puts are refused while the maps on this node hold as many bytes.
+//!   Deletes and reads are served, so that there is a way back. The maps are looked at every [`LOOK_INTERVAL`], which
+//!   makes this a high-water mark: what is written in between comes on top. So do the log's entries, within a budget of
+//!   their own, and what a replica is sent by its leader, which it can't refuse.
 //! - **Disk.** Whether the log has space and the disk answers, and how many bytes wait for it.
 //!
 //! What follows from it, for requests and for entries from leaders elsewhere, is core's [`Admission`].
@@ -20,7 +20,7 @@ use std::time::Duration;
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default)]
-pub struct Pressure {
+pub struct AdmissionState {
     max_memory_bytes: Option<u64>,
     is_memory_full: AtomicBool,
     is_disk_full: AtomicBool,
@@ -32,9 +32,9 @@ pub struct Pressure {
     unsynced_bytes: AtomicU64,
 }
 
-impl Pressure {
-    pub fn new(max_memory_bytes: Option<u64>) -> Pressure {
-        Pressure { max_memory_bytes, ..Pressure::default() }
+impl AdmissionState {
+    pub fn new(max_memory_bytes: Option<u64>) -> AdmissionState {
+        AdmissionState { max_memory_bytes, ..AdmissionState::default() }
     }
 
     /// Why a request must not be proposed by this node now.
@@ -43,7 +43,7 @@ impl Pressure {
     }
 
     /// Whether a message of another node may go on to its replica. Its entries count until they are
-    /// [handled](Pressure::handled).
+    /// [handled](AdmissionState::handled).
     pub fn admits(&self, message: &RaftMessage) -> bool {
         let is_taken = self.admission().takes(message);
         if is_taken {
@@ -53,7 +53,7 @@ impl Pressure {
     }
 
     /// Messages with this many bytes of entries were handled by a worker, or were dropped. Entries that the worker logs
-    /// are among the [unsynced](Pressure::unsynced).
+    /// are among the [unsynced](AdmissionState::unsynced).
     pub fn handled(&self, bytes: u64) {
         self.inbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -130,10 +130,10 @@ impl Pressure {
 /// Measures the maps for as long as the node is there; does nothing where there is no limit.
 pub async fn watch_memory(shell: Weak<Shell>) {
     loop {
-        let Some(shell) = shell.upgrade().filter(|shell| shell.pressure.max_memory_bytes.is_some()) else { return };
+        let Some(shell) = shell.upgrade().filter(|shell| shell.admission.max_memory_bytes.is_some()) else { return };
         let shards = shell.routing.topology().shards;
         let sizes = shards.ids().filter_map(|shard| Some(shell.routing.view(shard)?.size().1 as u64));
-        shell.pressure.measured(sizes.sum());
+        shell.admission.measured(sizes.sum());
         drop(shell);
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
@@ -147,50 +147,50 @@ mod tests {
     use ringfort_core::limits::MAX_UNSYNCED_BYTES;
     use ringfort_ring::ShardCount;
 
-    fn refusal(pressure: &Pressure) -> Option<Failure> {
+    fn refusal(admission: &AdmissionState) -> Option<Failure> {
         let put = Put { key: Bytes::from("k"), value: Bytes::new() };
-        pressure.refusal(&Request::command(ShardCount::MAX, put).unwrap())
+        admission.refusal(&Request::command(ShardCount::MAX, put).unwrap())
     }
 
     #[test]
     fn full_memory_refuses_puts_until_there_is_room_again() {
-        let pressure = Pressure::new(Some(100));
-        pressure.measured(99);
-        assert_eq!(refusal(&pressure), None);
-        pressure.measured(100);
-        assert_eq!(refusal(&pressure), Some(Failure::MemoryFull));
-        pressure.measured(99);
-        assert_eq!(refusal(&pressure), None);
+        let admission = AdmissionState::new(Some(100));
+        admission.measured(99);
+        assert_eq!(refusal(&admission), None);
+        admission.measured(100);
+        assert_eq!(refusal(&admission), Some(Failure::MemoryFull));
+        admission.measured(99);
+        assert_eq!(refusal(&admission), None);
     }
 
     #[test]
     fn without_a_limit_nothing_is_too_much() {
-        let pressure = Pressure::new(None);
-        pressure.measured(u64::MAX);
-        assert_eq!(refusal(&pressure), None);
+        let admission = AdmissionState::new(None);
+        admission.measured(u64::MAX);
+        assert_eq!(refusal(&admission), None);
     }
 
     #[test]
     fn each_state_of_the_disk_is_told() {
-        let pressure = Pressure::default();
-        pressure.set_disk_hung(true);
-        assert_eq!(refusal(&pressure), Some(Failure::DiskHung));
-        pressure.set_disk_hung(false);
-        pressure.set_disk_full(true);
-        assert_eq!(refusal(&pressure), Some(Failure::DiskFull));
-        pressure.set_disk_full(false);
-        pressure.set_without_files(true);
-        assert_eq!(refusal(&pressure), Some(Failure::Overloaded));
-        pressure.set_without_files(false);
-        pressure.unsynced(MAX_UNSYNCED_BYTES);
-        assert_eq!(refusal(&pressure), Some(Failure::Overloaded));
-        pressure.synced(1);
-        assert_eq!(refusal(&pressure), None);
+        let admission = AdmissionState::default();
+        admission.set_disk_hung(true);
+        assert_eq!(refusal(&admission), Some(Failure::DiskHung));
+        admission.set_disk_hung(false);
+        admission.set_disk_full(true);
+        assert_eq!(refusal(&admission), Some(Failure::DiskFull));
+        admission.set_disk_full(false);
+        admission.set_without_files(true);
+        assert_eq!(refusal(&admission), Some(Failure::Overloaded));
+        admission.set_without_files(false);
+        admission.unsynced(MAX_UNSYNCED_BYTES);
+        assert_eq!(refusal(&admission), Some(Failure::Overloaded));
+        admission.synced(1);
+        assert_eq!(refusal(&admission), None);
     }
 
     #[test]
     fn entries_that_no_worker_has_handled_count_as_unsynced() {
-        let pressure = Pressure::default();
+        let admission = AdmissionState::default();
         let data = vec![0; MAX_UNSYNCED_BYTES as usize].into();
         let entry = raft::eraftpb::Entry { data, ..Default::default() };
         let message = RaftMessage {
@@ -199,9 +199,9 @@ mod tests {
             to: Default::default(),
             message: raft::eraftpb::Message { entries: vec![entry].into(), ..Default::default() },
         };
-        assert!(pressure.admits(&message));
-        assert!(!pressure.admits(&message), "as much waits for a worker");
-        pressure.handled(message.entry_bytes());
-        assert!(pressure.admits(&message));
+        assert!(admission.admits(&message));
+        assert!(!admission.admits(&message), "as much waits for a worker");
+        admission.handled(message.entry_bytes());
+        assert!(admission.admits(&message));
     }
 }
