@@ -112,6 +112,8 @@ pub struct Boot<D: ?Sized> {
     /// Replicas that were removed: no such id, or a lower one, may start again.
     pub removed: Vec<(ShardId, ReplicaId)>,
     pub eventual: journal::Recovered,
+    /// Whether the log has never held anything: only in such a directory may a cluster begin.
+    pub is_log_empty: bool,
     pub owner: Option<Owner>,
     /// None in a directory that belongs to no cluster yet.
     pub topology: Option<Topology>,
@@ -241,7 +243,7 @@ pub fn contacts<D: Disk + ?Sized>(disk: &D) -> Result<Vec<String>, BootError> {
 /// beginning, with all of the topology's replicas as voters. Of a new cluster that is one node, and all there is.
 ///
 /// # Panics
-/// If the directory belongs to a cluster already; [`open`] tells.
+/// If the log is not empty; [`open`] tells.
 pub fn bootstrap<D: Disk + ?Sized>(
     disk: &Arc<D>,
     config: LogConfig,
@@ -249,7 +251,8 @@ pub fn bootstrap<D: Disk + ?Sized>(
     node: NodeId,
 ) -> Result<(), BootError> {
     let (mut log, recovery) = Log::open(disk.clone(), config)?;
-    assert!(recovery.shards.is_empty(), "a directory that has shards is not bootstrapped again");
+    let is_log_empty = recovery.shards.is_empty() && !recovery.shards_unknown;
+    assert!(is_log_empty, "no cluster begins in a directory whose log holds something");
     let mut items = Vec::new();
     for (&shard, group) in &topology.groups {
         let Some(replica) = group.replica_on(node) else { continue };
@@ -300,6 +303,7 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
     // The log is always opened before the first topology is saved.
     let config = LogConfig { has_begun: topology.is_some(), ..config };
     let (log, mut recovery) = Log::open(disk.clone(), config)?;
+    let is_log_empty = recovery.shards.is_empty() && !recovery.shards_unknown;
     let eventual = match recovery.shards.remove(&ShardId::EVENTUAL) {
         None => journal::Recovered { lost: recovery.shards_unknown, ..journal::recover(None)? },
         shard => journal::recover(shard)?,
@@ -310,6 +314,7 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
         lost: Vec::new(),
         removed: Vec::new(),
         eventual,
+        is_log_empty,
         owner: owner(&**disk)?,
         topology,
         findings: recovery.findings,
@@ -570,6 +575,55 @@ mod tests {
                 assert_eq!(kept, snapshots, "what is left is for an operator to look at");
             }
         }
+    }
+
+    #[test]
+    fn only_a_directory_whose_log_is_empty_may_begin_a_cluster() {
+        let damage = |disk: &MemDisk| disk.corrupt("log-00000000000000000001.seg", 300, 1);
+        let all: [fn(&MemDisk); 2] = [damage, delete_segments];
+        for lose in all {
+            let (disk, config, topology) = member_of_two();
+            assert!(open(&disk, config.clone()).unwrap().is_log_empty);
+            bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
+            disk.delete(TOPOLOGY_FILE).unwrap();
+            lose(&disk);
+            for _ in 0..2 {
+                let boot = open(&disk, config.clone()).unwrap();
+                assert!(!boot.has_state() && !boot.has_replicas());
+                assert!(!boot.is_log_empty);
+            }
+        }
+    }
+
+    #[test]
+    fn a_beginning_that_a_crash_interrupts_is_complete_or_can_be_done_again() {
+        let mut choices = 0;
+        let mut choose = |below: u64| {
+            choices += 1;
+            choices % 7 % below
+        };
+        let (mut done, mut again) = (0, 0);
+        for changes in 0.. {
+            let (disk, config, topology) = member_of_two();
+            disk.stop_after(Some(changes));
+            bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
+            if !disk.has_stopped() {
+                break;
+            }
+            disk.crash(&mut choose);
+            let boot = open(&disk, config.clone()).unwrap();
+            if boot.has_state() {
+                done += 1;
+                assert_eq!(boot.replicas.len(), topology.groups.len());
+            } else {
+                again += 1;
+                assert!(boot.is_log_empty, "after {changes} changes: {:?}", boot.findings);
+                drop(boot);
+                bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
+                assert_eq!(open(&disk, config).unwrap().replicas.len(), topology.groups.len());
+            }
+        }
+        assert!(done > 1 && again > 5, "{done} done, {again} again");
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! 2. Its owner is written, if it has none, before the first contact with a cluster: joining twice is then the same. A
 //!    node that no cluster has taken in may be given another name: should one have done so without its knowledge, it is
 //!    refused there by its identity.
-//! 3. What the directory holds decides; only an empty one looks at `bootstrap` and `join`.
+//! 3. What the directory holds decides; only an empty one looks at `bootstrap` and `join`. One that has lost its
+//!    topology and all its replicas may join; it begins no cluster, since it belongs to one.
 //! 4. A directory whose node is no member any more says so: one that an operator had leave is refused, one that was
 //!    given up as dead is cleared, and its node joins the others that it knew as a new one.
 //! 5. With both, no cluster is created before all other nodes have answered that they belong to none
@@ -63,6 +64,11 @@ pub enum StartError {
          --raft-dir to join as a new node"
     )]
     NoTopology { directory: String },
+    #[error(
+        "{directory} has lost the file `topology` and holds no replica that can be trusted: put that file back, give \
+         --join-addr HOST:PORT of a node of its cluster, or choose an empty --raft-dir"
+    )]
+    LostTopology { directory: String },
     #[error("{directory} is empty: give --bootstrap to begin a new cluster, or --join-addr HOST:PORT to join one")]
     NoWay { directory: String },
     #[error(
@@ -207,7 +213,7 @@ pub fn membership(
         let contacts = boot::contacts(&*disk).map_err(boot_error)?;
         let given = [&config.join[..], &contacts].concat();
         let others = others(&given, config.listen, &member.grpc_address);
-        let may_begin = config.bootstrap && contacts.is_empty();
+        let may_begin = config.bootstrap && contacts.is_empty() && boot.is_log_empty;
         let deadline = Instant::now() + config.join_timeout;
         let own = Owner { identity: member.identity, name: member.name.clone() };
         let waiting = match others.is_empty() {
@@ -220,6 +226,7 @@ pub fn membership(
         let begins = may_begin && runtime.block_on(join::may_begin(&others, &own, deadline))?;
         let joined = match begins {
             true => None,
+            false if others.is_empty() && !boot.is_log_empty => return Err(StartError::LostTopology { directory }),
             false if given.is_empty() => return Err(StartError::NoWay { directory }),
             false if others.is_empty() => return Err(StartError::JoinsItself { address: given.join(", ") }),
             false => {

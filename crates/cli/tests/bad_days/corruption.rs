@@ -33,8 +33,8 @@ fn flip(path: &Path, at: usize) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Flips a bit in one of the last records of the log, in one that others follow.
-fn damage_log(node: &Node, at: usize) {
+/// Where the records of the log begin.
+fn records(node: &Node) -> Vec<(PathBuf, usize)> {
     let is_record = |sector: &[u8]| sector[MARK.0..].starts_with(MARK.1);
     let records = files(&node.directory, "log-").into_iter().flat_map(|path| {
         let bytes = std::fs::read(&path).unwrap();
@@ -42,7 +42,12 @@ fn damage_log(node: &Node, at: usize) {
         let first: Vec<usize> = sectors.filter(|(_, sector)| is_record(sector)).map(|(number, _)| number).collect();
         first.into_iter().map(move |number| (path.clone(), number * SECTOR_BYTES))
     });
-    let records: Vec<(PathBuf, usize)> = records.collect();
+    records.collect()
+}
+
+/// Flips a bit in one of the last records of the log, in one that others follow.
+fn damage_log(node: &Node, at: usize) {
+    let records = records(node);
     let (path, start) = &records[records.len() - 10];
     flip(path, start + at);
 }
@@ -60,6 +65,22 @@ fn damage_snapshots(node: &Node) -> BTreeSet<String> {
     }
     assert!(shards.len() > 1, "the node has snapshots of {shards:?}");
     shards
+}
+
+#[test]
+fn a_node_that_has_lost_its_topology_and_its_log_begins_no_other_cluster() {
+    let mut cluster = Cluster::prepare(2, &SMALL);
+    cluster.nodes.iter_mut().for_each(Node::start);
+    cluster.wait_until_complete(2);
+    let node = &mut cluster.nodes[0];
+    node.kill();
+    std::fs::remove_file(node.directory.join("topology")).unwrap();
+    records(node).iter().for_each(|(path, start)| flip(path, start + IN_BODY));
+    node.start();
+    assert_eq!(node.ends(), Some(2), "{}", node.log());
+    for part in ["has lost the file `topology`", "give --join-addr HOST:PORT of a node of its cluster"] {
+        assert!(node.log().contains(part), "{}", node.log());
+    }
 }
 
 async fn put_keys(client: &Client) {

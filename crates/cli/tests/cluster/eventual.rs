@@ -1,6 +1,8 @@
 //! The eventual keyspace: writable without a quorum, the same everywhere after.
 
-use crate::support::{Cluster, came_about, run, text};
+use crate::support::{Cluster, came_about, get, run, text};
+use ringfort_client::Error;
+use rustix::process::Signal;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -139,4 +141,32 @@ async fn a_full_keyspace_refuses_puts_and_takes_deletes() {
     assert!(client.eventual().delete("key0").await.unwrap().found);
     client.eventual().put("key0", "small").await.unwrap();
     assert!(client.eventual().put("large", vec![0; 65 << 10]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_is_not_synced_when_its_node_stops_is_unknown_and_may_be_kept() {
+    let mut cluster = Cluster::prepare(1, &SMALL);
+    let node = &mut cluster.nodes[0];
+    node.take_disk_faults();
+    node.set("--http-port=0");
+    // While it stops, the node ends at once if its disk hangs: not before two election timeouts.
+    node.set("--election-timeout=2s");
+    node.start();
+    let monitored = node.monitored_at();
+    let client = cluster.client();
+    client.eventual().put("k", "first").await.unwrap();
+
+    let node = &mut cluster.nodes[0];
+    node.hang_disk();
+    let written = tokio::spawn(async move { client.eventual().put("k", "second").await });
+    assert!(came_about(|| get(&monitored, "/metrics").1.contains("ringfort_requests_in_flight 1\n")));
+    node.signal(Signal::TERM);
+    let unknown = written.await.unwrap().unwrap_err();
+    assert!(matches!(&unknown, Error::UnknownOutcome(_)), "{unknown:?}");
+    assert!(unknown.to_string().contains("may or may not be kept"), "{unknown}");
+
+    node.heal_disk();
+    assert_eq!(node.ends(), Some(0));
+    node.start();
+    assert!(came_about(|| rows(&cluster, "node1") == "k\tsecond\n"), "it was synced after the answer");
 }

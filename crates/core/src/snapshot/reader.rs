@@ -97,6 +97,7 @@ mod tests {
     use super::super::test_disk::TestDisk;
     use super::super::{Received, SnapshotWriter};
     use super::*;
+    use crate::disk::mem::MemDisk;
     use crate::limits::{SNAPSHOT_CHUNK_BYTES, SYNCED_PART_BYTES};
     use crate::types::{LogIndex, ShardId, Term};
     use proptest::prelude::*;
@@ -190,6 +191,25 @@ mod tests {
         let disk = Arc::new(TestDisk::default());
         SnapshotWriter::begin(disk.clone(), NAME, &header(9)).expect("begin").abandon().expect("abandon");
         assert!(disk.list().expect("list").is_empty());
+    }
+
+    #[test]
+    fn a_snapshot_that_the_disk_does_not_take_leaves_nothing() {
+        let write = |disk: &Arc<MemDisk>| -> Result<u64, SnapshotError> {
+            let mut writer = SnapshotWriter::begin(disk.clone(), NAME, &header(9))?;
+            writer.chunk(b"one").expect("the capacity ends before or after it");
+            writer.finish()
+        };
+        let size_bytes = write(&Arc::new(MemDisk::new())).expect("there is space");
+        let failing = |make: &dyn Fn(&MemDisk)| {
+            let disk = Arc::new(MemDisk::new());
+            make(&disk);
+            assert!(matches!(write(&disk), Err(SnapshotError::Disk(_))));
+            disk.list().expect("list")
+        };
+        assert_eq!(failing(&|disk| disk.set_capacity(Some(1))), [""; 0], "the header");
+        assert_eq!(failing(&|disk| disk.set_capacity(Some(size_bytes - 1))), [""; 0], "the footer");
+        assert_eq!(failing(&|disk| disk.fail_sync(1)), [""; 0], "the last sync");
     }
 
     #[test]

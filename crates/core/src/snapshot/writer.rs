@@ -7,8 +7,10 @@ use crate::disk::Disk;
 use crate::limits::SYNCED_PART_BYTES;
 use std::sync::Arc;
 
-/// A snapshot being written under a temporary name, which is left behind where the writer is dropped after an error: the
-/// next writer of this name replaces the file, or [`clean_up`](super::clean_up) deletes it.
+/// A snapshot being written under a temporary name. Where [`begin`](SnapshotWriter::begin) or
+/// [`finish`](SnapshotWriter::finish) fails, it deletes the file; after any other error the caller
+/// [abandons](SnapshotWriter::abandon) it. Few writers ever use a name again, so a file that was left behind would take
+/// space on a disk that may be full until [`clean_up`](super::clean_up) deletes it at the next start.
 ///
 /// Invariant: the file holds the header and `place.sequence - 1` chunks, and ends at `offset`. It is durable up to
 /// `synced`, which is less than [`SYNCED_PART_BYTES`] before `offset`. If one sync had to make the whole file durable,
@@ -37,8 +39,10 @@ impl<D: Disk + ?Sized> SnapshotWriter<D> {
         let place = Place { header_checksum: frame::checksum(&first)?, sequence: 1 };
         disk.create(&temporary_name(name))?;
         let mut writer = SnapshotWriter { disk, name: name.into(), offset: 0, synced: 0, place };
-        writer.append(&[frame::MAGIC, &first[..]].concat())?;
-        Ok(writer)
+        match writer.append(&[frame::MAGIC, &first[..]].concat()) {
+            Ok(()) => Ok(writer),
+            Err(error) => Err(writer.fail(error)),
+        }
     }
 
     /// Appends a chunk of at most [`MAX_CHUNK_BYTES`](super::MAX_CHUNK_BYTES).
@@ -63,18 +67,31 @@ impl<D: Disk + ?Sized> SnapshotWriter<D> {
 
     /// Completes the file, makes it durable and gives it its name. Returns its size in bytes.
     pub fn finish(mut self) -> Result<u64, SnapshotError> {
+        match self.complete() {
+            Ok(()) => Ok(self.offset),
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// Gives up the snapshot and its file.
+    pub fn abandon(self) -> Result<(), SnapshotError> {
+        Ok(self.disk.delete(&temporary_name(&self.name))?)
+    }
+
+    /// Deletes the file after an error, which says more than what may prevent that.
+    fn fail(self, error: SnapshotError) -> SnapshotError {
+        let _ = self.abandon();
+        error
+    }
+
+    fn complete(&mut self) -> Result<(), SnapshotError> {
         let footer = frame::encode(self.place, Kind::Footer, &[]);
         self.append(&footer)?;
         let temporary = temporary_name(&self.name);
         self.disk.sync(&temporary)?;
         self.disk.rename(&temporary, &self.name)?;
         self.disk.close(&self.name);
-        Ok(self.offset)
-    }
-
-    /// Gives up the snapshot and its file.
-    pub fn abandon(self) -> Result<(), SnapshotError> {
-        Ok(self.disk.delete(&temporary_name(&self.name))?)
+        Ok(())
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
