@@ -35,7 +35,7 @@ pub fn hinted(mut error: clap::Error, args: &[OsString]) -> clap::Error {
         _ => return error,
     };
     if args.get(1).is_some_and(|command| command == "scan") && !found.starts_with('-') {
-        let tip = format!("write --prefix={found} for the keys that begin with it");
+        let tip = format!("to scan the keys that begin with {found}, write --prefix={found}");
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
         return error;
     }
@@ -110,7 +110,7 @@ mod tests {
     fn a_scan_of_a_prefix_without_its_flag_is_told_the_flag() {
         let args = ["ringfort", "scan", "a/"].map(OsString::from);
         let error = hinted(command().try_get_matches_from(&args).unwrap_err(), &args).to_string();
-        assert!(error.contains("tip: write --prefix=a/ for the keys that begin with it"), "{error}");
+        assert!(error.contains("tip: to scan the keys that begin with a/, write --prefix=a/"), "{error}");
     }
 
     #[test]

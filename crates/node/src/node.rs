@@ -425,15 +425,15 @@ fn lost_replicas(lost: &[(ShardId, ReplicaId)], is_alone: bool) -> String {
     if lost.len() > NAMED {
         shards.push("…".to_owned());
     }
-    let (replicas, ones) = match lost.len() {
-        1 => ("the log of 1 replica here".to_owned(), "asking for a new one"),
-        count => (format!("the logs of {count} replicas here"), "asking for new ones"),
+    let (replicas, ones, of) = match lost.len() {
+        1 => ("the log of 1 replica here".to_owned(), "asking for a new one", "shard"),
+        count => (format!("the logs of {count} replicas here"), "asking for new ones", "shards"),
     };
     let next = match is_alone {
         true => "no other node has them: restore the files of --raft-dir, or start over with an empty one",
         false => ones,
     };
-    format!("{replicas} can't be trusted: {next} (shards {})", shards.join(", "))
+    format!("{replicas} can't be trusted: {next} ({of} {})", shards.join(", "))
 }
 
 /// What others dial to reach a port of this node.
@@ -484,7 +484,7 @@ mod tests {
         assert!(told.starts_with("the logs of 65 replicas here can't be trusted: no other node has them"), "{told}");
         assert!(told.ends_with("(shards 0, 1, 2, 3, 4, 5, 6, 7, …)"), "{told}");
         let told = lost_replicas(&lost[..1], false);
-        assert_eq!(told, "the log of 1 replica here can't be trusted: asking for a new one (shards 0)");
+        assert_eq!(told, "the log of 1 replica here can't be trusted: asking for a new one (shard 0)");
     }
 
     #[test]

@@ -163,9 +163,22 @@ async fn the_original_gossip_is_merged_by_last_write_wins() {
         "the eventual keyspace is 65536",
     );
     let partly = first.gossip([("c", "1"), ("large", &large)]).await.unwrap_err();
-    assert!(partly.message().contains("1 of 2 keys are merged"), "{partly:?}");
+    assert!(partly.message().contains("1 of 2 keys were stored"), "{partly:?}");
     assert_eq!(outcome::of(&partly), Outcome::Unknown);
     assert_eq!(eventual(0, "c"), "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_waits_for_its_cluster_is_unavailable_to_the_original_interface() {
+    let mut cluster = Cluster::prepare(2, &[]);
+    cluster.nodes[1].start();
+    cluster.nodes[1].wait_for_log("does not take this node in yet");
+    let stub = Stub::connect(&cluster.nodes[1].endpoint());
+    let waits = "this node is part of no cluster yet";
+    assert_refused(stub.get("k").await, Code::Unavailable, waits);
+    assert_refused(stub.put("k", "v").await, Code::Unavailable, waits);
+    assert_refused(stub.gossip([("k", "v")]).await, Code::Unavailable, waits);
+    assert_refused(stub.join("node9", "localhost:1", "localhost:2").await, Code::Unavailable, waits);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

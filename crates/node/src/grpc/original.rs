@@ -85,8 +85,8 @@ impl Kv for OriginalService {
             None => Ok(Response::new(GossipResponse {})),
             Some(error) if errors.len() == all && !is_unknown => Err(status_of(error)),
             Some(error) => Err(outcome::unknown(format!(
-                "{} of {all} keys are merged; the first error: {error}; if all are sent again, they get new timestamps, \
-                 and overwrite what others wrote meanwhile",
+                "{} of {all} keys were stored; the first error: {error}; if you send all keys again, they get new \
+                 timestamps and overwrite what others have written since",
                 all - errors.len()
             ))),
         }

@@ -185,8 +185,8 @@ fn done(end: End, answered: Option<bool>) -> &'static str {
         (End::Gone, None) => "has left the cluster",
         (End::Gone, Some(true)) => "has left the cluster; its process ends by itself",
         (End::Gone, Some(false)) => {
-            "has left the cluster; it did not answer: if its process still runs, stop it, and do not start it again \
-             with its old --raft-dir"
+            "has left the cluster without answering: if its process still runs, stop it, and do not start it again with \
+             its old --raft-dir"
         }
     }
 }

@@ -29,7 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// given.
 #[derive(Args, Debug)]
 pub struct Playground {
-    /// How many nodes.
+    /// How many nodes. Only a cluster of three or more survives the failure of a node.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: u8,
 
@@ -56,7 +56,7 @@ pub struct Playground {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("--chaos needs three nodes or more: with fewer none may fail")]
+#[error("--chaos needs a cluster that survives the failure of a node: give --nodes=3 or more")]
 struct TooFew;
 
 impl Playground {
@@ -159,7 +159,6 @@ fn manual(cluster: &Cluster) -> String {
         text += &format!("  ringfort {command}\n");
     }
     let last = cluster.nodes.last().expect("there is at least one node");
-    // With fewer nodes, none may fail.
     if cluster.nodes.len() >= REPLICATION_FACTOR {
         text +=
             &format!("  kill -9 {}   # {} dies; put, get and status again\n", last.process.pid(), last.command.name);
@@ -167,6 +166,9 @@ fn manual(cluster: &Cluster) -> String {
     }
     if let Ok(newcomer) = cluster.newcomer() {
         text += &format!("  {}   # one more joins\n", newcomer.line());
+    }
+    if cluster.nodes.len() < REPLICATION_FACTOR {
+        text += "\nA cluster this small does not survive the failure of a node: let more join, or give --nodes=3.\n";
     }
     text += "\nCtrl-C stops all nodes.\n";
     text

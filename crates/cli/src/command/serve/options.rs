@@ -118,7 +118,7 @@ pub struct Serve {
 
     /// The process ends when its disk has not answered for this long: 20s, 2m. By then other nodes lead its shards; the end
     /// of the process tells the operator, or the program that started it, that the disk needs attention. At least four
-    /// times the cluster's election timeout: 1600ms where that is 400ms.
+    /// times the cluster's election timeout: 1600ms if that is 400ms.
     #[arg(long, env = "RINGFORT_DISK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub disk_timeout: Duration,
 
@@ -327,7 +327,7 @@ fn parse_shards(text: &str) -> Result<ShardCount, String> {
 fn parse_election_timeout(text: &str) -> Result<Timing, String> {
     let duration = parse_duration(text)?;
     Timing::new(duration).map_err(|error| match text.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => format!("{error}: without a unit it is {} s; is {text}ms meant?", duration.as_secs()),
+        true => format!("{error}; {text} means {} s: write {text}ms for milliseconds", duration.as_secs()),
         false => error.to_string(),
     })
 }
@@ -430,7 +430,7 @@ mod tests {
             assert!(Cli::try_parse_from(required.iter().copied().chain([&*flag])).is_err(), "{refused}");
         }
         let told = parse_election_timeout("400").unwrap_err();
-        assert!(told.contains("without a unit it is 400 s; is 400ms meant?"), "{told}");
+        assert!(told.ends_with("; 400 means 400 s: write 400ms for milliseconds"), "{told}");
     }
 
     #[test]
@@ -482,7 +482,7 @@ mod tests {
         let command = Cli::command();
         let serve = command.find_subcommand("serve").unwrap();
         let told = serve.get_arguments().find(|arg| arg.get_id() == "disk_timeout").and_then(|arg| arg.get_help());
-        let least = format!("{}ms where that is {}", Timing::DEFAULT.least_disk_timeout().as_millis(), Timing::DEFAULT);
+        let least = format!("{}ms if that is {}", Timing::DEFAULT.least_disk_timeout().as_millis(), Timing::DEFAULT);
         assert!(told.is_some_and(|told| told.to_string().contains(&least)), "{least}");
     }
 

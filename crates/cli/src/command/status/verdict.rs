@@ -209,7 +209,7 @@ fn waiting_for(status: &StatusResponse, node: &NodeStatus, unserved: &BTreeSet<u
     let next = match active >= REPLICATION_FACTOR && replace_after_ms > 0 && !status.paused {
         true => {
             let left = Duration::from_millis(replace_after_ms.saturating_sub(node.silent_ms));
-            format!("it is replaced in {} unless it returns", duration(left))
+            format!("it will be replaced in {} unless it returns", duration(left))
         }
         false => "start it again, or have it leave".to_owned(),
     };
@@ -235,7 +235,8 @@ fn under_orders(status: &StatusResponse) -> Vec<String> {
         }
     }
     if status.paused {
-        clauses.push("moves are paused: ringfort cluster resume".to_owned());
+        clauses
+            .push("moves are paused, also those that replace dead nodes: ringfort cluster resume ends that".to_owned());
     }
     clauses
 }
@@ -404,7 +405,8 @@ mod tests {
         status.nodes[3].member_state = MemberState::Drained.into();
         status.paused = true;
         let expected = "4 nodes, 2 shards, tolerates 1 node failure; all replicas caught up; \
-                        node3 leaves, 3 replicas to go; node4 is drained; moves are paused: ringfort cluster resume";
+                        node3 leaves, 3 replicas to go; node4 is drained; moves are paused, also those that replace dead nodes: \
+                        ringfort cluster resume ends that";
         assert_says(&status, expected);
         assert!(judge(&status).healthy);
         let mut status = cluster(4);
@@ -426,7 +428,7 @@ mod tests {
         status.shards[0].members.push(waiting);
         status.moves = Some(MoveStatus { left: 1, waiting: 1, replace_after_ms: 60_000, ..Default::default() });
         let said = judge(&status).sentence;
-        let expected = "; 1 move waits for node4, which is silent: it is replaced in 47 s unless it returns";
+        let expected = "; 1 move waits for node4, which is silent: it will be replaced in 47 s unless it returns";
         assert!(said.ends_with(expected) && !said.contains("being added"), "{said}");
         status.shards[1].members.push(waiting);
         status.paused = true;
