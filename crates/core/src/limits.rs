@@ -33,6 +33,9 @@ pub const DISK_TIMEOUT: Duration = Duration::from_secs(60);
 /// without keep-alive take about as long to notice that their connections to it are dead.
 pub const LEAD_AFTER: Duration = Duration::from_secs(30);
 
+/// A stale read is answered from a state that was the latest at most this long ago.
+pub const STALENESS_BOUND: Duration = Duration::from_secs(5);
+
 /// Bytes of the log that a node may have on their way to its disk, those included that have come and that no worker has
 /// looked at. Beyond, it refuses writes as `Overloaded`, and drops entries of leaders elsewhere, which Raft sends
 /// again.

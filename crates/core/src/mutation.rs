@@ -81,6 +81,8 @@ pub enum Mutation {
     AnswerEventualEarly,
     /// After a restart, a node takes answers to requests that its former process forwarded for answers to its own.
     ReplyAcrossLives,
+    /// A node sends a write again although an attempt may have been applied.
+    RepeatUnknown,
     /// The next snapshot deletes the file of the one that is being sent.
     DeleteWhileSending,
     /// A node whose disk does not answer leads on.
@@ -128,6 +130,7 @@ impl Mutation {
         Mutation::HideDeletions,
         Mutation::AnswerEventualEarly,
         Mutation::ReplyAcrossLives,
+        Mutation::RepeatUnknown,
         Mutation::DeleteWhileSending,
         Mutation::IgnoreHungDisk,
         Mutation::TakeUnsynced,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ringfort_core::boot::Claim;
 use ringfort_core::control::progress::Progress;
-use ringfort_core::control::{Control, Testimony, codec};
+use ringfort_core::control::{Control, PROPOSAL_TIMEOUT, Testimony, codec};
 use ringfort_core::divergence::QuarantineReason;
 use ringfort_core::gossip::detector::Liveness;
 use ringfort_core::health::HealthView;
@@ -28,9 +28,6 @@ use tokio::sync::oneshot;
 
 /// Messages of other nodes that may wait; more are dropped, and come again.
 const MAX_WAITING: usize = 4096;
-
-/// How long a proposal of the controller may take. Afterwards it decides anew.
-const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub enum ControlEvent {
     /// The system shard's replica on this node has applied this.

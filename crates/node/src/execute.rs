@@ -1,11 +1,7 @@
 //! The path of a request: answered here, by a worker of this node, or by the node that leads the shard.
 //!
-//! A request is forwarded once; the node that gets it executes it or says who leads. Until its deadline a request is
-//! sent again as [`ringfort_retry`] decides. So a client that knows one node rides through an election.
-//!
-//! A silent leader gets no writes: they wait here until it is heard again or has a successor. Reads are sent to it,
-//! since it may answer although this node does not hear it, and are sent again when there is a successor. A write that
-//! was already sent waits for its answer. Writes that may be repeated are treated as reads are.
+//! Which of these it is, and what follows from a failure, [`ringfort_core::request`] decides. A silent leader gets no
+//! writes: they wait here until it is heard again or has a successor.
 //!
 //! If this node hears the leader but can't connect to it, requests wait no longer than an election usually takes. Then
 //! the client is told the leader's name and address, since it may reach that node itself.
@@ -16,25 +12,17 @@ use crate::peers::Forwarded;
 use crate::responder::Responder;
 use crate::shell::Shell;
 use ringfort_core::kv::Invalid;
-use ringfort_core::request::{Failure, Reply, Request};
+use ringfort_core::limits::STALENESS_BOUND;
+use ringfort_core::mutation::Mutation;
+use ringfort_core::request::{Execution, Failure, LEADER_CHECK, Reply, Request};
 use ringfort_core::types::{NodeId, ShardId};
-use ringfort_retry::{Next, Pace, Retry};
-use std::time::Duration;
+use ringfort_retry::Next;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-
-/// A stale read is answered from a state that was the latest at most this long ago.
-pub const STALENESS_BOUND: Duration = Duration::from_secs(5);
-
-const PACE: Pace =
-    Pace { first_pause: Duration::from_millis(2), longest_pause: Duration::from_millis(50), redirections: 1 };
 
 /// No request waits for a node to which there has been no connection for this many election timeouts: if it had
 /// crashed, its shards would have other leaders by then.
 const OUTAGE_ELECTIONS: u32 = 4;
-
-/// How often a forwarded request that may be repeated checks whether the shard has a new leader.
-const LEADER_CHECK: Duration = Duration::from_millis(50);
 
 /// Why a request has no answer.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,44 +77,43 @@ pub struct Executed {
 impl Shell {
     /// Carries out a request, wherever its shard's leader is.
     pub async fn execute(&self, request: Request, deadline: Instant) -> Result<Executed, ExecuteError> {
-        let (shard, is_read) = (request.shard(), request.as_query().is_some());
-        let mut retry = Retry::new(PACE, request.repeats());
-        let executed = self.attempts(request, deadline, &mut retry).await;
-        // A refusal of a later attempt does not undo an earlier one, which may still be applied.
-        executed.map_err(|error| if retry.is_unknown() && !is_read { ExecuteError::Unknown { shard } } else { error })
+        let shard = request.shard();
+        let mut execution = Execution::new(&request, Mutation::None);
+        let executed = self.attempts(request, deadline, &mut execution).await;
+        executed.map_err(|error| if execution.may_be_applied() { ExecuteError::Unknown { shard } } else { error })
     }
 
-    /// Sends the request until there is an answer or `retry` gives up.
-    async fn attempts(&self, request: Request, deadline: Instant, retry: &mut Retry) -> Result<Executed, ExecuteError> {
-        let (shard, repeats) = (request.shard(), request.repeats());
-        let mut hint = None;
+    /// Sends the request until there is an answer or `execution` gives up.
+    async fn attempts(
+        &self,
+        request: Request,
+        deadline: Instant,
+        execution: &mut Execution,
+    ) -> Result<Executed, ExecuteError> {
+        let shard = request.shard();
         loop {
             if let Some(reply) = self.read_here(&request) {
                 return Ok(Executed { reply, elsewhere: None });
             }
-            let was_hint = hint.is_some();
-            let heard = hint.take().or_else(|| self.routing.leader(shard));
-            let target = heard.or_else(|| repeats.then(|| self.routing.silent_leader(shard)).flatten());
-            let attempt = self.attempt(request.clone(), target, deadline);
+            let target = execution.begin_attempt(self.routing.route(shard));
+            let attempt = self.attempt(request.clone(), target, execution, deadline);
             let failure = match timeout_at(deadline, attempt).await.unwrap_or(Err(Failure::Unknown)) {
                 Ok(reply) => {
-                    let elsewhere = target.filter(|&node| node != self.node);
-                    if let (true, Some(node)) = (was_hint, elsewhere) {
-                        self.routing.set_leader(shard, node);
+                    let is_elsewhere = |node: &NodeId| *node != self.node;
+                    if let Some(leader) = execution.found_leader().filter(is_elsewhere) {
+                        self.routing.set_leader(shard, leader);
                     }
-                    return Ok(Executed { reply, elsewhere });
+                    return Ok(Executed { reply, elsewhere: target.filter(is_elsewhere) });
                 }
                 Err(failure) => failure,
             };
             let now = Instant::now();
             // A leader that is silent, which only reads ask, is not to blame for being out of reach: it may have
             // crashed.
+            let heard = execution.asked_leader();
             let unreachable = |however_short| heard.and_then(|node| self.unreachable(shard, node, however_short));
-            let pause = match retry.ended(failure.attempt(target), deadline.saturating_duration_since(now)) {
-                Next::AskLeader => {
-                    hint = failure.leader();
-                    continue;
-                }
+            let pause = match execution.failed(failure, deadline.saturating_duration_since(now)) {
+                Next::AskLeader => continue,
                 Next::SendAfter(pause) => pause,
                 Next::GiveUp => {
                     return Err(match failure {
@@ -201,7 +188,13 @@ impl Shell {
         }
     }
 
-    async fn attempt(&self, request: Request, target: Option<NodeId>, deadline: Instant) -> Result<Reply, Failure> {
+    async fn attempt(
+        &self,
+        request: Request,
+        target: Option<NodeId>,
+        execution: &Execution,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
         match target {
             None => Err(Failure::NotLeader(None)),
             Some(node) if node == self.node => {
@@ -212,11 +205,10 @@ impl Shell {
             }
             Some(node) => {
                 let remaining = deadline.saturating_duration_since(Instant::now());
-                let (shard, repeats) = (request.shard(), request.repeats());
                 let forwarded = self.peers.forward(node, &request, remaining);
                 let forwarded = tokio::select! {
                     forwarded = forwarded => forwarded,
-                    () = self.leader_is_another(shard, node), if repeats => Forwarded::Lost,
+                    () = self.is_overtaken(execution, request.shard()), if execution.may_be_overtaken() => Forwarded::Lost,
                 };
                 match forwarded {
                     Forwarded::Answer(answer) => answer,
@@ -227,15 +219,10 @@ impl Shell {
         }
     }
 
-    /// Waits until the shard has a newly known leader other than `node`.
-    async fn leader_is_another(&self, shard: ShardId, node: NodeId) {
-        let before = self.routing.leader(shard);
-        loop {
+    /// Waits until another node is known to lead the shard.
+    async fn is_overtaken(&self, execution: &Execution, shard: ShardId) {
+        while !execution.is_overtaken(self.routing.route(shard)) {
             sleep(LEADER_CHECK).await;
-            let leader = self.routing.leader(shard);
-            if leader != before && leader != Some(node) {
-                return;
-            }
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringfort_core::replica::ShardView;
+use ringfort_core::request::Route;
 use ringfort_core::system::{Members, Topology};
 use ringfort_core::types::{Epoch, NodeId, ShardId};
 use ringfort_ring::ShardCount;
@@ -83,23 +84,16 @@ impl Routing {
         }
     }
 
-    /// The node that leads the shard, as the replica here or else an announcement says. None if the replica here finds
-    /// that node silent: no write must be sent to it.
-    pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
-        let place = self.place(shard)?;
-        let view = place.view.load();
-        let known_here = view.as_ref().and_then(|view| view.leader());
+    /// Where requests for the shard go.
+    pub fn route(&self, shard: ShardId) -> Route {
+        let Some(place) = self.place(shard) else { return Route::default() };
         let told = NodeId(place.leader.load(Ordering::Relaxed));
-        let silent = view.as_ref().and_then(|view| view.silent_leader());
-        // This node knows whether it leads. If others say so and it does not, they mean a leadership that it has lost.
-        let told = (told != NodeId(0) && told != self.node).then_some(told);
-        known_here.or(told).filter(|leader| Some(*leader) != silent)
+        Route::new(self.node, place.view.load().as_deref(), (told != NodeId(0)).then_some(told))
     }
 
-    /// The shard's last known leader, while it is silent. A read may be sent there: the node may still answer, and the
-    /// read is sent elsewhere as soon as there is another leader.
-    pub fn silent_leader(&self, shard: ShardId) -> Option<NodeId> {
-        self.place(shard)?.view.load().as_ref().and_then(|view| view.silent_leader())
+    /// The node that leads the shard, as far as this node knows.
+    pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
+        self.route(shard).leader
     }
 
     /// The node has said that it leads the shard.
@@ -159,7 +153,5 @@ mod tests {
         assert_eq!(routing.leader(ShardId(1)), Some(NodeId(2)));
         assert_eq!(routing.leader(ShardId(0)), None);
         assert_eq!(routing.leader(ShardId(2)), None);
-        routing.set_leader(ShardId(1), NodeId(1));
-        assert_eq!(routing.leader(ShardId(1)), None, "without a replica here that leads, nobody here could answer");
     }
 }

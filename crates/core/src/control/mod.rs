@@ -28,6 +28,7 @@ pub mod plan;
 pub mod preview;
 pub mod progress;
 pub mod removal;
+pub mod takeover;
 
 use crate::divergence::QuarantineReason;
 use crate::gossip::detector::Liveness;
@@ -54,6 +55,9 @@ pub const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What is due is looked at this often, whatever the cluster's election timeout.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a proposal of the controller may take. Afterwards the controller decides anew.
+pub const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A step or a proposal whose effect has not been seen for this long is decided anew.
 const PATIENCE: Duration = Duration::from_secs(1);

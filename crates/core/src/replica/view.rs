@@ -149,7 +149,7 @@ impl ShardView {
 
     /// Publishes who leads, and whether that leader is silent. A silent leader is remembered until there is another
     /// one.
-    pub(super) fn publish_leader(&self, leader: Option<NodeId>, is_silent: bool) {
+    pub(crate) fn publish_leader(&self, leader: Option<NodeId>, is_silent: bool) {
         self.leader.store(leader.map_or(0, |node| node.0), Ordering::Relaxed);
         if let Some(node) = leader {
             self.silent_leader.store(if is_silent { node.0 } else { 0 }, Ordering::Relaxed);

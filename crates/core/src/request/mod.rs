@@ -10,6 +10,9 @@
 //! whether anything may have changed ([`Failure::attempt`]). If so, the request may be sent again only if its action
 //! [repeats](Request::repeats).
 //!
+//! **On its way** a request may need several attempts. A [`Route`] is what a node knows of the shard's leader, and an
+//! [`Execution`] decides where each attempt goes.
+//!
 //! **Forwarding.** Nodes exchange requests and answers in this module's encoding ([`Request::encode`],
 //! [`encode_answer`]): every field survives, and links do not know the operations. The shard is sent next to the
 //! request, and the receiver checks that they match.
@@ -21,8 +24,12 @@
 //! | `03` | a [`SystemCommand`], as in an entry, with the timestamp 0; the leader gives it one |
 
 mod answer;
+mod execution;
+mod route;
 
 pub use answer::{AnswerError, Failure, Replies, Reply, decode_answer, encode_answer};
+pub use execution::{Execution, LEADER_CHECK};
+pub use route::Route;
 
 use crate::codec::CodecError;
 use crate::codec::fields::{Encoded, Fields, Source};

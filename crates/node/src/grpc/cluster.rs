@@ -4,8 +4,7 @@ use super::{gossip, operate, status, status_of, timeout};
 use crate::control_thread;
 use crate::dial_back;
 use crate::shell::Shell;
-use ringfort_core::gossip::detector;
-use ringfort_core::gossip::status::MemberStatus;
+use ringfort_core::control::takeover;
 use ringfort_core::request::{Reply, Request as CoreRequest};
 use ringfort_core::system::topology::{MAX_NAME_BYTES, NODE_NAME_RULE, is_node_name};
 use ringfort_core::system::{Member, SystemCommand, SystemReply};
@@ -120,23 +119,15 @@ impl Cluster for ClusterService {
 }
 
 impl ClusterService {
-    /// A name can be taken over only from a node that is not heard of: two that run under one name are a mistake.
+    /// Refuses a node that is to replace another one of its name which runs.
     async fn check_silent(&self, member: &Member) -> Result<(), Status> {
         let topology = self.shell.routing.topology();
-        let named = topology.node_named(&member.name).filter(|(_, known)| known.identity != member.identity);
-        let Some((node, known)) = named else { return Ok(()) };
         let gossip = gossip::knowledge(&self.shell).await?.status;
-        let runs = |known: &MemberStatus| {
-            let liveness = known.liveness.filter(|liveness| liveness.was_heard);
-            known.node == node && liveness.is_some_and(|liveness| liveness.state == detector::LivenessState::Alive)
-        };
-        if node == self.shell.node || gossip.members.iter().any(runs) {
-            return Err(outcome::unavailable(
-                format!("{:?} runs, at {}, and is not to be replaced: stop it first", known.name, known.raft_address),
-                None,
-            ));
-        }
-        Ok(())
+        let liveness = |node| gossip.members.iter().find(|known| known.node == node).and_then(|known| known.liveness);
+        let running = takeover::running_under_name(&topology, self.shell.node, member, liveness);
+        let Some(known) = running.and_then(|node| topology.nodes.get(&node)) else { return Ok(()) };
+        let (name, at) = (&known.name, &known.raft_address);
+        Err(outcome::unavailable(format!("{name:?} runs, at {at}, and is not to be replaced: stop it first"), None))
     }
 
     /// Waits for this call's turn and returns its executor, if the request is for this cluster.

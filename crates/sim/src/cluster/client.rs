@@ -218,7 +218,8 @@ impl Clients {
             Kind::Increment { .. } | Kind::Append { .. } => panic!("no client asks for this"),
         };
         let request = request.expect("keys and values are within the limits");
-        network.send(now, Endpoint::Client(client), Endpoint::Node(node), Message::Request { id: waiting.id, request });
+        let (id, patience) = (waiting.id, waiting.deadline.saturating_since(now));
+        network.send(now, Endpoint::Client(client), Endpoint::Node(node), Message::Request { id, request, patience });
     }
 
     /// What the last answer has broken, asked once.

@@ -11,15 +11,12 @@ use super::Node;
 use crate::history::Key;
 use crate::invariant::{Invariant, Violation};
 use ringfort_core::kv::Get;
-use ringfort_core::limits::MAX_ELECTION_TICKS;
+use ringfort_core::limits::{MAX_ELECTION_TICKS, STALENESS_BOUND};
 use ringfort_core::request::Reply;
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
 use std::ops::RangeInclusive;
 use std::time::Duration;
-
-/// What the shell asks for.
-pub const STALENESS_BOUND: Duration = Duration::from_secs(5);
 
 /// What passes between two reads.
 const GAP: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(100);

@@ -11,6 +11,7 @@ use ringfort_core::time::HlcTimestamp;
 use ringfort_core::types::NodeId;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a client is told.
 pub type Answer = Result<Reply, Failure>;
@@ -48,6 +49,8 @@ pub enum Message {
     Request {
         id: OperationId,
         request: Request,
+        /// How long the client waits for the answer.
+        patience: Duration,
     },
     Answer {
         id: OperationId,
@@ -99,12 +102,15 @@ pub enum Transport {
     Stream,
 }
 
-/// Who waits for the answer to a request.
+/// Who waits for a worker's answer to a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Responder {
-    Client { from: Endpoint, id: OperationId },
-    Peer { from: Endpoint, id: CallId },
-    Join { from: Endpoint, life: u64 },
+    /// An attempt of this node, by its number.
+    Own(u64),
+    Peer {
+        from: Endpoint,
+        id: CallId,
+    },
     Nobody,
 }
 

@@ -61,6 +61,10 @@ pub(super) enum Task {
     Scrub,
     LogRetry,
     SaveTopology,
+    /// By the number of the attempt.
+    SendAgain(u64),
+    AttemptTimedOut(u64),
+    LookForLeader(u64),
 }
 
 pub(super) struct Node {

@@ -1,30 +1,55 @@
 //! The path of a request on a simulated node: answered from a view, by a worker of this node, or by the node that leads
 //! the shard.
 //!
-//! As in the shell, reads are answered from views even while the workers are stalled, and a request is forwarded once:
-//! the node that gets it executes it, or says who leads. The shell repeats a failed attempt until the request's
-//! deadline; here the clients do.
+//! As in the shell, reads are answered from views even while the workers are stalled, and [`Execution`] decides where a
+//! request is sent, and whether again: until its deadline, or until there is an answer. Each attempt has a number of its
+//! own. What comes for an attempt that is over finds nothing.
 
 use super::message::CallId;
-use super::running::{Input, Outbox, Running};
-use super::{Answer, Message, Responder};
+use super::running::{Input, Outbox, Running, When};
+use super::{Answer, Message, Responder, Task};
 use crate::history::OperationId;
 use crate::network::Endpoint;
 use ringfort_core::mutation::Mutation;
-use ringfort_core::request::{Failure, Reply, Request};
+use ringfort_core::request::{Execution, Failure, LEADER_CHECK, Reply, Request, Route};
 use ringfort_core::system::{Member, SystemCommand, SystemReply};
-use ringfort_core::time::Now;
+use ringfort_core::time::{Moment, Now};
 use ringfort_core::types::{Epoch, NodeId, ShardId};
+use ringfort_retry::Next;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-/// How many forwarded requests may wait for answers. Beyond that, the oldest is dropped: its client has given up.
-const MAX_FORWARDED: usize = 1_000;
+/// How long a node that joins waits for the answer, as in the shell. It asks other nodes meanwhile.
+const JOIN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The requests that this node has forwarded and that are not answered.
+/// The requests that this node executes for others or itself, by the number of the attempt under way.
 #[derive(Default)]
-pub struct Forwarded {
+pub struct Executing {
     last: u64,
-    waiting: BTreeMap<u64, Responder>,
+    requests: BTreeMap<u64, Executed>,
+}
+
+struct Executed {
+    request: Request,
+    asker: Asker,
+    execution: Execution,
+    deadline: Moment,
+}
+
+/// Who waits for the outcome of a request.
+#[derive(Clone, Copy)]
+pub enum Asker {
+    Client {
+        from: Endpoint,
+        id: OperationId,
+    },
+    /// A node that wants to join.
+    Joiner {
+        from: Endpoint,
+        life: u64,
+    },
+    /// The controller, which sees the outcome in the topology.
+    Nobody,
 }
 
 /// A node that has joined, and waits for a topology of this epoch or a later one.
@@ -34,13 +59,10 @@ pub struct Joiner {
     epoch: Epoch,
 }
 
-impl Forwarded {
-    fn add(&mut self, responder: Responder) -> u64 {
+impl Executing {
+    fn add(&mut self, executed: Executed) -> u64 {
         self.last += 1;
-        self.waiting.insert(self.last, responder);
-        if self.waiting.len() > MAX_FORWARDED {
-            self.waiting.pop_first();
-        }
+        self.requests.insert(self.last, executed);
         self.last
     }
 }
@@ -52,13 +74,10 @@ impl Running {
         from: Endpoint,
         id: OperationId,
         request: Request,
-        now: Now,
+        patience: Duration,
         out: &mut Outbox,
     ) {
-        if let Some(reply) = self.read_here(&request, now) {
-            return self.answer_client(from, id, Ok(reply), out);
-        }
-        self.execute_anywhere(request, Responder::Client { from, id }, out);
+        self.execute_anywhere(request, Asker::Client { from, id }, patience, out);
     }
 
     /// A node asks to join. As in the shell, the node that gets the request has the system shard decide, and answers.
@@ -67,21 +86,87 @@ impl Running {
             return;
         }
         let request = Request::system(SystemCommand::Join { member, replace, known_as: None });
-        self.execute_anywhere(request, Responder::Join { from, life }, out);
+        self.execute_anywhere(request, Asker::Joiner { from, life }, JOIN_PATIENCE, out);
     }
 
-    /// Executes a request on the node that leads the shard, as far as this one knows.
-    fn execute_anywhere(&mut self, request: Request, responder: Responder, out: &mut Outbox) {
-        match self.leader_of(request.shard()).filter(|&leader| leader != self.node) {
-            Some(leader) => match self.endpoint_of(leader) {
-                Some(to) => {
-                    let id = CallId { life: self.life, number: self.forwarded.add(responder) };
-                    out.messages.push((to, Message::Forward { id, request }));
-                    out.events.push("requests forwarded");
+    /// Carries out a request, wherever its shard's leader is.
+    pub(super) fn execute_anywhere(&mut self, request: Request, asker: Asker, patience: Duration, out: &mut Outbox) {
+        let deadline = self.now.moment + patience;
+        let execution = Execution::new(&request, self.mutation());
+        self.attempt(Executed { request, asker, execution, deadline }, out);
+    }
+
+    /// Sends a request once.
+    fn attempt(&mut self, mut executed: Executed, out: &mut Outbox) {
+        if let Some(reply) = self.read_here(&executed.request, self.now) {
+            return self.answer(executed.asker, Ok(reply), out);
+        }
+        let target = executed.execution.begin_attempt(self.route(executed.request.shard()));
+        let (request, deadline) = (executed.request.clone(), executed.deadline);
+        let may_be_overtaken = executed.execution.may_be_overtaken();
+        let number = self.executing.add(executed);
+        out.tasks.push((When::Local(deadline), Task::AttemptTimedOut(number)));
+        match target.filter(|&node| node != self.node).map(|node| self.endpoint_of(node)) {
+            Some(Some(to)) => {
+                out.events.push("requests forwarded");
+                if may_be_overtaken {
+                    out.tasks.push((When::After(LEADER_CHECK), Task::LookForLeader(number)));
                 }
-                None => self.reply(responder, Err(Failure::NotLeader(None)), out),
-            },
-            None => self.execute(request, responder, out),
+                out.messages.push((to, Message::Forward { id: CallId { life: self.life, number }, request }));
+            }
+            None if target.is_some() => self.execute(request, Responder::Own(number), out),
+            Some(None) | None => self.attempt_ended(number, Err(Failure::NotLeader(None)), out),
+        }
+    }
+
+    /// An attempt has an answer.
+    fn attempt_ended(&mut self, number: u64, answer: Answer, out: &mut Outbox) {
+        let Some(mut executed) = self.executing.requests.remove(&number) else { return };
+        let failure = match answer {
+            Ok(reply) => {
+                if let Some(leader) = executed.execution.found_leader() {
+                    self.set_leader(executed.request.shard(), leader);
+                }
+                return self.answer(executed.asker, Ok(reply), out);
+            }
+            Err(failure) => failure,
+        };
+        match executed.execution.failed(failure, executed.deadline.saturating_since(self.now.moment)) {
+            Next::AskLeader => {
+                out.events.push("redirections followed");
+                self.attempt(executed, out);
+            }
+            Next::SendAfter(pause) => {
+                out.events.push("requests sent again");
+                let number = self.executing.add(executed);
+                out.tasks.push((When::After(pause), Task::SendAgain(number)));
+            }
+            Next::GiveUp => {
+                let failure = if executed.execution.may_be_applied() { Failure::Unknown } else { failure };
+                self.answer(executed.asker, Err(failure), out);
+            }
+        }
+    }
+
+    pub(super) fn send_again(&mut self, number: u64, out: &mut Outbox) {
+        if let Some(executed) = self.executing.requests.remove(&number) {
+            self.attempt(executed, out);
+        }
+    }
+
+    /// The deadline of a request is over.
+    pub(super) fn attempt_timed_out(&mut self, number: u64, out: &mut Outbox) {
+        self.attempt_ended(number, Err(Failure::Unknown), out);
+    }
+
+    /// Whether a forwarded request is to be sent elsewhere.
+    pub(super) fn look_for_leader(&mut self, number: u64, out: &mut Outbox) {
+        let Some(executed) = self.executing.requests.get(&number) else { return };
+        if executed.execution.is_overtaken(self.route(executed.request.shard())) {
+            out.events.push("forwarded reads overtaken");
+            self.attempt_ended(number, Err(Failure::Unknown), out);
+        } else {
+            out.tasks.push((When::After(LEADER_CHECK), Task::LookForLeader(number)));
         }
     }
 
@@ -105,10 +190,8 @@ impl Running {
 
     pub(super) fn handle_forward_reply(&mut self, id: CallId, answer: Answer, out: &mut Outbox) {
         // An answer to this node's former process must not answer a request of this one.
-        if id.life == self.life
-            && let Some(responder) = self.forwarded.waiting.remove(&id.number)
-        {
-            self.reply(responder, answer, out);
+        if id.life == self.life {
+            self.attempt_ended(id.number, answer, out);
         }
     }
 
@@ -118,28 +201,50 @@ impl Running {
         self.views.get(&request.shard())?.read_leased(|| now.moment, query).map(Reply::Query)
     }
 
-    /// The shard's leader: as the replica here knows, else as announcements told.
-    fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
-        self.views.get(&shard).and_then(|view| view.leader()).or_else(|| self.control.leader(shard))
+    fn route(&self, shard: ShardId) -> Route {
+        Route::new(self.node, self.views.get(&shard).map(|view| &**view), self.told_leaders.get(&shard).copied())
+    }
+
+    /// The node has said that it leads the shard.
+    pub(super) fn set_leader(&mut self, shard: ShardId, node: NodeId) {
+        self.told_leaders.insert(shard, node);
+        if let Some(view) = self.views.get(&shard) {
+            view.forget_silence();
+        }
     }
 
     /// Has a worker of this node execute the request, unless there is no room for what it writes.
     fn execute(&mut self, request: Request, responder: Responder, out: &mut Outbox) {
         match self.admission().refusal(&request) {
-            Some(failure) => self.reply(responder, Err(failure), out),
+            Some(failure) => {
+                out.events.push(match failure {
+                    Failure::MemoryFull => "writes refused for full memory",
+                    Failure::DiskFull => "writes refused for a full disk",
+                    Failure::DiskHung => "writes refused for a hung disk",
+                    _ => "writes refused as overload",
+                });
+                self.reply(responder, Err(failure), out);
+            }
             None => self.give(request.shard(), Input::Request { request, responder }, out),
         }
     }
 
     pub(super) fn reply(&mut self, responder: Responder, answer: Answer, out: &mut Outbox) {
-        match (responder, answer) {
-            (Responder::Client { from, id }, answer) => self.answer_client(from, id, answer, out),
-            (Responder::Peer { from, id }, answer) => out.messages.push((from, Message::ForwardReply { id, answer })),
-            (Responder::Join { from, life }, Ok(Reply::System(SystemReply::Joined { epoch, .. }))) => {
+        match responder {
+            Responder::Own(number) => self.attempt_ended(number, answer, out),
+            Responder::Peer { from, id } => out.messages.push((from, Message::ForwardReply { id, answer })),
+            Responder::Nobody => {}
+        }
+    }
+
+    fn answer(&mut self, asker: Asker, answer: Answer, out: &mut Outbox) {
+        match (asker, answer) {
+            (Asker::Client { from, id }, answer) => self.answer_client(from, id, answer, out),
+            (Asker::Joiner { from, life }, Ok(Reply::System(SystemReply::Joined { epoch, .. }))) => {
                 self.joiners.push(Joiner { endpoint: from, life, epoch });
                 self.welcome(out);
             }
-            (Responder::Join { .. } | Responder::Nobody, _) => {}
+            (Asker::Joiner { .. } | Asker::Nobody, _) => {}
         }
     }
 

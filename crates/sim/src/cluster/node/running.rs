@@ -5,7 +5,7 @@ mod disk;
 
 use super::divergence::SCRUB_BYTES_PER_SECOND;
 use super::gossip::{EventualResponder, GOSSIP};
-use super::requests::{Forwarded, Joiner};
+use super::requests::{Executing, Joiner};
 use super::snapshots::Files;
 use super::{Message, Responder, Task};
 use crate::network::Endpoint;
@@ -16,7 +16,7 @@ use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
 use ringfort_core::divergence::{DivergenceDetector, QuarantineReason, Scrubber};
 use ringfort_core::effects::{Effects, LogBatch, SnapshotWork};
-use ringfort_core::gossip::{Gossip, GossipConfig, detector};
+use ringfort_core::gossip::{Gossip, GossipConfig};
 use ringfort_core::health::{Admission, DiskState, HealthConfig, HealthMonitor, HealthView, NodeHealth};
 use ringfort_core::log::item::LogItem;
 use ringfort_core::log::{Log, LogConfig, LogError};
@@ -139,7 +139,7 @@ pub struct Running {
     /// Bytes of the batches in `log_queue` and under way.
     pub(super) unsynced_bytes: u64,
     /// The node's clocks in the event that is being handled.
-    now: Now,
+    pub(super) now: Now,
     log_retry_planned: bool,
     /// The disk does not answer: a sync that has begun goes on for ever, and so does work on snapshots.
     pub(super) is_disk_hung: bool,
@@ -151,7 +151,9 @@ pub struct Running {
     unsaved_topology: Option<Arc<Topology>>,
     /// The maps hold as much as they may: puts are refused.
     pub(super) is_memory_full: bool,
-    pub(super) forwarded: Forwarded,
+    pub(super) executing: Executing,
+    /// The nodes that last said that they lead a shard.
+    pub(super) told_leaders: BTreeMap<ShardId, NodeId>,
     pub(super) joiners: Vec<Joiner>,
     /// The topology that workers and other nodes get. The controller may know a later one, the disk may have an older
     /// one.
@@ -238,7 +240,8 @@ impl Running {
             hung_snapshots: Vec::new(),
             unsaved_topology: None,
             is_memory_full: false,
-            forwarded: Forwarded::default(),
+            executing: Executing::default(),
+            told_leaders: BTreeMap::new(),
             joiners: Vec::new(),
             routed: topology,
             saved,
@@ -304,6 +307,9 @@ impl Running {
                 self.write_log(out);
             }
             Task::SaveTopology => self.save_unsaved_topology(out),
+            Task::SendAgain(attempt) => self.send_again(attempt, out),
+            Task::AttemptTimedOut(attempt) => self.attempt_timed_out(attempt, out),
+            Task::LookForLeader(attempt) => self.look_for_leader(attempt, out),
             Task::AskToJoin => {}
         }
     }
@@ -333,7 +339,7 @@ impl Running {
             Message::SnapshotReceived { id, arrived } => self.snapshot_sent(id, arrived, out),
             Message::Propose(command) => self.propose(command, out),
             Message::Join { life, member, replace } => self.handle_join(from, life, member, replace, out),
-            Message::Request { id, request } => self.handle_request(from, id, request, now, out),
+            Message::Request { id, request, patience } => self.handle_request(from, id, request, patience, out),
             Message::Forward { id, request } => self.handle_forward(from, id, request, now, out),
             Message::ForwardReply { id, answer } => self.handle_forward_reply(id, answer, out),
             Message::Gossip { .. } | Message::WriteEventually { .. } => self.receive_gossip(from, message, now, out),

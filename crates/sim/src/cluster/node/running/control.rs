@@ -1,6 +1,8 @@
 //! The controller of a running node: its messages, and the effects that it asks for.
 
 use super::*;
+use crate::cluster::node::requests::Asker;
+use ringfort_core::control::{PROPOSAL_TIMEOUT, takeover};
 
 /// The pause before the node tries again to save a topology for which the disk had no space.
 const SAVE_PAUSE: Duration = Duration::from_millis(250);
@@ -40,12 +42,11 @@ impl Running {
             out.events.extend(effects.steps.iter().map(|_| CONTROLLER_ACTS));
             out.events.extend(effects.proposals.iter().map(|_| CONTROLLER_ACTS));
         }
+        for (shard, node) in effects.leaders {
+            self.set_leader(shard, node);
+        }
         for command in effects.proposals {
-            if self.control.leader(ShardId::SYSTEM) == Some(self.node) {
-                self.propose(command, out);
-            } else if let Some(leader) = self.endpoint_of_leader() {
-                out.messages.push((leader, Message::Propose(command)));
-            }
+            self.execute_anywhere(Request::system(command), Asker::Nobody, PROPOSAL_TIMEOUT, out);
         }
         for step in effects.steps {
             self.give(step.shard, Input::Step(step), out);
@@ -97,18 +98,9 @@ impl Running {
         address.parse().ok().map(|at| Endpoint::Node(NodeId(at)))
     }
 
-    /// Whether another node of the member's name runs. As in the shell, its name is not given away then: the request
-    /// may come from a former life, whose disk has been lost since.
+    /// Whether another node of the member's name runs.
     pub(in crate::cluster::node) fn is_named_node_heard(&self, member: &Member) -> bool {
-        let named = self.topology().node_named(&member.name).filter(|(_, known)| known.identity != member.identity);
-        let is_heard = |node| {
-            let liveness = self.gossip.liveness(node, self.now.moment).filter(|liveness| liveness.was_heard);
-            liveness.is_some_and(|liveness| liveness.state == detector::LivenessState::Alive)
-        };
-        named.is_some_and(|(node, _)| node == self.node || is_heard(node))
-    }
-
-    pub(super) fn endpoint_of_leader(&self) -> Option<Endpoint> {
-        self.endpoint_of(self.control.leader(ShardId::SYSTEM)?)
+        let liveness = |node| self.gossip.liveness(node, self.now.moment);
+        takeover::running_under_name(self.topology(), self.node, member, liveness).is_some()
     }
 }
