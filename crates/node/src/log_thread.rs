@@ -15,6 +15,7 @@ use crate::clock;
 use crate::files;
 use crate::gossip_thread::GossipEvent;
 use crate::inbox::{DRAIN_BYTES, Event};
+use crate::seldom::Seldom;
 use crate::shell::Shell;
 use crate::spare_segments::SpareSegments;
 use crate::stderr::last_line;
@@ -195,21 +196,29 @@ pub fn hand_in(shell: &Shell, worker: usize, batch: LogBatch) {
 
 /// Writes the items, waiting for disk space for as long as it takes. False where the node stops meanwhile.
 fn append(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, items: &[LogItem], part_bytes: u64) -> bool {
+    static FULL: Seldom = Seldom::new();
     let mut pause = FIRST_PAUSE;
+    let mut is_said = false;
     loop {
         match append_in_parts(log, items, part_bytes, &shell.health) {
             Ok(()) => {
                 if pause > FIRST_PAUSE {
-                    shell.health.lock().set_full(false);
+                    shell.health.lock().set_full(clock::moment(), false);
                     shell.admission.set_disk_full(false);
                     shell.admission.set_without_files(false);
-                    tracing::info!("the log has room again: writes go on");
+                }
+                if is_said {
+                    tracing::info!(
+                        "the log has room again: writes go on, and this node leads again when that has lasted for a while"
+                    );
                 }
                 return true;
             }
             Err(LogError::NoSegment(error)) => {
                 let lacks_files = files::are_used_up(&error);
-                if pause == FIRST_PAUSE {
+                // A disk at the edge of full has room and none in turn.
+                if !is_said && FULL.due().is_some() {
+                    is_said = true;
                     match lacks_files {
                         true => tracing::warn!(
                             "no file descriptor for the log ({error}): no writes until there is one; raise the limit on \
@@ -223,7 +232,7 @@ fn append(shell: &Shell, log: &mut Log<Arc<dyn Disk>>, items: &[LogItem], part_b
                     }
                 }
                 // Without descriptors the node can't log either, and must not lead.
-                shell.health.lock().set_full(true);
+                shell.health.lock().set_full(clock::moment(), true);
                 shell.admission.set_disk_full(!lacks_files);
                 shell.admission.set_without_files(lacks_files);
                 if shell.stopping.load(Ordering::Relaxed) {

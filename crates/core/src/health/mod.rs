@@ -8,7 +8,7 @@
 //! | component | what it does |
 //! |---|---|
 //! | a node whose disk hangs | hands its leaderships over, a few at a time, each after a quorum without this node has proved that its disks work (`replica::handover`); refuses writes before proposing them; drops entries from other leaders beyond [`MAX_UNSYNCED_BYTES`] ([`Admission`]) |
-//! | a leader that hands over | chooses a voter whose node does not [abstain](NodeHealth::abstention); if there is none, one whose disk hung recently |
+//! | a leader that hands over | chooses a voter whose node does not [abstain](NodeHealth::abstention); if there is none, one whose disk hung or was full recently |
 //! | the controller | gives no replica and no leadership to a node that abstains, or that was away and has not been back for long (`control::leadership`) |
 //! | the shell | ends the process when the disk has not answered for `disk-timeout` |
 //!
@@ -48,7 +48,7 @@ pub enum DiskState {
     Healthy,
     /// It answers, but late. Its node works as usual.
     Slow,
-    /// It hung, and has not been healthy for long enough since.
+    /// It hung or was full, and has not been healthy for long enough since.
     Recovering,
     /// The log can't grow: there is no disk space, or the process has no file descriptor left.
     Full,
@@ -82,7 +82,7 @@ impl NodeHealth {
         }
     }
 
-    /// Whether the node can take over a leadership. A node whose disk hung recently can: the controller prefers other
+    /// Whether the node can take over a leadership. A node whose disk recovers can: the controller prefers other
     /// nodes to it, and prefers it to a node whose disk hangs now.
     pub fn can_lead(self) -> bool {
         matches!(self.abstention(), None | Some(Abstention::DiskRecovering))

@@ -7,10 +7,11 @@
 //! [`UNUSUAL`] times the mean latency: a disk that is always slow is not hung. The mean is a moving one in which no record
 //! counts for more than twice the mean so far, so that a single hang hardly changes it.
 //!
-//! **Recovering.** A disk that hung once often hangs again, and each hang interrupts the shards that the node leads. So
-//! the disk must be healthy for `return_after` before the node leads again, for twice that after the next hang, and so
-//! on up to [`MAX_RETURN_FACTOR`] times. A disk that then stays healthy for [`MAX_RETURN_FACTOR`] times `return_after`
-//! starts over.
+//! **Recovering.** A disk that hung or was full once is often so again, and each time it interrupts the shards that the
+//! node leads. (A disk has little space left after a log that is over its budget has deleted a segment, or another program
+//! a file.) So the disk must be healthy for `return_after` before the node leads again, for twice that after the next
+//! failure, and so on up to [`MAX_RETURN_FACTOR`] times. A disk that then stays healthy for [`MAX_RETURN_FACTOR`] times
+//! `return_after` starts over.
 //!
 //! **A pause of the process is not a hang.** After a pause of the process, a record seems to have taken as long as the
 //! pause. So time counts only up to [`LATE_LOOKS`] ticks after the last evaluation.
@@ -38,7 +39,7 @@ const LATE_LOOKS: u32 = 4;
 /// The times after which a disk is trusted again, or given up.
 #[derive(Clone, Copy, Debug)]
 pub struct HealthConfig {
-    /// A disk that hung is trusted again after it has been healthy for this long; longer if it hangs repeatedly.
+    /// A disk that hung or was full is trusted again after it has been healthy for this long; longer if that repeats.
     pub return_after: Duration,
     /// A disk that has not answered for this long is given up: the process must end.
     pub give_up_after: Duration,
@@ -55,8 +56,8 @@ pub struct HealthMonitor {
     looked: Moment,
     mean: Duration,
     longest: (Moment, Duration),
-    /// When the disk last answered after a hang, and how long it is not trusted from then on.
-    hung: Option<(Moment, Duration)>,
+    /// When the disk last answered after a hang or had space again, and how long it is not trusted from then on.
+    returned: Option<(Moment, Duration)>,
     is_full: bool,
     is_stopping: bool,
 }
@@ -79,7 +80,7 @@ impl HealthMonitor {
             looked: now,
             mean: Duration::ZERO,
             longest: (now, Duration::ZERO),
-            hung: None,
+            returned: None,
             is_full: false,
             is_stopping: false,
         }
@@ -97,7 +98,7 @@ impl HealthMonitor {
             return;
         }
         if took >= self.patience() {
-            self.hung = Some((now, self.time_to_return(now)));
+            self.returned = Some((now, self.time_to_return(now)));
         }
         self.longest = (now, self.longest(now).max(took));
         let counted = took.min(2 * self.mean.max(Duration::from_millis(1)));
@@ -106,10 +107,12 @@ impl HealthMonitor {
 
     /// Whether the disk has no space for the log. If it has none, no record is under way: the next attempt begins a new
     /// one.
-    pub fn set_full(&mut self, is_full: bool) {
-        self.is_full = is_full;
+    pub fn set_full(&mut self, now: Moment, is_full: bool) {
+        let was_full = std::mem::replace(&mut self.is_full, is_full);
         if is_full {
             self.begun = None;
+        } else if was_full {
+            self.returned = Some((now, self.time_to_return(now)));
         }
     }
 
@@ -132,7 +135,7 @@ impl HealthMonitor {
     pub fn report(&self, now: Moment) -> DiskReport {
         let age = self.age(now);
         let latency = self.longest(now).max(age);
-        let recovers = self.hung.is_some_and(|(answered, distrust)| now < answered + distrust);
+        let recovers = self.returned.is_some_and(|(returned, distrust)| now < returned + distrust);
         let disk = match () {
             () if self.is_full => DiskState::Full,
             () if age >= self.patience() => DiskState::Hung,
@@ -160,11 +163,11 @@ impl HealthMonitor {
         longest / 1_u32.checked_shl(halvings.min(31) as u32).unwrap_or(u32::MAX)
     }
 
-    /// How long to distrust a disk that has just answered after a hang.
+    /// How long to distrust a disk that has just answered after a hang, or has space again.
     fn time_to_return(&self, now: Moment) -> Duration {
         let (first, longest) = (self.config.return_after, self.config.return_after * MAX_RETURN_FACTOR);
-        match self.hung {
-            Some((answered, distrust)) if now < answered + distrust + longest => (distrust * 2).min(longest),
+        match self.returned {
+            Some((returned, distrust)) if now < returned + distrust + longest => (distrust * 2).min(longest),
             _ => first,
         }
     }
@@ -301,9 +304,24 @@ mod tests {
     fn a_full_disk_is_neither_hung_nor_slow() {
         let mut scene = Scene::new();
         scene.monitor.record_begun(scene.now);
-        scene.monitor.set_full(true);
+        scene.monitor.set_full(scene.now, true);
         assert_eq!(scene.pass(90 * SECOND).health.disk, DiskState::Full);
-        scene.monitor.set_full(false);
+    }
+
+    #[test]
+    fn a_disk_at_the_edge_of_full_does_not_take_and_lose_leadership_again_and_again() {
+        let mut scene = Scene::new();
+        scene.monitor.set_full(scene.now, false);
+        assert_eq!(scene.disk(), DiskState::Healthy, "it was not full");
+        for _ in 0..100 {
+            scene.monitor.set_full(scene.now, true);
+            assert_eq!(scene.pass(SECOND).health.disk, DiskState::Full);
+            scene.monitor.set_full(scene.now, false);
+            assert_eq!(scene.pass(2 * SECOND).health.disk, DiskState::Recovering);
+        }
+        scene.pass(477 * SECOND);
+        assert_eq!(scene.disk(), DiskState::Recovering);
+        scene.pass(SECOND);
         assert_eq!(scene.disk(), DiskState::Healthy);
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Cutting {
     system_chunk: Option<Bytes>,
     under_way: usize,
     exhausted: bool,
+    /// The size of the state until the first chunk has been written, then 0.
+    unwritten_bytes: usize,
 }
 
 impl Cutting {
@@ -80,7 +82,8 @@ impl<T> Replica<T> {
             meta: meta.encode(),
         };
         out.snapshots.push(SnapshotWork::Begin { shard: self.shard, name, header });
-        self.cutting = Some(Cutting { base, system_chunk, under_way: 0, exhausted: false });
+        self.cutting =
+            Some(Cutting { base, system_chunk, under_way: 0, exhausted: false, unwritten_bytes: self.state_bytes() });
         self.cut_on(out);
     }
 
@@ -97,6 +100,7 @@ impl<T> Replica<T> {
     pub fn snapshot_chunk_written(&mut self, out: &mut Effects<T>) {
         if let Some(cutting) = &mut self.cutting {
             cutting.under_way = cutting.under_way.saturating_sub(1);
+            cutting.unwritten_bytes = 0;
             self.cut_on(out);
         }
     }
@@ -130,16 +134,18 @@ impl<T> Replica<T> {
         }
     }
 
-    /// The file `name` of this replica's cut is complete and durable, or could not be written.
-    pub fn snapshot_written(&mut self, name: &str, written: bool) {
-        let Some(cutting) = self.cutting.take_if(|cutting| cutting.base.snapshot == name) else { return };
+    /// The file `name` of this replica's cut is complete and durable, or could not be written. Returns the size of a
+    /// state of which nothing was written, and otherwise 0.
+    pub fn snapshot_written(&mut self, name: &str, written: bool) -> usize {
+        let Some(cutting) = self.cutting.take_if(|cutting| cutting.base.snapshot == name) else { return 0 };
         if !written {
             self.view.machine_mut().abandon_cut();
-            return;
+            return cutting.unwritten_bytes;
         }
         self.retire_snapshot();
         self.raft.mut_store().advance_base(cutting.base);
         self.restate = true;
+        0
     }
 
     /// The log asks for this replica's complete state, so that older segments can go.

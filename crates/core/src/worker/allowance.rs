@@ -6,7 +6,9 @@
 //! left, and may use more than is left; the next one then waits until the debt is earned back.
 //!
 //! After a snapshot that could not be written, no snapshot of any shard begins for a while: the cause is a full disk,
-//! or a process without file descriptors. The pause doubles with each further failure.
+//! or a process without file descriptors. The pause doubles with each further failure. A snapshot that failed before it
+//! wrote anything gets back what it was charged for, or one large shard would delay all others for as long as its
+//! snapshot would have justified.
 
 use crate::limits::*;
 use crate::timing::Timing;
@@ -33,7 +35,12 @@ impl SnapshotAllowance {
     }
 
     pub fn is_left(&self) -> bool {
-        self.bytes > 0 && self.ticks_to_wait == 0
+        self.has_bytes() && self.ticks_to_wait == 0
+    }
+
+    /// Whether a snapshot may begin once the wait after a failure is over.
+    pub fn has_bytes(&self) -> bool {
+        self.bytes > 0
     }
 
     /// A tick has passed.
@@ -61,6 +68,11 @@ impl SnapshotAllowance {
     /// A snapshot of this many bytes begins.
     pub fn spend(&mut self, bytes: usize) {
         self.bytes -= bytes as i64;
+    }
+
+    /// A snapshot has ended without writing this much of what it was charged for.
+    pub fn refund(&mut self, bytes: usize) {
+        self.bytes = (self.bytes + bytes as i64).min(self.most);
     }
 }
 

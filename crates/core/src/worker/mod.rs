@@ -438,7 +438,8 @@ impl<T> Worker<T> {
     /// The file `name` of this shard's cut is complete and durable, or could not be written.
     pub fn handle_snapshot_written(&mut self, shard: ShardId, name: &str, written: bool) {
         self.snapshot_allowance.ended(written);
-        self.with(shard, |replica, _, _| replica.snapshot_written(name, written));
+        let unwritten_bytes = self.with(shard, |replica, _, _| replica.snapshot_written(name, written));
+        self.snapshot_allowance.refund(unwritten_bytes.unwrap_or_default());
     }
 
     /// The transfer of a snapshot to the replica `to` has ended.

@@ -80,7 +80,7 @@ impl Gauges {
             disk_full: maker.gauge("disk_full", "1 while the log has no disk space, and writes are refused."),
             disk_states: maker.gauges(
                 "disk_state",
-                "1 for the state that the disk is in: healthy, slow, recovering (it hung recently), full, hung.",
+                "1 for the state that the disk is in: healthy, slow, recovering (it hung or was full recently), full, hung.",
                 "state",
             ),
             sync_age_seconds: maker.float_gauge(

@@ -122,8 +122,8 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_DISK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub disk_timeout: Duration,
 
-    /// How long a node that crashed, was cut off or had a hung disk must be healthy before it leads again: 5s, 2m. The
-    /// node that leads the system shard decides; set the same on all nodes.
+    /// How long a node that crashed, was cut off or had a hung or full disk must be healthy before it leads again: 5s, 2m.
+    /// The node that leads the system shard decides; set the same on all nodes.
     #[arg(long, env = "RINGFORT_LEAD_AFTER", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub lead_after: Duration,
 

@@ -97,7 +97,7 @@ pub fn notes(node: &NodeStatus) -> Option<String> {
             health.sync_latency_ms
         )),
         DiskHealth::Recovering => Some(format!(
-            "the disk of {name} hung recently: the node leads nothing until the disk has been healthy for a while"
+            "the disk of {name} hung or was full recently: the node leads nothing until the disk has been healthy for a while"
         )),
         DiskHealth::Healthy | DiskHealth::Full | DiskHealth::Hung => None,
     }

@@ -155,6 +155,30 @@ fn snapshots_that_cost_much_are_rare() {
 }
 
 #[test]
+fn a_snapshot_that_fails_before_it_writes_anything_costs_nothing() {
+    for wrote_a_chunk in [false, true] {
+        let (mut group, leader) = Group::with_leader();
+        group.put_bytes(leader, 1, 900 << 10);
+        // So little is left, also with what a tick earns, that a snapshot of the value uses it up.
+        group.workers.get_mut(&leader).unwrap().snapshot_allowance.spend(SNAPSHOT_BURST_BYTES - 1);
+        group.set_budget(leader, 1);
+        group.ticks(1);
+        group.set_budget(leader, usize::MAX);
+        let begun = |(_, work): &(NodeId, SnapshotWork)| match work {
+            SnapshotWork::Begin { shard, name, .. } => Some((*shard, name.clone())),
+            _ => None,
+        };
+        let (shard, name) = group.snapshots.iter().find_map(begun).expect("a snapshot begins");
+        let worker = group.workers.get_mut(&leader).unwrap();
+        if wrote_a_chunk {
+            worker.handle_snapshot_chunk_written(shard);
+        }
+        worker.handle_snapshot_written(shard, &name, false);
+        assert_eq!(worker.snapshot_allowance.has_bytes(), !wrote_a_chunk);
+    }
+}
+
+#[test]
 fn few_snapshots_are_sent_at_a_time() {
     let now = Moment(1_000_000_000);
     let mut worker: Worker<u32> = Worker::new(config(NodeId(1), 1), now);

@@ -22,7 +22,7 @@ impl Running {
         let items: Vec<LogItem> = self.log_queue.iter().flat_map(|(_, batch)| batch.items.iter().cloned()).collect();
         match self.log.append(&items) {
             Ok(()) => {
-                self.health.set_full(false);
+                self.health.set_full(self.now.moment, false);
                 self.health.record_begun(self.now.moment);
                 self.log_under_way = self.log_queue.drain(..).map(|(worker, batch)| (worker, batch.number)).collect();
                 out.tasks.push((When::Synced, Task::LogSynced));
@@ -31,7 +31,7 @@ impl Running {
                 if self.disk() != DiskState::Full {
                     out.events.push("times without space for the log");
                 }
-                self.health.set_full(true);
+                self.health.set_full(self.now.moment, true);
                 if !std::mem::replace(&mut self.log_retry_planned, true) {
                     out.tasks.push((When::After(LOG_RETRY), Task::LogRetry));
                 }
