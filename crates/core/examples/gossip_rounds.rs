@@ -7,8 +7,9 @@
 //! meanwhile.
 
 use bytes::Bytes;
+use ringfort_core::eventual::journal;
 use ringfort_core::gossip::node_state::{Fact, Load};
-use ringfort_core::gossip::{Gossip, GossipConfig, journal};
+use ringfort_core::gossip::{Gossip, GossipConfig};
 use ringfort_core::system::{Member, SystemCommand, SystemMachine, Topology};
 use ringfort_core::time::{HlcTimestamp, Moment, Now, Wall};
 use ringfort_core::timing::Timing;

@@ -25,8 +25,8 @@
 
 use crate::codec::{CodecError, Reader, put_bytes, put_u32};
 use crate::disk::Disk;
-use crate::gossip::journal;
-use crate::gossip::message::MessageError;
+use crate::eventual::codec::DecodeError as EventualError;
+use crate::eventual::journal;
 use crate::kv::state::{CutMeta, Machine};
 use crate::log::item::{Base, Change, LogItem, ReplicaState};
 use crate::log::{self, Log, LogConfig, LogError, RecoveredShard};
@@ -81,7 +81,7 @@ pub enum BootError {
     #[error("the file {TOPOLOGY_FILE} can't be read")]
     Topology(#[from] DecodeError),
     #[error("the log holds an eventual keyspace that this version of the program can't read")]
-    Eventual(#[from] MessageError),
+    Eventual(#[from] EventualError),
     #[error("the first snapshot could not be written")]
     Snapshot(#[from] SnapshotError),
 }

@@ -19,7 +19,9 @@
 //! | [`boot`] | what a node has on its disk when it starts, and how a cluster begins |
 //! | [`founding`] | whether a node creates a cluster |
 //! | [`health`] | whether a node is fit to lead, judged by its disk |
-//! | [`gossip`] | what nodes tell each other without a leader: who is alive, and the eventual keyspace |
+//! | [`gossip`] | what nodes tell each other without a leader |
+//! | [`liveness`] | which nodes are alive, judged by their heartbeats in gossip |
+//! | [`eventual`] | the last-write-wins keyspace that gossip carries; [`version`]: its version vectors |
 //! | [`divergence`] | whether replicas that applied the same hold the same, and memory what was written to it |
 //! | [`system`], [`control`] | the cluster's own replicated state, and the controller that moves replicas |
 
@@ -29,11 +31,13 @@ pub mod control;
 pub mod disk;
 pub mod divergence;
 pub mod effects;
+pub mod eventual;
 pub mod founding;
 pub mod gossip;
 pub mod health;
 pub mod kv;
 pub mod limits;
+pub mod liveness;
 pub mod log;
 pub mod message;
 pub mod mutation;
@@ -44,4 +48,5 @@ pub mod system;
 pub mod time;
 pub mod timing;
 pub mod types;
+pub mod version;
 pub mod worker;

@@ -216,3 +216,9 @@ const _: () = assert!(MAX_SNAPSHOTS_SENT <= RETAINED_SHARE, "the entries kept fo
 const _: () = assert!(Timing::LONGEST.least_disk_timeout().as_nanos() <= DISK_TIMEOUT.as_nanos());
 const _: () = assert!(DISK_TIMEOUT.as_nanos() < REPLACE_AFTER.as_nanos());
 const _: () = assert!(MAX_UNSYNCED_BYTES >= MAX_UNCOMMITTED_BYTES);
+
+/// A node gossips the state hashes of its replicas in this many parts, one in each round.
+pub const POINT_PARTS: u8 = 8;
+
+/// The most state hashes in a part. A node with more replicas than [`POINT_PARTS`] times this leaves out the last ones.
+pub const MAX_POINTS: usize = 1900;

@@ -112,3 +112,12 @@ impl fmt::Debug for Identity {
         write!(f, "{:032x}", self.0)
     }
 }
+
+/// The hash of a replica's state at an index of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    pub shard: ShardId,
+    pub replica: ReplicaId,
+    pub index: LogIndex,
+    pub hash: u64,
+}

@@ -5,10 +5,11 @@ use crate::support::Cluster;
 use bytes::Bytes;
 use ringfort_client::Client;
 use ringfort_client::v1::{GossipResponse, PeerBatch};
-use ringfort_core::gossip::keyspace::{Entry, Incarnation, Origin, Part, Version};
+use ringfort_core::eventual::keyspace::{Entry, Part};
 use ringfort_core::gossip::message::{Body, Delta, Exchange, Message};
 use ringfort_core::time::HlcTimestamp;
 use ringfort_core::types::NodeId;
+use ringfort_core::version::{Incarnation, Origin, Version};
 use ringfort_proto::v1::peer_client::PeerClient;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

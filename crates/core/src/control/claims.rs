@@ -14,7 +14,7 @@
 //! Node ids do not matter: a node that joined with `--replace` has a new one. A node that took over the address of a
 //! removed node has another name, and keeps running.
 
-use super::liveness_view::LivenessView;
+use crate::liveness::LivenessView;
 use crate::system::Topology;
 use crate::time::Moment;
 use crate::types::{ClusterId, NodeId};
@@ -114,7 +114,7 @@ impl Claims {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gossip::detector::{Liveness, LivenessState, Reason};
+    use crate::liveness::{Liveness, LivenessState, Reason};
     use crate::system::topology::tests::member;
     use crate::timing::Timing;
     use ringfort_ring::ShardCount;

@@ -9,11 +9,11 @@
 //! on whatever has become of it; nothing here must be remembered.
 
 use super::leadership::Leadership;
-use super::liveness_view::LivenessView;
 use super::plan::{self, Action};
 use super::progress::{Pace, Progress};
 use super::{ControlConfig, ControlEffects, PATIENCE};
 use crate::limits::{REPLICATION, SMALL_MOVE_BYTES, SMALL_MOVES_BYTES};
+use crate::liveness::LivenessView;
 use crate::message::{ControlMessage, ShardReport, StepRequest};
 use crate::mutation::Mutation;
 use crate::system::{MemberState, SystemCommand, SystemMachine, Topology};
@@ -258,8 +258,8 @@ fn is_silent(own: NodeId, liveness: &LivenessView, replica: ReplicaId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gossip::detector::Detector;
     use crate::health::{DiskState, NodeHealth};
+    use crate::liveness::Detector;
     use crate::system::topology::tests::member;
     use crate::timing::Timing;
     use crate::types::{ClusterId, Term};

@@ -14,8 +14,8 @@
 //! second failure would hit them all.
 
 use super::PATIENCE;
-use crate::gossip::detector::{Liveness, LivenessState, Reason};
 use crate::health::{Abstention, HealthView, abstention};
+use crate::liveness::{Liveness, LivenessState, Reason};
 use crate::time::Moment;
 use crate::types::NodeId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -23,7 +23,7 @@ mod claims;
 pub mod codec;
 mod controller;
 mod leadership;
-mod liveness_view;
+
 pub mod plan;
 pub mod preview;
 pub mod progress;
@@ -31,9 +31,9 @@ pub mod removal;
 pub mod takeover;
 
 use crate::divergence::QuarantineReason;
-use crate::gossip::detector::Liveness;
 use crate::health::HealthView;
 use crate::limits::{CONCURRENT_MOVES, LEAD_AFTER, REPLACE_AFTER};
+use crate::liveness::{Liveness, LivenessView};
 use crate::message::{Announcement, ControlMessage, ShardReport, StepRequest};
 use crate::mutation::Mutation;
 use crate::system::{Addresses, Member, MemberState, Members, SystemCommand, Topology};
@@ -44,7 +44,7 @@ use claims::Claims;
 pub use claims::Testimony;
 use controller::{Controller, Round};
 use leadership::Leadership;
-use liveness_view::LivenessView;
+
 use progress::Progress;
 use std::collections::BTreeMap;
 use std::sync::Arc;

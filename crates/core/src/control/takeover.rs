@@ -4,7 +4,7 @@
 //! come from an earlier start of the node that has the name, whose disk was lost since; it must not take the name from the
 //! node that runs now.
 
-use crate::gossip::detector::{Liveness, LivenessState};
+use crate::liveness::{Liveness, LivenessState};
 use crate::system::{Member, Topology};
 use crate::types::NodeId;
 
@@ -27,7 +27,7 @@ pub fn running_under_name(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gossip::detector::Reason;
+    use crate::liveness::Reason;
     use crate::system::topology::tests::member;
     use crate::time::Moment;
     use crate::timing::Timing;

@@ -42,28 +42,14 @@ pub use scrubber::Scrubber;
 
 use crate::gossip::Gossip;
 use crate::gossip::node_state::Fact;
+use crate::limits::{MAX_POINTS, POINT_PARTS};
 use crate::system::Topology;
-use crate::types::{LogIndex, NodeId, ReplicaId, ShardId};
+use crate::types::{LogIndex, NodeId, Point, ReplicaId, ShardId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// The shards are told of in so many parts, one a round.
-pub const PARTS: u8 = 8;
-
-/// The most points in a part; a node that has more replicas than eight times this does not tell of the last ones.
-pub const MAX_POINTS: usize = 1900;
-
 /// Points of each replica that are kept for comparison.
 pub const POINTS_KEPT: usize = 8;
-
-/// The hash of a replica's state at an index of its log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Point {
-    pub shard: ShardId,
-    pub replica: ReplicaId,
-    pub index: LogIndex,
-    pub hash: u64,
-}
 
 /// Why a replica must not be run any more.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -143,7 +129,7 @@ struct Compared {
 
 /// Which part of the shards is told of in a round, and the points that belong to it, in the order of shards.
 fn fact(round: u64, points: impl Iterator<Item = Point>) -> (u8, Vec<Point>) {
-    let part = (round % u64::from(PARTS)) as u8;
+    let part = (round % u64::from(POINT_PARTS)) as u8;
     let mut points: Vec<Point> = points.filter(|point| part_of(point.shard) == part).collect();
     points.sort_unstable_by_key(|point| point.shard);
     points.truncate(MAX_POINTS);
@@ -151,7 +137,7 @@ fn fact(round: u64, points: impl Iterator<Item = Point>) -> (u8, Vec<Point>) {
 }
 
 fn part_of(shard: ShardId) -> u8 {
-    (shard.0 % u32::from(PARTS)) as u8
+    (shard.0 % u32::from(POINT_PARTS)) as u8
 }
 
 impl DivergenceDetector {

@@ -107,9 +107,9 @@ fn a_turn_of_rounds_tells_of_every_shard_once() {
     let points: Vec<Point> =
         shards.into_iter().rev().map(|shard| Point { shard, replica: id(1), index: INDEX, hash: 1 }).collect();
     let mut told = BTreeSet::new();
-    for round in 5..5 + u64::from(PARTS) {
+    for round in 5..5 + u64::from(POINT_PARTS) {
         let (part, points) = fact(round, points.iter().copied());
-        assert!(part < PARTS && points.is_sorted_by_key(|point| point.shard));
+        assert!(part < POINT_PARTS && points.is_sorted_by_key(|point| point.shard));
         for point in points {
             assert!(told.insert(point.shard), "{:?} twice", point.shard);
         }

@@ -1,14 +1,14 @@
 //! Exchanges: what is asked, what is answered, and what of an answer is taken.
 
-use super::clock::HybridClock;
-use super::keyspace::{Entry, Incarnation, Part, Seen, Version};
 use super::message::{Body, Delta, Digest, Exchange, Message};
 use super::node_state::NodeStatePart;
 use super::{Gossip, MAX_EXCHANGE_PERIODS, Refusal};
-use crate::limits::{GOSSIP_DELTA_BYTES, MAX_EVENTUAL_PENDING_BYTES};
+use crate::eventual::keyspace::Part;
+use crate::limits::GOSSIP_DELTA_BYTES;
 use crate::mutation::Mutation;
 use crate::time::{Moment, Now, Wall};
 use crate::types::NodeId;
+use crate::version::{Incarnation, Version, VersionVector};
 
 impl<T> Gossip<T> {
     /// Takes a message that came from `from`. What is refused is counted; the last reason is returned, for the log.
@@ -30,23 +30,23 @@ impl<T> Gossip<T> {
             exchange: self.exchange(),
             wall,
             epoch: self.topology.epoch,
-            hash: self.keyspace.hash(),
+            hash: self.eventual.keyspace().hash(),
             heard: self.node_states.all_heard(),
-            seen: self.keyspace.all_seen(),
+            seen: self.eventual.keyspace().all_seen(),
         }
     }
 
     /// What the sender of a digest lacks.
     fn delta(&mut self, digest: &Digest) -> Delta {
-        let first = self.random();
+        let first = self.random.next();
         let node_states = self.node_states.parts_for(&digest.heard, GOSSIP_DELTA_BYTES, first);
         let (parts, more) = self.parts_above(&digest.seen, first);
         Delta { exchange: digest.exchange, node_states, parts, more }
     }
 
     /// What this node holds above `seen`, as much as a message takes, and whether there is more.
-    fn parts_above(&self, seen: &Seen, first: u64) -> (Vec<Part>, bool) {
-        let (mut parts, more) = self.keyspace.parts_for(seen, GOSSIP_DELTA_BYTES, first);
+    fn parts_above(&self, seen: &VersionVector, first: u64) -> (Vec<Part>, bool) {
+        let (mut parts, more) = self.eventual.keyspace().parts_for(seen, GOSSIP_DELTA_BYTES, first);
         if self.config.mutation.is(Mutation::HideDeletions) {
             parts.iter_mut().for_each(|part| part.entries.retain(|entry| entry.value.is_some()));
         }
@@ -64,7 +64,7 @@ impl<T> Gossip<T> {
 
     fn send(&mut self, to: NodeId, body: Body) {
         let message = Message { from: self.node, to, body };
-        self.out.messages.push((to, message.encode()));
+        self.messages.push((to, message.encode()));
     }
 
     fn receive(&mut self, now: Now, from: NodeId, bytes: &[u8]) -> Result<(), Refusal> {
@@ -127,21 +127,11 @@ impl<T> Gossip<T> {
     fn take_digest(&mut self, now: Now, from: NodeId, digest: &Digest) {
         // The sender's heartbeat counts when its state comes: others see those, and so tell the node to go above them
         // if it starts again with a clock that has gone back.
-        self.collector.handle_digest(from, digest);
+        self.eventual.handle_claim(from, digest.exchange.incarnation, digest.epoch, &digest.seen);
         self.offsets.insert(from, digest.wall.0 as i64 - now.wall.0 as i64);
         self.compare(now.moment, from, digest);
         if let Some((incarnation, version)) = digest.heard.get(&self.node) {
             self.defend(*incarnation, *version);
-        }
-        if let Some(own) = self.own
-            && digest.seen.get(&own).is_some_and(|seen| *seen > self.reserved(own))
-        {
-            // Others have writes of this origin that are lost here: to number new ones like them would be to lose both.
-            tracing::warn!(
-                "other nodes have eventual writes of this node that are not in its log: they are taken back"
-            );
-            self.own = None;
-            self.wants_state = true;
         }
     }
 
@@ -179,7 +169,7 @@ impl<T> Gossip<T> {
             }
         }
         if delta.more && is_news {
-            self.staged.again = Some(from);
+            self.eventual.ask_again(from);
         }
         let Some(last) = refused.pop() else { return Ok(()) };
         refused.iter().for_each(|refusal| self.count(refusal));
@@ -203,42 +193,11 @@ impl<T> Gossip<T> {
         Ok(())
     }
 
-    /// Takes a part of the keyspace on its way to the disk. Returns whether there was anything new in it.
-    fn take_part(&mut self, wall: Wall, mut part: Part) -> Result<bool, Refusal> {
-        let origin = part.origin;
-        if !self.topology.has_handed_out(origin.node) {
-            return Err(Refusal::Stranger(origin.node));
+    fn take_part(&mut self, wall: Wall, part: Part) -> Result<bool, Refusal> {
+        let node = part.origin.node;
+        if !self.topology.has_handed_out(node) {
+            return Err(Refusal::Stranger(node));
         }
-        let reserved = self.reserved(origin);
-        if Some(origin) == self.own && part.upto > reserved {
-            return Err(Refusal::Forged(origin.node));
-        }
-        if part.after > reserved {
-            return Err(Refusal::Gap(origin.node));
-        }
-        // What was seen may have been a deletion that is forgotten by now: it must not come back.
-        part.entries.retain(|entry| entry.version > reserved);
-        part.after = part.after.max(reserved);
-        // Timestamps grow with versions: what comes before the first that is too far ahead is as good as ever.
-        let ahead = |entry: &Entry| HybridClock::too_far_ahead(entry.timestamp, wall);
-        let mut taken = Ok(true);
-        if let Some(first) = part.entries.iter().position(|entry| ahead(entry).is_some()) {
-            let entry = &part.entries[first];
-            let ahead = ahead(entry).unwrap_or_default();
-            part.upto = Version(entry.version.0 - 1);
-            part.entries.truncate(first);
-            taken = Err(Refusal::FromTheFuture { node: origin.node, ahead });
-        }
-        if part.upto <= reserved {
-            return taken.map(|_| false);
-        }
-        if self.pending_bytes >= MAX_EVENTUAL_PENDING_BYTES {
-            return Ok(false);
-        }
-        for entry in &part.entries {
-            self.clock.observe(entry.timestamp);
-        }
-        self.stage(part, None);
-        taken
+        Ok(self.eventual.handle_part(wall, part)?)
     }
 }

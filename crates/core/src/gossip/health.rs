@@ -27,7 +27,7 @@ impl<T> Gossip<T> {
         let view = members.filter_map(|&node| Some((node, self.node_states.health(node)?))).collect();
         if *self.health != view {
             self.health = Arc::new(view);
-            self.out.health = Some(self.health.clone());
+            self.new_health = Some(self.health.clone());
         }
     }
 }

@@ -5,12 +5,14 @@
 //! decoding never panics and allocates no more than it is given. The parts of the keyspace look the same on the wire
 //! and in the log.
 
-use super::keyspace::{Entry, Incarnation, Origin, Part, Seen, Version};
 use super::node_state::{Heard, MAX_FACT_BYTES, MAX_FACTS, NodeStatePart};
-use crate::codec::{CodecError, Reader, put_bytes, put_u64, put_varint};
-use crate::limits::{MAX_EVENTUAL_ENTRY_BYTES, MAX_GOSSIP_MESSAGE_BYTES};
-use crate::time::{HlcTimestamp, Wall};
+use crate::codec::{Reader, put_bytes, put_u64, put_varint};
+use crate::eventual::codec::{DecodeError, part, put_part, put_versions, versions};
+use crate::eventual::keyspace::Part;
+use crate::limits::MAX_GOSSIP_MESSAGE_BYTES;
+use crate::time::Wall;
 use crate::types::{Epoch, NodeId};
+use crate::version::{Incarnation, Version, VersionVector};
 use bytes::Bytes;
 
 const FORMAT: u8 = 1;
@@ -20,14 +22,8 @@ const FORMAT: u8 = 1;
 pub enum MessageError {
     #[error("{0} bytes, more than a message may have")]
     TooLarge(usize),
-    #[error("format {0}, of a later version of the program")]
-    Format(u8),
     #[error(transparent)]
-    Codec(#[from] CodecError),
-    #[error("{0} out of order")]
-    Order(&'static str),
-    #[error("no such {0}")]
-    Kind(&'static str),
+    Decode(#[from] DecodeError),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +42,7 @@ pub enum Body {
     /// Ends it.
     Give(Delta),
     /// Asks a node that has seen the same, and holds something else, for what it holds above these versions.
-    Compare(Digest, Seen),
+    Compare(Digest, VersionVector),
     /// Answers that.
     All(Digest, Delta),
 }
@@ -63,7 +59,7 @@ pub struct Digest {
     /// The hash of its keyspace.
     pub hash: u64,
     pub heard: Heard,
-    pub seen: Seen,
+    pub seen: VersionVector,
 }
 
 /// Where in the life of a node something happened: its incarnation, and its own version then.
@@ -99,7 +95,7 @@ impl Message {
             Body::Ask(digest) => put_digest(&mut out, digest),
             Body::Compare(digest, cursor) => {
                 put_digest(&mut out, digest);
-                put_seen(&mut out, cursor);
+                put_versions(&mut out, cursor);
             }
             Body::Answer(digest, delta) | Body::All(digest, delta) => {
                 put_digest(&mut out, digest);
@@ -114,84 +110,27 @@ impl Message {
         if bytes.len() > MAX_GOSSIP_MESSAGE_BYTES {
             return Err(MessageError::TooLarge(bytes.len()));
         }
-        let mut reader = Reader::new(bytes);
-        match reader.u8()? {
-            FORMAT => {}
-            other => return Err(MessageError::Format(other)),
-        }
-        let kind = reader.u8()?;
-        let (from, to) = (NodeId(reader.varint()?), NodeId(reader.varint()?));
-        let body = match kind {
-            1 => Body::Ask(digest(&mut reader)?),
-            2 => Body::Answer(digest(&mut reader)?, delta(&mut reader)?),
-            3 => Body::Give(delta(&mut reader)?),
-            4 => Body::Compare(digest(&mut reader)?, seen(&mut reader)?),
-            5 => Body::All(digest(&mut reader)?, delta(&mut reader)?),
-            _ => return Err(MessageError::Kind("message")),
-        };
-        reader.expect_end()?;
-        Ok(Message { from, to, body })
+        Ok(decode(&mut Reader::new(bytes))?)
     }
 }
 
-/// A part as it travels and as the log keeps it.
-pub fn put_part(out: &mut Vec<u8>, part: &Part) {
-    put_origin(out, part.origin);
-    put_varint(out, part.after.0);
-    put_varint(out, part.upto.0 - part.after.0);
-    put_varint(out, part.entries.len() as u64);
-    let (mut version, mut timestamp) = (part.after.0, 0);
-    for entry in &part.entries {
-        put_varint(out, entry.version.0 - version);
-        put_varint(out, entry.timestamp.0 - timestamp);
-        (version, timestamp) = (entry.version.0, entry.timestamp.0);
-        put_bytes(out, &entry.key);
-        match &entry.value {
-            None => out.push(0),
-            Some(value) => {
-                out.push(1);
-                put_bytes(out, value);
-            }
-        }
+fn decode(reader: &mut Reader<'_>) -> Result<Message, DecodeError> {
+    match reader.u8()? {
+        FORMAT => {}
+        other => return Err(DecodeError::Format(other)),
     }
-}
-
-/// Reads what [`put_part`] wrote.
-pub fn part(reader: &mut Reader<'_>) -> Result<Part, MessageError> {
-    let origin = origin(reader)?;
-    let after = Version(reader.varint()?);
-    let upto = Version(after.0.checked_add(reader.varint()?).ok_or(MessageError::Order("versions"))?);
-    let mut entries: Vec<Entry> = Vec::new();
-    let (mut version, mut timestamp) = (after.0, 0u64);
-    for _ in 0..reader.varint()? {
-        let steps = (reader.varint()?, reader.varint()?);
-        let next = (version.checked_add(steps.0), timestamp.checked_add(steps.1));
-        let ((Some(next_version), Some(next_timestamp)), 1.., 1..) = (next, steps.0, steps.1) else {
-            return Err(MessageError::Order("entries"));
-        };
-        (version, timestamp) = (next_version, next_timestamp);
-        if version > upto.0 {
-            return Err(MessageError::Order("entries"));
-        }
-        // Copied: a slice would keep the whole message for as long as the key lives.
-        let key = Bytes::copy_from_slice(reader.bytes(MAX_EVENTUAL_ENTRY_BYTES)?);
-        let value = match reader.u8()? {
-            0 => None,
-            1 => Some(Bytes::copy_from_slice(reader.bytes(MAX_EVENTUAL_ENTRY_BYTES)?)),
-            _ => return Err(MessageError::Kind("entry")),
-        };
-        entries.push(Entry { version: Version(version), timestamp: HlcTimestamp(timestamp), key, value });
-    }
-    Ok(Part { origin, after, upto, entries })
-}
-
-pub fn put_origin(out: &mut Vec<u8>, origin: Origin) {
-    put_varint(out, origin.node.0);
-    put_u64(out, origin.incarnation.0);
-}
-
-pub fn origin(reader: &mut Reader<'_>) -> Result<Origin, MessageError> {
-    Ok(Origin { node: NodeId(reader.varint()?), incarnation: Incarnation(reader.u64()?) })
+    let kind = reader.u8()?;
+    let (from, to) = (NodeId(reader.varint()?), NodeId(reader.varint()?));
+    let body = match kind {
+        1 => Body::Ask(digest(reader)?),
+        2 => Body::Answer(digest(reader)?, delta(reader)?),
+        3 => Body::Give(delta(reader)?),
+        4 => Body::Compare(digest(reader)?, versions(reader)?),
+        5 => Body::All(digest(reader)?, delta(reader)?),
+        _ => return Err(DecodeError::Kind("message")),
+    };
+    reader.expect_end()?;
+    Ok(Message { from, to, body })
 }
 
 fn put_exchange(out: &mut Vec<u8>, exchange: Exchange) {
@@ -199,7 +138,7 @@ fn put_exchange(out: &mut Vec<u8>, exchange: Exchange) {
     put_varint(out, exchange.version.0);
 }
 
-fn exchange(reader: &mut Reader<'_>) -> Result<Exchange, MessageError> {
+fn exchange(reader: &mut Reader<'_>) -> Result<Exchange, DecodeError> {
     Ok(Exchange { incarnation: Incarnation(reader.varint()?), version: Version(reader.varint()?) })
 }
 
@@ -213,18 +152,10 @@ fn put_digest(out: &mut Vec<u8>, digest: &Digest) {
         put_varint(out, node.0);
         put_exchange(out, Exchange { incarnation: *incarnation, version: *version });
     }
-    put_seen(out, &digest.seen);
+    put_versions(out, &digest.seen);
 }
 
-fn put_seen(out: &mut Vec<u8>, seen: &Seen) {
-    put_varint(out, seen.len() as u64);
-    for (origin, version) in seen {
-        put_origin(out, *origin);
-        put_varint(out, version.0);
-    }
-}
-
-fn digest(reader: &mut Reader<'_>) -> Result<Digest, MessageError> {
+fn digest(reader: &mut Reader<'_>) -> Result<Digest, DecodeError> {
     let exchange_of_sender = exchange(reader)?;
     let (wall, epoch, hash) = (Wall(reader.varint()?), Epoch(reader.varint()?), reader.u64()?);
     let mut heard = Heard::new();
@@ -232,24 +163,12 @@ fn digest(reader: &mut Reader<'_>) -> Result<Digest, MessageError> {
         let node = NodeId(reader.varint()?);
         let Exchange { incarnation, version } = exchange(reader)?;
         if heard.last_key_value().is_some_and(|(last, _)| *last >= node) {
-            return Err(MessageError::Order("nodes"));
+            return Err(DecodeError::Order("nodes"));
         }
         heard.insert(node, (incarnation, version));
     }
-    let seen = seen(reader)?;
+    let seen = versions(reader)?;
     Ok(Digest { exchange: exchange_of_sender, wall, epoch, hash, heard, seen })
-}
-
-fn seen(reader: &mut Reader<'_>) -> Result<Seen, MessageError> {
-    let mut seen = Seen::new();
-    for _ in 0..reader.varint()? {
-        let (origin, version) = (origin(reader)?, Version(reader.varint()?));
-        if seen.last_key_value().is_some_and(|(last, _)| *last >= origin) {
-            return Err(MessageError::Order("origins"));
-        }
-        seen.insert(origin, version);
-    }
-    Ok(seen)
 }
 
 fn put_delta(out: &mut Vec<u8>, delta: &Delta) {
@@ -272,7 +191,7 @@ fn put_delta(out: &mut Vec<u8>, delta: &Delta) {
     out.push(u8::from(delta.more));
 }
 
-fn delta(reader: &mut Reader<'_>) -> Result<Delta, MessageError> {
+fn delta(reader: &mut Reader<'_>) -> Result<Delta, DecodeError> {
     let exchange = exchange(reader)?;
     let mut node_states = Vec::new();
     for _ in 0..reader.varint()? {
@@ -285,21 +204,21 @@ fn delta(reader: &mut Reader<'_>) -> Result<Delta, MessageError> {
     let more = match reader.u8()? {
         0 => false,
         1 => true,
-        _ => return Err(MessageError::Kind("end")),
+        _ => return Err(DecodeError::Kind("end")),
     };
     Ok(Delta { exchange, node_states, parts, more })
 }
 
-fn node_state_part(reader: &mut Reader<'_>) -> Result<NodeStatePart, MessageError> {
+fn node_state_part(reader: &mut Reader<'_>) -> Result<NodeStatePart, DecodeError> {
     let (node, incarnation) = (NodeId(reader.varint()?), Incarnation(reader.varint()?));
     let after = Version(reader.varint()?);
-    let upto = Version(after.0.checked_add(reader.varint()?).ok_or(MessageError::Order("versions"))?);
+    let upto = Version(after.0.checked_add(reader.varint()?).ok_or(DecodeError::Order("versions"))?);
     let mut facts: Vec<(Version, u8, Bytes)> = Vec::new();
     for _ in 0..reader.varint()? {
-        let version = Version(after.0.checked_add(reader.varint()?).ok_or(MessageError::Order("facts"))?);
+        let version = Version(after.0.checked_add(reader.varint()?).ok_or(DecodeError::Order("facts"))?);
         let is_next = version > facts.last().map_or(after, |(last, ..)| *last) && version <= upto;
         if !is_next || facts.len() >= MAX_FACTS {
-            return Err(MessageError::Order("facts"));
+            return Err(DecodeError::Order("facts"));
         }
         let kind = reader.u8()?;
         facts.push((version, kind, Bytes::copy_from_slice(reader.bytes(MAX_FACT_BYTES)?)));
@@ -310,6 +229,11 @@ fn node_state_part(reader: &mut Reader<'_>) -> Result<NodeStatePart, MessageErro
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::codec::CodecError;
+    use crate::eventual::codec::put_origin;
+    use crate::eventual::keyspace::Entry;
+    use crate::time::HlcTimestamp;
+    use crate::version::Origin;
     use proptest::prelude::*;
 
     prop_compose! {
@@ -421,7 +345,7 @@ pub(super) mod tests {
         put_origin(&mut bytes, Origin { node: NodeId(1), incarnation: Incarnation(1) });
         bytes.extend([0, 9]);
         put_varint(&mut bytes, 1 << 63);
-        assert_eq!(Message::decode(&bytes), Err(MessageError::Codec(CodecError::Truncated)));
+        assert_eq!(Message::decode(&bytes), Err(MessageError::Decode(DecodeError::Codec(CodecError::Truncated))));
         let large = vec![FORMAT; MAX_GOSSIP_MESSAGE_BYTES + 1];
         assert_eq!(Message::decode(&large), Err(MessageError::TooLarge(large.len())));
     }

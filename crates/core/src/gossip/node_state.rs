@@ -7,11 +7,11 @@
 //!
 //! Facts are kept as bytes under a number, so that those of later versions of the program travel through earlier ones.
 
-use super::keyspace::{Incarnation, Version};
 use crate::codec::{CodecError, Reader, put_bytes, put_u64, put_varint};
-use crate::divergence::{self, Point};
 use crate::health::NodeHealth;
-use crate::types::{Epoch, LogIndex, NodeId, ReplicaId, ShardId};
+use crate::limits::{MAX_POINTS, POINT_PARTS};
+use crate::types::{Epoch, LogIndex, NodeId, Point, ReplicaId, ShardId};
+use crate::version::{Incarnation, Version};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -28,13 +28,13 @@ const HEALTH: u8 = 5;
 
 /// The kind of the first part of points; the others follow.
 const FIRST_POINTS: u8 = 16;
-const LAST_POINTS: u8 = FIRST_POINTS + divergence::PARTS - 1;
+const LAST_POINTS: u8 = FIRST_POINTS + POINT_PARTS - 1;
 
 /// The most bytes of a point.
 const POINT_BYTES: usize = 5 + 10 + 10 + 8;
 
 const _: () = assert!(LAST_POINTS as usize - (FIRST_POINTS as usize) < MAX_FACTS / 2);
-const _: () = assert!(divergence::MAX_POINTS * POINT_BYTES <= MAX_FACT_BYTES);
+const _: () = assert!(MAX_POINTS * POINT_BYTES <= MAX_FACT_BYTES);
 
 /// Something that a node says of itself. The last one of each kind counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +48,7 @@ pub enum Fact {
     Leads(Vec<ShardId>),
     /// Whether it is fit to lead.
     Health(NodeHealth),
-    /// Hashes of its replicas' states, for comparison: those of one part of the shards, ascending. See [`divergence`].
+    /// Hashes of its replicas' states, for comparison: those of one part of the shards, ascending. See [`divergence`](crate::divergence).
     Points(u8, Vec<Point>),
 }
 

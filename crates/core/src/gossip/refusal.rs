@@ -5,6 +5,7 @@
 //! timestamp too far ahead) comes again in a later exchange.
 
 use super::message::MessageError;
+use crate::eventual::PartRefusal;
 use crate::types::NodeId;
 use std::time::Duration;
 
@@ -28,6 +29,16 @@ pub enum Refusal {
     FromTheFuture { node: NodeId, ahead: Duration },
     #[error("it answers nothing that this node has asked of late")]
     Late,
+}
+
+impl From<PartRefusal> for Refusal {
+    fn from(refusal: PartRefusal) -> Refusal {
+        match refusal {
+            PartRefusal::Forged(node) => Refusal::Forged(node),
+            PartRefusal::Gap(node) => Refusal::Gap(node),
+            PartRefusal::FromTheFuture { node, ahead } => Refusal::FromTheFuture { node, ahead },
+        }
+    }
 }
 
 impl Refusal {

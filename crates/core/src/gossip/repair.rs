@@ -21,12 +21,12 @@
 //!
 //! [`Body::Compare`]: super::message::Body::Compare
 
-use super::clock::HybridClock;
-use super::keyspace::{Entry, Part, Seen};
 use super::message::Digest;
 use super::{Gossip, Refusal};
+use crate::eventual::keyspace::Part;
 use crate::time::{Moment, Wall};
 use crate::types::NodeId;
+use crate::version::VersionVector;
 use std::time::Duration;
 
 /// A difference that lasts for longer than this is reported: it is not being repaired, for its nodes do not come to
@@ -42,7 +42,7 @@ pub const REST_PERIODS: u64 = 20;
 pub(super) struct Difference {
     since: Moment,
     /// Up to where this node has what the other one holds.
-    cursor: Seen,
+    cursor: VersionVector,
     /// The round from which on it is to be repaired.
     due: u64,
 }
@@ -50,8 +50,8 @@ pub(super) struct Difference {
 impl<T> Gossip<T> {
     /// Notes whether the sender of a digest differs.
     pub(super) fn compare(&mut self, now: Moment, node: NodeId, digest: &Digest) {
-        if digest.hash != self.keyspace.hash() && digest.seen == self.keyspace.all_seen() {
-            let new = Difference { since: now, cursor: Seen::new(), due: self.rounds };
+        if digest.hash != self.eventual.keyspace().hash() && digest.seen == self.eventual.keyspace().all_seen() {
+            let new = Difference { since: now, cursor: VersionVector::new(), due: self.rounds };
             self.differences.entry(node).or_insert(new);
         } else {
             self.differences.remove(&node);
@@ -65,7 +65,7 @@ impl<T> Gossip<T> {
     }
 
     /// Where a repair with `node` goes on, if one is due.
-    pub(super) fn repair_cursor(&self, node: NodeId) -> Option<&Seen> {
+    pub(super) fn repair_cursor(&self, node: NodeId) -> Option<&VersionVector> {
         let difference = self.differences.get(&node)?;
         (self.rounds >= difference.due).then_some(&difference.cursor)
     }
@@ -73,8 +73,7 @@ impl<T> Gossip<T> {
     /// Takes what `node` holds above the cursor, or some of it if there is `more`. To be called when the digest that
     /// came with it has been compared: a difference then means that the versions are equal.
     pub(super) fn take_all(&mut self, wall: Wall, node: NodeId, parts: Vec<Part>, more: bool) -> Result<(), Refusal> {
-        let is_settled = self.pending.is_empty() && self.staged.parts.is_empty();
-        if !is_settled {
+        if !self.eventual.is_settled() {
             return Ok(());
         }
         let Some(difference) = self.differences.get_mut(&node) else { return Ok(()) };
@@ -90,34 +89,15 @@ impl<T> Gossip<T> {
         }
         let mut taken = Ok(());
         for part in parts {
-            if let Err(refusal) = self.take_again(wall, part) {
-                taken = Err(refusal);
+            if let Err(refusal) = self.eventual.handle_repair(wall, part) {
+                taken = Err(refusal.into());
             }
         }
-        if more && self.staged.parts.is_empty() {
-            self.ask(wall, node);
+        if more && self.eventual.has_staged() {
+            self.eventual.ask_again(node);
         } else if more {
-            self.staged.again = Some(node);
+            self.ask(wall, node);
         }
         taken
-    }
-
-    /// Takes what beats the entries here, on its way to the disk.
-    fn take_again(&mut self, wall: Wall, mut part: Part) -> Result<(), Refusal> {
-        let origin = part.origin;
-        if part.upto > self.keyspace.seen(origin) {
-            return Err(Refusal::Gap(origin.node));
-        }
-        part.entries.retain(|entry| self.keyspace.is_beaten_by(origin, entry));
-        // Its timestamp was not too far ahead once, unless the clock here has gone back.
-        let ahead = |entry: &Entry| HybridClock::too_far_ahead(entry.timestamp, wall);
-        if let Some(ahead) = part.entries.iter().find_map(ahead) {
-            return Err(Refusal::FromTheFuture { node: origin.node, ahead });
-        }
-        if !part.entries.is_empty() {
-            tracing::info!(origin = %origin.node, entries = part.entries.len(), "eventual writes that were missed");
-            self.stage(part, None);
-        }
-        Ok(())
     }
 }

@@ -1,11 +1,11 @@
 //! What a node knows of the others through gossip, for `status` and the metrics.
 
 use super::Gossip;
-use super::detector::Liveness;
-use super::keyspace::{Incarnation, Version};
 use super::node_state::Fact;
+use crate::liveness::Liveness;
 use crate::time::Moment;
 use crate::types::NodeId;
+use crate::version::{Incarnation, Version, VersionVector};
 
 /// How a node stands.
 #[derive(Clone, Debug)]
@@ -42,21 +42,21 @@ pub struct MemberStatus {
 
 impl<T> Gossip<T> {
     pub fn status(&self, now: Moment) -> GossipStatus {
-        let own = self.keyspace.all_seen();
+        let own = self.eventual.keyspace().all_seen();
         let mut highest = own.clone();
-        for seen in self.topology.nodes.keys().filter_map(|&node| self.collector.claimed(node)) {
+        for seen in self.topology.nodes.keys().filter_map(|&node| self.eventual.claimed(node)) {
             for (origin, version) in seen {
                 let known = highest.entry(*origin).or_default();
                 *known = (*known).max(*version);
             }
         }
-        let lag = |seen: &super::keyspace::Seen| -> u64 {
+        let lag = |seen: &VersionVector| -> u64 {
             let lacks = |(origin, version): (_, &Version)| version.0 - seen.get(origin).map_or(0, |seen| seen.0);
             highest.iter().map(lacks).sum()
         };
         let member = |&node: &NodeId| {
             let (incarnation, heartbeat) = self.node_states.heard(node);
-            let claimed = if node == self.node { Some(&own) } else { self.collector.claimed(node) };
+            let claimed = if node == self.node { Some(&own) } else { self.eventual.claimed(node) };
             MemberStatus {
                 node,
                 liveness: self.liveness(node, now),
@@ -70,10 +70,10 @@ impl<T> Gossip<T> {
         GossipStatus {
             members: self.topology.nodes.keys().map(member).collect(),
             missing: lag(&own),
-            keys: self.keyspace.keys(),
-            tombstones: self.keyspace.tombstones(),
-            bytes: self.keyspace.bytes(),
-            hash: self.keyspace.hash(),
+            keys: self.eventual.keyspace().keys(),
+            tombstones: self.eventual.keyspace().tombstones(),
+            bytes: self.eventual.keyspace().bytes(),
+            hash: self.eventual.keyspace().hash(),
             diverged: self.diverged(now).collect(),
         }
     }

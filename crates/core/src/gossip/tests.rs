@@ -5,12 +5,17 @@ mod repair;
 
 use super::message::{Body, Delta, Exchange, Message, MessageError};
 use super::*;
-use crate::limits::GOSSIP_DELTA_BYTES;
+use crate::eventual::codec::DecodeError;
+use crate::eventual::journal;
+use crate::eventual::keyspace::{Entry, Part};
+use crate::limits::{GOSSIP_DELTA_BYTES, MAX_EVENTUAL_BYTES, MAX_EVENTUAL_ENTRY_BYTES};
+use crate::liveness;
 use crate::system::topology::tests::member;
 use crate::system::{SystemCommand, SystemMachine};
-use crate::time::Wall;
+use crate::time::{HlcTimestamp, Wall};
 use crate::timing::Timing;
 use crate::types::{ClusterId, Epoch};
+use crate::version::{Origin, Version};
 use proptest::prelude::*;
 use ringfort_ring::ShardCount;
 
@@ -106,10 +111,10 @@ impl Cluster {
     }
 
     fn is_converged(&self) -> bool {
-        let first = &self.nodes[0].keyspace;
+        let first = self.nodes[0].keyspace();
         self.nodes
             .iter()
-            .all(|node| node.keyspace.hash() == first.hash() && node.keyspace.all_seen() == first.all_seen())
+            .all(|node| node.keyspace().hash() == first.hash() && node.keyspace().all_seen() == first.all_seen())
     }
 
     fn periods_until_converged(&mut self, most: u64) -> u64 {
@@ -160,7 +165,7 @@ fn a_write_is_answered_when_it_is_durable_and_reaches_every_node() {
     for _ in 0..60 {
         cluster.period();
     }
-    let tombstones: usize = cluster.nodes.iter().map(|node| node.keyspace.tombstones()).sum();
+    let tombstones: usize = cluster.nodes.iter().map(|node| node.keyspace().tombstones()).sum();
     assert_eq!(tombstones, 0, "all know that all have deleted it");
     assert_eq!(cluster.value(5, "k"), None);
 }
@@ -203,7 +208,7 @@ fn a_thousand_keys_differ_nowhere_ten_periods_after_a_partition() {
             }
         }
     }
-    assert_ne!(cluster.node(1).keyspace.hash(), cluster.node(3).keyspace.hash());
+    assert_ne!(cluster.node(1).keyspace().hash(), cluster.node(3).keyspace().hash());
     assert_eq!(cluster.value(2, "key0").as_deref(), Some("of two nodes"));
     assert!((1..=10).contains(&cluster.periods_until_converged(10)));
     assert_eq!(cluster.node(4).keyspace().keys(), 1_000);
@@ -241,7 +246,7 @@ fn writes_beyond_the_limits_are_refused_and_deletes_make_room() {
     let now = cluster.now();
     let refused = loop {
         cluster.node(1).handle_write(now, "key0".into(), None, 0);
-        if let Some((_, reply)) = cluster.node(1).out.replies.pop() {
+        if let Some((_, reply)) = cluster.node(1).eventual.take_replies().pop() {
             break reply;
         }
     };
@@ -254,10 +259,10 @@ fn what_is_not_to_be_believed_is_refused_and_counted() {
     cluster.periods = 1;
     cluster.write(1, "k", Some("v"));
     cluster.periods_until_converged(10);
-    let before = (cluster.node(2).keyspace.hash(), cluster.node(2).keyspace.all_seen());
+    let before = (cluster.node(2).keyspace().hash(), cluster.node(2).keyspace().all_seen());
     let exchange = cluster.node(2).exchange();
     let wall = cluster.now().wall.0;
-    let own = cluster.node(1).own.unwrap();
+    let own = cluster.node(1).eventual.origin().unwrap();
     let part = |node: u64, after: u64, ahead_us: u64| {
         let timestamp = HlcTimestamp(wall + ahead_us);
         let entry = Entry { version: Version(after + 1), timestamp, key: "forged".into(), value: Some("v".into()) };
@@ -275,7 +280,10 @@ fn what_is_not_to_be_believed_is_refused_and_counted() {
     assert_eq!(refuses(9, &good), Refusal::Stranger(NodeId(9)));
     let misdelivered = Refusal::Misdelivered { from: NodeId(3), said: NodeId(1), to: NodeId(2) };
     assert_eq!(refuses(3, &good), misdelivered);
-    assert!(matches!(refuses(1, &good[..good.len() - 1]), Refusal::Malformed(MessageError::Codec(_))));
+    assert!(matches!(
+        refuses(1, &good[..good.len() - 1]),
+        Refusal::Malformed(MessageError::Decode(DecodeError::Codec(_)))
+    ));
     let large = vec![1; crate::limits::MAX_GOSSIP_MESSAGE_BYTES + 1];
     assert!(matches!(refuses(1, &large), Refusal::Malformed(MessageError::TooLarge(_))));
     assert_eq!(refuses(1, &give(vec![part(9, 0, 0)], exchange).encode()), Refusal::Stranger(NodeId(9)));
@@ -294,7 +302,7 @@ fn what_is_not_to_be_believed_is_refused_and_counted() {
     assert_eq!(late, Err(Refusal::Late));
     // Of its own origin a node knows more than anybody.
     cluster.write(2, "own", Some("v"));
-    let own = Part { origin: cluster.node(2).own.unwrap(), ..part(2, 1, 0) };
+    let own = Part { origin: cluster.node(2).eventual.origin().unwrap(), ..part(2, 1, 0) };
     let (now, exchange) = (cluster.now(), cluster.node(2).exchange());
     let forged = cluster.node(2).handle_message(now, NodeId(1), &give(vec![own], exchange).encode());
     assert_eq!(forged, Err(Refusal::Forged(NodeId(2))));
@@ -305,7 +313,7 @@ fn what_is_not_to_be_believed_is_refused_and_counted() {
     let after = cluster.node(2).keyspace();
     assert_eq!(after.get(b"forged"), None);
     assert_eq!(after.all_seen()[&before.1.keys().next().copied().unwrap()], Version(1));
-    let timestamp = cluster.node(2).clock.latest().0;
+    let timestamp = cluster.node(2).eventual.latest().0;
     assert!(timestamp < wall + Duration::from_secs(60).as_micros() as u64, "the far future has moved no clock");
 }
 
@@ -334,10 +342,10 @@ fn a_node_whose_writes_were_lost_takes_them_back_and_begins_a_new_origin() {
     cluster.write(2, "a", Some("1"));
     cluster.write(2, "b", Some("2"));
     cluster.periods_until_converged(10);
-    let own = cluster.node(2).own.unwrap();
+    let own = cluster.node(2).eventual.origin().unwrap();
     // It comes back without the last one, and does not know.
     let mut recovered = journal::recover(None).unwrap();
-    let mut part = cluster.node(1).keyspace.all_parts().remove(0);
+    let mut part = cluster.node(1).keyspace().all_parts().remove(0);
     part.entries.truncate(1);
     part.upto = Version(1);
     recovered.keyspace.merge(part);
@@ -350,7 +358,7 @@ fn a_node_whose_writes_were_lost_takes_them_back_and_begins_a_new_origin() {
         cluster.period();
     }
     cluster.write(2, "c", Some("3"));
-    assert_ne!(cluster.node(2).own.unwrap(), own);
+    assert_ne!(cluster.node(2).eventual.origin().unwrap(), own);
     cluster.periods_until_converged(10);
     assert_eq!(cluster.value(2, "b").as_deref(), Some("2"));
     assert_eq!(cluster.value(1, "c").as_deref(), Some("3"));
@@ -391,7 +399,7 @@ fn nodes_know_each_other_and_who_is_dead() {
             member.liveness.map(|liveness| liveness.state),
             match member.node.0 {
                 1 => None,
-                _ => Some(detector::LivenessState::Alive),
+                _ => Some(liveness::LivenessState::Alive),
             }
         );
     }
@@ -409,8 +417,8 @@ fn nodes_know_each_other_and_who_is_dead() {
     }
     let now = cluster.now().moment;
     let state = |gossip: &Gossip<u64>, node| gossip.liveness(NodeId(node), now).unwrap().state;
-    assert_eq!(state(cluster.node(1), 3), detector::LivenessState::Dead);
-    assert_eq!(state(cluster.node(1), 2), detector::LivenessState::Alive);
+    assert_eq!(state(cluster.node(1), 3), liveness::LivenessState::Dead);
+    assert_eq!(state(cluster.node(1), 2), liveness::LivenessState::Alive);
 }
 
 #[test]
@@ -472,7 +480,7 @@ fn run(cluster: &mut Cluster, steps: Vec<Step>) -> Result<(), String> {
                 cluster.write(node, &key.to_string(), value.map(|value| value.to_string()).as_deref());
                 let (_, reply) = cluster.replies.pop().ok_or("a write was not answered")?;
                 let timestamp = reply.map_err(|error| error.to_string())?.timestamp;
-                let origin = cluster.node(node).own.map_or(0, |own| own.node.0);
+                let origin = cluster.node(node).eventual.origin().map_or(0, |own| own.node.0);
                 let known = latest.entry(key).or_insert((timestamp, origin, value));
                 if (timestamp, origin) > (known.0, known.1) {
                     *known = (timestamp, origin, value);

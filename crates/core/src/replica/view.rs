@@ -5,9 +5,9 @@
 //! every acknowledged write has been applied here; and while the guard is held the map only could have advanced
 //! further, never back.
 
-use crate::divergence::Point;
 use crate::kv::{Machine, Query, QueryReply};
 use crate::time::Moment;
+use crate::types::Point;
 use crate::types::{LogIndex, NodeId, ReplicaId, ShardId};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use ringfort_core::boot::{self, Owner};
 use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
-use ringfort_core::gossip::journal;
+use ringfort_core::eventual::journal;
 use ringfort_core::log::item::{Change, LogItem};
 use ringfort_core::types::{Identity, ReplicaId, ShardId};
 use std::sync::Arc;

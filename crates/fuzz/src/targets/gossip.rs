@@ -8,11 +8,12 @@ use crate::allocation::{Bound, MAP_GROWTH, SMALL_THINGS, within};
 use crate::codec::{Codec, check, encoding};
 use crate::source::Source;
 use bytes::Bytes;
-use ringfort_core::gossip::keyspace::{Entry, Incarnation, Keyspace, Origin, Part, Seen, Version};
+use ringfort_core::eventual::keyspace::{Entry, Keyspace, Part};
 use ringfort_core::gossip::message::{Body, Delta, Digest, Exchange, Message};
 use ringfort_core::gossip::node_state::{Heard, NodeStatePart, NodeStates};
 use ringfort_core::time::{HlcTimestamp, Wall};
 use ringfort_core::types::{Epoch, ShardId};
+use ringfort_core::version::{Incarnation, Origin, Version, VersionVector};
 
 pub struct Messages;
 
@@ -80,8 +81,8 @@ fn exchange(source: &mut Source) -> Exchange {
     Exchange { incarnation: Incarnation(source.number()), version: Version(source.number()) }
 }
 
-fn seen(source: &mut Source) -> Seen {
-    Seen::from_iter(source.list(|source| (origin(source), Version(source.number()))))
+fn seen(source: &mut Source) -> VersionVector {
+    VersionVector::from_iter(source.list(|source| (origin(source), Version(source.number()))))
 }
 
 pub fn origin(source: &mut Source) -> Origin {

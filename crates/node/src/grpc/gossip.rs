@@ -4,10 +4,10 @@ use super::status::stopping;
 use crate::clock;
 use crate::gossip_thread::{GossipEvent, Knowledge};
 use crate::shell::Shell;
-use ringfort_core::gossip::detector::{self, Reason};
 use ringfort_core::gossip::node_state::Fact;
 use ringfort_core::gossip::status::MemberStatus;
 use ringfort_core::health::{DiskState, NodeHealth};
+use ringfort_core::liveness::{self, Reason};
 use ringfort_core::time::Moment;
 use ringfort_proto::v1::*;
 use tokio::sync::oneshot;
@@ -43,7 +43,7 @@ pub async fn own(shell: &Shell) -> Result<GossipResponse, Status> {
 }
 
 /// A verdict as a message.
-pub fn liveness(liveness: detector::Liveness) -> Liveness {
+pub fn liveness(liveness: liveness::Liveness) -> Liveness {
     let now = clock::moment();
     let ms = |since: Moment| now.saturating_since(since).as_millis() as u64;
     let reason = match liveness.reason {
@@ -54,9 +54,9 @@ pub fn liveness(liveness: detector::Liveness) -> Liveness {
         Reason::Restarted => "started again",
     };
     let state = match liveness.state {
-        detector::LivenessState::Alive => LivenessState::Alive,
-        detector::LivenessState::Suspect => LivenessState::Suspect,
-        detector::LivenessState::Dead => LivenessState::Dead,
+        liveness::LivenessState::Alive => LivenessState::Alive,
+        liveness::LivenessState::Suspect => LivenessState::Suspect,
+        liveness::LivenessState::Dead => LivenessState::Dead,
     };
     Liveness {
         state: state.into(),

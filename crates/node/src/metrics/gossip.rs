@@ -4,7 +4,7 @@ use super::Maker;
 use crate::gossip_thread::Knowledge;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use ringfort_core::gossip::Refusal;
-use ringfort_core::gossip::detector::LivenessState;
+use ringfort_core::liveness::LivenessState;
 
 /// By [`LivenessState`].
 const STATES: [&str; 3] = ["alive", "suspect", "dead"];

@@ -1,7 +1,7 @@
 //! Why a call has no answer.
 
 use crate::execute::ExecuteError;
-use ringfort_core::gossip::WriteError;
+use ringfort_core::eventual::WriteError;
 use ringfort_core::kv::Invalid;
 
 /// What an error means to the caller. Each protocol maps these to its own codes, and the metrics count by them.

@@ -13,13 +13,13 @@ fn skipped(nodes: u64, keys: u64, second: Option<&str>) -> Cluster {
     cluster.periods_until_converged(20);
     cluster.write(1, "k", second);
     // What a part looks like whose sender holds a third write, which is never seen again.
-    let (origin, upto) = cluster.node(1).keyspace.all_seen().pop_first().unwrap();
+    let (origin, upto) = cluster.node(1).keyspace().all_seen().pop_first().unwrap();
     let part = Part { origin, after: Version(upto.0 - 1), upto, entries: Vec::new() };
     for node in 2..=nodes {
-        cluster.node(node).stage(part.clone(), None);
+        cluster.node(node).eventual.handle_part(Wall(u64::MAX), part.clone()).unwrap();
         cluster.perform(node);
     }
-    assert_eq!(cluster.node(1).keyspace.all_seen(), cluster.node(2).keyspace.all_seen());
+    assert_eq!(cluster.node(1).keyspace().all_seen(), cluster.node(2).keyspace().all_seen());
     assert_eq!(cluster.value(2, "k").as_deref(), Some("first"));
     cluster
 }
@@ -43,13 +43,13 @@ fn a_deletion_that_was_skipped_is_not_forgotten_before_it_is_taken() {
     }
     assert_eq!(cluster.value(1, "k"), None);
     assert!(cluster.is_converged());
-    assert_eq!(cluster.node(1).keyspace.tombstones(), 0, "it goes when all have it");
+    assert_eq!(cluster.node(1).keyspace().tombstones(), 0, "it goes when all have it");
 }
 
 #[test]
 fn a_repair_goes_on_over_many_messages_and_rests_when_it_is_done() {
     let mut cluster = skipped(2, 200, Some("second"));
-    assert!(cluster.node(1).keyspace.bytes() > 3 * GOSSIP_DELTA_BYTES);
+    assert!(cluster.node(1).keyspace().bytes() > 3 * GOSSIP_DELTA_BYTES);
     cluster.periods_until_converged(4);
     // One that can't come to an end, because the other node holds what is refused here, does not take all of the
     // network.
@@ -83,7 +83,7 @@ fn what_was_deleted_and_forgotten_does_not_come_back_with_a_late_message() {
     let mut cluster = Cluster::new(2);
     cluster.periods = 1;
     cluster.write(1, "k", Some("v"));
-    let mut put = cluster.node(1).keyspace.all_parts();
+    let mut put = cluster.node(1).keyspace().all_parts();
     put[0].upto = Version(2);
     cluster.periods_until_converged(5);
     let wall = cluster.now().wall;
@@ -92,7 +92,7 @@ fn what_was_deleted_and_forgotten_does_not_come_back_with_a_late_message() {
     for _ in 0..20 {
         cluster.period();
     }
-    assert_eq!((cluster.value(2, "k"), cluster.node(2).keyspace.tombstones()), (None, 0));
+    assert_eq!((cluster.value(2, "k"), cluster.node(2).keyspace().tombstones()), (None, 0));
     let delta = Delta { exchange: cluster.node(2).exchange(), node_states: Vec::new(), parts: put, more: false };
     for body in [Body::Give(delta.clone()), Body::Answer(digest.clone(), delta.clone()), Body::All(digest, delta)] {
         let now = cluster.now();

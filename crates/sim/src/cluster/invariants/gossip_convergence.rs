@@ -4,10 +4,10 @@
 use super::super::Cluster;
 use super::Node;
 use crate::invariant::{Invariant, Violation};
-use ringfort_core::gossip::detector::LivenessState;
-use ringfort_core::gossip::keyspace::Seen;
 use ringfort_core::gossip::status::MemberStatus;
+use ringfort_core::liveness::LivenessState;
 use ringfort_core::time::Moment;
+use ringfort_core::version::VersionVector;
 use std::time::Duration;
 
 /// After the faults, messages that were held up arrive within this time.
@@ -41,7 +41,7 @@ impl Cluster {
 }
 
 /// What a node holds and has seen, and whether it takes all others to be alive.
-fn state(node: &Node, now: Moment) -> Option<((u64, Seen), bool)> {
+fn state(node: &Node, now: Moment) -> Option<((u64, VersionVector), bool)> {
     let gossip = node.running()?.gossip();
     let now = node.clock.read(now).moment;
     let alive = |member: &MemberStatus| member.liveness.is_none_or(|liveness| liveness.state == LivenessState::Alive);

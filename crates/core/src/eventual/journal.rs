@@ -15,13 +15,14 @@
 //! back. The other nodes have what they have seen, and send it. The own origin goes too, because others may have
 //! versions of it that are lost here; so the next write begins a new one.
 
-use super::keyspace::{Keyspace, Origin, Part};
-use super::message::{MessageError, origin, part, put_origin, put_part};
+use super::codec::{DecodeError, origin, part, put_origin, put_part};
+use super::keyspace::{Keyspace, Part};
 use crate::codec::{Reader, put_varint};
 use crate::log::RecoveredShard;
 use crate::log::item::{Base, Change, LogItem, ReplicaState};
 use crate::time::HlcTimestamp;
 use crate::types::{LogIndex, ReplicaId, ShardId, Term};
+use crate::version::Origin;
 use raft::eraftpb::Entry;
 
 const OWN: u8 = 1;
@@ -57,11 +58,11 @@ impl Recovered {
 }
 
 /// From what the log has of [`ShardId::EVENTUAL`]. Errors where that was written by a later version of the program.
-pub fn recover(shard: Option<RecoveredShard>) -> Result<Recovered, MessageError> {
+pub fn recover(shard: Option<RecoveredShard>) -> Result<Recovered, DecodeError> {
     let (replica, state) = match shard {
         None => return Ok(Recovered::empty(ReplicaId(1), false)),
         Some(RecoveredShard::Suspect { replica } | RecoveredShard::Removed(replica)) => {
-            let next = replica.0.checked_add(1).ok_or(MessageError::Order("lives of the keyspace"))?;
+            let next = replica.0.checked_add(1).ok_or(DecodeError::Order("lives of the keyspace"))?;
             return Ok(Recovered::empty(ReplicaId(next), true));
         }
         Some(RecoveredShard::Recovered { replica, state }) => (replica, state),
@@ -69,7 +70,7 @@ pub fn recover(shard: Option<RecoveredShard>) -> Result<Recovered, MessageError>
     let mut recovered = Recovered::empty(replica, false);
     recovered.journal.begun = true;
     let next = state.base.index.0.checked_add(state.entries.len() as u64 + 1);
-    recovered.journal.next = LogIndex(next.ok_or(MessageError::Order("records"))?);
+    recovered.journal.next = LogIndex(next.ok_or(DecodeError::Order("records"))?);
     for entry in &state.entries {
         let mut reader = Reader::new(&entry.data);
         match reader.u8()? {
@@ -89,7 +90,7 @@ pub fn recover(shard: Option<RecoveredShard>) -> Result<Recovered, MessageError>
                     merge(&mut recovered.keyspace, &mut reader)?;
                 }
             }
-            other => return Err(MessageError::Format(other)),
+            other => return Err(DecodeError::Format(other)),
         }
         reader.expect_end()?;
     }
@@ -97,10 +98,10 @@ pub fn recover(shard: Option<RecoveredShard>) -> Result<Recovered, MessageError>
     Ok(recovered)
 }
 
-fn merge(keyspace: &mut Keyspace, reader: &mut Reader<'_>) -> Result<Origin, MessageError> {
+fn merge(keyspace: &mut Keyspace, reader: &mut Reader<'_>) -> Result<Origin, DecodeError> {
     let part = part(reader)?;
     if part.after > keyspace.seen(part.origin) {
-        return Err(MessageError::Order("records"));
+        return Err(DecodeError::Order("records"));
     }
     let origin = part.origin;
     keyspace.merge(part);
@@ -155,11 +156,12 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
-    use super::super::keyspace::{Entry as KeyspaceEntry, Incarnation, Version};
+    use super::super::keyspace::Entry as KeyspaceEntry;
     use super::*;
     use crate::disk::mem::MemDisk;
     use crate::log::{Log, LogConfig};
     use crate::types::NodeId;
+    use crate::version::{Incarnation, Version};
     use bytes::Bytes;
     use std::sync::Arc;
 

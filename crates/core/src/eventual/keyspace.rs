@@ -6,7 +6,7 @@
 //!
 //! What a node has of an origin is said by one number, `seen`. **Invariant**: for each entry of an origin up to `seen`,
 //! the node holds that entry, or a winner over it, or another node holds a winner that this node has not seen yet, or
-//! did before its disk was lost (then see `repair.rs`). [`Part`]s keep it: a part has *all* entries that the sender
+//! did before its disk was lost (then see `gossip/repair.rs`). [`Part`]s keep it: a part has *all* entries that the sender
 //! holds of an origin between two versions, so taking it is as good as having seen them all, provided that it begins no
 //! later than `seen`. What the sender has dropped was beaten by something that is in its own keyspace and reaches the
 //! receiver in another part.
@@ -19,35 +19,13 @@
 use crate::kv::state::hash::hash;
 use crate::limits::{MAX_SCAN_BYTES, MAX_SCAN_ENTRIES};
 use crate::time::HlcTimestamp;
-use crate::types::NodeId;
+use crate::version::{Origin, Version, VersionVector};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 /// What an entry costs beside its key and value, in memory and for the limits.
 pub const ENTRY_OVERHEAD_BYTES: usize = 128;
-
-/// One life of a node: a new one begins when it can't know any more what it said in the one before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Incarnation(pub u64);
-
-/// Numbers what an origin says, from 1 on. Zero: nothing yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(pub u64);
-
-impl Version {
-    pub fn next(self) -> Version {
-        Version(self.0.saturating_add(1))
-    }
-}
-
-/// Whoever numbers entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Origin {
-    pub node: NodeId,
-    /// Drawn at random.
-    pub incarnation: Incarnation,
-}
 
 /// A write.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,9 +46,6 @@ pub struct Part {
     pub upto: Version,
     pub entries: Vec<Entry>,
 }
-
-/// How far somebody has seen each origin.
-pub type Seen = BTreeMap<Origin, Version>;
 
 /// A value as a reader sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,7 +126,7 @@ impl Keyspace {
         self.spaces.get(&origin).map_or(Version::default(), |space| space.seen)
     }
 
-    pub fn all_seen(&self) -> Seen {
+    pub fn all_seen(&self) -> VersionVector {
         self.spaces.iter().map(|(&origin, space)| (origin, space.seen)).collect()
     }
 
@@ -199,7 +174,7 @@ impl Keyspace {
 
     /// What somebody lacks who has seen so much: parts of about `budget` bytes, one entry at least. Begins with one of
     /// the origins, the `first`-th, and says whether there is more.
-    pub fn parts_for(&self, seen: &Seen, budget: usize, first: u64) -> (Vec<Part>, bool) {
+    pub fn parts_for(&self, seen: &VersionVector, budget: usize, first: u64) -> (Vec<Part>, bool) {
         let lacking = |(origin, space): &(&Origin, &Space)| seen.get(origin).is_none_or(|seen| *seen < space.seen);
         let mut spaces: Vec<(&Origin, &Space)> = self.spaces.iter().filter(lacking).collect();
         if !spaces.is_empty() {
@@ -239,11 +214,11 @@ impl Keyspace {
 
     /// Everything, as parts that make an equal keyspace of an empty one.
     pub fn all_parts(&self) -> Vec<Part> {
-        self.parts_for(&Seen::new(), usize::MAX, 0).0
+        self.parts_for(&VersionVector::new(), usize::MAX, 0).0
     }
 
     /// Forgets the tombstones up to these versions. Returns how many that were.
-    pub fn forget_tombstones(&mut self, upto: &Seen) -> usize {
+    pub fn forget_tombstones(&mut self, upto: &VersionVector) -> usize {
         let mut forgotten = Vec::new();
         for (origin, space) in &self.spaces {
             if let Some(&upto) = upto.get(origin) {
@@ -255,7 +230,7 @@ impl Keyspace {
     }
 
     /// Whether there are tombstones up to these versions.
-    pub fn has_tombstones(&self, upto: &Seen) -> bool {
+    pub fn has_tombstones(&self, upto: &VersionVector) -> bool {
         let old = |(origin, space): (&Origin, &Space)| {
             upto.get(origin).is_some_and(|upto| space.tombstones.range(..=*upto).next().is_some())
         };
@@ -310,6 +285,8 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::NodeId;
+    use crate::version::Incarnation;
 
     fn origin(node: u64) -> Origin {
         Origin { node: NodeId(node), incarnation: Incarnation(100 + node) }
@@ -345,7 +322,7 @@ mod tests {
         keyspace.merge(part(1, 1, 10, "a", Some("x")));
         keyspace.merge(part(2, 1, 11, "a", None));
         assert_eq!((value(&keyspace, "a"), keyspace.tombstones()), (None, 1));
-        assert_eq!(keyspace.forget_tombstones(&Seen::from([(origin(2), Version(1))])), 1);
+        assert_eq!(keyspace.forget_tombstones(&VersionVector::from([(origin(2), Version(1))])), 1);
         assert_eq!((value(&keyspace, "a"), keyspace.tombstones(), keyspace.bytes()), (None, 0, 0));
         assert_eq!(keyspace.hash(), Keyspace::default().hash());
     }

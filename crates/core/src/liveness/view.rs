@@ -5,7 +5,7 @@
 //! before anything counts here, has seen by its own ticks that the pause was its own. A node that gossip has not told
 //! of yet, such as one that has just joined, is not silent.
 
-use crate::gossip::detector::{Liveness, LivenessState};
+use crate::liveness::{Liveness, LivenessState};
 use crate::time::Moment;
 use crate::types::NodeId;
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ impl LivenessView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gossip::detector::Detector;
+    use crate::liveness::Detector;
 
     const NODE: NodeId = NodeId(2);
     const PERIOD: Duration = Duration::from_millis(500);

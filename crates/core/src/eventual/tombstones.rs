@@ -17,15 +17,15 @@
 //! held before nobody holds any more.
 //!
 //! What (1) takes for granted, that a version seen is an entry held, is not so where the log of a node is lost that had
-//! a later write which others could not take: see `repair.rs`. So nothing is forgotten either while a member is known
+//! a later write which others could not take: see `gossip/repair.rs`. So nothing is forgotten either while a member is known
 //! to differ.
 //!
 //! A node that is down therefore keeps all tombstones alive, until it is back or removed.
 
-use super::keyspace::{Incarnation, Keyspace, Seen};
-use super::message::Digest;
+use super::keyspace::Keyspace;
 use crate::mutation::Mutation;
 use crate::types::{Epoch, NodeId};
+use crate::version::{Incarnation, VersionVector};
 use std::collections::BTreeMap;
 
 /// What the members have shown to hold.
@@ -33,7 +33,7 @@ use std::collections::BTreeMap;
 pub struct Collector {
     claims: BTreeMap<NodeId, Claims>,
     /// Floor and ceiling, while not everybody is known to have reached the ceiling.
-    pending: Option<(Seen, Seen)>,
+    pending: Option<(VersionVector, VersionVector)>,
     mutation: Mutation,
 }
 
@@ -41,7 +41,7 @@ pub struct Collector {
 struct Claims {
     incarnation: Incarnation,
     epoch: Epoch,
-    seen: Seen,
+    seen: VersionVector,
 }
 
 impl Collector {
@@ -49,24 +49,20 @@ impl Collector {
         Collector { mutation, ..Collector::default() }
     }
 
-    /// A node shows what it has.
-    pub fn handle_digest(&mut self, node: NodeId, digest: &Digest) {
-        let Digest { exchange, epoch, seen, .. } = digest;
+    /// A node shows what it has seen durably, in this incarnation and under the topology of this epoch.
+    pub fn handle_claim(&mut self, node: NodeId, incarnation: Incarnation, epoch: Epoch, seen: &VersionVector) {
         match self.claims.get_mut(&node) {
-            Some(claims) if claims.incarnation > exchange.incarnation => {}
-            Some(claims) if claims.incarnation == exchange.incarnation => {
-                claims.epoch = claims.epoch.max(*epoch);
+            Some(claims) if claims.incarnation > incarnation => {}
+            Some(claims) if claims.incarnation == incarnation => {
+                claims.epoch = claims.epoch.max(epoch);
                 raise(&mut claims.seen, seen);
             }
-            _ => {
-                let claims = Claims { incarnation: exchange.incarnation, epoch: *epoch, seen: seen.clone() };
-                self.claims.insert(node, claims);
-            }
+            _ => drop(self.claims.insert(node, Claims { incarnation, epoch, seen: seen.clone() })),
         }
     }
 
     /// What `node` has shown to have seen.
-    pub fn claimed(&self, node: NodeId) -> Option<&Seen> {
+    pub fn claimed(&self, node: NodeId) -> Option<&VersionVector> {
         self.claims.get(&node).map(|claims| &claims.seen)
     }
 
@@ -90,7 +86,8 @@ impl Collector {
             return 0;
         }
         let own = keyspace.all_seen();
-        let claims: Option<Vec<&Seen>> = others.map(|node| self.claims.get(&node).map(|claims| &claims.seen)).collect();
+        let claims: Option<Vec<&VersionVector>> =
+            others.map(|node| self.claims.get(&node).map(|claims| &claims.seen)).collect();
         let Some(claims) = claims else { return 0 };
         if self.pending.is_none() {
             let mut floor = own.clone();
@@ -107,7 +104,8 @@ impl Collector {
             self.pending = Some((floor, ceiling));
         }
         let Some((_, ceiling)) = &self.pending else { return 0 };
-        let has_reached = |seen: &Seen| ceiling.iter().all(|(origin, version)| seen.get(origin) >= Some(version));
+        let has_reached =
+            |seen: &VersionVector| ceiling.iter().all(|(origin, version)| seen.get(origin) >= Some(version));
         if !has_reached(&own) || !claims.into_iter().all(has_reached) {
             return 0;
         }
@@ -117,7 +115,7 @@ impl Collector {
 }
 
 /// Raises each version to that of the other.
-fn raise(seen: &mut Seen, other: &Seen) {
+fn raise(seen: &mut VersionVector, other: &VersionVector) {
     for (origin, version) in other {
         let known = seen.entry(*origin).or_default();
         *known = (*known).max(*version);
@@ -126,10 +124,10 @@ fn raise(seen: &mut Seen, other: &Seen) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::keyspace::{Entry, Origin, Part, Version};
-    use super::super::message::Exchange;
+    use super::super::keyspace::{Entry, Part};
     use super::*;
-    use crate::time::{HlcTimestamp, Wall};
+    use crate::time::HlcTimestamp;
+    use crate::version::{Origin, Version};
 
     const OTHERS: [NodeId; 2] = [NodeId(2), NodeId(3)];
 
@@ -146,15 +144,9 @@ mod tests {
         keyspace
     }
 
-    fn digest(incarnation: u64, epoch: u64, seen: &[(u64, u64)]) -> Digest {
-        Digest {
-            exchange: Exchange { incarnation: Incarnation(incarnation), version: Version(1) },
-            wall: Wall(0),
-            epoch: Epoch(epoch),
-            hash: 0,
-            heard: Default::default(),
-            seen: seen.iter().map(|&(node, version)| (origin(node), Version(version))).collect(),
-        }
+    fn claim(collector: &mut Collector, node: u64, incarnation: u64, epoch: u64, seen: &[(u64, u64)]) {
+        let seen = seen.iter().map(|&(node, version)| (origin(node), Version(version))).collect();
+        collector.handle_claim(NodeId(node), Incarnation(incarnation), Epoch(epoch), &seen);
     }
 
     fn collect(collector: &mut Collector, keyspace: &mut Keyspace) -> usize {
@@ -165,13 +157,13 @@ mod tests {
     fn a_tombstone_waits_for_every_member_and_for_what_was_under_way() {
         let mut keyspace = with_tombstone();
         let mut collector = Collector::default();
-        collector.handle_digest(NodeId(2), &digest(1, 7, &[(1, 1), (2, 5)]));
+        claim(&mut collector, 2, 1, 7, &[(1, 1), (2, 5)]);
         assert_eq!(collect(&mut collector, &mut keyspace), 0, "node 3 has not been heard");
-        collector.handle_digest(NodeId(3), &digest(1, 7, &[(2, 5)]));
+        claim(&mut collector, 3, 1, 7, &[(2, 5)]);
         assert_eq!(collect(&mut collector, &mut keyspace), 0, "node 3 lacks it");
-        collector.handle_digest(NodeId(3), &digest(1, 7, &[(1, 1), (2, 3)]));
+        claim(&mut collector, 3, 1, 7, &[(1, 1), (2, 3)]);
         assert_eq!(collect(&mut collector, &mut keyspace), 0, "nobody but node 2 has its fifth entry");
-        collector.handle_digest(NodeId(3), &digest(1, 7, &[(1, 1), (2, 5)]));
+        claim(&mut collector, 3, 1, 7, &[(1, 1), (2, 5)]);
         assert_eq!(collect(&mut collector, &mut keyspace), 0, "this node lacks it as well");
         keyspace.merge(Part { origin: origin(2), after: Version(4), upto: Version(5), entries: vec![] });
         assert_eq!(collect(&mut collector, &mut keyspace), 1);
@@ -183,14 +175,14 @@ mod tests {
         let mut keyspace = with_tombstone();
         let mut collector = Collector::default();
         let all = [(1, 1), (2, 4)];
-        collector.handle_digest(NodeId(2), &digest(1, 8, &all));
-        collector.handle_digest(NodeId(3), &digest(1, 7, &all));
+        claim(&mut collector, 2, 1, 8, &all);
+        claim(&mut collector, 3, 1, 7, &all);
         assert_eq!(collect(&mut collector, &mut keyspace), 0, "node 2 may know of a member that this one does not");
-        collector.handle_digest(NodeId(3), &digest(2, 7, &[]));
+        claim(&mut collector, 3, 2, 7, &[]);
         assert_eq!(collector.collect(&mut keyspace, OTHERS.into_iter(), Epoch(8)), 0, "node 3 has lost its disk");
-        collector.handle_digest(NodeId(3), &digest(1, 7, &all));
+        claim(&mut collector, 3, 1, 7, &all);
         assert_eq!(collector.collect(&mut keyspace, OTHERS.into_iter(), Epoch(8)), 0, "that is of before");
-        collector.handle_digest(NodeId(3), &digest(2, 7, &all));
+        claim(&mut collector, 3, 2, 7, &all);
         assert_eq!(collector.collect(&mut keyspace, OTHERS.into_iter(), Epoch(8)), 1);
     }
 
