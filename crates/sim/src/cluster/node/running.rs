@@ -18,7 +18,6 @@ use ringfort_core::divergence::{DivergenceDetector, QuarantineReason, Scrubber};
 use ringfort_core::effects::{Effects, LogBatch, SnapshotWork};
 use ringfort_core::gossip::{Gossip, GossipConfig};
 use ringfort_core::health::{Admission, DiskState, HealthConfig, HealthMonitor, HealthView, NodeHealth};
-use ringfort_core::liveness;
 use ringfort_core::log::item::LogItem;
 use ringfort_core::log::{Log, LogConfig, LogError};
 use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepRequest};
