@@ -2,7 +2,7 @@
 //!
 //! The worst outcome of a start is a second cluster of the same nodes: both clusters take writes, and one lacks all
 //! data of the other. A node that lost its directory looks like a new node, even to itself. So a node that may create a
-//! cluster, and was told of other nodes, asks *all* of them first:
+//! cluster, and was told of other nodes, asks *all* of them first, at every address that their names resolve to:
 //!
 //! 1. If one belongs to a cluster, the node joins.
 //! 2. If one does not answer, it may belong to a cluster. The node waits for it, and logs which one it waits for.
@@ -12,11 +12,16 @@
 //! Nodes that all name each other form one cluster, even if all of them may create it: of any two, the node with the
 //! higher name first hears that the other may create the cluster, or has done so. A node that was told of no other node
 //! creates its cluster at once: this is how an operator says that there is no other cluster.
+//!
+//! All this holds only if each name stands for one other node. A name that several nodes share (a headless service, a
+//! load balancer) may lack some of them now, so that the node would not ask them. The node therefore also waits if a
+//! name leads to several nodes, to this node itself, or to a node that another name leads to.
 
 use crate::boot::Owner;
 use crate::types::{ClusterId, Identity};
+use std::net::IpAddr;
 
-/// Another node's answer.
+/// What one address answered.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     Member(ClusterId),
@@ -29,33 +34,94 @@ pub enum Answer {
     Silent,
 }
 
+/// The answers for one name that the node was told of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// The name is this node's own: all nodes may be given the same list.
+    pub is_own: bool,
+    /// One for each address that the name resolves to; none if it does not resolve.
+    pub answers: Vec<(IpAddr, Answer)>,
+}
+
+/// Why a name does not count as answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    Silent,
+    /// It leads to this node, and is not its own name.
+    Itself,
+    /// Its addresses lead to different nodes.
+    Several,
+    /// It leads to the same node as an earlier name, which has this index.
+    Same(usize),
+}
+
 /// What follows from the answers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     Begin,
     Join,
-    /// Wait for those whose answers are missing, as indexes into the answers.
-    WaitFor(Vec<usize>),
+    /// Wait for the names that have not answered, given by their indexes.
+    WaitFor(Vec<(usize, Missing)>),
     /// Wait for the node with this name to create the cluster.
     YieldTo(String),
 }
 
-/// Decides for the node `own`, which may create a cluster, from the answers of all nodes that it was told of. Its own
-/// answer may be among them, if one of the addresses turns out to be its own.
-pub fn decide(own: &Owner, answers: &[Answer]) -> Decision {
-    if answers.iter().any(|answer| matches!(answer, Answer::Member(_))) {
+impl Asked {
+    /// The node to which this name leads, with whether it may create the cluster; `None` if the name is `own`'s and
+    /// leads nowhere else.
+    fn waiting(&self, own: &Owner) -> Result<Option<(&Owner, bool)>, Missing> {
+        let mut waiting = self.answers.iter().filter_map(|(_, answer)| match answer {
+            Answer::Waiting { owner, may_begin } => Some((owner, *may_begin)),
+            _ => None,
+        });
+        let Some((first, may_begin)) = waiting.next() else {
+            return if self.is_own { Ok(None) } else { Err(Missing::Silent) };
+        };
+        let is_own_identity = first.identity == own.identity;
+        if waiting.any(|(owner, _)| owner.identity != first.identity) || (self.is_own && !is_own_identity) {
+            return Err(Missing::Several);
+        }
+        match (is_own_identity, self.is_own) {
+            (true, true) => Ok(None),
+            (true, false) => Err(Missing::Itself),
+            _ if !self.is_complete() => Err(Missing::Silent),
+            _ => Ok(Some((first, may_begin))),
+        }
+    }
+
+    /// Whether all addresses have answered, or all of one IP version: many nodes listen on one version only.
+    fn is_complete(&self) -> bool {
+        [true, false].into_iter().any(|is_ipv4| {
+            let mut answers = self.answers.iter().filter(|(ip, _)| ip.is_ipv4() == is_ipv4).peekable();
+            answers.peek().is_some() && answers.all(|(_, answer)| *answer != Answer::Silent)
+        })
+    }
+}
+
+/// Decides for the node `own`, which may create a cluster, from the answers for all names that it was told of.
+pub fn decide(own: &Owner, told: &[Asked]) -> Decision {
+    if told.iter().flat_map(|asked| &asked.answers).any(|(_, answer)| matches!(answer, Answer::Member(_))) {
         return Decision::Join;
     }
-    let silent = answers.iter().enumerate().filter(|(_, answer)| **answer == Answer::Silent);
-    let silent: Vec<usize> = silent.map(|(index, _)| index).collect();
-    if !silent.is_empty() {
-        return Decision::WaitFor(silent);
+    let mut missing = Vec::new();
+    let mut others: Vec<(usize, &Owner, bool)> = Vec::new();
+    for (index, asked) in told.iter().enumerate() {
+        match asked.waiting(own) {
+            Ok(None) => {}
+            Ok(Some((owner, may_begin))) => {
+                match others.iter().find(|(_, known, _)| known.identity == owner.identity) {
+                    Some((first, ..)) => missing.push((index, Missing::Same(*first))),
+                    None => others.push((index, owner, may_begin)),
+                }
+            }
+            Err(why) => missing.push((index, why)),
+        }
+    }
+    if !missing.is_empty() {
+        return Decision::WaitFor(missing);
     }
     let rank = |owner: &Owner| -> (String, Identity) { (owner.name.clone(), owner.identity) };
-    let rivals = answers.iter().filter_map(|answer| match answer {
-        Answer::Waiting { owner, may_begin: true } => Some(rank(owner)),
-        _ => None,
-    });
+    let rivals = others.iter().filter(|(.., may_begin)| *may_begin).map(|(_, owner, _)| rank(owner));
     match rivals.min() {
         Some(first) if first < rank(own) => Decision::YieldTo(first.0),
         _ => Decision::Begin,
@@ -74,17 +140,62 @@ mod tests {
         Answer::Waiting { owner: owner(name), may_begin }
     }
 
+    /// A name, with the answers of the addresses that it resolves to.
+    fn name(answers: &[(&str, Answer)]) -> Asked {
+        let answers = answers.iter().map(|(ip, answer)| (ip.parse().unwrap(), answer.clone())).collect();
+        Asked { is_own: false, answers }
+    }
+
+    /// Decides where each name has one address.
+    fn decide_each(own: &Owner, answers: &[Answer]) -> Decision {
+        let told: Vec<Asked> = answers.iter().map(|answer| name(&[("10.0.0.1", answer.clone())])).collect();
+        decide(own, &told)
+    }
+
     #[test]
-    fn a_node_that_was_told_of_nobody_begins() {
+    fn a_node_that_was_told_of_nobody_else_begins() {
         assert_eq!(decide(&owner("b"), &[]), Decision::Begin);
-        assert_eq!(decide(&owner("b"), &[waiting("b", true)]), Decision::Begin, "it asked itself");
+        for answer in [waiting("b", true), Answer::Silent] {
+            let own = Asked { is_own: true, ..name(&[("10.0.0.1", answer)]) };
+            assert_eq!(decide(&owner("b"), &[own]), Decision::Begin);
+        }
+    }
+
+    #[test]
+    fn a_name_that_does_not_lead_to_one_other_node_is_not_answered() {
+        let decide = |told: &[Asked]| decide(&owner("a"), told);
+        let missing = |why| Decision::WaitFor(vec![(0, why)]);
+        let [own, b, c] = ["a", "b", "c"].map(|name| waiting(name, true));
+        assert_eq!(decide(&[name(&[])]), missing(Missing::Silent), "it does not resolve");
+        assert_eq!(decide(&[name(&[("10.0.0.1", own.clone())])]), missing(Missing::Itself));
+        // A name for all nodes, of which this one is found first.
+        let [one, two, three] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
+        let all = name(&[(one, own.clone()), (two, b.clone()), (three, c.clone())]);
+        assert_eq!(decide(&[all]), missing(Missing::Several));
+        assert_eq!(decide(&[name(&[(two, b.clone()), (three, c)])]), missing(Missing::Several));
+        assert_eq!(decide(&[name(&[(two, b.clone()), (three, Answer::Silent)])]), missing(Missing::Silent));
+        let member = Answer::Member(ClusterId(7));
+        assert_eq!(decide(&[name(&[(one, own.clone()), (two, b.clone()), (three, member)])]), Decision::Join);
+        // Its own name leads to another node as well.
+        let own_name = Asked { is_own: true, ..name(&[(one, own), (two, b.clone())]) };
+        assert_eq!(decide(&[own_name]), missing(Missing::Several));
+        // Two names of one node: another one may be meant by the second.
+        let twice = [name(&[(one, b.clone())]), name(&[(two, b)])];
+        assert_eq!(decide(&twice), Decision::WaitFor(vec![(1, Missing::Same(0))]));
+    }
+
+    #[test]
+    fn a_node_needs_to_answer_by_one_ip_version_only() {
+        let answers = [("10.0.0.2", waiting("b", true)), ("::2", Answer::Silent)];
+        assert_eq!(decide(&owner("a"), &[name(&answers)]), Decision::Begin);
     }
 
     #[test]
     fn nobody_begins_while_one_is_silent() {
         let answers = [waiting("a", false), Answer::Silent, waiting("d", false), Answer::Silent];
-        assert_eq!(decide(&owner("b"), &answers), Decision::WaitFor(vec![1, 3]));
-        assert_eq!(decide(&owner("b"), &[Answer::Silent, Answer::Member(ClusterId(7))]), Decision::Join);
+        let missing = vec![(1, Missing::Silent), (3, Missing::Silent)];
+        assert_eq!(decide_each(&owner("b"), &answers), Decision::WaitFor(missing));
+        assert_eq!(decide_each(&owner("b"), &[Answer::Silent, Answer::Member(ClusterId(7))]), Decision::Join);
     }
 
     #[test]
@@ -93,19 +204,22 @@ mod tests {
         let begins = |own: &&&str| {
             let answers: Vec<Answer> =
                 names.iter().filter(|name| *name != *own).map(|name| waiting(name, true)).collect();
-            decide(&owner(own), &answers) == Decision::Begin
+            decide_each(&owner(own), &answers) == Decision::Begin
         };
         assert_eq!(names.iter().filter(begins).collect::<Vec<_>>(), [&"a"]);
-        assert_eq!(decide(&owner("c"), &[waiting("a", false), waiting("b", true)]), Decision::YieldTo("b".to_owned()));
-        assert_eq!(decide(&owner("b"), &[waiting("a", false), waiting("c", true)]), Decision::Begin);
+        assert_eq!(
+            decide_each(&owner("c"), &[waiting("a", false), waiting("b", true)]),
+            Decision::YieldTo("b".to_owned())
+        );
+        assert_eq!(decide_each(&owner("b"), &[waiting("a", false), waiting("c", true)]), Decision::Begin);
     }
 
     #[test]
     fn nodes_that_were_given_one_name_by_mistake_do_not_both_begin() {
         let twin = Owner { identity: Identity(1), name: "b".to_owned() };
         let other = Answer::Waiting { owner: twin.clone(), may_begin: true };
-        assert_eq!(decide(&owner("b"), &[other]), Decision::YieldTo("b".to_owned()));
-        assert_eq!(decide(&twin, &[waiting("b", true)]), Decision::Begin);
+        assert_eq!(decide_each(&owner("b"), &[other]), Decision::YieldTo("b".to_owned()));
+        assert_eq!(decide_each(&twin, &[waiting("b", true)]), Decision::Begin);
     }
 
     /// Some nodes, each of which was told of all others; some of them may begin a cluster. They start, stop and ask each other
@@ -174,7 +288,7 @@ mod tests {
 
     #[test]
     fn nodes_that_were_told_of_each_other_begin_one_cluster_at_the_most() {
-        let begun: Vec<usize> = (0..1_000).map(|seed| clusters_begun(seed, decide)).collect();
+        let begun: Vec<usize> = (0..1_000).map(|seed| clusters_begun(seed, decide_each)).collect();
         assert_eq!(begun.iter().max(), Some(&1));
         assert!(begun.iter().filter(|begun| **begun == 1).count() > 500, "most come to begin one");
 
@@ -182,7 +296,7 @@ mod tests {
         let two_are_begun_without = |is_dropped: fn(&Answer) -> bool| {
             let decide = |own: &Owner, answers: &[Answer]| {
                 let left: Vec<Answer> = answers.iter().filter(|answer| !is_dropped(answer)).cloned().collect();
-                decide(own, &left)
+                decide_each(own, &left)
             };
             (0..1_000).any(|seed| clusters_begun(seed, decide) > 1)
         };

@@ -5,7 +5,7 @@ use crate::shell::Shell;
 use crate::start::{StartError, with_sources};
 use bytes::Bytes;
 use ringfort_core::boot::Owner;
-use ringfort_core::founding::{self, Answer, Decision};
+use ringfort_core::founding::{self, Answer, Asked, Decision, Missing};
 use ringfort_core::system::{Member, Topology};
 use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Identity, NodeId};
@@ -13,14 +13,19 @@ use ringfort_proto::metadata;
 use ringfort_proto::v1::cluster_client::ClusterClient;
 use ringfort_proto::v1::membership_client::MembershipClient;
 use ringfort_proto::v1::{JoinRequest, MembershipRequest, MembershipResponse};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Weak;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long to look up the addresses of a name.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long one node may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,12 +55,34 @@ pub enum Joins {
     Again(NodeId, ClusterId),
 }
 
+/// An address that this node was told of, `host:port`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Contact {
+    pub address: String,
+    /// It is this node's own.
+    pub is_own: bool,
+}
+
+/// The addresses that `address` resolves to, at least one.
+async fn resolved(address: &str, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
+    let patience = deadline.min(Instant::now() + RESOLVE_TIMEOUT);
+    let found = timeout_at(patience, tokio::net::lookup_host(address)).await;
+    let mut found: Vec<SocketAddr> =
+        found.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the name service does not answer"))??.collect();
+    found.sort_unstable();
+    found.dedup();
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+    }
+    Ok(found)
+}
+
 /// Waits until the name in this node's own address resolves. The name of a pod may do so only some time after its
 /// start.
 pub async fn resolve(address: &str, deadline: Instant) -> Result<(), StartError> {
     let mut progress = Instant::now();
     loop {
-        let reason = match tokio::net::lookup_host(address).await {
+        let reason = match resolved(address, deadline).await {
             Ok(_) => return Ok(()),
             Err(reason) => reason,
         };
@@ -71,19 +98,15 @@ pub async fn resolve(address: &str, deadline: Instant) -> Result<(), StartError>
     }
 }
 
-/// Asks the nodes at `addresses` until [`founding`] can decide whether this node creates a cluster. Returns true if it
-/// does; otherwise it must join theirs.
-pub async fn may_begin(addresses: &[String], own: &Owner, deadline: Instant) -> Result<bool, StartError> {
+/// Asks the nodes that this one was told of until [`founding`] can decide whether it creates a cluster. Returns true if
+/// it does; otherwise it must join theirs.
+pub async fn may_begin(told: &[Contact], own: &Owner, deadline: Instant) -> Result<bool, StartError> {
     let mut progress = Instant::now();
     loop {
-        let answers = ask_all(addresses).await;
-        let waits_for = match founding::decide(own, &answers) {
+        let waits_for = match founding::decide(own, &ask_all(told, deadline).await) {
             Decision::Begin => return Ok(true),
             Decision::Join => return Ok(false),
-            Decision::WaitFor(silent) => {
-                let silent: Vec<&str> = silent.into_iter().map(|index| &*addresses[index]).collect();
-                format!("{} to say whether they belong to a cluster", silent.join(", "))
-            }
+            Decision::WaitFor(missing) => waits_for(told, &missing),
             Decision::YieldTo(name) => format!("{name} to create it"),
         };
         let now = Instant::now();
@@ -98,23 +121,63 @@ pub async fn may_begin(addresses: &[String], own: &Owner, deadline: Instant) -> 
     }
 }
 
-/// The answers of all nodes, asked at once.
-async fn ask_all(addresses: &[String]) -> Vec<Answer> {
-    let mut asked = JoinSet::new();
-    for (index, address) in addresses.iter().cloned().enumerate() {
-        asked.spawn(async move { (index, timeout(FIND_TIMEOUT, ask_membership(&address)).await.ok().flatten()) });
-    }
-    let mut answers = vec![Answer::Silent; addresses.len()];
-    while let Some(asked) = asked.join_next().await {
-        if let Ok((index, Some(answer))) = asked {
-            answers[index] = answer;
+/// Names who has not answered, and the addresses that do not lead to one other node.
+fn waits_for(told: &[Contact], missing: &[(usize, Missing)]) -> String {
+    let (mut silent, mut unfit) = (Vec::new(), Vec::new());
+    for &(index, why) in missing {
+        let address = &told[index].address;
+        match why {
+            Missing::Silent => silent.push(&**address),
+            Missing::Itself => unfit.push(format!("{address} leads to this node itself")),
+            Missing::Several => unfit.push(format!("{address} leads to several nodes")),
+            Missing::Same(first) => unfit.push(format!("{address} leads to the same node as {}", told[first].address)),
         }
     }
-    answers
+    let silent = (!silent.is_empty()).then(|| format!("{} to say whether they belong to a cluster", silent.join(", ")));
+    let unfit = (!unfit.is_empty()).then(|| {
+        format!(
+            "a --join-addr that names each other node by an address of its own, and this one as --advertise does ({})",
+            unfit.join("; ")
+        )
+    });
+    silent.into_iter().chain(unfit).collect::<Vec<_>>().join(", and for ")
 }
 
-async fn ask_membership(address: &str) -> Option<Answer> {
-    let MembershipResponse { cluster_id, node_id, identity, may_begin, .. } = membership(address).await?;
+/// The answers of all nodes, asked at once.
+async fn ask_all(told: &[Contact], deadline: Instant) -> Vec<Asked> {
+    let mut asked = JoinSet::new();
+    for (index, contact) in told.iter().enumerate() {
+        let address = contact.address.clone();
+        asked.spawn(async move {
+            let found = resolved(&address, deadline).await.unwrap_or_default();
+            (index, ask_everywhere(&address, found).await)
+        });
+    }
+    let unanswered = |contact: &Contact| Asked { is_own: contact.is_own, answers: Vec::new() };
+    let mut all: Vec<Asked> = told.iter().map(unanswered).collect();
+    while let Some(asked) = asked.join_next().await {
+        if let Ok((index, answers)) = asked {
+            all[index].answers = answers;
+        }
+    }
+    all
+}
+
+/// The answer of each of the addresses that `address` resolves to: each may lead to a different node.
+async fn ask_everywhere(address: &str, found: Vec<SocketAddr>) -> Vec<(IpAddr, Answer)> {
+    let mut asked = JoinSet::new();
+    for at in found {
+        let address = address.to_owned();
+        asked.spawn(async move {
+            let answer = timeout(FIND_TIMEOUT, ask_membership(&address, at)).await.ok().flatten();
+            (at.ip(), answer.unwrap_or(Answer::Silent))
+        });
+    }
+    asked.join_all().await
+}
+
+async fn ask_membership(address: &str, at: SocketAddr) -> Option<Answer> {
+    let MembershipResponse { cluster_id, node_id, identity, may_begin, .. } = membership(address, at).await?;
     if cluster_id != 0 {
         return Some(Answer::Member(ClusterId(cluster_id)));
     }
@@ -122,19 +185,29 @@ async fn ask_membership(address: &str) -> Option<Answer> {
     Some(Answer::Waiting { owner: Owner { identity, name: node_id }, may_begin })
 }
 
-async fn membership(address: &str) -> Option<MembershipResponse> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
-    let answer = MembershipClient::new(endpoint.connect().await.ok()?).ask(MembershipRequest {}).await.ok()?;
+async fn membership(address: &str, at: SocketAddr) -> Option<MembershipResponse> {
+    let channel = endpoint(address, at).ok()?.connect().await.ok()?;
+    let answer = MembershipClient::new(channel).ask(MembershipRequest {}).await.ok()?;
     Some(answer.into_inner())
+}
+
+/// Dials one of the addresses that `address` resolves to.
+fn endpoint(address: &str, at: SocketAddr) -> Result<Endpoint, Status> {
+    let invalid = || Status::invalid_argument(format!("{address:?} is no address: give host:port"));
+    let endpoint = Endpoint::from_shared(format!("http://{at}")).map_err(|_| invalid())?;
+    Ok(endpoint.origin(format!("http://{address}").parse().map_err(|_| invalid())?))
 }
 
 /// Logs which of the --join-addr nodes belong to a different cluster than this node's directory.
 pub async fn compare_clusters(addresses: Vec<String>, own: ClusterId, directory: String) {
-    let answers = ask_all(&addresses).await;
-    for (address, answer) in addresses.iter().zip(answers) {
-        if let Answer::Member(other) = answer
-            && other != own
-        {
+    let told: Vec<Contact> = addresses.into_iter().map(|address| Contact { address, is_own: false }).collect();
+    let answers = ask_all(&told, Instant::now() + RESOLVE_TIMEOUT).await;
+    for (Contact { address, .. }, asked) in told.iter().zip(answers) {
+        let other = asked.answers.into_iter().find_map(|(_, answer)| match answer {
+            Answer::Member(other) => Some(other).filter(|other| *other != own),
+            _ => None,
+        });
+        if let Some(other) = other {
             tracing::warn!(
                 "{address}, given as --join-addr, belongs to cluster {other}, and this node goes on as a member of \
                  cluster {own}, because --raft-dir {directory} holds its data. To join the other cluster, stop this \
@@ -144,13 +217,13 @@ pub async fn compare_clusters(addresses: Vec<String>, own: ClusterId, directory:
     }
 }
 
-/// Refuses a disk timeout that is too short for the cluster of the node at `address`, before this node becomes a
+/// Refuses a disk timeout that is too short for the cluster of the node that is asked, before this node becomes a
 /// member. If that node does not answer, nothing is checked.
-async fn check_disk_timeout(address: &str, disk_timeout: Duration) -> Result<(), StartError> {
+async fn check_disk_timeout(address: &str, at: SocketAddr, disk_timeout: Duration) -> Result<(), StartError> {
     if disk_timeout >= Timing::LONGEST.least_disk_timeout() {
         return Ok(());
     }
-    let answer = timeout(FIND_TIMEOUT, membership(address)).await.ok().flatten();
+    let answer = timeout(FIND_TIMEOUT, membership(address, at)).await.ok().flatten();
     let election_timeout_ms = answer.map_or(0, |answer| answer.election_timeout_ms);
     match Timing::new(Duration::from_millis(election_timeout_ms.into())) {
         Ok(timing) if disk_timeout < timing.least_disk_timeout() => Err(StartError::DiskTimeout { timing }),
@@ -158,32 +231,40 @@ async fn check_disk_timeout(address: &str, disk_timeout: Duration) -> Result<(),
     }
 }
 
-/// Asks the nodes at `addresses` in turn to take this one in, until one does, refuses, or the deadline has passed.
+/// Asks the other nodes that this one was told of in turn to take this one in, until one does, refuses, or the deadline
+/// has passed.
 ///
 /// Returns None if the node is to begin the cluster: it is a `founder`, one that may do so, and decides anew after each
 /// round, as it would after a restart. A node that it was to join may have stopped before its cluster was on its disk,
 /// and yields to this one from then on.
 pub async fn join(
-    addresses: &[String],
+    told: &[Contact],
     member: &Member,
     joins: Joins,
     founder: Option<&Owner>,
     disk_timeout: Duration,
     deadline: Instant,
 ) -> Result<Option<Joined>, StartError> {
+    let addresses: Vec<&String> = told.iter().filter(|told| !told.is_own).map(|told| &told.address).collect();
     let mut progress = Instant::now();
     let mut last = Status::unavailable("nobody was asked");
-    for (index, address) in addresses.iter().enumerate().cycle() {
-        check_disk_timeout(address, disk_timeout).await?;
-        match ask(address, member, joins).await {
-            Ok(joined) => return Ok(Some(joined)),
-            Err(status) if is_refusal(&status) => {
-                return Err(StartError::Refused { address: address.clone(), reason: status.message().to_owned() });
+    for (index, &address) in addresses.iter().enumerate().cycle() {
+        let found = resolved(address, deadline).await;
+        if let Err(error) = &found {
+            last = not_found(error);
+        }
+        for at in found.unwrap_or_default() {
+            check_disk_timeout(address, at, disk_timeout).await?;
+            match ask(address, at, member, joins).await {
+                Ok(joined) => return Ok(Some(joined)),
+                Err(status) if is_refusal(&status) => {
+                    return Err(StartError::Refused { address: address.clone(), reason: status.message().to_owned() });
+                }
+                Err(status) => last = status,
             }
-            Err(status) => last = status,
         }
         if let Some(own) = founder.filter(|_| index + 1 == addresses.len())
-            && founding::decide(own, &ask_all(addresses).await) == Decision::Begin
+            && founding::decide(own, &ask_all(told, deadline).await) == Decision::Begin
         {
             return Ok(None);
         }
@@ -197,7 +278,12 @@ pub async fn join(
         }
         sleep(PAUSE).await;
     }
-    Err(StartError::NoCluster { addresses: addresses.join(", "), reason: last.message().to_owned() })
+    let addresses = addresses.into_iter().map(|address| &**address).collect::<Vec<_>>().join(", ");
+    Err(StartError::NoCluster { addresses, reason: last.message().to_owned() })
+}
+
+fn not_found(error: &io::Error) -> Status {
+    Status::unavailable(format!("its name can't be resolved: {error}"))
 }
 
 /// Tells the other nodes where this one is, until the topology says so: where they and `join` say that clients reach
@@ -215,9 +301,15 @@ pub async fn introduce(shell: Weak<Shell>, member: Member, join: Vec<String>) {
         let known = members.iter().filter(|(other, _)| **other != node).map(|(_, other)| &other.grpc_address);
         let mut said = None;
         for address in known.chain(&join).filter(|address| **address != member.grpc_address) {
-            match ask(address, &member, Joins::Again(node, cluster)).await {
-                Ok(_) => return,
-                Err(status) => said = Some(format!("{address}: {}", status.message())),
+            let found = resolved(address, Instant::now() + RESOLVE_TIMEOUT).await;
+            if let Err(error) = &found {
+                said = Some(format!("{address}: {}", not_found(error).message()));
+            }
+            for at in found.unwrap_or_default() {
+                match ask(address, at, &member, Joins::Again(node, cluster)).await {
+                    Ok(_) => return,
+                    Err(status) => said = Some(format!("{address}: {}", status.message())),
+                }
             }
         }
         if let Some(said) = said.filter(|_| Instant::now() >= progress) {
@@ -237,10 +329,8 @@ fn is_refusal(status: &Status) -> bool {
 }
 
 /// Asks one node to take this one in.
-async fn ask(address: &str, member: &Member, joins: Joins) -> Result<Joined, Status> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|_| Status::invalid_argument(format!("{address:?} is no address: give host:port")))?;
-    let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
+async fn ask(address: &str, at: SocketAddr, member: &Member, joins: Joins) -> Result<Joined, Status> {
+    let channel = endpoint(address, at)?.connect_timeout(CONNECT_TIMEOUT).connect().await;
     let channel =
         channel.map_err(|error| Status::unavailable(format!("{}: is a node running there?", with_sources(&error))))?;
     let mut request = Request::new(JoinRequest {
@@ -284,6 +374,10 @@ mod tests {
         listener
     }
 
+    fn contact(address: String) -> Contact {
+        Contact { address, is_own: false }
+    }
+
     fn waiting(runtime: &Runtime, clients: &TcpListener, nodes: &TcpListener, own: &Owner) -> Waiting {
         Waiting::serve(runtime, (clients, 10), Metrics::new().client_connections, nodes, own, true).unwrap()
     }
@@ -292,7 +386,7 @@ mod tests {
     fn a_node_begins_the_cluster_itself_when_the_one_that_did_has_forgotten_it() {
         let runtime = Runtime::new().unwrap();
         let (clients, nodes) = (listener(), listener());
-        let addresses = [clients.local_addr().unwrap().to_string()];
+        let told = [contact(clients.local_addr().unwrap().to_string())];
         let [first, other] =
             [(1, "a"), (7, "b")].map(|(identity, name)| Owner { identity: Identity(identity), name: name.to_owned() });
         let member = Member { name: first.name.clone(), identity: first.identity, ..Member::default() };
@@ -300,10 +394,10 @@ mod tests {
         begins.begins(ClusterId(9));
         let join = |founder, patience| {
             let deadline = Instant::now() + patience;
-            runtime.block_on(join(&addresses, &member, Joins::New, founder, Duration::from_secs(3_600), deadline))
+            runtime.block_on(join(&told, &member, Joins::New, founder, Duration::from_secs(3_600), deadline))
         };
         let deadline = Instant::now() + Duration::from_secs(10);
-        assert!(!runtime.block_on(may_begin(&addresses, &first, deadline)).unwrap());
+        assert!(!runtime.block_on(may_begin(&told, &first, deadline)).unwrap());
         assert!(join(Some(&first), Duration::from_millis(500)).is_err(), "it waits for the other one");
         // The other one is started anew, before its cluster was on its disk.
         drop(begins);
@@ -316,15 +410,48 @@ mod tests {
     fn a_node_that_begins_a_cluster_says_so_before_it_serves() {
         let runtime = Runtime::new().unwrap();
         let (clients, nodes) = (listener(), listener());
-        let address = clients.local_addr().unwrap().to_string();
+        let address = clients.local_addr().unwrap();
         let own = Owner { identity: Identity(7), name: "b".to_owned() };
         let waiting = waiting(&runtime, &clients, &nodes, &own);
-        let asked = || runtime.block_on(ask_membership(&address));
+        let asked = || runtime.block_on(ask_membership("node", address));
         assert_eq!(asked(), Some(Answer::Waiting { owner: own.clone(), may_begin: true }));
         waiting.begins(ClusterId(9));
         assert_eq!(asked(), Some(Answer::Member(ClusterId(9))));
         // One with a lower name, which would begin one otherwise.
         let other = Owner { identity: Identity(1), name: "a".to_owned() };
-        assert_eq!(founding::decide(&other, &[asked().unwrap()]), Decision::Join);
+        let asked = Asked { is_own: false, answers: vec![(address.ip(), asked().unwrap())] };
+        assert_eq!(founding::decide(&other, &[asked]), Decision::Join);
+    }
+
+    #[test]
+    fn a_name_is_asked_at_all_its_addresses_and_this_node_is_no_other_one() {
+        let runtime = Runtime::new().unwrap();
+        let [own_clients, own_nodes, clients, nodes] = [listener(), listener(), listener(), listener()];
+        let [own, other] =
+            [(1, "a"), (7, "b")].map(|(identity, name)| Owner { identity: Identity(identity), name: name.to_owned() });
+        let _own = waiting(&runtime, &own_clients, &own_nodes, &own);
+        let member = waiting(&runtime, &clients, &nodes, &other);
+        member.begins(ClusterId(9));
+        let found = [&own_clients, &clients].map(|listener| listener.local_addr().unwrap());
+        let answers = runtime.block_on(ask_everywhere("all.example:1", found.to_vec()));
+        let asked = Asked { is_own: false, answers };
+        assert_eq!(founding::decide(&own, &[asked]), Decision::Join);
+
+        let told = [contact(found[0].to_string())];
+        let deadline = Instant::now() + Duration::from_millis(300);
+        let refused = runtime.block_on(may_begin(&told, &own, deadline)).unwrap_err().to_string();
+        assert!(refused.contains(&format!("{} leads to this node itself", found[0])), "{refused}");
+    }
+
+    #[test]
+    fn what_a_node_waits_for_is_told_by_name() {
+        let told = ["a:1", "b:1", "c:1", "d:1"].map(|address| contact(address.to_owned()));
+        let missing = [(0, Missing::Silent), (1, Missing::Several), (2, Missing::Silent), (3, Missing::Same(0))];
+        assert_eq!(
+            waits_for(&told, &missing),
+            "a:1, c:1 to say whether they belong to a cluster, and for a --join-addr that names each other node by an \
+             address of its own, and this one as --advertise does (b:1 leads to several nodes; d:1 leads to the same \
+             node as a:1)"
+        );
     }
 }

@@ -159,7 +159,14 @@ impl Node {
         let advertised = (advertise(&config, grpc_address.port()), advertise(&config, raft_address.port()));
         let clients = ((&grpc_listener, shares.clients), &metrics.client_connections);
         let Membership { boot, disk, files, node, topology, member, since, lock } =
-            start::membership(&config, advertised, &runtime, clients, &raft_listener)?;
+            match start::membership(&config, advertised, &runtime, clients, &raft_listener) {
+                Ok(membership) => membership,
+                Err(error) => {
+                    // A name may still be looked up, which nobody waits for any more.
+                    runtime.shutdown_background();
+                    return Err(error);
+                }
+            };
         for finding in &boot.findings {
             tracing::warn!("found at the start: {finding}");
         }

@@ -17,7 +17,7 @@
 
 use crate::disk::{self, FileDisk};
 use crate::grpc::membership::Waiting;
-use crate::join::{self, Joins};
+use crate::join::{self, Contact, Joins};
 use crate::metrics::Connections;
 use crate::node::{DEFAULT_SHARDS, NodeConfig};
 use crate::random::{random_u64, random_u128};
@@ -31,7 +31,7 @@ use ringfort_core::types::{ClusterId, Identity, NodeId};
 use ringfort_ring::ShardCount;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
@@ -210,29 +210,30 @@ pub fn membership(
         if let Some(no_space) = too_small(config) {
             return Err(no_space);
         }
+        let deadline = Instant::now() + config.join_timeout;
         let contacts = boot::contacts(&*disk).map_err(boot_error)?;
         let given = [&config.join[..], &contacts].concat();
-        let others = others(&given, config.listen, &member.grpc_address);
+        let told = told(&given, config.listen, &member.grpc_address);
         let may_begin = config.bootstrap && contacts.is_empty() && boot.is_log_empty;
-        let deadline = Instant::now() + config.join_timeout;
         let own = Owner { identity: member.identity, name: member.name.clone() };
-        let waiting = match others.is_empty() {
+        let waiting = match told.is_empty() {
             true => None,
             false => Some(Waiting::serve(runtime, clients, counters.clone(), nodes, &own, may_begin)?),
         };
         if may_begin {
             runtime.block_on(join::resolve(&member.grpc_address, deadline))?;
         }
-        let begins = may_begin && runtime.block_on(join::may_begin(&others, &own, deadline))?;
+        let is_alone = told.iter().all(|told| told.is_own);
+        let begins = may_begin && runtime.block_on(join::may_begin(&told, &own, deadline))?;
         let joined = match begins {
             true => None,
-            false if others.is_empty() && !boot.is_log_empty => return Err(StartError::LostTopology { directory }),
+            false if is_alone && !boot.is_log_empty => return Err(StartError::LostTopology { directory }),
             false if given.is_empty() => return Err(StartError::NoWay { directory }),
-            false if others.is_empty() => return Err(StartError::JoinsItself { address: given.join(", ") }),
+            false if is_alone => return Err(StartError::JoinsItself { address: given.join(", ") }),
             false => {
                 let joins = if config.replace { Joins::Replacing } else { Joins::New };
                 let founder = may_begin.then_some(&own);
-                runtime.block_on(join::join(&others, &member, joins, founder, config.disk_timeout, deadline))?
+                runtime.block_on(join::join(&told, &member, joins, founder, config.disk_timeout, deadline))?
             }
         };
         if let Some(joined) = joined {
@@ -323,17 +324,30 @@ fn shards(config: &NodeConfig) -> ShardCount {
     config.shards.unwrap_or_else(|| ShardCount::new(DEFAULT_SHARDS).expect("a power of two"))
 }
 
-/// The addresses that are not this node's own, so that all nodes can be given the same list. A node that asked itself
-/// would wait for an answer that only it could give.
-fn others(join: &[String], listen: IpAddr, own_address: &str) -> Vec<String> {
-    let own_port = own_address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-    let is_own = |address: SocketAddr| {
-        let is_here = address.ip() == listen || (listen.is_unspecified() && address.ip().is_loopback());
-        is_here && own_port == Some(address.port())
+/// The addresses that this node was told of, each once, with whether it is this node's own, so that all nodes can be
+/// given the same list. No name is looked up: a name that leads here now may be meant for all nodes.
+fn told(given: &[String], listen: IpAddr, own_address: &str) -> Vec<Contact> {
+    let port = |address: &str| address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    let is_here = |host: &str| match ringfort_proto::address::parse_host(host).map(|host| host.parse::<IpAddr>()) {
+        Ok(Ok(ip)) => ip == listen || (listen.is_unspecified() && is_of_this_machine(ip)),
+        _ => host == "localhost" && (listen.is_loopback() || listen.is_unspecified()),
     };
-    // What can't be resolved now may be later, and is not this node as it knows itself.
-    let resolves_to_own = |address: &String| address.to_socket_addrs().is_ok_and(|mut found| found.any(is_own));
-    join.iter().filter(|&address| address != own_address && !resolves_to_own(address)).cloned().collect()
+    let is_own = |address: &str| {
+        let host = address.rsplit_once(':').map(|(host, _)| host);
+        address == own_address || (port(address) == port(own_address) && host.is_some_and(is_here))
+    };
+    let mut told: Vec<Contact> = Vec::new();
+    for address in given {
+        if told.iter().all(|known| known.address != *address) {
+            told.push(Contact { address: address.clone(), is_own: is_own(address) });
+        }
+    }
+    told
+}
+
+/// Only an address of this machine can be bound.
+fn is_of_this_machine(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// Locks the directory, making it first where it is missing.
@@ -417,16 +431,22 @@ mod tests {
     }
 
     #[test]
-    fn a_node_does_not_ask_itself() {
-        let asked = |join: &[&str], listen: &str| {
-            let join: Vec<String> = join.iter().map(|address| address.to_string()).collect();
-            others(&join, listen.parse().unwrap(), "node1.example:7000")
+    fn a_node_knows_its_own_address_and_looks_up_no_name() {
+        let own = |given: &[&str], listen: &str| -> Vec<String> {
+            let given: Vec<String> = given.iter().map(|address| address.to_string()).collect();
+            let told = told(&given, listen.parse().unwrap(), "node1.example:7000");
+            assert_eq!(told.len(), given.len());
+            told.into_iter().filter(|told| told.is_own).map(|told| told.address).collect()
         };
-        let own = ["node1.example:7000", "127.0.0.1:7000", "localhost:7000"];
-        assert_eq!(asked(&own, "127.0.0.1"), [""; 0]);
-        assert_eq!(asked(&own, "0.0.0.0"), [""; 0]);
-        let others = ["127.0.0.1:7001", "node2.example:7000", "no address"];
-        assert_eq!(asked(&others, "127.0.0.1"), others);
-        assert_eq!(asked(&["127.0.0.1:7000"], "10.0.0.1"), ["127.0.0.1:7000"]);
+        let given = ["node1.example:7000", "127.0.0.1:7000", "localhost:7000"];
+        assert_eq!(own(&given, "127.0.0.1"), given);
+        assert_eq!(own(&given, "0.0.0.0"), given);
+        assert_eq!(own(&["[::1]:7000", "127.0.0.1:7000"], "::1"), ["[::1]:7000"]);
+        let others = ["127.0.0.1:7001", "node2.example:7000", "no address", "ip6-localhost:7000", "198.51.100.7:7000"];
+        assert_eq!(own(&others, "127.0.0.1"), [""; 0]);
+        assert_eq!(own(&others, "0.0.0.0"), [""; 0]);
+        assert_eq!(own(&["127.0.0.1:7000"], "10.0.0.1"), [""; 0]);
+        let twice = ["a:1".to_owned(), "b:1".to_owned(), "a:1".to_owned()];
+        assert_eq!(told(&twice, "::".parse().unwrap(), "node1.example:7000").len(), 2);
     }
 }
