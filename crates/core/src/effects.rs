@@ -7,13 +7,13 @@
 
 use crate::divergence::QuarantineReason;
 use crate::kv::state::Machine;
-use crate::log::item::LogItem;
+use crate::log::LogBatch;
 use crate::message::{RaftMessage, ShardReport};
-use crate::replica::ShardView;
 use crate::request::{Failure, Reply};
 use crate::snapshot::SnapshotHeader;
 use crate::system::Topology;
 use crate::types::{NodeId, ReplicaId, ShardId, Term};
+use crate::view::ShardView;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,32 +72,6 @@ impl<T> Default for Effects<T> {
             garbage: Vec::new(),
             counts: Counts::default(),
         }
-    }
-}
-
-/// What one turn of one worker wants durable.
-#[derive(Debug, Default)]
-pub struct LogBatch {
-    pub number: u64,
-    pub items: Vec<LogItem>,
-}
-
-impl LogBatch {
-    /// The bytes of all entries that the log writes for the batch.
-    pub fn entry_bytes(&self) -> u64 {
-        self.items.iter().map(|item| item.entry_bytes() as u64).sum()
-    }
-
-    /// The bytes that the batch adds to the node's unsynced bytes: those of new entries. The entries of a complete
-    /// state do not count: they are in memory anyway and the log itself asked for them, so clients must not be refused
-    /// because of them.
-    pub fn new_entry_bytes(&self) -> u64 {
-        self.items.iter().map(|item| item.new_entry_bytes() as u64).sum()
-    }
-
-    /// The bytes of entries that the batch writes again as part of complete states.
-    pub fn restated_bytes(&self) -> u64 {
-        self.entry_bytes() - self.new_entry_bytes()
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`request`] | requests to a shard, their replies, and their failures |
 //! | [`disk`], [`log`], [`snapshot`] | bytes that survive a crash |
 //! | [`replica`] | one shard's copy on this node: raft-rs and what it needs around it |
+//! | [`view`] | a shard's map as the threads that answer reads see it |
 //! | [`message`], [`effects`] | what nodes say to each other, and what a turn leaves to be done |
 //! | [`worker`] | the loop that runs many replicas and turns their work into few effects |
 //! | [`boot`] | what a node has on its disk when it starts, and how a cluster begins |
@@ -49,4 +50,5 @@ pub mod time;
 pub mod timing;
 pub mod types;
 pub mod version;
+pub mod view;
 pub mod worker;

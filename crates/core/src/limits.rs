@@ -1,10 +1,9 @@
 //! Every bound of the system, with what happens there and how it relates to the others.
 
-use crate::timing::Timing;
 use std::time::Duration;
 
 /// The least number of ticks without a leader's message after which a voter may campaign or vote (E in the Raft paper).
-/// How long a tick is, each cluster chooses when it begins ([`Timing`]).
+/// How long a tick is, each cluster chooses when it begins ([`Timing`](crate::timing::Timing)).
 pub const ELECTION_TICKS: usize = 8;
 
 /// Election timeouts are below this many ticks.
@@ -197,6 +196,12 @@ pub const MAX_GOSSIP_MESSAGE_BYTES: usize = 4 << 20;
 /// exchange. What digests take, some 40 bytes a node, comes on top.
 pub const GOSSIP_DELTA_BYTES: usize = 256 << 10;
 
+/// A node gossips the state hashes of its replicas in this many parts, one in each round.
+pub const POINT_PARTS: u8 = 8;
+
+/// The most state hashes in a part. A node with more replicas than [`POINT_PARTS`] times this leaves out the last ones.
+pub const MAX_POINTS: usize = 1900;
+
 const _: () = assert!(MAX_EVENTUAL_ENTRY_BYTES <= MAX_KEY_BYTES);
 const _: () = assert!(2 * GOSSIP_DELTA_BYTES + 2 * MAX_EVENTUAL_ENTRY_BYTES < MAX_GOSSIP_MESSAGE_BYTES);
 const _: () = assert!(MAX_GOSSIP_MESSAGE_BYTES < MAX_PEER_MESSAGE_BYTES);
@@ -209,16 +214,8 @@ const _: () = assert!((MAX_UNCOMMITTED_BYTES as usize) > LARGEST_ENTRY_BYTES);
 const _: () = assert!(APPLY_SLICE_BYTES <= LARGEST_ENTRY_BYTES);
 const _: () = assert!(LOG_BUDGET_BYTES >= 2 * SEGMENT_BYTES);
 const _: () = assert!(SEGMENT_BYTES.is_multiple_of(SYNCED_PART_BYTES));
-const _: () = assert!(SYNCED_PART_BYTES / SLOW_DISK_BYTES_A_MS < Timing::SHORTEST.disk_patience().as_millis() as u64);
 const _: () = assert!(LEAST_COPIED_BYTES <= SMALL_MOVE_BYTES && SMALL_MOVE_BYTES <= SMALL_MOVES_BYTES);
 const _: () = assert!(MAX_SNAPSHOTS_SENT_TO_ONE <= MAX_SNAPSHOTS_SENT);
 const _: () = assert!(MAX_SNAPSHOTS_SENT <= RETAINED_SHARE, "the entries kept for all transfers fit into the budget");
-const _: () = assert!(Timing::LONGEST.least_disk_timeout().as_nanos() <= DISK_TIMEOUT.as_nanos());
 const _: () = assert!(DISK_TIMEOUT.as_nanos() < REPLACE_AFTER.as_nanos());
 const _: () = assert!(MAX_UNSYNCED_BYTES >= MAX_UNCOMMITTED_BYTES);
-
-/// A node gossips the state hashes of its replicas in this many parts, one in each round.
-pub const POINT_PARTS: u8 = 8;
-
-/// The most state hashes in a part. A node with more replicas than [`POINT_PARTS`] times this leaves out the last ones.
-pub const MAX_POINTS: usize = 1900;

@@ -19,7 +19,10 @@
 //!
 //! Times that depend on people, disks or bandwidth do not follow E. [`Timing::ticks`] converts such a time to ticks.
 
-use crate::limits::{DRIFT_PERMILLE, ELECTION_TICKS, LEASE_MARGIN_TICKS, ROUNDS_A_TICK};
+use crate::limits::{
+    DISK_TIMEOUT, DRIFT_PERMILLE, ELECTION_TICKS, LEASE_MARGIN_TICKS, ROUNDS_A_TICK, SLOW_DISK_BYTES_A_MS,
+    SYNCED_PART_BYTES,
+};
 use std::fmt;
 use std::time::Duration;
 
@@ -121,10 +124,13 @@ impl fmt::Display for Timing {
     }
 }
 
+const _: () = assert!(SYNCED_PART_BYTES / SLOW_DISK_BYTES_A_MS < Timing::SHORTEST.disk_patience().as_millis() as u64);
+const _: () = assert!(Timing::LONGEST.least_disk_timeout().as_nanos() <= DISK_TIMEOUT.as_nanos());
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{DISK_TIMEOUT, MAX_ELECTION_TICKS, REPLACE_AFTER, SILENT_TICKS};
+    use crate::limits::{MAX_ELECTION_TICKS, REPLACE_AFTER, SILENT_TICKS};
 
     fn all() -> impl Iterator<Item = Timing> {
         (Timing::SHORTEST.election_timeout_ms..=Timing::LONGEST.election_timeout_ms)

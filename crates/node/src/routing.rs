@@ -3,10 +3,10 @@
 //! All of it is belief but for the views: a wrong leader costs one NotLeader, never a wrong answer.
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use ringfort_core::replica::ShardView;
 use ringfort_core::request::Route;
 use ringfort_core::system::{Members, Topology};
 use ringfort_core::types::{Epoch, NodeId, ShardId};
+use ringfort_core::view::ShardView;
 use ringfort_ring::ShardCount;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,9 +5,9 @@
 //! step counts as a whole one however little there was to walk over, so that a node with little data does not spin.
 
 use crate::kv::state::Scrubbed;
-use crate::replica::ShardView;
 use crate::time::Moment;
 use crate::types::{ReplicaId, ShardId};
+use crate::view::ShardView;
 use ringfort_ring::ShardCount;
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,8 +17,8 @@ pub mod journal;
 pub mod keyspace;
 pub mod tombstones;
 
-use crate::effects::LogBatch;
 use crate::limits::{MAX_EVENTUAL_BYTES, MAX_EVENTUAL_ENTRY_BYTES, MAX_EVENTUAL_PENDING_BYTES};
+use crate::log::LogBatch;
 use crate::mutation::Mutation;
 use crate::time::{HlcTimestamp, Wall};
 use crate::types::{Epoch, NodeId};

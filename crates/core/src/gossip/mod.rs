@@ -65,12 +65,12 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
-use crate::effects::LogBatch;
 use crate::eventual::journal::Recovered;
 use crate::eventual::keyspace::{Found, Keyspace, Page};
 use crate::eventual::{Eventual, WriteError, Written};
 use crate::health::HealthView;
 use crate::liveness::{Detector, Liveness};
+use crate::log::LogBatch;
 use crate::mutation::Mutation;
 use crate::system::Topology;
 use crate::time::{Moment, Now};

@@ -64,6 +64,7 @@
 //! each sector, and half a sector of padding on average. A new segment: a rename with its directory sync, a sync of the
 //! extent, and 3 to 15 bytes for each known shard. A start reads everything once and holds one segment in memory.
 
+mod batch;
 mod codec;
 mod extent;
 mod index;
@@ -87,6 +88,7 @@ pub fn is_log_file(name: &str) -> bool {
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::mutation::Mutation;
 use crate::types::{ReplicaId, ShardId};
+pub use batch::LogBatch;
 use codec::{encode_directory, encode_item};
 use index::Index;
 use item::{LogItem, ReplicaState};

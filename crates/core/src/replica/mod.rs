@@ -47,9 +47,7 @@ mod serve;
 mod snapshots;
 pub mod storage;
 pub(crate) mod transfers;
-pub mod view;
-
-use crate::divergence::{Marks, SETTLED_AFTER};
+pub use crate::divergence::{Marks, SETTLED_AFTER};
 use crate::effects::{Effects, SnapshotWork};
 use crate::kv::state::hash::hash;
 use crate::kv::{Command, Machine, Query};
@@ -62,6 +60,7 @@ use crate::system::{Group, SystemCommand, SystemMachine};
 use crate::time::{HlcTimestamp, Moment};
 use crate::timing::Timing;
 use crate::types::{LogIndex, NodeId, ReplicaId, ShardId, Term};
+use crate::view::ShardView;
 use bytes::Bytes;
 use lease::{LeaderLease, Promise};
 use patience::Patience;
@@ -71,7 +70,6 @@ use reads::Reads;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use storage::RaftStorage;
-pub use view::ShardView;
 
 /// Whether leaders answer reads by lease, or ask a quorum each time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

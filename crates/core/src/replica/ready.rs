@@ -13,8 +13,8 @@
 //! The commit index alone is not worth a record either; it goes along with the next one.
 
 use super::*;
-use crate::effects::LogBatch;
 use crate::limits::{MAX_RESTATED_BYTES, SILENT_TICKS};
+use crate::log::LogBatch;
 use crate::log::item::{Change, LogItem};
 use crate::time::Now;
 use raft::eraftpb::{HardState, Message, MessageType, Snapshot};

@@ -35,7 +35,7 @@ pub enum Reply {
     Command(CommandReply),
     Query(QueryReply),
     /// Confirms a query whose answer takes long to collect; a worker does not collect it. From now on
-    /// [`ShardView::read_confirmed`](crate::replica::ShardView::read_confirmed) answers the query linearizably, on the
+    /// [`ShardView::read_confirmed`](crate::view::ShardView::read_confirmed) answers the query linearizably, on the
     /// view that was taken before the request. This reply never leaves the node.
     Confirmed,
     System(SystemReply),

@@ -7,8 +7,8 @@
 //! there could end with an unknown outcome. So it gets no writes until it is heard again or has a successor. Reads are
 //! sent to it, since they can be sent again elsewhere.
 
-use crate::replica::ShardView;
 use crate::types::NodeId;
+use crate::view::ShardView;
 
 /// Where requests for a shard go.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]

@@ -16,10 +16,11 @@
 mod allowance;
 
 use crate::divergence::QuarantineReason;
-use crate::effects::{Effects, LogBatch, SnapshotWork};
+use crate::effects::{Effects, SnapshotWork};
 use crate::health::{DiskState, HealthView, can_lead};
 use crate::kv::state::Machine;
 use crate::limits::RETAINED_SHARE;
+use crate::log::LogBatch;
 use crate::log::item::{Change, LogItem, ReplicaState};
 use crate::message::{RaftMessage, Step, StepRequest};
 use crate::mutation::Mutation;

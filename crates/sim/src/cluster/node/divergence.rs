@@ -3,9 +3,9 @@
 use super::Task;
 use super::running::{Input, Outbox, Running, When};
 use ringfort_core::divergence::{Event, QuarantineReason};
-use ringfort_core::replica::ShardView;
 use ringfort_core::time::Now;
 use ringfort_core::types::{ReplicaId, ShardId};
+use ringfort_core::view::ShardView;
 use std::sync::Arc;
 
 /// Memory is small here: a walk over all of it takes seconds.

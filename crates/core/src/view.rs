@@ -7,8 +7,7 @@
 
 use crate::kv::{Machine, Query, QueryReply};
 use crate::time::Moment;
-use crate::types::Point;
-use crate::types::{LogIndex, NodeId, ReplicaId, ShardId};
+use crate::types::{LogIndex, NodeId, Point, ReplicaId, ShardId};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -131,7 +130,7 @@ impl ShardView {
         self.machine.write().flip_a_bit(nth, bit)
     }
 
-    pub(super) fn publish_point(&self, point: Option<(LogIndex, u64)>) {
+    pub(crate) fn publish_point(&self, point: Option<(LogIndex, u64)>) {
         *self.point.lock() = point;
     }
 

@@ -1,0 +1,29 @@
+//! What one turn of a worker, or of gossip, makes durable together.
+
+use super::item::LogItem;
+
+/// Numbered by its owner, in order; durable as a whole, after all earlier batches of that owner.
+#[derive(Debug, Default)]
+pub struct LogBatch {
+    pub number: u64,
+    pub items: Vec<LogItem>,
+}
+
+impl LogBatch {
+    /// The bytes of all entries that the log writes for the batch.
+    pub fn entry_bytes(&self) -> u64 {
+        self.items.iter().map(|item| item.entry_bytes() as u64).sum()
+    }
+
+    /// The bytes that the batch adds to the node's unsynced bytes: those of new entries. The entries of a complete
+    /// state do not count: they are in memory anyway and the log itself asked for them, so clients must not be refused
+    /// because of them.
+    pub fn new_entry_bytes(&self) -> u64 {
+        self.items.iter().map(|item| item.new_entry_bytes() as u64).sum()
+    }
+
+    /// The bytes of entries that the batch writes again as part of complete states.
+    pub fn restated_bytes(&self) -> u64 {
+        self.entry_bytes() - self.new_entry_bytes()
+    }
+}
