@@ -18,8 +18,9 @@ pub fn is_mute(node: &NodeStatus) -> bool {
     !node.alive && is_alive && (1..HEARTBEATS_COME.as_millis() as u64).contains(&node.silent_ms)
 }
 
-/// What is wrong with a node, the worst first; empty for a healthy node. [`shared`] adds what several nodes may have.
-pub fn of(node: &NodeStatus) -> Vec<String> {
+/// What is wrong with a node, the worst first; empty for a healthy node. [`shared`] adds what several nodes may have. If
+/// moves `are_paused`, a dead node is not replaced.
+pub fn of(node: &NodeStatus, are_paused: bool) -> Vec<String> {
     let name = name(node);
     if !node.alive {
         if is_mute(node) {
@@ -31,13 +32,10 @@ pub fn of(node: &NodeStatus) -> Vec<String> {
             )];
         }
         let silence = Duration::from_millis(node.silent_ms);
+        let next = |start| after_silence(node, are_paused, start);
         return vec![match silence < SILENCE {
-            true => {
-                format!("{name} does not answer: {}", after_silence(node, "wait, and start it again if it stays so"))
-            }
-            false => {
-                format!("{name} has been silent for {}: {}", duration(silence), after_silence(node, "start it again"))
-            }
+            true => format!("{name} does not answer: {}", next("wait, and start it again if it stays so")),
+            false => format!("{name} has been silent for {}: {}", duration(silence), next("start it again")),
         }];
     }
     let mut troubles = Vec::new();
@@ -115,7 +113,7 @@ pub fn disk_name(disk: DiskHealth) -> &'static str {
 }
 
 /// What happens to a silent node next; `start` if the operator has to act.
-fn after_silence<'a>(node: &NodeStatus, start: &'a str) -> &'a str {
+fn after_silence<'a>(node: &NodeStatus, are_paused: bool, start: &'a str) -> &'a str {
     // The last report before it fell silent.
     let disk = node.health.map(|health| health.disk());
     match node.member_state() {
@@ -127,6 +125,7 @@ fn after_silence<'a>(node: &NodeStatus, start: &'a str) -> &'a str {
         }
         MemberState::Active | MemberState::Drained => start,
         MemberState::Leaving => "it leaves",
+        MemberState::Dead if are_paused => "others take its place when moves are resumed",
         MemberState::Dead => "others take its place",
         MemberState::Replaced => "another node has its name and takes its place",
     }
@@ -143,13 +142,13 @@ mod tests {
 
     #[test]
     fn nothing_is_wrong_with_most_nodes() {
-        assert!(of(&node()).is_empty());
+        assert!(of(&node(), false).is_empty());
     }
 
     #[test]
     fn a_node_that_is_silent_is_started_again_unless_it_was_heard_just_now() {
         let silent = |silent_ms, member_state: MemberState| {
-            of(&NodeStatus { alive: false, silent_ms, member_state: member_state.into(), ..node() }).join("; ")
+            of(&NodeStatus { alive: false, silent_ms, member_state: member_state.into(), ..node() }, false).join("; ")
         };
         assert_eq!(silent(0, MemberState::Active), "node2 does not answer: wait, and start it again if it stays so");
         assert_eq!(silent(12_345, MemberState::Active), "node2 has been silent for 12 s: start it again");
@@ -164,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_is_full_or_hung_is_trouble_and_one_that_is_slow_is_worth_a_word() {
-        let all = |node: NodeStatus| [of(&node), shared(&[node])].concat().join("; ");
+        let all = |node: NodeStatus| [of(&node, false), shared(&[node])].concat().join("; ");
         let told = |disk| (all(with_disk(disk)), notes(&with_disk(disk)).unwrap_or_default());
         let none = String::new;
         assert_eq!(told(DiskHealth::Healthy), (none(), none()));
@@ -175,7 +174,7 @@ mod tests {
         assert!(slow.0.is_empty() && slow.1.contains("512 ms"), "{slow:?}");
         assert!(recovering.0.is_empty() && recovering.1.contains("leads nothing"), "{recovering:?}");
         let silent = NodeStatus { alive: false, silent_ms: 5000, ..with_disk(DiskHealth::Full) };
-        let told = of(&silent).join("; ");
+        let told = of(&silent, false).join("; ");
         assert!(told.contains("its disk was full"), "{told}");
         assert_eq!(notes(&silent), None);
     }

@@ -78,8 +78,9 @@ pub fn judge(status: &StatusResponse) -> Verdict {
         clauses.push(format!("{} without a leader or a quorum ({})", counted(lost.len(), "shard"), some_of(&lost)));
     }
     // Silent nodes come first.
-    clauses.extend(silent.iter().flat_map(|node| trouble::of(node)));
-    clauses.extend(status.nodes.iter().filter(|node| node.alive).flat_map(trouble::of));
+    let trouble_of = |node| trouble::of(node, status.paused);
+    clauses.extend(silent.iter().copied().flat_map(trouble_of));
+    clauses.extend(status.nodes.iter().filter(|node| node.alive).flat_map(trouble_of));
     clauses.extend(trouble::shared(&status.nodes));
     let are_wrong = !wrong.is_empty();
     clauses.extend(wrong);
@@ -236,7 +237,7 @@ fn under_orders(status: &StatusResponse) -> Vec<String> {
     }
     if status.paused {
         clauses
-            .push("moves are paused, also those that replace dead nodes: ringfort cluster resume ends that".to_owned());
+            .push("moves are paused, and no dead node is replaced: ringfort cluster resume ends the pause".to_owned());
     }
     clauses
 }
@@ -405,8 +406,8 @@ mod tests {
         status.nodes[3].member_state = MemberState::Drained.into();
         status.paused = true;
         let expected = "4 nodes, 2 shards, tolerates 1 node failure; all replicas caught up; \
-                        node3 leaves, 3 replicas to go; node4 is drained; moves are paused, also those that replace dead nodes: \
-                        ringfort cluster resume ends that";
+                        node3 leaves, 3 replicas to go; node4 is drained; \
+                        moves are paused, and no dead node is replaced: ringfort cluster resume ends the pause";
         assert_says(&status, expected);
         assert!(judge(&status).healthy);
         let mut status = cluster(4);
@@ -418,6 +419,12 @@ mod tests {
                         node4 has been silent for 12 s: others take its place; \
                         1 replica being added (7 to move, about 90 s left): wait";
         assert_says(&status, expected);
+        status.paused = true;
+        let said = judge(&status).sentence;
+        assert!(
+            said.contains("; node4 has been silent for 12 s: others take its place when moves are resumed;"),
+            "{said}"
+        );
     }
 
     #[test]
