@@ -15,8 +15,9 @@ use ringfort_core::disk::Disk;
 use ringfort_core::health::DiskState;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::Restored;
-use ringfort_core::replica::restore::{RestoreError, Restoring};
-use ringfort_core::snapshot::{Received, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotWriter};
+use ringfort_core::replica::receiving::{self, Progress, Receiving};
+use ringfort_core::replica::restore::LoadError;
+use ringfort_core::snapshot::{SnapshotError, SnapshotHeader, SnapshotReader};
 
 use ringfort_proto::v1::peer_client::PeerClient;
 use ringfort_proto::v1::{self, SnapshotAck, SnapshotChunk, snapshot_chunk::Part};
@@ -54,7 +55,7 @@ enum TransferError {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
-    Restore(#[from] RestoreError),
+    Load(#[from] LoadError),
     #[error("the stream ended before the snapshot did")]
     CutShort,
     #[error("the receiver took nothing for {} s", STALLED_AFTER.as_secs())]
@@ -197,8 +198,7 @@ pub async fn receive(
         Ok(file_header) => file_header,
         Err(error) => return Ok(refused(&error.to_string())),
     };
-    let position = (file_header.shard, file_header.index.0, file_header.term.0);
-    if position != (shard, metadata.index, metadata.term) || file_header.conf_state != *metadata.get_conf_state() {
+    if !receiving::fits(&file_header, &message) {
         return Err(Status::invalid_argument("the snapshot's file is of another position than its message"));
     }
     // Accepted: now the sender sends the frames.
@@ -232,7 +232,7 @@ async fn take(
     tell_progress: impl Fn(),
 ) -> Result<SnapshotAck, Status> {
     let (frames_tx, frames_rx) = mpsc::channel(CHUNKS_AHEAD);
-    let mut writing = tokio::task::spawn_blocking(move || write(&disk, &name, &header, frames_rx).map(deliver));
+    let mut writing = tokio::task::spawn_blocking(move || write(&disk, name, &header, frames_rx).map(deliver));
     let mut expected = 0;
     while let Some(chunk) = parts.next().await {
         let Some(Part::Payload(payload)) = chunk?.part else {
@@ -274,44 +274,24 @@ fn check(shell: &Shell, header: &v1::SnapshotHeader) -> Result<RaftMessage, Stat
         .ok_or_else(|| Status::invalid_argument("the snapshot's message is not one"))
 }
 
-/// Writes the file as its frames arrive, then builds the state from what is on the disk.
+/// Takes the frames of a file as they arrive. Returns the state, built from what is on the disk.
 fn write(
     disk: &Arc<dyn Disk>,
-    name: &str,
+    name: String,
     header: &SnapshotHeader,
     mut frames: mpsc::Receiver<Bytes>,
 ) -> Result<Restored, TransferError> {
-    let mut writer = SnapshotWriter::begin(disk.clone(), name, header)?;
+    let mut receiving = Receiving::begin(disk.clone(), name, header)?;
     loop {
-        let received = match frames.blocking_recv() {
-            Some(frame) => writer.frame(&frame).map_err(TransferError::from),
-            None => Err(TransferError::CutShort),
+        let Some(frame) = frames.blocking_recv() else {
+            receiving.abandon();
+            return Err(TransferError::CutShort);
         };
-        match received {
-            Ok(Received::Chunk) => {}
-            Ok(Received::End) => break,
-            Err(error) => {
-                writer.abandon()?;
-                return Err(error);
-            }
+        match receiving.frame(&frame)? {
+            Progress::More(more) => receiving = more,
+            Progress::Complete(restored) => return Ok(restored),
         }
     }
-    writer.finish()?;
-    let restored = restore(disk, name);
-    if restored.is_err() {
-        // Nobody else knows the file: its name is new each time.
-        let _ = disk.delete(name);
-    }
-    restored
-}
-
-fn restore(disk: &Arc<dyn Disk>, name: &str) -> Result<Restored, TransferError> {
-    let mut reader = SnapshotReader::open(disk.clone(), name)?;
-    let mut restoring = Restoring::begin(reader.header())?;
-    while let Some(chunk) = reader.next_chunk()? {
-        restoring.push_chunk(&chunk)?;
-    }
-    Ok(restoring.finish()?)
 }
 
 fn installed() -> SnapshotAck {
@@ -327,6 +307,7 @@ mod tests {
     use super::*;
     use crate::disk::{self, FileDisk};
     use ringfort_core::kv::state::{CutMeta, Machine};
+    use ringfort_core::snapshot::SnapshotWriter;
     use ringfort_core::types::{LogIndex, ShardId, Term};
 
     fn header(meta: CutMeta) -> SnapshotHeader {
@@ -402,21 +383,5 @@ mod tests {
             assert!(matches!(parts.try_recv().unwrap().part, Some(Part::Header(_))));
             assert_eq!((parts.try_recv().is_ok(), paced.get() > 0), (is_accepted, is_accepted));
         }
-    }
-
-    #[test]
-    fn a_snapshot_that_can_not_be_built_leaves_no_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(directory.path()).unwrap());
-        let meta = CutMeta { revision: 1, timestamp: Default::default(), hash: 7, len: 1 };
-        let header = header(meta);
-        // Sound frames around what is no state.
-        let mut writer = SnapshotWriter::begin(disk.clone(), "sent", &header).unwrap();
-        writer.chunk(b"no entries").unwrap();
-        writer.finish().unwrap();
-        let (frames_tx, frames_rx) = mpsc::channel(8);
-        frames(&disk, "sent").into_iter().for_each(|frame| frames_tx.blocking_send(frame).unwrap());
-        assert!(matches!(write(&disk, "received", &header, frames_rx), Err(TransferError::Restore(_))));
-        assert_eq!(disk.list().unwrap(), ["sent"]);
     }
 }

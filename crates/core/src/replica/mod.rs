@@ -32,6 +32,7 @@
 //! disk would cost the leader its lease.
 
 mod apply;
+pub mod cut_files;
 pub mod election;
 mod handover;
 mod inbound;
@@ -41,8 +42,10 @@ mod patience;
 pub mod proposals;
 pub mod reads;
 mod ready;
+pub mod receiving;
 pub mod restore;
 mod retention;
+pub mod send_slots;
 mod serve;
 mod snapshots;
 pub mod storage;

@@ -220,7 +220,6 @@ impl Running {
         }
         Some(Running {
             node,
-            disk,
             slots,
             control,
             control_inbox: VecDeque::new(),
@@ -247,7 +246,8 @@ impl Running {
             joiners: Vec::new(),
             routed: topology,
             saved,
-            files: Files::new(settings.bytes_per_second),
+            files: Files::new(settings.bytes_per_second, disk.clone()),
+            disk,
             views: BTreeMap::new(),
             divergence: DivergenceDetector::new(node),
             scrubber: Scrubber::new(SCRUB_BYTES_PER_SECOND, now),
@@ -337,7 +337,7 @@ impl Running {
             }
             // Whoever sends gives up after a while.
             Message::Snapshot { .. } if self.is_disk_hung => {}
-            Message::Snapshot { id, number, message, part } => self.receive_part(from, id, number, message, part, out),
+            Message::Snapshot { id, message, part, .. } => self.receive_part(from, id, message, part, out),
             Message::SnapshotReceived { id, arrived } => self.snapshot_sent(id, arrived, out),
             Message::Propose(command) => self.propose(command, out),
             Message::Join { life, member, replace } => self.handle_join(from, life, member, replace, out),

@@ -2,28 +2,35 @@
 //!
 //! As in the shell, the sender streams a file's frames as they are and reads each when its turn comes, at the bandwidth of
 //! the run: a file that goes in the meantime ends the transfer. The receiver writes the frames as they arrive; one that is
-//! missing ends the transfer, too. Only when the state is built from the whole file does the worker hear of it.
+//! missing ends the transfer, too. Only when the state is built from the whole file does the worker hear of it. The core
+//! decides on all of that ([`CutFiles`], [`SendSlots`], [`Receiving`]); here are the frames on their way.
 
 use super::message::CallId;
 use super::running::{Input, Outbox, Running, When};
 use super::{Message, Task};
 use crate::network::Endpoint;
 use bytes::Bytes;
-use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
 use ringfort_core::effects::SnapshotWork;
+use ringfort_core::limits::MAX_SNAPSHOTS_RECEIVED;
 use ringfort_core::message::RaftMessage;
-use ringfort_core::replica::{Restored, restore};
-use ringfort_core::snapshot::{Received, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotWriter};
+use ringfort_core::replica::Restored;
+use ringfort_core::replica::cut_files::{CutFiles, Performed};
+use ringfort_core::replica::receiving::{self, Progress, Receiving};
+use ringfort_core::replica::send_slots::{SendSlots, Slot};
+use ringfort_core::snapshot::{SnapshotError, SnapshotHeader, SnapshotReader};
+use ringfort_core::time::Moment;
 use ringfort_core::types::{ReplicaId, ShardId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A sender gives up when there is no answer this long after the last frame has left.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Snapshots that may be arriving; beyond, the one that began first is given up. Its sender is gone, as a rule.
-const MAX_RECEIVED: usize = 4;
+/// The receiver of a snapshot takes its sender for gone when no frame has come for this long, in place of a connection
+/// that breaks. Frames take less, also at the lowest bandwidth.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 /// One message of a transfer.
 #[derive(Clone, Hash)]
@@ -35,7 +42,10 @@ pub enum Part {
 /// The snapshot files that are open on this node.
 pub struct Files {
     bytes_per_second: u64,
-    writers: BTreeMap<String, SnapshotWriter<MemDisk>>,
+    cuts: CutFiles<MemDisk>,
+    slots: SendSlots,
+    /// What waits for a slot.
+    waiting: VecDeque<(String, RaftMessage)>,
     sent: BTreeMap<CallId, Sent>,
     received: BTreeMap<CallId, Arriving>,
     next: u64,
@@ -52,19 +62,20 @@ struct Sent {
 }
 
 struct Arriving {
-    /// Which transfer of this life it is, counted from the first.
-    began: u64,
     message: RaftMessage,
     name: String,
-    writer: SnapshotWriter<MemDisk>,
-    next_part: u32,
+    receiving: Receiving<MemDisk>,
+    /// When the last frame came.
+    heard: Moment,
 }
 
 impl Files {
-    pub fn new(bytes_per_second: u64) -> Files {
+    pub fn new(bytes_per_second: u64, disk: Arc<MemDisk>) -> Files {
         Files {
             bytes_per_second,
-            writers: BTreeMap::new(),
+            cuts: CutFiles::new(disk),
+            slots: SendSlots::default(),
+            waiting: VecDeque::new(),
             sent: BTreeMap::new(),
             received: BTreeMap::new(),
             next: 0,
@@ -82,33 +93,30 @@ impl Running {
         if self.is_disk_hung {
             return self.hung_snapshots.push(work);
         }
-        match work {
-            // A file that can't be written is given up, and its end reported as not written.
-            SnapshotWork::Begin { name, header, .. } => {
-                if let Ok(writer) = SnapshotWriter::begin(self.disk.clone(), &name, &header) {
-                    self.files.writers.insert(name, writer);
-                }
-            }
-            SnapshotWork::Chunk { shard, name, payload } => {
-                if self.files.writers.get_mut(&name).is_some_and(|writer| writer.chunk(&payload).is_err()) {
-                    self.abandon(&name);
-                }
-                self.give(shard, Input::ChunkWritten(shard), out);
-            }
-            SnapshotWork::Finish { shard, name } => {
-                let written = self.files.writers.remove(&name).is_some_and(|writer| writer.finish().is_ok());
+        match self.files.cuts.perform(work, &mut |_, _| out.events.push("snapshot files that failed")) {
+            Performed::Silently => {}
+            Performed::Chunk(shard) => self.give(shard, Input::ChunkWritten(shard), out),
+            Performed::File { shard, name, written } => {
                 out.events.push(if written { "snapshots taken" } else { "snapshots not written" });
                 self.give(shard, Input::SnapshotWritten { shard, name, written }, out);
             }
-            SnapshotWork::Abandon { name } => self.abandon(&name),
-            SnapshotWork::Delete { name } => self.disk.delete(&name).expect("this disk deletes"),
-            SnapshotWork::Send { name, message } => self.send_snapshot(&name, message, out),
+            Performed::Send { name, message } => self.ask_to_send(name, *message, out),
         }
     }
 
-    fn abandon(&mut self, name: &str) {
-        // What is left of the file is deleted at the next start.
-        let _ = self.files.writers.remove(name).map(SnapshotWriter::abandon);
+    fn ask_to_send(&mut self, name: String, message: RaftMessage, out: &mut Outbox) {
+        match self.files.slots.ask(message.to_node()) {
+            Slot::Begins => self.send_snapshot(&name, message, out),
+            Slot::Waits => self.files.waiting.push_back((name, message)),
+            Slot::Refused => {
+                out.events.push("snapshots whose receiver was busy");
+                self.give(
+                    message.shard,
+                    Input::SnapshotSent { shard: message.shard, to: message.to, arrived: false },
+                    out,
+                );
+            }
+        }
     }
 
     fn send_snapshot(&mut self, name: &str, message: RaftMessage, out: &mut Outbox) {
@@ -116,7 +124,7 @@ impl Running {
         let reader = SnapshotReader::open(self.disk.clone(), name);
         let (Ok(reader), Some(to)) = (reader, self.endpoint_of(message.to_node())) else {
             // The file is gone, or the node is not known here yet: Raft asks again.
-            return self.give(shard, Input::SnapshotSent { shard, to: replica, arrived: false }, out);
+            return self.transfer_ended(shard, replica, false, out);
         };
         self.files.next += 1;
         let id = CallId { life: self.life, number: self.files.next };
@@ -152,7 +160,16 @@ impl Running {
 
     pub(super) fn snapshot_sent(&mut self, id: CallId, arrived: bool, out: &mut Outbox) {
         if let Some(Sent { shard, replica, .. }) = self.files.sent.remove(&id) {
-            self.give(shard, Input::SnapshotSent { shard, to: replica, arrived }, out);
+            self.transfer_ended(shard, replica, arrived, out);
+        }
+    }
+
+    /// A transfer that had a slot has ended.
+    fn transfer_ended(&mut self, shard: ShardId, to: ReplicaId, arrived: bool, out: &mut Outbox) {
+        self.files.slots.end(to.node());
+        self.give(shard, Input::SnapshotSent { shard, to, arrived }, out);
+        for (name, message) in std::mem::take(&mut self.files.waiting) {
+            self.ask_to_send(name, message, out);
         }
     }
 
@@ -161,61 +178,59 @@ impl Running {
         &mut self,
         from: Endpoint,
         id: CallId,
-        number: u32,
         message: Option<RaftMessage>,
         part: Part,
         out: &mut Outbox,
     ) {
-        let goes_on = match (message, part) {
-            (Some(message), Part::Header(header)) => self.begin_receiving(id, message, &header),
-            (_, Part::Frame(frame)) => self.receive_frame(id, number, &frame, out),
+        let arrived = match (message, part) {
+            (Some(message), Part::Header(header)) => (!self.begin_receiving(id, message, &header)).then_some(false),
+            (_, Part::Frame(frame)) => self.receive_frame(id, &frame, out),
             (None, Part::Header(_)) => Some(false),
         };
-        if let Some(arrived) = goes_on {
+        if let Some(arrived) = arrived {
             out.messages.push((from, Message::SnapshotReceived { id, arrived }));
         }
     }
 
-    /// `None` if further frames are to come; false if the snapshot is unusable.
-    fn begin_receiving(&mut self, id: CallId, message: RaftMessage, header: &Bytes) -> Option<bool> {
-        self.received += 1;
-        let (shard, index) = (message.shard, message.message.get_snapshot().get_metadata().index);
-        let name = format!("snap-{shard}-{index}-{:x}-{}.snap", self.random.next_u64(), self.received);
-        let header = SnapshotHeader::decode(header).expect("headers are not damaged here");
-        let Ok(writer) = SnapshotWriter::begin(self.disk.clone(), &name, &header) else { return Some(false) };
-        self.files.received.insert(id, Arriving { began: self.received, message, name, writer, next_part: 1 });
-        if self.files.received.len() > MAX_RECEIVED {
-            // Ids do not tell which began first: they differ between senders, and between the lives of one.
-            let oldest = self.files.received.iter().min_by_key(|(_, arriving)| arriving.began).map(|(id, _)| *id);
-            let oldest = oldest.and_then(|id| self.files.received.remove(&id));
-            let _ = oldest.map(|oldest| oldest.writer.abandon());
+    /// False if the snapshot is refused.
+    fn begin_receiving(&mut self, id: CallId, message: RaftMessage, header: &Bytes) -> bool {
+        let heard = self.now.moment;
+        for (_, given_up) in self.files.received.extract_if(.., |_, arriving| arriving.heard + STALLED_AFTER < heard) {
+            given_up.receiving.abandon();
         }
-        None
+        let header = SnapshotHeader::decode(header).expect("headers are not damaged here");
+        if self.files.received.len() >= MAX_SNAPSHOTS_RECEIVED || !receiving::fits(&header, &message) {
+            return false;
+        }
+        self.received += 1;
+        let (shard, index) = (message.shard, header.index);
+        let name = format!("snap-{shard}-{index}-{:x}-{}.snap", self.random.next_u64(), self.received);
+        let Ok(receiving) = Receiving::begin(self.disk.clone(), name.clone(), &header) else { return false };
+        self.files.received.insert(id, Arriving { message, name, receiving, heard });
+        true
     }
 
-    fn receive_frame(&mut self, id: CallId, number: u32, frame: &Bytes, out: &mut Outbox) -> Option<bool> {
-        let Some(mut arriving) = self.files.received.remove(&id) else { return Some(false) };
-        let received = (arriving.next_part == number).then(|| arriving.writer.frame(frame));
-        match received {
-            Some(Ok(Received::End)) => Some(self.install(arriving, out).is_some()),
-            Some(Ok(Received::Chunk)) => {
-                arriving.next_part += 1;
-                self.files.received.insert(id, arriving);
+    /// Whether the snapshot has arrived, once that is known.
+    fn receive_frame(&mut self, id: CallId, frame: &Bytes, out: &mut Outbox) -> Option<bool> {
+        let Some(Arriving { message, name, receiving, .. }) = self.files.received.remove(&id) else {
+            return Some(false);
+        };
+        match receiving.frame(frame) {
+            Ok(Progress::More(receiving)) => {
+                self.files.received.insert(id, Arriving { message, name, receiving, heard: self.now.moment });
                 None
             }
-            Some(Err(_)) | None => {
-                let _ = arriving.writer.abandon();
-                Some(false)
+            Ok(Progress::Complete(restored)) => {
+                self.install(message, name, restored, out);
+                Some(true)
             }
+            Err(_) => Some(false),
         }
     }
 
-    /// Builds the state, and gives it to the worker.
-    fn install(&mut self, Arriving { message, name, writer, .. }: Arriving, out: &mut Outbox) -> Option<()> {
-        writer.finish().ok()?;
-        let restored: Restored = restore::load(&self.disk, &name).ok()?.1;
+    /// Gives a state to its worker.
+    fn install(&mut self, message: RaftMessage, name: String, restored: Restored, out: &mut Outbox) {
         out.events.push("snapshots received");
         self.give(message.shard, Input::Snapshot(Box::new((message, name, restored))), out);
-        Some(())
     }
 }

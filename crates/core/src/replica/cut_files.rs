@@ -1,0 +1,183 @@
+//! The files of this node's own snapshots: performs the work that workers ask for, in their order.
+//!
+//! A worker hands out the chunks of a cut while its replica goes on, and waits for each to be written. So every piece of
+//! work is reported, also for a file that has failed: that one is given up at once, and its end reported as not written.
+//! If not even its beginning can be written, that is reported at once, and the worker does not cut for nothing.
+//!
+//! A replica may give a cut up just when its file is complete. So [`SnapshotWork::Abandon`] deletes the file under its
+//! final name as well: nothing else names it.
+
+use crate::disk::Disk;
+use crate::effects::SnapshotWork;
+use crate::message::RaftMessage;
+use crate::snapshot::{SnapshotError, SnapshotWriter};
+use crate::types::ShardId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The files that are being written.
+pub struct CutFiles<D: Disk + ?Sized> {
+    disk: Arc<D>,
+    open: BTreeMap<String, SnapshotWriter<D>>,
+}
+
+/// What follows from a piece of work.
+#[derive(Debug)]
+pub enum Performed {
+    /// Nothing.
+    Silently,
+    /// To be reported by [`Worker::handle_snapshot_chunk_written`](crate::worker::Worker::handle_snapshot_chunk_written).
+    Chunk(ShardId),
+    /// To be reported by [`Worker::handle_snapshot_written`](crate::worker::Worker::handle_snapshot_written).
+    File { shard: ShardId, name: String, written: bool },
+    /// A file that the caller is to send.
+    Send { name: String, message: Box<RaftMessage> },
+}
+
+impl<D: Disk + ?Sized> CutFiles<D> {
+    pub fn new(disk: Arc<D>) -> CutFiles<D> {
+        CutFiles { disk, open: BTreeMap::new() }
+    }
+
+    /// Does one piece of work. Files that fail go to `failed` with their names; nothing else follows from that.
+    pub fn perform(&mut self, work: SnapshotWork, failed: &mut dyn FnMut(&str, &SnapshotError)) -> Performed {
+        match work {
+            SnapshotWork::Begin { shard, name, header } => {
+                match SnapshotWriter::begin(self.disk.clone(), &name, &header) {
+                    Ok(writer) => {
+                        self.open.insert(name, writer);
+                        Performed::Silently
+                    }
+                    Err(error) => {
+                        failed(&name, &error);
+                        Performed::File { shard, name, written: false }
+                    }
+                }
+            }
+            SnapshotWork::Chunk { shard, name, payload } => {
+                if let Some(writer) = self.open.get_mut(&name)
+                    && let Err(error) = writer.chunk(&payload)
+                {
+                    failed(&name, &error);
+                    self.abandon(&name, failed);
+                }
+                Performed::Chunk(shard)
+            }
+            SnapshotWork::Finish { shard, name } => {
+                let finished = self.open.remove(&name).map(SnapshotWriter::finish);
+                if let Some(Err(error)) = &finished {
+                    failed(&name, error);
+                }
+                Performed::File { shard, name, written: matches!(finished, Some(Ok(_))) }
+            }
+            SnapshotWork::Abandon { name } => {
+                self.abandon(&name, failed);
+                Performed::Silently
+            }
+            SnapshotWork::Delete { name } => {
+                // The next start deletes what can't be deleted now.
+                if let Err(error) = self.disk.delete(&name) {
+                    failed(&name, &error.into());
+                }
+                Performed::Silently
+            }
+            SnapshotWork::Send { name, message } => Performed::Send { name, message: Box::new(message) },
+        }
+    }
+
+    /// Gives a file up, complete or not.
+    fn abandon(&mut self, name: &str, failed: &mut dyn FnMut(&str, &SnapshotError)) {
+        let abandoned = match self.open.remove(name) {
+            Some(writer) => writer.abandon(),
+            None => self.disk.delete(name).map_err(SnapshotError::from),
+        };
+        if let Err(error) = abandoned {
+            failed(name, &error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::mem::MemDisk;
+    use crate::kv::state::Machine;
+    use crate::snapshot::SnapshotHeader;
+    use crate::types::{LogIndex, Term};
+
+    const SHARD: ShardId = ShardId(1);
+
+    struct Scene {
+        disk: Arc<MemDisk>,
+        files: CutFiles<MemDisk>,
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            let disk = Arc::new(MemDisk::new());
+            Scene { disk: disk.clone(), files: CutFiles::new(disk) }
+        }
+
+        /// What is performed, and whether something failed.
+        fn perform(&mut self, work: SnapshotWork) -> (Performed, bool) {
+            let mut has_failed = false;
+            let performed = self.files.perform(work, &mut |_, _| has_failed = true);
+            (performed, has_failed)
+        }
+
+        fn begin(&mut self) -> (Performed, bool) {
+            let header = SnapshotHeader {
+                shard: SHARD,
+                index: LogIndex(9),
+                term: Term(2),
+                conf_state: Default::default(),
+                meta: Machine::new().begin_cut().encode(),
+            };
+            self.perform(SnapshotWork::Begin { shard: SHARD, name: "cut".to_owned(), header })
+        }
+
+        fn chunk(&mut self) -> (Performed, bool) {
+            self.perform(SnapshotWork::Chunk { shard: SHARD, name: "cut".to_owned(), payload: vec![1; 4096].into() })
+        }
+
+        fn finish(&mut self) -> (Performed, bool) {
+            self.perform(SnapshotWork::Finish { shard: SHARD, name: "cut".to_owned() })
+        }
+    }
+
+    #[test]
+    fn a_cut_that_is_given_up_leaves_no_file_whether_it_was_finished_or_not() {
+        let mut scene = Scene::new();
+        for is_finished in [false, true] {
+            assert!(matches!(scene.begin(), (Performed::Silently, false)));
+            if is_finished {
+                assert!(matches!(scene.finish(), (Performed::File { written: true, .. }, false)));
+            }
+            let abandoned = scene.perform(SnapshotWork::Abandon { name: "cut".to_owned() });
+            assert!(matches!(abandoned, (Performed::Silently, false)));
+            assert_eq!(scene.disk.list().unwrap(), [""; 0], "finished: {is_finished}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_fails_is_given_up_and_each_piece_of_work_is_still_reported() {
+        let mut scene = Scene::new();
+        scene.begin();
+        scene.disk.set_capacity(Some(scene.disk.used_bytes()));
+        assert!(matches!(scene.chunk(), (Performed::Chunk(SHARD), true)));
+        assert_eq!(scene.disk.list().unwrap(), [""; 0], "its space is needed");
+        assert!(matches!(scene.chunk(), (Performed::Chunk(SHARD), false)));
+        assert!(matches!(scene.finish(), (Performed::File { written: false, .. }, false)));
+        scene.disk.set_capacity(Some(scene.disk.used_bytes()));
+        assert!(matches!(scene.begin(), (Performed::File { written: false, .. }, true)), "nothing needs to be cut");
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_completed_leaves_nothing() {
+        let mut scene = Scene::new();
+        scene.begin();
+        scene.disk.set_capacity(Some(scene.disk.used_bytes()));
+        assert!(matches!(scene.finish(), (Performed::File { written: false, .. }, true)));
+        assert_eq!(scene.disk.list().unwrap(), [""; 0]);
+    }
+}
