@@ -13,6 +13,7 @@
 //! | [`kv`] | the operations on keys, the entries that carry them, and the deterministic state that they change |
 //! | [`request`] | requests to a shard, their replies, and their failures |
 //! | [`disk`], [`log`], [`snapshot`] | bytes that survive a crash |
+//! | [`log_writer`] | batches on their way to the log: records, a full disk, the log's budget |
 //! | [`replica`] | one shard's copy on this node: raft-rs and what it needs around it |
 //! | [`view`] | a shard's map as the threads that answer reads see it |
 //! | [`message`], [`effects`] | what nodes say to each other, and what a turn leaves to be done |
@@ -40,6 +41,7 @@ pub mod kv;
 pub mod limits;
 pub mod liveness;
 pub mod log;
+pub mod log_writer;
 pub mod message;
 pub mod mutation;
 pub mod replica;

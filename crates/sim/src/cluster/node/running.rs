@@ -18,9 +18,8 @@ use ringfort_core::divergence::{DivergenceDetector, QuarantineReason, Scrubber};
 use ringfort_core::effects::{Effects, SnapshotWork};
 use ringfort_core::gossip::{Gossip, GossipConfig};
 use ringfort_core::health::{Admission, DiskState, HealthConfig, HealthMonitor, HealthView, NodeHealth};
-use ringfort_core::log::LogBatch;
-use ringfort_core::log::item::LogItem;
-use ringfort_core::log::{Log, LogConfig, LogError};
+use ringfort_core::log::{LogBatch, LogConfig};
+use ringfort_core::log_writer::LogWriter;
 use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepRequest};
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{Replica, ReplicaConfig, Restored};
@@ -130,19 +129,19 @@ pub struct Running {
     control_planned: bool,
     control_tick: Moment,
     pub(super) gossip: Gossip<EventualResponder>,
-    log: Log<Arc<MemDisk>>,
+    pub(super) writer: LogWriter<Arc<MemDisk>>,
     pub(super) log_queue: VecDeque<(usize, LogBatch)>,
-    log_under_way: Vec<(usize, u64)>,
+    /// A record waits for space, or is written and not durable yet.
+    is_record_under_way: bool,
     /// As in the shell: while there is no space for the log, what was proposed waits; writes and entries are refused.
     health: HealthMonitor,
     said: NodeHealth,
     /// Bytes of entries that wait for a worker.
     inbox_bytes: u64,
-    /// Bytes of the batches in `log_queue` and under way.
+    /// Bytes of the batches in `log_queue` and in the record under way.
     pub(super) unsynced_bytes: u64,
     /// The node's clocks in the event that is being handled.
     pub(super) now: Now,
-    log_retry_planned: bool,
     /// The disk does not answer: a sync that has begun goes on for ever, and so does work on snapshots.
     pub(super) is_disk_hung: bool,
     sync_hangs: bool,
@@ -226,15 +225,14 @@ impl Running {
             control_planned: true,
             control_tick: now,
             gossip,
-            log: boot.log,
+            writer: LogWriter::new(boot.log, topology.timing, disk::SEGMENTS_BUDGET * settings.log.segment_bytes),
             log_queue: VecDeque::new(),
-            log_under_way: Vec::new(),
+            is_record_under_way: false,
             health: HealthMonitor::new(settings.health, now),
             said: NodeHealth::default(),
             inbox_bytes: 0,
             unsynced_bytes: 0,
             now: started,
-            log_retry_planned: false,
             is_disk_hung: false,
             sync_hangs: false,
             was_healthy: false,
@@ -304,10 +302,7 @@ impl Running {
             Task::SnapshotTimedOut(id) => self.snapshot_sent(id, false, out),
             Task::Gossip => self.tick_gossip(now, out),
             Task::Scrub => self.scrub(now, out),
-            Task::LogRetry => {
-                self.log_retry_planned = false;
-                self.write_log(out);
-            }
+            Task::LogRetry => self.append(out),
             Task::SaveTopology => self.save_unsaved_topology(out),
             Task::SendAgain(attempt) => self.send_again(attempt, out),
             Task::AttemptTimedOut(attempt) => self.attempt_timed_out(attempt, out),

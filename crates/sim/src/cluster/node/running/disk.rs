@@ -1,40 +1,51 @@
 //! The disk of a running node: its log, its health, and the bytes in memory that wait for it.
 
 use super::*;
+use ringfort_core::log_writer::{Appended, Synced};
 
 /// Bytes that may wait for the disk: little, so that disks that are slow or hang reach the bound.
 const MAX_UNSYNCED_BYTES: u64 = 64 << 10;
 
 /// Segments that a log may have before shards are asked to release the oldest.
-const SEGMENTS_BUDGET: u64 = 6;
-
-/// A full disk is tried again after this long.
-const LOG_RETRY: Duration = Duration::from_millis(50);
+pub(super) const SEGMENTS_BUDGET: u64 = 6;
 
 impl Running {
     pub(in crate::cluster::node) fn write_log(&mut self, out: &mut Outbox) {
-        if !self.log_under_way.is_empty() || self.log_queue.is_empty() {
+        if self.is_record_under_way {
             return;
         }
-        if let Some(spare) = self.log.spare_request() {
-            self.log.spare_ready(self.disk.preallocate(&spare.name, spare.size_bytes, &mut || {}));
+        if let Some(spare) = self.writer.log_mut().spare_request() {
+            let made = self.disk.preallocate(&spare.name, spare.size_bytes, &mut || {});
+            self.writer.log_mut().spare_ready(made);
         }
-        let items: Vec<LogItem> = self.log_queue.iter().flat_map(|(_, batch)| batch.items.iter().cloned()).collect();
-        match self.log.append(&items) {
-            Ok(()) => {
-                self.health.set_full(self.now.moment, false);
-                self.health.record_begun(self.now.moment);
-                self.log_under_way = self.log_queue.drain(..).map(|(worker, batch)| (worker, batch.number)).collect();
+        while self.writer.has_room()
+            && let Some((source, batch)) = self.log_queue.pop_front()
+        {
+            self.writer.add(source, batch);
+        }
+        if self.writer.is_empty() {
+            return;
+        }
+        self.is_record_under_way = true;
+        self.append(out);
+    }
+
+    /// Writes the record that has gathered, or tries again after a pause.
+    pub(super) fn append(&mut self, out: &mut Outbox) {
+        self.health.record_begun(self.now.moment);
+        match self.writer.append(&mut || {}) {
+            Ok(Appended::Written { had_no_space }) => {
+                if had_no_space {
+                    self.health.set_full(self.now.moment, false);
+                }
                 out.tasks.push((When::Synced, Task::LogSynced));
             }
-            Err(LogError::NoSegment(_)) => {
+            Ok(Appended::NoSpace { pause, .. }) => {
                 if self.disk() != DiskState::Full {
                     out.events.push("times without space for the log");
                 }
                 self.health.set_full(self.now.moment, true);
-                if !std::mem::replace(&mut self.log_retry_planned, true) {
-                    out.tasks.push((When::After(LOG_RETRY), Task::LogRetry));
-                }
+                out.tasks.push((When::After(pause), Task::LogRetry));
             }
             Err(_) => out.aborted = true,
         }
@@ -109,25 +120,23 @@ impl Running {
     }
 
     pub(super) fn log_synced(&mut self, now: Now, out: &mut Outbox) {
-        if self.log.sync().is_err() {
+        let Ok(Synced { batches, unsynced_bytes, .. }) = self.writer.sync() else {
             out.aborted = true;
             return;
-        }
+        };
+        self.is_record_under_way = false;
         self.health.record_ended(now.moment);
-        self.unsynced_bytes = self.log_queue.iter().map(|(_, batch)| batch.new_entry_bytes()).sum();
-        for (worker, number) in std::mem::take(&mut self.log_under_way) {
-            match worker {
+        self.unsynced_bytes -= unsynced_bytes;
+        for (source, number) in batches {
+            match source {
                 GOSSIP => self.gossip.handle_persisted(now, number),
                 worker => self.give_to(worker, Input::Persisted(number), out),
             }
         }
-        if self.log.size_bytes() > SEGMENTS_BUDGET * self.settings.log.segment_bytes {
-            let pinning: Vec<ShardId> = self.log.pinned_by().collect();
-            for shard in pinning {
-                match shard {
-                    ShardId::EVENTUAL => self.gossip.handle_log_pressure(),
-                    shard => self.give(shard, Input::LogPressure(shard), out),
-                }
+        for shard in self.writer.pressed(now.moment) {
+            match shard {
+                ShardId::EVENTUAL => self.gossip.handle_log_pressure(),
+                shard => self.give(shard, Input::LogPressure(shard), out),
             }
         }
         self.write_log(out);
