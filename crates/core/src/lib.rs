@@ -20,6 +20,7 @@
 //! | [`worker`] | the loop that runs many replicas and turns their work into few effects |
 //! | [`boot`] | what a node has on its disk when it starts, and how a cluster begins |
 //! | [`founding`] | whether a node creates a cluster |
+//! | [`topology_store`] | when a node may act on a topology that is on its way to the disk |
 //! | [`health`] | whether a node is fit to lead, judged by its disk |
 //! | [`gossip`] | what nodes tell each other without a leader |
 //! | [`liveness`] | which nodes are alive, judged by their heartbeats in gossip |
@@ -50,6 +51,7 @@ pub mod snapshot;
 pub mod system;
 pub mod time;
 pub mod timing;
+pub mod topology_store;
 pub mod types;
 pub mod version;
 pub mod view;

@@ -10,7 +10,7 @@ use super::snapshots::Files;
 use super::{Message, Responder, Task};
 use crate::network::Endpoint;
 use crate::random::Random;
-use ringfort_core::boot::{self, Boot};
+use ringfort_core::boot::Boot;
 use ringfort_core::control::{Control, ControlConfig};
 use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
@@ -26,6 +26,7 @@ use ringfort_core::replica::{Replica, ReplicaConfig, Restored};
 use ringfort_core::request::Request;
 use ringfort_core::system::{Member, MemberState, SystemCommand, Topology};
 use ringfort_core::time::{Moment, Now};
+use ringfort_core::topology_store::TopologyStore;
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
 use ringfort_core::view::ShardView;
 use ringfort_core::worker::{Worker, WorkerConfig, worker_of};
@@ -148,8 +149,7 @@ pub struct Running {
     /// The sync that hangs is one of a disk that was healthy until then.
     was_healthy: bool,
     pub(super) hung_snapshots: Vec<SnapshotWork>,
-    /// A topology that waits to be saved.
-    unsaved_topology: Option<Arc<Topology>>,
+    topologies: TopologyStore,
     /// The maps hold as much as they may: puts are refused.
     pub(super) is_memory_full: bool,
     pub(super) executing: Executing,
@@ -159,7 +159,6 @@ pub struct Running {
     /// The topology that workers and other nodes get. The controller may know a later one, the disk may have an older
     /// one.
     pub(super) routed: Arc<Topology>,
-    saved: Option<Topology>,
     pub(super) files: Files,
     pub(super) views: BTreeMap<ShardId, Arc<ShardView>>,
     pub(super) divergence: DivergenceDetector,
@@ -183,7 +182,6 @@ impl Running {
     ) -> Option<Running> {
         let node = boot.node()?;
         let topology = Arc::new(boot.topology?);
-        let saved = boot::saved_topology(&*disk).ok().flatten();
         let config = GossipConfig { mutation: settings.replica.mutation, ..GossipConfig::default() };
         let boot_nonce = settings.replica.boot_nonce;
         let life = if settings.replica.mutation.is(Mutation::ReplyAcrossLives) { 0 } else { boot_nonce };
@@ -237,13 +235,12 @@ impl Running {
             sync_hangs: false,
             was_healthy: false,
             hung_snapshots: Vec::new(),
-            unsaved_topology: None,
+            topologies: TopologyStore::new(&*disk, node),
             is_memory_full: false,
             executing: Executing::default(),
             told_leaders: BTreeMap::new(),
             joiners: Vec::new(),
             routed: topology,
-            saved,
             files: Files::new(settings.bytes_per_second, disk.clone()),
             disk,
             views: BTreeMap::new(),

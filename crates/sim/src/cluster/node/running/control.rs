@@ -3,9 +3,7 @@
 use super::*;
 use crate::cluster::node::requests::Asker;
 use ringfort_core::control::{PROPOSAL_TIMEOUT, takeover};
-
-/// The pause before the node tries again to save a topology for which the disk had no space.
-const SAVE_PAUSE: Duration = Duration::from_millis(250);
+use ringfort_core::topology_store::{Effect, Outcome, SAVE_PAUSE};
 
 impl Running {
     pub(super) fn turn_of_control(&mut self, now: Moment, out: &mut Outbox) {
@@ -53,32 +51,29 @@ impl Running {
         }
     }
 
-    /// Saves a topology, then gives it to the workers, as a thread of the shell does.
+    /// Saves a topology, as a thread of the shell does.
     pub(super) fn save_topology(&mut self, topology: Arc<Topology>, out: &mut Outbox) {
-        if self.is_disk_hung {
-            self.unsaved_topology = Some(topology);
-            return;
-        }
-        self.unsaved_topology = None;
-        if boot::save_topology(&*self.disk, &topology).is_ok() {
-            self.saved = Some(Topology::clone(&topology));
-        } else {
-            out.events.push("topologies not saved");
-            if boot::assigns_anew(self.saved.as_ref(), &topology, self.node) {
-                self.give_to_all(|| Input::Retirements(topology.clone()), out);
-                self.unsaved_topology = Some(topology);
-                out.tasks.push((When::After(SAVE_PAUSE), Task::SaveTopology));
-                return;
-            }
-        }
-        self.give_to_all(|| Input::Topology(topology.clone()), out);
-        self.routed = topology;
-        self.welcome(out);
+        self.topologies.offer(topology);
+        self.save_unsaved_topology(out);
     }
 
+    /// Saves the topology that waits, if there is one, and has it take effect.
     pub(super) fn save_unsaved_topology(&mut self, out: &mut Outbox) {
-        if let Some(topology) = self.unsaved_topology.take() {
-            self.save_topology(topology, out);
+        if self.is_disk_hung {
+            return;
+        }
+        let Some(Outcome { takes_effect, error }) = self.topologies.save(&*self.disk) else { return };
+        out.events.extend(error.map(|_| "topologies not saved"));
+        match takes_effect {
+            Effect::Full(topology) => {
+                self.give_to_all(|| Input::Topology(topology.clone()), out);
+                self.routed = topology;
+                self.welcome(out);
+            }
+            Effect::Retirements(topology) => {
+                self.give_to_all(|| Input::Retirements(topology.clone()), out);
+                out.tasks.push((When::After(SAVE_PAUSE), Task::SaveTopology));
+            }
         }
     }
 
