@@ -19,7 +19,7 @@
 //! | [`message`], [`effects`] | what nodes say to each other, and what a turn leaves to be done |
 //! | [`worker`] | the loop that runs many replicas and turns their work into few effects |
 //! | [`boot`] | what a node has on its disk when it starts, and how a cluster begins |
-//! | [`founding`] | whether a node creates a cluster |
+//! | [`start`], [`founding`] | what a node's directory says about its start; whether the node creates a cluster |
 //! | [`topology_store`] | when a node may act on a topology that is on its way to the disk |
 //! | [`health`] | whether a node is fit to lead, judged by its disk |
 //! | [`gossip`] | what nodes tell each other without a leader |
@@ -48,6 +48,7 @@ pub mod mutation;
 pub mod replica;
 pub mod request;
 pub mod snapshot;
+pub mod start;
 pub mod system;
 pub mod time;
 pub mod timing;

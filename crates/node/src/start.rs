@@ -1,31 +1,24 @@
 //! From a directory and a command line to a member of a cluster (DESIGN, section 9).
 //!
 //! 1. The directory is locked, so that no two processes share it. One with the files of somebody else is refused.
-//! 2. Its owner is written, if it has none, before the first contact with a cluster: joining twice is then the same. A
-//!    node that no cluster has taken in may be given another name: should one have done so without its knowledge, it is
-//!    refused there by its identity.
-//! 3. What the directory holds decides; only an empty one looks at `bootstrap` and `join`. One that has lost its
-//!    topology and all its replicas may join; it begins no cluster, since it belongs to one.
-//! 4. A directory whose node is no member any more says so: one that an operator had leave is refused, one that was
-//!    given up as dead is cleared, and its node joins the others that it knew as a new one.
-//! 5. With both, no cluster is created before all other nodes have answered that they belong to none
+//! 2. What it holds decides ([`ringfort_core::start`]); only a directory of no cluster looks at `bootstrap` and `join`.
+//! 3. With both, no cluster is created before all other nodes have answered that they belong to none
 //!    ([`ringfort_core::founding`]): a first node that lost its directory is refused by its former peers under its old
 //!    name, instead of serving clients from an empty cluster of its own. Until a node is part of a cluster, it only
 //!    answers that it waits for one.
-//! 6. A node that another cluster has claimed as its member, under its name and address, does not start again until an
-//!    operator has decided.
 
 use crate::disk::{self, FileDisk};
 use crate::grpc::membership::Waiting;
-use crate::join::{self, Contact, Joins};
+use crate::join::{self, Contact, Joined, Joins};
 use crate::metrics::Connections;
 use crate::node::{DEFAULT_SHARDS, NodeConfig};
 use crate::random::{random_u64, random_u128};
-use ringfort_core::boot::{self, Boot, BootError, Owner};
+use ringfort_core::boot::{self, Boot, BootError};
 use ringfort_core::disk::Disk;
 use ringfort_core::log::LogConfig;
+use ringfort_core::start::{self, Refusal, Start, Stranger};
 use ringfort_core::system::topology::{NODE_NAME_RULE, is_node_name};
-use ringfort_core::system::{Member, MemberState, Topology};
+use ringfort_core::system::{Member, Topology};
 use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Identity, NodeId};
 use ringfort_ring::ShardCount;
@@ -182,92 +175,111 @@ pub fn membership(
         return Err(StartError::Name(config.name.clone()));
     }
     let directory = config.directory.display().to_string();
-    let boot_error = |source| boot_error(config, source);
+    let refused = |refusal| refused(config, refusal);
     let lock = lock(&config.directory)?;
     let (disk, files) = disk::open(&config.directory, config.disk_faults.as_deref())
         .map_err(|source| StartError::Directory { directory: directory.clone(), source })?;
-    match boot::departure(&*disk).map_err(boot_error)? {
-        None => {}
-        Some(MemberState::Dead) => {
-            tracing::warn!("this node was silent for so long that others took its place: it joins as a new one");
-            boot::clear(&*disk).map_err(boot_error)?;
-        }
-        Some(_) => return Err(StartError::Departed { directory }),
+    if start::clear_if_given_up(&*disk).map_err(refused)? {
+        tracing::warn!("this node was silent for so long that others took its place: it joins as a new one");
     }
     let log_config = LogConfig { segment_bytes: config.segment_bytes, ..LogConfig::default() };
-    let mut boot = boot::open(&disk, log_config.clone()).map_err(boot_error)?;
-    let may_rename = !boot.has_state() && !boot.has_replicas();
-    let (owner, was_owned) = owner(&*disk, config, &directory, may_rename)?;
-    let zone = config.zone.clone();
-    let member = Member { name: owner.name, identity: owner.identity, raft_address, grpc_address, zone };
+    let new_identity = Identity(random_u128()?);
+    let found = start::open(&disk, log_config, &config.name, &raft_address, || new_identity).map_err(refused)?;
+    let (zone, name) = (config.zone.clone(), config.name.clone());
+    let member = |identity| Member { name, identity, raft_address, grpc_address, zone };
 
-    let mut since = Since::Before;
-    if !boot.has_state() {
-        if boot.has_replicas() {
-            return Err(StartError::NoTopology { directory });
+    let (found, member, since) = match found {
+        Start::Member(found) => {
+            let identity = found.topology.nodes[&found.node].identity;
+            (found, member(identity), Since::Before)
         }
-        // A node that can log nothing must not become a member.
-        if let Some(no_space) = too_small(config) {
-            return Err(no_space);
+        Start::Stranger(stranger) => {
+            let member = member(stranger.owner().identity);
+            let clients = (clients, counters);
+            let (found, since) = begin_or_join(config, stranger, &member, runtime, clients, nodes)?;
+            (found, member, since)
         }
-        let deadline = Instant::now() + config.join_timeout;
-        let contacts = boot::contacts(&*disk).map_err(boot_error)?;
-        let given = [&config.join[..], &contacts].concat();
-        let told = told(&given, config.listen, &member.grpc_address);
-        let may_begin = config.bootstrap && contacts.is_empty() && boot.is_log_empty;
-        let own = Owner { identity: member.identity, name: member.name.clone() };
-        let waiting = match told.is_empty() {
-            true => None,
-            false => Some(Waiting::serve(runtime, clients, counters.clone(), nodes, &own, may_begin)?),
-        };
-        if may_begin {
-            runtime.block_on(join::resolve(&member.grpc_address, deadline))?;
-        }
-        let is_alone = told.iter().all(|told| told.is_own);
-        let begins = may_begin && runtime.block_on(join::may_begin(&told, &own, deadline))?;
-        let joined = match begins {
-            true => None,
-            false if is_alone && !boot.is_log_empty => return Err(StartError::LostTopology { directory }),
-            false if given.is_empty() => return Err(StartError::NoWay { directory }),
-            false if is_alone => return Err(StartError::JoinsItself { address: given.join(", ") }),
-            false => {
-                let joins = if config.replace { Joins::Replacing } else { Joins::New };
-                let founder = may_begin.then_some(&own);
-                runtime.block_on(join::join(&told, &member, joins, founder, config.disk_timeout, deadline))?
-            }
-        };
-        if let Some(joined) = joined {
-            tracing::info!(cluster = %joined.topology.cluster, node = %joined.node, "joined the cluster");
-            boot.join(&disk, own, joined.topology, was_owned).map_err(boot_error)?;
-            since = Since::Joining;
-        } else {
-            drop(boot);
-            let timing = config.timing.unwrap_or_default();
-            check_disk_timeout(config, timing)?;
-            let cluster = ClusterId(random_u64()?);
-            if let Some(waiting) = &waiting {
-                waiting.begins(cluster);
-            }
-            let topology = Topology::bootstrap(cluster, shards(config), timing, member.clone());
-            boot::bootstrap(&disk, log_config.clone(), &topology, NodeId(1)).map_err(boot_error)?;
-            boot = boot::open(&disk, log_config).map_err(boot_error)?;
-            since = Since::Beginning;
-            tracing::info!(
-                cluster = %topology.cluster,
-                shards = topology.shards.get(),
-                election_timeout = %topology.timing,
-                "created a new cluster"
-            );
-        }
-        drop(waiting);
-    } else if let Some(cluster) = boot::claim(&*disk, &member.name, &member.raft_address).map_err(boot_error)? {
-        return Err(StartError::Claimed { directory, cluster });
-    }
-    let node = boot.node().ok_or(StartError::NotMember { directory: directory.clone() })?;
-    let topology = boot.topology.clone().ok_or(StartError::NotMember { directory })?;
+    };
+    let start::Member { boot, node, topology } = found;
     compare(config, &topology);
     check_disk_timeout(config, topology.timing)?;
     Ok(Membership { boot, disk, files, node, topology, member, since, lock })
+}
+
+/// Makes the node a member of a cluster: of a new one that it begins, or of one that takes it in.
+fn begin_or_join(
+    config: &NodeConfig,
+    stranger: Stranger<dyn Disk>,
+    member: &Member,
+    runtime: &Runtime,
+    (clients, counters): ((&TcpListener, usize), &Connections),
+    nodes: &TcpListener,
+) -> Result<(start::Member<dyn Disk>, Since), StartError> {
+    let directory = config.directory.display().to_string();
+    let refused = |refusal| refused(config, refusal);
+    // A node that can log nothing must not become a member.
+    if let Some(no_space) = too_small(config) {
+        return Err(no_space);
+    }
+    let deadline = Instant::now() + config.join_timeout;
+    let given = [&config.join[..], stranger.contacts()].concat();
+    let told = told(&given, config.listen, &member.grpc_address);
+    let is_alone = told.iter().all(|told| told.is_own);
+    let may_begin = config.bootstrap && stranger.may_begin();
+    let own = stranger.owner().clone();
+    let waiting = match told.is_empty() {
+        true => None,
+        false => Some(Waiting::serve(runtime, clients, counters.clone(), nodes, &own, may_begin)?),
+    };
+    if may_begin {
+        runtime.block_on(join::resolve(&member.grpc_address, deadline))?;
+    }
+    let begins = may_begin && runtime.block_on(join::may_begin(&told, &own, deadline))?;
+    let joined = match begins {
+        true => None,
+        false if is_alone && stranger.has_lost_topology() => {
+            return Err(StartError::LostTopology { directory });
+        }
+        false if given.is_empty() => return Err(StartError::NoWay { directory }),
+        false if is_alone => return Err(StartError::JoinsItself { address: given.join(", ") }),
+        false => {
+            let joins = if config.replace { Joins::Replacing } else { Joins::New };
+            let founder = may_begin.then_some(&own);
+            runtime.block_on(join::join(&told, member, joins, founder, config.disk_timeout, deadline))?
+        }
+    };
+    if let Some(Joined { node, topology }) = joined {
+        tracing::info!(cluster = %topology.cluster, %node, "joined the cluster");
+        return Ok((stranger.join(topology).map_err(refused)?, Since::Joining));
+    }
+    let timing = config.timing.unwrap_or_default();
+    check_disk_timeout(config, timing)?;
+    let cluster = ClusterId(random_u64()?);
+    if let Some(waiting) = &waiting {
+        waiting.begins(cluster);
+    }
+    let topology = Topology::bootstrap(cluster, shards(config), timing, member.clone());
+    let begun = stranger.begin(&topology).map_err(refused)?;
+    tracing::info!(
+        cluster = %topology.cluster,
+        shards = topology.shards.get(),
+        election_timeout = %topology.timing,
+        "created a new cluster"
+    );
+    Ok((begun, Since::Beginning))
+}
+
+/// What to tell the operator.
+fn refused(config: &NodeConfig, refusal: Refusal) -> StartError {
+    let directory = config.directory.display().to_string();
+    match refusal {
+        Refusal::Boot(source) => boot_error(config, source),
+        Refusal::Departed => StartError::Departed { directory },
+        Refusal::OtherOwner(owner) => StartError::OtherOwner { directory, owner },
+        Refusal::NoTopology => StartError::NoTopology { directory },
+        Refusal::NotMember => StartError::NotMember { directory },
+        Refusal::Claimed(cluster) => StartError::Claimed { directory, cluster },
+    }
 }
 
 /// Why a directory can't be used. If the disk has no space, the error names the sizes.
@@ -386,22 +398,6 @@ fn foreign_names(path: &Path) -> io::Result<Vec<String>> {
         names.push("…".to_owned());
     }
     Ok(names)
-}
-
-/// The directory's owner, and whether it had one; this node from now on, where it had none, or where it `may_rename`
-/// the one that it had.
-fn owner(disk: &dyn Disk, config: &NodeConfig, directory: &str, may_rename: bool) -> Result<(Owner, bool), StartError> {
-    let boot_error = |source| boot_error(config, source);
-    let (identity, was_owned) = match boot::owner(disk).map_err(boot_error)? {
-        Some(owner) if owner.name == config.name => return Ok((owner, true)),
-        // A cluster that has it as a member refuses it under another name: it knows the identity.
-        Some(owner) if may_rename => (owner.identity, true),
-        Some(owner) => return Err(StartError::OtherOwner { directory: directory.to_owned(), owner: owner.name }),
-        None => (Identity(random_u128()?), false),
-    };
-    let owner = Owner { identity, name: config.name.clone() };
-    boot::set_owner(disk, &owner).map_err(boot_error)?;
-    Ok((owner, was_owned))
 }
 
 #[cfg(test)]

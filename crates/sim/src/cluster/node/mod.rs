@@ -26,6 +26,7 @@ use ringfort_core::log::LogConfig;
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{self, ReplicaConfig};
 use ringfort_core::request::Failure;
+use ringfort_core::start::{self, Refusal, Start, Stranger};
 use ringfort_core::system::{Member, MemberState, Topology};
 use ringfort_core::time::Moment;
 use ringfort_core::timing::Timing;
@@ -112,9 +113,7 @@ enum State {
 /// A node that asks to join.
 struct Joining {
     member: Member,
-    boot: Boot<MemDisk>,
-    /// Its directory had an identity before it asked.
-    was_owned: bool,
+    stranger: Stranger<MemDisk>,
 }
 
 impl Node {
@@ -191,40 +190,41 @@ impl Node {
         }
         self.incarnation += 1;
         let endpoint = self.endpoint;
-        let fail = |error: boot::BootError| {
-            Invariant::BoundedRecovery.broken(format!("node {endpoint} can't start: {error:?}"))
-        };
-        if boot::departure(&*self.disk).map_err(fail)? == Some(MemberState::Dead) {
-            boot::clear(&*self.disk).map_err(fail)?;
-            self.count("given up and joined anew", 1);
-        }
-        let known = boot::owner(&*self.disk).map_err(fail)?;
-        let was_owned = known.is_some();
-        let owner = match known {
-            Some(owner) => owner,
-            None => {
-                let identity = Identity(u128::from(self.random.next_u64()));
-                let owner = Owner { identity, name: format!("node{}", self.endpoint) };
-                boot::set_owner(&*self.disk, &owner).map_err(fail)?;
-                owner
+        let fail =
+            |refusal: Refusal| Invariant::BoundedRecovery.broken(format!("node {endpoint} can't start: {refusal:?}"));
+        match start::clear_if_given_up(&*self.disk) {
+            Ok(false) => {}
+            Ok(true) => self.count("given up and joined anew", 1),
+            Err(Refusal::Departed) => {
+                self.state = State::Gone;
+                return Ok(());
             }
+            Err(refusal) => return Err(fail(refusal)),
+        }
+        let name = format!("node{}", self.endpoint);
+        let random = &mut self.random;
+        let new_identity = || Identity(u128::from(random.next_u64()));
+        let log = self.settings.log.clone();
+        let found = start::open(&self.disk, log, &name, &self.endpoint.to_string(), new_identity).map_err(fail)?;
+        let stranger = match found {
+            Start::Member(member) => {
+                self.check_trust(&member.boot)?;
+                self.run_from(member, world);
+                return Ok(());
+            }
+            Start::Stranger(stranger) => stranger,
         };
-        let member = self.member(owner.identity);
-        let mut boot = boot::open(&self.disk, self.settings.log.clone()).map_err(fail)?;
-        if !boot.has_state() && self.endpoint == NodeId(1) && !std::mem::replace(&mut self.has_begun, true) {
+        let member = self.member(stranger.owner().identity);
+        if self.endpoint == NodeId(1) && !std::mem::replace(&mut self.has_begun, true) && stranger.may_begin() {
             let topology =
                 Topology::bootstrap(ClusterId(self.random.next_u64()), self.shards, self.timing, member.clone());
-            boot::bootstrap(&self.disk, self.settings.log.clone(), &topology, NodeId(1)).map_err(fail)?;
-            boot = boot::open(&self.disk, self.settings.log.clone()).map_err(fail)?;
+            let begun = stranger.begin(&topology).map_err(fail)?;
+            self.run_from(begun, world);
+            return Ok(());
         }
-        if boot.has_state() {
-            self.check_trust(&boot)?;
-            self.run_from(boot, world)
-        } else {
-            self.state = State::Joining(Box::new(Joining { member, boot, was_owned }));
-            self.plan(Task::AskToJoin, world.now, world);
-            Ok(())
-        }
+        self.state = State::Joining(Box::new(Joining { member, stranger }));
+        self.plan(Task::AskToJoin, world.now, world);
+        Ok(())
     }
 
     /// What was synced is there, unless somebody has flipped or deleted it.
@@ -240,21 +240,16 @@ impl Node {
         Ok(())
     }
 
-    fn run_from(&mut self, boot: Boot<MemDisk>, world: &mut World) -> Result<(), Violation> {
-        self.count("replicas quarantined", boot.lost.len() as u64);
-        self.count("eventual keyspaces quarantined", boot.eventual.lost.into());
+    fn run_from(&mut self, started: start::Member<MemDisk>, world: &mut World) {
+        self.count("replicas quarantined", started.boot.lost.len() as u64);
+        self.count("eventual keyspaces quarantined", started.boot.eventual.lost.into());
         let mut settings = self.settings.clone();
         settings.replica.boot_nonce = self.random.next_u64();
-        if let Some(topology) = &boot.topology {
-            let forgets = self.incarnation > 1 && settings.replica.mutation.is(Mutation::ForgetTiming);
-            let timing = if forgets { Timing::SHORTEST } else { topology.timing };
-            (settings.replica.timing, settings.health.timing) = (timing, timing);
-        }
+        let forgets = self.incarnation > 1 && settings.replica.mutation.is(Mutation::ForgetTiming);
+        let timing = if forgets { Timing::SHORTEST } else { started.topology.timing };
+        (settings.replica.timing, settings.health.timing) = (timing, timing);
         let random = self.random.fork(&format!("incarnation {}", self.incarnation));
-        let now = self.clock.read(world.now);
-        let running = Running::new(boot, settings, self.disk.clone(), random, now).ok_or_else(|| {
-            Invariant::BoundedRecovery.broken(format!("node {} is not in its own topology", self.endpoint))
-        })?;
+        let running = Running::new(started, settings, self.disk.clone(), random, self.clock.read(world.now));
         self.state = State::Running(Box::new(running));
         self.plan(Task::Control, world.now, world);
         self.plan(Task::Gossip, world.now, world);
@@ -262,7 +257,6 @@ impl Node {
         for worker in 0..self.settings.workers {
             self.plan(Task::Turn(worker), world.now, world);
         }
-        Ok(())
     }
 
     /// The power fails.
@@ -457,12 +451,11 @@ impl Node {
                     && topology.node_named(&joining.member.name).is_some_and(|(_, known)| *known == joining.member) =>
             {
                 let State::Joining(joining) = std::mem::replace(&mut self.state, State::Down) else { return };
-                let Joining { member, mut boot, was_owned } = *joining;
-                let owner = Owner { identity: member.identity, name: member.name };
-                boot.join(&self.disk, owner, Topology::clone(&topology), was_owned)
-                    .expect("the disk of a node that joins works");
-                self.quarantined.extend(&boot.lost);
-                self.run_from(boot, world).expect("a node that has joined runs");
+                let joined = joining.stranger.join(Topology::clone(&topology));
+                let joined =
+                    joined.unwrap_or_else(|refusal| panic!("the disk of a node that joins works: {refusal:?}"));
+                self.quarantined.extend(&joined.boot.lost);
+                self.run_from(joined, world);
             }
             (State::Running(running), message) => {
                 let mut outbox = running::Outbox::default();

@@ -10,7 +10,6 @@ use super::snapshots::Files;
 use super::{Message, Responder, Task};
 use crate::network::Endpoint;
 use crate::random::Random;
-use ringfort_core::boot::Boot;
 use ringfort_core::control::{Control, ControlConfig};
 use ringfort_core::disk::Disk;
 use ringfort_core::disk::mem::MemDisk;
@@ -24,6 +23,7 @@ use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepReque
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{Replica, ReplicaConfig, Restored};
 use ringfort_core::request::Request;
+use ringfort_core::start;
 use ringfort_core::system::{Member, MemberState, SystemCommand, Topology};
 use ringfort_core::time::{Moment, Now};
 use ringfort_core::topology_store::TopologyStore;
@@ -172,16 +172,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// None where the topology does not know the node.
     pub fn new(
-        boot: Boot<MemDisk>,
+        start::Member { boot, node, topology }: start::Member<MemDisk>,
         settings: Settings,
         disk: Arc<MemDisk>,
         random: Random,
         now: Now,
-    ) -> Option<Running> {
-        let node = boot.node()?;
-        let topology = Arc::new(boot.topology?);
+    ) -> Running {
+        let topology = Arc::new(topology);
         let config = GossipConfig { mutation: settings.replica.mutation, ..GossipConfig::default() };
         let boot_nonce = settings.replica.boot_nonce;
         let life = if settings.replica.mutation.is(Mutation::ReplyAcrossLives) { 0 } else { boot_nonce };
@@ -210,12 +208,12 @@ impl Running {
         for &(shard, replica) in &boot.lost {
             slots[worker_of(shard, settings.workers)].worker.quarantine(shard, replica);
         }
-        let own = topology.nodes.get(&node)?.clone();
+        let own = topology.nodes[&node].clone();
         let mut control = Control::new(node, topology.clone(), own, settings.control, now);
         for (shard, replica) in boot.lost {
             control.handle_lost_replica(shard, replica, QuarantineReason::Log);
         }
-        Some(Running {
+        Running {
             node,
             slots,
             control,
@@ -251,7 +249,7 @@ impl Running {
             life,
             received: 0,
             settings,
-        })
+        }
     }
 
     pub fn gossip(&self) -> &Gossip<EventualResponder> {
