@@ -21,6 +21,7 @@
 //! | [`boot`] | what a node has on its disk when it starts, and how a cluster begins |
 //! | [`start`], [`founding`] | what a node's directory says about its start; whether the node creates a cluster |
 //! | [`topology_store`] | when a node may act on a topology that is on its way to the disk |
+//! | [`stopping`] | how a node stops in good order |
 //! | [`health`] | whether a node is fit to lead, judged by its disk |
 //! | [`gossip`] | what nodes tell each other without a leader |
 //! | [`liveness`] | which nodes are alive, judged by their heartbeats in gossip |
@@ -49,6 +50,7 @@ pub mod replica;
 pub mod request;
 pub mod snapshot;
 pub mod start;
+pub mod stopping;
 pub mod system;
 pub mod time;
 pub mod timing;

@@ -33,6 +33,7 @@ use ringfort_core::health::{HealthConfig, HealthMonitor};
 use ringfort_core::limits::{ENTRY_BUDGET_BYTES, MAX_SNAPSHOTS_RECEIVED};
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{ReadMode, ReplicaConfig};
+use ringfort_core::stopping::{REQUEST_PATIENCE, STEP_INTERVAL, Step, Stopping};
 use ringfort_core::system::MemberState;
 use ringfort_core::timing::Timing;
 use ringfort_core::types::{ReplicaId, ShardId};
@@ -50,12 +51,6 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, watch};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
-
-/// How long a node that stops tries to hand its leadership over.
-const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long requests under way may take to be answered when the node stops.
-const REQUEST_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a node that stops waits for the threads that use the disk, of which one may be writing a snapshot. The next
 /// start does not need what they do, or repeats it.
@@ -360,19 +355,20 @@ impl Node {
         let _ = self.shell.gossip.send(GossipEvent::Health(health));
         self.runtime.block_on(grpc::set_health(&self.health, false));
         let is_alone = self.shell.routing.topology().nodes.len() == 1;
-        let mut handed_over = is_alone;
-        wait_for(HAND_OVER_PATIENCE, || {
-            handed_over = handed_over || self.hand_over() == 0;
-            handed_over
-        });
-        self.shell.stopping.store(true, Ordering::Relaxed);
-        self.stop_serving.notify_one();
-        self.runtime.block_on(grpc::end_watches(&mut self.health));
-        // A shard may still elect a replica on this node.
-        wait_for(REQUEST_PATIENCE, || {
+        let mut stopping = Stopping::new(clock::moment(), is_alone);
+        loop {
             let led = if is_alone { 0 } else { self.hand_over() };
-            led == 0 && self.serving.is_finished()
-        });
+            match stopping.next(clock::moment(), led, self.serving.is_finished()) {
+                Step::Wait => {}
+                Step::StopServing => {
+                    self.shell.stopping.store(true, Ordering::Relaxed);
+                    self.stop_serving.notify_one();
+                    self.runtime.block_on(grpc::end_watches(&mut self.health));
+                }
+                Step::End => break,
+            }
+            thread::sleep(STEP_INTERVAL);
+        }
         self.shell.push_event_to_all(|| Event::Stop);
         let join = |threads: Vec<JoinHandle<()>>| threads.into_iter().for_each(|thread| drop(thread.join()));
         join(self.workers);

@@ -80,7 +80,9 @@ pub struct Faults {
     pub full_disks: Option<Episodes>,
     /// A node's disk fails to sync, once. The node ends, and starts again after the length of the episode.
     pub sync_errors: Option<Episodes>,
-    /// A node hands all its leadership over, as before a planned stop.
+    /// A node stops in good order, and starts again.
+    pub stops: Option<Episodes>,
+    /// A node hands all its leadership over, and runs on.
     pub handovers: Option<Episodes>,
     /// After all other faults one node, of three or more, finds its log and snapshots damaged: bits that have flipped,
     /// sectors that were never written or went to another place, segments that are missing.
@@ -115,6 +117,7 @@ impl Faults {
             full_memory: None,
             full_disks: None,
             sync_errors: None,
+            stops: None,
             handovers: None,
             corruption: false,
             memory: false,
@@ -291,6 +294,7 @@ fn sample_faults(root: &Random) -> Faults {
         full_memory: None,
         full_disks: episodes("full disks", 2_000),
         sync_errors: episodes("sync errors", 1_000),
+        stops: episodes("stops", 1_000),
         handovers: episodes("hand-overs", 1_000),
         corruption: class(root, "corruption").1,
         memory: class(root, "memory").1,
@@ -357,6 +361,7 @@ impl fmt::Display for Options {
             ("full memory", &faults.full_memory),
             ("full disks", &faults.full_disks),
             ("sync errors", &faults.sync_errors),
+            ("stops", &faults.stops),
             ("hand-overs", &faults.handovers),
             ("wall steps", &faults.wall_steps),
         ];
@@ -387,7 +392,7 @@ mod tests {
 
     #[test]
     fn every_class_of_faults_is_on_in_half_of_the_runs() {
-        let mut on = [0u32; 23];
+        let mut on = [0u32; 24];
         for seed in 0..1000 {
             let Options { link, faults, .. } = Options::sample(seed);
             let classes = [
@@ -402,6 +407,7 @@ mod tests {
                 faults.crashes_midway.is_some(),
                 faults.full_disks.is_some(),
                 faults.sync_errors.is_some(),
+                faults.stops.is_some(),
                 faults.handovers.is_some(),
                 faults.crashes.is_some(),
                 faults.power_losses.is_some(),

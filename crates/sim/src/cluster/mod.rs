@@ -430,6 +430,7 @@ impl Cluster {
         }
         let more = if self.faults.is_active() { acts(node) - before } else { 0 };
         self.restart_if_aborted(id);
+        self.restart_if_stopped(id);
         self.crash_if_midway(id);
         let asked = self.controller_acts..self.controller_acts + more;
         self.controller_acts = asked.end;

@@ -60,6 +60,28 @@ impl Cluster {
         }
     }
 
+    /// A node begins to stop in good order.
+    pub(super) fn stop(&mut self, id: NodeId, down: Duration) {
+        self.note(format!("node {id} begins to stop"));
+        let endpoints = self.endpoints();
+        let mut world = World { now: self.now, endpoints, agenda: &mut self.agenda, network: &mut self.network };
+        if self.nodes.get_mut(&id).is_some_and(|node| node.stop(&mut world)) {
+            self.faults.stopping.insert(id, down);
+        }
+    }
+
+    /// A node that has stopped in good order starts again after a while.
+    pub(in super::super) fn restart_if_stopped(&mut self, id: NodeId) {
+        if self.nodes.get_mut(&id).is_some_and(Node::take_stopped)
+            && let Some(down) = self.faults.stopping.remove(&id)
+        {
+            self.note(format!("node {id} has stopped"));
+            self.count("stopped in good order");
+            self.faults.down.insert(id);
+            self.later(down, Then::Start(id));
+        }
+    }
+
     /// A node that has ended by itself starts again after a while.
     pub(in super::super) fn restart_if_aborted(&mut self, id: NodeId) {
         if let Some(node) = self.nodes.get_mut(&id)

@@ -20,6 +20,7 @@ mod memory;
 
 pub(super) use machines::worker_stall;
 
+use super::node::Node;
 use super::{Cluster, Wake};
 use crate::history::ClientId;
 use crate::invariant::Violation;
@@ -53,6 +54,7 @@ pub(super) enum Fault {
     FullDisk,
     FullMemory,
     SyncError,
+    Stop,
     HandOver,
     WallStep,
     Drift,
@@ -113,6 +115,7 @@ impl Fault {
             Fault::FullDisk => "full disks",
             Fault::FullMemory => "full memory",
             Fault::SyncError => "sync errors",
+            Fault::Stop => "stops",
             Fault::HandOver => "hand-overs",
             Fault::WallStep => "wall steps",
             Fault::Drift => "drift changes",
@@ -140,6 +143,8 @@ pub(super) struct Faults {
     dead: BTreeSet<NodeId>,
     /// Nodes that crash in the middle of something, and how long they will be down.
     midway: BTreeMap<NodeId, Duration>,
+    /// Nodes that stop in good order, and how long they will be down.
+    stopping: BTreeMap<NodeId, Duration>,
     /// Nodes whose workers stand still again and again.
     faltering: BTreeSet<NodeId>,
     /// The node that lost its directory last.
@@ -161,6 +166,7 @@ impl Faults {
             down: BTreeSet::new(),
             dead: BTreeSet::new(),
             midway: BTreeMap::new(),
+            stopping: BTreeMap::new(),
             faltering: BTreeSet::new(),
             loser: None,
             damaged: None,
@@ -224,6 +230,7 @@ impl Cluster {
             Fault::FullDisk,
             Fault::FullMemory,
             Fault::SyncError,
+            Fault::Stop,
             Fault::HandOver,
             Fault::WallStep,
             Fault::Drift,
@@ -258,6 +265,11 @@ impl Cluster {
         }
         let all: Vec<NodeId> = self.nodes.keys().copied().collect();
         all.into_iter().for_each(|id| self.release_disk(id));
+        for (id, _) in std::mem::take(&mut self.faults.stopping) {
+            if self.nodes.get_mut(&id).is_some_and(Node::end_stop) {
+                self.faults.down.insert(id);
+            }
+        }
         // With fewer than three others it is not replaced, and has to come back.
         if self.present().count() < 3 {
             let dead = std::mem::take(&mut self.faults.dead);
@@ -297,6 +309,7 @@ impl Cluster {
             Fault::FullDisk => faults.full_disks.clone(),
             Fault::FullMemory => faults.full_memory.clone(),
             Fault::SyncError => faults.sync_errors.clone(),
+            Fault::Stop => faults.stops.clone(),
             Fault::HandOver => faults.handovers.clone(),
             Fault::WallStep => faults.wall_steps.clone(),
             Fault::Drift => faults.clock_drift.then_some(DRIFT_EPISODES),
@@ -348,6 +361,7 @@ impl Cluster {
             Fault::FullDisk => self.fill_disk(any, length),
             Fault::FullMemory => self.fill_memory(any, length),
             Fault::SyncError => self.fail_sync(any),
+            Fault::Stop => self.stop(any, length),
             Fault::HandOver => self.hand_over(any),
             Fault::WallStep => self.step_wall_clock(any),
             Fault::Drift => self.change_drift(any),

@@ -66,6 +66,7 @@ pub(super) enum Task {
     SendAgain(u64),
     AttemptTimedOut(u64),
     LookForLeader(u64),
+    Stop,
 }
 
 pub(super) struct Node {
@@ -97,6 +98,8 @@ pub(super) struct Node {
     quarantined: BTreeSet<(ShardId, ReplicaId)>,
     /// It has ended because it could not go on, and nobody has taken note yet.
     aborted: bool,
+    /// It has stopped in good order, and nobody has taken note yet.
+    stopped: bool,
     /// How often what has happened here.
     pub counts: BTreeMap<&'static str, u64>,
     state: State,
@@ -158,6 +161,7 @@ impl Node {
             is_damaged: false,
             quarantined: BTreeSet::new(),
             aborted: false,
+            stopped: false,
             counts: BTreeMap::new(),
             state: State::Down,
         }
@@ -271,10 +275,39 @@ impl Node {
 
     /// The process ends because it must not go on. What it has written stays with the operating system.
     fn abort(&mut self) {
+        self.aborted = true;
+        self.end();
+    }
+
+    /// Begins to stop in good order. False if it does not run.
+    pub fn stop(&mut self, world: &mut World) -> bool {
+        let now = self.clock.read(world.now);
+        let State::Running(running) = &mut self.state else { return false };
+        let mut outbox = running::Outbox::default();
+        running.stop(now, &mut outbox);
+        self.perform(outbox, world);
+        true
+    }
+
+    /// Ends a node that is stopping, whatever is left to do. False if it is not stopping.
+    pub fn end_stop(&mut self) -> bool {
+        let is_stopping = self.running().is_some_and(Running::is_stopping);
+        if is_stopping {
+            self.end();
+        }
+        is_stopping
+    }
+
+    /// The process ends in good order. What it has written stays with the operating system.
+    fn end(&mut self) {
         self.incarnation += 1;
         self.state = State::Down;
-        self.aborted = true;
         self.mend_disk();
+    }
+
+    /// Whether it has stopped in good order since this was asked last.
+    pub fn take_stopped(&mut self) -> bool {
+        std::mem::take(&mut self.stopped)
     }
 
     /// Whether it has aborted since this was asked last.
@@ -500,7 +533,11 @@ impl Node {
             self.plan(task, at, world);
         }
         if let Some(why) = outbox.departure {
-            self.depart(why, world);
+            return self.depart(why, world);
+        }
+        if outbox.stopped {
+            self.stopped = true;
+            self.end();
         }
     }
 

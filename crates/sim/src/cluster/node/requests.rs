@@ -60,6 +60,11 @@ pub struct Joiner {
 }
 
 impl Executing {
+    /// Whether no client waits for an answer.
+    pub fn has_answered_clients(&self) -> bool {
+        !self.requests.values().any(|executed| matches!(executed.asker, Asker::Client { .. }))
+    }
+
     fn add(&mut self, executed: Executed) -> u64 {
         self.last += 1;
         self.requests.insert(self.last, executed);
@@ -77,12 +82,16 @@ impl Running {
         patience: Duration,
         out: &mut Outbox,
     ) {
+        // A node that has closed its port for clients: that is known at once.
+        if !self.is_serving {
+            return self.answer_client(from, id, Err(Failure::NotLeader(None)), out);
+        }
         self.execute_anywhere(request, Asker::Client { from, id }, patience, out);
     }
 
     /// A node asks to join. As in the shell, the node that gets the request has the system shard decide, and answers.
     pub(super) fn handle_join(&mut self, from: Endpoint, life: u64, member: Member, replace: bool, out: &mut Outbox) {
-        if replace && self.is_named_node_heard(&member) {
+        if !self.is_serving || replace && self.is_named_node_heard(&member) {
             return;
         }
         let request = Request::system(SystemCommand::Join { member, replace, known_as: None });

@@ -2,6 +2,7 @@
 
 mod control;
 mod disk;
+mod stop;
 
 use super::divergence::SCRUB_BYTES_PER_SECOND;
 use super::gossip::{EventualResponder, GOSSIP};
@@ -24,6 +25,7 @@ use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{Replica, ReplicaConfig, Restored};
 use ringfort_core::request::Request;
 use ringfort_core::start;
+use ringfort_core::stopping::Stopping;
 use ringfort_core::system::{Member, MemberState, SystemCommand, Topology};
 use ringfort_core::time::{Moment, Now};
 use ringfort_core::topology_store::TopologyStore;
@@ -74,6 +76,8 @@ pub struct Outbox {
     pub departure: Option<MemberState>,
     /// What the disk holds is not known: the process must end.
     pub aborted: bool,
+    /// The node has stopped in good order.
+    pub stopped: bool,
 }
 
 /// What comes into a worker's inbox.
@@ -152,6 +156,9 @@ pub struct Running {
     topologies: TopologyStore,
     /// The maps hold as much as they may: puts are refused.
     pub(super) is_memory_full: bool,
+    stopping: Option<Stopping>,
+    /// Clients are served.
+    pub(super) is_serving: bool,
     pub(super) executing: Executing,
     /// The nodes that last said that they lead a shard.
     pub(super) told_leaders: BTreeMap<ShardId, NodeId>,
@@ -235,6 +242,8 @@ impl Running {
             hung_snapshots: Vec::new(),
             topologies: TopologyStore::new(&*disk, node),
             is_memory_full: false,
+            stopping: None,
+            is_serving: true,
             executing: Executing::default(),
             told_leaders: BTreeMap::new(),
             joiners: Vec::new(),
@@ -302,6 +311,7 @@ impl Running {
             Task::SendAgain(attempt) => self.send_again(attempt, out),
             Task::AttemptTimedOut(attempt) => self.attempt_timed_out(attempt, out),
             Task::LookForLeader(attempt) => self.look_for_leader(attempt, out),
+            Task::Stop => self.step_stop(out),
             Task::AskToJoin => {}
         }
     }
