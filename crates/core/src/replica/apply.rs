@@ -8,7 +8,7 @@ use raft::eraftpb::{Entry, EntryType};
 
 impl<T> Replica<T> {
     pub(super) fn apply(&mut self, mut entries: Vec<Entry>, out: &mut Effects<T>) {
-        if self.config.mutation.is(Mutation::ApplyOutOfOrder) && self.applied == self.base().index.0 {
+        if self.config.mutation.is(Mutation::ApplyOutOfOrder) && self.applied.index == self.base().index {
             swap_first_commands(&mut entries);
         }
         let view = self.view.clone();
@@ -16,7 +16,7 @@ impl<T> Replica<T> {
         let mut noted_late = None; // only by a planted bug
         out.counts.applied_entries += entries.len() as u64;
         for entry in entries {
-            assert_eq!(entry.index, self.applied + 1, "entries are applied in order, without gaps");
+            assert_eq!(entry.index, self.applied.index.0 + 1, "entries are applied in order, without gaps");
             let settled = self.proposals.settle(entry.index, entry.term);
             out.replies.extend(settled.not_applied.into_iter().map(|responder| (responder, Err(Failure::NotApplied))));
             match entry.get_entry_type() {
@@ -26,7 +26,7 @@ impl<T> Replica<T> {
                     self.apply_configuration(&entry);
                 }
             }
-            (self.applied, self.applied_term) = (entry.index, entry.term);
+            (self.applied.index, self.applied.term) = (LogIndex(entry.index), Term(entry.term));
             let index = LogIndex(entry.index);
             if Marks::is_due(index) && self.config.mutation.is(Mutation::HashAfterTurn) {
                 noted_late = Some(index);
@@ -45,8 +45,8 @@ impl<T> Replica<T> {
     /// Tells Raft how far the state is. Raft wants an installed snapshot to be durable before it counts as applied.
     pub(super) fn tell_applied(&mut self) {
         let log = &self.raft.raft.raft_log;
-        if log.applied < self.applied && self.applied <= log.persisted {
-            self.raft.advance_apply_to(self.applied);
+        if log.applied < self.applied.index.0 && self.applied.index.0 <= log.persisted {
+            self.raft.advance_apply_to(self.applied.index.0);
         }
     }
 
@@ -63,7 +63,7 @@ impl<T> Replica<T> {
             StateMachine::Kv => {
                 let mut decoded = decode(entry.data.clone()).unwrap_or_else(|error| unreadable(&error));
                 if self.config.mutation.is(Mutation::ClockInsideApply) {
-                    decoded.timestamp = self.last_timestamp;
+                    decoded.timestamp = self.applied.timestamp;
                 }
                 let is_planted = self.config.mutation.is(Mutation::ApplyDifferently)
                     && self.id.number().is_multiple_of(3)
@@ -79,7 +79,7 @@ impl<T> Replica<T> {
                         out.replies.push((responder, Ok(Reply::Command(reply))));
                     }
                 }
-                self.last_timestamp = self.last_timestamp.max(decoded.timestamp);
+                self.applied.timestamp = self.applied.timestamp.max(decoded.timestamp);
             }
             StateMachine::System(system) => {
                 let (timestamp, command) =
@@ -92,7 +92,7 @@ impl<T> Replica<T> {
                 if let Some(responder) = responders.next() {
                     out.replies.push((responder, Ok(Reply::System(reply))));
                 }
-                self.last_timestamp = self.last_timestamp.max(timestamp);
+                self.applied.timestamp = self.applied.timestamp.max(timestamp);
             }
         }
     }

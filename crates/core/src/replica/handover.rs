@@ -58,7 +58,7 @@ impl<T> Replica<T> {
                 && self.raft.raft.prs().get(replica.0).is_some_and(|progress| progress.matched >= proof)
         };
         let is_quorum = |voters: &Vec<ReplicaId>| voters.iter().filter(|id| has_proved(id)).count() > voters.len() / 2;
-        if !self.configurations.iter().all(is_quorum) {
+        if !self.membership.configurations.iter().all(is_quorum) {
             return false;
         }
         let since = proved.unwrap_or(self.ticks);
@@ -69,7 +69,8 @@ impl<T> Replica<T> {
             self.raft.raft.become_follower(term, raft::INVALID_ID);
             return true;
         }
-        let proved: Vec<ReplicaId> = self.configurations.iter().flatten().copied().filter(has_proved).collect();
+        let proved: Vec<ReplicaId> =
+            self.membership.configurations.iter().flatten().copied().filter(has_proved).collect();
         self.hand_over_to(proved, health)
     }
 

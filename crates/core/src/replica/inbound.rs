@@ -49,7 +49,7 @@ impl<T> Replica<T> {
         if self.snapshot_is_not_durable() {
             return;
         }
-        let awaits_disk = self.vote_batch > self.persisted_batch && !self.is_leader();
+        let awaits_disk = !self.durability.has_vote() && !self.is_leader();
         if awaits_disk && !self.is_impatient() {
             return;
         }
@@ -64,9 +64,9 @@ impl<T> Replica<T> {
     /// Publishes a hash for comparison. Before its first snapshot or entry a replica has none: its state stands for no
     /// index.
     fn mark(&mut self) {
-        if self.applied > LogIndex::BASE.0 {
+        if self.applied.index > LogIndex::BASE {
             let mut marks = std::mem::take(&mut self.marks);
-            marks.tick(LogIndex(self.applied), || self.state_hash(), self.ticks);
+            marks.tick(self.applied.index, || self.state_hash(), self.ticks);
             self.view.publish_point(marks.settled(self.ticks, self.config.timing.ticks(SETTLED_AFTER)));
             self.marks = marks;
         }
@@ -104,7 +104,7 @@ impl<T> Replica<T> {
 
     /// Whether the replica votes here, as far as this one knows.
     pub fn has_voter(&self, replica: ReplicaId) -> bool {
-        self.configurations.iter().any(|voters| voters.contains(&replica))
+        self.membership.configurations.iter().any(|voters| voters.contains(&replica))
     }
 
     /// Takes a message from another replica of this shard.
@@ -155,7 +155,7 @@ impl<T> Replica<T> {
             // would be executed without the sender's knowing (and raft-rs has no switch against it).
             _ => return Ok(()),
         }
-        self.answered.insert(from, self.ticks);
+        self.membership.answered.insert(from, self.ticks);
         // An unknown peer's answer is an error to raft-rs; to us it is a late message of a member that has left.
         let _ = self.raft.step(message);
         Ok(())
@@ -164,7 +164,7 @@ impl<T> Replica<T> {
     /// Whether the replica was heard of within an election timeout. (Raft's own mark of that is taken away from all at
     /// each check of the quorum, until they answer the next heartbeat.)
     pub(super) fn answers(&self, replica: ReplicaId) -> bool {
-        self.answered.get(&replica).is_some_and(|at| self.ticks <= at + ELECTION_TICKS as u64)
+        self.membership.answered.get(&replica).is_some_and(|at| self.ticks <= at + ELECTION_TICKS as u64)
     }
 
     /// Whether a bound replica must drop this message: see [`lease`].
@@ -184,7 +184,7 @@ impl<T> Replica<T> {
     /// Whether an installed snapshot waits for the disk. Raft then still counts from before it, and to campaign it would
     /// read entries that are gone.
     fn snapshot_is_not_durable(&self) -> bool {
-        self.raft.raft.raft_log.applied < self.applied && !self.config.mutation.is(Mutation::CampaignOnSnapshot)
+        self.raft.raft.raft_log.applied < self.applied.index.0 && !self.config.mutation.is(Mutation::CampaignOnSnapshot)
     }
 
     /// The node of `to` could not be reached: Raft probes before it sends on.

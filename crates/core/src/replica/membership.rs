@@ -42,6 +42,21 @@ pub enum StepRefused {
     Unsafe,
 }
 
+/// What a replica knows of the members of its shard.
+#[derive(Default)]
+pub(super) struct Membership {
+    /// Where the topology puts this shard's replicas.
+    pub group: Group,
+    /// The voters of every active configuration: one, or two while joint.
+    pub configurations: Vec<Vec<ReplicaId>>,
+    /// At which tick each of the other replicas was last heard of.
+    pub answered: BTreeMap<ReplicaId, u64>,
+    /// The last report to the controller, and its tick.
+    pub last_report: Option<(u64, ShardReport)>,
+    /// A configuration change was applied: the commit index is worth a record of its own.
+    pub save_commit: bool,
+}
+
 impl<T> Replica<T> {
     /// How this shard's membership stands. Only a leader's report says anything.
     pub fn report(&self) -> ShardReport {
@@ -62,7 +77,7 @@ impl<T> Replica<T> {
             shard: self.shard,
             leader: self.id,
             term: Term(self.raft.raft.term),
-            configuration: self.configuration,
+            configuration: self.applied.configuration.0,
             voters,
             outgoing,
             learners,
@@ -89,20 +104,20 @@ impl<T> Replica<T> {
             return None;
         }
         let report = self.report();
-        let due = match &self.last_report {
+        let due = match &self.membership.last_report {
             None => true,
             Some((_, last)) if *last != report => true,
             Some((at, _)) => !self.is_settled(&report) && self.ticks >= at + self.config.timing.ticks(REPEAT_AFTER),
         };
         due.then(|| {
-            self.last_report = Some((self.ticks, report.clone()));
+            self.membership.last_report = Some((self.ticks, report.clone()));
             report
         })
     }
 
     /// Whether the shard is as the topology wants it.
     fn is_settled(&self, report: &ShardReport) -> bool {
-        let preferred = self.group.target_replicas();
+        let preferred = self.membership.group.target_replicas();
         let mut target = preferred.clone();
         target.sort_unstable();
         report.voters == target
@@ -110,13 +125,13 @@ impl<T> Replica<T> {
             && report.learners.is_empty()
             && report.caught_up.len() == target.len()
             && preferred.first() == Some(&self.id)
-            && self.group.replicas.len() == target.len()
+            && self.membership.group.replicas.len() == target.len()
     }
 
     /// Carries out a step of the controller.
     pub fn step_membership(&mut self, request: &StepRequest) -> Result<(), StepRefused> {
         let raft = &self.raft.raft;
-        let current = (self.id, raft.term, self.configuration);
+        let current = (self.id, raft.term, self.applied.configuration.0);
         if !self.is_leader() || current != (request.leader, request.term.0, request.configuration) {
             return Err(StepRefused::Stale);
         }
@@ -181,11 +196,11 @@ impl<T> Replica<T> {
     /// Whether `replica` knows durably that the current configuration is committed.
     fn has_confirmed(&self, replica: ReplicaId) -> bool {
         let committed = match self.raft.raft.prs().get(replica.0) {
-            _ if replica == self.id => self.durable_commit,
+            _ if replica == self.id => self.durability.commit(),
             Some(progress) => progress.committed_index,
             None => 0,
         };
-        committed >= self.configuration
+        committed >= self.applied.configuration.0
     }
 
     /// Whether a quorum of the voters after a change has caught up.
@@ -217,7 +232,7 @@ impl<T> Replica<T> {
         let conf_state = self.raft.raft.prs().conf().to_conf_state();
         let replicas = |ids: &[u64]| ids.iter().map(|&id| ReplicaId(id)).collect::<Vec<_>>();
         let both = [replicas(&conf_state.voters), replicas(&conf_state.voters_outgoing)];
-        self.configurations = both.into_iter().filter(|voters| !voters.is_empty()).collect();
+        self.membership.configurations = both.into_iter().filter(|voters| !voters.is_empty()).collect();
     }
 
     pub(super) fn apply_configuration(&mut self, entry: &Entry) {
@@ -227,8 +242,8 @@ impl<T> Replica<T> {
         // A change that does not fit is refused by every replica alike, and leaves the configuration as it is.
         let _ = self.raft.apply_conf_change(&for_raft(&changes));
         self.learn_configurations();
-        self.configuration = entry.index;
-        self.save_commit = true;
+        self.applied.configuration = LogIndex(entry.index);
+        self.membership.save_commit = true;
         // A change that an earlier leader proposed may remove the one that commits it. raft-rs lets it lead on, and
         // panics when it next looks for itself among the members.
         let leads_on = self.config.mutation.is(Mutation::LeadAfterRemoval);

@@ -33,6 +33,7 @@
 
 mod apply;
 pub mod cut_files;
+mod durability;
 pub mod election;
 mod handover;
 mod inbound;
@@ -65,12 +66,14 @@ use crate::timing::Timing;
 use crate::types::{LogIndex, NodeId, ReplicaId, ShardId, Term};
 use crate::view::ShardView;
 use bytes::Bytes;
+use durability::Durability;
 use lease::{LeaderLease, Promise};
+use membership::Membership;
 use patience::Patience;
 use proposals::Proposals;
 use raft::{RawNode, StateRole};
 use reads::Reads;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::RaftStorage;
 
@@ -123,10 +126,18 @@ pub enum Restored {
     System(SystemMachine),
 }
 
+/// What the state machine has applied.
+struct Applied {
+    index: LogIndex,
+    term: Term,
+    timestamp: HlcTimestamp,
+    /// Index of the last configuration change.
+    configuration: LogIndex,
+}
+
 /// One replica. See the module's header for which file does what.
 ///
 /// Invariants:
-/// - `pending` is ordered by batch, and holds every `Ready` that Raft has not been told to be persisted.
 /// - `applied` never exceeds what Raft committed and this node's log holds durably.
 /// - the published lease is zero unless this replica leads and has applied an entry of its term.
 pub struct Replica<T> {
@@ -136,14 +147,9 @@ pub struct Replica<T> {
     raft: RawNode<RaftStorage>,
     machine: StateMachine,
     view: Arc<ShardView>,
-    /// Where the topology wants this shard's replicas.
-    group: Group,
+    membership: Membership,
 
-    applied: u64,
-    applied_term: u64,
-    last_timestamp: HlcTimestamp,
-    /// Index of the last configuration change applied.
-    configuration: u64,
+    applied: Applied,
 
     incoming: Vec<(Write, T)>,
     proposals: Proposals<T>,
@@ -158,44 +164,15 @@ pub struct Replica<T> {
     /// What this replica has promised to a leader, before or after its last restart.
     promise: Promise,
     patience: Patience,
-    /// The batch that holds the latest change of term or vote.
-    vote_batch: u64,
-    persisted_batch: u64,
-    pending: VecDeque<Pending>,
-    /// The commit index that a restart would find, and those on their way there, each with its batch.
-    durable_commit: u64,
-    commits: VecDeque<(u64, u64)>,
-    /// A configuration change was applied: the commit index is worth a record of its own.
-    save_commit: bool,
-    installing: Option<snapshots::Installing>,
-    cutting: Option<snapshots::Cutting>,
-    last_report: Option<(u64, ShardReport)>,
-    /// The log asked for the whole state again, to release old segments.
-    restate: bool,
-    /// Snapshot files to delete once the batch is durable and no transfer needs them.
-    retired_snapshots: Vec<(u64, String)>,
+    durability: Durability,
+    snapshots: snapshots::Snapshots,
     transfers: transfers::Transfers,
-    transfer_permit: transfers::TransferPermit,
-    snapshot_is_permitted: bool,
-    /// At which tick each of the other replicas was last heard of.
-    answered: BTreeMap<ReplicaId, u64>,
     /// How far the leader had committed when its heartbeat came, until that much is applied here.
     heard: Option<(u64, Moment)>,
     /// Leadership on its way to a node whose disk answers.
     shedding: Option<handover::Shedding>,
-    /// The voters of every active configuration: one, or two while joint.
-    configurations: Vec<Vec<ReplicaId>>,
     /// Hashes to be compared with those of other replicas.
     marks: Marks,
-    /// A snapshot was given up because memory is not what was written to it.
-    is_damaged: bool,
-}
-
-/// A `Ready` whose batch is not durable yet, and the messages that wait for it.
-struct Pending {
-    batch: u64,
-    ready: u64,
-    messages: Vec<RaftMessage>,
 }
 
 impl<T> Replica<T> {
@@ -252,11 +229,13 @@ impl<T> Replica<T> {
             config,
             machine,
             view: Arc::new(ShardView::new(shard, id, map)),
-            group: Group::default(),
-            applied: base.index.0,
-            applied_term: base.term.0,
-            last_timestamp,
-            configuration: base.index.0,
+            membership: Membership::default(),
+            applied: Applied {
+                index: base.index,
+                term: base.term,
+                timestamp: last_timestamp,
+                configuration: base.index,
+            },
             incoming: Vec::new(),
             proposals: Proposals::default(),
             reads: Reads::new(config.boot_nonce),
@@ -266,26 +245,12 @@ impl<T> Replica<T> {
             last_grown: (0, 0),
             promise,
             patience: Patience::new(raft.raft.term, config.timing),
-            vote_batch: 0,
-            persisted_batch: 0,
-            pending: VecDeque::new(),
-            durable_commit,
-            commits: VecDeque::new(),
-            save_commit: false,
-            installing: None,
-            cutting: None,
-            last_report: None,
-            restate: false,
-            retired_snapshots: Vec::new(),
+            durability: Durability::new(durable_commit),
+            snapshots: snapshots::Snapshots::new(),
             transfers: transfers::Transfers::default(),
-            transfer_permit: transfers::TransferPermit::default(),
-            snapshot_is_permitted: true,
-            answered: BTreeMap::new(),
             heard: None,
             shedding: None,
-            configurations: Vec::new(),
             marks: Marks::default(),
-            is_damaged: false,
             raft,
         };
         replica.learn_configurations();
@@ -324,7 +289,7 @@ impl<T> Replica<T> {
     }
 
     pub fn set_group(&mut self, group: Group) {
-        self.group = group;
+        self.membership.group = group;
     }
 
     /// The approximate size of a snapshot of the state.
@@ -345,10 +310,10 @@ impl<T> Replica<T> {
         Position {
             is_leader: self.is_leader(),
             term: Term(self.raft.raft.term),
-            applied: LogIndex(self.applied),
+            applied: self.applied.index,
             committed: LogIndex(self.raft.raft.raft_log.committed),
             durable: LogIndex(self.raft.raft.raft_log.persisted),
-            configuration: self.configuration,
+            configuration: self.applied.configuration.0,
         }
     }
 
@@ -359,7 +324,7 @@ impl<T> Replica<T> {
 
     /// The voters of every active configuration, for checks.
     pub fn configurations(&self) -> &[Vec<ReplicaId>] {
-        &self.configurations
+        &self.membership.configurations
     }
 
     /// How this replica stands.
@@ -374,7 +339,7 @@ impl<T> Replica<T> {
             is_learner: !conf.voters().contains(self.id.0),
             term: raft.term,
             committed: raft.raft_log.committed,
-            applied: self.applied,
+            applied: self.applied.index.0,
             last: self.storage().last().max(raft.raft_log.last_index()),
             base: self.storage().base().index.0,
             report: self.is_leader().then(|| self.report()),
@@ -392,19 +357,19 @@ impl<T> Replica<T> {
         self.view.close();
         // Readers may still hold the view, but do not read the map once it is closed.
         out.garbage.push(std::mem::take(&mut *self.view.machine_mut()));
-        if let Some(cutting) = self.cutting.take() {
+        if let Some(cutting) = self.snapshots.cutting.take() {
             out.snapshots.push(SnapshotWork::Abandon { name: cutting.base().snapshot.clone() });
         }
         if self.is_leader() {
             out.leadership.push((self.shard, Term(self.raft.raft.term), false));
         }
-        let retired = std::mem::take(&mut self.retired_snapshots).into_iter().map(|(_, name)| name);
+        let retired = std::mem::take(&mut self.snapshots.retired).into_iter().map(|retired| retired.name);
         retired.chain([self.base().snapshot.clone()]).filter(|name| !name.is_empty()).collect()
     }
 
     /// Whether a snapshot has shown that memory is not what was written to it: the replica must end.
     pub fn is_damaged(&self) -> bool {
-        self.is_damaged
+        self.snapshots.is_damaged
     }
 
     /// The hash of the state as it is now, a function of the log up to here and of nothing else.

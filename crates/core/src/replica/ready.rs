@@ -27,7 +27,7 @@ impl<T> Replica<T> {
     /// log. Returns whether there is more to do at once.
     pub fn flush(&mut self, now: Now, batch: &mut LogBatch, out: &mut Effects<T>) -> bool {
         if self.config.mutation.is(Mutation::ClockInsideApply) {
-            self.last_timestamp = self.last_timestamp.next(now.wall);
+            self.applied.timestamp = self.applied.timestamp.next(now.wall);
         }
         self.propose(now.wall, out);
         self.ask_for_reads();
@@ -41,38 +41,30 @@ impl<T> Replica<T> {
         if self.raft.store().take_snapshot_request() {
             self.begin_snapshot(out);
         }
-        if std::mem::take(&mut self.save_commit) {
+        if std::mem::take(&mut self.membership.save_commit) {
             batch.items.push(self.item(Change::HardState(self.storage().hard_state().clone())));
             self.commit_saved(batch.number);
         }
         // A first state is written whatever its size. Once the batch is full, further states wait for the next turn.
         let has_room = batch.restated_bytes() < MAX_RESTATED_BYTES;
-        if self.restate && has_room {
-            self.restate = false;
+        if self.snapshots.restate && has_room {
+            self.snapshots.restate = false;
             batch.items.push(self.state_item());
             self.commit_saved(batch.number);
-            for (retired_in, _) in &mut self.retired_snapshots {
-                *retired_in = (*retired_in).min(batch.number);
-            }
+            self.snapshots.restated_in(batch.number);
         }
         self.answer_reads(out);
         self.publish(now.moment);
-        self.raft.has_ready() || self.restate
+        self.raft.has_ready() || self.snapshots.restate
     }
 
     /// The log holds all batches up to `number`.
     pub fn persisted(&mut self, number: u64, out: &mut Effects<T>) {
-        self.persisted_batch = number;
-        while self.pending.front().is_some_and(|pending| pending.batch <= number) {
-            let Some(pending) = self.pending.pop_front() else { break };
+        for pending in self.durability.persist(number) {
             self.raft.on_persist_ready(pending.ready);
             send(pending.messages, out);
         }
         self.tell_applied();
-        while self.commits.front().is_some_and(|(batch, _)| *batch <= number) {
-            let Some((_, commit)) = self.commits.pop_front() else { break };
-            self.durable_commit = commit;
-        }
         self.delete_retired_snapshots(out);
     }
 
@@ -82,7 +74,7 @@ impl<T> Replica<T> {
 
         let stored = self.storage().hard_state();
         let votes = |hard_state: &HardState| (hard_state.term, hard_state.vote) != (stored.term, stored.vote);
-        let rests_on_vote = (ready.hs().is_some_and(votes) || self.vote_batch > self.persisted_batch)
+        let rests_on_vote = (ready.hs().is_some_and(votes) || !self.durability.has_vote())
             && !self.config.mutation.is(Mutation::SpeakBeforeVote);
         let mut waiting = self.outgoing(now, ready.take_messages(), out);
         if !rests_on_vote {
@@ -102,7 +94,7 @@ impl<T> Replica<T> {
         if let Some(hard_state) = ready.hs() {
             let stored = self.storage().hard_state();
             if stored.term != hard_state.term || stored.vote != hard_state.vote {
-                self.vote_batch = batch.number;
+                self.durability.set_vote(batch.number);
             }
             self.raft.mut_store().set_hard_state(hard_state.clone());
         }
@@ -127,7 +119,8 @@ impl<T> Replica<T> {
     }
 
     fn commit_saved(&mut self, batch: u64) {
-        self.commits.push_back((batch, self.storage().hard_state().commit));
+        let commit = self.storage().hard_state().commit;
+        self.durability.set_commit(batch, commit);
     }
 
     /// Sends `messages` when everything before them is durable, and tells Raft so.
@@ -139,21 +132,19 @@ impl<T> Replica<T> {
         mut messages: Vec<RaftMessage>,
         out: &mut Effects<T>,
     ) {
-        let term_is_durable = self.vote_batch <= self.persisted_batch;
+        let term_is_durable = self.durability.has_vote();
         let leaves_at_once = |message: &mut RaftMessage| match message.message.get_msg_type() {
             MessageType::MsgHeartbeatResponse => term_is_durable,
             MessageType::MsgRequestPreVoteResponse => !self.config.mutation.is(Mutation::ForgetPromise),
             _ => false,
         };
         send(messages.extract_if(.., leaves_at_once).collect(), out);
-        let durable_already = !must_sync && self.pending.is_empty();
+        let durable_already = !must_sync && self.durability.is_settled();
         if durable_already || self.config.mutation.is(Mutation::AcknowledgeBeforeSync) {
             self.raft.on_persist_ready(ready);
             send(messages, out);
         } else {
-            // Raft takes readies as persisted in order, so one without content waits for the batch before it.
-            let batch = if must_sync { batch } else { self.pending.back().map_or(batch, |last| last.batch) };
-            self.pending.push_back(Pending { batch, ready, messages });
+            self.durability.hold(ready, must_sync.then_some(batch), messages);
         }
     }
 
@@ -163,7 +154,7 @@ impl<T> Replica<T> {
         let (was, is) = (self.role.0 == StateRole::Leader, role.0 == StateRole::Leader);
         if (was || is) && role != self.role {
             self.lease.reset();
-            self.last_report = None;
+            self.membership.last_report = None;
             if is {
                 self.learn_last_timestamp();
             }
@@ -195,7 +186,7 @@ impl<T> Replica<T> {
             }
             if matches!(message.get_msg_type(), MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse) {
                 // Raft does nothing with it; the leader's report does (see `membership`).
-                message.commit = message.commit.min(self.durable_commit);
+                message.commit = message.commit.min(self.durability.commit());
             }
             let (shard, to) = (self.shard, message.to);
             let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
@@ -212,7 +203,7 @@ impl<T> Replica<T> {
         self.view.publish_leader(self.leader(), is_silent);
         let early = self.config.mutation.is(Mutation::ServeBeforeTermStart);
         if self.is_leader() && (early || self.raft.raft.apply_to_current_term()) {
-            let followed_at = self.lease.followed_at(now, self.id, &self.configurations);
+            let followed_at = self.lease.followed_at(now, self.id, &self.membership.configurations);
             self.view.publish_fresh(followed_at);
             let until = match self.config.read_mode {
                 ReadMode::Lease if self.config.mutation.is(Mutation::ServeAsDeposedLeader) => Moment(u64::MAX),
@@ -226,7 +217,7 @@ impl<T> Replica<T> {
         if self.config.mutation.is(Mutation::StaleWithoutBound) {
             self.view.publish_fresh(now);
         }
-        if let Some((_, at)) = self.heard.take_if(|(committed, _)| *committed <= self.applied) {
+        if let Some((_, at)) = self.heard.take_if(|(committed, _)| *committed <= self.applied.index.0) {
             self.view.publish_fresh(at);
         }
     }

@@ -14,7 +14,7 @@ use super::*;
 impl<T> Replica<T> {
     /// Bytes of the entries that a snapshot taken now would make unnecessary; zero if none can be taken.
     pub fn bytes_relieved_by_snapshot(&self) -> usize {
-        let can_be_taken = self.cutting.is_none() && self.installing.is_none() && self.applied > self.base().index.0;
+        let can_be_taken = self.snapshots.is_idle() && self.applied.index > self.base().index;
         if can_be_taken { self.storage().bytes_after_base() } else { 0 }
     }
 
@@ -71,8 +71,8 @@ impl<T> Replica<T> {
     /// is written to the log with the current snapshot or at the end of this turn.
     fn releasable(&self) -> LogIndex {
         let log = &self.raft.raft.raft_log;
-        let cut = self.cutting.as_ref().map_or(u64::MAX, |cutting| cutting.base().index.0);
-        let restated = if self.restate { self.base().index.0 } else { u64::MAX };
+        let cut = self.snapshots.cutting.as_ref().map_or(u64::MAX, |cutting| cutting.base().index.0);
+        let restated = if self.snapshots.restate { self.base().index.0 } else { u64::MAX };
         LogIndex(log.applied.min(log.persisted).min(cut).min(restated))
     }
 

@@ -75,8 +75,8 @@ impl<T> Replica<T> {
     }
 
     fn next_timestamp(&mut self, wall: Wall) -> HlcTimestamp {
-        self.last_timestamp = self.last_timestamp.next(wall);
-        self.last_timestamp
+        self.applied.timestamp = self.applied.timestamp.next(wall);
+        self.applied.timestamp
     }
 
     fn propose_entry(&mut self, data: Bytes, responders: Vec<T>, out: &mut Effects<T>) {
@@ -104,13 +104,13 @@ impl<T> Replica<T> {
 
     /// A new leader timestamps above the last entry of its log, which it may not have applied yet.
     pub(super) fn learn_last_timestamp(&mut self) {
-        for logged in self.raft.store().entries_from(self.applied + 1) {
+        for logged in self.raft.store().entries_from(self.applied.index.0 + 1) {
             if logged.get_entry_type() == EntryType::EntryNormal && !logged.data.is_empty() {
                 let timestamp = match &self.machine {
                     StateMachine::Kv => entry::timestamp(&logged.data).ok(),
                     StateMachine::System(_) => SystemCommand::decode(&logged.data).map(|(timestamp, _)| timestamp).ok(),
                 };
-                self.last_timestamp = self.last_timestamp.max(timestamp.unwrap_or_default());
+                self.applied.timestamp = self.applied.timestamp.max(timestamp.unwrap_or_default());
             }
         }
     }
@@ -132,7 +132,7 @@ impl<T> Replica<T> {
         if self.reads.is_empty() {
             return;
         }
-        let ready = self.reads.ready(self.applied);
+        let ready = self.reads.ready(self.applied.index.0);
         if !ready.is_empty() {
             let machine = self.view.machine();
             let answer = |query: Query| match query.is_large() {

@@ -40,17 +40,57 @@ pub(super) struct Installing {
     restored: Restored,
 }
 
+/// A file that a later base has replaced.
+pub(super) struct Retired {
+    /// The batch whose record no longer names the file; none until the complete state has got its batch.
+    pub batch: Option<u64>,
+    pub name: String,
+}
+
+/// The snapshots of a replica, on their way to files and from them.
+#[derive(Default)]
+pub(super) struct Snapshots {
+    pub installing: Option<Installing>,
+    pub cutting: Option<Cutting>,
+    /// The complete state is to be written to the log again: the base has moved, or old segments are to go.
+    pub restate: bool,
+    /// To be deleted once the batch is durable and no transfer needs them.
+    pub retired: Vec<Retired>,
+    /// The worker lets another snapshot begin.
+    is_permitted: bool,
+    /// A snapshot was given up because memory is not what was written to it.
+    pub is_damaged: bool,
+}
+
+impl Snapshots {
+    pub fn new() -> Snapshots {
+        Snapshots { is_permitted: true, ..Snapshots::default() }
+    }
+
+    /// Whether neither a snapshot is being written nor one is being installed.
+    pub fn is_idle(&self) -> bool {
+        self.cutting.is_none() && self.installing.is_none()
+    }
+
+    /// `batch` has the complete state with the latest base.
+    pub fn restated_in(&mut self, batch: u64) {
+        for retired in &mut self.retired {
+            retired.batch = Some(retired.batch.map_or(batch, |earlier| earlier.min(batch)));
+        }
+    }
+}
+
 impl<T> Replica<T> {
     /// Begins a snapshot of what is applied now, unless one is under way, the last one is as new, or the worker has
     /// used up its allowance for snapshots.
     pub fn begin_snapshot(&mut self, out: &mut Effects<T>) {
-        let is_needed = self.cutting.is_none() && self.installing.is_none() && self.applied > self.base().index.0;
-        if !is_needed || !self.snapshot_is_permitted {
+        let is_needed = self.snapshots.is_idle() && self.applied.index > self.base().index;
+        if !is_needed || !self.snapshots.is_permitted {
             return;
         }
         let mut base = Base {
-            index: LogIndex(self.applied),
-            term: Term(self.applied_term),
+            index: self.applied.index,
+            term: self.applied.term,
             conf_state: match self.config.mutation.is(Mutation::ForgetConfState) {
                 true => self.base().conf_state.clone(),
                 false => self.raft.raft.prs().conf().to_conf_state(),
@@ -60,7 +100,7 @@ impl<T> Replica<T> {
         if matches!(self.machine, StateMachine::Kv) && self.view.machine().is_new() {
             // The empty state needs no file: the base moves up at once.
             self.raft.mut_store().advance_base(base);
-            self.restate = true;
+            self.snapshots.restate = true;
             return;
         }
         let (meta, system_chunk) = match &self.machine {
@@ -72,7 +112,7 @@ impl<T> Replica<T> {
                 (meta, Some(chunk))
             }
         };
-        let name = snapshot_name(self.shard, LogIndex(self.applied));
+        let name = snapshot_name(self.shard, self.applied.index);
         base.snapshot = name.clone();
         let header = SnapshotHeader {
             shard: self.shard,
@@ -82,23 +122,23 @@ impl<T> Replica<T> {
             meta: meta.encode(),
         };
         out.snapshots.push(SnapshotWork::Begin { shard: self.shard, name, header });
-        self.cutting =
+        self.snapshots.cutting =
             Some(Cutting { base, system_chunk, under_way: 0, exhausted: false, unwritten_bytes: self.state_bytes() });
         self.cut_on(out);
     }
 
     pub fn is_cutting(&self) -> bool {
-        self.cutting.is_some()
+        self.snapshots.cutting.is_some()
     }
 
     /// Sets whether the worker lets another snapshot begin.
     pub fn permit_snapshot(&mut self, is_permitted: bool) {
-        self.snapshot_is_permitted = is_permitted;
+        self.snapshots.is_permitted = is_permitted;
     }
 
     /// A chunk of the cut has been written.
     pub fn snapshot_chunk_written(&mut self, out: &mut Effects<T>) {
-        if let Some(cutting) = &mut self.cutting {
+        if let Some(cutting) = &mut self.snapshots.cutting {
             cutting.under_way = cutting.under_way.saturating_sub(1);
             cutting.unwritten_bytes = 0;
             self.cut_on(out);
@@ -106,8 +146,8 @@ impl<T> Replica<T> {
     }
 
     fn cut_on(&mut self, out: &mut Effects<T>) {
-        let Some(cutting) = &mut self.cutting else { return };
-        if self.is_damaged {
+        let Some(cutting) = &mut self.snapshots.cutting else { return };
+        if self.snapshots.is_damaged {
             return;
         }
         while cutting.under_way < CHUNKS_UNDER_WAY && !cutting.exhausted {
@@ -123,7 +163,7 @@ impl<T> Replica<T> {
                 }
                 None if self.view.machine().is_damaged() => {
                     // The replica ends with this drain, and gives the file up then: nobody could use it.
-                    self.is_damaged = true;
+                    self.snapshots.is_damaged = true;
                     return;
                 }
                 None => {
@@ -137,21 +177,21 @@ impl<T> Replica<T> {
     /// The file `name` of this replica's cut is complete and durable, or could not be written. Returns the size of a
     /// state of which nothing was written, and otherwise 0.
     pub fn snapshot_written(&mut self, name: &str, written: bool) -> usize {
-        let Some(cutting) = self.cutting.take_if(|cutting| cutting.base.snapshot == name) else { return 0 };
+        let Some(cutting) = self.snapshots.cutting.take_if(|cutting| cutting.base.snapshot == name) else { return 0 };
         if !written {
             self.view.machine_mut().abandon_cut();
             return cutting.unwritten_bytes;
         }
         self.retire_snapshot();
         self.raft.mut_store().advance_base(cutting.base);
-        self.restate = true;
+        self.snapshots.restate = true;
         0
     }
 
     /// The log asks for this replica's complete state, so that older segments can go.
     pub fn release_log(&mut self, out: &mut Effects<T>) {
         if self.bytes_after_base() <= SMALL_LOG_BYTES && self.storage().is_whole() {
-            self.restate = true;
+            self.snapshots.restate = true;
         } else {
             self.begin_snapshot(out);
         }
@@ -173,40 +213,40 @@ impl<T> Replica<T> {
                 (&restored, &self.machine),
                 (Restored::Kv(_), StateMachine::Kv) | (Restored::System(_), StateMachine::System(_))
             );
-        if !fits || self.installing.is_some() {
+        if !fits || self.snapshots.installing.is_some() {
             self.delete_unless_in_use(name, out);
             return;
         }
-        self.installing = Some(Installing { name, restored });
+        self.snapshots.installing = Some(Installing { name, restored });
         // raft-rs refuses a snapshot by not bringing it up in the next Ready.
         let _ = self.raft.step(message);
     }
 
     /// Raft has taken the snapshot: it replaces the state.
     pub(super) fn adopt_snapshot(&mut self, snapshot: &Snapshot, batch: u64, out: &mut Effects<T>) {
-        let Some(Installing { name, restored }) = self.installing.take() else {
+        let Some(Installing { name, restored }) = self.snapshots.installing.take() else {
             panic!("Raft adopts a snapshot of shard {} that no message brought", self.shard)
         };
-        if let Some(cutting) = self.cutting.take() {
+        if let Some(cutting) = self.snapshots.cutting.take() {
             self.view.machine_mut().abandon_cut();
             out.snapshots.push(SnapshotWork::Abandon { name: cutting.base.snapshot });
         }
         let base = storage::base_of(snapshot, name);
-        (self.applied, self.applied_term) = (base.index.0, base.term.0);
-        self.configuration = base.index.0;
+        (self.applied.index, self.applied.term) = (base.index, base.term);
+        self.applied.configuration = base.index;
         let old = self.base().snapshot.clone();
         if !old.is_empty() && old != base.snapshot {
-            self.retired_snapshots.push((batch, old));
+            self.snapshots.retired.push(Retired { batch: Some(batch), name: old });
         }
         self.raft.mut_store().install(base);
         self.learn_configurations();
         match restored {
             Restored::Kv(map) => {
-                self.last_timestamp = map.last_timestamp();
+                self.applied.timestamp = map.last_timestamp();
                 out.garbage.push(std::mem::replace(&mut *self.view.machine_mut(), map));
             }
             Restored::System(system) => {
-                self.last_timestamp = system.last_timestamp();
+                self.applied.timestamp = system.last_timestamp();
                 out.topology = Some(system.topology().clone());
                 self.machine = StateMachine::System(system);
             }
@@ -217,7 +257,7 @@ impl<T> Replica<T> {
 
     /// What Raft has not brought up by now, it has ignored.
     pub(super) fn drop_ignored_snapshot(&mut self, out: &mut Effects<T>) {
-        if let Some(installing) = self.installing.take() {
+        if let Some(installing) = self.snapshots.installing.take() {
             self.delete_unless_in_use(installing.name, out);
         }
     }
@@ -232,10 +272,7 @@ impl<T> Replica<T> {
     fn retire_snapshot(&mut self) {
         let old = self.base().snapshot.clone();
         if !old.is_empty() {
-            self.retired_snapshots.push((RESTATED, old));
+            self.snapshots.retired.push(Retired { batch: None, name: old });
         }
     }
 }
-
-/// Stands for the number of the batch that will hold the restated state, until it is known.
-pub(super) const RESTATED: u64 = u64::MAX;

@@ -26,6 +26,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(4);
 pub(super) struct Transfers {
     under_way: BTreeMap<ReplicaId, Transfer>,
     waits: BTreeMap<ReplicaId, Wait>,
+    /// Which transfers the worker lets begin.
+    permit: TransferPermit,
 }
 
 /// Which transfers may begin, given those that the worker's replicas have under way.
@@ -117,7 +119,7 @@ impl<T> Replica<T> {
 
     /// Sets which transfers the worker lets begin.
     pub fn permit_transfers(&mut self, permit: TransferPermit) {
-        self.transfer_permit = permit;
+        self.transfers.permit = permit;
     }
 
     /// Handles Raft's MsgSnapshot. Returns the message if it can travel by itself; otherwise a transfer begins, or Raft
@@ -133,7 +135,7 @@ impl<T> Replica<T> {
             return Some(message);
         }
         // If it is not current, the base has moved on since Raft made the message.
-        if is_current && self.transfer_permit.allows(to.node()) && self.transfers.may_begin(to, self.ticks) {
+        if is_current && self.transfers.permit.allows(to.node()) && self.transfers.may_begin(to, self.ticks) {
             let (file, index) = (base.snapshot.clone(), base.index);
             self.transfers.begin(to, file.clone(), index);
             out.snapshots.push(SnapshotWork::Send { name: file, message });
@@ -155,10 +157,12 @@ impl<T> Replica<T> {
 
     /// Deletes the files that are not needed any more: a later base is durable, and no transfer sends them.
     pub(super) fn delete_retired_snapshots(&mut self, out: &mut Effects<T>) {
-        let (durable, transfers) = (self.persisted_batch, &self.transfers);
+        let (durable, transfers) = (self.durability.persisted(), &self.transfers);
         let forgets = self.config.mutation.is(Mutation::DeleteWhileSending);
-        let unneeded = |(batch, name): &mut (u64, String)| *batch <= durable && (forgets || !transfers.holds(name));
-        for (_, name) in self.retired_snapshots.extract_if(.., unneeded) {
+        let unneeded = |retired: &mut snapshots::Retired| {
+            retired.batch.is_some_and(|batch| batch <= durable) && (forgets || !transfers.holds(&retired.name))
+        };
+        for snapshots::Retired { name, .. } in self.snapshots.retired.extract_if(.., unneeded) {
             out.snapshots.push(SnapshotWork::Delete { name });
         }
     }
