@@ -20,7 +20,7 @@
 use crate::disk::Disk;
 use crate::limits::{SLOW_DISK_BYTES_A_MS, SYNCED_PART_BYTES};
 use crate::log::item::LogItem;
-use crate::log::{Log, LogBatch, LogError};
+use crate::log::{BatchSource, Log, LogBatch, LogError};
 use crate::time::Moment;
 use crate::timing::Timing;
 use crate::types::ShardId;
@@ -70,7 +70,7 @@ pub struct LogWriter<D> {
 struct Record {
     items: Vec<LogItem>,
     /// The sources of its batches, each with its last batch.
-    batches: Vec<(usize, u64)>,
+    batches: Vec<(BatchSource, u64)>,
     /// The bytes of all entries in it.
     bytes: u64,
     /// What its items add to the unsynced bytes.
@@ -90,7 +90,7 @@ pub enum Appended {
 #[derive(Debug, PartialEq)]
 pub struct Synced {
     /// The sources that it had batches of, each with the last one: it stands for the earlier ones.
-    pub batches: Vec<(usize, u64)>,
+    pub batches: Vec<(BatchSource, u64)>,
     pub items: usize,
     /// The bytes that do not count as unsynced any more.
     pub unsynced_bytes: u64,
@@ -126,7 +126,7 @@ impl<D: Disk> LogWriter<D> {
     }
 
     /// Adds a batch to the record.
-    pub fn add(&mut self, source: usize, batch: LogBatch) {
+    pub fn add(&mut self, source: BatchSource, batch: LogBatch) {
         let record = &mut self.record;
         record.bytes += batch.entry_bytes();
         record.unsynced_bytes += batch.new_entry_bytes();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn write(writer: &mut LogWriter<Arc<MemDisk>>, batch: LogBatch) -> Synced {
-        writer.add(0, batch);
+        writer.add(BatchSource::Worker(0), batch);
         assert!(matches!(writer.append(&mut || {}), Ok(Appended::Written { .. })));
         writer.sync().unwrap()
     }
@@ -221,17 +221,22 @@ mod tests {
     #[test]
     fn a_burst_becomes_several_records_and_small_batches_one() {
         let (_, mut writer) = writer(u64::MAX);
-        writer.add(0, batch(1, 1, MAX_RECORD_BYTES / 2));
+        writer.add(BatchSource::Worker(0), batch(1, 1, MAX_RECORD_BYTES / 2));
         assert!(writer.has_room());
-        writer.add(0, batch(2, 1, MAX_RECORD_BYTES / 2));
+        writer.add(BatchSource::Worker(0), batch(2, 1, MAX_RECORD_BYTES / 2));
         assert!(!writer.has_room(), "the next batch waits for the next record");
-        assert_eq!(writer.record.batches, [(0, 2)], "a later batch stands for the earlier ones");
-        let small = |writer: &mut LogWriter<_>| (1..=500).for_each(|number| writer.add(1, batch(number, 1, 128)));
+        assert_eq!(writer.record.batches, [(BatchSource::Worker(0), 2)], "a later batch stands for the earlier ones");
+        let small = |writer: &mut LogWriter<_>| {
+            (1..=500).for_each(|number| writer.add(BatchSource::Worker(1), batch(number, 1, 128)))
+        };
         writer.record = Record::default();
         small(&mut writer);
-        writer.add(0, batch(7, 1, 128));
+        writer.add(BatchSource::Worker(0), batch(7, 1, 128));
         assert!(writer.has_room());
-        assert_eq!((writer.record.items.len(), &writer.record.batches[..]), (501, &[(1, 500), (0, 7)][..]));
+        assert_eq!(
+            (writer.record.items.len(), &writer.record.batches[..]),
+            (501, &[(BatchSource::Worker(1), 500), (BatchSource::Worker(0), 7)][..])
+        );
         assert_eq!([Timing::SHORTEST, Timing::LONGEST].map(record_bytes), [800_000, MAX_RECORD_BYTES]);
     }
 
@@ -242,7 +247,7 @@ mod tests {
         let mut count = 0;
         while writer.has_room() {
             count += 1;
-            writer.add(0, state(count, count as u32, 1 << 20));
+            writer.add(BatchSource::Worker(0), state(count, count as u32, 1 << 20));
         }
         assert_eq!((count, writer.gathered_bytes(), writer.record.unsynced_bytes), (4, MAX_RECORD_BYTES, 0));
     }
@@ -252,7 +257,7 @@ mod tests {
         let (disk, mut writer) = writer(u64::MAX);
         write(&mut writer, state(1, 1, 1 << 10));
         disk.set_capacity(Some(disk.used_bytes()));
-        writer.add(0, batch(2, 1, 1 << 17));
+        writer.add(BatchSource::Worker(0), batch(2, 1, 1 << 17));
         let mut pauses = Vec::new();
         for _ in 0..7 {
             let Ok(Appended::NoSpace { pause, .. }) = writer.append(&mut || {}) else { panic!("it is full") };
@@ -262,9 +267,12 @@ mod tests {
         disk.set_capacity(None);
         assert!(matches!(writer.append(&mut || {}), Ok(Appended::Written { had_no_space: true })));
         let synced = writer.sync().unwrap();
-        assert_eq!((synced.batches, synced.items, synced.unsynced_bytes), (vec![(0, 2)], 1, 1 << 17));
+        assert_eq!(
+            (synced.batches, synced.items, synced.unsynced_bytes),
+            (vec![(BatchSource::Worker(0), 2)], 1, 1 << 17)
+        );
         assert!(writer.is_empty());
-        writer.add(0, batch(3, 1, 1));
+        writer.add(BatchSource::Worker(0), batch(3, 1, 1));
         assert!(matches!(writer.append(&mut || {}), Ok(Appended::Written { had_no_space: false })));
     }
 

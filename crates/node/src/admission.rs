@@ -1,23 +1,17 @@
 //! What a node has no room for: it says so before a proposal, when nothing has happened yet.
 //!
 //! - **Memory.** Where `--max-memory` is given, puts are refused while the maps on this node hold as many bytes.
-//!   Deletes and reads are served, so that there is a way back. The maps are looked at every [`LOOK_INTERVAL`], which
+//!   Deletes and reads are served, so that there is a way back. The maps are looked at every [`LOOK_INTERVAL`](crate::memory_watch::LOOK_INTERVAL), which
 //!   makes this a high-water mark: what is written in between comes on top. So do the log's entries, within a budget of
 //!   their own, and what a replica is sent by its leader, which it can't refuse.
 //! - **Disk.** Whether the log has space and the disk answers, and how many bytes wait for it.
 //!
 //! What follows from it, for requests and for entries from leaders elsewhere, is core's [`Admission`].
 
-use crate::shell::Shell;
 use ringfort_core::health::Admission;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::request::{Failure, Request};
-use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
-
-/// How often the maps are measured. At a gigabit a second 6 MB arrive in between.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default)]
 pub struct AdmissionState {
@@ -114,8 +108,13 @@ impl AdmissionState {
         self.unsynced_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether there is a limit on memory.
+    pub fn has_memory_limit(&self) -> bool {
+        self.max_memory_bytes.is_some()
+    }
+
     /// The maps hold this many bytes.
-    fn measured(&self, held_bytes: u64) {
+    pub fn measured(&self, held_bytes: u64) {
         let Some(max_bytes) = self.max_memory_bytes else { return };
         let is_full = held_bytes >= max_bytes;
         if self.is_memory_full.swap(is_full, Ordering::Relaxed) != is_full {
@@ -124,18 +123,6 @@ impl AdmissionState {
                 false => tracing::info!(held_bytes, max_bytes, "below --max-memory again: puts are taken"),
             }
         }
-    }
-}
-
-/// Measures the maps for as long as the node is there; does nothing where there is no limit.
-pub async fn watch_memory(shell: Weak<Shell>) {
-    loop {
-        let Some(shell) = shell.upgrade().filter(|shell| shell.admission.max_memory_bytes.is_some()) else { return };
-        let shards = shell.routing.topology().shards;
-        let sizes = shards.ids().filter_map(|shard| Some(shell.routing.view(shard)?.size().1 as u64));
-        shell.admission.measured(sizes.sum());
-        drop(shell);
-        tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
 

@@ -4,6 +4,7 @@
 //! nodes who leads, and answers `status`, while a sync takes long.
 
 use crate::clock;
+use crate::events::{ControlEvent, ControlKnowledge};
 use crate::inbox::Event;
 use crate::saving::Saved;
 use crate::shell::Shell;
@@ -11,63 +12,17 @@ use crate::start;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ringfort_core::boot::Claim;
-use ringfort_core::control::progress::Progress;
 use ringfort_core::control::{Control, PROPOSAL_TIMEOUT, Testimony, codec};
-use ringfort_core::divergence::QuarantineReason;
-use ringfort_core::health::HealthView;
 use ringfort_core::liveness::Liveness;
-use ringfort_core::message::{ControlMessage, ShardReport};
 use ringfort_core::request::Request;
-use ringfort_core::system::{Member, Topology};
+use ringfort_core::system::Member;
 use ringfort_core::time::Moment;
-use ringfort_core::types::{ClusterId, NodeId, ReplicaId, ShardId, Term};
+use ringfort_core::types::{ClusterId, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// Messages of other nodes that may wait; more are dropped, and come again.
 const MAX_WAITING: usize = 4096;
-
-pub enum ControlEvent {
-    /// The system shard's replica on this node has applied this.
-    Applied(Arc<Topology>),
-    Report(ShardReport),
-    Leadership {
-        shard: ShardId,
-        term: Term,
-        leads: bool,
-    },
-    Lost {
-        shard: ShardId,
-        replica: ReplicaId,
-        why: QuarantineReason,
-    },
-    Message {
-        from: NodeId,
-        message: ControlMessage,
-    },
-    /// The liveness of the other members at this moment, as gossip sees it.
-    Liveness(Moment, BTreeMap<NodeId, Liveness>),
-    /// The reported health of a node has changed.
-    Health(HealthView),
-    /// A node has told who and where it is.
-    Introduction(Member),
-    /// What a node of another cluster answered when it was asked back.
-    Testimony(Testimony),
-    Knowledge(oneshot::Sender<Knowledge>),
-    Stop,
-}
-
-/// What the controller knows that `status` shows.
-pub struct Knowledge {
-    /// Replicas on this node that can't be run.
-    pub lost: Vec<(ShardId, ReplicaId, QuarantineReason)>,
-    /// How far the moves are, if this node leads the system shard.
-    pub progress: Option<Progress>,
-    /// A silent node is replaced after this time. It is in force only on the leader of the system shard.
-    pub replace_after: Duration,
-}
 
 /// Passes on the messages of another node, or drops them if too many wait.
 pub fn deliver(shell: &Shell, from: NodeId, messages: Vec<Bytes>) {
@@ -132,7 +87,7 @@ fn handle(control: &mut Control, event: ControlEvent) {
         ControlEvent::Introduction(member) => control.handle_introduction(&member),
         ControlEvent::Knowledge(asked) => {
             let (progress, replace_after) = (control.progress(now), control.replace_after());
-            let knowledge = Knowledge { lost: control.lost_replicas().collect(), progress, replace_after };
+            let knowledge = ControlKnowledge { lost: control.lost_replicas().collect(), progress, replace_after };
             // Whoever asked may have stopped waiting.
             let _ = asked.send(knowledge);
         }

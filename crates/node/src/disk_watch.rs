@@ -7,7 +7,7 @@
 //! waits for it for a bounded time ([`crate::stderr`]).
 
 use crate::clock;
-use crate::gossip_thread::GossipEvent;
+use crate::events::GossipEvent;
 use crate::grpc;
 use crate::seldom::Seldom;
 use crate::shell::Shell;

@@ -4,25 +4,21 @@
 //! goes to the log thread and comes back as an event. Reads ask it too; they wait for no disk.
 
 use crate::clock;
-use crate::control_thread::{self, ControlEvent};
+use crate::control_thread;
+use crate::events::ControlEvent;
+use crate::events::{GossipEvent, GossipKnowledge, WriteAnswer};
 use crate::inbox::Event;
-use crate::log_thread::{self, GOSSIP};
+use crate::log_thread;
 use crate::shell::Shell;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use ringfort_core::divergence::{self, Divergence, DivergenceDetector, QuarantineReason};
-use ringfort_core::eventual::keyspace::{Found, Page};
-use ringfort_core::eventual::{WriteError, Written};
+use ringfort_core::divergence::{self, DivergenceDetector, QuarantineReason};
 use ringfort_core::gossip::node_state::{Fact, Load};
-use ringfort_core::gossip::status::GossipStatus;
 use ringfort_core::gossip::{Gossip, Refusal};
-use ringfort_core::health::NodeHealth;
-use ringfort_core::system::Topology;
+use ringfort_core::log::BatchSource;
 use ringfort_core::types::{NodeId, ShardId};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::oneshot;
 
 /// Messages of other nodes that may wait; more are dropped, and come again.
 const MAX_WAITING: usize = 1024;
@@ -35,46 +31,6 @@ const LOAD_ROUNDS: u64 = 10;
 
 /// Of each kind of refusal, one in this many is logged.
 const REFUSALS_A_LINE: u64 = 1000;
-
-pub type WriteAnswer = oneshot::Sender<Result<Written, WriteError>>;
-
-pub enum GossipEvent {
-    Message {
-        from: NodeId,
-        bytes: Bytes,
-    },
-    Topology(Arc<Topology>),
-    /// This node's current health.
-    Health(NodeHealth),
-    Write {
-        key: Bytes,
-        /// None deletes.
-        value: Option<Bytes>,
-        answer: WriteAnswer,
-    },
-    Get {
-        key: Bytes,
-        answer: oneshot::Sender<Option<Found>>,
-    },
-    Scan {
-        prefix: Bytes,
-        start_after: Option<Bytes>,
-        limit: usize,
-        answer: oneshot::Sender<Page>,
-    },
-    Persisted(u64),
-    LogPressure,
-    Status(oneshot::Sender<Knowledge>),
-    Stop,
-}
-
-/// What is known through gossip, for `status` and the metrics.
-pub struct Knowledge {
-    pub status: GossipStatus,
-    pub rounds: u64,
-    pub refused: BTreeMap<&'static str, u64>,
-    pub divergences: Vec<Divergence>,
-}
 
 /// Passes a message of another node on, or drops it where too many wait.
 pub fn deliver(shell: &Shell, from: NodeId, bytes: Bytes) {
@@ -147,7 +103,7 @@ fn handle(gossip: &mut Gossip<WriteAnswer>, divergence: &DivergenceDetector, eve
             let status = gossip.status(clock::moment());
             let (rounds, refused) = (gossip.rounds(), gossip.refused().clone());
             let divergences = divergence.divergences().cloned().collect();
-            drop(answer.send(Knowledge { status, rounds, refused, divergences }));
+            drop(answer.send(GossipKnowledge { status, rounds, refused, divergences }));
         }
         GossipEvent::Write { .. } | GossipEvent::Stop => {}
     }
@@ -160,7 +116,7 @@ fn perform(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
         shell.peers.send_gossip(node, message);
     }
     if let Some(batch) = effects.log {
-        log_thread::hand_in(shell, GOSSIP, batch);
+        log_thread::hand_in(shell, BatchSource::Gossip, batch);
     }
     if let Some(health) = effects.health {
         shell.push_event_to_all(|| Event::Health(health.clone()));

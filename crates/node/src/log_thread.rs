@@ -5,8 +5,9 @@
 //! is nothing to log, the time that a [`probe`] takes. Each part of a large record counts as a record for it.
 
 use crate::clock;
+use crate::events::GossipEvent;
+use crate::events::LogEvent;
 use crate::files;
-use crate::gossip_thread::GossipEvent;
 use crate::inbox::{DRAIN_BYTES, Event};
 use crate::seldom::Seldom;
 use crate::shell::Shell;
@@ -18,8 +19,7 @@ use ringfort_core::boot::PROBE_FILE;
 use ringfort_core::disk::{Disk, SECTOR_BYTES};
 use ringfort_core::health::HealthMonitor;
 use ringfort_core::limits::LOG_BUDGET_BYTES;
-use ringfort_core::log::LogBatch;
-use ringfort_core::log::{Log, LogError};
+use ringfort_core::log::{BatchSource, Log, LogBatch, LogError};
 use ringfort_core::log_writer::{Appended, LogWriter, Synced, record_bytes};
 use ringfort_core::timing::Timing;
 use ringfort_core::types::ShardId;
@@ -35,18 +35,6 @@ const _: () = assert!(record_bytes(Timing::DEFAULT) >= 2 * DRAIN_BYTES);
 /// After this long with nothing to log, the disk is probed. That is soon enough for operators and for nodes that send a
 /// snapshot here, and does not wear out a disk.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// In place of a worker's number, the gossip thread's.
-pub const GOSSIP: usize = usize::MAX;
-
-pub enum LogEvent {
-    Batch {
-        worker: usize,
-        batch: LogBatch,
-    },
-    /// Sent when all workers have ended.
-    Stop,
-}
 
 /// Runs until [`LogEvent::Stop`].
 pub fn run(shell: Arc<Shell>, log: Log<Arc<dyn Disk>>, events: Receiver<LogEvent>) {
@@ -75,10 +63,10 @@ pub fn run(shell: Arc<Shell>, log: Log<Arc<dyn Disk>>, events: Receiver<LogEvent
         shell.admission.synced(unsynced_bytes);
         shell.metrics.log_sync_seconds.observe(begun.elapsed().as_secs_f64());
         shell.metrics.log_record_items.observe(items as f64);
-        for (worker, number) in batches {
-            match worker {
-                GOSSIP => drop(shell.gossip.send(GossipEvent::Persisted(number))),
-                worker => shell.workers[worker].push_event(Event::Persisted(number)),
+        for (source, number) in batches {
+            match source {
+                BatchSource::Gossip => drop(shell.gossip.send(GossipEvent::Persisted(number))),
+                BatchSource::Worker(worker) => shell.workers[worker].push_event(Event::Persisted(number)),
             }
         }
         for shard in writer.pressed(clock::moment()) {
@@ -100,7 +88,7 @@ fn fill<D: Disk>(
     let mut next = Some(events.recv_timeout(patience)?);
     while let Some(event) = next {
         match event {
-            LogEvent::Batch { worker, batch } => writer.add(worker, batch),
+            LogEvent::Batch { source, batch } => writer.add(source, batch),
             LogEvent::Stop => return Ok(true),
         }
         next = if writer.has_room() { events.try_recv().ok() } else { None };
@@ -128,10 +116,10 @@ fn probe(disk: &dyn Disk, health: &Mutex<HealthMonitor>) {
 }
 
 /// Hands a batch of a worker, or of gossip, to the log thread.
-pub fn hand_in(shell: &Shell, worker: usize, batch: LogBatch) {
+pub fn hand_in(shell: &Shell, source: BatchSource, batch: LogBatch) {
     shell.admission.unsynced(batch.new_entry_bytes());
     // The log thread outlives its callers, so no batch is lost.
-    let _ = shell.log.send(LogEvent::Batch { worker, batch });
+    let _ = shell.log.send(LogEvent::Batch { source, batch });
 }
 
 /// Writes the record, waiting for disk space for as long as it takes. False where the node stops meanwhile.
@@ -237,12 +225,14 @@ mod tests {
         let nothing = fill(&mut writer, &events, Duration::from_millis(1));
         assert_eq!(nothing, Err(RecvTimeoutError::Timeout), "time to probe the disk");
         for number in 1..=5 {
-            sender.send(LogEvent::Batch { worker: 0, batch: batch(number, number as u32, 1 << 20) }).unwrap();
+            sender
+                .send(LogEvent::Batch { source: BatchSource::Worker(0), batch: batch(number, number as u32, 1 << 20) })
+                .unwrap();
         }
         sender.send(LogEvent::Stop).unwrap();
         assert_eq!(fill(&mut writer, &events, Duration::ZERO), Ok(false));
         assert!(matches!(append_once(&mut writer, &monitor(Timing::DEFAULT)), Ok(Appended::Written { .. })));
-        assert_eq!(writer.sync().unwrap().batches, [(0, 4)]);
+        assert_eq!(writer.sync().unwrap().batches, [(BatchSource::Worker(0), 4)]);
         assert_eq!(fill(&mut writer, &events, Duration::ZERO), Ok(true));
         assert!(!writer.is_empty(), "what came before is still written");
     }
@@ -253,7 +243,7 @@ mod tests {
         let timing = Timing::new(Duration::from_millis(200)).unwrap();
         let (disk, health): (Arc<dyn Disk>, _) = (Arc::new(SlowDisk::default()), monitor(timing));
         let mut writer = writer(disk, timing);
-        writer.add(0, batch(1, 1, STATE_BYTES));
+        writer.add(BatchSource::Worker(0), batch(1, 1, STATE_BYTES));
         let begun = Instant::now();
         let worst = watched(&health, timing, || {
             append_once(&mut writer, &health).unwrap();

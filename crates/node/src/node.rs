@@ -1,15 +1,21 @@
 //! One node, from its start to its end.
 
-use crate::admission::{self, AdmissionState};
+use crate::admission::AdmissionState;
 use crate::board::Board;
 use crate::clock;
-use crate::control_thread::{self, ControlEvent};
+use crate::control_thread;
 use crate::dial_back;
+use crate::events::ControlEvent;
+use crate::events::GossipEvent;
+use crate::events::LogEvent;
+use crate::events::SnapshotEvent;
 use crate::files::FileShares;
-use crate::gossip_thread::{self, GossipEvent};
+use crate::gossip_thread;
 use crate::http::Http;
+use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox};
-use crate::log_thread::{self, LogEvent};
+use crate::log_thread;
+use crate::memory_watch;
 use crate::metrics::Metrics;
 use crate::operator_calls::OperatorCalls;
 use crate::peers::Peers;
@@ -18,9 +24,8 @@ use crate::responder::Responder;
 use crate::routing::Routing;
 use crate::sends::Sends;
 use crate::service::SCANS_AT_ONCE;
-use crate::service::in_flight::InFlight;
 use crate::shell::Shell;
-use crate::snapshot_thread::{self, SnapshotEvent};
+use crate::snapshot_thread;
 use crate::start::{self, Membership, Since, StartError};
 use crate::throttle::Throttle;
 use crate::{directory_watch, disk_watch, grpc, join, saving, scrub_thread, threads, worker_thread};
@@ -272,7 +277,7 @@ impl Node {
             worker_threads.push(threads::spawn(&format!("worker-{index}"), run)?);
         }
 
-        runtime.spawn(admission::watch_memory(Arc::downgrade(&shell)));
+        runtime.spawn(memory_watch::run(Arc::downgrade(&shell)));
         let stop_serving = Arc::new(Notify::new());
         let (health, health_service) = tonic_health::server::health_reporter();
         runtime.block_on(grpc::set_health(&health, true));

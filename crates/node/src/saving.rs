@@ -3,7 +3,7 @@
 //! Saving needs syncs, which may take long or never return, so a thread of its own does it. When a topology takes effect,
 //! [`TopologyStore`] decides.
 
-use crate::gossip_thread::GossipEvent;
+use crate::events::GossipEvent;
 use crate::inbox::Event;
 use crate::shell::Shell;
 use crossbeam_channel::{Receiver, RecvTimeoutError};

@@ -2,17 +2,17 @@
 
 use crate::admission::AdmissionState;
 use crate::board::Board;
-use crate::control_thread::ControlEvent;
-use crate::gossip_thread::GossipEvent;
+use crate::events::ControlEvent;
+use crate::events::GossipEvent;
+use crate::events::LogEvent;
+use crate::events::SnapshotEvent;
+use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox, Incoming};
-use crate::log_thread::LogEvent;
 use crate::metrics::Metrics;
 use crate::operator_calls::OperatorCalls;
 use crate::peers::Peers;
 use crate::routing::Routing;
 use crate::sends::Sends;
-use crate::service::in_flight::InFlight;
-use crate::snapshot_thread::SnapshotEvent;
 use crate::throttle::Throttle;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;

@@ -1,19 +1,14 @@
 //! The thread that writes snapshot files, in the order in which the workers ask ([`CutFiles`]).
 
+use crate::events::SnapshotEvent;
 use crate::inbox::Event;
 use crate::seldom::Seldom;
 use crate::shell::Shell;
 use crate::snapshot_transfer;
 use crossbeam_channel::Receiver;
-use ringfort_core::effects::SnapshotWork;
 use ringfort_core::replica::cut_files::{CutFiles, Performed};
 use ringfort_core::snapshot::SnapshotError;
 use std::sync::Arc;
-
-pub enum SnapshotEvent {
-    Work(Box<SnapshotWork>),
-    Stop,
-}
 
 /// Runs until [`SnapshotEvent::Stop`].
 pub fn run(shell: Arc<Shell>, events: Receiver<SnapshotEvent>) {

@@ -1,13 +1,14 @@
 //! Drives one worker. A turn: drain the inbox, hand in, flush, perform, park.
 
 use crate::clock;
-use crate::control_thread::ControlEvent;
+use crate::events::ControlEvent;
+use crate::events::SnapshotEvent;
 use crate::inbox::{Drained, Event, Incoming};
 use crate::log_thread;
 use crate::responder::Responder;
 use crate::shell::Shell;
-use crate::snapshot_thread::SnapshotEvent;
 use ringfort_core::effects::Effects;
+use ringfort_core::log::BatchSource;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::request::Failure;
 use ringfort_core::time::Now;
@@ -82,7 +83,7 @@ fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Responder>) {
     }
     // The threads that these go to live longer than the workers, so that nothing can get lost.
     if let Some(batch) = log {
-        log_thread::hand_in(shell, index, batch);
+        log_thread::hand_in(shell, BatchSource::Worker(index), batch);
     }
     for work in snapshots {
         let _ = shell.snapshots.send(SnapshotEvent::Work(Box::new(work)));

@@ -2,6 +2,14 @@
 
 use super::item::LogItem;
 
+/// Who hands batches to the log, and is told when they are durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BatchSource {
+    /// A worker, by its number.
+    Worker(usize),
+    Gossip,
+}
+
 /// Numbered by its owner, in order; durable as a whole, after all earlier batches of that owner.
 #[derive(Debug, Default)]
 pub struct LogBatch {

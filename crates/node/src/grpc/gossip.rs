@@ -2,7 +2,7 @@
 
 use super::status::stopping;
 use crate::clock;
-use crate::gossip_thread::{GossipEvent, Knowledge};
+use crate::events::{GossipEvent, GossipKnowledge};
 use crate::shell::Shell;
 use ringfort_core::gossip::node_state::Fact;
 use ringfort_core::gossip::status::MemberStatus;
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 /// What the gossip thread knows.
-pub async fn knowledge(shell: &Shell) -> Result<Knowledge, Status> {
+pub async fn knowledge(shell: &Shell) -> Result<GossipKnowledge, Status> {
     let (asked, answer) = oneshot::channel();
     let _ = shell.gossip.send(GossipEvent::Status(asked));
     answer.await.map_err(|_| stopping())
@@ -22,7 +22,7 @@ pub async fn knowledge(shell: &Shell) -> Result<Knowledge, Status> {
 
 /// The same as a message.
 pub async fn own(shell: &Shell) -> Result<GossipResponse, Status> {
-    let Knowledge { status, rounds, refused, .. } = knowledge(shell).await?;
+    let GossipKnowledge { status, rounds, refused, .. } = knowledge(shell).await?;
     let topology = shell.routing.topology();
     let members = status.members.into_iter().map(|member| {
         let name = topology.nodes.get(&member.node).map(|known| known.name.clone());

@@ -3,7 +3,7 @@
 use super::gossip;
 use crate::board::Board;
 use crate::clock;
-use crate::control_thread::{ControlEvent, Knowledge};
+use crate::events::{ControlEvent, ControlKnowledge};
 use crate::inbox::Event;
 use crate::shell::Shell;
 use crossbeam_channel::Sender;
@@ -47,7 +47,7 @@ pub async fn gather(shell: &Arc<Shell>) -> Result<Arc<StatusResponse>, Status> {
 
 async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
     let topology = shell.routing.topology();
-    let Knowledge { lost, progress, replace_after } = knowledge(shell).await?;
+    let ControlKnowledge { lost, progress, replace_after } = knowledge(shell).await?;
     let mut replicas = replicas(shell).await?;
     replicas.sort_by_key(|replica| replica.shard);
     let sizes = replicas.iter().filter_map(|replica| Some(shell.routing.view(replica.shard)?.size()));
@@ -196,11 +196,11 @@ pub async fn replicas(shell: &Shell) -> Result<Vec<CoreStatus>, Status> {
 }
 
 /// What the controller knows of moves, and of replicas that can't be run.
-pub async fn knowledge(shell: &Shell) -> Result<Knowledge, Status> {
+pub async fn knowledge(shell: &Shell) -> Result<ControlKnowledge, Status> {
     ask_controller(&shell.control).await
 }
 
-async fn ask_controller(control: &Sender<ControlEvent>) -> Result<Knowledge, Status> {
+async fn ask_controller(control: &Sender<ControlEvent>) -> Result<ControlKnowledge, Status> {
     let (asked, answer) = oneshot::channel();
     let _ = control.send(ControlEvent::Knowledge(asked));
     match timeout(KNOWLEDGE_TIMEOUT, answer).await {

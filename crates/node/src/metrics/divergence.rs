@@ -1,7 +1,7 @@
 //! Replicas that differ, and memory that is not what was written to it.
 
 use super::Maker;
-use crate::gossip_thread::Knowledge;
+use crate::events::GossipKnowledge;
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 use ringfort_core::divergence::{Divergence, QuarantineReason};
 
@@ -44,7 +44,7 @@ impl DivergenceMetrics {
     }
 
     /// Takes over what the gossip thread knows.
-    pub(super) fn set(&self, knowledge: &Knowledge) {
+    pub(super) fn set(&self, knowledge: &GossipKnowledge) {
         self.shards.set(knowledge.divergences.len() as i64);
     }
 }

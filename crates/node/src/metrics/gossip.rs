@@ -1,7 +1,7 @@
 //! Gossip and the eventual keyspace.
 
 use super::Maker;
-use crate::gossip_thread::Knowledge;
+use crate::events::GossipKnowledge;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use ringfort_core::gossip::Refusal;
 use ringfort_core::liveness::LivenessState;
@@ -55,8 +55,8 @@ impl Gossip {
     }
 
     /// Takes over what the gossip thread knows.
-    pub(super) fn set(&self, knowledge: &Knowledge) {
-        let Knowledge { status, rounds, refused, .. } = knowledge;
+    pub(super) fn set(&self, knowledge: &GossipKnowledge) {
+        let GossipKnowledge { status, rounds, refused, .. } = knowledge;
         raise(&self.rounds, *rounds);
         for (kind, count) in refused {
             raise(&self.refused.with_label_values(&[kind]), *count);

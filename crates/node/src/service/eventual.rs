@@ -4,7 +4,7 @@
 //! create revisions.
 
 use super::{CallError, Operation};
-use crate::gossip_thread::GossipEvent;
+use crate::events::GossipEvent;
 use crate::shell::Shell;
 use bytes::Bytes;
 use ringfort_core::eventual::Written;

@@ -14,7 +14,6 @@
 mod deadline;
 mod error;
 mod eventual;
-pub mod in_flight;
 mod scan;
 
 pub use deadline::deadline;
@@ -22,6 +21,7 @@ pub use error::{CallError, ErrorKind};
 pub use scan::SCANS_AT_ONCE;
 
 use crate::execute::Executed;
+use crate::in_flight;
 use crate::shell::Shell;
 use futures_util::{StreamExt, stream};
 use ringfort_core::codec::fields::Encoded;

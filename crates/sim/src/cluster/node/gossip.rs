@@ -3,10 +3,8 @@
 use super::running::{Input, Outbox, Running, When};
 use super::{Message, Task};
 use crate::network::Endpoint;
+use ringfort_core::log::BatchSource;
 use ringfort_core::time::Now;
-
-/// In place of a worker's number, in the queue of the log.
-pub const GOSSIP: usize = usize::MAX;
 
 /// Who waits for an eventual write.
 pub struct EventualResponder {
@@ -51,7 +49,7 @@ impl Running {
         }
         if let Some(batch) = effects.log {
             self.unsynced_bytes += batch.new_entry_bytes();
-            self.log_queue.push_back((GOSSIP, batch));
+            self.log_queue.push_back((BatchSource::Gossip, batch));
             self.write_log(out);
         }
         if let Some(health) = effects.health {

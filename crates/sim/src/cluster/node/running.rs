@@ -5,7 +5,7 @@ mod disk;
 mod stop;
 
 use super::divergence::SCRUB_BYTES_PER_SECOND;
-use super::gossip::{EventualResponder, GOSSIP};
+use super::gossip::EventualResponder;
 use super::requests::{Executing, Joiner};
 use super::snapshots::Files;
 use super::{Message, Responder, Task};
@@ -18,7 +18,7 @@ use ringfort_core::divergence::{DivergenceDetector, QuarantineReason, Scrubber};
 use ringfort_core::effects::{Effects, SnapshotWork};
 use ringfort_core::gossip::{Gossip, GossipConfig};
 use ringfort_core::health::{Admission, DiskState, HealthConfig, HealthMonitor, HealthView, NodeHealth};
-use ringfort_core::log::{LogBatch, LogConfig};
+use ringfort_core::log::{BatchSource, LogBatch, LogConfig};
 use ringfort_core::log_writer::LogWriter;
 use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepRequest};
 use ringfort_core::mutation::Mutation;
@@ -135,7 +135,7 @@ pub struct Running {
     control_tick: Moment,
     pub(super) gossip: Gossip<EventualResponder>,
     pub(super) writer: LogWriter<Arc<MemDisk>>,
-    pub(super) log_queue: VecDeque<(usize, LogBatch)>,
+    pub(super) log_queue: VecDeque<(BatchSource, LogBatch)>,
     /// A record waits for space, or is written and not durable yet.
     is_record_under_way: bool,
     /// As in the shell: while there is no space for the log, what was proposed waits; writes and entries are refused.
@@ -419,7 +419,7 @@ impl Running {
         }
         if let Some(batch) = effects.log {
             self.unsynced_bytes += batch.new_entry_bytes();
-            self.log_queue.push_back((worker, batch));
+            self.log_queue.push_back((BatchSource::Worker(worker), batch));
             self.write_log(out);
         }
         for work in effects.snapshots {

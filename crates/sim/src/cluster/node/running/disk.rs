@@ -1,6 +1,7 @@
 //! The disk of a running node: its log, its health, and the bytes in memory that wait for it.
 
 use super::*;
+use ringfort_core::log::BatchSource;
 use ringfort_core::log_writer::{Appended, Synced};
 
 /// Bytes that may wait for the disk: little, so that disks that are slow or hang reach the bound.
@@ -129,8 +130,8 @@ impl Running {
         self.unsynced_bytes -= unsynced_bytes;
         for (source, number) in batches {
             match source {
-                GOSSIP => self.gossip.handle_persisted(now, number),
-                worker => self.give_to(worker, Input::Persisted(number), out),
+                BatchSource::Gossip => self.gossip.handle_persisted(now, number),
+                BatchSource::Worker(worker) => self.give_to(worker, Input::Persisted(number), out),
             }
         }
         for shard in self.writer.pressed(now.moment) {

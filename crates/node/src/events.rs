@@ -1,0 +1,120 @@
+//! What a node's threads tell each other. A worker's events are in [`inbox`](crate::inbox).
+
+use bytes::Bytes;
+use ringfort_core::control::Testimony;
+use ringfort_core::control::progress::Progress;
+use ringfort_core::divergence::{Divergence, QuarantineReason};
+use ringfort_core::effects::SnapshotWork;
+use ringfort_core::eventual::keyspace::{Found, Page};
+use ringfort_core::eventual::{WriteError, Written};
+use ringfort_core::gossip::status::GossipStatus;
+use ringfort_core::health::{HealthView, NodeHealth};
+use ringfort_core::liveness::Liveness;
+use ringfort_core::log::{BatchSource, LogBatch};
+use ringfort_core::message::{ControlMessage, ShardReport};
+use ringfort_core::system::{Member, Topology};
+use ringfort_core::time::Moment;
+use ringfort_core::types::{NodeId, ReplicaId, ShardId, Term};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// For the `control` thread.
+pub enum ControlEvent {
+    /// The system shard's replica on this node has applied this.
+    Applied(Arc<Topology>),
+    Report(ShardReport),
+    Leadership {
+        shard: ShardId,
+        term: Term,
+        leads: bool,
+    },
+    Lost {
+        shard: ShardId,
+        replica: ReplicaId,
+        why: QuarantineReason,
+    },
+    Message {
+        from: NodeId,
+        message: ControlMessage,
+    },
+    /// The liveness of the other members at this moment, as gossip sees it.
+    Liveness(Moment, BTreeMap<NodeId, Liveness>),
+    /// The reported health of a node has changed.
+    Health(HealthView),
+    /// A node has told who and where it is.
+    Introduction(Member),
+    /// What a node of another cluster answered when it was asked back.
+    Testimony(Testimony),
+    Knowledge(oneshot::Sender<ControlKnowledge>),
+    Stop,
+}
+
+/// What the controller knows that `status` shows.
+pub struct ControlKnowledge {
+    /// Replicas on this node that can't be run.
+    pub lost: Vec<(ShardId, ReplicaId, QuarantineReason)>,
+    /// How far the moves are, if this node leads the system shard.
+    pub progress: Option<Progress>,
+    /// A silent node is replaced after this time. It is in force only on the leader of the system shard.
+    pub replace_after: Duration,
+}
+
+/// Where the answer to an eventual write goes.
+pub type WriteAnswer = oneshot::Sender<Result<Written, WriteError>>;
+
+/// For the `gossip` thread.
+pub enum GossipEvent {
+    Message {
+        from: NodeId,
+        bytes: Bytes,
+    },
+    Topology(Arc<Topology>),
+    /// This node's current health.
+    Health(NodeHealth),
+    Write {
+        key: Bytes,
+        /// None deletes.
+        value: Option<Bytes>,
+        answer: WriteAnswer,
+    },
+    Get {
+        key: Bytes,
+        answer: oneshot::Sender<Option<Found>>,
+    },
+    Scan {
+        prefix: Bytes,
+        start_after: Option<Bytes>,
+        limit: usize,
+        answer: oneshot::Sender<Page>,
+    },
+    Persisted(u64),
+    LogPressure,
+    Status(oneshot::Sender<GossipKnowledge>),
+    Stop,
+}
+
+/// What is known through gossip, for `status` and the metrics.
+pub struct GossipKnowledge {
+    pub status: GossipStatus,
+    pub rounds: u64,
+    pub refused: BTreeMap<&'static str, u64>,
+    pub divergences: Vec<Divergence>,
+}
+
+/// For the `log` thread.
+pub enum LogEvent {
+    Batch {
+        source: BatchSource,
+        batch: LogBatch,
+    },
+    /// Sent when all workers have ended.
+    Stop,
+}
+
+/// For the `snapshot` thread.
+pub enum SnapshotEvent {
+    Work(Box<SnapshotWork>),
+    Stop,
+}
