@@ -1,6 +1,6 @@
 //! Which messages are let in, and what happens at a tick.
 
-use super::membership::decode_change;
+use super::membership::{Membership, decode_change};
 use super::patience::Part;
 use super::*;
 use crate::kv::entry;
@@ -102,9 +102,11 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Whether the replica votes here, as far as this one knows.
-    pub fn has_voter(&self, replica: ReplicaId) -> bool {
-        self.membership.configurations.iter().any(|voters| voters.contains(&replica))
+    /// Whether the replica belongs to this shard. The topology names a new voter before the log makes it one, and the end of
+    /// this log may be lost.
+    fn knows(&self, replica: ReplicaId) -> bool {
+        let Membership { configurations, group, .. } = &self.membership;
+        configurations.iter().any(|voters| voters.contains(&replica)) || group.replicas.contains(&replica)
     }
 
     /// Takes a message from another replica of this shard.
@@ -119,7 +121,12 @@ impl<T> Replica<T> {
             MessageType::MsgHeartbeat => {
                 let last = self.raft.raft.raft_log.last_index();
                 if message.term >= self.raft.raft.term && message.commit > last {
-                    return Err(Fault::LostLog { committed: message.commit, last });
+                    // Nobody else is believed: the shard does without this voter until a new one takes its place. A
+                    // leader that is not known yet proves the same again once the topology names it.
+                    return match self.knows(from) {
+                        true => Err(Fault::LostLog { committed: message.commit, last }),
+                        false => Ok(()),
+                    };
                 }
                 if let Some((_, committed)) = trailer(message.get_context())
                     && message.term >= self.raft.raft.term

@@ -248,11 +248,8 @@ impl<T> Worker<T> {
             }
             if let Err(fault) = replica.step(now, from, message) {
                 tracing::error!(%shard, replica = %to, "replica stopped: {fault}");
-                if replica.has_voter(from) {
-                    // After a restart it would vote, and elect a leader that lacks what this one had acknowledged.
-                    // Nobody but a voter is believed for ever.
-                    self.batch.items.push(LogItem { shard, replica: to, change: Change::Suspect });
-                }
+                // After a restart it would vote, and elect a leader that lacks what this one had acknowledged.
+                self.batch.items.push(LogItem { shard, replica: to, change: Change::Suspect });
                 self.stop(shard, to, QuarantineReason::Log);
             }
         }

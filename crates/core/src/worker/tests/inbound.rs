@@ -19,27 +19,43 @@ fn proposals_and_reads_of_other_nodes_never_enter_by_raft() {
     assert_eq!(group.replica(leader).position().applied, before);
 }
 
+/// The log of a follower, according to a heartbeat of `from`, has lost its end. Returns what follows: whether the replica
+/// has stopped, and whether that is logged. If `is_named`, the topology of the follower names `from`.
+fn learns_that_its_log_is_lost(from: impl Fn(NodeId) -> ReplicaId, is_named: bool) -> (bool, bool) {
+    let (mut group, leader) = Group::with_leader();
+    let victim = group.others(leader)[0];
+    let term = group.replica(victim).position().term;
+    let (from, own) = (from(leader), group.replica(victim).id());
+    let mut heartbeat = group.message(victim, from, MessageType::MsgHeartbeat, term);
+    heartbeat.commit = 1_000_000;
+    heartbeat.set_context(vec![0; 8].into());
+    let message = RaftMessage { shard: SHARD, from, to: own, message: heartbeat };
+    let now = group.now;
+    let worker = group.workers.get_mut(&victim).unwrap();
+    if is_named {
+        let mut topology = many_shards(1);
+        topology.groups.insert(SHARD, crate::system::Group { replicas: vec![own, from], target: Vec::new() });
+        worker.handle_topology(now, Arc::new(topology));
+    }
+    worker.handle_raft(now, [message]);
+    let (effects, _) = worker.flush(Now { moment: now, wall: Wall(0) });
+    let suspect = LogItem { shard: SHARD, replica: own, change: Change::Suspect };
+    let is_logged = effects.log.is_some_and(|batch| batch.items.contains(&suspect));
+    let is_stopped = worker.replicas().all(|replica| replica.shard() != SHARD);
+    assert_eq!(effects.lost.contains(&(SHARD, own, QuarantineReason::Log)), is_stopped);
+    (is_stopped, is_logged)
+}
+
 #[test]
 fn a_lost_log_stops_the_replica_instead_of_the_process() {
-    for is_voter in [true, false] {
-        let (mut group, leader) = Group::with_leader();
-        let victim = group.others(leader)[0];
-        let term = group.replica(leader).position().term;
-        let from = if is_voter { id(leader.0) } else { ReplicaId::new(leader, 77) };
-        let mut heartbeat = group.message(victim, from, MessageType::MsgHeartbeat, term);
-        heartbeat.commit = 1_000_000;
-        heartbeat.set_context(vec![0; 8].into());
-        let own = group.replica(victim).id();
-        let message = RaftMessage { shard: SHARD, from, to: own, message: heartbeat };
-        let worker = group.workers.get_mut(&victim).unwrap();
-        worker.handle_raft(group.now, [message]);
-        let (effects, _) = worker.flush(Now { moment: group.now, wall: Wall(0) });
-        assert_eq!(effects.lost, [(SHARD, own, QuarantineReason::Log)]);
-        assert_eq!(worker.replicas().count(), 0);
-        let suspect = LogItem { shard: SHARD, replica: own, change: Change::Suspect };
-        let is_logged = effects.log.is_some_and(|batch| batch.items.contains(&suspect));
-        assert_eq!(is_logged, is_voter, "a restart believes a voter, and nobody else");
-    }
+    assert_eq!(learns_that_its_log_is_lost(|leader| id(leader.0), false), (true, true));
+}
+
+#[test]
+fn a_new_voter_that_the_lost_end_of_the_log_named_is_believed_and_a_stranger_is_not() {
+    let other = |leader| ReplicaId::new(leader, 77);
+    assert_eq!(learns_that_its_log_is_lost(other, true), (true, true), "also after a restart");
+    assert_eq!(learns_that_its_log_is_lost(other, false), (false, false));
 }
 
 #[test]
