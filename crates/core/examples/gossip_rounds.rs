@@ -120,7 +120,7 @@ impl Cluster {
         let mut machine = SystemMachine::new(topology, HlcTimestamp(0));
         for node in 2..=nodes {
             machine
-                .apply(HlcTimestamp(0), SystemCommand::Join { member: member(node), replace: false, known_as: None });
+                .apply(HlcTimestamp(0), SystemCommand::Join { member: member(node), replaces: None, known_as: None });
         }
         let topology: Arc<Topology> = machine.topology().clone();
         let start = |node: u64| {

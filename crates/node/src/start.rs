@@ -249,6 +249,8 @@ fn begin_or_join(
         }
     };
     if let Some(Joined { node, topology }) = joined {
+        // From now on the others dial this node. What they dial until it serves stays queued instead of being closed.
+        drop(waiting);
         tracing::info!(cluster = %topology.cluster, %node, "joined the cluster");
         return Ok((stranger.join(topology).map_err(refused)?, Since::Joining));
     }

@@ -156,7 +156,7 @@ mod tests {
             control.handle_tick(now);
             control.take_effects()
         };
-        let told = SystemCommand::Join { member: own.clone(), replace: false, known_as: Some(NodeId(1)) };
+        let told = SystemCommand::Join { member: own.clone(), replaces: None, known_as: Some(NodeId(1)) };
         let effects = asked(&mut control);
         assert_eq!(effects.proposals, std::slice::from_ref(&told));
         assert_eq!(effects.members.unwrap()[&NodeId(1)].addresses(), at(7));

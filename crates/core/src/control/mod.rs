@@ -382,7 +382,7 @@ impl Control {
         if !is_known && self.reintroduced.is_none_or(|at| now >= at + PATIENCE) {
             self.reintroduced = Some(now);
             let member = self.own.clone();
-            self.out.proposals.push(SystemCommand::Join { member, replace: false, known_as: Some(self.node) });
+            self.out.proposals.push(SystemCommand::Join { member, replaces: None, known_as: Some(self.node) });
         }
     }
 }

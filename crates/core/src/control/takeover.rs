@@ -1,6 +1,6 @@
 //! Whether a node may take over the name of a member whose directory is lost (`--replace`).
 //!
-//! Only the name of a node that is not heard of: two nodes that run under one name are a mistake. The request may also
+//! Only the name of a node that is silent: two nodes that run under one name are a mistake. The request may also
 //! come from an earlier start of the node that has the name, whose disk was lost since; it must not take the name from the
 //! node that runs now.
 
@@ -8,20 +8,24 @@ use crate::liveness::{Liveness, LivenessState};
 use crate::system::{Member, Topology};
 use crate::types::NodeId;
 
-/// The node that runs under the name of `joiner` and is not `joiner` itself, if there is one: then `joiner` is refused.
-/// `own` is the node that decides, and `liveness` what it knows of the others through gossip.
-pub fn running_under_name(
-    topology: &Topology,
-    own: NodeId,
+/// The node whose name `joiner` takes over; `None` if no other node has that name. `liveness` is what the node that
+/// decides knows of the others through gossip.
+///
+/// # Errors
+/// The member that has the name and was not found silent. One that was never heard of counts as alive until it has been
+/// silent for long enough: the node that decides may have just started. It knows nothing of itself, and runs.
+pub fn replaced<'a>(
+    topology: &'a Topology,
     joiner: &Member,
     liveness: impl Fn(NodeId) -> Option<Liveness>,
-) -> Option<NodeId> {
-    let (node, known) = topology.node_named(&joiner.name)?;
-    if known.identity == joiner.identity {
-        return None;
+) -> Result<Option<NodeId>, &'a Member> {
+    match topology.node_named(&joiner.name) {
+        Some((node, known)) if known.identity != joiner.identity => {
+            let is_silent = liveness(node).is_some_and(|liveness| liveness.state != LivenessState::Alive);
+            if is_silent { Ok(Some(node)) } else { Err(known) }
+        }
+        _ => Ok(None),
     }
-    let is_heard = liveness(node).is_some_and(|liveness| liveness.was_heard && liveness.state == LivenessState::Alive);
-    (node == own || is_heard).then_some(node)
 }
 
 #[cfg(test)]
@@ -35,23 +39,30 @@ mod tests {
     use ringfort_ring::ShardCount;
 
     #[test]
-    fn only_the_name_of_a_node_that_is_not_heard_can_be_taken_over() {
+    fn only_the_name_of_a_node_that_was_found_silent_can_be_taken_over() {
         let mut topology =
             Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), Timing::DEFAULT, member("node1"));
         topology.nodes.insert(NodeId(2), member("node2"));
-        let running = |name: &str, identity: Option<u128>, state, was_heard| {
+        let replaced = |name: &str, identity: Option<u128>, state, was_heard| {
             let mut joiner = member(name);
             joiner.identity = identity.map_or(joiner.identity, Identity);
             let (since, reason) = (Moment(0), Reason::Expected);
             let liveness = Liveness { state, since, reason, heard: since, was_heard, phi: 0.0 };
-            running_under_name(&topology, NodeId(1), &joiner, |_| Some(liveness))
+            let known = |node| (node == NodeId(2)).then_some(liveness);
+            super::replaced(&topology, &joiner, known).map_err(|running| running.name.clone())
         };
         let other = Some(77);
-        assert_eq!(running("node2", other, LivenessState::Alive, true), Some(NodeId(2)));
-        assert_eq!(running("node2", other, LivenessState::Dead, true), None);
-        assert_eq!(running("node2", other, LivenessState::Alive, false), None, "this node has just started");
-        assert_eq!(running("node2", None, LivenessState::Alive, true), None, "it is that node itself");
-        assert_eq!(running("node1", other, LivenessState::Dead, false), Some(NodeId(1)), "this node runs");
-        assert_eq!(running("node3", other, LivenessState::Alive, true), None);
+        let refused = |name: &str| Err(name.to_owned());
+        assert_eq!(replaced("node2", other, LivenessState::Alive, true), refused("node2"));
+        assert_eq!(replaced("node2", other, LivenessState::Dead, true), Ok(Some(NodeId(2))));
+        assert_eq!(
+            replaced("node2", other, LivenessState::Alive, false),
+            refused("node2"),
+            "this node has just started"
+        );
+        assert_eq!(replaced("node2", other, LivenessState::Suspect, false), Ok(Some(NodeId(2))));
+        assert_eq!(replaced("node2", None, LivenessState::Alive, true), Ok(None), "it is that node itself");
+        assert_eq!(replaced("node1", other, LivenessState::Dead, false), refused("node1"), "this node runs");
+        assert_eq!(replaced("node3", other, LivenessState::Alive, true), Ok(None));
     }
 }

@@ -27,7 +27,7 @@ fn topology(nodes: u64) -> Arc<Topology> {
     for node in 2..=nodes {
         machine.apply(
             HlcTimestamp(node),
-            SystemCommand::Join { member: member(&format!("node{node}")), replace: false, known_as: None },
+            SystemCommand::Join { member: member(&format!("node{node}")), replaces: None, known_as: None },
         );
     }
     machine.topology().clone()

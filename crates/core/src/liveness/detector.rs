@@ -244,6 +244,14 @@ mod tests {
         (detector, end)
     }
 
+    #[test]
+    fn a_node_that_was_never_heard_of_counts_as_alive_for_a_while() {
+        let mut detector = Detector::new(PERIOD);
+        detector.watch(at(0), [NODE].into_iter());
+        let suspected = wait_for(&mut detector, 0, 60_000, LivenessState::Suspect).expect("nothing is heard");
+        assert!((2_000..10_000).contains(&suspected), "the one that judges may itself have just started: {suspected}");
+    }
+
     /// Ticks until `until`; returns when the node was first seen to stand so.
     fn wait_for(detector: &mut Detector, from: u64, until: u64, state: LivenessState) -> Option<u64> {
         let mut first = None;

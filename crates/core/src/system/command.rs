@@ -22,10 +22,10 @@ const PAUSE: u8 = 7;
 /// A change of the cluster's own state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SystemCommand {
-    /// A node joins, or says again that it has, or that its addresses or its zone changed. With `replace` it takes the
-    /// name of another one, whose directory is lost. A node whose directory has data says under which id: were it taken
+    /// A node joins, or says again that it has, or that its addresses or its zone changed. It takes the name of
+    /// the node that it `replaces`, whose directory is lost, if that node still has the name. A node whose directory has data says under which id: were it taken
     /// in under another, its replicas would be nobody's.
-    Join { member: Member, replace: bool, known_as: Option<NodeId> },
+    Join { member: Member, replaces: Option<NodeId>, known_as: Option<NodeId> },
     /// Where shards' replicas are to be from now on, the preferred leader first. Computed from the topology at
     /// `based_on`, and refused if that is no longer the latest.
     Place { based_on: Epoch, groups: Vec<(ShardId, Vec<NodeId>)> },
@@ -49,10 +49,10 @@ impl SystemCommand {
         let mut out = vec![ENTRY_VERSION];
         put_varint(&mut out, timestamp.0);
         match self {
-            SystemCommand::Join { member, replace, known_as } => {
+            SystemCommand::Join { member, replaces, known_as } => {
                 out.push(JOIN);
                 member.encode(&mut out);
-                out.push(u8::from(*replace));
+                put_node(&mut out, *replaces);
                 put_node(&mut out, *known_as);
             }
             SystemCommand::Place { based_on, groups } => {
@@ -101,8 +101,8 @@ impl SystemCommand {
         let command = match reader.u8()? {
             JOIN => {
                 let member = Member::decode(&mut reader)?;
-                let replace = switch(&mut reader)?;
-                SystemCommand::Join { member, replace, known_as: node(&mut reader)? }
+                let replaces = node(&mut reader)?;
+                SystemCommand::Join { member, replaces, known_as: node(&mut reader)? }
             }
             PLACE => {
                 let based_on = Epoch(reader.varint()?);
@@ -169,7 +169,7 @@ mod tests {
         let commands = [
             SystemCommand::Join {
                 member: Member { zone: "a".into(), ..member("node2") },
-                replace: true,
+                replaces: Some(NodeId(1)),
                 known_as: Some(NodeId(2)),
             },
             SystemCommand::Place { based_on: Epoch(4), groups: vec![(ShardId(3), vec![NodeId(1), NodeId(2)])] },

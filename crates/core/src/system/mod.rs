@@ -88,7 +88,7 @@ impl SystemMachine {
 impl Topology {
     fn apply(&mut self, command: SystemCommand) -> Result<Option<NodeId>, String> {
         match command {
-            SystemCommand::Join { member, replace, known_as } => self.join(member, replace, known_as).map(Some),
+            SystemCommand::Join { member, replaces, known_as } => self.join(member, replaces, known_as).map(Some),
             SystemCommand::Place { based_on, groups } => self.place(based_on, groups).map(|()| None),
             SystemCommand::Retire { shard, replica } => self.retire(shard, replica).map(|()| None),
             SystemCommand::Renew { shard, replica } => self.renew(shard, replica).map(|()| None),
@@ -103,7 +103,7 @@ impl Topology {
         }
     }
 
-    fn join(&mut self, member: Member, replace: bool, known_as: Option<NodeId>) -> Result<NodeId, String> {
+    fn join(&mut self, member: Member, replaces: Option<NodeId>, known_as: Option<NodeId>) -> Result<NodeId, String> {
         let is_member = |id: NodeId| self.nodes.get(&id).is_some_and(|known| known.identity == member.identity);
         if let Some(gone) = known_as.filter(|id| !is_member(*id)) {
             return Err(format!(
@@ -116,7 +116,14 @@ impl Topology {
                 self.nodes.insert(id, member);
                 return Ok(id);
             }
-            if !replace {
+            // That another node is silent says nothing of this one.
+            if replaces.is_some_and(|silent| silent != id) {
+                return Err(format!(
+                    "a node that was not there when this one asked has the name {:?} now (at {}): choose another --node-id",
+                    member.name, known.raft_address
+                ));
+            }
+            if replaces.is_none() {
                 return Err(format!(
                     "a node named {:?} is a member already, with another identity (at {}): choose another --node-id; \
                      or start that node with its own --raft-dir; or, if that directory is lost, give --replace, or have \

@@ -12,7 +12,7 @@ fn machine() -> SystemMachine {
 }
 
 fn join(machine: &mut SystemMachine, name: &str) -> SystemReply {
-    machine.apply(HlcTimestamp(1), SystemCommand::Join { member: member(name), replace: false, known_as: None })
+    machine.apply(HlcTimestamp(1), SystemCommand::Join { member: member(name), replaces: None, known_as: None })
 }
 
 /// The answer to a node that is a member as of now.
@@ -43,10 +43,11 @@ fn join_is_idempotent_by_name_and_identity() {
 fn a_taken_name_and_a_taken_identity_are_refused() {
     let mut machine = machine();
     let other = Member { identity: Identity(1), ..member("node1") };
-    let reply = machine.apply(HlcTimestamp(1), SystemCommand::Join { member: other, replace: false, known_as: None });
+    let reply = machine.apply(HlcTimestamp(1), SystemCommand::Join { member: other, replaces: None, known_as: None });
     assert!(matches!(reply, SystemReply::Refused(why) if why.contains("another identity")));
     let renamed = Member { name: "node9".into(), ..member("node1") };
-    let reply = machine.apply(HlcTimestamp(1), SystemCommand::Join { member: renamed, replace: true, known_as: None });
+    let reply = machine
+        .apply(HlcTimestamp(1), SystemCommand::Join { member: renamed, replaces: Some(NodeId(7)), known_as: None });
     assert!(matches!(reply, SystemReply::Refused(why) if why.contains("node1")));
 }
 
@@ -54,7 +55,7 @@ fn a_taken_name_and_a_taken_identity_are_refused() {
 fn addresses_may_change() {
     let mut machine = machine();
     let moved = Member { raft_address: "elsewhere:1".into(), ..member("node1") };
-    let join = SystemCommand::Join { member: moved.clone(), replace: false, known_as: None };
+    let join = SystemCommand::Join { member: moved.clone(), replaces: None, known_as: None };
     assert_eq!(machine.apply(HlcTimestamp(1), join), joined(&machine, 1));
     assert_eq!(machine.topology().nodes[&NodeId(1)], moved);
 }
@@ -139,7 +140,7 @@ fn a_node_leaves_when_it_holds_nothing() {
     for again in [remove(&mut machine, 1), set_member_state(&mut machine, 1, Some(MemberState::Leaving), false)] {
         assert_eq!(again, SystemReply::Done(topology.epoch), "done is done");
     }
-    let with_data = SystemCommand::Join { member: member("node1"), replace: false, known_as: Some(NodeId(1)) };
+    let with_data = SystemCommand::Join { member: member("node1"), replaces: None, known_as: Some(NodeId(1)) };
     assert_refused(machine.apply(HlcTimestamp(1), with_data), "no member any more");
     assert_eq!(join(&mut machine, "node1"), joined(&machine, 3), "without data, and ids are not reused");
 }
@@ -185,7 +186,12 @@ fn a_lost_directory_gives_its_name_to_another_only_if_that_is_meant() {
     let mut machine = machine();
     join(&mut machine, "node2");
     let other = Member { identity: Identity(77), ..member("node2") };
-    let replace = SystemCommand::Join { member: other.clone(), replace: true, known_as: None };
+    let replaces = |member: &Member, node| SystemCommand::Join {
+        member: member.clone(),
+        replaces: Some(NodeId(node)),
+        known_as: None,
+    };
+    let replace = replaces(&other, 2);
     assert_eq!(machine.apply(HlcTimestamp(1), replace.clone()), joined(&machine, 3));
     assert_eq!(machine.topology().nodes[&NodeId(2)].name, "node2~2");
     assert_eq!(machine.topology().member_states[&NodeId(2)], MemberState::Replaced);
@@ -194,4 +200,9 @@ fn a_lost_directory_gives_its_name_to_another_only_if_that_is_meant() {
     assert_eq!(machine.apply(HlcTimestamp(1), replace), joined(&machine, 3));
     assert_eq!(machine.topology().epoch, epoch, "asked twice");
     assert_refused(join(&mut machine, "node2"), "another identity");
+    // A third node was told that the first is silent. Nobody has asked whether the second is.
+    let third = Member { identity: Identity(78), ..member("node2") };
+    assert_refused(machine.apply(HlcTimestamp(1), replaces(&third, 2)), "was not there when this one asked");
+    assert!(!machine.topology().member_states.contains_key(&NodeId(3)));
+    assert_eq!(machine.apply(HlcTimestamp(1), replaces(&third, 3)), joined(&machine, 4));
 }

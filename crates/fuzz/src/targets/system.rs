@@ -104,7 +104,7 @@ pub fn topology(source: &mut Source) -> Topology {
 
 pub fn system_command(source: &mut Source) -> SystemCommand {
     match source.below(7) {
-        0 => SystemCommand::Join { member: member(source), replace: source.flag(), known_as: some_node(source) },
+        0 => SystemCommand::Join { member: member(source), replaces: some_node(source), known_as: some_node(source) },
         1 => {
             let based_on = Epoch(source.number());
             SystemCommand::Place { based_on, groups: source.list(|source| (shard(source), source.list(node))) }

@@ -28,16 +28,14 @@ impl Cluster for ClusterService {
         let request = request.into_inner();
         let (replace, known_as) = (request.replace, Some(NodeId(request.known_as)).filter(|node| node.0 != 0));
         let member = member(request)?;
-        if replace {
-            self.check_silent(&member).await?;
-        }
+        let replaces = if replace { self.replaced(&member).await? } else { None };
         // A member's new addresses are not checked: the cluster may need this member for a quorum.
         if known_as.is_none() {
             dial_back::check(&member).await?;
         }
         // Without a quorum the cluster can't write down where the node is, and needs it for one, perhaps.
         control_thread::introduce(&self.shell, member.clone());
-        let command = CoreRequest::system(SystemCommand::Join { member, replace, known_as });
+        let command = CoreRequest::system(SystemCommand::Join { member, replaces, known_as });
         let executed = self.shell.execute(command, deadline).await;
         let (node, epoch) = match executed.map_err(|error| status_of(&error.into()))?.reply {
             Reply::System(SystemReply::Joined { node, epoch }) => (node, epoch),
@@ -119,15 +117,17 @@ impl Cluster for ClusterService {
 }
 
 impl ClusterService {
-    /// Refuses a node that is to replace another one of its name which runs.
-    async fn check_silent(&self, member: &Member) -> Result<(), Status> {
+    /// The silent node whose name a node takes over that is to replace it.
+    async fn replaced(&self, member: &Member) -> Result<Option<NodeId>, Status> {
         let topology = self.shell.routing.topology();
         let gossip = gossip::knowledge(&self.shell).await?.status;
         let liveness = |node| gossip.members.iter().find(|known| known.node == node).and_then(|known| known.liveness);
-        let running = takeover::running_under_name(&topology, self.shell.node, member, liveness);
-        let Some(known) = running.and_then(|node| topology.nodes.get(&node)) else { return Ok(()) };
-        let (name, at) = (&known.name, &known.raft_address);
-        Err(outcome::unavailable(format!("{name:?} runs, at {at}, and is not to be replaced: stop it first"), None))
+        takeover::replaced(&topology, member, liveness).map_err(|known| {
+            let (name, at) = (&known.name, &known.raft_address);
+            let text =
+                format!("{name:?} runs, at {at}, as far as is known here, and is not to be replaced: stop it first");
+            outcome::unavailable(text, None)
+        })
     }
 
     /// Waits for this call's turn and returns its executor, if the request is for this cluster.

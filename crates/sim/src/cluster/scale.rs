@@ -98,7 +98,7 @@ impl Scale {
             SystemMachine::new(Topology::bootstrap(ClusterId(1), count, Timing::DEFAULT, first), HlcTimestamp(0));
         for &id in &ids[1..] {
             let member = cluster.nodes[&id].member(identity(id));
-            machine.apply(HlcTimestamp(0), SystemCommand::Join { member, replace: false, known_as: None });
+            machine.apply(HlcTimestamp(0), SystemCommand::Join { member, replaces: None, known_as: None });
         }
         let (based_on, groups) = (machine.topology().epoch, plan::changed_targets(machine.topology()));
         machine.apply(HlcTimestamp(0), SystemCommand::Place { based_on, groups });

@@ -91,10 +91,12 @@ impl Running {
 
     /// A node asks to join. As in the shell, the node that gets the request has the system shard decide, and answers.
     pub(super) fn handle_join(&mut self, from: Endpoint, life: u64, member: Member, replace: bool, out: &mut Outbox) {
-        if !self.is_serving || replace && self.is_named_node_heard(&member) {
+        if !self.is_serving {
             return;
         }
-        let request = Request::system(SystemCommand::Join { member, replace, known_as: None });
+        let replaced = if replace { self.replaced(&member) } else { Ok(None) };
+        let Ok(replaces) = replaced else { return };
+        let request = Request::system(SystemCommand::Join { member, replaces, known_as: None });
         self.execute_anywhere(request, Asker::Joiner { from, life }, JOIN_PATIENCE, out);
     }
 

@@ -93,9 +93,9 @@ impl Running {
         address.parse().ok().map(|at| Endpoint::Node(NodeId(at)))
     }
 
-    /// Whether another node of the member's name runs.
-    pub(in crate::cluster::node) fn is_named_node_heard(&self, member: &Member) -> bool {
+    /// The silent node whose name a node takes over that is to replace it; an error if that node may run.
+    pub(in crate::cluster::node) fn replaced(&self, member: &Member) -> Result<Option<NodeId>, ()> {
         let liveness = |node| self.gossip.liveness(node, self.now.moment);
-        takeover::running_under_name(self.topology(), self.node, member, liveness).is_some()
+        takeover::replaced(self.topology(), member, liveness).map_err(|_| ())
     }
 }
