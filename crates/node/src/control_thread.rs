@@ -78,9 +78,9 @@ fn handle(control: &mut Control, event: ControlEvent) {
     match event {
         ControlEvent::Applied(topology) => control.handle_topology(topology),
         ControlEvent::Report(report) => control.handle_local_report(report),
-        ControlEvent::Leadership { shard, term, leads } => control.handle_leadership(shard, term, leads),
+        ControlEvent::Leadership { shard, term, leads } => control.handle_leadership(now, shard, term, leads),
         ControlEvent::Lost { shard, replica, why } => control.handle_lost_replica(shard, replica, why),
-        ControlEvent::Message { from, message } => control.handle_message(from, message),
+        ControlEvent::Message { from, message } => control.handle_message(now, from, message),
         ControlEvent::Liveness(at, liveness) => control.handle_liveness(at, liveness),
         ControlEvent::Testimony(testimony) => control.handle_testimony(now, &testimony),
         ControlEvent::Health(health) => control.handle_health(health),

@@ -94,7 +94,7 @@ mod tests {
 
     fn announcement(control: &mut Control, from: NodeId, addresses: Addresses) {
         let announcement = Announcement { epoch: Epoch(1), leads: Vec::new(), addresses };
-        control.handle_message(from, ControlMessage::Announcement(announcement));
+        control.handle_message(Moment::default(), from, ControlMessage::Announcement(announcement));
     }
 
     /// Where the other node is to be dialled, if that has changed.

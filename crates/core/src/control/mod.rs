@@ -62,6 +62,9 @@ pub const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// A step or a proposal whose effect has not been seen for this long is decided anew.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// A leader that has not announced itself for this long may lead no more.
+const LEADER_PATIENCE: Duration = ANNOUNCEMENT_INTERVAL.saturating_mul(3);
+
 /// How a node runs the cluster while it leads the system shard.
 #[derive(Clone, Copy, Debug)]
 pub struct ControlConfig {
@@ -107,6 +110,14 @@ pub struct ControlEffects {
     pub claimed_by: Option<ClusterId>,
 }
 
+/// The latest leader of a shard that is known.
+struct Leader {
+    term: Term,
+    node: NodeId,
+    /// When it last said so.
+    heard: Moment,
+}
+
 /// One node's controller and its knowledge of the others.
 pub struct Control {
     node: NodeId,
@@ -116,7 +127,7 @@ pub struct Control {
     address_book: AddressBook,
     /// The shards that this node leads.
     led: BTreeMap<ShardId, Term>,
-    leaders: BTreeMap<ShardId, (Term, NodeId)>,
+    leaders: BTreeMap<ShardId, Leader>,
     liveness: LivenessView,
     claims: Claims,
     leadership: Leadership,
@@ -169,7 +180,7 @@ impl Control {
 
     /// Who leads `shard`, as far as this node knows.
     pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
-        self.leaders.get(&shard).map(|(_, node)| *node)
+        self.leaders.get(&shard).map(|leader| leader.node)
     }
 
     /// A node that is silent for this long is replaced if enough other nodes are there and this node leads the system
@@ -228,10 +239,10 @@ impl Control {
     }
 
     /// A replica on this node has become its shard's leader, or ceased to be.
-    pub fn handle_leadership(&mut self, shard: ShardId, term: Term, leads: bool) {
+    pub fn handle_leadership(&mut self, now: Moment, shard: ShardId, term: Term, leads: bool) {
         if leads {
             self.led.insert(shard, term);
-            self.learn_leader(shard, term, self.node);
+            self.learn_leader(shard, Leader { term, node: self.node, heard: now });
         } else {
             self.led.remove(&shard);
             if shard == ShardId::SYSTEM {
@@ -289,7 +300,7 @@ impl Control {
     }
 
     /// Takes a message of another node.
-    pub fn handle_message(&mut self, from: NodeId, message: ControlMessage) {
+    pub fn handle_message(&mut self, now: Moment, from: NodeId, message: ControlMessage) {
         if self.topology.has_removed(from) {
             self.out.messages.push((from, ControlMessage::Topology(self.topology.clone())));
             return;
@@ -298,7 +309,7 @@ impl Control {
             return;
         }
         match message {
-            ControlMessage::Announcement(announcement) => self.handle_announcement(from, announcement),
+            ControlMessage::Announcement(announcement) => self.handle_announcement(now, from, announcement),
             ControlMessage::Topology(topology) => self.handle_topology(topology),
             ControlMessage::Report(report) => self.handle_report(report),
             ControlMessage::Step(step) => self.out.steps.push(step),
@@ -310,9 +321,9 @@ impl Control {
         std::mem::take(&mut self.out)
     }
 
-    fn handle_announcement(&mut self, from: NodeId, announcement: Announcement) {
+    fn handle_announcement(&mut self, now: Moment, from: NodeId, announcement: Announcement) {
         for (shard, term) in announcement.leads {
-            self.learn_leader(shard, term, from);
+            self.learn_leader(shard, Leader { term, node: from, heard: now });
         }
         self.learn_addresses(from, announcement.addresses);
         if announcement.epoch < self.topology.epoch {
@@ -320,10 +331,10 @@ impl Control {
         }
     }
 
-    fn learn_leader(&mut self, shard: ShardId, term: Term, node: NodeId) {
-        if self.leaders.get(&shard).is_none_or(|(known, _)| term >= *known) {
-            self.leaders.insert(shard, (term, node));
-            self.out.leaders.push((shard, node));
+    fn learn_leader(&mut self, shard: ShardId, leader: Leader) {
+        if self.leaders.get(&shard).is_none_or(|known| leader.term >= known.term) {
+            self.out.leaders.push((shard, leader.node));
+            self.leaders.insert(shard, leader);
         }
     }
 
@@ -355,8 +366,9 @@ impl Control {
     }
 
     /// Replicas that can't be run are replaced where the shard has a leader on another node: a quorum has all that was
-    /// acknowledged, without them. Where none has been heard of, what is left in their log may be all there is; it
-    /// stays as it is, for an operator to recover, since a new replica would take its place.
+    /// acknowledged, without them. Where none has been heard of lately, what is left in their log may be all there is;
+    /// it stays as it is, to be read again at a restart or recovered by an operator, since a new replica would take its
+    /// place.
     fn ask_for_new_replicas(&mut self, now: Moment) {
         let topology = &self.topology;
         // Told of for as long as the shard has it, also when the new one is on its way.
@@ -365,7 +377,8 @@ impl Control {
         if self.renewed.is_some_and(|at| now < at + PATIENCE) {
             return;
         }
-        let is_led_elsewhere = |shard: ShardId| self.leader(shard).is_some_and(|leader| leader != self.node);
+        let leads_elsewhere = |leader: &Leader| leader.node != self.node && now < leader.heard + LEADER_PATIENCE;
+        let is_led_elsewhere = |shard: ShardId| self.leaders.get(&shard).is_some_and(leads_elsewhere);
         let is_latest = |shard, replica: ReplicaId| topology.replica(shard, replica.node()) == Some(replica);
         let replaceable =
             self.lost.keys().filter(|(shard, replica)| is_led_elsewhere(*shard) && is_latest(*shard, *replica));
@@ -397,31 +410,33 @@ mod tests {
     use ringfort_ring::ShardCount;
 
     #[test]
-    fn a_lost_replica_is_replaced_only_once_another_node_leads_its_shard() {
+    fn a_lost_replica_is_replaced_only_while_another_node_leads_its_shard() {
         let mut topology =
             Topology::bootstrap(ClusterId(5), ShardCount::new(2).unwrap(), Timing::DEFAULT, member("node1"));
         topology.nodes.insert(NodeId(2), member("node2"));
         let (shard, node) = (ShardId(0), NodeId(1));
         let replica = topology.replica(shard, node).expect("the first node has all");
+        let renew = SystemCommand::Renew { shard, replica };
         let mut now = Moment::default();
         let mut control = Control::new(node, Arc::new(topology), member("node1"), ControlConfig::default(), now);
-        control.handle_lost_replica(shard, replica, QuarantineReason::Log);
-        let mut asked = |control: &mut Control| {
-            now = now + 2 * PATIENCE;
+        let mut asked_after = |control: &mut Control, pause, leads: Option<ShardId>| {
+            now = now + pause;
+            if let Some(shard) = leads {
+                let (leads, addresses) = (vec![(shard, Term(3))], member("node2").addresses());
+                let announcement = Announcement { epoch: Epoch(1), leads, addresses };
+                control.handle_message(now, NodeId(2), ControlMessage::Announcement(announcement));
+            }
             control.handle_tick(now);
             control.take_effects().proposals
         };
-        assert_eq!(asked(&mut control), [], "nobody is known to have the rest");
-        let addresses = member("node2").addresses();
-        let leads = |shard| {
-            let leads = vec![(shard, Term(3))];
-            ControlMessage::Announcement(Announcement { epoch: Epoch(1), leads, addresses: addresses.clone() })
-        };
-        control.handle_message(NodeId(2), leads(ShardId(1)));
-        assert_eq!(asked(&mut control), [], "it leads another shard");
-        control.handle_message(NodeId(2), leads(shard));
-        assert_eq!(asked(&mut control), [SystemCommand::Renew { shard, replica }]);
-        assert_eq!(asked(&mut control), [SystemCommand::Renew { shard, replica }], "until it has an effect");
+        assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), [], "nothing is lost yet");
+        asked_after(&mut control, LEADER_PATIENCE, None);
+        control.handle_lost_replica(shard, replica, QuarantineReason::Memory);
+        assert_eq!(asked_after(&mut control, PATIENCE, None), [], "its leader may have failed");
+        assert_eq!(asked_after(&mut control, PATIENCE, Some(ShardId(1))), [], "it leads another shard");
+        assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), [renew.clone()]);
+        assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), [renew], "until it has an effect");
+        assert_eq!(asked_after(&mut control, LEADER_PATIENCE, None), [], "its leader has failed");
     }
 
     #[test]
@@ -435,7 +450,7 @@ mod tests {
         let mut heard = |node, term| {
             let (leads, addresses) = (vec![(ShardId(0), Term(term))], member("node2").addresses());
             let announcement = Announcement { epoch: Epoch(1), leads, addresses };
-            control.handle_message(NodeId(node), ControlMessage::Announcement(announcement));
+            control.handle_message(now, NodeId(node), ControlMessage::Announcement(announcement));
             control.take_effects().leaders
         };
         assert_eq!(heard(2, 3), [(ShardId(0), NodeId(2))]);
@@ -466,10 +481,10 @@ mod tests {
             let said = returned.take_effects().messages;
             assert_eq!(said.len(), 1, "its announcement");
             member.take_effects();
-            member.handle_message(NodeId(1), said[0].1.clone());
+            member.handle_message(now, NodeId(1), said[0].1.clone());
             let answer = member.take_effects().messages;
             assert!(matches!(&answer[..], [(NodeId(1), ControlMessage::Topology(_))]), "{answer:?}");
-            returned.handle_message(NodeId(2), answer[0].1.clone());
+            returned.handle_message(now, NodeId(2), answer[0].1.clone());
             let effects = returned.take_effects();
             assert_eq!(effects.departure, Some(if is_remembered { MemberState::Dead } else { MemberState::Leaving }));
             assert!(effects.topology.is_none(), "its directory keeps the topology in which it is a member");

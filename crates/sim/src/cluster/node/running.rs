@@ -442,7 +442,7 @@ impl Running {
         }
         for (shard, term, leads) in effects.leadership {
             out.events.extend(leads.then_some("elections won"));
-            self.control.handle_leadership(shard, term, leads);
+            self.control.handle_leadership(self.now.moment, shard, term, leads);
         }
         for (shard, replica, why) in effects.lost {
             if why != QuarantineReason::Log {

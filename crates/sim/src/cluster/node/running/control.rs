@@ -9,7 +9,7 @@ impl Running {
     pub(super) fn turn_of_control(&mut self, now: Moment, out: &mut Outbox) {
         self.control_planned = false;
         for (from, message) in std::mem::take(&mut self.control_inbox) {
-            self.control.handle_message(from, message);
+            self.control.handle_message(now, from, message);
         }
         if now >= self.control_tick {
             self.watch_disk(out);
