@@ -375,6 +375,22 @@ impl<D: ?Sized> Boot<D> {
         !self.replicas.is_empty()
     }
 
+    /// The snapshots of lost replicas. They are kept for an operator, for as long as the topology names the replicas.
+    pub fn lost_snapshots(&self, disk: &D) -> io::Result<BTreeMap<ShardId, Vec<String>>>
+    where
+        D: Disk,
+    {
+        let mut found: BTreeMap<ShardId, Vec<String>> = BTreeMap::new();
+        let is_named = |name: &str| self.replicas.iter().any(|start| start.state.base.snapshot == name);
+        for name in disk.list()?.into_iter().filter(|name| !is_named(name)) {
+            let lost = self.lost.iter().find(|&&(shard, _)| snapshot::is_snapshot_of(&name, shard));
+            if let Some(&(shard, _)) = lost {
+                found.entry(shard).or_default().push(name);
+            }
+        }
+        Ok(found)
+    }
+
     /// The id under which this directory's node is a member, as far as it knows.
     pub fn node(&self) -> Option<NodeId> {
         let (id, member) = self.topology.as_ref()?.node_named(&self.owner.as_ref()?.name)?;

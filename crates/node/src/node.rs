@@ -171,6 +171,7 @@ impl Node {
             tracing::warn!("found at the start: {finding}");
         }
 
+        let mut lost_snapshots = boot.lost_snapshots(&*disk)?;
         let topology = Arc::new(topology);
         let boot_nonce = random_u64()?;
         let now = clock::moment();
@@ -244,7 +245,8 @@ impl Node {
             tracing::warn!("{}", lost_replicas(&boot.lost, topology.nodes.len() == 1));
         }
         for (shard, replica) in boot.lost {
-            workers[worker_of(shard, config.workers)].quarantine(shard, replica);
+            let snapshots = lost_snapshots.remove(&shard).unwrap_or_default();
+            workers[worker_of(shard, config.workers)].quarantine(shard, replica, snapshots);
             control.handle_lost_replica(shard, replica, QuarantineReason::Log);
         }
 

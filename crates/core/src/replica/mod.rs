@@ -367,6 +367,11 @@ impl<T> Replica<T> {
         retired.chain([self.base().snapshot.clone()]).filter(|name| !name.is_empty()).collect()
     }
 
+    /// Whether the file is a snapshot of this replica, or will be.
+    pub fn has_snapshot(&self, name: &str) -> bool {
+        self.base().snapshot == name || self.snapshots.has(name)
+    }
+
     /// Whether a snapshot has shown that memory is not what was written to it: the replica must end.
     pub fn is_damaged(&self) -> bool {
         self.snapshots.is_damaged

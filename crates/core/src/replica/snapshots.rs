@@ -72,6 +72,13 @@ impl Snapshots {
         self.cutting.is_none() && self.installing.is_none()
     }
 
+    /// Whether the file is being written or installed, or waits to be deleted.
+    pub fn has(&self, name: &str) -> bool {
+        let cut = self.cutting.iter().map(|cutting| &cutting.base.snapshot);
+        let installed = self.installing.iter().map(|installing| &installing.name);
+        cut.chain(installed).chain(self.retired.iter().map(|retired| &retired.name)).any(|own| own == name)
+    }
+
     /// `batch` has the complete state with the latest base.
     pub fn restated_in(&mut self, batch: u64) {
         for retired in &mut self.retired {

@@ -84,7 +84,9 @@ pub struct Worker<T> {
     /// How long the log took for the latest durable batch.
     last_sync: Duration,
     /// Files of removed replicas, which are deleted when the removal is durable.
-    retired_snapshots: Vec<(u64, String)>,
+    retired_snapshots: Vec<(u64, ShardId, String)>,
+    /// Snapshots of suspect replicas, for an operator to look at for as long as the topology names these.
+    suspect_snapshots: BTreeMap<ShardId, Vec<String>>,
     snapshot_allowance: SnapshotAllowance,
     /// Snapshots of this worker's replicas that are being sent, each with its receiver.
     transfers: Vec<(ShardId, ReplicaId)>,
@@ -107,6 +109,7 @@ impl<T> Worker<T> {
             unsynced: VecDeque::new(),
             last_sync: Duration::ZERO,
             retired_snapshots: Vec::new(),
+            suspect_snapshots: BTreeMap::new(),
             snapshot_allowance: SnapshotAllowance::new(config.workers, config.replica.timing),
             transfers: Vec::new(),
             out: Effects::default(),
@@ -131,10 +134,12 @@ impl<T> Worker<T> {
         *highest = id.max(*highest);
     }
 
-    /// Marks a replica as suspect: it never runs again. Once the topology no longer names it, its removal is logged.
-    pub fn quarantine(&mut self, shard: ShardId, id: ReplicaId) {
+    /// Marks a replica as suspect: it never runs again. Once the topology no longer names it, its removal is logged and
+    /// its snapshots are deleted.
+    pub fn quarantine(&mut self, shard: ShardId, id: ReplicaId, snapshots: Vec<String>) {
         self.never_again(shard, id);
         self.suspects.insert(shard, id);
+        self.suspect_snapshots.entry(shard).or_default().extend(snapshots);
     }
 
     fn start(&mut self, replica: Replica<T>) {
@@ -266,10 +271,9 @@ impl<T> Worker<T> {
     /// A replica that can't go on. It stays on the disk and counts as lost; its node asks for a new one.
     fn stop(&mut self, shard: ShardId, id: ReplicaId, why: QuarantineReason) {
         if let Some(replica) = self.replicas.remove(&shard) {
-            self.suspects.insert(shard, id);
             self.transfers.retain(|(of, _)| *of != shard);
-            // Its snapshot stays with its log, for an operator to look at.
-            replica.retire(&mut self.out);
+            let snapshots = replica.retire(&mut self.out);
+            self.quarantine(shard, id, snapshots);
         }
         self.dirty.remove(&shard);
         self.out.views.push((shard, None));
@@ -322,8 +326,11 @@ impl<T> Worker<T> {
                 }
             }
         }
-        for (_, name) in self.retired_snapshots.extract_if(.., |(batch, _)| *batch <= number) {
-            self.out.snapshots.push(SnapshotWork::Delete { name });
+        for (_, shard, name) in self.retired_snapshots.extract_if(.., |(batch, ..)| *batch <= number) {
+            // A later replica of the shard may have written a snapshot of the same index.
+            if self.replicas.get(&shard).is_none_or(|replica| !replica.has_snapshot(&name)) {
+                self.out.snapshots.push(SnapshotWork::Delete { name });
+            }
         }
     }
 
@@ -369,6 +376,8 @@ impl<T> Worker<T> {
         if let Some(id) = self.suspects.get(&shard).copied().filter(|&id| !is_named(id)) {
             self.suspects.remove(&shard);
             self.batch.items.push(LogItem { shard, replica: id, change: Change::Removed });
+            let snapshots = self.suspect_snapshots.remove(&shard).unwrap_or_default();
+            self.retired_snapshots.extend(snapshots.into_iter().map(|name| (self.batch.number, shard, name)));
         }
     }
 
@@ -392,7 +401,7 @@ impl<T> Worker<T> {
         self.dirty.remove(&shard);
         self.transfers.retain(|(of, _)| *of != shard);
         let files = replica.retire(&mut self.out);
-        self.retired_snapshots.extend(files.into_iter().map(|name| (self.batch.number, name)));
+        self.retired_snapshots.extend(files.into_iter().map(|name| (self.batch.number, shard, name)));
     }
 
     /// Carries out a step of the controller, or leaves it: the controller decides anew on the next report.

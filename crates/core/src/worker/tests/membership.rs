@@ -90,6 +90,7 @@ fn the_log_gives_up_a_suspect_replica_once_the_topology_does_not_name_it() {
     machine.apply(HlcTimestamp::default(), SystemCommand::Renew { shard, replica: suspect });
     let mut renewed = Topology::clone(machine.topology());
     renewed.groups.get_mut(&shard).unwrap().replicas.retain(|replica| *replica != suspect);
+    let kept = "snap-0-500.snap".to_owned();
     // Found at the start, or while it ran.
     for runs in [false, true] {
         let mut worker: Worker<u32> = Worker::new(config(NodeId(1), 1), Moment(0));
@@ -97,16 +98,22 @@ fn the_log_gives_up_a_suspect_replica_once_the_topology_does_not_name_it() {
             worker.handle_topology(Moment(0), Arc::new(old.clone()));
             worker.handle_quarantine(shard, suspect, QuarantineReason::Memory);
         } else {
-            worker.quarantine(shard, suspect);
+            worker.quarantine(shard, suspect, vec![kept.clone()]);
         }
         let removed = LogItem { shard, replica: suspect, change: Change::Removed };
-        let mut is_removed_by = |topology: &Topology| {
+        let mut follow = |topology: &Topology| {
             worker.handle_topology(Moment(0), Arc::new(topology.clone()));
             let (effects, _) = worker.flush(Now { moment: Moment(0), wall: Wall(0) });
-            effects.log.is_some_and(|batch| batch.items.contains(&removed))
+            assert!(effects.snapshots.is_empty(), "the removal is not durable");
+            let batch = effects.log.expect("replicas are created, or removed");
+            worker.handle_persisted(Moment(0), batch.number);
+            let (effects, _) = worker.flush(Now { moment: Moment(0), wall: Wall(0) });
+            let is_deleted =
+                |work: &SnapshotWork| matches!(work, SnapshotWork::Delete { name } if *name == kept && !runs);
+            (batch.items.contains(&removed), effects.snapshots.iter().any(is_deleted))
         };
-        assert!(!is_removed_by(&old), "an operator may want what is left of it");
-        assert!(is_removed_by(&renewed));
+        assert_eq!(follow(&old), (false, false), "an operator may want what is left of it");
+        assert_eq!(follow(&renewed), (true, !runs));
     }
 }
 
@@ -123,7 +130,7 @@ fn a_topology_that_is_not_saved_yet_removes_replicas_and_creates_none() {
     new.groups.get_mut(&retired).unwrap().replicas.clear();
 
     let mut worker: Worker<u32> = Worker::new(config(NodeId(1), 1), Moment(0));
-    worker.quarantine(suspect, replica(&old, suspect));
+    worker.quarantine(suspect, replica(&old, suspect), Vec::new());
     worker.handle_topology(Moment(0), Arc::new(old.clone()));
     let held = |worker: &Worker<u32>, shard| worker.replicas().find(|held| held.shard() == shard).map(Replica::id);
     assert_eq!(held(&worker, retired), Some(replica(&old, retired)));

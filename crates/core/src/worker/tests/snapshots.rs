@@ -336,3 +336,23 @@ fn a_quiet_replica_takes_a_snapshot_and_a_busy_or_small_one_does_not() {
         assert!(group.replica(replica.node()).is_cutting(), "{replica}");
     }
 }
+
+#[test]
+fn a_suspect_replicas_snapshot_is_not_deleted_once_its_successor_has_written_one_of_that_name() {
+    let (mut group, leader) = Group::with_leader();
+    let work = group.next_snapshot(leader);
+    let written = work.iter().find_map(|work| match work {
+        SnapshotWork::Begin { name, .. } => Some(name.clone()),
+        _ => None,
+    });
+    let file = written.expect("a snapshot is taken");
+    let now = group.now;
+    let worker = group.workers.get_mut(&leader).unwrap();
+    let other = "snap-0-1.snap".to_owned();
+    let number = worker.batch.number;
+    worker.retired_snapshots.extend([&file, &other].map(|name| (number, SHARD, name.clone())));
+    worker.handle_persisted(now, number);
+    let (effects, _) = worker.flush(Now { moment: now, wall: Wall(0) });
+    let deleted: Vec<_> = effects.snapshots.iter().filter(|work| matches!(work, SnapshotWork::Delete { .. })).collect();
+    assert!(matches!(deleted[..], [SnapshotWork::Delete { name }] if *name == other));
+}

@@ -186,6 +186,7 @@ impl Running {
         random: Random,
         now: Now,
     ) -> Running {
+        let mut lost_snapshots = boot.lost_snapshots(&disk).unwrap_or_default();
         let topology = Arc::new(topology);
         let config = GossipConfig { mutation: settings.replica.mutation, ..GossipConfig::default() };
         let boot_nonce = settings.replica.boot_nonce;
@@ -213,7 +214,8 @@ impl Running {
             slots[worker_of(shard, settings.workers)].worker.never_again(shard, replica);
         }
         for &(shard, replica) in &boot.lost {
-            slots[worker_of(shard, settings.workers)].worker.quarantine(shard, replica);
+            let snapshots = lost_snapshots.remove(&shard).unwrap_or_default();
+            slots[worker_of(shard, settings.workers)].worker.quarantine(shard, replica, snapshots);
         }
         let own = topology.nodes[&node].clone();
         let mut control = Control::new(node, topology.clone(), own, settings.control, now);
