@@ -80,6 +80,11 @@ pub enum BootError {
     Damaged(&'static str),
     #[error("the file {TOPOLOGY_FILE} can't be read")]
     Topology(#[from] DecodeError),
+    #[error(
+        "the snapshot {file} of shard {shard} can't be read: try again; if the disk stays unable to read it, and other nodes \
+         hold that shard, copy the directory, then delete this file: the replica is then replaced"
+    )]
+    UnreadableSnapshot { file: String, shard: ShardId, source: io::Error },
     #[error("the log holds an eventual keyspace that this version of the program can't read")]
     Eventual(#[from] EventualError),
     #[error("the first snapshot could not be written")]
@@ -112,7 +117,7 @@ pub struct Boot<D: ?Sized> {
     /// Replicas that were removed: no such id, or a lower one, may start again.
     pub removed: Vec<(ShardId, ReplicaId)>,
     pub eventual: journal::Recovered,
-    /// Whether the log has never held anything: only in such a directory may a cluster begin.
+    /// Whether the log has never held anything, as far as the other files show: only in such a directory may a cluster begin.
     pub is_log_empty: bool,
     pub owner: Option<Owner>,
     /// None in a directory that belongs to no cluster yet.
@@ -300,8 +305,11 @@ fn write_system_snapshot<D: Disk + ?Sized>(
 pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootError> {
     let topology = saved_topology(&**disk)?;
     let mutation = config.mutation;
-    // The log is always opened before the first topology is saved.
-    let config = LogConfig { has_begun: topology.is_some(), ..config };
+    // The log is always opened before the first topology is saved. Of the snapshots only one is older than the log's first
+    // record: the one that `bootstrap` writes.
+    let is_first = |name: &str| name == snapshot_name(ShardId::SYSTEM, LogIndex::BASE);
+    let has_snapshots = disk.list()?.iter().any(|name| snapshot::is_snapshot(name) && !is_first(name));
+    let config = LogConfig { has_begun: topology.is_some() || has_snapshots, ..config };
     let (log, mut recovery) = Log::open(disk.clone(), config)?;
     let is_log_empty = recovery.shards.is_empty() && !recovery.shards_unknown;
     let eventual = match recovery.shards.remove(&ShardId::EVENTUAL) {
@@ -337,7 +345,10 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
                 match state_at(disk, shard, &state.base, boot.topology.as_ref()) {
                     Ok(restored) => boot.replicas.push(StartReplica { shard, replica, state, restored }),
                     // The file may be intact: the next start may read it.
-                    Err(StateError::Load(LoadError::Read(SnapshotError::Disk(error)))) => return Err(error.into()),
+                    Err(StateError::Load(LoadError::Read(SnapshotError::Disk(source)))) => {
+                        let file = state.base.snapshot.clone();
+                        return Err(BootError::UnreadableSnapshot { file, shard, source });
+                    }
                     Err(error) => {
                         boot.findings.push(format!("shard {shard}: {error}"));
                         boot.lost.push((shard, replica));
@@ -355,7 +366,7 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
     if recovery.shards_unknown {
         // Keep the snapshots that nothing names: they may be all that is left.
         boot.quarantine_unrecovered()?;
-    } else {
+    } else if boot.topology.is_some() {
         // What the log holds of a lost replica follows its snapshot, and an operator may want both.
         let is_lost = |name: &str| boot.lost.iter().any(|&(shard, _)| snapshot::is_snapshot_of(name, shard));
         let is_named = |name: &str| boot.replicas.iter().any(|start| start.state.base.snapshot == name);
@@ -612,6 +623,32 @@ mod tests {
     }
 
     #[test]
+    fn the_snapshots_of_a_directory_that_has_lost_its_topology_and_its_log_are_kept() {
+        let is_log = |name: &str| name.starts_with("log-");
+        let is_segment = |name: &str| name.ends_with(".seg");
+        let lost: [&dyn Fn(&str) -> bool; 2] = [&is_log, &is_segment];
+        for is_lost in lost {
+            let (disk, config, topology) = member_of_two();
+            bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
+            let kept = snapshot_name(ShardId(1), LogIndex(500));
+            disk.create(&kept).unwrap();
+            for name in disk.list().unwrap().iter().filter(|name| *name == TOPOLOGY_FILE || is_lost(name)) {
+                disk.delete(name).unwrap();
+            }
+            for _ in 0..2 {
+                let boot = open(&disk, config.clone()).unwrap();
+                assert!(!boot.is_log_empty && !boot.has_state());
+                assert!(disk.list().unwrap().contains(&kept), "it may be all that is left");
+            }
+            // If it joins again, it trusts none of the replicas that it had.
+            let own = owner(&*disk).unwrap().unwrap();
+            open(&disk, config.clone()).unwrap().join(&disk, own, topology.clone(), true).unwrap();
+            let boot = open(&disk, config).unwrap();
+            assert_eq!((boot.lost.len(), boot.replicas.len()), (topology.groups.len(), 0));
+        }
+    }
+
+    #[test]
     fn a_beginning_that_a_crash_interrupts_is_complete_or_can_be_done_again() {
         let mut choices = 0;
         let mut choose = |below: u64| {
@@ -685,7 +722,10 @@ mod tests {
         bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
         let snapshot = disk.list().unwrap().into_iter().find(|name| snapshot::is_snapshot(name)).unwrap();
         disk.set_unreadable(&snapshot, true);
-        assert!(matches!(open(&disk, config.clone()), Err(BootError::Disk(_))));
+        let Err(error @ BootError::UnreadableSnapshot { .. }) = open(&disk, config.clone()) else {
+            panic!("it is read")
+        };
+        assert!(error.to_string().contains(&snapshot), "{error}");
         disk.set_unreadable(&snapshot, false);
         let boot = open(&disk, config).unwrap();
         assert_eq!((boot.lost, boot.replicas.len()), (vec![], topology.groups.len()));
