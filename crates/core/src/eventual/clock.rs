@@ -1,11 +1,12 @@
 //! The hybrid logical clock of eventual writes (Kulkarni et al., 2014).
 //!
-//! Its readings follow the wall clock and are above every reading that this node has given or seen. So a write that was
-//! made where another one was known wins over that one, and writes that did not know of each other are ordered by their
+//! A reading follows the wall clock and is above every reading that this node has given or observed. So a write made
+//! with knowledge of another wins over it, and writes made without knowledge of each other are ordered by their nodes'
 //! wall clocks.
 //!
-//! A clock that runs ahead would drag all others with it, for ever. So a timestamp from elsewhere that is more than
-//! [`MAX_AHEAD`] above this node's wall clock is not taken over, nor is the entry that has it: it is refused until true
+//! A clock that runs ahead would drag all the others with it permanently. So a timestamp from another node that is more
+//! than [`MAX_AHEAD`] above this node's wall clock is not observed, and its entry is refused until the wall clock has
+//! caught up. Meanwhile the entry stays where it was written, and the node is reported.
 //! time has come so far. Meanwhile the entry stays where it was written, and the node is reported.
 
 use crate::time::{HlcTimestamp, Wall};
@@ -14,12 +15,12 @@ use std::time::Duration;
 /// How far a timestamp of another node may be ahead of the wall clock here.
 pub const MAX_AHEAD: Duration = Duration::from_millis(500);
 
-/// Readings only grow.
+/// A hybrid logical clock. Its readings only grow.
 #[derive(Debug, Default)]
 pub struct HybridClock(HlcTimestamp);
 
 impl HybridClock {
-    /// A clock that goes on above `latest`.
+    /// A clock that continues above `latest`.
     pub fn after(latest: HlcTimestamp) -> HybridClock {
         HybridClock(latest)
     }
@@ -30,18 +31,18 @@ impl HybridClock {
         self.0
     }
 
-    /// The latest reading, or timestamp observed.
+    /// The latest reading given or timestamp observed.
     pub fn latest(&self) -> HlcTimestamp {
         self.0
     }
 
-    /// How far ahead of the wall clock a timestamp from elsewhere is, if that is too far.
+    /// How far a timestamp of another node is ahead of the wall clock, if that is more than [`MAX_AHEAD`].
     pub fn too_far_ahead(timestamp: HlcTimestamp, wall: Wall) -> Option<Duration> {
         let ahead = Duration::from_micros(timestamp.0.saturating_sub(wall.0));
         (ahead > MAX_AHEAD).then_some(ahead)
     }
 
-    /// Takes a timestamp from elsewhere into account that is not too far ahead.
+    /// Observes a timestamp of another node that is not too far ahead: later readings are above it.
     pub fn observe(&mut self, timestamp: HlcTimestamp) {
         self.0 = self.0.max(timestamp);
     }

@@ -10,7 +10,7 @@ use crate::types::NodeId;
 use crate::version::{Incarnation, Origin, Version, VersionVector};
 use bytes::Bytes;
 
-/// Why bytes can't be read. Nothing was changed.
+/// Why bytes can't be decoded. No state was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error("format {0}, of a later version of the program")]
@@ -23,7 +23,7 @@ pub enum DecodeError {
     Kind(&'static str),
 }
 
-/// A part as it travels and as the log keeps it.
+/// Encodes a part, for the wire and for the log.
 pub fn put_part(out: &mut Vec<u8>, part: &Part) {
     put_origin(out, part.origin);
     put_varint(out, part.after.0);

@@ -1,19 +1,20 @@
 //! The eventual keyspace in the node's log.
 //!
-//! The log knows shards, so the keyspace is one, [`ShardId::EVENTUAL`], that has no Raft: its entries are numbered like
-//! a Raft log's and hold *records*. Appending, compaction and the quarantine of what is damaged are then the log's,
-//! with nothing added to its format. The replica id counts how often the keyspace here was begun from nothing.
+//! The log knows only shards, so the keyspace is stored as one, [`ShardId::EVENTUAL`], that has no Raft: its entries
+//! are numbered like a Raft log's and hold *records*. Appending, compaction and the quarantine of damaged data then
+//! come from the log, with nothing added to its format. The replica id counts how often this node's keyspace was
+//! started empty.
 //!
 //! | record | content |
 //! |---|---|
 //! | 1 own | a [`Part`] of this node's own origin |
-//! | 2 foreign | a part from elsewhere |
+//! | 2 foreign | a part of another origin |
 //! | 3 state | the highest timestamp; whether there is an own origin, and which; the count of parts; all parts |
 //!
-//! A state stands alone in a complete state of the log; the parts after it are entries that continue it. Where any of
-//! that is damaged the log says so, and everything goes: an entry whose tombstone was lost would be a deleted key come
-//! back. The other nodes have what they have seen, and send it. The own origin goes too, because others may have
-//! versions of it that are lost here; so the next write begins a new one.
+//! A state is the complete state of the shard in the log; later parts are entries that continue it. If any of that is
+//! damaged, the log reports it and the whole keyspace is discarded: an entry whose tombstone was lost would be a
+//! deleted key come back. The other nodes hold what they have seen and send it. The own origin is discarded too,
+//! because other nodes may have versions of it that are lost here; so the next write begins a new one.
 
 use super::codec::{DecodeError, origin, part, put_origin, put_part};
 use super::keyspace::{Keyspace, Part};
@@ -29,19 +30,19 @@ const OWN: u8 = 1;
 const FOREIGN: u8 = 2;
 const STATE: u8 = 3;
 
-/// The keyspace as the log had it at start.
+/// The keyspace as recovered from the log at start.
 pub struct Recovered {
     pub journal: Journal,
     pub keyspace: Keyspace,
     /// This node's origin; none before its first write, and after a loss.
     pub own: Option<Origin>,
-    /// At least every timestamp that was given out.
+    /// No lower than any timestamp that was given out.
     pub clock: HlcTimestamp,
-    /// What was in the log could not be trusted: it is to be had from the other nodes, as far as they have it.
+    /// The log's content was damaged and discarded; the other nodes send what they hold of it.
     pub lost: bool,
 }
 
-/// Numbers the records.
+/// Encodes the records and numbers them.
 #[derive(Debug)]
 pub struct Journal {
     replica: ReplicaId,
@@ -57,7 +58,7 @@ impl Recovered {
     }
 }
 
-/// From what the log has of [`ShardId::EVENTUAL`]. Errors where that was written by a later version of the program.
+/// Recovers the keyspace from the log's [`ShardId::EVENTUAL`]. Fails if a later version of the program wrote it.
 pub fn recover(shard: Option<RecoveredShard>) -> Result<Recovered, DecodeError> {
     let (replica, state) = match shard {
         None => return Ok(Recovered::empty(ReplicaId(1), false)),
@@ -113,7 +114,7 @@ impl Journal {
         self.begun
     }
 
-    /// The item that keeps these parts, of which those of the `own` origin are this node's writes.
+    /// The log item that holds these parts. Those of the `own` origin are this node's writes.
     ///
     /// # Panics
     /// If there is no complete state yet.
@@ -128,7 +129,7 @@ impl Journal {
         self.item(Change::Entries(entries))
     }
 
-    /// The item that keeps everything, in place of all items before.
+    /// The log item that holds the whole keyspace and replaces all items before it.
     pub fn state(&mut self, keyspace: &Keyspace, own: Option<Origin>, clock: HlcTimestamp) -> LogItem {
         let mut data = vec![STATE];
         put_varint(&mut data, clock.0);
@@ -197,7 +198,7 @@ mod tests {
         let (mut log, Recovered { mut journal, keyspace, own, clock, lost }) = open(&disk);
         assert_eq!((own, clock, lost), (Some(origin(1)), HlcTimestamp(102), false));
         assert_eq!((keyspace.keys(), keyspace.tombstones(), keyspace.seen(origin(1))), (2, 1, Version(2)));
-        // A state takes the place of all that; records continue it.
+        // A state replaces all of that; records continue it.
         append(&mut log, journal.state(&keyspace, own, HlcTimestamp(500)));
         append(&mut log, journal.parts([write(1, 3, "c", Some("3"))].iter(), own));
         let (_, again) = open(&disk);

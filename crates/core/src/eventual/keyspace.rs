@@ -1,18 +1,19 @@
 //! The eventual keyspace: a map that every node holds in full and any node may write.
 //!
 //! Each write is an *entry* of the node that took it: that node's [`Origin`] numbers its entries with versions from 1
-//! on. Of two entries of one key the one with the larger (timestamp, origin) wins, everywhere; the loser is dropped. A
-//! deletion is an entry without a value, a *tombstone*.
+//! on. Of two entries of one key, the one with the larger (timestamp, origin) wins on every node; the loser is dropped.
+//! A deletion is an entry without a value, a *tombstone*.
 //!
-//! What a node has of an origin is said by one number, `seen`. **Invariant**: for each entry of an origin up to `seen`,
-//! the node holds that entry, or a winner over it, or another node holds a winner that this node has not seen yet, or
-//! did before its disk was lost (then see `gossip/repair.rs`). [`Part`]s keep it: a part has *all* entries that the sender
-//! holds of an origin between two versions, so taking it is as good as having seen them all, provided that it begins no
-//! later than `seen`. What the sender has dropped was beaten by something that is in its own keyspace and reaches the
+//! For each origin, the number `seen` says what a node has. **Invariant**: for each entry of an origin up to `seen`,
+//! one of these holds: the node holds the entry or one that supersedes it; or another node holds an entry that
+//! supersedes it and that this node has not seen yet; or another node held one before its disk was lost (see
+//! `gossip/repair.rs`). [`Part`]s keep the invariant: a part has *all* entries of an origin that the sender holds
+//! between two versions, so a node that merges it has seen them all, provided that the part begins no later than its
+//! `seen`. An entry that the sender has dropped was superseded by one in the sender's keyspace, which reaches the
 //! receiver in another part.
 //!
-//! Merging is commutative, associative and idempotent: a key's value is the maximum of all its entries that were
-//! merged, `seen` the maximum of the parts' ends, and a maximum does not ask for order or repetition.
+//! Merging is commutative, associative and idempotent: a key's value is the maximum of all its merged entries and
+//! `seen` the maximum of the parts' ends, and a maximum depends neither on order nor on repetition.
 //!
 //! Costs: an entry takes its bytes and about [`ENTRY_OVERHEAD_BYTES`] in two ordered maps.
 
@@ -24,21 +25,21 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-/// What an entry costs beside its key and value, in memory and for the limits.
+/// The memory that an entry is charged beside its key and value. The limits count it as well.
 pub const ENTRY_OVERHEAD_BYTES: usize = 128;
 
 /// A write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     pub version: Version,
-    /// Grows with the version.
+    /// Increases with the version.
     pub timestamp: HlcTimestamp,
     pub key: Bytes,
     /// None for a tombstone.
     pub value: Option<Bytes>,
 }
 
-/// All that is left of an origin's entries above `after`, up to and including `upto`, in ascending order.
+/// All entries of an origin that the sender still holds above `after`, up to and including `upto`, in ascending order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
     pub origin: Origin,
@@ -55,19 +56,20 @@ pub struct Found {
     pub timestamp: HlcTimestamp,
 }
 
-/// One answer to a scan, in ascending order of keys.
+/// One page of a scan, in ascending order of keys.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
     pub entries: Vec<(Bytes, Found)>,
-    /// Whether keys follow after the last one.
+    /// Whether there are more keys after the last one.
     pub more: bool,
 }
 
-/// What one node holds.
+/// The eventual keyspace as one node holds it. Invariants:
 ///
 /// - Each entry's key is in the `versions` of its origin's space, at its version, which is not above `seen`.
 /// - `tombstones` are those of the `versions` whose entries have no value.
-/// - `bytes` and `hash` are sums over the entries; the hash leaves out tombstones, which nodes drop at different times.
+/// - `bytes` and `hash` are sums over the entries; the hash leaves out tombstones, which nodes collect at different
+///   times.
 #[derive(Default)]
 pub struct Keyspace {
     entries: BTreeMap<Bytes, Held>,
@@ -97,7 +99,8 @@ impl Keyspace {
         Some(Found { value: held.value.clone()?, timestamp: held.timestamp })
     }
 
-    /// The keys with a prefix, above `start_after`: at most `limit` of them, and no more than a scan's answer may hold.
+    /// The keys with a prefix, above `start_after`: at most `limit` of them, and no more bytes than a scan's answer may
+    /// hold.
     pub fn scan(&self, prefix: &[u8], start_after: Option<&[u8]>, limit: usize) -> Page {
         let from = match start_after {
             Some(after) if after >= prefix => Bound::Excluded(after),
@@ -121,7 +124,7 @@ impl Keyspace {
         page
     }
 
-    /// How far an origin was seen here.
+    /// The version up to which this node has seen an origin.
     pub fn seen(&self, origin: Origin) -> Version {
         self.spaces.get(&origin).map_or(Version::default(), |space| space.seen)
     }
@@ -130,17 +133,17 @@ impl Keyspace {
         self.spaces.iter().map(|(&origin, space)| (origin, space.seen)).collect()
     }
 
-    /// The same for keyspaces that hold the same values.
+    /// A hash that is equal for keyspaces that hold the same values.
     pub fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// The highest timestamp of all entries that were ever merged.
+    /// The highest timestamp of all entries ever merged.
     pub fn clock(&self) -> HlcTimestamp {
         self.clock
     }
 
-    /// What the entries cost, tombstones among them.
+    /// The memory that the entries are charged, tombstones included.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -153,16 +156,16 @@ impl Keyspace {
         self.spaces.values().map(|space| space.tombstones.len()).sum()
     }
 
-    /// Whether an entry would take the place of what is held of its key, if anything.
+    /// Whether an entry would supersede the one held for its key, if any.
     pub fn is_beaten_by(&self, origin: Origin, entry: &Entry) -> bool {
         self.entries.get(&entry.key).is_none_or(|held| (held.timestamp, held.origin) < (entry.timestamp, origin))
     }
 
-    /// Takes a part over, also those of its entries that are not above [`Keyspace::seen`]: so whoever takes it from
-    /// outside has to leave these out, or to know that no forgotten tombstone has beaten them.
+    /// Merges a part, including its entries that are not above [`Keyspace::seen`]: a caller that got the part from
+    /// another node must remove those first, or know that no collected tombstone has superseded them.
     ///
     /// # Panics
-    /// If the part leaves a gap; whoever takes it from outside has to look.
+    /// If the part leaves a gap; a caller that got it from another node must check first.
     pub fn merge(&mut self, part: Part) {
         let Part { origin, after, upto, entries } = part;
         let seen = self.seen(origin);
@@ -172,8 +175,8 @@ impl Keyspace {
         space.seen = seen.max(upto);
     }
 
-    /// What somebody lacks who has seen so much: parts of about `budget` bytes, one entry at least. Begins with one of
-    /// the origins, the `first`-th, and says whether there is more.
+    /// The parts that a node with this version vector lacks: about `budget` bytes, but at least one entry. Starts with
+    /// the `first`-th origin, and returns whether there is more.
     pub fn parts_for(&self, seen: &VersionVector, budget: usize, first: u64) -> (Vec<Part>, bool) {
         let lacking = |(origin, space): &(&Origin, &Space)| seen.get(origin).is_none_or(|seen| *seen < space.seen);
         let mut spaces: Vec<(&Origin, &Space)> = self.spaces.iter().filter(lacking).collect();
@@ -212,12 +215,12 @@ impl Keyspace {
         (parts, false)
     }
 
-    /// Everything, as parts that make an equal keyspace of an empty one.
+    /// The whole keyspace, as parts that turn an empty keyspace into an equal one.
     pub fn all_parts(&self) -> Vec<Part> {
         self.parts_for(&VersionVector::new(), usize::MAX, 0).0
     }
 
-    /// Forgets the tombstones up to these versions. Returns how many that were.
+    /// Drops the tombstones up to these versions and returns their number.
     pub fn forget_tombstones(&mut self, upto: &VersionVector) -> usize {
         let mut forgotten = Vec::new();
         for (origin, space) in &self.spaces {
@@ -265,10 +268,10 @@ impl Keyspace {
     }
 }
 
-/// What a part costs beside its entries, about, when it travels; an entry costs half of that beside its key and value.
+/// The approximate size of an encoded part beside its entries; an entry takes half of that beside its key and value.
 const PART_BYTES: usize = 32;
 
-/// What an entry costs.
+/// The memory that an entry is charged.
 pub fn cost(key: &Bytes, value: Option<&Bytes>) -> usize {
     ENTRY_OVERHEAD_BYTES + key.len() + value.map_or(0, Bytes::len)
 }
@@ -276,7 +279,7 @@ pub fn cost(key: &Bytes, value: Option<&Bytes>) -> usize {
 impl Held {
     fn hash(&self, key: &[u8]) -> u64 {
         let Some(value) = &self.value else { return 0 };
-        // Three hashes, so that bytes can't move between key and value unseen.
+        // Three hashes, so that moving bytes between key and value changes the result.
         let words = [hash(key), hash(value), self.timestamp.0, self.origin.node.0, self.origin.incarnation.0];
         hash(words.map(u64::to_le_bytes).as_flattened())
     }

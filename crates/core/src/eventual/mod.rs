@@ -1,15 +1,15 @@
 //! The eventual keyspace of one node: what it holds, and how writes and updates of other nodes become durable.
 //!
-//! Users write it at any node, without a quorum. Of two writes of a key the later one wins, by a hybrid logical
-//! [`clock`] with bounds, then by the origin. All nodes hold all of it ([`keyspace`]), in their logs ([`journal`]).
-//! [Gossip](crate::gossip) carries it between them.
+//! Users write it at any node, without a quorum. Of two writes of a key the later one wins, by a bounded hybrid logical
+//! [`clock`], then by the origin. Every node holds the whole keyspace ([`keyspace`]) and persists it in its log
+//! ([`journal`]). [Gossip](crate::gossip) carries it between nodes.
 //!
 //! A part of the keyspace, written here or received, is *staged*, goes to the log in a batch, and is *pending* until
-//! that is durable. Only then it is merged, answered and shown to other nodes. So what this node claims to have seen
-//! survives a crash. A node whose log was damaged begins with nothing, under a new origin, and takes back what others
-//! hold, its own former entries among them.
+//! the batch is durable. Only then is it merged, acknowledged and sent to other nodes. So what this node claims to have
+//! seen survives a crash. A node whose log was damaged starts empty, under a new origin, and receives what the others
+//! hold, including its own earlier entries.
 //!
-//! Deletions stay until nothing can bring back what they deleted ([`tombstones`]).
+//! Tombstones are kept until nothing can bring back what they deleted ([`tombstones`]).
 
 pub mod clock;
 pub mod codec;
@@ -31,16 +31,16 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use tombstones::Collector;
 
-/// What was written, durably.
+/// The result of a durable write.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Written {
-    /// By the hybrid logical clock: larger than that of any entry that this node had seen.
+    /// The reading of the hybrid logical clock: larger than the timestamp of any entry that this node had seen.
     pub timestamp: HlcTimestamp,
-    /// Whether the key had a value here before.
+    /// Whether the key had a value on this node before.
     pub existed: bool,
 }
 
-/// Why a write was not done. Nothing has changed, and nothing will.
+/// Why a write was refused. It has changed nothing and never will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     #[error("key and value have {0} bytes, the limit of the eventual keyspace is {MAX_EVENTUAL_ENTRY_BYTES}")]
@@ -51,20 +51,20 @@ pub enum WriteError {
     Overloaded,
 }
 
-/// Why a part of another node was not taken, or not all of it.
+/// Why a part of another node was refused, whole or in part.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PartRefusal {
     /// It has versions of this node's own origin that were never written.
     Forged(NodeId),
-    /// It leaves out versions that were not seen here.
+    /// It skips versions that this node has not seen.
     Gap(NodeId),
-    /// A timestamp is too far ahead of the clock here.
+    /// A timestamp is too far ahead of this node's clock.
     FromTheFuture { node: NodeId, ahead: Duration },
 }
 
-/// - `keyspace` holds what is durable; `pending` is what is being made so, in order. `reserved` has, for each origin in
-///   `staged` or `pending`, the highest version in there.
-/// - `own` is this node's origin; all its versions up to `seen` or `reserved` were given out here.
+/// - `keyspace` holds what is durable; `pending` holds the batches on their way to the disk, in order. `reserved` has
+///   the highest version of each origin in `staged` or `pending`.
+/// - `own` is this node's origin; this node has given out all of its versions up to `seen` or `reserved`.
 ///
 /// `T` is the shell's responder for a write.
 pub struct Eventual<T> {
@@ -74,7 +74,7 @@ pub struct Eventual<T> {
     own: Option<Origin>,
     clock: HybridClock,
     journal: Journal,
-    /// Not in any batch yet.
+    /// Not part of a batch yet.
     staged: Batch<T>,
     pending: VecDeque<(u64, Batch<T>)>,
     pending_bytes: usize,
@@ -85,12 +85,12 @@ pub struct Eventual<T> {
     replies: Vec<(T, Result<Written, WriteError>)>,
 }
 
-/// Parts to be made durable together.
+/// Parts that are made durable together.
 struct Batch<T> {
-    /// This node's own writes have a responder.
+    /// Only this node's own writes have a responder.
     parts: Vec<(Part, Option<T>)>,
     bytes: usize,
-    /// The node that has more of this.
+    /// The node to ask for more once this is durable.
     again: Option<NodeId>,
 }
 
@@ -121,7 +121,7 @@ impl<T> Eventual<T> {
         }
     }
 
-    /// What is durable here.
+    /// The durable keyspace.
     pub fn keyspace(&self) -> &Keyspace {
         &self.keyspace
     }
@@ -136,13 +136,13 @@ impl<T> Eventual<T> {
         self.clock.tick(wall)
     }
 
-    /// The latest timestamp that was given out here, or taken from another node.
+    /// The latest timestamp that this node has given out or observed.
     pub fn latest(&self) -> HlcTimestamp {
         self.clock.latest()
     }
 
-    /// Sets a key, or deletes it. The reply to `responder` comes when that is durable here. `random` names a new origin
-    /// if this node has none.
+    /// Sets a key, or deletes it. The reply to `responder` comes when the write is durable on this node. `random` names
+    /// a new origin if this node has none.
     pub fn handle_write(
         &mut self,
         wall: Wall,
@@ -169,7 +169,7 @@ impl<T> Eventual<T> {
         self.stage(part, Some(responder));
     }
 
-    /// Takes a part of another node on its way to the disk. Returns whether there was anything new in it.
+    /// Stages a part from another node. Returns whether it contained anything new.
     pub fn handle_part(&mut self, wall: Wall, mut part: Part) -> Result<bool, PartRefusal> {
         let origin = part.origin;
         let reserved = self.reserved(origin);
@@ -179,10 +179,10 @@ impl<T> Eventual<T> {
         if part.after > reserved {
             return Err(PartRefusal::Gap(origin.node));
         }
-        // What was seen may have been a deletion that is forgotten by now: it must not come back.
+        // A seen entry may have been deleted by a tombstone that is collected by now: it must not come back.
         part.entries.retain(|entry| entry.version > reserved);
         part.after = part.after.max(reserved);
-        // Timestamps grow with versions: what comes before the first that is too far ahead is as good as ever.
+        // Timestamps increase with versions, so the entries before the first that is too far ahead are accepted.
         let ahead = |entry: &Entry| HybridClock::too_far_ahead(entry.timestamp, wall);
         let mut taken = Ok(true);
         if let Some(first) = part.entries.iter().position(|entry| ahead(entry).is_some()) {
@@ -205,14 +205,15 @@ impl<T> Eventual<T> {
         taken
     }
 
-    /// Takes those entries of a part that beat the ones here, seen or not. See `gossip/repair.rs`.
+    /// Stages those entries of a part that supersede the ones held here, whether or not their versions are seen. See
+    /// `gossip/repair.rs`.
     pub fn handle_repair(&mut self, wall: Wall, mut part: Part) -> Result<(), PartRefusal> {
         let origin = part.origin;
         if part.upto > self.keyspace.seen(origin) {
             return Err(PartRefusal::Gap(origin.node));
         }
         part.entries.retain(|entry| self.keyspace.is_beaten_by(origin, entry));
-        // Its timestamp was not too far ahead once, unless the clock here has gone back.
+        // Entries that were seen had timestamps within the bound, unless this node's clock has since been set back.
         let ahead = |entry: &Entry| HybridClock::too_far_ahead(entry.timestamp, wall);
         if let Some(ahead) = part.entries.iter().find_map(ahead) {
             return Err(PartRefusal::FromTheFuture { node: origin.node, ahead });
@@ -224,13 +225,14 @@ impl<T> Eventual<T> {
         Ok(())
     }
 
-    /// A node shows what it has seen durably, in this incarnation and under the topology of this epoch.
+    /// Handles the versions that a node's digest claims, in this incarnation and under the topology of this epoch.
     pub fn handle_claim(&mut self, node: NodeId, incarnation: Incarnation, epoch: Epoch, seen: &VersionVector) {
         self.collector.handle_claim(node, incarnation, epoch, seen);
         if let Some(own) = self.own
             && seen.get(&own).is_some_and(|seen| *seen > self.reserved(own))
         {
-            // Others have writes of this origin that are lost here: to number new ones like them would be to lose both.
+            // Other nodes have writes of this origin that are lost here. Reusing their versions would lose the new
+            // writes: the other nodes take those versions for seen.
             tracing::warn!(
                 "other nodes have eventual writes of this node that are not in its log: they are taken back"
             );
@@ -239,22 +241,22 @@ impl<T> Eventual<T> {
         }
     }
 
-    /// What `node` has shown to have seen.
+    /// The versions that `node` has claimed.
     pub fn claimed(&self, node: NodeId) -> Option<&VersionVector> {
         self.collector.claimed(node)
     }
 
-    /// Forgets what nodes have shown that are not among the members.
+    /// Drops the claims of nodes that are not members.
     pub fn retain(&mut self, is_member: impl Fn(NodeId) -> bool) {
         self.collector.retain(is_member);
     }
 
-    /// Forgets tombstones that nobody needs: see [`Collector::collect`].
+    /// Collects tombstones that are not needed any more: see [`Collector::collect`].
     pub fn collect(&mut self, others: impl Iterator<Item = NodeId>, epoch: Epoch) {
         self.collector.collect(&mut self.keyspace, others, epoch);
     }
 
-    /// `node` has more of what is staged: it is asked again when that is durable.
+    /// `node` has more: it is asked again when what is staged is durable.
     pub fn ask_again(&mut self, node: NodeId) {
         self.staged.again = Some(node);
     }
@@ -268,7 +270,7 @@ impl<T> Eventual<T> {
         self.pending.is_empty() && !self.has_staged()
     }
 
-    /// The batch of this number, and all before it, are durable. Returns the nodes to ask for more.
+    /// The batch with this number, and all before it, are durable. Returns the nodes to ask for more.
     pub fn handle_persisted(&mut self, number: u64) -> Vec<NodeId> {
         let mut again = Vec::new();
         while self.pending.front().is_some_and(|(pending, _)| *pending <= number) {
@@ -293,15 +295,15 @@ impl<T> Eventual<T> {
         again
     }
 
-    /// The log would like to give back a segment that the keyspace needs.
+    /// The log asks for a new state of the keyspace, to release its oldest segments.
     pub fn handle_log_pressure(&mut self) {
         self.wants_state = true;
     }
 
-    /// What is to be made durable after all earlier batches; then [`Eventual::handle_persisted`].
+    /// The next batch for the log, to be made durable after all earlier ones; then call [`Eventual::handle_persisted`].
     pub fn take_batch(&mut self) -> Option<LogBatch> {
-        // A state has all that is durable, and takes the place of the parts before it in the log: so it waits until
-        // none is on its way to the disk, and the next parts wait for it.
+        // A state holds what is durable and replaces all parts before it in the log. So it waits until no part is on
+        // its way to the disk, and the next parts wait for it.
         let mut items = Vec::new();
         let waits = self.wants_state && !self.pending.is_empty();
         if self.wants_state && !waits {
@@ -333,7 +335,7 @@ impl<T> Eventual<T> {
         if self.pending_bytes >= MAX_EVENTUAL_PENDING_BYTES {
             return Err(WriteError::Overloaded);
         }
-        // A deletion of what is here makes room, by and by.
+        // Deleting a key that is held here makes room eventually.
         let makes_room = value.is_none() && self.keyspace.get(key).is_some();
         if !makes_room && self.keyspace.bytes() + self.pending_bytes + cost(key, value) > MAX_EVENTUAL_BYTES {
             return Err(WriteError::Full);
@@ -350,7 +352,7 @@ impl<T> Eventual<T> {
         self.staged.parts.push((part, responder));
     }
 
-    /// The version of an origin up to which everything is here or on its way to the disk.
+    /// The version of an origin up to which everything is durable here or on its way to the disk.
     fn reserved(&self, origin: Origin) -> Version {
         let reserved = self.reserved.get(&origin).copied().unwrap_or_default();
         reserved.max(self.keyspace.seen(origin))

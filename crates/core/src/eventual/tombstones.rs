@@ -1,24 +1,25 @@
-//! When a tombstone may be forgotten: when nothing that it has beaten can come back.
+//! When a tombstone may be collected: when nothing that it deleted can come back.
 //!
-//! Two things must be true of every member, a member being a node of the topology:
+//! Two things must be true of every member (a node of the topology):
 //!
-//! 1. it holds the tombstone, durably. So nobody keeps or sends what was deleted any more, and no restart brings it
+//! 1. It holds the tombstone, durably. So no member keeps or sends what was deleted any more, and no restart brings it
 //!    back.
-//! 2. It has seen everything that anybody had seen when (1) became true. So a message that is still under way with the
-//!    deleted entry, from a member that did not know better then, is of versions that each receiver ignores.
+//! 2. It has seen everything that any member had seen when (1) became true. So a message still in flight that carries
+//!    the deleted entry, from a member that did not know of the tombstone, covers only versions that each receiver
+//!    ignores.
 //!
-//! Both are read off the digests, whose versions are durable ones: [`Collector`] first waits for a *floor*, versions
-//! that all members have seen, under which there is a tombstone; then notes the *ceiling*, the highest versions that
-//! any of them has seen; when all have seen that too, tombstones under the floor go.
+//! Digests show both, because their versions are durable. [`Collector`] first waits for a *floor*, versions that all
+//! members have seen and that include a tombstone. It then records the *ceiling*, the highest versions that any of them
+//! has seen. When all members have seen the ceiling too, the tombstones up to the floor are collected.
 //!
-//! Members are those of this node's topology. A member that is not known here may have been given the deleted entry,
-//! but only by one that knew it; each digest says how recent its sender's topology is, and while somebody's is more
-//! recent than the one here, nothing is forgotten. A member that has lost its disk begins with nothing, and what it
-//! held before nobody holds any more.
+//! The members are those of this node's topology. A member that is not known here may have received the deleted entry,
+//! but only from one that knew it; each digest carries the epoch of its sender's topology, and while any sender's epoch
+//! is higher than this node's, nothing is collected. A member that has lost its disk starts empty, and what it held
+//! before no longer counts.
 //!
-//! What (1) takes for granted, that a version seen is an entry held, is not so where the log of a node is lost that had
-//! a later write which others could not take: see `gossip/repair.rs`. So nothing is forgotten either while a member is known
-//! to differ.
+//! (1) assumes that a node that has seen a version holds its entry. That fails if a node loses its log that had a later
+//! write which others had refused: see `gossip/repair.rs`. So nothing is collected while a member is known to differ,
+//! either.
 //!
 //! A node that is down therefore keeps all tombstones alive, until it is back or removed.
 
@@ -28,16 +29,16 @@ use crate::types::{Epoch, NodeId};
 use crate::version::{Incarnation, VersionVector};
 use std::collections::BTreeMap;
 
-/// What the members have shown to hold.
+/// The versions that the members have claimed.
 #[derive(Default)]
 pub struct Collector {
     claims: BTreeMap<NodeId, Claims>,
-    /// Floor and ceiling, while not everybody is known to have reached the ceiling.
+    /// Floor and ceiling, until all members are known to have reached the ceiling.
     pending: Option<(VersionVector, VersionVector)>,
     mutation: Mutation,
 }
 
-/// What one node has durably seen. Only grows within an incarnation.
+/// What one node has durably seen. It only grows within an incarnation.
 struct Claims {
     incarnation: Incarnation,
     epoch: Epoch,
@@ -49,7 +50,7 @@ impl Collector {
         Collector { mutation, ..Collector::default() }
     }
 
-    /// A node shows what it has seen durably, in this incarnation and under the topology of this epoch.
+    /// Handles the versions that a node's digest claims, in this incarnation and under the topology of this epoch.
     pub fn handle_claim(&mut self, node: NodeId, incarnation: Incarnation, epoch: Epoch, seen: &VersionVector) {
         match self.claims.get_mut(&node) {
             Some(claims) if claims.incarnation > incarnation => {}
@@ -61,18 +62,18 @@ impl Collector {
         }
     }
 
-    /// What `node` has shown to have seen.
+    /// The versions that `node` has claimed.
     pub fn claimed(&self, node: NodeId) -> Option<&VersionVector> {
         self.claims.get(&node).map(|claims| &claims.seen)
     }
 
-    /// Forgets what nodes have shown that are not among the members.
+    /// Drops the claims of nodes that are not members.
     pub fn retain(&mut self, is_member: impl Fn(NodeId) -> bool) {
         self.claims.retain(|node, _| is_member(*node));
     }
 
-    /// Forgets the tombstones of `keyspace`, this node's own, that may be forgotten, and returns how many those were.
-    /// `others` are all members but this one; the topology that says so has this `epoch`.
+    /// Collects the tombstones of `keyspace`, this node's own, that are not needed any more, and returns their number.
+    /// `others` are all members but this one, and `epoch` is that of the topology that lists them.
     pub fn collect(&mut self, keyspace: &mut Keyspace, others: impl Iterator<Item = NodeId>, epoch: Epoch) -> usize {
         if keyspace.tombstones() == 0 {
             self.pending = None;
@@ -114,7 +115,7 @@ impl Collector {
     }
 }
 
-/// Raises each version to that of the other.
+/// Raises each version to that in `other`.
 fn raise(seen: &mut VersionVector, other: &VersionVector) {
     for (origin, version) in other {
         let known = seen.entry(*origin).or_default();

@@ -1,4 +1,4 @@
-//! Exchanges: what is asked, what is answered, and what of an answer is taken.
+//! Exchanges: sending digests, answering them with deltas, and merging the deltas that come back.
 
 use super::message::{Body, Delta, Digest, Exchange, Message};
 use super::node_state::NodeStatePart;
@@ -11,7 +11,7 @@ use crate::types::NodeId;
 use crate::version::{Incarnation, Version, VersionVector};
 
 impl<T> Gossip<T> {
-    /// Takes a message that came from `from`. What is refused is counted; the last reason is returned, for the log.
+    /// Handles a message that came from `from`. Refusals are counted; the last one is returned, for the log.
     pub fn handle_message(&mut self, now: Now, from: NodeId, bytes: &[u8]) -> Result<(), Refusal> {
         let result = self.receive(now, from, bytes);
         if let Err(refusal) = &result {
@@ -36,7 +36,7 @@ impl<T> Gossip<T> {
         }
     }
 
-    /// What the sender of a digest lacks.
+    /// The delta that the sender of a digest lacks.
     fn delta(&mut self, digest: &Digest) -> Delta {
         let first = self.random.next();
         let node_states = self.node_states.parts_for(&digest.heard, GOSSIP_DELTA_BYTES, first);
@@ -44,7 +44,7 @@ impl<T> Gossip<T> {
         Delta { exchange: digest.exchange, node_states, parts, more }
     }
 
-    /// What this node holds above `seen`, as much as a message takes, and whether there is more.
+    /// The parts that this node holds above `seen`, up to the size limit of a message, and whether there is more.
     fn parts_above(&self, seen: &VersionVector, first: u64) -> (Vec<Part>, bool) {
         let (mut parts, more) = self.eventual.keyspace().parts_for(seen, GOSSIP_DELTA_BYTES, first);
         if self.config.mutation.is(Mutation::HideDeletions) {
@@ -116,7 +116,7 @@ impl<T> Gossip<T> {
         }
     }
 
-    /// Ends an exchange with what the other one lacks, if anything.
+    /// Ends an exchange by sending the delta that the other node lacks, if any.
     fn give(&mut self, to: NodeId, digest: &Digest) {
         let delta = self.delta(digest);
         if !(delta.node_states.is_empty() && delta.parts.is_empty()) {
@@ -125,8 +125,9 @@ impl<T> Gossip<T> {
     }
 
     fn take_digest(&mut self, now: Now, from: NodeId, digest: &Digest) {
-        // The sender's heartbeat counts when its state comes: others see those, and so tell the node to go above them
-        // if it starts again with a clock that has gone back.
+        // The sender's version in the digest does not feed the failure detector; only its node state does. Other nodes
+        // keep node states and report the versions back, so that a node that restarts with a clock that was set back
+        // learns which incarnation to exceed.
         self.eventual.handle_claim(from, digest.exchange.incarnation, digest.epoch, &digest.seen);
         self.offsets.insert(from, digest.wall.0 as i64 - now.wall.0 as i64);
         self.compare(now.moment, from, digest);
@@ -139,14 +140,15 @@ impl<T> Gossip<T> {
         *self.refused.entry(refusal.kind()).or_default() += 1;
     }
 
-    /// Somebody knows a later version of this node than itself: it was started with a clock that had gone back.
+    /// Begins a new incarnation if another node knows a later version of this node than the node itself does: it was
+    /// restarted with a clock that had been set back.
     fn defend(&mut self, incarnation: Incarnation, version: Version) {
         if (incarnation, version) > self.node_states.heard(self.node) {
             self.node_states.begin(self.node, Incarnation(incarnation.0.saturating_add(1)));
         }
     }
 
-    /// Whether a delta answers what was asked of late.
+    /// Checks that a delta answers a recent digest of this incarnation.
     fn check_exchange(&self, delta: &Delta) -> Result<(), Refusal> {
         let Exchange { incarnation, version } = self.exchange();
         let is_of_late = delta.exchange.incarnation == incarnation

@@ -1,4 +1,4 @@
-//! The health of all nodes, as they last reported it.
+//! The health of all nodes, as last reported.
 
 use super::Gossip;
 use super::node_state::Fact;
@@ -8,8 +8,8 @@ use crate::types::NodeId;
 use std::sync::Arc;
 
 impl<T> Gossip<T> {
-    /// Announces this node's health. If it begins or ceases to abstain, it tells all other nodes at once: the
-    /// controller may be about to give it a leadership.
+    /// Announces this node's health. When it starts or stops abstaining, it tells all other nodes at once, because the
+    /// controller may be about to transfer a leadership to it.
     pub fn announce(&mut self, now: Now, health: NodeHealth) {
         let before = self.node_states.health(self.node).unwrap_or_default();
         self.say(&Fact::Health(health));

@@ -1,9 +1,9 @@
-//! What nodes gossip, as values and as bytes.
+//! Gossip messages, as values and as bytes.
 //!
-//! An exchange takes three messages: a [`Digest`] of what the one has, the other's digest with what the one lacks, and
-//! what the other lacks. A repair takes pairs of two others. Bytes are our own codec, with one encoding for each value;
-//! decoding never panics and allocates no more than it is given. The parts of the keyspace look the same on the wire
-//! and in the log.
+//! An exchange takes three messages: a [`Digest`] of the first node, the second node's digest with the delta that the
+//! first lacks, and the delta that the second lacks. A repair is a series of two other messages, a request and its
+//! answer. The encoding is our own codec, with one encoding for each value; decoding never panics and allocates no more
+//! than the input justifies. Parts of the keyspace are encoded the same way on the wire and in the log.
 
 use super::node_state::{Heard, MAX_FACT_BYTES, MAX_FACTS, NodeStatePart};
 use crate::codec::{Reader, put_bytes, put_u64, put_varint};
@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 const FORMAT: u8 = 1;
 
-/// Why bytes are no message. Nothing was changed.
+/// Why bytes are not a valid message. No state was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
     #[error("{0} bytes, more than a message may have")]
@@ -35,47 +35,47 @@ pub struct Message {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
-    /// Begins an exchange.
+    /// Starts an exchange.
     Ask(Digest),
-    /// Answers it.
+    /// The answer to `Ask`: the answering node's digest, and the delta that the asking node lacks.
     Answer(Digest, Delta),
-    /// Ends it.
+    /// The end of an exchange: the delta that the answering node lacks.
     Give(Delta),
-    /// Asks a node that has seen the same, and holds something else, for what it holds above these versions.
+    /// Asks a node that has seen the same versions but holds other values for everything it holds above these versions.
     Compare(Digest, VersionVector),
-    /// Answers that.
+    /// The answer to `Compare`.
     All(Digest, Delta),
 }
 
-/// What the sender has, all of it durable.
+/// Summary of what the sender has; all of it is durable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Digest {
     /// Names the exchange: the answer repeats it.
     pub exchange: Exchange,
     /// The sender's wall clock.
     pub wall: Wall,
-    /// The epoch of the topology that decides whose messages the sender takes.
+    /// The epoch of the sender's topology, which decides from which nodes it accepts messages.
     pub epoch: Epoch,
-    /// The hash of its keyspace.
+    /// The hash of the sender's keyspace.
     pub hash: u64,
     pub heard: Heard,
     pub seen: VersionVector,
 }
 
-/// Where in the life of a node something happened: its incarnation, and its own version then.
+/// Identifies an exchange by the incarnation and the version that the asking node had when it sent its digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
     pub incarnation: Incarnation,
     pub version: Version,
 }
 
-/// What the receiver lacked when it sent the digest of this exchange.
+/// The updates that the receiver lacked when it sent the digest of this exchange.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delta {
     pub exchange: Exchange,
     pub node_states: Vec<NodeStatePart>,
     pub parts: Vec<Part>,
-    /// Whether there is more than fitted.
+    /// Whether there is more than fits into this message.
     pub more: bool,
 }
 
@@ -340,7 +340,7 @@ pub(super) mod tests {
 
     #[test]
     fn counts_that_lie_allocate_nothing() {
-        // A part that claims 2^63 entries: it ends with the bytes.
+        // A part that claims 2^63 entries: decoding stops where the bytes end.
         let mut bytes = vec![FORMAT, 3, 1, 2, 1, 1, 0, 1];
         put_origin(&mut bytes, Origin { node: NodeId(1), incarnation: Incarnation(1) });
         bytes.extend([0, 9]);

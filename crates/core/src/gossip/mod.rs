@@ -1,12 +1,12 @@
-//! What nodes tell each other without a leader: their own state, and the updates of the [eventual
-//! keyspace](crate::eventual).
+//! What nodes exchange without a leader: their own state, and the updates of the [eventual keyspace](crate::eventual).
 //!
 //! # The algorithm
 //!
-//! Scuttlebutt reconciliation (van Renesse et al., LADIS 2008). Each node versions its own updates. How much another
-//! node has seen of it is then one number, and two nodes find what each of them lacks by comparing version vectors.
+//! Scuttlebutt reconciliation (van Renesse et al., LADIS 2008). Each node versions its own updates. One number then
+//! says how much another node has seen of them, and two nodes find what each of them lacks by comparing version
+//! vectors.
 //!
-//! Once a *period* each node picks `fan_out` members at random and has an exchange with each:
+//! Once a *period* each node picks `fan_out` members at random and starts an exchange with each:
 //!
 //! ```text
 //! A                                            B
@@ -15,42 +15,45 @@
 //!   give:   what B lacks                    ->
 //! ```
 //!
-//! A message has at most a fixed number of bytes; if there is more, the receiver asks again at once. Dead members are
-//! asked as well: that is how the two sides of a healed partition find each other.
+//! The size of a message is bounded; if there is more, the receiver asks again at once. Dead members are asked as well:
+//! that is how the two sides of a healed partition find each other.
 //!
-//! # What is told
+//! # What is gossiped
 //!
-//! - [`node_state`]: what each node reports about itself, including its [health](crate::health). Kept in memory. Its
-//!   version is the heartbeat that feeds the [failure detector](crate::liveness).
+//! - [`node_state`]: what each node reports about itself, including its [health](crate::health). It is kept in memory
+//!   only. Its version is the heartbeat that feeds the [failure detector](crate::liveness).
 //! - [The eventual keyspace](crate::eventual): users' data, written at any node and held by all of them.
 //!
 //! # Why it converges
 //!
-//! What a node holds of a key is the maximum of the entries that it has merged; its version vector, the maximum of the
-//! versions. Maxima are commutative, associative and idempotent, so messages may be lost, duplicated and reordered.
-//! Suppose a link between two correct nodes stays up. In each period, one of the two asks the other with a probability
-//! of at least fan_out / (members - 1), and after an exchange both hold the maximum of what they held, or are closer to
-//! it by one message. So every entry reaches every node of a connected graph; with random picks, in O(log members)
-//! periods on average (Demers et al., PODC 1987). Nothing that is told is ever taken back:
+//! The entry that a node holds for a key is the maximum of the entries that it has merged; its version vector is the
+//! maximum of the versions that it has merged. Maxima are commutative, associative and idempotent, so messages may be
+//! lost, duplicated and reordered. Suppose a link between two correct nodes stays up. In each period, one of the two
+//! asks the other with a probability of at least fan_out / (members - 1), and after an exchange both hold the maximum
+//! of what they held, or are closer to it by one message. So every entry reaches every node of a connected graph; with
+//! random picks, in O(log members) periods on average (Demers et al., PODC 1987). No node ever retracts what it has
+//! sent:
 //!
-//! - **Nothing is merged, shown or told before it is durable here.** A digest is therefore a promise: what it claims
+//! - **A node merges, serves and sends only what is durable on it.** A digest is therefore a promise: what it claims
 //!   survives a crash.
-//! - **Deletions stay until nothing can bring back what they deleted** ([`tombstones`](crate::eventual::tombstones)).
-//! - **Nodes with equal versions hold equal values, or are repaired.** A node may have seen versions without being given
-//!   their entries, because of a later write that it has not seen and that is lost with a disk. Digests carry a hash of
-//!   all values: two nodes with equal versions and different hashes exchange everything ([`repair`]).
-//! - **Late messages are ignored.** A delta names the digest that it answers. A node does not take one that answers none
-//!   of its last [`MAX_EXCHANGE_PERIODS`] digests, or one of its former incarnations.
+//! - **A tombstone is kept until nothing can bring back what it deleted**
+//!   ([`tombstones`](crate::eventual::tombstones)).
+//! - **Nodes with equal versions hold equal values, or are repaired.** A node may have seen versions without receiving
+//!   their entries, because they were superseded by a later write that it has not seen and that is lost with a disk.
+//!   Digests carry a hash of all values: two nodes with equal versions and different hashes exchange everything
+//!   ([`repair`]).
+//! - **Late messages are ignored.** A delta names the digest that it answers. A node ignores one that answers none of
+//!   its digests of the last [`MAX_EXCHANGE_PERIODS`] periods, or a digest of an earlier incarnation.
 //!
 //! # What is refused
 //!
-//! Members are believed, unless what they say can't be true: [`Refusal`] lists the reasons, and [`Gossip::refused`]
+//! Members are trusted, unless what they send can't be true: [`Refusal`] lists the reasons, and [`Gossip::refused`]
 //! counts them.
 //!
 //! # How to drive it
 //!
-//! Like the rest of this crate: `handle_*` with the time, then [`Gossip::take_effects`] once, whose parts are all to be
-//! performed at once; then wait for more input, or until [`Gossip::next_tick`].
+//! Like the rest of this crate: call `handle_*` with the time, then [`Gossip::take_effects`] once, and perform all of
+//! these effects at once; then wait for more input, or until [`Gossip::next_tick`].
 //!
 //! Cost at rest: in each period a node sends about 3 x fan_out messages of some 40 bytes for each member.
 
@@ -84,17 +87,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A delta is taken for this many periods after the digest that it answers.
+/// A delta is accepted for this many periods after the digest that it answers.
 pub const MAX_EXCHANGE_PERIODS: u64 = 20;
 
-/// How often tombstones are looked at, in periods.
+/// How often tombstones are collected, in periods.
 const COLLECT_PERIODS: u64 = 4;
 
 /// How a node gossips.
 #[derive(Clone, Copy, Debug)]
 pub struct GossipConfig {
     pub period: Duration,
-    /// How many members a node has an exchange with each period.
+    /// The number of members with which a node starts an exchange each period.
     pub fan_out: usize,
     pub mutation: Mutation,
 }
@@ -105,11 +108,11 @@ impl Default for GossipConfig {
     }
 }
 
-/// What a [`Gossip`] wants done. `T` is the shell's responder for a write.
+/// The effects that the shell performs for a [`Gossip`]. `T` is the shell's responder for a write.
 pub struct GossipEffects<T> {
     /// May be lost.
     pub messages: Vec<(NodeId, Bytes)>,
-    /// To be made durable after all earlier ones; then [`Gossip::handle_persisted`].
+    /// Make it durable after all earlier batches; then call [`Gossip::handle_persisted`].
     pub log: Option<LogBatch>,
     pub replies: Vec<(T, Result<Written, WriteError>)>,
     /// The reported health of all members, if it has changed: for the workers and the controller.
@@ -137,7 +140,7 @@ pub struct Gossip<T> {
     new_health: Option<HealthView>,
 }
 
-/// Numbers that look random (splitmix64, Steele et al. 2014).
+/// A pseudo-random generator (splitmix64, Steele et al. 2014).
 struct Random(u64);
 
 impl Random {
@@ -191,7 +194,7 @@ impl<T> Gossip<T> {
         self.next_tick
     }
 
-    /// Reads a key: what is durable here.
+    /// Reads a key. Only durable writes are visible.
     pub fn get(&self, key: &[u8]) -> Option<Found> {
         self.eventual.keyspace().get(key)
     }
@@ -205,23 +208,23 @@ impl<T> Gossip<T> {
         self.eventual.keyspace()
     }
 
-    /// What is thought of another member; nothing of this node itself, or of one that is no member.
+    /// The liveness of another member; none for this node itself, or for a node that is not a member.
     pub fn liveness(&self, node: NodeId, now: Moment) -> Option<Liveness> {
         self.detector.liveness(node, now)
     }
 
-    /// What is thought of each of the other members.
+    /// The liveness of each of the other members.
     pub fn all_liveness(&self, now: Moment) -> BTreeMap<NodeId, Liveness> {
         let members = self.topology.nodes.keys();
         members.filter_map(|&node| Some((node, self.liveness(node, now)?))).collect()
     }
 
-    /// What a member says of itself, as far as it is known here.
+    /// The facts that a member has reported about itself, as far as this node knows them.
     pub fn facts(&self, node: NodeId) -> impl Iterator<Item = Fact> {
         self.node_states.facts(node)
     }
 
-    /// How often what kind of message was refused.
+    /// The number of refused messages, by kind.
     pub fn refused(&self) -> &BTreeMap<&'static str, u64> {
         &self.refused
     }
@@ -231,12 +234,12 @@ impl<T> Gossip<T> {
         self.rounds
     }
 
-    /// This node says something of itself to all others.
+    /// Reports a fact about this node to all other nodes.
     pub fn say(&mut self, fact: &Fact) {
         self.node_states.say(self.node, fact);
     }
 
-    /// Begins a round, if it is time.
+    /// Begins a round, if one is due.
     pub fn handle_tick(&mut self, now: Now) {
         if now.moment < self.next_tick {
             return;
@@ -245,7 +248,7 @@ impl<T> Gossip<T> {
         self.rounds += 1;
         self.node_states.beat(self.node);
         self.detector.handle_tick(now.moment);
-        // A node that differs may have skipped a tombstone: it must find it here still.
+        // A node whose keyspace differs may have skipped a tombstone: it must still find it here.
         if self.rounds.is_multiple_of(COLLECT_PERIODS) && self.differences.is_empty() {
             let others = self.topology.nodes.keys().copied().filter(|&other| other != self.node);
             self.eventual.collect(others, self.topology.epoch);
@@ -257,7 +260,7 @@ impl<T> Gossip<T> {
         }
     }
 
-    /// There is a newer topology.
+    /// Handles a newer topology.
     pub fn handle_topology(&mut self, now: Moment, topology: Arc<Topology>) {
         if topology.epoch <= self.topology.epoch {
             return;
@@ -273,24 +276,24 @@ impl<T> Gossip<T> {
         self.topology = topology;
     }
 
-    /// Sets a key, or deletes it. The reply to `responder` comes when that is durable here.
+    /// Sets a key, or deletes it. The reply to `responder` comes when the write is durable on this node.
     pub fn handle_write(&mut self, now: Now, key: Bytes, value: Option<Bytes>, responder: T) {
         self.eventual.handle_write(now.wall, key, value, responder, || self.random.next());
     }
 
-    /// The batch of this number, and all before it, are durable.
+    /// The batch with this number, and all before it, are durable.
     pub fn handle_persisted(&mut self, now: Now, number: u64) {
         for node in self.eventual.handle_persisted(number) {
             self.ask(now.wall, node);
         }
     }
 
-    /// The log would like to give back a segment that the keyspace needs.
+    /// The log asks the keyspace to release its oldest segments.
     pub fn handle_log_pressure(&mut self) {
         self.eventual.handle_log_pressure();
     }
 
-    /// What is to be done since the last call.
+    /// The effects that have come up since the last call.
     pub fn take_effects(&mut self) -> GossipEffects<T> {
         self.publish_health();
         GossipEffects {

@@ -1,11 +1,12 @@
-//! What each node says of itself: small, never on disk, replaced as a whole when the node starts again.
+//! What each node reports about itself: small, never on disk, replaced as a whole when the node restarts.
 //!
-//! A node numbers what it says with one version, which it also raises once a round without saying anything: that is its
-//! heartbeat. (incarnation, version) only grows, and others take over only what is larger, so copies converge to the
-//! node's own words whatever way they came. Incarnations grow from start to start: they are timestamps of the clock,
-//! and a node that finds a larger one of itself about takes one above it.
+//! A node versions its reports with one counter, which it also increments once a round without reporting anything: that
+//! is its heartbeat. (incarnation, version) only grows, and other nodes accept only what is larger, so copies converge
+//! to the node's own report whichever way they arrived. Incarnations grow from start to start: they are timestamps of
+//! the wall clock, and a node that learns of a larger incarnation of itself picks one above it.
 //!
-//! Facts are kept as bytes under a number, so that those of later versions of the program travel through earlier ones.
+//! Facts are stored as bytes under a kind number, so that facts of later versions of the program travel through earlier
+//! ones.
 
 use crate::codec::{CodecError, Reader, put_bytes, put_u64, put_varint};
 use crate::health::NodeHealth;
@@ -15,10 +16,10 @@ use crate::version::{Incarnation, Version};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// The most bytes of one fact. A part with a larger one is refused.
+/// The maximal size of a fact. A part with a larger one is refused.
 pub const MAX_FACT_BYTES: usize = 64 << 10;
 
-/// The most facts of one node; a part with more is refused.
+/// The maximal number of facts of a node. A part with more is refused.
 pub const MAX_FACTS: usize = 32;
 
 const MAX_TEXT_BYTES: usize = 255;
@@ -26,44 +27,45 @@ const MAX_TEXT_BYTES: usize = 255;
 /// The kind of [`Fact::Health`].
 const HEALTH: u8 = 5;
 
-/// The kind of the first part of points; the others follow.
+/// The kind of the first group of points; the kinds of the other groups follow it.
 const FIRST_POINTS: u8 = 16;
 const LAST_POINTS: u8 = FIRST_POINTS + POINT_PARTS - 1;
 
-/// The most bytes of a point.
+/// The maximal size of an encoded point.
 const POINT_BYTES: usize = 5 + 10 + 10 + 8;
 
 const _: () = assert!(LAST_POINTS as usize - (FIRST_POINTS as usize) < MAX_FACTS / 2);
 const _: () = assert!(MAX_POINTS * POINT_BYTES <= MAX_FACT_BYTES);
 
-/// Something that a node says of itself. The last one of each kind counts.
+/// Something that a node reports about itself. The latest of each kind counts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
-    /// The epoch of the latest topology that it has.
+    /// The epoch of the node's latest topology.
     Epoch(Epoch),
-    /// The version of its program.
+    /// The node's program version.
     Build(String),
     Load(Load),
-    /// The shards that it leads.
+    /// The shards that the node leads.
     Leads(Vec<ShardId>),
-    /// Whether it is fit to lead.
+    /// Whether the node is fit to lead.
     Health(NodeHealth),
-    /// Hashes of its replicas' states, for comparison: those of one part of the shards, ascending. See [`divergence`](crate::divergence).
+    /// Hashes of the node's replica states, for comparison: those of one group of shards, ascending. See
+    /// [`divergence`](crate::divergence).
     Points(u8, Vec<Point>),
 }
 
-/// How much a node has to do with.
+/// A node's load.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Load {
     pub replicas: u64,
     pub keys: u64,
-    /// Memory of keys and values.
+    /// Memory used by keys and values.
     pub key_value_bytes: u64,
-    /// Bytes in its log's segments.
+    /// Size of the segments of its log.
     pub log_bytes: u64,
 }
 
-/// Some of a node's facts: all those above `after` up to `upto`.
+/// A node's facts with versions above `after` and up to `upto`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeStatePart {
     pub node: NodeId,
@@ -74,7 +76,7 @@ pub struct NodeStatePart {
     pub facts: Vec<(Version, u8, Bytes)>,
 }
 
-/// What is known of all nodes, this one among them.
+/// The states of all nodes, including this one.
 #[derive(Default)]
 pub struct NodeStates {
     nodes: BTreeMap<NodeId, Known>,
@@ -87,11 +89,11 @@ struct Known {
     facts: BTreeMap<u8, (Version, Bytes)>,
 }
 
-/// How far somebody has heard of each node.
+/// The latest incarnation and version of each node that a node has heard of.
 pub type Heard = BTreeMap<NodeId, (Incarnation, Version)>;
 
 impl NodeStates {
-    /// Begins a new incarnation of `node`, which says of itself what it said before.
+    /// Begins a new incarnation of `node`, which keeps its facts.
     pub fn begin(&mut self, node: NodeId, incarnation: Incarnation) {
         let known = self.nodes.entry(node).or_default();
         known.incarnation = incarnation;
@@ -101,7 +103,7 @@ impl NodeStates {
         }
     }
 
-    /// `node` says something, unless it has said that before.
+    /// Records a fact about `node`, unless it is unchanged.
     pub fn say(&mut self, node: NodeId, fact: &Fact) {
         let known = self.nodes.entry(node).or_default();
         let content = fact.encode();
@@ -111,13 +113,13 @@ impl NodeStates {
         }
     }
 
-    /// `node` is alive.
+    /// Increments the heartbeat of `node`.
     pub fn beat(&mut self, node: NodeId) {
         let known = self.nodes.entry(node).or_default();
         known.version = known.version.next();
     }
 
-    /// How far there is news of `node`.
+    /// The latest incarnation and version of `node` that is known here.
     pub fn heard(&self, node: NodeId) -> (Incarnation, Version) {
         self.nodes.get(&node).map_or_else(Default::default, |known| (known.incarnation, known.version))
     }
@@ -126,13 +128,13 @@ impl NodeStates {
         self.nodes.iter().map(|(&node, known)| (node, (known.incarnation, known.version))).collect()
     }
 
-    /// What `node` says of itself, as far as this version of the program understands it.
+    /// The facts that `node` reported, as far as this version of the program understands them.
     pub fn facts(&self, node: NodeId) -> impl Iterator<Item = Fact> {
         let facts = self.nodes.get(&node).into_iter().flat_map(|known| &known.facts);
         facts.filter_map(|(&kind, (_, content))| Fact::decode(kind, content).ok().flatten())
     }
 
-    /// The health that `node` reported, if it did.
+    /// The health that `node` reported, if any.
     pub fn health(&self, node: NodeId) -> Option<NodeHealth> {
         let (_, content) = self.nodes.get(&node)?.facts.get(&HEALTH)?;
         match Fact::decode(HEALTH, content) {
@@ -141,12 +143,12 @@ impl NodeStates {
         }
     }
 
-    /// Forgets the nodes that are not among these.
+    /// Forgets the nodes that are not members.
     pub fn retain(&mut self, is_member: impl Fn(NodeId) -> bool) {
         self.nodes.retain(|node, _| is_member(*node));
     }
 
-    /// Whether a part can be merged without a gap. One of an earlier incarnation can: it changes nothing.
+    /// Whether a part can be merged without a gap. A part of an earlier incarnation can, because it changes nothing.
     pub fn follows(&self, part: &NodeStatePart) -> bool {
         let (incarnation, version) = self.heard(part.node);
         match part.incarnation.cmp(&incarnation) {
@@ -156,7 +158,7 @@ impl NodeStates {
         }
     }
 
-    /// Takes a part over.
+    /// Merges a part.
     ///
     /// # Panics
     /// If it leaves a gap.
@@ -177,7 +179,8 @@ impl NodeStates {
         known.version = part.upto;
     }
 
-    /// What somebody lacks who has heard so much, of about `budget` bytes: whole nodes, the `first`-th first.
+    /// The parts that a node that has heard `heard` lacks, up to about `budget` bytes. Nodes are not split; the
+    /// `first`-th comes first.
     pub fn parts_for(&self, heard: &Heard, budget: usize, first: u64) -> Vec<NodeStatePart> {
         let mut nodes: Vec<(NodeId, &Known, Version)> = Vec::new();
         for (&node, known) in &self.nodes {
@@ -253,7 +256,7 @@ impl Fact {
         out.into()
     }
 
-    /// None for a kind that this version does not know.
+    /// None for a kind that this version of the program does not know.
     fn decode(kind: u8, content: &[u8]) -> Result<Option<Fact>, CodecError> {
         let mut reader = Reader::new(content);
         let fact = match kind {

@@ -1,15 +1,15 @@
-//! Who and what is not believed.
+//! Why a gossip message, or a part of one, is refused.
 //!
-//! Members of the cluster are not malicious; what is refused comes of bugs, wrong clocks and stale views. Nothing of it
-//! changes any state, and nothing panics. What was refused because this node knew too little (an unknown node, a gap, a
-//! timestamp too far ahead) comes again in a later exchange.
+//! Members of the cluster are not malicious; refusals are caused by bugs, wrong clocks and stale views. Refused input
+//! changes no state and never panics. What was refused because of an unknown node, a gap, or a timestamp too far ahead
+//! comes again in a later exchange.
 
 use super::message::MessageError;
 use crate::eventual::PartRefusal;
 use crate::types::NodeId;
 use std::time::Duration;
 
-/// Why a message, or a part of it, is not taken.
+/// Why a message, or a part of it, is refused.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
     #[error("it can't be read ({0}): run the same version of Ringfort on both nodes")]

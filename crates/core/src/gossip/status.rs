@@ -1,4 +1,4 @@
-//! What a node knows of the others through gossip, for `status` and the metrics.
+//! What a node knows about the other nodes through gossip, for `status` and the metrics.
 
 use super::Gossip;
 use super::node_state::Fact;
@@ -7,36 +7,36 @@ use crate::time::Moment;
 use crate::types::NodeId;
 use crate::version::{Incarnation, Version, VersionVector};
 
-/// How a node stands.
+/// The gossip status of a node.
 #[derive(Clone, Debug)]
 pub struct GossipStatus {
     /// All members, in order.
     pub members: Vec<MemberStatus>,
-    /// Versions of the eventual keyspace that other nodes have shown to have and that are missing here.
+    /// The number of versions of the eventual keyspace that other nodes' digests claim and that are missing here.
     pub missing: u64,
     pub keys: usize,
     pub tombstones: usize,
-    /// What the eventual keyspace takes.
+    /// Memory that the eventual keyspace uses.
     pub bytes: usize,
     pub hash: u64,
-    /// Members whose eventual keyspace differs from this one and does not come to agree.
+    /// Members whose eventual keyspace has differed from this one for longer than repair should take.
     pub diverged: Vec<NodeId>,
 }
 
-/// What is known of a member.
+/// What this node knows about a member.
 #[derive(Clone, Debug)]
 pub struct MemberStatus {
     pub node: NodeId,
     /// None for the node itself.
     pub liveness: Option<Liveness>,
-    /// Its latest heartbeat here.
+    /// The latest heartbeat of it that this node knows.
     pub incarnation: Incarnation,
     pub heartbeat: Version,
     pub facts: Vec<Fact>,
-    /// How far its wall clock was ahead of the one here at the last exchange, in microseconds.
+    /// How far its wall clock was ahead of this node's at the last exchange, in microseconds.
     pub clock_ahead_us: Option<i64>,
-    /// Versions of the eventual keyspace that are here, or somewhere, and that it has not shown to have. None where it
-    /// has not shown anything yet.
+    /// The number of versions of the eventual keyspace that some node has and that its digests have not claimed. None
+    /// if no digest has arrived yet.
     pub lag: Option<u64>,
 }
 

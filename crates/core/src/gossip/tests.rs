@@ -1,4 +1,4 @@
-//! Gossip as a whole: small clusters on a network that loses, doubles and reorders.
+//! Gossip as a whole: small clusters on a network that loses, duplicates and reorders messages.
 
 mod health;
 mod refusals;
@@ -34,7 +34,7 @@ fn topology(nodes: u64) -> Arc<Topology> {
     machine.topology().clone()
 }
 
-/// Nodes whose disks sync at once, and what is on its way between them.
+/// Nodes whose disks sync at once, and the messages in flight between them.
 struct Cluster {
     nodes: Vec<Gossip<u64>>,
     network: Vec<(NodeId, NodeId, Bytes)>,
@@ -65,7 +65,7 @@ impl Cluster {
         &mut self.nodes[node as usize - 1]
     }
 
-    /// Performs what a node wants done.
+    /// Performs a node's effects.
     fn perform(&mut self, node: u64) {
         loop {
             let now = self.now();
@@ -189,7 +189,7 @@ fn a_thousand_keys_differ_nowhere_ten_periods_after_a_partition() {
     let mut cluster = Cluster::new(5);
     cluster.periods = 1;
     let side = |node: NodeId| node.0 <= 2;
-    // Both sides write all keys, and come to agree among themselves.
+    // Both sides write all keys, and converge among themselves.
     for key in 0..1_000u64 {
         cluster.write(key % 2 + 1, &format!("key{key}"), Some("of two nodes"));
         cluster.write(key % 3 + 3, &format!("key{key}"), Some("of three nodes"));
@@ -276,7 +276,7 @@ fn nodes_know_each_other_and_who_is_dead() {
             }
         );
     }
-    // Node 3 says nothing any more.
+    // Node 3 is silent from here on.
     for _ in 0..30 {
         cluster.periods += 1;
         let now = cluster.now();
@@ -342,7 +342,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Performs the steps; then all is well, and after some time every node must have what was written last.
+/// Performs the steps, then lets the network work; after some time every node must have the latest write of each key.
 fn run(cluster: &mut Cluster, steps: Vec<Step>) -> Result<(), String> {
     // By key: the largest timestamp of all acknowledged writes, and its value.
     let mut latest: BTreeMap<u8, (HlcTimestamp, u64, Option<u8>)> = BTreeMap::new();
@@ -400,7 +400,8 @@ proptest! {
         order in any::<prop::sample::Index>(),
         repeated in any::<prop::sample::Index>(),
     ) {
-        // Parts of one origin must agree on what a version is: only the first of each counts, from the beginning.
+        // Parts of one origin must agree on each version: only the first part of each origin counts, taken from version
+        // 0.
         let mut origins = BTreeMap::new();
         for part in parts {
             origins.entry(part.origin).or_insert(Part { after: Version(0), ..part });
@@ -418,7 +419,7 @@ proptest! {
         rotated.reverse();
         rotated.push(parts[repeated.index(parts.len())].clone());
         prop_assert_eq!(&merged(&rotated), &expected);
-        // Associative: what others have merged and pass on is as good as the parts themselves.
+        // Associative: merging parts that another node has merged and passed on equals merging the parts themselves.
         let (some, rest) = parts.split_at(order.index(parts.len()));
         let passed_on: Vec<Part> = [merged(some).4, merged(rest).4].concat();
         prop_assert_eq!(&merged(&passed_on), &expected);

@@ -1,9 +1,10 @@
-//! Who is alive: a phi-accrual failure detector (Hayashibara et al., SRDS 2004) fed with the heartbeats that gossip
-//! carries.
+//! Which nodes are alive: a phi-accrual failure detector (Hayashibara et al., SRDS 2004), fed with the heartbeats that
+//! gossip carries.
 //!
-//! A heartbeat is a number that only its own node raises; that it has risen is news, whoever told it. For each node the
-//! detector keeps the last [`WINDOW`] intervals between such news. *Phi* is how unlikely the present silence is under a
-//! normal distribution of that mean and deviation: at phi = 8 one such silence in 10^8 happens by chance.
+//! A heartbeat is a counter that only its own node increments; an increment counts as an arrival, whichever node
+//! reported it. For each node the detector keeps the last [`WINDOW`] intervals between arrivals. *Phi* says how
+//! unlikely the present silence is under a normal distribution with their mean and deviation: at phi = 8, one such
+//! silence in 10^8 happens by chance.
 //!
 //! | state | when |
 //! |---|---|
@@ -11,78 +12,79 @@
 //! | suspect | phi of the silence reaches [`PHI`] |
 //! | dead | phi of the silence less [`TOLERATED_PAUSE`] reaches [`PHI`] |
 //!
-//! Suspicion is quick and cheap: while it lasts, the controller gives a node nothing new, no more. A verdict of death
-//! lets others take its place, `replace-after` later, so a node may pause for as long as [`TOLERATED_PAUSE`], loaded or
-//! swapped out, beside what its heartbeats usually take. One that is heard of again is alive at once. The pause becomes
-//! one of the intervals, [`TOLERATED_PAUSE`] at the most: it makes the detector more patient, but an hour of it must
-//! not make it blind.
+//! Suspicion is quick and cheap: the only consequence is that the controller gives a suspect nothing new. A dead node
+//! is replaced after `replace-after`, so the detector tolerates a pause of [`TOLERATED_PAUSE`], under load or while the
+//! node is swapped out, on top of its usual intervals. A node that is heard again is alive at once. The pause becomes
+//! one of the intervals, capped at [`TOLERATED_PAUSE`]: it makes the detector more patient, but an hour's pause must
+//! not blind it.
 //!
-//! A detector that was itself stopped would find everybody silent. It knows by its own ticks: what they were late is
-//! added to everyone's last news, so that nobody pays for a pause that was here.
+//! A detector that was itself stopped would find all nodes silent. It notices by its own ticks: when a tick is late,
+//! the time since the tick before is added to every node's last arrival, so that no node is suspected for a pause of
+//! the detector.
 //!
-//! Costs: 64 intervals of 8 bytes a node, and a few floating-point operations a node and tick.
+//! Costs: 64 intervals of 8 bytes for each node, and a few floating-point operations for each node and tick.
 
 use crate::time::Moment;
 use crate::types::NodeId;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// Intervals that are remembered of each node.
+/// Intervals kept for each node.
 pub const WINDOW: usize = 64;
 
-/// The suspicion from which on a silence is no chance.
+/// The phi from which a silence no longer counts as chance.
 pub const PHI: f64 = 8.0;
 
-/// A node may stand still for this long without being taken for dead.
+/// A node may pause for this long without being declared dead.
 pub const TOLERATED_PAUSE: Duration = Duration::from_secs(3);
 
-/// The least deviation, as a share of the mean: news that came like clockwork so far may still be late.
+/// The smallest deviation, as a share of the mean: heartbeats that have been perfectly regular may still be late.
 const LEAST_DEVIATION: f64 = 0.3;
 
-/// A tick that comes this many intervals late means that this node stood still.
+/// A tick more than this many periods after the one before means that this node was paused.
 const LATE_TICKS: u32 = 3;
 
-/// What is thought of a node.
+/// The detector's verdict on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LivenessState {
     Alive,
-    /// Silent for longer than it ever is by chance.
+    /// Silent for longer than chance explains.
     Suspect,
-    /// Silent for so long that it is to be done without.
+    /// Silent for so long that other nodes may take its place.
     Dead,
 }
 
-/// Why a node stands as it does.
+/// Why a node is in its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// It has become known and has not been heard of yet.
+    /// It is a member and has not been heard yet.
     Expected,
-    /// Its heartbeats come.
+    /// Its heartbeats arrive.
     Heard,
-    /// They ceased to come.
+    /// Its heartbeats stopped.
     Silent,
-    /// They came again after a silence.
+    /// Its heartbeats resumed after a silence.
     Back,
-    /// It has started anew.
+    /// It has restarted.
     Restarted,
 }
 
-/// The verdict on one node.
+/// The liveness of one node.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Liveness {
     pub state: LivenessState,
-    /// When it began to stand so.
+    /// When it entered this state.
     pub since: Moment,
     pub reason: Reason,
-    /// When there was last news of it; when it became known, if there never was.
+    /// When its latest heartbeat arrived; when it became known, if none ever did.
     pub heard: Moment,
-    /// Whether there ever was news of it.
+    /// Whether a heartbeat of it ever arrived.
     pub was_heard: bool,
     /// How unlikely its present silence is: the negative decimal logarithm of the probability.
     pub phi: f64,
 }
 
-/// Judges all other nodes.
+/// Tracks the liveness of all other nodes.
 pub struct Detector {
     /// How often a node's heartbeat rises and [`Detector::handle_tick`] is called.
     period: Duration,
@@ -102,7 +104,7 @@ struct Watched {
 }
 
 impl Liveness {
-    /// For how long nothing has been heard of it; None where nothing ever was.
+    /// The time since its latest heartbeat; None if none ever arrived.
     pub fn silence(&self, now: Moment) -> Option<Duration> {
         self.was_heard.then(|| now.saturating_since(self.heard))
     }
@@ -114,7 +116,7 @@ impl Detector {
         Detector { period, nodes: BTreeMap::new(), ticked: None }
     }
 
-    /// Watches these nodes and no others.
+    /// Tracks these nodes and no others.
     pub fn watch(&mut self, now: Moment, nodes: impl Iterator<Item = NodeId>) {
         let mut before = std::mem::take(&mut self.nodes);
         for node in nodes {
@@ -122,7 +124,7 @@ impl Detector {
         }
     }
 
-    /// There is news of a node: its heartbeat since it started for the `incarnation`-th time.
+    /// Handles a node's heartbeat in this incarnation.
     pub fn heard(&mut self, now: Moment, node: NodeId, incarnation: u64, heartbeat: u64) {
         let Some(watched) = self.nodes.get_mut(&node) else { return };
         if (incarnation, heartbeat) <= (watched.incarnation, watched.heartbeat) {
@@ -148,7 +150,7 @@ impl Detector {
         }
     }
 
-    /// Judges everyone anew. To be called once a period.
+    /// Updates the state of every node. Call it once a period.
     pub fn handle_tick(&mut self, now: Moment) {
         let late = self.ticked.map_or(Duration::ZERO, |ticked| now.saturating_since(ticked));
         self.ticked = Some(now);
@@ -157,14 +159,14 @@ impl Detector {
                 watched.heard = now.min(watched.heard + late);
             }
             let state = watched.judge(now, self.period);
-            // Only news makes a node alive again.
+            // Only a heartbeat makes a node alive again.
             if state > watched.state {
                 (watched.state, watched.since, watched.reason) = (state, now, Reason::Silent);
             }
         }
     }
 
-    /// What is thought of `node`, as of the last tick or news; nothing of one that is not watched.
+    /// The liveness of `node`, as of the last tick or heartbeat; none for a node that is not tracked.
     pub fn liveness(&self, node: NodeId, now: Moment) -> Option<Liveness> {
         let watched = self.nodes.get(&node)?;
         let &Watched { state, since, reason, heard, was_heard, .. } = watched;
@@ -199,7 +201,8 @@ impl Watched {
         }
     }
 
-    /// Mean and deviation of the intervals, in seconds. Two of twice the period stand for what is not known yet.
+    /// Mean and deviation of the intervals, in seconds. Two intervals of twice the period stand in for those not known
+    /// yet.
     fn intervals(&self, period: Duration) -> (f64, f64) {
         let assumed = [2.0 * period.as_secs_f64(); 2];
         let known = || self.intervals.iter().map(Duration::as_secs_f64).chain(assumed);
@@ -210,13 +213,13 @@ impl Watched {
     }
 }
 
-/// How unlikely a silence of this length is. The normal distribution's tail, by the logistic approximation that phi
-/// detectors use as a rule.
+/// How unlikely a silence of this length is: the tail of the normal distribution, by the logistic approximation that
+/// phi detectors usually use.
 fn phi(silence: Duration, (mean, deviation): (f64, f64)) -> f64 {
     let y = (silence.as_secs_f64() - mean) / deviation;
     let odds = (-y * (1.5976 + 0.070566 * y * y)).exp();
     let phi = -(odds / (1.0 + odds)).log10();
-    // Far out the odds are too small for a float, far below they are too large.
+    // Far above the mean the probability underflows, far below it the exponential overflows.
     if phi.is_nan() { 0.0 } else { phi.min(f64::from(u16::MAX)) }
 }
 
@@ -231,7 +234,7 @@ mod tests {
         Moment(milliseconds * 1_000_000)
     }
 
-    /// A detector that has heard a heartbeat every 500 ms, give or take 100, for as long as it remembers.
+    /// A detector whose window is full of heartbeats every 500 ms, plus or minus 100.
     fn accustomed() -> (Detector, u64) {
         let mut detector = Detector::new(PERIOD);
         detector.watch(at(0), [NODE].into_iter());
@@ -252,7 +255,7 @@ mod tests {
         assert!((2_000..10_000).contains(&suspected), "the one that judges may itself have just started: {suspected}");
     }
 
-    /// Ticks until `until`; returns when the node was first seen to stand so.
+    /// Ticks until `until`; returns when the node first entered this state.
     fn wait_for(detector: &mut Detector, from: u64, until: u64, state: LivenessState) -> Option<u64> {
         let mut first = None;
         for time in (from..=until).step_by(500) {

@@ -1,5 +1,5 @@
-//! Which nodes are alive: the [failure detector](detector), and what the controller knows of it between two rounds of
-//! gossip ([`LivenessView`]).
+//! Which nodes are alive: the [failure detector](detector), and the controller's view of it between two gossip rounds
+//! ([`LivenessView`]).
 
 pub mod detector;
 mod view;

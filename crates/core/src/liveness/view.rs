@@ -1,9 +1,9 @@
-//! For how long each node has been silent, as the failure detector of gossip sees it.
+//! The controller's view of which nodes are silent, and for how long, as reported by gossip's failure detector.
 //!
-//! What gossip tells once a period is all that is known here; between, no silence grows. So a node that stood still (a
-//! virtual machine that was paused, a laptop that slept) takes nobody for dead when it wakes: its detector, which tells
-//! before anything counts here, has seen by its own ticks that the pause was its own. A node that gossip has not told
-//! of yet, such as one that has just joined, is not silent.
+//! Silence advances only on gossip reports, once a period; the view keeps no clock of its own. So a node that was
+//! paused (a virtual machine, a sleeping laptop) declares no other node dead when it wakes: its detector, which reports
+//! before the view counts anything, has recognized the pause by its own ticks. A node that gossip has not reported yet,
+//! for example one that has just joined, does not count as silent.
 
 use crate::liveness::{Liveness, LivenessState};
 use crate::time::Moment;
@@ -17,23 +17,23 @@ pub struct LivenessView {
 }
 
 impl LivenessView {
-    /// What was thought of each of the other members at this moment.
+    /// Replaces the view with the liveness of each of the other members at this moment.
     pub fn tell(&mut self, at: Moment, liveness: BTreeMap<NodeId, Liveness>) {
         let silence = |liveness: &Liveness| at.saturating_since(liveness.heard);
         self.told = liveness.into_iter().map(|(node, liveness)| (node, (liveness, silence(&liveness)))).collect();
     }
 
-    /// Whether nothing speaks against `node` being there.
+    /// Whether `node` is not known to be suspect or dead. True for a node that gossip has not reported yet.
     pub fn is_alive(&self, node: NodeId) -> bool {
         self.told.get(&node).is_none_or(|(liveness, _)| liveness.state == LivenessState::Alive)
     }
 
-    /// Whether `node` has been heard of for sure, and is not only not silent for long yet.
+    /// Whether `node` is alive and at least one heartbeat of it has arrived.
     pub fn is_heard(&self, node: NodeId) -> bool {
         self.told.get(&node).is_some_and(|(liveness, _)| liveness.was_heard && liveness.state == LivenessState::Alive)
     }
 
-    /// Whether `node` is dead, and has been silent for as long as this.
+    /// Whether `node` is dead and has been silent for at least this long.
     pub fn is_lost(&self, node: NodeId, after: Duration) -> bool {
         self.told
             .get(&node)
@@ -49,7 +49,7 @@ mod tests {
     const NODE: NodeId = NodeId(2);
     const PERIOD: Duration = Duration::from_millis(500);
 
-    /// A detector that has heard node 2 every period, up to this moment.
+    /// A detector that has heard node 2 every period until now.
     fn accustomed() -> (Detector, Moment) {
         let mut detector = Detector::new(PERIOD);
         let mut now = Moment(1);

@@ -1,4 +1,4 @@
-//! What nodes know about each other's health.
+//! What nodes know of each other's health.
 
 use super::*;
 use crate::health::{DiskState, NodeHealth};

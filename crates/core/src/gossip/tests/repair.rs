@@ -1,9 +1,9 @@
-//! Two nodes that have seen the same and hold something else.
+//! Two nodes that have seen the same versions and hold different values.
 
 use super::*;
 
-/// Nodes 1 and 2 hold the same, of `keys` keys, but this one: node 2 has skipped the second write of it, which node 1
-/// has.
+/// Nodes 1 and 2 hold the same values of `keys` keys, except for one key: node 2 has skipped its second write, which
+/// node 1 has.
 fn skipped(nodes: u64, keys: u64, second: Option<&str>) -> Cluster {
     let mut cluster = Cluster::new(nodes);
     cluster.periods = 1;
@@ -12,7 +12,7 @@ fn skipped(nodes: u64, keys: u64, second: Option<&str>) -> Cluster {
     cluster.write(1, "k", Some("first"));
     cluster.periods_until_converged(20);
     cluster.write(1, "k", second);
-    // What a part looks like whose sender holds a third write, which is never seen again.
+    // The part of a sender that holds a third write, which is then lost.
     let (origin, upto) = cluster.node(1).keyspace().all_seen().pop_first().unwrap();
     let part = Part { origin, after: Version(upto.0 - 1), upto, entries: Vec::new() };
     for node in 2..=nodes {
@@ -51,8 +51,8 @@ fn a_repair_goes_on_over_many_messages_and_rests_when_it_is_done() {
     let mut cluster = skipped(2, 200, Some("second"));
     assert!(cluster.node(1).keyspace().bytes() > 3 * GOSSIP_DELTA_BYTES);
     cluster.periods_until_converged(4);
-    // One that can't come to an end, because the other node holds what is refused here, does not take all of the
-    // network.
+    // A repair that can't finish, because the other node holds an entry that is refused here, does not take up the
+    // whole network.
     let mut cluster = skipped(2, 200, Some("second"));
     let [wall, sent] = [cluster.now().wall, Wall(0)];
     let mut all = 0;
