@@ -1,4 +1,4 @@
-//! Committed entries into the state machine, in order.
+//! Applying committed entries to the state machine, in order.
 
 use super::*;
 use crate::codec::fields::{Encoded, Fields};
@@ -42,7 +42,7 @@ impl<T> Replica<T> {
         self.tell_applied();
     }
 
-    /// Tells Raft how far the state is. Raft wants an installed snapshot to be durable before it counts as applied.
+    /// Tells Raft the applied index. Raft requires an installed snapshot to be durable before it counts as applied.
     pub(super) fn tell_applied(&mut self) {
         let log = &self.raft.raft.raft_log;
         if log.applied < self.applied.index.0 && self.applied.index.0 <= log.persisted {
@@ -51,8 +51,8 @@ impl<T> Replica<T> {
     }
 
     /// # Panics
-    /// If the entry can't be read: it was committed, so to leave it out would make this replica differ from the others.
-    /// A replica takes no such entry ([`Replica::keep_readable`]), so a newer version logged it on this node. The
+    /// If the entry can't be read: it was committed, so skipping it would make this replica diverge from the others. A
+    /// replica accepts no such entry ([`Replica::keep_readable`]), so a newer version logged it on this node. The
     /// process stops; the operator runs the newer version again.
     fn apply_commands(&mut self, entry: &Entry, responders: Vec<T>, writer: &mut Writer, out: &mut Effects<T>) {
         let unreadable = |error: &dyn std::fmt::Display| -> ! {
@@ -98,7 +98,7 @@ impl<T> Replica<T> {
     }
 }
 
-/// A planted bug: the commands of the first two entries change places.
+/// A planted bug: the commands of the first two entries are swapped.
 fn swap_first_commands(entries: &mut [Entry]) {
     if let [first, second, ..] = entries
         && [&*first, &*second].iter().all(|entry| entry.get_entry_type() == EntryType::EntryNormal)
@@ -115,7 +115,7 @@ fn spoiled(command: Command) -> Command {
     Command::decode(&mut Fields::new(&bytes.into())).unwrap_or(command)
 }
 
-/// The write side of a map, let go of after [`APPLY_SLICE_COMMANDS`] or [`APPLY_SLICE_BYTES`] so that readers get in.
+/// The write side of a map, released after [`APPLY_SLICE_COMMANDS`] or [`APPLY_SLICE_BYTES`] so that readers get in.
 struct Writer<'a> {
     view: &'a ShardView,
     guard: Option<RwLockWriteGuard<'a, Machine>>,
@@ -128,7 +128,7 @@ impl<'a> Writer<'a> {
         Writer { view, guard: None, commands: 0, bytes: 0 }
     }
 
-    /// The map's hash, if the lock is held already.
+    /// The map's hash, if the lock is already held.
     fn hash(&self) -> Option<u64> {
         self.guard.as_ref().map(|machine| machine.hash())
     }

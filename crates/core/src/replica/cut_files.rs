@@ -1,11 +1,12 @@
 //! The files of this node's own snapshots: performs the work that workers ask for, in their order.
 //!
-//! A worker hands out the chunks of a cut while its replica goes on, and waits for each to be written. So every piece of
-//! work is reported, also for a file that has failed: that one is given up at once, and its end reported as not written.
-//! If not even its beginning can be written, that is reported at once, and the worker does not cut for nothing.
+//! A worker sends the chunks of a cut while its replica continues, and waits for each to be written. So every piece of
+//! work is reported, also for a file that has failed: such a file is abandoned at once, and its end reported as not
+//! written. If not even its header can be written, that is reported at once, so that the worker does not cut for
+//! nothing.
 //!
-//! A replica may give a cut up just when its file is complete. So [`SnapshotWork::Abandon`] deletes the file under its
-//! final name as well: nothing else names it.
+//! A replica may abandon a cut just when its file is complete. So [`SnapshotWork::Abandon`] deletes the file under its
+//! final name as well: nothing else refers to it.
 
 use crate::disk::Disk;
 use crate::effects::SnapshotWork;
@@ -21,16 +22,18 @@ pub struct CutFiles<D: Disk + ?Sized> {
     open: BTreeMap<String, SnapshotWriter<D>>,
 }
 
-/// What follows from a piece of work.
+/// The result of a piece of work.
 #[derive(Debug)]
 pub enum Performed {
-    /// Nothing.
+    /// Nothing to report.
     Silently,
-    /// To be reported by [`Worker::handle_snapshot_chunk_written`](crate::worker::Worker::handle_snapshot_chunk_written).
+    /// A written chunk: report it by
+    /// [`Worker::handle_snapshot_chunk_written`](crate::worker::Worker::handle_snapshot_chunk_written).
     Chunk(ShardId),
-    /// To be reported by [`Worker::handle_snapshot_written`](crate::worker::Worker::handle_snapshot_written).
+    /// The end of a file: report it by
+    /// [`Worker::handle_snapshot_written`](crate::worker::Worker::handle_snapshot_written).
     File { shard: ShardId, name: String, written: bool },
-    /// A file that the caller is to send.
+    /// A file for the caller to send.
     Send { name: String, message: Box<RaftMessage> },
 }
 
@@ -39,7 +42,7 @@ impl<D: Disk + ?Sized> CutFiles<D> {
         CutFiles { disk, open: BTreeMap::new() }
     }
 
-    /// Does one piece of work. Files that fail go to `failed` with their names; nothing else follows from that.
+    /// Performs one piece of work. Failures are passed to `failed` with the file's name, for the log.
     pub fn perform(&mut self, work: SnapshotWork, failed: &mut dyn FnMut(&str, &SnapshotError)) -> Performed {
         match work {
             SnapshotWork::Begin { shard, name, header } => {
@@ -75,7 +78,7 @@ impl<D: Disk + ?Sized> CutFiles<D> {
                 Performed::Silently
             }
             SnapshotWork::Delete { name } => {
-                // The next start deletes what can't be deleted now.
+                // The next start deletes files that can't be deleted now.
                 if let Err(error) = self.disk.delete(&name) {
                     failed(&name, &error.into());
                 }
@@ -85,7 +88,7 @@ impl<D: Disk + ?Sized> CutFiles<D> {
         }
     }
 
-    /// Gives a file up, complete or not.
+    /// Abandons a file, complete or not.
     fn abandon(&mut self, name: &str, failed: &mut dyn FnMut(&str, &SnapshotError)) {
         let abandoned = match self.open.remove(name) {
             Some(writer) => writer.abandon(),
@@ -118,7 +121,7 @@ mod tests {
             Scene { disk: disk.clone(), files: CutFiles::new(disk) }
         }
 
-        /// What is performed, and whether something failed.
+        /// Performs the work, and returns the result and whether something failed.
         fn perform(&mut self, work: SnapshotWork) -> (Performed, bool) {
             let mut has_failed = false;
             let performed = self.files.perform(work, &mut |_, _| has_failed = true);

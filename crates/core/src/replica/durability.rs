@@ -1,9 +1,9 @@
-//! What a replica has handed to the log, how much of it is durable, and what waits for that.
+//! What a replica has handed to the log, how much of it is durable, and which messages wait for it.
 //!
-//! Batches are numbered by the worker and become durable in their order. Invariants:
+//! The worker numbers batches, and they become durable in order. Invariants:
 //!
-//! - `pending` is ordered by batch, and holds every `Ready` that Raft has not been told to be persisted;
-//! - `commit` is never above the commit index in a record that is durable: it is what a restart would find.
+//! - `pending` is ordered by batch, and holds every `Ready` whose persistence has not been reported to Raft;
+//! - `commit` is never above the commit index in a durable record: a restart finds at least this index.
 
 use crate::message::RaftMessage;
 use std::collections::VecDeque;
@@ -28,7 +28,7 @@ pub(super) struct Durability {
 }
 
 impl Durability {
-    /// `commit` is the commit index that the disk has.
+    /// `commit` is the commit index on disk.
     pub fn new(commit: u64) -> Durability {
         Durability { commit, ..Durability::default() }
     }
@@ -58,13 +58,14 @@ impl Durability {
         self.commits.push_back((batch, commit));
     }
 
-    /// Whether nothing waits for the disk.
+    /// Whether no `Ready` waits for the disk.
     pub fn is_settled(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// Keeps `messages` until a `Ready` may be told to be persisted: when its batch is durable, or, if it has nothing
-    /// to make durable (`batch` is none), when the one before it is, because Raft takes readies as persisted in order.
+    /// Holds `messages` until their `Ready` can be reported as persisted: when its batch is durable, or, if it has
+    /// nothing to make durable (`batch` is none), when the `Ready` before it is, because Raft requires readies to be
+    /// persisted in order.
     ///
     /// # Panics
     /// If there is neither a batch nor a `Ready` before it.
@@ -74,7 +75,7 @@ impl Durability {
         self.pending.push_back(Pending { batch, ready, messages });
     }
 
-    /// All batches up to `number` are durable. Returns what waited for that, in order.
+    /// All batches up to `number` are durable. Returns the readies that waited for them, in order.
     pub fn persist(&mut self, number: u64) -> Vec<Pending> {
         self.persisted = number;
         while let Some((_, commit)) = self.commits.pop_front_if(|(batch, _)| *batch <= number) {

@@ -1,11 +1,11 @@
-//! When a replica campaigns, and when it may vote.
+//! Election timeouts: when a replica campaigns.
 //!
-//! raft-rs draws election timeouts from a thread's random source, which would make runs unrepeatable and lets two
-//! survivors draw the same tick. Here the timeout is a function of what everybody knows: the voters that could
+//! raft-rs draws election timeouts from a thread-local random source, which makes runs unrepeatable and lets two
+//! survivors draw the same tick. Here the timeout is a function of what all replicas know: the voters that could
 //! campaign are ranked by a permutation that depends on shard and term, and the range of timeouts is divided among the
 //! ranks. Two survivors then never share a part of the range, and no node is first for all shards.
 //!
-//! The range begins one tick above [`ELECTION_TICKS`]: voters ignore candidates until they have themselves missed
+//! The range begins one tick above [`ELECTION_TICKS`]: voters ignore candidates until they have missed
 //! [`ELECTION_TICKS`] heartbeats, and their count may lag the candidate's by one.
 
 use crate::limits::{ELECTION_TICKS, MAX_ELECTION_TICKS};
@@ -14,7 +14,7 @@ use crate::types::{ReplicaId, ShardId, Term};
 /// The shortest election timeout: that of the first rank.
 pub const FIRST_TICKS: usize = ELECTION_TICKS + 1;
 
-/// How many ticks after the first voter a voter campaigns, if disks are fast.
+/// How many ticks after [`FIRST_TICKS`] a voter campaigns, if disks are fast.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Rank(usize);
 
@@ -31,14 +31,14 @@ impl Rank {
 
 /// The rank of `own` among `voters`: below `MAX_ELECTION_TICKS - FIRST_TICKS`.
 ///
-/// `voters` are all voters but the leader of `term`, if there is one: it is the one that does not answer.
+/// `voters` excludes the leader of `term`, if there is one: an election means that this leader does not answer.
 pub fn rank(seed: u64, shard: ShardId, term: Term, own: ReplicaId, voters: &[ReplicaId]) -> Rank {
     const WIDTH: usize = MAX_ELECTION_TICKS - FIRST_TICKS;
     let group = mix(seed ^ mix(u64::from(shard.0)) ^ mix(term.0.wrapping_add(0x5151)));
     let key = |replica: ReplicaId| (mix(group ^ mix(replica.0)), replica);
     let rank = voters.iter().filter(|&&other| other != own && key(other) < key(own)).count();
     let ranks = voters.len().max(rank + 1);
-    // Each rank's part of the range keeps its last tick free, where it has more than one.
+    // If a rank's part of the range has more than one tick, its last one stays unused.
     let within = (key(own).0 >> 32) as usize % (WIDTH / ranks).saturating_sub(1).max(1);
     Rank(rank * WIDTH / ranks + within)
 }

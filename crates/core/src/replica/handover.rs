@@ -1,8 +1,7 @@
-//! Leadership that this replica gives away because its node must not lead: the node is stopping, or its disk does not
-//! answer.
+//! Hand-over of leadership by a node that must not lead: it is stopping, or its disk does not answer.
 //!
-//! **A node that is stopping** hands over to the voter that has most of the log. A voter whose disk hung recently is chosen
-//! only if there is no other: disks may hang in turn, and a disk that answers now is better than none.
+//! **A node that is stopping** hands over to the voter with the longest log. A voter whose disk hung recently is chosen
+//! only if there is no other: disks may hang one after another, and a disk that answers now is better than none.
 //!
 //! **A disk that hangs** may be shared by all replicas, or all their disks may hang for the same reason (a storage
 //! system that pauses, a burst of writes). An election needs syncs, so a hand-over while all disks hang would leave the
@@ -34,8 +33,8 @@ impl<T> Replica<T> {
         self.hand_over_to(others, health)
     }
 
-    /// Continues the hand-over while this node's disk does not answer. Returns whether this started an election, of
-    /// which only a few should run at a time.
+    /// Continues the hand-over while this node's disk does not answer. Returns whether this started an election; only a
+    /// few should run at a time.
     pub fn shed(&mut self, health: &BTreeMap<NodeId, NodeHealth>) -> bool {
         let term = self.raft.raft.term;
         if !self.is_leader() {

@@ -1,4 +1,4 @@
-//! Which messages are let in, and what happens at a tick.
+//! Which messages a replica accepts, and what it does at a tick.
 
 use super::membership::{Membership, decode_change};
 use super::patience::Part;
@@ -15,13 +15,13 @@ const TRAILER_BYTES: usize = 16;
 /// Longer than any election timeout.
 pub(super) const NEVER_TICKS: usize = usize::MAX - 1;
 
-/// In place of a commit index.
+/// Stands for a commit index that the leader does not know yet.
 const UNKNOWN: u64 = u64::MAX;
 
-/// Why a replica can't go on.
+/// Why a replica can't continue.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// The leader has proof of entries that this replica acknowledged and does not have any more.
+    /// The leader has proof of entries that this replica acknowledged and no longer has.
     #[error(
         "the leader knows entries up to {committed} of this replica, its log ends at {last}: the log was lost or \
          replaced by an older one"
@@ -61,8 +61,8 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Publishes a hash for comparison. Before its first snapshot or entry a replica has none: its state stands for no
-    /// index.
+    /// Publishes a hash for comparison. A replica has none before its first snapshot or entry, because its state
+    /// belongs to no index.
     fn mark(&mut self) {
         if self.applied.index > LogIndex::BASE {
             let mut marks = std::mem::take(&mut self.marks);
@@ -72,9 +72,10 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Cuts an append short before the first entry that this build can't read. A newer or faulty leader can then not
-    /// commit it as long as it needs this replica. If it was committed, this replica could neither apply it nor leave it
-    /// out. To a leader, a shorter append is as good as a lost rest: it sends the rest again, also after an upgrade.
+    /// Cuts an append short before the first entry that this build can't read. A newer or faulty leader then can't
+    /// commit it as long as it needs this replica. Once the entry was committed, this replica could neither apply nor
+    /// skip it. A leader handles the shorter append like a lost message and sends the rest again, also after this node
+    /// has been upgraded.
     pub fn keep_readable(&self, message: &mut Message) -> Result<(), Unreadable> {
         let unreadable = message.entries.iter().enumerate().find_map(|(at, entry)| {
             let why = self.check_entry(entry).err()?;
@@ -109,7 +110,7 @@ impl<T> Replica<T> {
         configurations.iter().any(|voters| voters.contains(&replica)) || group.replicas.contains(&replica)
     }
 
-    /// Takes a message from another replica of this shard.
+    /// Handles a message from another replica of this shard.
     pub fn step(&mut self, now: Moment, from: ReplicaId, mut message: Message) -> Result<(), Fault> {
         if message.from != from.0 || message.to != self.id.0 || !is_well_formed(&message) {
             return Ok(());
@@ -121,8 +122,8 @@ impl<T> Replica<T> {
             MessageType::MsgHeartbeat => {
                 let last = self.raft.raft.raft_log.last_index();
                 if message.term >= self.raft.raft.term && message.commit > last {
-                    // Nobody else is believed: the shard does without this voter until a new one takes its place. A
-                    // leader that is not known yet proves the same again once the topology names it.
+                    // Only members are trusted with this: the shard loses this voter until a new one takes its place. A
+                    // leader that is not known yet proves the loss again once the topology names it.
                     return match self.knows(from) {
                         true => Err(Fault::LostLog { committed: message.commit, last }),
                         false => Ok(()),
@@ -132,7 +133,8 @@ impl<T> Replica<T> {
                     && message.term >= self.raft.raft.term
                     && committed != UNKNOWN
                 {
-                    // Once that much is applied, the state is as new as the leader's was at the least just now.
+                    // Once `committed` is applied, this state is at least as new as the leader's was when it sent this
+                    // heartbeat.
                     self.heard.get_or_insert((committed, now));
                 }
                 if message.term >= self.raft.raft.term && !self.config.mutation.is(Mutation::ForgetPromise) {
@@ -158,18 +160,18 @@ impl<T> Replica<T> {
             | MessageType::MsgRequestVoteResponse
             | MessageType::MsgRequestPreVoteResponse
             | MessageType::MsgTimeoutNow => {}
-            // Snapshots come with their data, by `install`. Proposals and reads are never forwarded by Raft: both
-            // would be executed without the sender's knowing (and raft-rs has no switch against it).
+            // Snapshots arrive with their data, through `install`. Raft must never forward proposals or reads: both
+            // would be executed without the sender knowing it (and raft-rs has no switch against it).
             _ => return Ok(()),
         }
         self.membership.answered.insert(from, self.ticks);
-        // An unknown peer's answer is an error to raft-rs; to us it is a late message of a member that has left.
+        // raft-rs returns an error for an unknown peer's answer; here it is a late message of a member that has left.
         let _ = self.raft.step(message);
         Ok(())
     }
 
-    /// Whether the replica was heard of within an election timeout. (Raft's own mark of that is taken away from all at
-    /// each check of the quorum, until they answer the next heartbeat.)
+    /// Whether the replica was heard within an election timeout. (Raft resets its own mark of that, `recent_active`,
+    /// for all replicas at each quorum check, until they answer the next heartbeat.)
     pub(super) fn answers(&self, replica: ReplicaId) -> bool {
         self.membership.answered.get(&replica).is_some_and(|at| self.ticks <= at + ELECTION_TICKS as u64)
     }
@@ -188,13 +190,13 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Whether an installed snapshot waits for the disk. Raft then still counts from before it, and to campaign it would
-    /// read entries that are gone.
+    /// Whether an installed snapshot waits for the disk. Raft's applied index is then still below it, and a campaign
+    /// would read entries that are gone.
     fn snapshot_is_not_durable(&self) -> bool {
         self.raft.raft.raft_log.applied < self.applied.index.0 && !self.config.mutation.is(Mutation::CampaignOnSnapshot)
     }
 
-    /// The node of `to` could not be reached: Raft probes before it sends on.
+    /// The node of `to` could not be reached: Raft probes before it sends more.
     pub fn report_unreachable(&mut self, to: ReplicaId) {
         if self.is_leader() {
             self.raft.report_unreachable(to.0);
@@ -206,7 +208,7 @@ impl<T> Replica<T> {
         if message.get_msg_type() == MessageType::MsgHeartbeat {
             let mut context = message.take_context().to_vec();
             context.extend_from_slice(&self.lease.round_at(now).to_le_bytes());
-            // Before it has committed in its term, a leader may not know how far others had.
+            // Before it has committed in its term, a leader may not know how far earlier leaders had committed.
             let planted = self.config.mutation.is(Mutation::FreshBeforeTermStart);
             let knows = planted || self.raft.raft.commit_to_current_term();
             let committed = if knows { self.raft.raft.raft_log.committed } else { UNKNOWN };
@@ -220,7 +222,7 @@ impl<T> Replica<T> {
         [Mutation::CampaignImpatiently, Mutation::ForgetPromise].iter().any(|&bug| self.config.mutation.is(bug))
     }
 
-    /// A lone voter need not wait for anybody.
+    /// A sole voter need not wait for an election timeout.
     pub(super) fn campaign_if_alone(&mut self) {
         let alone = self.raft.raft.prs().conf().voters().ids().iter().eq([self.id.0]);
         if alone && self.raft.raft.promotable() && !self.is_leader() {
@@ -229,8 +231,8 @@ impl<T> Replica<T> {
         }
     }
 
-    /// raft-rs has drawn a timeout from a thread's random source at its last reset. It is looked at only in a tick,
-    /// so it is enough to replace it before each one.
+    /// raft-rs drew a timeout from a thread-local random source at its last reset. It reads the timeout only in a tick,
+    /// so replacing it before each tick is enough.
     fn set_election_timeout(&mut self, now: Moment, sync: Duration) {
         let raft = &self.raft.raft;
         let leader = raft.leader_id;
@@ -261,7 +263,7 @@ fn trailer(context: &[u8]) -> Option<(u64, u64)> {
     Some((number(&trailer[..8]), number(&trailer[8..])))
 }
 
-/// What raft-rs takes for granted of a message and would panic on: entries without gaps, after the index they follow.
+/// Checks what raft-rs assumes of a message and would panic on: entries without gaps, after the index that they follow.
 fn is_well_formed(message: &Message) -> bool {
     let mut index = message.index;
     message.entries.iter().all(|entry| {

@@ -1,24 +1,24 @@
-//! The leader's lease: until when it may answer reads without asking anybody.
+//! The leader's lease: until when it may answer reads without asking a quorum.
 //!
-//! raft-rs has a lease of its own, which relies on the leader's belief alone. This one relies on promises of the
+//! raft-rs has a lease of its own, which relies only on the leader's own view. This one relies on promises of the
 //! voters.
 //!
 //! - **The promise.** Before a replica echoes a heartbeat, it promises not to vote or campaign for one minimum election
 //!   timeout ([`Timing::promise`]), measured on its own clock from the receipt of the heartbeat ([`Promise`]). It keeps
 //!   the promise whatever term it learns of meanwhile. raft-rs alone does not do this: it forgets its leader at any
-//!   message of a later term except vote requests, such as a pre-vote rejection that was delayed by a slow disk.
+//!   message of a later term except vote requests, for example a pre-vote rejection that was delayed by a slow disk.
 //! - **The round.** Each heartbeat carries the number of its round, and the echo returns it. If a quorum of every
 //!   active configuration has echoed a round *in this term*, no other leader can be elected until the round's start
 //!   plus [`PROMISE`]: any quorum of that election would contain a voter that is bound.
 //! - **The clocks** of two nodes run apart by less than 1 % ([`DRIFT_PERMILLE`](crate::limits::DRIFT_PERMILLE)), and
 //!   count while a machine sleeps.
 //!
-//! Hence `lease = start of the round + (promise - LEASE_MARGIN_TICKS x tick) x 0.99` ([`Timing::lease`]). What else the
-//! argument needs:
+//! Hence `lease = start of the round + (promise - LEASE_MARGIN_TICKS x tick) x 0.99` ([`Timing::lease`]). The argument
+//! also needs:
 //!
 //! - All replicas of a shard make promises of the same length, before and after restarts. The election timeout is
-//!   chosen when the cluster is created, is part of the topology from its first epoch on, and no command changes it. A
-//!   node has saved a topology before it starts its first replica, and does not start if it can't read that file. So an
+//!   chosen when the cluster is created and is part of the topology from its first epoch on; no command changes it. A
+//!   node saves a topology before it starts its first replica, and does not start if it can't read that file. So an
 //!   echo need not carry the length of its sender's promise, and a promise need not be written to disk: a leader knows
 //!   the length of all voters' promises from its own, and a restarted replica knows the longest one that it can have
 //!   made.
@@ -35,8 +35,8 @@
 //! Within the term the lease can't come back: nothing proves that the message will not arrive. In the next term it can:
 //! the message makes its receiver campaign for exactly that term, which already has this replica as its only leader,
 //! and a receiver that is already in that term ignores it. A leader could therefore campaign for the next term, as the
-//! candidate of a transfer to itself. It does not: the shard would have no leader while the votes are synced, only
-//! because of a message that is hardly ever lost.
+//! candidate of a transfer to itself. It does not: the shard would have no leader while the votes are synced, to make
+//! up for a loss that hardly ever happens.
 //!
 //! The model is CockroachDB's leader fortification, in which a follower grants its support for a fixed time and can't
 //! withdraw it.
@@ -50,7 +50,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// How many rounds are kept. Older ones would give a lease that has already expired.
 const ROUNDS_KEPT: usize = (ELECTION_TICKS - LEASE_MARGIN_TICKS) * ROUNDS_A_TICK;
 
-/// Until then a replica does not campaign, and votes only for a transfer's candidate.
+/// The moment until which a replica does not campaign, and votes only for a transfer's candidate.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Promise {
     until: Moment,
@@ -68,7 +68,7 @@ impl Promise {
     }
 }
 
-/// The rounds of heartbeats of one leader in one term, and who echoed them.
+/// The heartbeat rounds of one leader in one term, and the replicas that echoed them.
 #[derive(Debug)]
 pub struct LeaderLease {
     timing: Timing,
@@ -83,12 +83,12 @@ impl LeaderLease {
         LeaderLease { timing, rounds: VecDeque::new(), next_round: 0, echoed: BTreeMap::new(), given_up: false }
     }
 
-    /// Forgets everything: a new term, or no leader any more.
+    /// Forgets all rounds: there is a new term, or this replica no longer leads.
     pub fn reset(&mut self) {
         *self = LeaderLease { next_round: self.next_round, ..LeaderLease::new(self.timing) };
     }
 
-    /// No lease for the rest of the term.
+    /// Gives up the lease for the rest of the term.
     pub fn give_up(&mut self) {
         self.given_up = true;
     }
@@ -116,8 +116,8 @@ impl LeaderLease {
         }
     }
 
-    /// Until when the lease lasts, given since when a quorum follows ([`followed_at`](LeaderLease::followed_at)).
-    /// [`Moment::default`] where there is none.
+    /// When the lease ends, given the latest moment at which a quorum followed
+    /// ([`followed_at`](LeaderLease::followed_at)). [`Moment::default`] if there is no lease.
     pub fn until(&self, followed_at: Moment) -> Moment {
         if self.given_up || followed_at == Moment::default() {
             Moment::default()
@@ -127,13 +127,13 @@ impl LeaderLease {
     }
 
     /// The latest moment at which a quorum of every active configuration (one, or two while joint) is known to have
-    /// followed this leader. [`Moment::default`] where that is not known.
+    /// followed this leader. [`Moment::default`] if none is known.
     pub fn followed_at(&self, now: Moment, own: ReplicaId, configurations: &[Vec<ReplicaId>]) -> Moment {
         let echoed = configurations.iter().map(|voters| self.quorum_echoed(now, own, voters));
         echoed.min().unwrap_or_default()
     }
 
-    /// The latest moment at which a round was sent that a quorum of `voters` has echoed, the leader included.
+    /// When the latest round was sent that a quorum of `voters`, including the leader, has echoed.
     fn quorum_echoed(&self, now: Moment, own: ReplicaId, voters: &[ReplicaId]) -> Moment {
         let mut moments: Vec<Moment> = voters
             .iter()

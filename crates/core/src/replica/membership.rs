@@ -1,19 +1,19 @@
 //! Reports to the controller, and its steps.
 //!
-//! The controller decides on what a leader reports; the leader carries a step out only if the configuration is still
-//! the reported one, in the same term, and checks again what would be unsafe if it had changed meanwhile: a learner is
+//! The controller decides on a leader's report. The leader carries out a step only if the configuration and the term
+//! are still the reported ones, and checks again what would be unsafe if it had changed meanwhile: a learner is
 //! promoted only when it has the log, a leader never removes itself, and leadership goes only to a voter that is ready.
 //!
 //! A change is encoded twice in its entry. raft-rs reads its own protobuf encoding when the leader proposes; what
-//! replicas apply is our encoding beside it, so that no byte from another node meets the protobuf parser.
+//! replicas apply is our encoding beside it, so that no byte from another node reaches the protobuf parser.
 //!
-//! A configuration counts from when it is applied, and a replica that does not know yet that it is committed still
-//! campaigns in the one before, joint or not. So the members that a change removed must be able to vote until every
-//! voter that remains knows *durably* that the change is committed: each replica makes its commit index durable when it
-//! applies a change, says in its answers how far that is, and the report names those that have confirmed.
+//! A configuration takes effect when it is applied, and a replica that does not know yet that it is committed still
+//! campaigns in the previous one, joint or not. So the members that a change removed must be able to vote until every
+//! remaining voter knows *durably* that the change is committed: each replica makes its commit index durable when it
+//! applies a change, its answers carry that index, and the report names the replicas that have confirmed.
 //!
-//! raft-rs leaves a joint configuration by itself, but forgets to when the leader changes in between: a leader that
-//! finds itself joint with nothing pending proposes to leave, again if need be.
+//! raft-rs leaves a joint configuration automatically, but not if the leader changes in between: a leader in a joint
+//! configuration with no pending change proposes to leave it, repeatedly if necessary.
 
 use super::*;
 use crate::codec::{CodecError, Reader, put_varint};
@@ -25,11 +25,10 @@ use std::time::Duration;
 /// A replica has caught up when it lacks no more than this many entries.
 const CAUGHT_UP_ENTRIES: u64 = 64;
 
-/// The report of a shard that is not as it should be is repeated this often. The controller forgets one after ten
-/// seconds.
+/// How often a shard that is not at its target repeats its report. The controller forgets a report after ten seconds.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
 
-/// Why a step was not carried out. The controller decides anew on the next report.
+/// Why a step was not carried out. The controller decides again on the next report.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StepRefused {
     #[error("not the leader in that term, or another configuration meanwhile")]
@@ -49,16 +48,16 @@ pub(super) struct Membership {
     pub group: Group,
     /// The voters of every active configuration: one, or two while joint.
     pub configurations: Vec<Vec<ReplicaId>>,
-    /// At which tick each of the other replicas was last heard of.
+    /// The tick at which each of the other replicas was last heard.
     pub answered: BTreeMap<ReplicaId, u64>,
     /// The last report to the controller, and its tick.
     pub last_report: Option<(u64, ShardReport)>,
-    /// A configuration change was applied: the commit index is worth a record of its own.
+    /// A configuration change was applied, so the commit index is logged at once.
     pub save_commit: bool,
 }
 
 impl<T> Replica<T> {
-    /// How this shard's membership stands. Only a leader's report says anything.
+    /// The report on this shard's membership. It is meaningful only on the leader.
     pub fn report(&self) -> ShardReport {
         let conf_state = self.raft.raft.prs().conf().to_conf_state();
         let replicas = |ids: &[u64]| {
@@ -87,18 +86,18 @@ impl<T> Replica<T> {
         }
     }
 
-    /// The bytes that a new replica would be sent, rounded for the report.
+    /// The bytes that a new replica would receive, rounded for the report.
     fn copied_bytes(&self) -> u64 {
         let state_bytes = match self.machine {
             StateMachine::Kv => self.state_bytes(),
-            // Small; measuring it would mean encoding it at every tick.
+            // The topology is small; measuring it would mean encoding it at every tick.
             StateMachine::System(_) => 0,
         };
         ((state_bytes + self.bytes_after_base()) as u64).max(LEAST_COPIED_BYTES).next_power_of_two()
     }
 
-    /// The report, when there is one that the controller should see: it differs from the last one, or the shard is not
-    /// as it should be and some time has passed.
+    /// The report, if one is due: it differs from the last one, or the shard is not at its target and [`REPEAT_AFTER`]
+    /// has passed.
     pub fn due_report(&mut self) -> Option<ShardReport> {
         if !self.is_leader() || !self.raft.raft.apply_to_current_term() {
             return None;
@@ -115,7 +114,7 @@ impl<T> Replica<T> {
         })
     }
 
-    /// Whether the shard is as the topology wants it.
+    /// Whether the shard is at the topology's target.
     fn is_settled(&self, report: &ShardReport) -> bool {
         let preferred = self.membership.group.target_replicas();
         let mut target = preferred.clone();
@@ -161,7 +160,7 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Hands leadership to `to`, which must be a voter that has the log.
+    /// Transfers leadership to `to`, which must be a voter that has caught up.
     pub fn transfer_leadership(&mut self, to: ReplicaId) -> Result<(), StepRefused> {
         let raft = &self.raft.raft;
         if !self.is_leader() {
@@ -180,7 +179,7 @@ impl<T> Replica<T> {
         Ok(())
     }
 
-    /// Whether `replica` has the log almost to its end, and answers.
+    /// Whether `replica` answers and has the log almost to its end.
     fn has_caught_up(&self, replica: ReplicaId) -> bool {
         if replica == self.id || self.config.mutation.is(Mutation::PromoteEarly) {
             return true;
@@ -188,7 +187,7 @@ impl<T> Replica<T> {
         let raft = &self.raft.raft;
         raft.prs().get(replica.0).is_some_and(|progress| {
             let answers = self.answers(replica);
-            // Nothing matched means that not even the snapshot has arrived, however short the log is.
+            // If nothing matches, not even the snapshot has arrived, however short the log is.
             answers && progress.matched > 0 && progress.matched + CAUGHT_UP_ENTRIES >= raft.raft_log.last_index()
         })
     }
@@ -222,12 +221,12 @@ impl<T> Replica<T> {
         let raft = &self.raft.raft;
         let joint = !raft.prs().conf().to_conf_state().voters_outgoing.is_empty();
         if joint && !raft.has_pending_conf() && raft.apply_to_current_term() {
-            // Dropped while a transfer is under way; the next tick tries again.
+            // Raft drops it during a transfer; the next tick tries again.
             let _ = self.raft.propose_conf_change(Vec::new(), ConfChangeV2::default());
         }
     }
 
-    /// Keeps the voters of every active configuration where each turn can look at them.
+    /// Caches the voters of every active configuration, which every turn reads.
     pub(super) fn learn_configurations(&mut self) {
         let conf_state = self.raft.raft.prs().conf().to_conf_state();
         let replicas = |ids: &[u64]| ids.iter().map(|&id| ReplicaId(id)).collect::<Vec<_>>();
@@ -239,13 +238,13 @@ impl<T> Replica<T> {
         let changes = decode_change(&entry.context).unwrap_or_else(|error| {
             panic!("configuration change {} of shard {} can't be applied: {error}", entry.index, self.shard)
         });
-        // A change that does not fit is refused by every replica alike, and leaves the configuration as it is.
+        // Every replica refuses an invalid change alike, and its configuration stays as it is.
         let _ = self.raft.apply_conf_change(&for_raft(&changes));
         self.learn_configurations();
         self.applied.configuration = LogIndex(entry.index);
         self.membership.save_commit = true;
-        // A change that an earlier leader proposed may remove the one that commits it. raft-rs lets it lead on, and
-        // panics when it next looks for itself among the members.
+        // A change that an earlier leader proposed may remove the one that commits it. raft-rs lets it continue to
+        // lead, and panics when it next looks itself up among the members.
         let leads_on = self.config.mutation.is(Mutation::LeadAfterRemoval);
         if self.is_leader() && !self.raft.raft.promotable() && !leads_on {
             let term = self.raft.raft.term;
@@ -254,7 +253,7 @@ impl<T> Replica<T> {
     }
 }
 
-/// The change as raft-rs takes it: joint where it is of more than one replica.
+/// The change in raft-rs's form: joint if it affects more than one replica.
 fn for_raft(changes: &[(ConfChangeType, ReplicaId)]) -> ConfChangeV2 {
     let mut change = ConfChangeV2::default();
     for &(kind, replica) in changes {

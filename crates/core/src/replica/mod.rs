@@ -1,35 +1,35 @@
-//! One shard's copy on this node: a raft-rs group and everything that it needs around it.
+//! One shard's copy on this node: a raft-rs group and what surrounds it.
 //!
-//! raft-rs gives the protocol. What it leaves open, or gets wrong for us, is here, an idea a file:
+//! raft-rs implements the protocol. What it leaves open, or does wrong for our purposes, is here, one idea per file:
 //!
 //! | file | the idea |
 //! |---|---|
 //! | [`storage`] | the log as raft-rs reads it, in memory |
 //! | [`election`] | election timeouts that are repeatable and do not collide |
 //! | [`patience`] | how long to wait before a campaign when disks are slow |
-//! | [`lease`] | until when the leader may serve reads by itself |
-//! | [`reads`] | reads by ReadIndex where it may not |
-//! | [`proposals`] | which answer belongs to which entry |
+//! | [`lease`] | until when the leader may serve reads without a quorum |
+//! | [`reads`] | reads by ReadIndex, without a lease |
+//! | [`proposals`] | which reply belongs to which entry |
 //! | [`view`] | the map as readers on other threads see it |
-//! | `inbound` | which messages are let in, and what happens at a tick |
-//! | `serve` | commands into entries, queries into answers |
-//! | `ready` | Raft's outputs into effects, and the order between them |
-//! | `apply` | committed entries into the state machine |
+//! | `inbound` | which messages a replica accepts, and what it does at a tick |
+//! | `serve` | turning commands into entries, and answering queries |
+//! | `ready` | turning Raft's outputs into effects, in order |
+//! | `apply` | applying committed entries to the state machine |
 //! | `membership` | reports to the controller, and its steps |
 //! | `handover` | hand-over of leadership by a node that is stopping, or whose disk hangs |
 //! | `snapshots`, [`restore`] | cutting, writing and installing the state |
 //! | [`transfers`] | snapshots that are sent to other replicas |
 //! | [`retention`] | which entries stay in memory, and when a snapshot is due |
 //!
-//! **How a write goes.** Commands collect until the turn ends, become one entry, and are proposed. `ready` sends the
+//! **The path of a write.** Commands collect until the turn ends, become one entry, and are proposed. `ready` sends the
 //! entry to the followers and puts it into the node's batch for the log at the same time. When the log reports the
-//! batch durable, the replica tells Raft, which commits once a quorum has done so; the entry is applied and the answers
-//! leave.
+//! batch durable, the replica tells Raft, which commits the entry once it is durable on a quorum; the entry is applied
+//! and the replies are sent.
 //!
-//! **What is promised when.** Before its batch is durable, a replica says nothing that rests on it: answers to appends,
-//! votes, and requests for votes wait with the batch. Answers to pre-vote requests promise nothing and never wait.
-//! Answers to heartbeats depend on the term alone and wait only if the term itself is not durable yet; otherwise a slow
-//! disk would cost the leader its lease.
+//! **What waits for the disk.** Until its batch is durable, a replica sends nothing that depends on it: append
+//! responses, votes and vote requests wait with the batch. Pre-vote responses promise nothing and never wait. Heartbeat
+//! responses depend only on the term and wait only if the term is not durable yet; otherwise a slow disk would cost the
+//! leader its lease.
 
 mod apply;
 pub mod cut_files;
@@ -85,7 +85,7 @@ pub enum ReadMode {
     Quorum,
 }
 
-/// What all replicas of a node have in common.
+/// Settings that all replicas of a node share.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplicaConfig {
     /// Spreads election timeouts; the same on all nodes of a cluster, so that ranks agree.
@@ -93,7 +93,7 @@ pub struct ReplicaConfig {
     /// Different at every start of the process.
     pub boot_nonce: u64,
     pub read_mode: ReadMode,
-    /// The cluster's, as the topology on this node's disk has it.
+    /// The cluster's timing, from the topology on this node's disk.
     pub timing: Timing,
     pub mutation: Mutation,
 }
@@ -104,10 +104,10 @@ enum Write {
     System(Box<SystemCommand>),
 }
 
-/// How a replica comes to be.
+/// How a replica starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
-    /// Created now: it has promised nothing to anybody.
+    /// Created now: it has made no promise to any leader.
     Created,
     /// Restarted: before it stopped, it may have promised a leader not to vote.
     Restarted,
@@ -115,18 +115,18 @@ pub enum Origin {
 
 /// A replica's state machine.
 pub enum StateMachine {
-    /// A shard of the key space; readers see it through the view.
+    /// A shard of the key space; readers access it through the view.
     Kv,
     System(SystemMachine),
 }
 
-/// The state a replica starts from or installs, as a snapshot gives it.
+/// The state from a snapshot, from which a replica starts or which it installs.
 pub enum Restored {
     Kv(Machine),
     System(SystemMachine),
 }
 
-/// What the state machine has applied.
+/// How far the state machine has applied the log.
 struct Applied {
     index: LogIndex,
     term: Term,
@@ -138,7 +138,7 @@ struct Applied {
 /// One replica. See the module's header for which file does what.
 ///
 /// Invariants:
-/// - `applied` never exceeds what Raft committed and this node's log holds durably.
+/// - `applied` never exceeds what Raft has committed and what this node's log holds durably.
 /// - the published lease is zero unless this replica leads and has applied an entry of its term.
 pub struct Replica<T> {
     shard: ShardId,
@@ -161,25 +161,25 @@ pub struct Replica<T> {
     ticks: u64,
     /// The last index of the log, and the tick at which it was first seen.
     last_grown: (u64, u64),
-    /// What this replica has promised to a leader, before or after its last restart.
+    /// The promise that this replica has made to a leader, before or after its last restart.
     promise: Promise,
     patience: Patience,
     durability: Durability,
     snapshots: snapshots::Snapshots,
     transfers: transfers::Transfers,
-    /// How far the leader had committed when its heartbeat came, until that much is applied here.
+    /// The leader's commit index in a heartbeat, and when it arrived; kept until that index is applied here.
     heard: Option<(u64, Moment)>,
-    /// Leadership on its way to a node whose disk answers.
+    /// A hand-over in progress to a node whose disk answers.
     shedding: Option<handover::Shedding>,
     /// Hashes to be compared with those of other replicas.
     marks: Marks,
 }
 
 impl<T> Replica<T> {
-    /// Starts a replica from what the disk holds of it, with the state at its base.
+    /// Starts a replica from its data on disk, with the state at its base.
     ///
     /// # Panics
-    /// If `state` is not one that a replica of ours has written: the log checks what it recovers.
+    /// If `state` is not one that a replica has written: the log checks what it recovers.
     pub fn new(
         shard: ShardId,
         id: ReplicaId,
@@ -305,7 +305,7 @@ impl<T> Replica<T> {
         self.storage().bytes()
     }
 
-    /// Where this replica stands in its log, cheap enough to ask after every turn.
+    /// This replica's position in its log, cheap enough to query after every turn.
     pub fn position(&self) -> Position {
         Position {
             is_leader: self.is_leader(),
@@ -327,7 +327,7 @@ impl<T> Replica<T> {
         &self.membership.configurations
     }
 
-    /// How this replica stands.
+    /// This replica's status.
     pub fn status(&self) -> ReplicaStatus {
         let raft = &self.raft.raft;
         let conf = raft.prs().conf();
@@ -346,7 +346,7 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Ends a replica that is removed from this node. Returns the snapshot files that are not needed any more.
+    /// Ends a replica that is removed from this node. Returns the snapshot files that are no longer needed.
     pub fn retire(mut self, out: &mut Effects<T>) -> Vec<String> {
         self.refuse_reads(out);
         let incoming = std::mem::take(&mut self.incoming);
@@ -355,7 +355,7 @@ impl<T> Replica<T> {
         out.replies.extend(proposed.into_iter().map(|responder| (responder, Err(Failure::Unknown))));
         self.view.publish_lease(Moment::default());
         self.view.close();
-        // Readers may still hold the view, but do not read the map once it is closed.
+        // Readers may still hold the view, but don't read the map once the view is closed.
         out.garbage.push(std::mem::take(&mut *self.view.machine_mut()));
         if let Some(cutting) = self.snapshots.cutting.take() {
             out.snapshots.push(SnapshotWork::Abandon { name: cutting.base().snapshot.clone() });
@@ -372,12 +372,12 @@ impl<T> Replica<T> {
         self.base().snapshot == name || self.snapshots.has(name)
     }
 
-    /// Whether a snapshot has shown that memory is not what was written to it: the replica must end.
+    /// Whether a snapshot has shown that memory differs from what was written to it: the replica must end.
     pub fn is_damaged(&self) -> bool {
         self.snapshots.is_damaged
     }
 
-    /// The hash of the state as it is now, a function of the log up to here and of nothing else.
+    /// The hash of the current state, a function only of the applied log.
     pub fn state_hash(&self) -> u64 {
         match &self.machine {
             StateMachine::Kv => self.view.machine().hash(),
@@ -385,7 +385,7 @@ impl<T> Replica<T> {
         }
     }
 
-    /// All that a restart needs besides the snapshot.
+    /// Everything that a restart needs besides the snapshot.
     pub fn complete_state(&self) -> ReplicaState {
         let storage = self.storage();
         ReplicaState {
@@ -404,7 +404,7 @@ impl<T> Replica<T> {
     }
 }
 
-/// Where a replica stands in its log.
+/// A replica's position in its log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Position {
     pub is_leader: bool,
@@ -417,7 +417,7 @@ pub struct Position {
     pub configuration: u64,
 }
 
-/// How a replica stands, for people and for checks.
+/// A replica's status, for operators and for checks.
 #[derive(Clone, Debug)]
 pub struct ReplicaStatus {
     pub shard: ShardId,
@@ -430,6 +430,6 @@ pub struct ReplicaStatus {
     pub applied: u64,
     pub last: u64,
     pub base: u64,
-    /// From the leader: how its shard's membership stands.
+    /// The leader's report on its shard's membership.
     pub report: Option<ShardReport>,
 }

@@ -20,17 +20,17 @@ use crate::limits::MAX_ELECTION_TICKS;
 use crate::timing::Timing;
 use std::time::Duration;
 
-/// A disk's latency counts up to this.
+/// Disk latency is capped at this.
 const MAX_SLOW: Duration = Duration::from_secs(1);
 
 /// The longest patience, or twice the longest election timeout if that is more. With it, voters whose syncs take ten
 /// seconds elect a leader.
 const MAX_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Enough for any election timeout to reach [`MAX_PATIENCE`].
+/// Enough doublings for any election timeout to reach [`MAX_PATIENCE`].
 const MAX_DOUBLINGS: u32 = 8;
 
-/// What a replica that knows no leader has seen of elections.
+/// How many terms a replica has seen without a leader.
 #[derive(Debug)]
 pub struct Patience {
     timing: Timing,
@@ -38,7 +38,7 @@ pub struct Patience {
     led_term: u64,
 }
 
-/// A replica's part in the election of the current term.
+/// A replica's role in the election of the current term.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Part {
     pub term: u64,
@@ -62,7 +62,7 @@ impl Patience {
         let slow = (part.sync.min(MAX_SLOW).as_nanos() / self.timing.tick().as_nanos()) as usize;
         let spread = rank.ticks() * slow.max(1);
         let voters = if part.has_voted && !part.knows_leader { slow } else { 0 };
-        // The first term after a leader's is the usual one; doubling begins with the second.
+        // The first term after a leader's has the usual timeout; doubling begins with the second.
         let failed = (part.term - self.led_term).saturating_sub(1).min(u64::from(MAX_DOUBLINGS)) as u32;
         ((FIRST_TICKS + voters + spread) << failed).min(self.most_ticks())
     }

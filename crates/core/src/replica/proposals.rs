@@ -1,9 +1,9 @@
-//! Which answer belongs to which entry.
+//! Which reply belongs to which entry.
 //!
-//! A proposal is known by the index and the term at which the leader appended it. When an entry of the same term is
-//! applied at that index, it is the proposal, and its answers are the results. When an entry of another term is
-//! applied there, the proposal was overwritten and has not been applied and never will be: it is safe to retry. Until
-//! one of the two happens nothing can be said, whoever leads now.
+//! A proposal is identified by the index and the term at which the leader appended it. When an entry of the same term
+//! is applied at that index, it is the proposal, and its replies are the results. When an entry of another term is
+//! applied there, the proposal was overwritten: it has not been applied and never will be, and it is safe to retry.
+//! Until one of the two happens, the outcome is unknown, no matter which replica leads.
 
 use std::collections::VecDeque;
 
@@ -18,10 +18,10 @@ struct Proposal<T> {
     responders: Vec<T>,
 }
 
-/// What applying an entry says about the proposals.
+/// The proposals whose outcome an applied entry decides.
 #[derive(Debug, PartialEq)]
 pub struct Settled<T> {
-    /// Responders of the commands in the applied entry, in their order; empty where it was not proposed here.
+    /// Responders of the commands in the applied entry, in their order; empty if it was not proposed here.
     pub applied: Vec<T>,
     /// Responders of proposals that have been overwritten.
     pub not_applied: Vec<T>,
@@ -45,7 +45,7 @@ impl<T> Proposals<T> {
     /// The entry of `term` has been applied at `index`.
     pub fn settle(&mut self, index: u64, term: u64) -> Settled<T> {
         let mut settled = Settled { applied: Vec::new(), not_applied: Vec::new() };
-        // A later term may have been proposed at lower indexes, so the queue is not sorted by index as a whole.
+        // A later term may have proposed at lower indexes, so the queue as a whole is not sorted by index.
         while let Some(first) = self.waiting.front() {
             if first.index > index && first.term >= term {
                 break;
@@ -55,14 +55,14 @@ impl<T> Proposals<T> {
                 settled.applied = proposal.responders;
                 break;
             }
-            // Either something else stands at its index, or an entry of a later term has been applied before it:
-            // terms never fall along the log, so it cannot follow.
+            // Either another entry is at its index, or an entry of a later term has been applied at a lower index:
+            // terms never decrease along the log, so the proposal can't follow it.
             settled.not_applied.extend(proposal.responders);
         }
         settled
     }
 
-    /// All responders, when a snapshot has skipped their entries: whether they were applied can't be told.
+    /// All responders, when a snapshot has skipped their entries: it is unknown whether these were applied.
     pub fn drain(&mut self) -> Vec<T> {
         self.waiting.drain(..).flat_map(|proposal| proposal.responders).collect()
     }
@@ -106,7 +106,7 @@ mod tests {
         // Leader in term 2 with entries to 9, deposed, leader again in term 4 with only 6 of them kept.
         let mut waiting = proposals(&[(6, 2), (7, 2), (8, 2), (9, 2), (8, 4), (9, 4)]);
         assert_eq!(waiting.settle(6, 2).applied, [(6, 2)]);
-        // The no-op of term 4 stands at 7.
+        // The no-op of term 4 is at 7.
         assert_eq!(waiting.settle(7, 4).not_applied, [(7, 2), (8, 2), (9, 2)]);
         assert_eq!(waiting.settle(8, 4).applied, [(8, 4)]);
         assert_eq!(waiting.settle(9, 4).applied, [(9, 4)]);

@@ -1,22 +1,22 @@
 //! Linearizable reads without a lease: the ReadIndex protocol (Raft thesis, 6.4).
 //!
-//! The leader notes its commit index, proves by a round of heartbeats that it still leads, waits until it has applied
-//! that far, and answers from its map. All reads of one turn share one round.
+//! The leader records its commit index, proves by a round of heartbeats that it still leads, waits until it has applied
+//! that index, and answers from its map. All reads of one turn share one round.
 //!
 //! raft-rs identifies a round by a context of bytes, and an answer to an old context must never release a new read
-//! (etcd#20418). So contexts are made here, from (boot nonce, term, sequence), and never used twice. A round that is
-//! not answered is asked again under a new context: raft-rs drops requests silently before the term's first commit,
-//! and messages get lost.
+//! (etcd#20418). So contexts are made here, from (boot nonce, term, sequence), and never used twice. A round that gets
+//! no answer is repeated under a new context: raft-rs drops requests silently before the term's first commit, and
+//! messages get lost.
 
 use std::collections::VecDeque;
 
-/// Ticks after which a round is asked again.
+/// Ticks after which a round is repeated.
 pub const RETRY_TICKS: u64 = 4;
 
 /// Reads of one shard that may wait; more are refused with `Overloaded`.
 pub const MAX_WAITING_READS: usize = 65_536;
 
-/// Reads on their way through ReadIndex, each with its query and responder as `R`.
+/// Reads in progress through ReadIndex. `R` is a read's query and responder.
 pub struct Reads<R> {
     nonce: u64,
     sequence: u64,
@@ -38,7 +38,7 @@ impl<R> Reads<R> {
         Reads { nonce, sequence: 0, unasked: Vec::new(), asked: VecDeque::new(), confirmed: VecDeque::new(), count: 0 }
     }
 
-    /// Adds a read, or gives it back where too many wait.
+    /// Adds a read, or returns it if too many wait.
     pub fn push(&mut self, read: R) -> Result<(), R> {
         if self.count == MAX_WAITING_READS {
             return Err(read);
@@ -52,7 +52,7 @@ impl<R> Reads<R> {
         !self.unasked.is_empty()
     }
 
-    /// Starts a round for all reads that have none: the context to hand to Raft.
+    /// Starts a round for all reads that have none, and returns the context to pass to Raft.
     pub fn ask(&mut self, term: u64, tick: u64) -> Vec<u8> {
         self.sequence += 1;
         let context: Vec<u8> = [self.nonce, term, self.sequence].iter().flat_map(|part| part.to_le_bytes()).collect();
@@ -66,7 +66,7 @@ impl<R> Reads<R> {
         self.sequence = 0;
     }
 
-    /// Puts the reads of rounds that have gone unanswered for [`RETRY_TICKS`] back among the unasked.
+    /// Returns the reads of rounds that have gone unanswered for [`RETRY_TICKS`] to those without a round.
     pub fn retry(&mut self, tick: u64) {
         while self.asked.front().is_some_and(|round| tick >= round.asked_at_tick + RETRY_TICKS) {
             let Some(round) = self.asked.pop_front() else { break };
@@ -74,8 +74,8 @@ impl<R> Reads<R> {
         }
     }
 
-    /// A quorum has answered the round with this context, asked when `index` was committed. Unknown contexts are
-    /// rounds that were given up.
+    /// A quorum has answered the round with this context, which started when `index` was committed. Unknown contexts
+    /// belong to abandoned rounds.
     pub fn confirm(&mut self, context: &[u8], index: u64) {
         if let Some(position) = self.asked.iter().position(|round| round.context == context)
             && let Some(round) = self.asked.remove(position)
@@ -95,7 +95,7 @@ impl<R> Reads<R> {
         ready
     }
 
-    /// All reads, when this replica leads no more.
+    /// All reads, when this replica no longer leads.
     pub fn drain(&mut self) -> Vec<R> {
         self.count = 0;
         let asked = self.asked.drain(..).flat_map(|round| round.reads);

@@ -1,16 +1,16 @@
-//! Raft's outputs into effects, and the order between them.
+//! Turning Raft's outputs into effects, in order.
 //!
 //! A `Ready` of raft-rs is handled in this order (its module documents why):
 //!
-//! 1. messages that rest on nothing new leave at once. A sole voter leads as soon as it has voted for itself: what it
-//!    says waits for that vote, or after a crash it could lead the same term again and say something else;
-//! 2. a snapshot replaces the state, entries and hard state go into memory and into this turn's batch;
-//! 3. messages that rest on them wait with the batch;
-//! 4. committed entries are applied: Raft hands out only such as are durable here already;
-//! 5. when the log reports the batch durable, Raft is told and the waiting messages leave.
+//! 1. Messages that depend on nothing new are sent at once. A sole voter leads as soon as it has voted for itself: its
+//!    messages wait for that vote, because after a crash it could otherwise lead the same term again and send others;
+//! 2. a snapshot replaces the state; entries and the hard state go into memory and into this turn's batch;
+//! 3. messages that depend on them wait with the batch;
+//! 4. committed entries are applied: Raft hands out only those that are already durable here;
+//! 5. when the log reports the batch durable, Raft is told and the waiting messages are sent.
 //!
-//! A `Ready` with nothing to make durable never causes a sync: it is told persisted as soon as everything before it is.
-//! The commit index alone is not worth a record either; it goes along with the next one.
+//! A `Ready` with nothing to make durable never causes a sync: it is reported as persisted as soon as everything before
+//! it is. A new commit index alone does not cause a record either; it is logged with the next one.
 
 use super::*;
 use crate::limits::{MAX_RESTATED_BYTES, SILENT_TICKS};
@@ -19,12 +19,12 @@ use crate::log::item::{Change, LogItem};
 use crate::time::Now;
 use raft::eraftpb::{HardState, Message, MessageType, Snapshot};
 
-/// `Ready`s that one turn takes from one shard before it goes on to the next shard.
+/// `Ready`s that one turn handles for one shard before it continues with the next shard.
 const READIES_PER_DRAIN: usize = 16;
 
 impl<T> Replica<T> {
-    /// Ends a turn: proposes what it brought and handles what Raft has to say. `batch` is the worker's batch for the
-    /// log. Returns whether there is more to do at once.
+    /// Ends a turn: proposes the turn's commands and handles Raft's outputs. `batch` is the worker's batch for the log.
+    /// Returns whether there is more to do at once.
     pub fn flush(&mut self, now: Now, batch: &mut LogBatch, out: &mut Effects<T>) -> bool {
         if self.config.mutation.is(Mutation::ClockInsideApply) {
             self.applied.timestamp = self.applied.timestamp.next(now.wall);
@@ -45,7 +45,8 @@ impl<T> Replica<T> {
             batch.items.push(self.item(Change::HardState(self.storage().hard_state().clone())));
             self.commit_saved(batch.number);
         }
-        // A first state is written whatever its size. Once the batch is full, further states wait for the next turn.
+        // The first state in a batch is written whatever its size. Once the batch is full, further states wait for the
+        // next turn.
         let has_room = batch.restated_bytes() < MAX_RESTATED_BYTES;
         if self.snapshots.restate && has_room {
             self.snapshots.restate = false;
@@ -123,7 +124,7 @@ impl<T> Replica<T> {
         self.durability.set_commit(batch, commit);
     }
 
-    /// Sends `messages` when everything before them is durable, and tells Raft so.
+    /// Sends `messages` and tells Raft that `ready` is persisted, once everything before it is durable.
     fn hold_back(
         &mut self,
         ready: u64,
@@ -148,7 +149,7 @@ impl<T> Replica<T> {
         }
     }
 
-    /// What a change of role or term brings with it.
+    /// Handles a change of role or term.
     fn follow_role(&mut self, out: &mut Effects<T>) {
         let role = (self.raft.raft.state, self.raft.raft.term);
         let (was, is) = (self.role.0 == StateRole::Leader, role.0 == StateRole::Leader);
@@ -172,20 +173,20 @@ impl<T> Replica<T> {
         self.role = role;
     }
 
-    /// Raft's messages as ours. A snapshot becomes work for the thread that streams files.
+    /// Converts Raft's messages into ours. A snapshot becomes work for the thread that streams files.
     fn outgoing(&mut self, now: Moment, messages: Vec<Message>, out: &mut Effects<T>) -> Vec<RaftMessage> {
         let mut outgoing = Vec::with_capacity(messages.len());
         for mut message in messages {
             self.stamp_heartbeat(now, &mut message);
             let asks_for_election = message.get_msg_type() == MessageType::MsgTimeoutNow;
             if asks_for_election && !self.config.mutation.is(Mutation::KeepLeaseOnTransfer) {
-                // Only when this message leaves: a transfer to a replica that never gets the whole log ends without it,
-                // and must not cost the lease.
+                // Give up the lease only when this message is sent: a transfer to a replica that never gets the whole
+                // log ends without it, and must not cost the lease.
                 self.lease.give_up();
                 self.view.publish_lease(Moment::default());
             }
             if matches!(message.get_msg_type(), MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse) {
-                // Raft does nothing with it; the leader's report does (see `membership`).
+                // Raft ignores this field in answers; the leader's report uses it (see `membership`).
                 message.commit = message.commit.min(self.durability.commit());
             }
             let (shard, to) = (self.shard, message.to);
@@ -197,7 +198,7 @@ impl<T> Replica<T> {
         outgoing
     }
 
-    /// Publishes to readers who leads, until when they may read here, and how stale their reads may be.
+    /// Publishes to readers the leader, the end of the lease, and how stale this state may be.
     fn publish(&mut self, now: Moment) {
         let is_silent = !self.is_leader() && self.raft.raft.election_elapsed >= SILENT_TICKS;
         self.view.publish_leader(self.leader(), is_silent);

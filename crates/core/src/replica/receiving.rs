@@ -1,7 +1,7 @@
-//! One snapshot that arrives from another node: checks each frame, writes the file, and builds the state from what is on
-//! the disk.
+//! Receives one snapshot from another node: checks each frame, writes the file, and builds the state from what is on
+//! disk.
 //!
-//! A snapshot that can't be used leaves no file: its name is new each time, so nobody else would delete it.
+//! A snapshot that can't be used leaves no file: its name is new each time, so nothing else would delete it.
 
 use super::Restored;
 use super::restore::{self, LoadError};
@@ -10,7 +10,7 @@ use crate::message::RaftMessage;
 use crate::snapshot::{Received, SnapshotError, SnapshotHeader, SnapshotWriter};
 use std::sync::Arc;
 
-/// Whether a file with this header holds the state that `message`, a leader's MsgSnapshot, speaks of.
+/// Whether a file with this header holds the state that `message`, a leader's MsgSnapshot, describes.
 pub fn fits(header: &SnapshotHeader, message: &RaftMessage) -> bool {
     let metadata = message.message.get_snapshot().get_metadata();
     let position = (header.shard, header.index.0, header.term.0);
@@ -24,22 +24,22 @@ pub struct Receiving<D: Disk + ?Sized> {
     writer: SnapshotWriter<D>,
 }
 
-/// What follows from a frame.
+/// The result of a frame.
 pub enum Progress<D: Disk + ?Sized> {
-    /// More frames are to come.
+    /// More frames follow.
     More(Receiving<D>),
     /// The file is complete and durable, and this is the state in it.
     Complete(Restored),
 }
 
 impl<D: Disk + ?Sized> Receiving<D> {
-    /// Begins to receive a file under a name that no other one has.
+    /// Begins to receive a file under a name that no other file has.
     pub fn begin(disk: Arc<D>, name: String, header: &SnapshotHeader) -> Result<Receiving<D>, SnapshotError> {
         let writer = SnapshotWriter::begin(disk.clone(), &name, header)?;
         Ok(Receiving { disk, name, writer })
     }
 
-    /// Takes the next frame. After an error, nothing of the file is left.
+    /// Handles the next frame. After an error, the file is deleted.
     pub fn frame(mut self, frame: &[u8]) -> Result<Progress<D>, LoadError> {
         match self.writer.frame(frame) {
             Ok(Received::Chunk) => Ok(Progress::More(self)),
@@ -61,7 +61,7 @@ impl<D: Disk + ?Sized> Receiving<D> {
         Ok(restored?.1)
     }
 
-    /// Gives the file up: its sender is gone. What can't be deleted now is deleted at the next start.
+    /// Abandons the file, because its sender is gone. The next start deletes a file that can't be deleted now.
     pub fn abandon(self) {
         let _ = self.writer.abandon();
     }
@@ -125,7 +125,7 @@ mod tests {
     fn a_snapshot_that_is_damaged_or_no_state_leaves_no_file() {
         let meta = CutMeta { revision: 1, timestamp: Default::default(), hash: 7, len: 1 };
         let header = header(meta);
-        // Sound frames around what is no state.
+        // Valid frames around invalid content.
         let sound = frames(&header, &[b"no entries"]);
         let mut damaged = sound.clone();
         damaged[0] = sound[0].iter().map(|byte| byte ^ 1).collect();

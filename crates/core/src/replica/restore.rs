@@ -10,7 +10,7 @@ use crate::time::HlcTimestamp;
 use crate::types::ShardId;
 use std::sync::Arc;
 
-/// Why a snapshot's content is not a state. Nothing has been changed.
+/// Why a snapshot's content is not a valid state. Nothing has been changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     #[error("the snapshot's description is damaged: {0}")]
@@ -23,7 +23,7 @@ pub enum RestoreError {
     TooLarge,
 }
 
-/// Reads a whole snapshot file: what it is of, and the state in it.
+/// Reads a whole snapshot file: its header, and the state in it.
 pub fn load<D: Disk + ?Sized>(disk: &Arc<D>, name: &str) -> Result<(SnapshotHeader, Restored), LoadError> {
     let mut reader = SnapshotReader::open(disk.clone(), name)?;
     let header = reader.header().clone();
@@ -34,7 +34,7 @@ pub fn load<D: Disk + ?Sized>(disk: &Arc<D>, name: &str) -> Result<(SnapshotHead
     Ok((header, restoring.finish()?))
 }
 
-/// Why a snapshot file gives no state.
+/// Why a snapshot file could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error(transparent)]
@@ -43,7 +43,7 @@ pub enum LoadError {
     Restore(#[from] RestoreError),
 }
 
-/// A state being built, chunk by chunk, in their order.
+/// A state being built from chunks, in their order.
 pub enum Restoring {
     Kv(MachineBuilder),
     System { timestamp: HlcTimestamp, bytes: Vec<u8> },

@@ -1,8 +1,8 @@
 //! Which entries stay in memory, and when a snapshot is due.
 //!
 //! Entries stay in memory for three reasons: they are not applied or not durable yet; a follower lacks them; or a small
-//! log is to be written to the log once more (see [`Replica::release_log`]). Only the first reason is binding. So there
-//! are two budgets, which lagging followers do not extend: one shard may keep a worker's budget divided by
+//! log will be written to the node's log once more (see [`Replica::release_log`]). Only the first reason is binding. So
+//! there are two budgets, which lagging followers do not extend: one shard may keep a worker's budget divided by
 //! [`RETAINED_SHARE`] beside its snapshot, and all shards together may keep the worker's budget. A follower whose next
 //! entry has been released gets a snapshot.
 //!
@@ -23,7 +23,7 @@ impl<T> Replica<T> {
         self.storage().bytes_after_base()
     }
 
-    /// Whether the replica holds entries, and has got no new ones for a while.
+    /// Whether the replica holds entries and has received no new ones for a while.
     pub fn is_quiet(&self) -> bool {
         self.is_at_rest() && self.bytes_relieved_by_snapshot() > SMALL_LOG_BYTES
     }
@@ -68,7 +68,7 @@ impl<T> Replica<T> {
     }
 
     /// The last entry that may be released. Later ones are not applied or not durable yet, or belong to the state that
-    /// is written to the log with the current snapshot or at the end of this turn.
+    /// will be logged with the current snapshot or at the end of this turn.
     fn releasable(&self) -> LogIndex {
         let log = &self.raft.raft.raft_log;
         let cut = self.snapshots.cutting.as_ref().map_or(u64::MAX, |cutting| cutting.base().index.0);

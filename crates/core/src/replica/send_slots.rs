@@ -1,7 +1,7 @@
 //! Bounds how many snapshots a node sends at a time.
 //!
 //! Each worker bounds the transfers of its replicas ([`TransferPermit`](super::transfers::TransferPermit)), and may
-//! always begin one. Many workers together may begin more than a node may send, so transfers wait for a slot, or are
+//! always begin one. Many workers together may begin more than a node may send, so a transfer waits for a slot or is
 //! refused one.
 
 use crate::limits::{MAX_SNAPSHOTS_SENT, MAX_SNAPSHOTS_SENT_TO_ONE};
@@ -17,17 +17,18 @@ pub struct SendSlots {
 /// Whether a transfer may begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Slot {
-    /// It may, and has a slot until [`SendSlots::end`].
+    /// It may begin, and has a slot until [`SendSlots::end`].
     Begins,
-    /// It asks again when another transfer has ended.
+    /// It must ask again when another transfer has ended.
     Waits,
-    /// Its receiver gets as many as it may. Each of these ends only when the receiver has the snapshot, and a transfer
-    /// that waited for that would keep its worker from sending to other nodes. It fails, and Raft asks again.
+    /// Its receiver already gets as many as it may. Each of these ends only when the receiver has the snapshot, and a
+    /// transfer that waited for that would keep its worker from sending to other nodes. The transfer fails, and Raft
+    /// asks again.
     Refused,
 }
 
 impl SendSlots {
-    /// A snapshot is to be sent to `node`.
+    /// Asks for a slot to send a snapshot to `node`.
     pub fn ask(&mut self, node: NodeId) -> Slot {
         if self.under_way.iter().filter(|other| **other == node).count() >= MAX_SNAPSHOTS_SENT_TO_ONE {
             return Slot::Refused;

@@ -1,4 +1,4 @@
-//! Commands into entries, queries into answers.
+//! Turning commands into entries, and answering queries.
 
 use super::*;
 use crate::kv::entry::{self, Batch};
@@ -6,8 +6,8 @@ use crate::time::Wall;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 impl<T> Replica<T> {
-    /// Handles a request. All commands of a turn are proposed together at its end. A query gets here only if no lease
-    /// answered it on its way.
+    /// Handles a request. All commands of a turn are proposed together at its end. A query gets here only if it could
+    /// not be answered under a lease before.
     pub fn handle_request(&mut self, now: Moment, action: Action, responder: T, out: &mut Effects<T>) {
         match (action, &self.machine) {
             (Action::Command(command), StateMachine::Kv) => self.incoming.push((Write::Kv(command), responder)),
@@ -15,7 +15,7 @@ impl<T> Replica<T> {
                 self.incoming.push((Write::System(command), responder))
             }
             (Action::Query(query), StateMachine::Kv) => self.read(now, query, responder, out),
-            // An action of the other kind of shard: its entry could never be applied here.
+            // An action for the other kind of shard: its entry could never be applied here.
             (Action::System(_), StateMachine::Kv)
             | (Action::Command(_) | Action::Query(_), StateMachine::System(_)) => {
                 out.replies.push((responder, Err(Failure::NotLeader(None))));
@@ -40,7 +40,7 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Makes what the turn brought into entries, as few as the limit on their size allows.
+    /// Turns the commands of this turn into entries, as few as the size limit allows.
     pub(super) fn propose(&mut self, wall: Wall, out: &mut Effects<T>) {
         if self.incoming.is_empty() {
             return;
@@ -102,7 +102,8 @@ impl<T> Replica<T> {
         }
     }
 
-    /// A new leader timestamps above the last entry of its log, which it may not have applied yet.
+    /// Raises the clock to the last entry of the log, so that a new leader's timestamps are above it. The leader may
+    /// not have applied that entry yet.
     pub(super) fn learn_last_timestamp(&mut self) {
         for logged in self.raft.store().entries_from(self.applied.index.0 + 1) {
             if logged.get_entry_type() == EntryType::EntryNormal && !logged.data.is_empty() {
@@ -117,7 +118,7 @@ impl<T> Replica<T> {
 
     /// Starts a ReadIndex round for the reads that have come since the last one.
     pub(super) fn ask_for_reads(&mut self) {
-        // Before the first commit of the term raft-rs would drop the request without a word.
+        // Before the term's first commit, raft-rs drops the request silently.
         if self.reads.has_unasked() && self.is_leader() && self.raft.raft.commit_to_current_term() {
             if self.config.mutation.is(Mutation::ReuseReadContext) {
                 self.reads.repeat_contexts();
@@ -143,7 +144,7 @@ impl<T> Replica<T> {
         }
     }
 
-    /// This replica leads no more: its reads must be asked elsewhere.
+    /// This replica no longer leads: clients must send their reads elsewhere.
     pub(super) fn refuse_reads(&mut self, out: &mut Effects<T>) {
         let failure = Failure::NotLeader(self.leader());
         out.replies.extend(self.reads.drain().into_iter().map(|(_, responder)| (responder, Err(failure))));

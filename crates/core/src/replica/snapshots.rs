@@ -1,26 +1,26 @@
-//! Cutting, writing and installing the state.
+//! Cutting, writing and installing snapshots.
 //!
-//! **Cutting** does not stop writes: the map keeps what changes ahead of the cursor, and chunks go to the thread that
-//! writes files, [`CHUNKS_UNDER_WAY`] at a time. When the file is complete, the base moves up to it and the complete
-//! state is written to the log once more. The older file is deleted when that record is durable and no transfer sends
-//! the file any more ([`transfers`](super::transfers)).
+//! **Cutting** does not stop writes: the map preserves what changes ahead of the cursor, and chunks go to the thread
+//! that writes files, [`CHUNKS_UNDER_WAY`] at a time. When the file is complete, the base moves up to it and the
+//! complete state is logged again. The older file is deleted when that record is durable and no transfer sends the file
+//! any more ([`transfers`](super::transfers)).
 //!
 //! **Installing** comes with the data: the receiving side has written the file and built the state before the replica
-//! sees the message. Raft may ignore the snapshot (it is older than what is there); then the file is deleted again. If
-//! it does not, the snapshot counts from the record in which the log says so.
+//! sees the message. Raft may ignore the snapshot (it is older than the replica's state); then the file is deleted
+//! again. Otherwise the snapshot takes effect with the log record that names it.
 
 use super::*;
 use crate::kv::state::CutMeta;
 use crate::snapshot::{SnapshotHeader, snapshot_name};
 use raft::eraftpb::{Message, MessageType, Snapshot};
 
-/// Chunks of one cut that may wait to be written; the cut goes on when one has been.
+/// Chunks of one cut that may wait to be written; the cut continues when one has been.
 const CHUNKS_UNDER_WAY: usize = 2;
 
-/// A cut on its way to a file.
+/// A cut that is being written to a file.
 pub(super) struct Cutting {
     base: Base,
-    /// What is left of the system shard's only chunk; a map's chunks come from the map.
+    /// The system shard's only chunk, until it is handed out; a map's chunks come from the map.
     system_chunk: Option<Bytes>,
     under_way: usize,
     exhausted: bool,
@@ -34,7 +34,7 @@ impl Cutting {
     }
 }
 
-/// A state from the leader that Raft has been told of.
+/// A state from the leader that has been passed to Raft.
 pub(super) struct Installing {
     name: String,
     restored: Restored,
@@ -42,23 +42,23 @@ pub(super) struct Installing {
 
 /// A file that a later base has replaced.
 pub(super) struct Retired {
-    /// The batch whose record no longer names the file; none until the complete state has got its batch.
+    /// The first batch whose record no longer names the file; none until the complete state is in a batch.
     pub batch: Option<u64>,
     pub name: String,
 }
 
-/// The snapshots of a replica, on their way to files and from them.
+/// The snapshots that a replica is writing, installing or about to delete.
 #[derive(Default)]
 pub(super) struct Snapshots {
     pub installing: Option<Installing>,
     pub cutting: Option<Cutting>,
-    /// The complete state is to be written to the log again: the base has moved, or old segments are to go.
+    /// The complete state must be logged again: the base has moved, or old segments must be released.
     pub restate: bool,
-    /// To be deleted once the batch is durable and no transfer needs them.
+    /// Files to delete once the batch is durable and no transfer needs them.
     pub retired: Vec<Retired>,
     /// The worker lets another snapshot begin.
     is_permitted: bool,
-    /// A snapshot was given up because memory is not what was written to it.
+    /// A snapshot was abandoned because memory differs from what was written to it.
     pub is_damaged: bool,
 }
 
@@ -67,7 +67,7 @@ impl Snapshots {
         Snapshots { is_permitted: true, ..Snapshots::default() }
     }
 
-    /// Whether neither a snapshot is being written nor one is being installed.
+    /// Whether no snapshot is being written or installed.
     pub fn is_idle(&self) -> bool {
         self.cutting.is_none() && self.installing.is_none()
     }
@@ -79,7 +79,7 @@ impl Snapshots {
         cut.chain(installed).chain(self.retired.iter().map(|retired| &retired.name)).any(|own| own == name)
     }
 
-    /// `batch` has the complete state with the latest base.
+    /// `batch` contains the complete state with the latest base.
     pub fn restated_in(&mut self, batch: u64) {
         for retired in &mut self.retired {
             retired.batch = Some(retired.batch.map_or(batch, |earlier| earlier.min(batch)));
@@ -88,8 +88,8 @@ impl Snapshots {
 }
 
 impl<T> Replica<T> {
-    /// Begins a snapshot of what is applied now, unless one is under way, the last one is as new, or the worker has
-    /// used up its allowance for snapshots.
+    /// Begins a snapshot of the applied state, unless one is under way, the last one is as new, or the worker has used
+    /// up its allowance for snapshots.
     pub fn begin_snapshot(&mut self, out: &mut Effects<T>) {
         let is_needed = self.snapshots.is_idle() && self.applied.index > self.base().index;
         if !is_needed || !self.snapshots.is_permitted {
@@ -169,7 +169,7 @@ impl<T> Replica<T> {
                     out.snapshots.push(SnapshotWork::Chunk { shard, name, payload });
                 }
                 None if self.view.machine().is_damaged() => {
-                    // The replica ends with this drain, and gives the file up then: nobody could use it.
+                    // The replica ends with this turn and abandons the file then, because it is unusable.
                     self.snapshots.is_damaged = true;
                     return;
                 }
@@ -181,8 +181,8 @@ impl<T> Replica<T> {
         }
     }
 
-    /// The file `name` of this replica's cut is complete and durable, or could not be written. Returns the size of a
-    /// state of which nothing was written, and otherwise 0.
+    /// The file `name` of this replica's cut is complete and durable, or could not be written. Returns the size of the
+    /// state if nothing of it was written, and otherwise 0.
     pub fn snapshot_written(&mut self, name: &str, written: bool) -> usize {
         let Some(cutting) = self.snapshots.cutting.take_if(|cutting| cutting.base.snapshot == name) else { return 0 };
         if !written {
@@ -195,7 +195,7 @@ impl<T> Replica<T> {
         0
     }
 
-    /// The log asks for this replica's complete state, so that older segments can go.
+    /// The log asks for this replica's complete state, so that it can release older segments.
     pub fn release_log(&mut self, out: &mut Effects<T>) {
         if self.bytes_after_base() <= SMALL_LOG_BYTES && self.storage().is_whole() {
             self.snapshots.restate = true;
@@ -204,7 +204,7 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Takes a snapshot whose file and state are here: `message` is the leader's MsgSnapshot.
+    /// Passes a snapshot whose file and state are here to Raft: `message` is the leader's MsgSnapshot.
     pub fn install(
         &mut self,
         from: ReplicaId,
@@ -225,11 +225,11 @@ impl<T> Replica<T> {
             return;
         }
         self.snapshots.installing = Some(Installing { name, restored });
-        // raft-rs refuses a snapshot by not bringing it up in the next Ready.
+        // raft-rs refuses a snapshot by not returning it in the next Ready.
         let _ = self.raft.step(message);
     }
 
-    /// Raft has taken the snapshot: it replaces the state.
+    /// Raft has accepted the snapshot: it replaces the state.
     pub(super) fn adopt_snapshot(&mut self, snapshot: &Snapshot, batch: u64, out: &mut Effects<T>) {
         let Some(Installing { name, restored }) = self.snapshots.installing.take() else {
             panic!("Raft adopts a snapshot of shard {} that no message brought", self.shard)
@@ -262,7 +262,7 @@ impl<T> Replica<T> {
         out.replies.extend(skipped.into_iter().map(|responder| (responder, Err(Failure::Unknown))));
     }
 
-    /// What Raft has not brought up by now, it has ignored.
+    /// Deletes a snapshot that Raft has not returned in a Ready of this turn, and so has ignored.
     pub(super) fn drop_ignored_snapshot(&mut self, out: &mut Effects<T>) {
         if let Some(installing) = self.snapshots.installing.take() {
             self.delete_unless_in_use(installing.name, out);
@@ -275,7 +275,7 @@ impl<T> Replica<T> {
         }
     }
 
-    /// The current snapshot's file is replaced; it may go when the record that says so is durable.
+    /// The current snapshot's file is replaced; it may be deleted when the record that says so is durable.
     fn retire_snapshot(&mut self) {
         let old = self.base().snapshot.clone();
         if !old.is_empty() {

@@ -1,7 +1,7 @@
-//! What raft-rs reads of a replica's log, all of it in memory.
+//! The log as raft-rs reads it, in memory.
 //!
-//! The disk is read only at start. Until then a replica's entries are on the disk because the log has them, and in
-//! memory because Raft may need them: to answer a lagging follower, to apply.
+//! The disk is read only at start. A replica's entries are on disk for the next start, and in memory for Raft, which
+//! sends them to lagging followers and hands them out to be applied.
 //!
 //! Two indexes say where the log begins. The **base** is the beginning on the disk: the state up to it is in a snapshot
 //! file, and a restart begins there. The **floor** is the beginning in memory: entries above it are held here. Usually
@@ -16,7 +16,7 @@ use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 use std::cell::Cell;
 use std::collections::VecDeque;
 
-/// Places for entries that are kept when there are fewer: a replica at work has about so many.
+/// The queue keeps capacity for this many entries: an active replica has about as many.
 const PLACES_KEPT: usize = 64;
 
 /// A replica's log in memory.
@@ -97,23 +97,23 @@ impl RaftStorage {
         self.entries.iter()
     }
 
-    /// The index of the first entry in memory, or of the next one where there is none.
+    /// The index of the first entry in memory, or of the next entry if there is none.
     pub fn first_in_memory(&self) -> u64 {
         self.floor.0 + 1
     }
 
-    /// The term of the entry at `index`; none where it has left memory, or has never been there.
+    /// The term of the entry at `index`; none if it is no longer in memory, or never was.
     pub fn term_at(&self, index: u64) -> Option<u64> {
         Storage::term(self, index).ok()
     }
 
-    /// Entries from `from` on, as far as there are any.
+    /// The entries in memory from `from` on.
     pub fn entries_from(&self, from: u64) -> impl Iterator<Item = &Entry> {
         let skipped = from.saturating_sub(self.floor.0 + 1) as usize;
         self.entries.iter().skip(skipped)
     }
 
-    /// Appends `entries`, replacing what is there from the first one's index on.
+    /// Appends `entries`, replacing those from the first one's index on.
     pub fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         assert!(
@@ -186,13 +186,13 @@ impl RaftStorage {
         self.check();
     }
 
-    /// Whether Raft has asked for a snapshot that there is not; asking clears it.
+    /// Whether Raft has asked for a snapshot that does not exist; this clears the request.
     pub fn take_snapshot_request(&self) -> bool {
         self.snapshot_requested.take()
     }
 
-    /// Gives up places in the queue once three quarters are empty. A queue never does by itself: after a burst of small
-    /// writes the empty places of 64 shards were 59 MB of a node.
+    /// Shrinks the queue once three quarters of its capacity are unused. A queue never shrinks on its own: after a
+    /// burst of small writes the unused capacity of 64 shards was 59 MB of a node.
     fn release_places(&mut self) {
         if self.entries.capacity() > 4 * self.entries.len().max(PLACES_KEPT) {
             self.entries.shrink_to(2 * self.entries.len().max(PLACES_KEPT));
@@ -260,7 +260,8 @@ impl Storage for RaftStorage {
     }
 
     /// The snapshot at the base, if the replica `to` is part of its configuration (Raft refuses it otherwise), it
-    /// reaches `request_index`, and the entries after it are here; else one is asked for and Raft tries again later.
+    /// reaches `request_index`, and the entries after it are here; otherwise one is requested and Raft tries again
+    /// later.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let is_usable = self.base.index.0 >= request_index && contains(&self.base.conf_state, ReplicaId(to));
         if !is_usable || !self.is_whole() {
@@ -271,7 +272,7 @@ impl Storage for RaftStorage {
     }
 }
 
-/// Raft's message for the snapshot at `base`: where it stands, not what is in it, which travels on its own.
+/// Raft's message for the snapshot at `base`: its position, without its content, which is streamed separately.
 pub fn snapshot_message(base: &Base) -> Snapshot {
     let mut snapshot = Snapshot::default();
     let metadata = snapshot.mut_metadata();

@@ -10,8 +10,8 @@
 //! request beyond the bound costs nothing. After a transfer that failed or that the receiver refused, the next one to
 //! that replica waits, twice as long each time.
 //!
-//! **The empty state** of a shard that no command has changed yet has no file: it travels as an ordinary message, which
-//! says so in its data. All other snapshots are streamed and checked.
+//! **The empty state** of a shard that no command has changed yet has no file: it is sent as an ordinary message, whose
+//! data says so. All other snapshots are streamed and checked.
 
 use super::*;
 use raft::SnapshotStatus;
@@ -26,7 +26,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(4);
 pub(super) struct Transfers {
     under_way: BTreeMap<ReplicaId, Transfer>,
     waits: BTreeMap<ReplicaId, Wait>,
-    /// Which transfers the worker lets begin.
+    /// Which transfers the worker allows to begin.
     permit: TransferPermit,
 }
 
@@ -40,7 +40,7 @@ pub enum TransferPermit {
 }
 
 impl TransferPermit {
-    /// What may begin beside these transfers.
+    /// Which transfers may begin beside these.
     pub fn beside(under_way: &[(ShardId, ReplicaId)], workers: usize) -> TransferPermit {
         if under_way.len() >= (MAX_SNAPSHOTS_SENT / workers).max(1) {
             return TransferPermit::None;
@@ -122,7 +122,7 @@ impl<T> Replica<T> {
         self.transfers.permit = permit;
     }
 
-    /// Handles Raft's MsgSnapshot. Returns the message if it can travel by itself; otherwise a transfer begins, or Raft
+    /// Handles Raft's MsgSnapshot. Returns the message if it can be sent as it is; otherwise a transfer begins, or Raft
     /// is told that none can begin now.
     pub(super) fn send_snapshot(&mut self, mut message: RaftMessage, out: &mut Effects<T>) -> Option<RaftMessage> {
         let to = message.to;
@@ -155,7 +155,7 @@ impl<T> Replica<T> {
         self.delete_retired_snapshots(out);
     }
 
-    /// Deletes the files that are not needed any more: a later base is durable, and no transfer sends them.
+    /// Deletes the files that are no longer needed: a later base is durable, and no transfer sends them.
     pub(super) fn delete_retired_snapshots(&mut self, out: &mut Effects<T>) {
         let (durable, transfers) = (self.durability.persisted(), &self.transfers);
         let forgets = self.config.mutation.is(Mutation::DeleteWhileSending);

@@ -1,4 +1,4 @@
-//! What a node refuses, and what it does about writes and versions of its own that it does not know.
+//! What a node refuses, and how it handles writes and versions of its own that it does not know.
 
 use super::*;
 
@@ -49,7 +49,7 @@ fn what_is_not_to_be_believed_is_refused_and_counted() {
     let now = cluster.now();
     let late = cluster.node(2).handle_message(now, NodeId(1), &give(vec![part(1, 1, 0)], old).encode());
     assert_eq!(late, Err(Refusal::Late));
-    // Of its own origin a node knows more than anybody.
+    // No node knows more of an origin than the node that it belongs to.
     cluster.write(2, "own", Some("v"));
     let own = Part { origin: cluster.node(2).eventual.origin().unwrap(), ..part(2, 1, 0) };
     let (now, exchange) = (cluster.now(), cluster.node(2).exchange());
@@ -92,7 +92,7 @@ fn a_node_whose_writes_were_lost_takes_them_back_and_begins_a_new_origin() {
     cluster.write(2, "b", Some("2"));
     cluster.periods_until_converged(10);
     let own = cluster.node(2).eventual.origin().unwrap();
-    // It comes back without the last one, and does not know.
+    // It comes back without the last write, and does not know it.
     let mut recovered = journal::recover(None).unwrap();
     let mut part = cluster.node(1).keyspace().all_parts().remove(0);
     part.entries.truncate(1);
