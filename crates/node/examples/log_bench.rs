@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             log.append(&(0..shards).map(|shard| state(shard, index)).collect::<Vec<_>>())?;
             log.sync()?;
         }
-        // Written on this thread, at its full cost: a node does it on another one.
+        // The bench fills the spare segment on this thread and pays its full cost; a node does so on another thread.
         if let Some(spare) = log.spare_request() {
             log.spare_ready(FileDisk::open(&directory)?.preallocate(&spare.name, spare.size_bytes, &mut || {}));
         }

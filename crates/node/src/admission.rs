@@ -1,12 +1,14 @@
-//! What a node has no room for: it says so before a proposal, when nothing has happened yet.
+//! Admission control: a node refuses what it has no room for before proposing it, while nothing has been applied.
 //!
-//! - **Memory.** Where `--max-memory` is given, puts are refused while the maps on this node hold as many bytes.
-//!   Deletes and reads are served, so that there is a way back. The maps are looked at every [`LOOK_INTERVAL`](crate::memory_watch::LOOK_INTERVAL), which
-//!   makes this a high-water mark: what is written in between comes on top. So do the log's entries, within a budget of
-//!   their own, and what a replica is sent by its leader, which it can't refuse.
-//! - **Disk.** Whether the log has space and the disk answers, and how many bytes wait for it.
+//! - **Memory.** With `--max-memory`, puts are refused while the maps on this node hold that many bytes. Deletes and
+//!   reads are still served, so that clients can free memory. The maps are measured every
+//!   [`LOOK_INTERVAL`](crate::memory_watch::LOOK_INTERVAL), so the limit is a high-water mark: writes between two
+//!   measurements can exceed it. Log entries, which have their own budget, and entries from a leader, which a replica
+//!   can't refuse, come on top.
+//! - **Disk.** Requests are refused while the log has no space, the disk does not answer, or too many bytes wait to be
+//!   synced.
 //!
-//! What follows from it, for requests and for entries from leaders elsewhere, is core's [`Admission`].
+//! Core's [`Admission`] decides what this means for requests and for entries from leaders on other nodes.
 
 use ringfort_core::health::Admission;
 use ringfort_core::message::RaftMessage;
@@ -31,12 +33,12 @@ impl AdmissionState {
         AdmissionState { max_memory_bytes, ..AdmissionState::default() }
     }
 
-    /// Why a request must not be proposed by this node now.
+    /// Why this node must not propose the request now, if it must not.
     pub fn refusal(&self, request: &Request) -> Option<Failure> {
         self.admission().refusal(request)
     }
 
-    /// Whether a message of another node may go on to its replica. Its entries count until they are
+    /// Whether a message from another node may be delivered to its replica. Its entries count until they are
     /// [handled](AdmissionState::handled).
     pub fn admits(&self, message: &RaftMessage) -> bool {
         let is_taken = self.admission().takes(message);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// How long a reader waits for a new status: far longer than a thread takes to show it, unless that is stuck.
+/// How long a reader waits for a new status: far longer than a thread that is not stuck takes to publish it.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 pub struct Board<T> {
@@ -33,13 +33,13 @@ impl<T> Board<T> {
         let changed = self.changed.notified();
         self.is_requested.store(true, Ordering::Release);
         async move {
-            // After a timeout, the last status is the best there is.
+            // After a timeout, return the last published status.
             let _ = timeout(PATIENCE, changed).await;
             self.shown.load_full()
         }
     }
 
-    /// For the thread, to be called regularly: publishes its status if a reader has asked.
+    /// Publishes the thread's status if a reader has asked. The thread calls this regularly.
     pub fn show(&self, how: impl FnOnce() -> T) {
         if self.is_requested.swap(false, Ordering::AcqRel) {
             self.shown.store(Some(Arc::new(how())));

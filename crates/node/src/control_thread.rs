@@ -1,7 +1,7 @@
-//! Drives the node's controller: what the workers and the other nodes tell it goes in, what it wants done is done.
+//! Drives the node's controller: feeds it events from the workers and from other nodes, and carries out its decisions.
 //!
-//! Another thread saves what the controller decides ([`saving`](crate::saving)), so the controller still tells other
-//! nodes who leads, and answers `status`, while a sync takes long.
+//! Another thread saves what the controller decides ([`saving`](crate::saving)), so during a long sync the controller
+//! still announces leaders to other nodes and answers `status`.
 
 use crate::clock;
 use crate::events::{ControlEvent, ControlKnowledge};
@@ -21,10 +21,10 @@ use ringfort_core::types::{ClusterId, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Messages of other nodes that may wait; more are dropped, and come again.
+/// Messages from other nodes that may wait; further ones are dropped, and their senders repeat them.
 const MAX_WAITING: usize = 4096;
 
-/// Passes on the messages of another node, or drops them if too many wait.
+/// Passes messages from another node to the control thread, or drops them if too many wait.
 pub fn deliver(shell: &Shell, from: NodeId, messages: Vec<Bytes>) {
     for bytes in messages {
         match codec::decode(&bytes) {
@@ -34,12 +34,12 @@ pub fn deliver(shell: &Shell, from: NodeId, messages: Vec<Bytes>) {
     }
 }
 
-/// Passes on who and where a node says that it is, or drops it where too many wait.
+/// Passes on the name and addresses with which a node introduces itself, or drops them if too many messages wait.
 pub fn introduce(shell: &Shell, member: Member) {
     send(shell, ControlEvent::Introduction(member));
 }
 
-/// Passes on what gossip thinks of the other members now.
+/// Passes on gossip's current view of the other members' liveness.
 pub fn tell_liveness(shell: &Shell, at: Moment, liveness: BTreeMap<NodeId, Liveness>) {
     send(shell, ControlEvent::Liveness(at, liveness));
 }
@@ -55,7 +55,7 @@ fn send(shell: &Shell, event: ControlEvent) {
     }
 }
 
-/// Runs until [`ControlEvent::Stop`]. What is to be saved goes to `saving`.
+/// Runs until [`ControlEvent::Stop`]. Sends what must be saved to `saving`.
 pub fn run(shell: Arc<Shell>, mut control: Control, events: Receiver<ControlEvent>, saving: Sender<Saved>) {
     let mut next_tick = clock::moment();
     loop {
@@ -88,7 +88,7 @@ fn handle(control: &mut Control, event: ControlEvent) {
         ControlEvent::Knowledge(asked) => {
             let (progress, replace_after) = (control.progress(now), control.replace_after());
             let knowledge = ControlKnowledge { lost: control.lost_replicas().collect(), progress, replace_after };
-            // Whoever asked may have stopped waiting.
+            // The asking task may have stopped waiting.
             let _ = asked.send(knowledge);
         }
         ControlEvent::Stop => {}
@@ -104,7 +104,7 @@ fn perform(shell: &Arc<Shell>, control: &mut Control, saving: &Sender<Saved>) {
         let shell = shell.clone();
         shell.runtime.clone().spawn(async move {
             let request = Request::system(command);
-            // Its effect shows in the topology, and without one it is proposed again.
+            // The result is visible in the topology; if the command had no effect, the controller proposes it again.
             let _ = shell.execute(request, tokio::time::Instant::now() + PROPOSAL_TIMEOUT).await;
         });
     }

@@ -1,7 +1,7 @@
-//! Raft's messages, between raft-rs's types and the wire's.
+//! Converts Raft messages between raft-rs's types and the wire format.
 //!
-//! Entries of some size keep the memory they were received in; small ones are copied, or each would hold on to a
-//! whole receive buffer for as long as the log keeps it.
+//! Large entries keep pointing into the buffer that they were received in. Small ones are copied; otherwise each would
+//! keep a whole receive buffer alive for as long as it is in the log.
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot};
@@ -12,7 +12,7 @@ use ringfort_proto::v1;
 /// Entries below this size are copied out of the receive buffer.
 const COPY_BELOW_BYTES: usize = 4096;
 
-/// A message as it travels.
+/// The message in wire format.
 pub fn to_wire(RaftMessage { shard, from, to, mut message }: RaftMessage) -> v1::RaftMessage {
     let snapshot = message.has_snapshot().then(|| snapshot_to_wire(message.take_snapshot()));
     v1::RaftMessage {
@@ -35,7 +35,7 @@ pub fn to_wire(RaftMessage { shard, from, to, mut message }: RaftMessage) -> v1:
     }
 }
 
-/// A message as it came, or nothing where it is of a kind that does not travel or is not known here.
+/// A received message; `None` if its kind is unknown or never sent between nodes.
 pub fn from_wire(wire: v1::RaftMessage) -> Option<RaftMessage> {
     let mut message = Message::default();
     message.set_msg_type(message_type(wire.r#type)?);

@@ -1,12 +1,12 @@
 //! Checks whether nodes can be reached at the addresses that they advertise.
 //!
-//! A member gets shards, and if others can't dial its address, they can't reach these shards there. The node that
-//! receives a join request therefore first dials both of the new node's ports. The new node asks again until its
+//! A member is assigned shards. If others can't dial its address, they can't reach those shards. So the node that
+//! receives a join request first dials both of the new node's ports. The new node asks again until its
 //! `--join-timeout`, because its name may resolve only some time after it has started, as the names of pods do.
 //!
 //! The other directions are checked once a node serves, and failures are only logged. A new member dials all others. A
-//! node that has begun a cluster dials itself, because nobody has dialled it back. These failures are no errors: other
-//! nodes may be down, and some networks do not let a node reach itself.
+//! node that has begun a cluster dials itself, because no other node has dialled it back. These failures are not
+//! errors: other nodes may be down, and some networks do not let a node reach itself.
 
 use crate::start::with_sources;
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use tonic::transport::Endpoint;
 /// How long each port of a node that wants to join may take to answer; both are dialled at once.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The same for a port whose silence is only logged.
+/// The same, for a port that is only checked to log a failure.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// An address at which a node can't be reached.

@@ -1,8 +1,8 @@
 //! Notices that a running node's directory was deleted or replaced.
 //!
-//! A process can go on with files that have no name any more. Syncs succeed, and at the next start all that they made
-//! durable is gone. So the process ends as soon as it notices. A thread of its own looks, because looking blocks while
-//! the disk hangs.
+//! A process can keep using files that have been unlinked. Syncs succeed, and at the next start everything that they
+//! made durable is gone. So the process ends as soon as it notices. The check runs on its own thread, because it blocks
+//! while the disk hangs.
 
 use crate::disk::FileDisk;
 use crate::seldom::Seldom;
@@ -11,12 +11,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often to look. Writes that are acknowledged before the next look may be lost with these files.
+/// How often to check. Writes that are acknowledged before the next check may be lost with these files.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 static LOOK_FAILED: Seldom = Seldom::new();
 
-/// Runs until the other end of `stopped` is dropped.
+/// Runs until the sender of `stopped` is dropped.
 pub fn run(disk: Arc<FileDisk>, stopped: Receiver<()>) {
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(INTERVAL) {
         match disk.lost_name() {

@@ -19,8 +19,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Opens a node's directory. Returns the disk to use, which fails as the file `faults` says if there is one, and the
-/// files themselves.
+/// Opens a node's directory. Returns the disk to use, which injects the faults set by the file `faults` if it is given,
+/// and the underlying files.
 pub fn open(directory: &Path, faults: Option<&Path>) -> io::Result<(Arc<dyn Disk>, Arc<FileDisk>)> {
     let files = Arc::new(FileDisk::open(directory)?);
     let disk: Arc<dyn Disk> = match faults {
@@ -56,7 +56,7 @@ impl FileDisk {
         Ok(FileDisk { path, directory, open: Mutex::default() })
     }
 
-    /// The path of the directory or of an open file, if the path now leads to another one or to none.
+    /// The path of the directory or of an open file, if that path now leads to another file or to none.
     pub fn lost_name(&self) -> io::Result<Option<PathBuf>> {
         if !is_at(&self.directory, &self.path)? {
             return Ok(Some(self.path.clone()));

@@ -2,9 +2,9 @@
 //! hangs.
 //!
 //! The core evaluates the disk ([`ringfort_core::health`]). This thread asks it once a tick, passes the result to
-//! gossip, which tells the other nodes and the workers, and ends the process when the disk is given up. A node that is
-//! stopping does not wait for a hung disk. Nothing here blocks on stderr, which may be on the same disk: the last line
-//! waits for it for a bounded time ([`crate::stderr`]).
+//! gossip, which tells the other nodes and the workers, and ends the process when the disk has not answered for
+//! `--disk-timeout`. A node that is stopping does not wait for a hung disk. Nothing here blocks on stderr, which may be
+//! on the same disk: the last line is given a bounded time to be written ([`crate::stderr`]).
 
 use crate::clock;
 use crate::events::GossipEvent;
@@ -67,7 +67,7 @@ fn tell(shell: &Shell, reporter: &HealthReporter, before: Option<NodeHealth>, re
     }
 }
 
-/// Ends a process that is stopping. Whatever it acknowledged is on the disk.
+/// Ends a process that is stopping. Everything that it acknowledged is on the disk.
 pub fn stop_without_disk() -> ! {
     last_line("stopped without waiting for the disk, which does not answer");
     std::process::exit(1);

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 /// For the `control` thread.
 pub enum ControlEvent {
-    /// The system shard's replica on this node has applied this.
+    /// The system shard's replica on this node has applied this topology.
     Applied(Arc<Topology>),
     Report(ShardReport),
     Leadership {
@@ -43,9 +43,9 @@ pub enum ControlEvent {
     Liveness(Moment, BTreeMap<NodeId, Liveness>),
     /// The reported health of a node has changed.
     Health(HealthView),
-    /// A node has told who and where it is.
+    /// A node has introduced itself with its name and addresses.
     Introduction(Member),
-    /// What a node of another cluster answered when it was asked back.
+    /// The answer of a node of another cluster that was asked for its members.
     Testimony(Testimony),
     Knowledge(oneshot::Sender<ControlKnowledge>),
     Stop,
@@ -55,7 +55,7 @@ pub enum ControlEvent {
 pub struct ControlKnowledge {
     /// Replicas on this node that can't be run.
     pub lost: Vec<(ShardId, ReplicaId, QuarantineReason)>,
-    /// How far the moves are, if this node leads the system shard.
+    /// The progress of moves, if this node leads the system shard.
     pub progress: Option<Progress>,
     /// A silent node is replaced after this time. It is in force only on the leader of the system shard.
     pub replace_after: Duration,
@@ -75,7 +75,7 @@ pub enum GossipEvent {
     Health(NodeHealth),
     Write {
         key: Bytes,
-        /// None deletes.
+        /// `None` deletes the key.
         value: Option<Bytes>,
         answer: WriteAnswer,
     },

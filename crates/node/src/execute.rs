@@ -1,10 +1,11 @@
 //! The path of a request: answered here, by a worker of this node, or by the node that leads the shard.
 //!
-//! Which of these it is, and what follows from a failure, [`ringfort_core::request`] decides. A silent leader gets no
-//! writes: they wait here until it is heard again or has a successor.
+//! [`ringfort_core::request`] decides which, and what to do after a failure. Writes are not sent to a silent leader:
+//! they wait here until it is heard again or has a successor.
 //!
-//! If this node hears the leader but can't connect to it, requests wait no longer than an election usually takes. Then
-//! the client is told the leader's name and address, since it may reach that node itself.
+//! If this node hears the leader through gossip but can't connect to it, requests wait no longer than an election
+//! usually takes. Then the client is told the leader's name and address, since the client may be able to reach it
+//! directly.
 
 use crate::clock;
 use crate::inbox::Incoming;
@@ -45,7 +46,7 @@ pub enum ExecuteError {
     /// Nothing was read.
     #[error("too many scans wait for their turn on this node; retry later")]
     TooManyScans,
-    /// Nothing was applied: the leader's node can't take more.
+    /// Nothing was applied: the leader's node has reached its memory limit.
     #[error("the memory of {node} is full: delete something, or raise its --max-memory")]
     MemoryFull { node: String },
     /// Nothing was applied: the leader's node can't log.
@@ -67,7 +68,7 @@ pub enum ExecuteError {
     Unknown { shard: ShardId },
 }
 
-/// An answer, and the node that gave it where that is not this one.
+/// An answer, and the node that gave it if that was another node.
 #[derive(Debug)]
 pub struct Executed {
     pub reply: Reply,
@@ -75,7 +76,7 @@ pub struct Executed {
 }
 
 impl Shell {
-    /// Carries out a request, wherever its shard's leader is.
+    /// Executes a request, whichever node leads its shard.
     pub async fn execute(&self, request: Request, deadline: Instant) -> Result<Executed, ExecuteError> {
         let shard = request.shard();
         let mut execution = Execution::new(&request, Mutation::None);
@@ -108,8 +109,7 @@ impl Shell {
                 Err(failure) => failure,
             };
             let now = Instant::now();
-            // A leader that is silent, which only reads ask, is not to blame for being out of reach: it may have
-            // crashed.
+            // Only reads are sent to a silent leader. It may have crashed, so its being unreachable is not reported.
             let heard = execution.asked_leader();
             let unreachable = |however_short| heard.and_then(|node| self.unreachable(shard, node, however_short));
             let pause = match execution.failed(failure, deadline.saturating_duration_since(now)) {
@@ -149,14 +149,14 @@ impl Shell {
         Some(ExecuteError::Unreachable { shard, node, address, why, leader })
     }
 
-    /// A node in words for people.
+    /// The node's name, for error messages.
     fn name_of(&self, node: Option<NodeId>) -> String {
         let members = self.routing.members();
         let member = node.and_then(|node| members.get(&node));
         member.map_or_else(|| "the node that leads its shard".to_owned(), |member| member.name.clone())
     }
 
-    /// Answers a linearizable read from this node's memory, where its replica holds the lease.
+    /// Answers a linearizable read from this node's memory, if its replica holds the lease.
     pub fn read_here(&self, request: &Request) -> Option<Reply> {
         let query = request.as_query()?;
         self.routing.view(request.shard())?.read_leased(clock::moment, query).map(Reply::Query)

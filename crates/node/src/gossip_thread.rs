@@ -1,7 +1,7 @@
-//! Drives gossip, and answers for the eventual keyspace.
+//! Drives gossip, and serves the eventual keyspace.
 //!
-//! One thread, because what it does is little and short: a message is merged in microseconds, what is to be durable
-//! goes to the log thread and comes back as an event. Reads ask it too; they wait for no disk.
+//! One thread is enough: a message is merged in microseconds, and updates that must be durable go to the log thread,
+//! which reports back with an event. Reads run on this thread too and never wait for the disk.
 
 use crate::clock;
 use crate::control_thread;
@@ -20,19 +20,19 @@ use ringfort_core::types::{NodeId, ShardId};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Messages of other nodes that may wait; more are dropped, and come again.
+/// Messages from other nodes that may wait; further ones are dropped, and gossip sends their contents again.
 const MAX_WAITING: usize = 1024;
 
-/// Messages that are taken together: what they bring becomes durable together.
+/// Messages that are handled together, and whose updates become durable together.
 const MAX_DRAINED: usize = 256;
 
-/// How often the node says how much it has to do with, in rounds. It changes all the time.
+/// How often the node publishes its load, in gossip rounds. The load changes all the time.
 const LOAD_ROUNDS: u64 = 10;
 
 /// Of each kind of refusal, one in this many is logged.
 const REFUSALS_A_LINE: u64 = 1000;
 
-/// Passes a message of another node on, or drops it where too many wait.
+/// Passes on a message from another node, or drops it if too many wait.
 pub fn deliver(shell: &Shell, from: NodeId, bytes: Bytes) {
     if shell.gossip.len() < MAX_WAITING {
         shell.metrics.gossip.received_bytes.inc_by(bytes.len() as u64);
@@ -81,7 +81,7 @@ pub fn run(
 }
 
 fn handle(gossip: &mut Gossip<WriteAnswer>, divergence: &DivergenceDetector, event: GossipEvent) {
-    // Whoever asks may have stopped waiting for the answer.
+    // The asking task may have stopped waiting for the answer.
     match event {
         GossipEvent::Message { from, bytes } => {
             if let Err(refusal) = gossip.handle_message(clock::now(), from, &bytes) {
@@ -127,7 +127,7 @@ fn perform(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
     }
 }
 
-/// Compares the replicas of all nodes, and does what comes of it.
+/// Compares the replicas of all nodes, and acts on the result.
 fn compare(shell: &Shell, gossip: &mut Gossip<WriteAnswer>, divergence: &mut DivergenceDetector) {
     let topology = shell.routing.topology();
     let own = topology.groups.keys().filter_map(|&shard| shell.routing.view(shard)?.point());
@@ -145,7 +145,7 @@ fn compare(shell: &Shell, gossip: &mut Gossip<WriteAnswer>, divergence: &mut Div
     }
 }
 
-/// Says what this node has.
+/// Publishes this node's load and the shards that it leads.
 fn speak(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
     let topology = shell.routing.topology();
     let mut load = Load { log_bytes: shell.log_bytes.load(Ordering::Relaxed), ..Load::default() };
@@ -166,8 +166,8 @@ fn speak(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
     gossip.say(&Fact::Leads(leads));
 }
 
-/// Logs the first refusal of each kind, and then one in [`REFUSALS_A_LINE`]. If the data comes again by itself, it is
-/// logged at debug level.
+/// Logs the first refusal of each kind, and then one in [`REFUSALS_A_LINE`]. If the data will be sent again anyway, the
+/// refusal is logged at debug level.
 fn log(gossip: &Gossip<WriteAnswer>, from: NodeId, refusal: &Refusal) {
     let count = gossip.refused().get(refusal.kind()).copied().unwrap_or_default();
     if count % REFUSALS_A_LINE != 1 {

@@ -1,13 +1,13 @@
-//! What monitoring asks for, over HTTP/1.
+//! The HTTP/1 server for monitoring.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/metrics` | the metrics in Prometheus's text format |
-//! | `/healthz` | 200 for as long as the process lives: a reason to restart it is no answer at all |
-//! | `/readyz` | 200 while requests can be sent here; otherwise 503, and why not |
+//! | `/healthz` | 200 while the process lives: only the lack of an answer is a reason to restart it |
+//! | `/readyz` | 200 while requests can be sent here; otherwise 503 with the reason |
 //!
-//! It is there from the start on, while a node waits for its cluster too. It says nothing of the data, and takes
-//! nothing but requests without a body; connections are bounded, and so is the time to ask.
+//! It serves from the start of the process, also while the node waits for its cluster. It exposes no data and accepts
+//! only requests without a body; the number of connections and the time to send a request are bounded.
 
 use crate::clock;
 use crate::files::{ACCEPT_PAUSE, MONITORS};
@@ -34,10 +34,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-/// How long a client may take to ask, for the first time or again.
+/// How long a client may take to send its first or next request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long it may take to look at how the node stands.
+/// How long collecting the node's state may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The beginning of HTTP/2's preface (RFC 9113, section 3.4), up to where it differs from any HTTP/1 request.
@@ -52,12 +52,12 @@ const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 /// The server of one node.
 pub struct Http {
     metrics: Arc<Metrics>,
-    /// There when the node is part of a cluster.
+    /// Set once the node is part of a cluster.
     shell: OnceLock<Arc<Shell>>,
 }
 
 impl Http {
-    /// Serves for as long as the runtime runs.
+    /// Serves until the runtime shuts down.
     pub fn start(
         runtime: &Runtime,
         (listener, address): (TcpListener, SocketAddr),
@@ -108,7 +108,7 @@ impl Http {
             .timer(TokioTimer::new())
             .header_read_timeout(REQUEST_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
-        // A client that breaks off has its reasons.
+        // A client may break off at any time; that is not an error of the node.
         if let Err(error) = connection.await {
             tracing::debug!("an HTTP connection ended: {error}");
         }
@@ -152,7 +152,7 @@ impl Http {
         }
     }
 
-    /// Why requests should not be sent to this node now.
+    /// Why requests should not be sent to this node now, if they should not.
     fn obstacle(&self) -> Option<String> {
         let Some(shell) = self.shell.get() else {
             return Some("not part of a cluster yet".to_owned());
@@ -183,7 +183,7 @@ impl Http {
     }
 }
 
-/// Whether the client speaks HTTP/2: it takes this for the gRPC port.
+/// Whether the client speaks HTTP/2, because it mistakes this for the gRPC port.
 async fn begins_http2(stream: &TcpStream) -> bool {
     let mut begun = [0; HTTP2_PREFACE.len()];
     let look = async {

@@ -1,17 +1,17 @@
-//! How much clients may have under way in one node at the same time.
+//! Bounds on what clients may have in flight in one node.
 //!
-//! Without a bound an overloaded node takes everything in, and answers all of it too late: each request waits behind more
-//! than can be done before its deadline. Two bounds keep what waits below what a few seconds can do. The cheaper one is on
-//! the requests of a connection: HTTP/2 has the client wait, and the node never sees the surplus. The one here is for
-//! many connections; it refuses, which costs the processor not much less than a small write does.
+//! Without a bound, an overloaded node accepts everything and answers all of it too late: each request waits behind
+//! more work than can be done before its deadline. Two bounds limit the queue to a few seconds of work. The cheaper one
+//! limits the requests of one connection: HTTP/2 makes the client wait, and the node never sees the surplus. The one
+//! here covers many connections; it refuses requests, and a refusal costs almost as much CPU time as a small write.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Requests of all clients together; more are refused as overload. Several times what the syncs of a disk need to be
-/// used fully, and what a core carries out in a fraction of a second.
+/// Requests of all clients together; further ones are refused as overload. This is several times what is needed to keep
+/// the disk's syncs busy, and what one CPU core executes in a fraction of a second.
 pub const MAX_REQUESTS: usize = 8192;
 
-/// Bytes of keys and values in them; more are refused as overload.
+/// Bytes of keys and values in these requests; further ones are refused as overload.
 pub const MAX_BYTES: usize = 256 << 20;
 
 #[derive(Debug, Default)]

@@ -1,12 +1,12 @@
-//! A worker's inbox: what came in since the last turn, taken at once up to a bound.
+//! A worker's inbox: each turn takes everything that has arrived since the last one, up to a bound.
 //!
-//! A lock, three lists and a condition: a turn of the worker swaps the lists for empty ones, so that a push is one
-//! short critical section, whatever a push brings (a whole pipeline, a whole batch of a peer), and the worker is woken
-//! once.
+//! It consists of a lock, three lists and a condition variable. A turn of the worker swaps the lists for empty ones. A
+//! push is one short critical section and wakes the worker once, even if it adds a whole pipeline or a peer's whole
+//! batch.
 //!
-//! What happens at the bounds differs by kind. Requests are refused before anything has happened to them. Raft's
-//! messages are dropped: Raft repeats them. Events (a batch is durable, a file is written, a topology is new) are
-//! never lost and need no bound: the worker itself has begun each of them, or they are rare.
+//! What happens at the bounds differs by kind. Requests are refused before anything has happened to them. Raft messages
+//! are dropped, because Raft repeats them. Events (a batch is durable, a file is written, a topology is new) are never
+//! lost and need no bound: either the worker itself started the operation, or they are rare.
 
 use crate::responder::Responder;
 use parking_lot::{Condvar, Mutex};
@@ -21,21 +21,21 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Requests that may wait for a worker; more are refused as overload.
+/// Requests that may wait for a worker; further ones are refused as overload.
 pub const MAX_WAITING_REQUESTS: usize = 65_536;
 
-/// Bytes of keys and values that may wait for a worker; more are refused as overload.
+/// Bytes of keys and values that may wait for a worker; further requests are refused as overload.
 pub const MAX_WAITING_REQUEST_BYTES: u64 = 64 << 20;
 
-/// Raft's messages that may wait for a worker; more are dropped, and Raft sends them again.
+/// Raft messages that may wait for a worker; further ones are dropped, and Raft sends them again.
 pub const MAX_WAITING_MESSAGES: usize = 65_536;
 
-/// Bytes of entries in them; more are dropped.
+/// Bytes of entries in these messages; further messages are dropped.
 pub const MAX_WAITING_MESSAGE_BYTES: u64 = 64 << 20;
 
 /// The most bytes of entries in the messages that one turn takes, and the most bytes of keys and values in its
-/// requests; it takes at least one of each. The rest waits for the next turn. The bound is here because a turn
-/// becomes one batch of the log, and a batch is never split.
+/// requests; it takes at least one of each. The rest waits for the next turn. A turn is bounded because it becomes one
+/// batch of the log, and a batch is never split.
 pub const DRAIN_BYTES: u64 = 1 << 20;
 
 /// One request on its way to a worker.
@@ -50,13 +50,13 @@ impl Incoming {
     }
 }
 
-/// What must not be lost.
+/// An event for a worker. Events are never dropped.
 pub enum Event {
     Persisted(u64),
     /// The reported health of a node has changed.
     Health(HealthView),
     Topology(Arc<Topology>),
-    /// A topology that could not be saved yet: only what it retires may be removed.
+    /// A topology that could not be saved yet: the worker only removes the replicas that it retires.
     Retirements(Arc<Topology>),
     Step(StepRequest),
     Unreachable(NodeId),
@@ -82,14 +82,14 @@ pub enum Event {
         replica: ReplicaId,
         why: QuarantineReason,
     },
-    /// Hand leadership over where that is possible; answered with the number of shards still led.
+    /// Hand over leadership where possible; the answer is the number of shards that the worker still leads.
     HandOver(mpsc::Sender<usize>),
-    /// Somebody has asked the worker's board how it stands, and its next tick may be a second away.
+    /// A reader has asked the worker's board for its status, and the next tick may be a second away.
     Show,
     Stop,
 }
 
-/// Everything that came in, by kind.
+/// Everything that has arrived, by kind.
 #[derive(Default)]
 pub struct Drained {
     pub events: Vec<Event>,
@@ -112,7 +112,7 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Adds requests. Those beyond the bounds come back: nothing has happened to them.
+    /// Adds requests. Returns those that exceed the bounds: they were not executed.
     #[must_use = "what comes back must be answered"]
     pub fn push_requests(&self, requests: impl IntoIterator<Item = Incoming>) -> Vec<Incoming> {
         let mut refused = Vec::new();
@@ -132,7 +132,8 @@ impl Inbox {
         refused
     }
 
-    /// Adds messages of peers, or drops them at the bounds. Returns how many bytes of entries were dropped.
+    /// Adds messages from peers, and drops those that exceed the bounds. Returns how many bytes of entries were
+    /// dropped.
     #[must_use = "what is dropped waits for no worker any more"]
     pub fn push_messages(&self, messages: impl IntoIterator<Item = RaftMessage>) -> u64 {
         let mut dropped_bytes = 0;
@@ -166,8 +167,8 @@ impl Inbox {
         }
     }
 
-    /// Swaps what came in, up to [`DRAIN_BYTES`], for the empty lists of `drained`. If nothing has come in, waits for
-    /// it for up to `patience`.
+    /// Swaps what has arrived, up to [`DRAIN_BYTES`], for the empty lists of `drained`. If nothing has arrived, waits
+    /// for up to `patience`.
     pub fn drain(&self, drained: &mut Drained, patience: Duration) {
         let mut waiting = self.waiting.lock();
         if is_empty(&waiting.drained) && !patience.is_zero() {
@@ -211,7 +212,7 @@ mod tests {
     use ringfort_core::limits::MAX_VALUE_BYTES;
     use ringfort_ring::ShardCount;
 
-    /// The largest value: a turn takes no two of them.
+    /// The largest value: one turn can't take two of them.
     const LARGEST: u64 = MAX_VALUE_BYTES as u64;
 
     fn put(value_bytes: u64) -> Incoming {

@@ -1,5 +1,5 @@
-//! Becoming part of a cluster: asks until it is clear whether a cluster exists and whether it admits this node. And
-//! telling a cluster about new addresses of this node.
+//! Joining a cluster: asks other nodes until it is clear whether a cluster exists and whether it admits this node. Also
+//! tells the cluster about new addresses of this node.
 
 use crate::shell::Shell;
 use crate::start::{StartError, with_sources};
@@ -30,36 +30,37 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one node may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait for a node's answer whether it belongs to a cluster.
+/// How long to wait for a node to say whether it belongs to a cluster.
 const FIND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A line is logged this often while there is no answer.
+/// How often a line is logged while the node waits.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What a cluster tells a node that is part of it.
+/// What a node learns when it joins a cluster.
 pub struct Joined {
     pub node: NodeId,
     pub topology: Topology,
 }
 
-/// As what a node asks to be taken in.
+/// The role in which a node asks to join.
 #[derive(Clone, Copy)]
 pub enum Joins {
     New,
-    /// Under the name of a member whose directory is lost.
+    /// As the replacement of a member of the same name whose directory is lost.
     Replacing,
-    /// A member of this cluster, and of no other that may have taken its address, says where it is now.
+    /// As a member of this cluster that reports its new addresses. The cluster's ID is checked, since another cluster
+    /// may have taken over an address.
     Again(NodeId, ClusterId),
 }
 
-/// An address that this node was told of, `host:port`.
+/// An address from this node's configuration, `host:port`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contact {
     pub address: String,
-    /// It is this node's own.
+    /// Whether it is this node's own address.
     pub is_own: bool,
 }
 
@@ -77,8 +78,8 @@ async fn resolved(address: &str, deadline: Instant) -> io::Result<Vec<SocketAddr
     Ok(found)
 }
 
-/// Waits until the name in this node's own address resolves. The name of a pod may do so only some time after its
-/// start.
+/// Waits until the name in this node's own address resolves. A pod's name may resolve only some time after the pod has
+/// started.
 pub async fn resolve(address: &str, deadline: Instant) -> Result<(), StartError> {
     let mut progress = Instant::now();
     loop {
@@ -98,8 +99,8 @@ pub async fn resolve(address: &str, deadline: Instant) -> Result<(), StartError>
     }
 }
 
-/// Asks the nodes that this one was told of until [`founding`] can decide whether it creates a cluster. Returns true if
-/// it does; otherwise it must join theirs.
+/// Asks the configured nodes until [`founding`] can decide whether this node creates the cluster. Returns true if it
+/// does; otherwise it must join the others' cluster.
 pub async fn may_begin(told: &[Contact], own: &Owner, deadline: Instant) -> Result<bool, StartError> {
     let mut progress = Instant::now();
     loop {
@@ -121,7 +122,7 @@ pub async fn may_begin(told: &[Contact], own: &Owner, deadline: Instant) -> Resu
     }
 }
 
-/// Names who has not answered, and the addresses that do not lead to one other node.
+/// Names the nodes that have not answered, and the addresses that do not lead to exactly one other node.
 fn waits_for(told: &[Contact], missing: &[(usize, Missing)]) -> String {
     let (mut silent, mut unfit) = (Vec::new(), Vec::new());
     for &(index, why) in missing {
@@ -143,7 +144,7 @@ fn waits_for(told: &[Contact], missing: &[(usize, Missing)]) -> String {
     silent.into_iter().chain(unfit).collect::<Vec<_>>().join(", and for ")
 }
 
-/// The answers of all nodes, asked at once.
+/// The answers of all nodes, asked concurrently.
 async fn ask_all(told: &[Contact], deadline: Instant) -> Vec<Asked> {
     let mut asked = JoinSet::new();
     for (index, contact) in told.iter().enumerate() {
@@ -163,7 +164,7 @@ async fn ask_all(told: &[Contact], deadline: Instant) -> Vec<Asked> {
     all
 }
 
-/// The answer of each of the addresses that `address` resolves to: each may lead to a different node.
+/// The answer from each of the addresses that `address` resolves to: each may lead to a different node.
 async fn ask_everywhere(address: &str, found: Vec<SocketAddr>) -> Vec<(IpAddr, Answer)> {
     let mut asked = JoinSet::new();
     for at in found {
@@ -231,12 +232,12 @@ async fn check_disk_timeout(address: &str, at: SocketAddr, disk_timeout: Duratio
     }
 }
 
-/// Asks the other nodes that this one was told of in turn to take this one in, until one does, refuses, or the deadline
-/// has passed.
+/// Asks the other configured nodes in turn to admit this one, until one admits or refuses it, or the deadline has
+/// passed.
 ///
-/// Returns None if the node is to begin the cluster: it is a `founder`, one that may do so, and decides anew after each
-/// round, as it would after a restart. A node that it was to join may have stopped before its cluster was on its disk,
-/// and yields to this one from then on.
+/// Returns `None` if this node must create the cluster itself. A node that may do so (`founder`) decides anew after
+/// each round, as it would after a restart: the node that it tried to join may have stopped before its cluster was on
+/// its disk, and would then join this one.
 pub async fn join(
     told: &[Contact],
     member: &Member,
@@ -286,9 +287,9 @@ fn not_found(error: &io::Error) -> Status {
     Status::unavailable(format!("its name can't be resolved: {error}"))
 }
 
-/// Tells the other nodes where this one is, until the topology says so: where they and `join` say that clients reach
-/// them. Announcements do that, too, for nodes that are where they were. Where all have moved, this is how they find
-/// one another.
+/// Tells the other nodes this node's addresses until the topology contains them. It calls the client addresses of the
+/// known members and those in `join`. Announcements also do this as long as the other nodes have kept their addresses;
+/// if all have moved, they find each other this way.
 pub async fn introduce(shell: Weak<Shell>, member: Member, join: Vec<String>) {
     let mut progress = Instant::now();
     loop {
@@ -323,12 +324,12 @@ pub async fn introduce(shell: Weak<Shell>, member: Member, join: Vec<String>) {
     }
 }
 
-/// Whether another attempt would be answered alike.
+/// Whether a retry would get the same answer.
 fn is_refusal(status: &Status) -> bool {
     matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument | Code::FailedPrecondition)
 }
 
-/// Asks one node to take this one in.
+/// Asks one node to admit this one.
 async fn ask(address: &str, at: SocketAddr, member: &Member, joins: Joins) -> Result<Joined, Status> {
     let channel = endpoint(address, at)?.connect_timeout(CONNECT_TIMEOUT).connect().await;
     let channel =
@@ -399,7 +400,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(10);
         assert!(!runtime.block_on(may_begin(&told, &first, deadline)).unwrap());
         assert!(join(Some(&first), Duration::from_millis(500)).is_err(), "it waits for the other one");
-        // The other one is started anew, before its cluster was on its disk.
+        // The other node restarts before its cluster is on its disk.
         drop(begins);
         let _restarted = waiting(&runtime, &clients, &nodes, &other);
         assert!(join(None, Duration::from_millis(500)).is_err(), "it was not told to begin a cluster");
@@ -417,7 +418,7 @@ mod tests {
         assert_eq!(asked(), Some(Answer::Waiting { owner: own.clone(), may_begin: true }));
         waiting.begins(ClusterId(9));
         assert_eq!(asked(), Some(Answer::Member(ClusterId(9))));
-        // One with a lower name, which would begin one otherwise.
+        // A node with a lower name, which would otherwise create the cluster.
         let other = Owner { identity: Identity(1), name: "a".to_owned() };
         let asked = Asked { is_own: false, answers: vec![(address.ip(), asked().unwrap())] };
         assert_eq!(founding::decide(&other, &[asked]), Decision::Join);

@@ -1,4 +1,4 @@
-//! A node of Ringfort: threads, files and sockets around [`ringfort_core`], which decides everything.
+//! A Ringfort node: the threads, files and sockets around [`ringfort_core`], which makes all decisions.
 //!
 //! ```text
 //!  clients --gRPC--> service --> execute -----------> inbox --> worker thread --> log thread --> disk
@@ -8,29 +8,29 @@
 //!        <--gRPC--- peers (two lanes a node) <---- messages ------'      '--> snapshot thread, control thread
 //! ```
 //!
-//! | module | the idea in it |
+//! | module | what it does |
 //! |---|---|
-//! | `node`, `start`, `join`, `dial_back` | a node from its start to its end, and how it becomes part of a cluster |
+//! | `node`, `start`, `join`, `dial_back` | a node's life from start to stop, and how it joins or creates a cluster |
 //! | `shell` | what all threads and tasks share |
-//! | `worker_thread`, `inbox`, `responder` | the loop around a core worker, what goes in, and who waits for what comes out |
-//! | `log_thread`, `spare_segments`, [`disk`] | one record and one sync for all that waits |
-//! | `snapshot_thread`, `snapshot_transfer`, `sends`, `throttle` | snapshot files, and their way between nodes |
+//! | `worker_thread`, `inbox`, `responder` | the loop around a core worker, its input, and where its answers go |
+//! | `log_thread`, `spare_segments`, [`disk`] | group commit: one record and one sync for all waiting batches |
+//! | `snapshot_thread`, `snapshot_transfer`, `sends`, `throttle` | snapshot files, and their transfer between nodes |
 //! | `control_thread`, `saving` | the node's controller, and what it saves |
-//! | `disk_watch`, `directory_watch` | whether the disk answers, and whether the directory still exists |
+//! | `disk_watch`, `directory_watch` | check that the disk answers and that the directory still exists |
 //! | `gossip_thread` | gossip, and the eventual keyspace |
 //! | `peers`, [`convert`] | streams to the other nodes |
 //! | `strangers` | calls from nodes of another cluster |
 //! | `service` | client requests, independent of the protocol: limits, keyspaces, deadlines, counting |
 //! | `routing`, `execute` | the path of a request |
-//! | `files` | how file descriptors are divided |
+//! | `files` | how file descriptors are divided among clients, peers and the node itself |
 //! | [`stderr`], `seldom` | log lines: no thread waits until they are written; rate limits |
-//! | `admission` | what is refused before the proposal: memory or disk full |
+//! | `admission` | refusals before a proposal: memory or disk full |
 //! | `board`, `shared_call`, `operator_calls` | the status of the node, for many readers at little cost |
 //! | `grpc` | the gRPC services, and the connections they are served on |
-//! | `http`, `metrics` | what monitoring asks for |
+//! | `http`, `metrics` | monitoring |
 //!
-//! Everything here performs effects in the order that the core documents, and branches on no protocol state: what the
-//! simulator tests is the program that ships.
+//! This crate performs effects in the order that the core documents, and never branches on protocol state: the
+//! simulator tests the same protocol code that ships.
 
 mod admission;
 mod board;

@@ -1,8 +1,8 @@
-//! The thread that writes the log: the batches that wait become one record and one sync, for all shards.
+//! The thread that writes the log: all waiting batches, of all shards, become one record with one sync.
 //!
-//! What becomes of batches, [`LogWriter`] decides. A failed write or sync ends the process, since what is on the disk is
-//! no longer known. The health monitor ([`ringfort_core::health`]) gets the time that each record takes, and while there
-//! is nothing to log, the time that a [`probe`] takes. Each part of a large record counts as a record for it.
+//! [`LogWriter`] decides how batches are written. A failed write or sync ends the process, because the contents of the
+//! disk are then unknown. The health monitor ([`ringfort_core::health`]) gets the time that each record takes and,
+//! while there is nothing to log, the time that a [`probe`] takes. It counts each part of a large record as a record.
 
 use crate::clock;
 use crate::events::GossipEvent;
@@ -78,8 +78,8 @@ pub fn run(shell: Arc<Shell>, log: Log<Arc<dyn Disk>>, events: Receiver<LogEvent
     }
 }
 
-/// Waits up to `patience` for an event, then takes the events that have gathered, as far as the record has room. Returns
-/// whether the thread is to stop after the record.
+/// Waits up to `patience` for an event, then takes the waiting events that fit into the record. Returns whether the
+/// thread is to stop after the record.
 fn fill<D: Disk>(
     writer: &mut LogWriter<D>,
     events: &Receiver<LogEvent>,
@@ -110,19 +110,19 @@ fn probe(disk: &dyn Disk, health: &Mutex<HealthMonitor>) {
     let outcome = write();
     health.lock().record_ended(clock::moment());
     if let Err(error) = outcome {
-        // The next record fails in the same way, and is handled then.
+        // The next record will fail in the same way, and that failure is handled.
         tracing::debug!("the disk can't be probed: {error}");
     }
 }
 
-/// Hands a batch of a worker, or of gossip, to the log thread.
+/// Hands a batch from a worker or from gossip to the log thread.
 pub fn hand_in(shell: &Shell, source: BatchSource, batch: LogBatch) {
     shell.admission.unsynced(batch.new_entry_bytes());
     // The log thread outlives its callers, so no batch is lost.
     let _ = shell.log.send(LogEvent::Batch { source, batch });
 }
 
-/// Writes the record, waiting for disk space for as long as it takes. False where the node stops meanwhile.
+/// Writes the record, waiting for disk space for as long as it takes. Returns false if the node stops meanwhile.
 fn append(shell: &Shell, writer: &mut LogWriter<Arc<dyn Disk>>) -> bool {
     static FULL: Seldom = Seldom::new();
     let mut is_said = false;
@@ -143,7 +143,7 @@ fn append(shell: &Shell, writer: &mut LogWriter<Arc<dyn Disk>>) -> bool {
             }
             Appended::NoSpace { error, pause } => {
                 let lacks_files = files::are_used_up(&error);
-                // A disk at the edge of full has room and none in turn.
+                // An almost full disk alternates between having room and having none.
                 if !is_said && FULL.due().is_some() {
                     is_said = true;
                     match lacks_files {
@@ -158,7 +158,7 @@ fn append(shell: &Shell, writer: &mut LogWriter<Arc<dyn Disk>>) -> bool {
                         }
                     }
                 }
-                // Without descriptors the node can't log either, and must not lead.
+                // Without file descriptors the node can't log either, and must not lead.
                 shell.health.lock().set_full(clock::moment(), true);
                 shell.admission.set_disk_full(!lacks_files);
                 shell.admission.set_without_files(lacks_files);
@@ -182,7 +182,7 @@ fn append_once<D: Disk>(writer: &mut LogWriter<D>, health: &Mutex<HealthMonitor>
     })
 }
 
-/// Ends the process: what the disk holds is not known, and to go on could be to lie.
+/// Ends the process: the contents of the disk are unknown, and continuing could acknowledge writes that are lost.
 fn abort(error: &LogError) -> ! {
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -205,7 +205,7 @@ mod tests {
     use ringfort_core::log::item::{Change, LogItem, ReplicaState};
     use ringfort_core::types::ReplicaId;
 
-    /// A batch with a shard's complete state, with entries of this many bytes.
+    /// A batch with a shard's complete state and entries of this many bytes.
     fn batch(number: u64, shard: u32, bytes: u64) -> LogBatch {
         let entry = |index| Entry { index, term: 1, data: vec![0; 1 << 10].into(), ..Entry::default() };
         let state = ReplicaState { entries: (1..=bytes >> 10).map(entry).collect(), ..ReplicaState::default() };

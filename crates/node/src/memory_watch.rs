@@ -1,13 +1,13 @@
-//! Measures how much the maps hold, for `--max-memory`.
+//! Measures how many bytes the maps hold, for `--max-memory`.
 
 use crate::shell::Shell;
 use std::sync::Weak;
 use std::time::Duration;
 
-/// How often the maps are measured. At a gigabit a second 6 MB arrive in between.
+/// How often the maps are measured. At one gigabit per second, 6 MB arrive between two measurements.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Measures the maps for as long as the node is there; does nothing where there is no limit.
+/// Measures the maps until the node is dropped. Returns at once if there is no limit.
 pub async fn run(shell: Weak<Shell>) {
     loop {
         let Some(shell) = shell.upgrade().filter(|shell| shell.admission.has_memory_limit()) else { return };

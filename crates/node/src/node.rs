@@ -1,4 +1,4 @@
-//! One node, from its start to its end.
+//! One node, from start to shutdown.
 
 use crate::admission::AdmissionState;
 use crate::board::Board;
@@ -57,66 +57,66 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
-/// How long a node that stops waits for the threads that use the disk, of which one may be writing a snapshot. The next
-/// start does not need what they do, or repeats it.
+/// How long a stopping node waits for the threads that use the disk, one of which may be writing a snapshot. The next
+/// start does not need their work, or repeats it.
 const DISK_PATIENCE_AT_STOP: Duration = Duration::from_secs(20);
 
-/// Shards of a cluster that is begun without saying how many.
+/// The number of shards of a new cluster unless given.
 pub const DEFAULT_SHARDS: u32 = 64;
 
-/// What a node is started with.
+/// A node's configuration.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     /// The node's name, unique in its cluster.
     pub name: String,
     pub directory: PathBuf,
     pub listen: IpAddr,
-    /// The host that others dial; the address that the node listens on unless given.
+    /// The host that others dial; by default the address that the node listens on.
     pub advertise: Option<String>,
-    /// For clients. Zero for one that the system chooses.
+    /// The port for clients. Zero lets the system choose one.
     pub port: u16,
-    /// For the other nodes. Zero for one that the system chooses.
+    /// The port for other nodes. Zero lets the system choose one.
     pub raft_port: u16,
-    /// For monitoring, if given. Zero for one that the system chooses.
+    /// The port for monitoring, if given. Zero lets the system choose one.
     pub http_port: Option<u16>,
-    /// Begin a new cluster, if the directory is empty and no node at `join` belongs to a cluster.
+    /// Create a new cluster if the directory is empty and no node at `join` belongs to a cluster.
     pub bootstrap: bool,
-    /// Addresses of nodes that take this one into their cluster, if the directory is empty.
+    /// Addresses of nodes whose cluster this node joins if its directory is empty.
     pub join: Vec<String>,
     pub join_timeout: Duration,
-    /// Join under the name of a member whose directory is lost.
+    /// Join as the replacement of a member of the same name whose directory is lost.
     pub replace: bool,
-    /// What the node may fail together with; empty for nothing in particular.
+    /// The node's failure domain; empty for none.
     pub zone: String,
-    /// Shards that receive a new replica at the same time, as long as this node leads the system shard.
+    /// Shards that may receive a new replica at the same time. In force while this node leads the system shard.
     pub moves: usize,
-    /// Bytes a second that all snapshots sent from here may take together.
+    /// Bytes per second for all snapshots that this node sends together.
     pub move_bandwidth: Option<u64>,
-    /// A node that is silent for this long is replaced by others, as long as this node leads the system shard.
+    /// A node that is silent for this long is replaced by others. In force while this node leads the system shard.
     pub replace_after: Duration,
     /// The process ends when its disk has not answered for this long.
     pub disk_timeout: Duration,
-    /// The file that says how the disk fails, for tests.
+    /// The file that sets the disk's faults, for tests.
     pub disk_faults: Option<PathBuf>,
-    /// A node that was away, or whose disk hung, is given leadership after it has been healthy for this long. Counts
-    /// while this node leads the system shard.
+    /// A node that was away, or whose disk hung, is given leadership again after it has been healthy for this long. In
+    /// force while this node leads the system shard.
     pub lead_after: Duration,
     /// How many shards a new cluster has; [`DEFAULT_SHARDS`] unless given.
     pub shards: Option<ShardCount>,
     /// The least election timeout of a new cluster; the usual one unless given.
     pub timing: Option<Timing>,
-    /// Threads that run the shards; as many run the network.
+    /// The number of threads that run the shards; as many run the network.
     pub workers: usize,
     pub read_mode: ReadMode,
     pub segment_bytes: u64,
-    /// Bytes of keys and values, with what they cost around them, from which on puts are refused.
+    /// Puts are refused once keys and values, including their overhead in memory, take this many bytes.
     pub max_memory_bytes: Option<u64>,
     pub gossip: GossipConfig,
-    /// Bytes of keys and values a second that are compared with what was written; zero for none.
+    /// The scrubber's rate in bytes of keys and values per second; zero disables it.
     pub scrub_rate: u64,
 }
 
-/// Why a running node must not go on, and what to do.
+/// Why a running node must stop, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NodeFailure(String);
@@ -132,9 +132,9 @@ pub struct Node {
     health: HealthReporter,
     workers: Vec<JoinHandle<()>>,
     helpers: Vec<JoinHandle<()>>,
-    /// The scrubber and the directory's watch end when it is dropped.
+    /// Dropping it stops the scrubber and the directory watch.
     stop_looking: Sender<()>,
-    /// The thread ends when the sender is dropped.
+    /// Dropping the sender stops the thread.
     disk_watch: (Sender<()>, JoinHandle<()>),
     _lock: File,
 }
@@ -147,7 +147,7 @@ impl Node {
         let (raft_listener, raft_address) = listen(config.listen, config.raft_port, "raft-port")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("network")
-            // More threads than can run beside the workers only pass requests to and fro.
+            // With more threads than can run beside the workers, requests would only be passed back and forth.
             .worker_threads(config.workers)
             .enable_all()
             .build()?;
@@ -162,7 +162,7 @@ impl Node {
             match start::membership(&config, advertised, &runtime, clients, &raft_listener) {
                 Ok(membership) => membership,
                 Err(error) => {
-                    // A name may still be looked up, which nobody waits for any more.
+                    // A name lookup may still be running whose result is no longer needed.
                     runtime.shutdown_background();
                     return Err(error);
                 }
@@ -327,7 +327,7 @@ impl Node {
         self.raft_address
     }
 
-    /// Waits until the node finds that it must not go on, and says why. Then it is to be shut down.
+    /// Waits until the node finds that it must stop, and returns the reason. The caller must then shut the node down.
     pub fn failed(&self) -> impl Future<Output = NodeFailure> + use<> {
         let mut failure = self.shell.failure.subscribe();
         async move {
@@ -338,8 +338,8 @@ impl Node {
         }
     }
 
-    /// Waits until the node is no member any more, and says why. Then it is to be shut down; started again, it joins as
-    /// a new one if it was [dead](MemberState::Dead), and is refused otherwise.
+    /// Waits until the node is no longer a member, and returns the reason. The caller must then shut the node down.
+    /// After a restart it joins as a new node if it was [dead](MemberState::Dead), and is refused otherwise.
     pub fn departed(&self) -> impl Future<Output = MemberState> + use<> {
         let mut departure = self.shell.departure.subscribe();
         async move {
@@ -350,7 +350,7 @@ impl Node {
         }
     }
 
-    /// Stops in good order: leadership goes to other nodes, requests under way are answered, all threads end.
+    /// Shuts down gracefully: leadership moves to other nodes, requests under way are answered, all threads end.
     pub fn shutdown(mut self) {
         self.shell.handing_over.store(true, Ordering::Relaxed);
         // Before any hand-over, so that the controller does not give leadership back.
@@ -381,11 +381,11 @@ impl Node {
         join(self.workers);
         drop(self.stop_looking);
         let _ = self.shell.gossip.send(GossipEvent::Stop);
-        // Only now, so that these have everything that the workers gave them.
+        // After the workers have ended, so that these threads have received everything from them.
         let _ = self.shell.log.send(LogEvent::Stop);
         let _ = self.shell.snapshots.send(SnapshotEvent::Stop);
         let _ = self.shell.control.send(ControlEvent::Stop);
-        // The disk's watch sees only the log's records; other threads may wait for the disk as well.
+        // The disk watch sees only the log's records; other threads may also be waiting for the disk.
         if !wait_for(DISK_PATIENCE_AT_STOP, || self.helpers.iter().all(JoinHandle::is_finished)) {
             disk_watch::stop_without_disk();
         }
@@ -396,7 +396,7 @@ impl Node {
         self.runtime.shutdown_timeout(REQUEST_PATIENCE);
     }
 
-    /// Has the workers hand over what they lead. Returns how many shards they still lead.
+    /// Has the workers hand over their leaderships. Returns how many shards they still lead.
     fn hand_over(&self) -> usize {
         let (asked, answers) = mpsc::channel();
         self.shell.push_event_to_all(|| Event::HandOver(asked.clone()));
@@ -405,7 +405,7 @@ impl Node {
     }
 }
 
-/// Polls until the condition holds or the time is over. Returns whether it holds.
+/// Polls until the condition holds or `patience` is over. Returns whether it holds.
 fn wait_for(patience: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
     loop {
@@ -446,7 +446,7 @@ fn lost_replicas(lost: &[(ShardId, ReplicaId)], is_alone: bool) -> String {
     format!("{replicas} can't be trusted: {next} ({of} {})", shards.join(", "))
 }
 
-/// What others dial to reach a port of this node.
+/// The address that others dial to reach a port of this node.
 fn advertise(config: &NodeConfig, port: u16) -> String {
     match &config.advertise {
         Some(host) if host.parse::<Ipv6Addr>().is_ok() => format!("[{host}]:{port}"),
@@ -456,7 +456,7 @@ fn advertise(config: &NodeConfig, port: u16) -> String {
     }
 }
 
-/// Serves on both ports. The handle's task ends when clients are served no more.
+/// Serves on both ports. The returned handle's task ends when the server for clients has stopped.
 fn serve(
     runtime: &Runtime,
     shell: &Arc<Shell>,

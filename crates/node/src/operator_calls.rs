@@ -1,5 +1,4 @@
-//! Bounds the cost of operator calls: few run at a time, and callers who ask the same at the same time share one
-//! answer.
+//! Bounds the cost of operator calls: few run at a time, and concurrent callers of the same status share one answer.
 
 use crate::shared_call::SharedCall;
 use ringfort_proto::outcome;

@@ -1,4 +1,4 @@
-//! Random numbers, from the operating system alone: identities must not repeat, whatever state a process starts in.
+//! Random numbers, always from the operating system: identities must never repeat, whatever state a process starts in.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! Who waits for the answer to a request.
+//! Delivers the answer to a request to the task or node that waits for it.
 
 use crate::peers::answers::Answers;
 use ringfort_core::request::{Failure, Reply};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// Given to a worker with a request, and back with the answer.
+/// Handed to a worker with a request, and returned with the answer.
 pub enum Responder {
     /// A task of this node.
     Task(oneshot::Sender<Result<Reply, Failure>>),
@@ -16,9 +16,9 @@ pub enum Responder {
 }
 
 impl Responder {
-    /// Whether no one waits for the answer any more: the client or the stream is gone, or the deadline is over. A
-    /// request that has not been started is then dropped; under overload all work would otherwise go into answers that
-    /// come too late.
+    /// Whether the answer is no longer awaited: the client or the stream is gone, or the deadline is over. A request
+    /// that has not been started is then dropped; otherwise, under overload, all work would go into answers that come
+    /// too late.
     pub fn is_abandoned(&self, now: Instant) -> bool {
         match self {
             Responder::Task(sender) => sender.is_closed(),
@@ -26,7 +26,7 @@ impl Responder {
         }
     }
 
-    /// Gives the answer to whoever waits. Where nobody does any more it is dropped.
+    /// Delivers the answer, or drops it if it is no longer awaited.
     pub fn answer(self, answer: Result<Reply, Failure>) {
         match self {
             Responder::Task(sender) => drop(sender.send(answer)),

@@ -1,6 +1,6 @@
-//! Where the shards are, read without a lock by every task that has a request.
+//! Where the shards are. Every task with a request reads this without a lock.
 //!
-//! All of it is belief but for the views: a wrong leader costs one NotLeader, never a wrong answer.
+//! Except for the views, all of it is a hint: a wrong leader costs one NotLeader, never a wrong answer.
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringfort_core::request::Route;
@@ -17,7 +17,7 @@ pub struct Routing {
     topology: ArcSwap<Topology>,
     members: ArcSwap<Members>,
     changed: watch::Sender<()>,
-    /// By shard; the system shard is the last one. The number of shards of a cluster never changes.
+    /// Indexed by shard; the system shard is the last one. The number of shards of a cluster never changes.
     places: Vec<Place>,
 }
 
@@ -25,7 +25,7 @@ pub struct Routing {
 struct Place {
     /// The replica on this node.
     view: ArcSwapOption<ShardView>,
-    /// The leader's node as the other nodes' announcements tell; zero for unknown.
+    /// The leader's node according to the other nodes' announcements; zero for unknown.
     leader: AtomicU64,
 }
 
@@ -46,7 +46,7 @@ impl Routing {
         self.changed.send_replace(());
     }
 
-    /// All nodes, at the addresses where they were last known to be: the topology's may be older.
+    /// All nodes with their last known addresses, which may be newer than the topology's.
     pub fn members(&self) -> Arc<Members> {
         self.members.load_full()
     }
@@ -55,7 +55,7 @@ impl Routing {
         self.members.store(members);
     }
 
-    /// Waits until the topology is of this epoch or a later one, and returns it.
+    /// Waits until the topology has this epoch or a later one, and returns it.
     pub async fn wait_for(&self, epoch: Epoch) -> Arc<Topology> {
         let mut changes = self.changed.subscribe();
         loop {
@@ -84,7 +84,7 @@ impl Routing {
         }
     }
 
-    /// Where requests for the shard go.
+    /// Where to send requests for the shard.
     pub fn route(&self, shard: ShardId) -> Route {
         let Some(place) = self.place(shard) else { return Route::default() };
         let told = NodeId(place.leader.load(Ordering::Relaxed));
@@ -96,7 +96,7 @@ impl Routing {
         self.route(shard).leader
     }
 
-    /// The node has said that it leads the shard.
+    /// The node has announced that it leads the shard.
     pub fn set_leader(&self, shard: ShardId, node: NodeId) {
         if let Some(place) = self.place(shard) {
             place.leader.store(node.0, Ordering::Relaxed);

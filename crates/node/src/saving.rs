@@ -1,7 +1,7 @@
-//! Saves what the controller decides: topologies, and that the node is no member any more.
+//! Saves the controller's decisions: topologies, and that the node is no longer a member.
 //!
-//! Saving needs syncs, which may take long or never return, so a thread of its own does it. When a topology takes effect,
-//! [`TopologyStore`] decides.
+//! Saving needs syncs, which may take long or never return, so it has its own thread. [`TopologyStore`] decides when a
+//! topology takes effect.
 
 use crate::events::GossipEvent;
 use crate::inbox::Event;
@@ -14,14 +14,14 @@ use std::sync::Arc;
 
 pub enum Saved {
     Topology(Arc<Topology>),
-    /// The node is no member any more.
+    /// The node is no longer a member.
     Departure(MemberState),
     /// Another cluster has proven that this node is its member.
     Claim(Claim),
 }
 
-/// Saves each decision, and only the latest of several topologies, then has it take effect. Runs until the sender is
-/// gone.
+/// Saves each decision, then puts it into effect; of several waiting topologies, only the latest is saved. Runs until
+/// the sender is dropped.
 pub fn run(shell: Arc<Shell>, decisions: Receiver<Saved>) {
     let mut store = TopologyStore::new(&*shell.disk, shell.node);
     let mut warned_of = None;

@@ -1,7 +1,7 @@
-//! Walks over the maps of this node, and compares them with what was written.
+//! The scrubber: walks over this node's maps, and compares them with what was written.
 //!
-//! A thread of its own, so that neither requests nor the shards wait for it, and the system may run it whenever there
-//! is nothing better to do.
+//! It has its own thread, so that neither requests nor shards wait for it, and the system can schedule it when the node
+//! is idle.
 
 use crate::clock;
 use crate::inbox::Event;
@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ringfort_core::divergence::{QuarantineReason, Scrubber};
 use std::sync::Arc;
 
-/// Runs until the other end of `stopped` is dropped.
+/// Runs until the sender of `stopped` is dropped.
 pub fn run(shell: Arc<Shell>, mut scrubber: Scrubber, stopped: Receiver<()>) {
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(clock::until(scrubber.next_step())) {
         let before = scrubber.walks();

@@ -1,4 +1,4 @@
-//! Rate limits for log lines: one of a kind per interval, with the number of lines left out.
+//! Rate limits for log lines: one line of a kind per interval, with the number of suppressed lines.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ impl Seldom {
         Seldom(Mutex::new(State { said: None, left_out: 0 }))
     }
 
-    /// Whether to log the line now: if so, how many like it were left out since the last one.
+    /// Whether to log the line now: if so, how many lines of its kind were suppressed since the last one.
     pub fn due(&self) -> Option<u64> {
         self.due_at(Instant::now())
     }

@@ -1,4 +1,4 @@
-//! Snapshots that are sent wait here for one of the node's slots ([`ringfort_core::replica::send_slots`]).
+//! Snapshots to be sent wait here for one of the node's send slots ([`ringfort_core::replica::send_slots`]).
 
 use parking_lot::Mutex;
 use ringfort_core::replica::send_slots::{SendSlots, Slot};
@@ -12,8 +12,8 @@ pub struct Sends {
 }
 
 impl Sends {
-    /// Waits until another snapshot may be sent to `node`. It counts until the turn is dropped. None if `node` receives
-    /// as many as it may.
+    /// Waits until another snapshot may be sent to `node`. It holds its slot until the turn is dropped. `None` if
+    /// `node` already receives as many as it may.
     pub async fn turn(&self, node: NodeId) -> Option<Turn<'_>> {
         loop {
             // Before the check, so that no end is missed.

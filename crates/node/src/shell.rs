@@ -1,4 +1,4 @@
-//! What all threads and tasks of a node share: the ways to reach one another.
+//! State that all threads and tasks of a node share, such as the channels to each other.
 
 use crate::admission::AdmissionState;
 use crate::board::Board;
@@ -46,33 +46,33 @@ pub struct Shell {
     pub metrics: Arc<Metrics>,
     /// Bytes in the log's segments, for `status`.
     pub log_bytes: AtomicU64,
-    /// Makes the names of received snapshots unique: it starts at random.
+    /// Makes the names of received snapshots unique; it starts at a random number.
     pub next_received: AtomicU64,
     pub receives: Arc<Semaphore>,
     pub sends: Sends,
-    /// For all snapshots that are sent.
+    /// The bandwidth that all sent snapshots share.
     pub move_bandwidth: Throttle,
-    /// Why the node must not go on, in words for the operator.
+    /// Why the node must stop, in words for the operator.
     pub failure: watch::Sender<Option<String>>,
-    /// Why the node is no member any more.
+    /// Why the node is no longer a member.
     pub departure: watch::Sender<Option<MemberState>>,
-    /// The node hands over what it leads, to stop then.
+    /// The node is handing over its leaderships before it stops.
     pub handing_over: AtomicBool,
     /// Monitors the node's own health.
     pub health: Mutex<HealthMonitor>,
-    /// What the node has no room for.
+    /// Whether the node has room for requests.
     pub admission: AdmissionState,
-    /// What clients wait for.
+    /// Client requests in flight.
     pub in_flight: InFlight,
-    /// A permit for each scan that may collect at the same time.
+    /// One permit for each scan that may collect a page at the same time.
     pub scans: Semaphore,
     pub operator_calls: OperatorCalls,
-    /// The node is about to stop: nothing waits for disk space any more.
+    /// The node is about to stop: threads no longer wait for disk space.
     pub stopping: AtomicBool,
 }
 
 impl Shell {
-    /// The node must stop, for this reason. The first one counts.
+    /// The node must stop for this reason. Only the first reason is kept.
     pub fn fail(&self, reason: String) {
         self.failure.send_if_modified(|known| {
             let is_first = known.is_none();
@@ -86,7 +86,7 @@ impl Shell {
         &self.workers[worker_of(shard, self.workers.len())]
     }
 
-    /// Hands out requests of one connection, in one message a worker. Those that find no room are answered here.
+    /// Distributes the requests of one connection, with one push per worker. Answers those for which there is no room.
     pub fn push_requests(&self, requests: Vec<Incoming>) {
         let refused =
             self.by_worker(requests, |incoming| incoming.request.shard(), |inbox, part| inbox.push_requests(part));
@@ -95,7 +95,7 @@ impl Shell {
         }
     }
 
-    /// Hands out messages of a peer, in one message a worker.
+    /// Distributes a peer's messages, with one push per worker.
     pub fn push_messages(&self, messages: Vec<RaftMessage>) {
         let dropped_bytes = self.by_worker(messages, |message| message.shard, |inbox, part| inbox.push_messages(part));
         self.admission.handled(dropped_bytes.into_iter().sum());

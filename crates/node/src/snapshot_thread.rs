@@ -1,4 +1,4 @@
-//! The thread that writes snapshot files, in the order in which the workers ask ([`CutFiles`]).
+//! The thread that writes snapshot files, in the order in which the workers request them ([`CutFiles`]).
 
 use crate::events::SnapshotEvent;
 use crate::inbox::Event;

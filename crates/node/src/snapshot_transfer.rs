@@ -1,7 +1,7 @@
-//! Snapshots on their way between nodes, each on a connection of its own, so that none delays anything else.
+//! Snapshot transfers between nodes. Each has its own connection, so that it delays nothing else.
 //!
-//! The sender streams a file's frames as they are; the receiver checks each, writes the file, builds the state from it,
-//! and only then tells the worker, even if the sender has stopped waiting. All transfers of a node share
+//! The sender streams a file's frames unchanged. The receiver checks each frame, writes the file, builds the state from
+//! it, and only then tells the worker, even if the sender has stopped waiting. All transfers of a node share
 //! `--move-bandwidth`: each waits for its turn before every frame.
 
 use crate::clock;
@@ -33,7 +33,7 @@ use tonic::{Status, Streaming};
 const CHUNKS_AHEAD: usize = 4;
 
 /// A transfer without progress for this long is given up, for example because the receiver's disk hangs: it must not
-/// hold its file and its place among the few transfers for ever. After the last chunk, the receiver reports progress.
+/// hold its file and its transfer slot for ever. After the last chunk, the receiver reports progress.
 const STALLED_AFTER: Duration = Duration::from_secs(120);
 
 /// How often the receiver of a complete snapshot reports that it still works on it, unless its disk hangs.
@@ -156,8 +156,8 @@ async fn unless_stalled<R>(
     }
 }
 
-/// Feeds a stream from a file, once the receiver has accepted the header, so that a refused snapshot costs no
-/// bandwidth. Ends early if the receiver goes away, which is no error of the file's.
+/// Feeds a stream from a file once the receiver has accepted the header, so that a refused snapshot costs no bandwidth.
+/// Ends early if the receiver goes away, which is not an error of the file.
 fn read(
     disk: Arc<dyn Disk>,
     name: &str,
@@ -179,8 +179,8 @@ fn read(
     Ok(())
 }
 
-/// Takes a snapshot that another node streams. Sends reports of progress to `answers`, and returns the last answer,
-/// once the snapshot is durable and with its worker.
+/// Receives a snapshot that another node streams. Sends progress reports to `answers`, and returns the last answer once
+/// the snapshot is durable and its worker has it.
 pub async fn receive(
     shell: &Arc<Shell>,
     mut parts: Streaming<SnapshotChunk>,
@@ -203,7 +203,8 @@ pub async fn receive(
     }
     // Accepted: now the sender sends the frames.
     let _ = answers.send(Ok(SnapshotAck { builds: true, ..SnapshotAck::default() })).await;
-    // A name that no cut of this node has, and no other snapshot that arrives, or arrived before a restart.
+    // A name that differs from those of this node's own snapshots and of all received ones, including those from before
+    // a restart.
     let unique = shell.next_received.fetch_add(1, Ordering::Relaxed);
     let name = format!("snap-{shard}-{}-from-{}-{unique:x}.snap", metadata.index, message.from);
     let (disk, receiver, file_name) = (shell.disk.clone(), shell.clone(), name.clone());
@@ -214,14 +215,14 @@ pub async fn receive(
     };
     let tell_progress = || {
         if shell.health.lock().report(clock::moment()).health.disk != DiskState::Hung {
-            // One that the sender has not taken yet says the same.
+            // If the channel is full, the sender has an unread report that says the same.
             let _ = answers.try_send(Ok(SnapshotAck { builds: true, ..SnapshotAck::default() }));
         }
     };
     take(disk, name, file_header, parts, deliver, tell_progress).await
 }
 
-/// Takes the parts of a file after its header. What is built from them is delivered or deleted, even if this future is
+/// Receives the parts of a file after its header. The resulting snapshot is delivered or deleted even if this future is
 /// dropped.
 async fn take(
     disk: Arc<dyn Disk>,
@@ -243,7 +244,7 @@ async fn take(
         }
         expected += 1;
         if frames_tx.send(payload.payload).await.is_err() {
-            break; // The file is complete, or has failed: `writing` knows.
+            break; // The file is complete or has failed: `writing` has the result.
         }
     }
     drop(frames_tx);
@@ -274,7 +275,7 @@ fn check(shell: &Shell, header: &v1::SnapshotHeader) -> Result<RaftMessage, Stat
         .ok_or_else(|| Status::invalid_argument("the snapshot's message is not one"))
 }
 
-/// Takes the frames of a file as they arrive. Returns the state, built from what is on the disk.
+/// Writes the frames of a file as they arrive. Returns the state, built from the file on the disk.
 fn write(
     disk: &Arc<dyn Disk>,
     name: String,
@@ -345,7 +346,7 @@ mod tests {
             let part = Part::Payload(v1::SnapshotPayload { sequence, payload });
             parts_tx.send(Ok(SnapshotChunk { part: Some(part) })).await.unwrap();
         }
-        // It has taken the last one, and waits for the stream's end.
+        // The writer has taken the last part, and waits for the end of the stream.
         drop(parts_tx.reserve().await.unwrap());
         taking.abort();
         assert!(taking.await.unwrap_err().is_cancelled());

@@ -1,8 +1,8 @@
 //! Makes the log's next segment ahead of its use, on a thread of its own: filling one takes as long as many syncs.
 //!
 //! A record that needs the segment waits for it. Meanwhile the health monitor counts each part of the segment that
-//! becomes durable as a record of its own. So a slow disk that needs long for a whole segment does not seem to hang,
-//! and a disk that hangs is noticed as soon as it is in a record.
+//! becomes durable as a record of its own. So a slow disk that needs long for a whole segment is not mistaken for a
+//! hung one, and a hung disk is noticed as soon as during a record.
 
 use crate::clock;
 use crate::threads;
@@ -33,12 +33,12 @@ impl SpareSegments {
         SpareSegments { disk, steps_tx, steps }
     }
 
-    /// Has a spare segment made if the log wants one.
+    /// Has a spare segment made if the log asks for one.
     pub fn make(&self, log: &mut Log<Arc<dyn Disk>>) {
         let Some(request) = log.spare_request() else { return };
         let (disk, steps) = (self.disk.clone(), self.steps_tx.clone());
         let started = threads::spawn("spare-segment", move || {
-            // The node may have stopped: then nobody receives.
+            // If the node has stopped, the receiver is gone.
             let send = |step| drop(steps.send(step));
             send(Step::Done(disk.preallocate(&request.name, request.size_bytes, &mut || send(Step::Part))));
         });

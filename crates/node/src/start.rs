@@ -1,7 +1,9 @@
-//! From a directory and a command line to a member of a cluster (DESIGN, section 9).
+//! Starts a node from a directory and a command line until it is a member of a cluster (DESIGN, section 9).
 //!
-//! 1. The directory is locked, so that no two processes share it. One with the files of somebody else is refused.
-//! 2. What it holds decides ([`ringfort_core::start`]); only a directory of no cluster looks at `bootstrap` and `join`.
+//! 1. The directory is locked, so that no two processes share it. A directory with files that no node has created is
+//!    refused.
+//! 2. Its contents decide what happens next ([`ringfort_core::start`]); `bootstrap` and `join` matter only if the
+//!    directory belongs to no cluster yet.
 //! 3. With both, no cluster is created before all other nodes have answered that they belong to none
 //!    ([`ringfort_core::founding`]): a first node that lost its directory is refused by its former peers under its old
 //!    name, instead of serving clients from an empty cluster of its own. Until a node is part of a cluster, it only
@@ -114,7 +116,7 @@ pub const CLAIM_ADVICE: &str = "If its directory was lost, give it an empty --ra
      and --replace or another --node-id: it gets its data from the others. If it is to stay in its own cluster, give it \
      another --node-id with an empty --raft-dir, or another --raft-port";
 
-/// What to do where a port can't be listened on.
+/// What to do if the node can't listen on a port.
 fn instead(setting: &str, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(": stop the process that has the port, or give another --{setting}"),
@@ -138,7 +140,7 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
 /// Since when a node is a member of its cluster.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Since {
-    /// It has just begun the cluster.
+    /// It has just created the cluster.
     Beginning,
     /// It has just joined, through a node that could reach it.
     Joining,
@@ -154,16 +156,16 @@ pub struct Membership {
     pub files: Arc<FileDisk>,
     pub node: NodeId,
     pub topology: Topology,
-    /// This node as it is to be known, with the addresses it has now.
+    /// This node as other nodes should know it, with its current addresses.
     pub member: Member,
     pub since: Since,
     /// Held for as long as the process uses the directory.
     pub lock: File,
 }
 
-/// Finds or creates this node's membership. The addresses are those at which clients and nodes reach it; `clients` is
-/// the listener for clients, with the number of connections, and `nodes` the one for nodes: it answers on both while it
-/// waits.
+/// Finds or creates this node's membership. The addresses are those at which clients and nodes reach it. `clients` is
+/// the listener for clients with its maximum number of connections, and `nodes` the listener for nodes; the node
+/// answers on both while it waits.
 pub fn membership(
     config: &NodeConfig,
     (grpc_address, raft_address): (String, String),
@@ -206,7 +208,7 @@ pub fn membership(
     Ok(Membership { boot, disk, files, node, topology, member, since, lock })
 }
 
-/// Makes the node a member of a cluster: of a new one that it begins, or of one that takes it in.
+/// Makes the node a member of a cluster: of a new one that it creates, or of one that admits it.
 fn begin_or_join(
     config: &NodeConfig,
     stranger: Stranger<dyn Disk>,
@@ -217,7 +219,7 @@ fn begin_or_join(
 ) -> Result<(start::Member<dyn Disk>, Since), StartError> {
     let directory = config.directory.display().to_string();
     let refused = |refusal| refused(config, refusal);
-    // A node that can log nothing must not become a member.
+    // A node that can't write its log must not become a member.
     if let Some(no_space) = too_small(config) {
         return Err(no_space);
     }
@@ -312,8 +314,8 @@ fn available_bytes(directory: &Path) -> Option<u64> {
     Some(volume.f_bavail.saturating_mul(volume.f_frsize))
 }
 
-/// Compares what the node was given with what its cluster was begun with. Both are fixed; the same command line may
-/// start all nodes every time, so a difference is said and keeps nobody from starting.
+/// Compares the node's settings with those that its cluster was created with, which are fixed. The same command line
+/// may be used at every start, so a difference is logged and does not keep the node from starting.
 fn compare(config: &NodeConfig, topology: &Topology) {
     if let Some(given) = config.shards.filter(|given| *given != topology.shards) {
         let (given, kept) = (given.get(), topology.shards.get());
@@ -338,8 +340,8 @@ fn shards(config: &NodeConfig) -> ShardCount {
     config.shards.unwrap_or_else(|| ShardCount::new(DEFAULT_SHARDS).expect("a power of two"))
 }
 
-/// The addresses that this node was told of, each once, with whether it is this node's own, so that all nodes can be
-/// given the same list. No name is looked up: a name that leads here now may be meant for all nodes.
+/// The configured addresses without duplicates. This node's own are marked, so that all nodes can be given the same
+/// list. Names are not looked up: a name that leads here now may stand for all nodes.
 fn told(given: &[String], listen: IpAddr, own_address: &str) -> Vec<Contact> {
     let port = |address: &str| address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     let is_here = |host: &str| match ringfort_proto::address::parse_host(host).map(|host| host.parse::<IpAddr>()) {
@@ -364,7 +366,7 @@ fn is_of_this_machine(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// Locks the directory, making it first where it is missing.
+/// Locks the directory, and creates it first if it is missing.
 fn lock(path: &Path) -> Result<File, StartError> {
     let directory = || path.display().to_string();
     let failed = |source| StartError::Directory { directory: directory(), source };
@@ -381,14 +383,14 @@ fn lock(path: &Path) -> Result<File, StartError> {
     }
 }
 
-/// The first few names, sorted, of what a directory holds that no node has made; none in a directory that is a node's.
+/// The first few names, sorted, of files in the directory that no node creates; none if the directory is a node's.
 fn foreign_names(path: &Path) -> io::Result<Vec<String>> {
     const NAMED: usize = 3;
     let mut names = Vec::new();
     for entry in path.read_dir()? {
         names.push(entry?.file_name().to_string_lossy().into_owned());
     }
-    // The beginning of a file system of its own, and what begins with a dot, says nothing of whose the directory is.
+    // `lost+found` and names that begin with a dot do not show whose directory it is.
     let is_foreign = |name: &String| !boot::is_nodes_file(name) && name != "lost+found" && !name.starts_with('.');
     if names.iter().any(|name| name == boot::IDENTITY_FILE) {
         return Ok(Vec::new());

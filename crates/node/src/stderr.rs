@@ -96,7 +96,8 @@ impl Lines {
         let (waiting, lines) = bounded(MAX_WAITING_LINES);
         let left_out = Arc::new(AtomicU64::new(0));
         let counted = left_out.clone();
-        // Unlike other threads, it needs no guard that ends the process: nothing that it does panics, even if a write fails.
+        // Unlike other threads, it needs no guard that ends the process: nothing that it does panics, even if a write
+        // fails.
         Builder::new().name("stderr".into()).spawn(move || write(out, &lines, &counted, report))?;
         Ok(Lines { waiting, left_out })
     }

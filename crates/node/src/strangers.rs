@@ -1,8 +1,8 @@
 //! Calls from nodes of another cluster.
 //!
-//! Such a call is refused. It proves nothing by itself, so the caller is asked back for its cluster's members, at the
-//! gRPC address that it gives; the core judges the answers ([`ringfort_core::control`], claims). Only one caller is
-//! asked at a time, however many call.
+//! Such a call is refused. It proves nothing by itself, so this node asks the caller for its cluster's members at the
+//! gRPC address that the caller gives; the core evaluates the answers ([`ringfort_core::control`], claims). Only one
+//! caller is asked at a time, however many call.
 
 use crate::control_thread;
 use crate::shell::Shell;

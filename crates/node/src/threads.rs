@@ -4,7 +4,7 @@ use crate::stderr::last_line;
 use std::io;
 use std::thread::{Builder, JoinHandle, panicking};
 
-/// Starts a thread. If it panics the process aborts: half a node would look alive and be none.
+/// Starts a thread. If it panics the process aborts: a node without one of its threads would look alive but not work.
 pub fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name.to_owned()).spawn(move || {
         let guard = AbortOnPanic;

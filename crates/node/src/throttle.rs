@@ -1,21 +1,21 @@
-//! A bound on bytes a second, over all that pass through it together.
+//! A limit in bytes per second, shared by all callers.
 
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
-/// Bytes that are not used when they could be are not saved up: after a rest the first ones pass at once, and no more.
+/// Unused bandwidth is not saved up: after an idle time only the first call passes at once.
 pub struct Throttle {
     bytes_per_second: Option<u64>,
     free_at: Mutex<Option<Instant>>,
 }
 
 impl Throttle {
-    /// Without a bound where none is given.
+    /// `None` means no limit.
     pub fn new(bytes_per_second: Option<u64>) -> Throttle {
         Throttle { bytes_per_second, free_at: Mutex::new(None) }
     }
 
-    /// How long whoever wants to let so many bytes pass has to wait first.
+    /// How long the caller must wait before it sends this many bytes.
     pub fn pause(&self, now: Instant, bytes: usize) -> Duration {
         let Some(rate) = self.bytes_per_second else { return Duration::ZERO };
         let takes = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);

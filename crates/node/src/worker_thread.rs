@@ -1,4 +1,5 @@
-//! Drives one worker. A turn: drain the inbox, hand in, flush, perform, park.
+//! Drives one worker. Each turn drains the inbox, hands its contents to the worker, flushes, performs the effects, and
+//! waits for more.
 
 use crate::clock;
 use crate::events::ControlEvent;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 /// Runs until [`Event::Stop`].
 pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Responder>) {
     let mut drained = Drained::default();
-    // The replicas of the start have something to say at once.
+    // Replicas that exist at the start have effects at once.
     let mut more = true;
     loop {
         let patience = if more { Duration::ZERO } else { clock::until(worker.next_tick()) };
@@ -68,20 +69,20 @@ fn handle(worker: &mut Worker<Responder>, now: Now, event: Event) {
             worker.hand_over();
             let _ = asked.send(worker.leads());
         }
-        // Each turn publishes it where a reader needs it.
+        // Every turn publishes the status if a reader has asked.
         Event::Show => {}
         Event::Stop => {}
     }
 }
 
-/// Does what a turn has left to do, in the order that the core documents.
+/// Performs a turn's effects in the order that the core documents.
 fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Responder>) {
     let Effects { messages, log, snapshots, views, topology, replies, reports, leadership, lost, garbage, counts } =
         effects;
     for (node, messages) in messages {
         shell.peers.send_raft(node, messages);
     }
-    // The threads that these go to live longer than the workers, so that nothing can get lost.
+    // The receiving threads outlive the workers, so nothing is lost.
     if let Some(batch) = log {
         log_thread::hand_in(shell, BatchSource::Worker(index), batch);
     }
@@ -103,7 +104,7 @@ fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Responder>) {
         control(ControlEvent::Leadership { shard, term, leads });
     }
     if !garbage.is_empty() {
-        // A map of 4 million keys takes almost a second to drop: not on this thread, nor on one of the network's.
+        // Dropping a map of 4 million keys takes almost a second: not on this thread, nor on a network thread.
         shell.runtime.spawn_blocking(move || drop(garbage));
     }
     for (shard, replica, why) in lost {

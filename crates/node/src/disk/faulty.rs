@@ -1,4 +1,4 @@
-//! A disk that is slow, hangs or fails as a file says: for tests, and for `ringfort playground --chaos`.
+//! A disk that is slow, hangs or fails as a control file says: for tests, and for `ringfort playground --chaos`.
 //!
 //! The file holds one word. If it is missing or empty, the disk works normally.
 //!

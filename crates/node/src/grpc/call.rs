@@ -17,7 +17,7 @@ pub fn open<M>(service: &Service, operation: Kind, request: Request<M>) -> Resul
     Ok((timeout::deadline(request.metadata()), request.into_inner()))
 }
 
-/// Lets the service answer a call for the operation `O`. If another node leads, the response names it to the client.
+/// Has the service answer a call for the operation `O`. If another node leads, the response names it to the client.
 pub async fn answer<O>(service: &Service, call: Call, deadline: Instant) -> Result<Response<O::Reply>, Status>
 where
     O: Listed<Replies: Replies>,

@@ -1,4 +1,4 @@
-//! What operators, clients and nodes that want to join ask of the cluster.
+//! The Cluster service, for operators, clients, and nodes that want to join.
 
 use super::{gossip, operate, status, status_of, timeout};
 use crate::control_thread;
@@ -33,7 +33,8 @@ impl Cluster for ClusterService {
         if known_as.is_none() {
             dial_back::check(&member).await?;
         }
-        // Without a quorum the cluster can't write down where the node is, and needs it for one, perhaps.
+        // Without a quorum the cluster can't commit the node's addresses, yet may need the node to form a quorum. So
+        // they are passed on before the command is committed.
         control_thread::introduce(&self.shell, member.clone());
         let command = CoreRequest::system(SystemCommand::Join { member, replaces, known_as });
         let executed = self.shell.execute(command, deadline).await;
@@ -42,8 +43,9 @@ impl Cluster for ClusterService {
             Reply::System(SystemReply::Refused(reason)) => return Err(Status::already_exists(reason)),
             _ => return Err(outcome::unknown("the leader's answer is of another kind")),
         };
-        // If another node leads the system shard, the topology arrives here a little later. An older one may name the
-        // new node too, but lack a replica that it held and lost: the new node would create that replica again, empty.
+        // If another node leads the system shard, the topology arrives here a little later. An older topology may
+        // contain the new node too, but still assign it a replica that it held and lost: the new node would create that
+        // replica again, empty.
         let topology = timeout_at(deadline, self.shell.routing.wait_for(epoch)).await.map_err(|_| {
             outcome::unavailable("the node has joined, and its topology is still on its way: ask again", None)
         })?;

@@ -1,7 +1,7 @@
-//! Connections as they come in: so many, and only those that say something.
+//! Accepts connections: bounds their number, and closes those that stay silent.
 //!
-//! HTTP/2 asks a silent connection for a sign of life, but only once it has begun. One that never sends the preface of
-//! HTTP/2 (RFC 9113, section 3.4) would stay for as long as its sender likes; it is closed after [`PREFACE_TIMEOUT`].
+//! HTTP/2 sends keep-alive pings on an idle connection, but only after its preface (RFC 9113, section 3.4). A
+//! connection that never sends the preface could stay open for ever; it is closed after [`PREFACE_TIMEOUT`].
 
 use crate::files::ACCEPT_PAUSE;
 use crate::metrics::Connections;
@@ -17,10 +17,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// The bytes that every connection begins with.
+/// The length of the preface that every connection begins with.
 const PREFACE_BYTES: usize = 24;
 
-/// How long they may take.
+/// How long the preface may take to arrive.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Accepts connections while the stream is polled: at most `most` at the same time; further ones are closed at once.
@@ -42,7 +42,7 @@ pub fn accepted(
             match accepted {
                 Ok((stream, _)) => match places.clone().try_acquire_owned() {
                     Ok(place) => {
-                        // A connection that refuses this is slower, or closed already.
+                        // A connection that refuses this is slower, or already closed.
                         let _ = stream.set_nodelay(true);
                         if connections_tx.send(Ok(Connection::new(stream, place, &counters))).await.is_err() {
                             return;
@@ -67,10 +67,10 @@ pub fn accepted(
     tokio_stream::wrappers::ReceiverStream::new(connections_rx)
 }
 
-/// A connection, with its place among those that there may be.
+/// A connection that holds one of the bounded number of places.
 pub struct Connection {
     stream: TcpStream,
-    /// Until the preface is there: what it lacks, and when it must be complete.
+    /// Until the preface is complete: the number of missing bytes, and the deadline.
     waiting: Option<(usize, Pin<Box<Sleep>>)>,
     _place: OwnedSemaphorePermit,
     counters: Connections,

@@ -1,4 +1,4 @@
-//! What this node knows through gossip, for people.
+//! What this node knows through gossip, as messages for operators.
 
 use super::status::stopping;
 use crate::clock;
@@ -20,7 +20,7 @@ pub async fn knowledge(shell: &Shell) -> Result<GossipKnowledge, Status> {
     answer.await.map_err(|_| stopping())
 }
 
-/// The same as a message.
+/// The gossip thread's knowledge as a message.
 pub async fn own(shell: &Shell) -> Result<GossipResponse, Status> {
     let GossipKnowledge { status, rounds, refused, .. } = knowledge(shell).await?;
     let topology = shell.routing.topology();
@@ -42,7 +42,7 @@ pub async fn own(shell: &Shell) -> Result<GossipResponse, Status> {
     })
 }
 
-/// A verdict as a message.
+/// A member's liveness as a message.
 pub fn liveness(liveness: liveness::Liveness) -> Liveness {
     let now = clock::moment();
     let ms = |since: Moment| now.saturating_since(since).as_millis() as u64;

@@ -1,4 +1,4 @@
-//! The keys and values.
+//! The services for keys and values.
 
 use super::call::{answer, open};
 use crate::service::{self, Call, Service};

@@ -1,7 +1,7 @@
-//! Says of a request that was too large to be read that nothing was applied.
+//! Marks the error for a request that was too large to read: nothing was applied.
 //!
-//! tonic refuses it before any service sees it, with OUT_OF_RANGE and no word about the outcome; a client would have to
-//! take a write for possibly applied. No service of a node answers OUT_OF_RANGE itself.
+//! tonic refuses such a request with OUT_OF_RANGE before any service sees it, and without an outcome, so a client would
+//! have to assume that a write may have been applied. No service of a node returns OUT_OF_RANGE itself.
 
 use ringfort_proto::metadata;
 use ringfort_proto::outcome;

@@ -63,13 +63,13 @@ impl Membership for MembershipService {
     }
 }
 
-/// Others dial a node that waits at most five times a second each, and the system queues 128 connections.
+/// Each other node dials a waiting node at most five times a second, and the system queues 128 connections.
 const CLOSED_AFTER: Duration = Duration::from_secs(2);
 
-/// Serves the ports while the node waits for its cluster. On the one for clients, it answers Membership, says over
-/// gRPC's health service that the node does not serve, and refuses all other calls. On the one for nodes, it accepts
-/// connections and closes them: others try whether they reach this node, and a queue of connections that nobody accepts
-/// would soon be full. Ends when dropped.
+/// Serves the ports while the node waits for its cluster. On the port for clients, it answers Membership, reports
+/// NOT_SERVING through gRPC's health service, and refuses all other calls. On the port for nodes, it accepts
+/// connections and closes them: other nodes check whether they reach this node, and a queue of connections that are
+/// never accepted would soon be full. Ends when dropped.
 pub struct Waiting {
     cluster: Arc<AtomicU64>,
     _stop: oneshot::Sender<()>,
@@ -107,7 +107,7 @@ impl Waiting {
                 .add_service(Refusing::<OriginalServer<()>>::new(waits.clone()))
                 .add_service(Refusing::<ClusterServer<()>>::new(waits))
                 .add_service(health)
-                // The sender is only ever dropped, so the error means: stop.
+                // Nothing is ever sent: dropping the sender means stop.
                 .serve_with_incoming_shutdown(connections, async move { drop(stopped.await) })
                 .await;
             if let Err(error) = served {
@@ -117,15 +117,16 @@ impl Waiting {
         Ok(Waiting { cluster, _stop: stop, _closing: closing })
     }
 
-    /// From now on the node says that it is part of this cluster, although it does not serve yet: to begin a cluster takes
-    /// some syncs, and another node must not begin one meanwhile.
+    /// From now on the node reports that it belongs to this cluster, although it does not serve yet: creating a cluster
+    /// takes several syncs, and no other node may create one meanwhile.
     pub fn begins(&self, cluster: ClusterId) {
         self.cluster.store(cluster.0, Ordering::SeqCst);
     }
 }
 
-/// Accepts connections, and closes each at once. Begins only when the node has waited for a while: connections of members
-/// that are still queued when it joins are served then, and a closed one is dialled again only after a pause.
+/// Accepts connections, and closes each at once. Starts only after the node has waited for a while: connections from
+/// members that are still queued when the node joins are then served, whereas a closed connection is dialled again only
+/// after a pause.
 async fn close_all(listener: tokio::net::TcpListener) {
     sleep(CLOSED_AFTER).await;
     loop {
@@ -159,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_node_that_waits_is_reached_however_often_it_is_dialled() {
-        // More than the system queues for a listener that accepts nothing.
+        // More than the system queues for a listener that accepts no connections.
         const DIALS: usize = 200;
         let runtime = Runtime::new().unwrap();
         let (clients, nodes) = (listener(), listener());

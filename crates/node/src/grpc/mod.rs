@@ -36,20 +36,20 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
-/// The largest request of a client: above the largest key and value.
+/// The largest request from a client: larger than the largest key and value together.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
 
-/// Requests in flight on one connection; HTTP/2 makes the client wait with more.
+/// Requests in flight on one connection; HTTP/2 makes the client wait before sending more.
 const MAX_REQUESTS_IN_FLIGHT: u32 = 1024;
 
-/// What a client may have under way before the node must say that it has read some.
+/// HTTP/2's flow-control window for clients: bytes in flight before the node must acknowledge some of them.
 const CLIENT_WINDOW_BYTES: u32 = 1 << 20;
 const CLIENT_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
-/// As many for a peer: a batch is not to wait for the answer to the one before.
+/// The same for peers, large enough that a batch does not wait until the one before it is acknowledged.
 const PEER_WINDOW_BYTES: u32 = 8 << 20;
 
-/// A connection on which nothing was heard for this long is asked for a sign of life.
+/// A connection that has been idle for this long is sent a keep-alive ping.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The names of the services whose health is reported in addition to the node's.
@@ -58,7 +58,7 @@ const ORIGINAL_KEYS: &str = OriginalServer::<original::OriginalService>::NAME;
 
 const _: () = assert!(LARGEST_ENTRY_BYTES < MAX_REQUEST_BYTES);
 
-/// Serves clients until `stop` is done and what they asked is answered.
+/// Serves clients until `stop` completes and all requests under way are answered.
 pub async fn serve_clients(
     shell: Arc<Shell>,
     (listener, most): (TcpListener, usize),
@@ -101,7 +101,7 @@ pub async fn serve_clients(
         .await
 }
 
-/// Tells load balancers whether clients should come here: for the node as a whole, and for the services for keys.
+/// Sets the health that load balancers see, for the node as a whole and for the key-value services.
 pub async fn set_health(health: &HealthReporter, is_serving: bool) {
     let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
     for service in ["", KEYS, ORIGINAL_KEYS] {
@@ -109,15 +109,15 @@ pub async fn set_health(health: &HealthReporter, is_serving: bool) {
     }
 }
 
-/// Ends the streams of health watchers, after they have got the last status: an open one would keep the server from
-/// ending.
+/// Ends the streams of health watchers after they have received the last status: an open stream would keep the server
+/// from shutting down.
 pub async fn end_watches(health: &mut HealthReporter) {
     for service in ["", KEYS, ORIGINAL_KEYS] {
         health.clear_service_status(service).await;
     }
 }
 
-/// Serves the other nodes for as long as the process runs.
+/// Serves the other nodes until the process ends.
 pub async fn serve_peers(
     shell: Arc<Shell>,
     (listener, most): (TcpListener, usize),
@@ -140,7 +140,7 @@ pub async fn serve_peers(
         .await
 }
 
-/// An error as a client sees it.
+/// The gRPC status for an error.
 fn status_of(error: &CallError) -> Status {
     let said = error.to_string();
     match error.kind() {

@@ -1,7 +1,7 @@
-//! What operators ask for: carried out as commands of the system shard, whichever node is asked.
+//! Operator commands, executed as commands of the system shard. Any node can be asked.
 //!
-//! Each command leaves the cluster in a state from which the controller goes on by itself. Whether it is wise right
-//! now, given who answers, is looked at here; whether it is allowed at all, the system shard decides.
+//! After each command, the controller does the rest by itself. This module checks whether a command is safe now, given
+//! which nodes answer; the system shard decides whether it is allowed at all.
 
 use super::{status, status_of};
 use crate::shell::Shell;
@@ -19,10 +19,10 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
 
-/// The pause before a command is tried again that was based on an older topology.
+/// The pause before retrying a command that was based on an older topology.
 const STALE_PAUSE: Duration = Duration::from_millis(50);
 
-/// What would move, and why.
+/// The moves that the controller would make, and why.
 pub async fn plan(shell: &Arc<Shell>, request: PlanRequest) -> Result<PlanResponse, Status> {
     let topology = shell.routing.topology();
     let leaving: Vec<NodeId> = request.leave.iter().map(|name| member(&topology, name)).collect::<Result<_, _>>()?;
@@ -49,7 +49,7 @@ pub async fn plan(shell: &Arc<Shell>, request: PlanRequest) -> Result<PlanRespon
     Ok(PlanResponse { epoch: topology.epoch.0, paused: topology.paused, moves: moves.collect(), refused })
 }
 
-/// Carries out one command until a deadline.
+/// Executes one command until a deadline.
 pub struct Operator<'a> {
     pub shell: &'a Arc<Shell>,
     pub deadline: Instant,
@@ -110,7 +110,7 @@ impl Operator<'_> {
         }
     }
 
-    /// Whether a node may be emptied, as far as the others answer.
+    /// Checks that a node may be emptied, given which other nodes answer.
     async fn check(&self, topology: &Topology, node: NodeId) -> Result<(), Status> {
         let status = status::gather(self.shell).await?;
         removal::obstacle(topology, node, &present(&status)).map_or(Ok(()), |why| Err(outcome::refused(why)))

@@ -38,13 +38,13 @@ impl Kv for OriginalService {
         Ok(Response::new(PutResponse {}))
     }
 
-    /// Never adds the caller as a member. The call has no identity, so a lost directory could not be told from a second
-    /// node of the same name. Also, a program that does not speak Ringfort's protocol between nodes would be assigned
-    /// replicas that it can't hold.
+    /// Never adds the caller as a member. The call carries no identity, so a node that lost its directory could not be
+    /// distinguished from a second node of the same name. Also, a program that does not speak Ringfort's peer protocol
+    /// would be assigned replicas that it can't hold.
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         metadata::check_cluster(request.metadata(), self.service.cluster().0)?;
         let JoinRequest { node_id, raft_address, grpc_address } = request.into_inner();
-        // Checked before an error repeats it, because errors are bounded in length.
+        // Checked first because the errors below include the name, and errors are bounded in length.
         if !is_node_name(&node_id) {
             return Err(outcome::invalid(format!("node_id is not a valid node name: {NODE_NAME_RULE}")));
         }
@@ -97,7 +97,7 @@ fn put_call(key: String, value: String, consistency: Consistency) -> Call {
     Call::command(Put { key: key.into(), value: value.into() }, consistency)
 }
 
-/// A value that another interface may have written.
+/// Decodes a value that another interface may have written.
 fn string_of(value: Bytes) -> Result<String, Status> {
     String::from_utf8(value.into()).map_err(|_| {
         outcome::refused("the value is not UTF-8, so this interface can't return it: read it with ringfort.v1.Kv/Get")

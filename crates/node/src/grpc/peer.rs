@@ -1,4 +1,4 @@
-//! What the other nodes send.
+//! The Peer service: receives what other nodes send.
 
 use crate::control_thread;
 use crate::gossip_thread;
@@ -73,7 +73,7 @@ impl PeerService {
 }
 
 impl Receiver {
-    /// Handles the batches of a stream until it ends, or one turns out not to be for this node.
+    /// Handles the batches of a stream until the stream ends or a batch is not meant for this node.
     async fn receive(
         &self,
         mut batches: Streaming<PeerBatch>,
@@ -109,7 +109,7 @@ impl Receiver {
     }
 
     fn take(&self, from: NodeId, batch: PeerBatch, answers: &Arc<Answers>) {
-        // A message whose replicas are on other nodes than its sender and this one is nobody's.
+        // Drop messages whose replicas are not on the sender and on this node.
         let is_meant = |message: &ringfort_core::message::RaftMessage| {
             (message.from.node(), message.to.node()) == (from, self.shell.node) && self.shell.admission.admits(message)
         };
@@ -122,7 +122,7 @@ impl Receiver {
         self.shell.push_requests(forwarded.collect());
     }
 
-    /// A request to be handed to a worker, unless it can be answered here.
+    /// The request for a worker, or `None` if it is answered without one.
     fn forwarded(&self, from: NodeId, forward: Forward, answers: &Arc<Answers>) -> Option<Incoming> {
         let Forward { id, shard, deadline_ms, request } = forward;
         let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());

@@ -1,4 +1,4 @@
-//! A service that refuses every call and says why, in place of no answer or "not implemented".
+//! A service that refuses every call with a reason, instead of leaving it unanswered or "not implemented".
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};

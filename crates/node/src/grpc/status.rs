@@ -1,4 +1,4 @@
-//! How the cluster fares: each node tells what it knows by itself, and whoever is asked puts it together.
+//! Cluster status: each node reports what it knows, and the node that is asked merges the reports.
 
 use super::gossip;
 use crate::board::Board;
@@ -24,15 +24,15 @@ use tokio::time::timeout;
 use tonic::Status;
 use tonic::transport::Endpoint;
 
-/// A node that takes longer counts as silent.
+/// A node that takes longer is reported as silent.
 const NODE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the controller may take to say what it knows. Its thread may wait for a disk that hangs.
+/// How long to wait for the controller. Its thread may be waiting for a disk that hangs.
 const KNOWLEDGE_TIMEOUT: Duration = Duration::from_millis(500);
 
 const _: () = assert!(KNOWLEDGE_TIMEOUT.as_millis() < NODE_TIMEOUT.as_millis(), "the node that asked hears the reason");
 
-/// Above the status of ten thousand replicas.
+/// Larger than the status of ten thousand replicas.
 const MAX_STATUS_BYTES: usize = 16 << 20;
 
 /// The status of this node alone.
@@ -118,7 +118,7 @@ async fn ask_all(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
     }
     let mut parts = BTreeMap::from([(shell.node, Arc::unwrap_or_clone(own(shell).await?))]);
     for (node, part) in asked.join_all().await {
-        // Another node may have the address by now, of this cluster or another one.
+        // Another node, of this cluster or of another one, may have taken over the address.
         let is_meant = |part: &StatusResponse| {
             part.cluster_id == topology.cluster.0 && part.nodes.first().is_some_and(|told| told.id == node.0)
         };
@@ -149,7 +149,7 @@ async fn ask_all(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
         nodes: nodes.collect(),
         shards: shards.collect(),
         paused: topology.paused,
-        // A leader that was deposed may not know it yet: the one that is ahead counts.
+        // A deposed leader may not know it yet: take the report with the highest epoch.
         moves: parts.values().max_by_key(|part| (part.moves.is_some(), part.epoch)).and_then(|part| part.moves),
         divergences: told.divergences.iter().map(divergence).collect(),
     })
@@ -213,7 +213,7 @@ pub fn stopping() -> Status {
     outcome::unavailable("this node is stopping", None)
 }
 
-/// A shard as its replica on this node sees it: all members from the leader, from others the replica itself.
+/// A shard as its replica on this node sees it: a leader reports all members, another replica only itself.
 fn shard_here(topology: &Topology, replica: &CoreStatus) -> ShardStatus {
     let members = match &replica.report {
         None => {
@@ -240,7 +240,7 @@ fn shard_here(topology: &Topology, replica: &CoreStatus) -> ShardStatus {
     }
 }
 
-/// A shard as all nodes together see it.
+/// A shard's status, merged from all nodes' reports.
 fn merge(topology: &Topology, shard: ShardId, parts: &BTreeMap<NodeId, StatusResponse>) -> ShardStatus {
     let views: BTreeMap<NodeId, &ShardStatus> = parts
         .iter()
@@ -263,7 +263,7 @@ fn merge(topology: &Topology, shard: ShardId, parts: &BTreeMap<NodeId, StatusRes
     };
     for member in &mut merged.members {
         let view = views.get(&NodeId(member.node));
-        // A node may have a replica that can't be run and the one that is to take its place.
+        // A node may have both a replica that can't be run and its replacement.
         let part = parts.get(&NodeId(member.node));
         let here = part.into_iter().flat_map(|part| &part.shards).filter(|status| status.shard == shard.0);
         let own = here.flat_map(|status| &status.members).find(|own| own.replica == member.replica);

@@ -1,12 +1,12 @@
-//! Replicas that differ, and memory that is not what was written to it.
+//! Metrics of diverged replicas and corrupted memory.
 
 use super::Maker;
 use crate::events::GossipKnowledge;
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 use ringfort_core::divergence::{Divergence, QuarantineReason};
 
-/// What an alarm is about: this node's memory, a replica that most others contradict, replicas of which nobody knows
-/// which is wrong.
+/// The kinds of alarms: this node's memory is corrupt; a replica differs from the majority; replicas differ without a
+/// majority, so it is unknown which is wrong.
 const KINDS: [&str; 3] = ["memory", "minority", "undecided"];
 
 pub struct DivergenceMetrics {
@@ -43,7 +43,7 @@ impl DivergenceMetrics {
         self.alarms.with_label_values(&[kind]).inc();
     }
 
-    /// Takes over what the gossip thread knows.
+    /// Sets the gauges from the gossip thread's knowledge.
     pub(super) fn set(&self, knowledge: &GossipKnowledge) {
         self.shards.set(knowledge.divergences.len() as i64);
     }

@@ -1,4 +1,4 @@
-//! How the node stands at this moment: looked at when somebody asks for the metrics.
+//! Gauges of the node's current state, updated when the metrics are scraped.
 
 use super::{Maker, Metrics};
 use crate::clock;
@@ -142,7 +142,7 @@ impl Gauges {
 }
 
 impl Metrics {
-    /// Looks at how the node stands.
+    /// Updates all gauges.
     ///
     /// # Errors
     /// The node is stopping.

@@ -1,4 +1,4 @@
-//! Gossip and the eventual keyspace.
+//! Metrics of gossip and the eventual keyspace.
 
 use super::Maker;
 use crate::events::GossipKnowledge;
@@ -6,7 +6,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use ringfort_core::gossip::Refusal;
 use ringfort_core::liveness::LivenessState;
 
-/// By [`LivenessState`].
+/// Indexed by [`LivenessState`].
 const STATES: [&str; 3] = ["alive", "suspect", "dead"];
 
 pub struct Gossip {
@@ -54,7 +54,7 @@ impl Gossip {
         gossip
     }
 
-    /// Takes over what the gossip thread knows.
+    /// Updates the metrics from the gossip thread's knowledge.
     pub(super) fn set(&self, knowledge: &GossipKnowledge) {
         let GossipKnowledge { status, rounds, refused, .. } = knowledge;
         raise(&self.rounds, *rounds);
@@ -81,7 +81,7 @@ impl Gossip {
     }
 }
 
-/// Brings a counter to a count that only grows.
+/// Raises a counter to a count that never decreases.
 fn raise(counter: &IntCounter, count: u64) {
     counter.inc_by(count.saturating_sub(counter.get()));
 }

@@ -1,12 +1,12 @@
-//! What the node counts, for Prometheus.
+//! The node's metrics, for Prometheus.
 //!
-//! Each metric is made once, with all its labels, and counting is a few atomic additions: the path of a request takes
-//! no lock for it and allocates nothing. A request costs 78 ns, two readings of the clock among them, and 144 ns where
-//! two threads count the same operation all the time (`requests.rs`, `counting_costs_little`). What can be looked at as
-//! well (replicas, keys, memory) is looked at when somebody asks, in `gauges`.
+//! Each metric is created once with all its labels, and counting is a few atomic additions: the request path takes no
+//! lock for it and allocates nothing. Counting a request costs 78 ns, including two clock readings, and 144 ns while
+//! two threads count the same operation all the time (`requests.rs`, `counting_costs_little`). State that can be read
+//! at any time (replicas, keys, memory) is collected in `gauges` when the metrics are scraped.
 //!
-//! Names follow Prometheus's conventions: `ringfort_`, base units, `_total` for what only grows. Counters begin at zero
-//! when the process does. docs/operating.md says what to watch.
+//! Names follow Prometheus's conventions: `ringfort_`, base units, `_total` for counters. Counters start at zero with
+//! the process. docs/operating.md says what to watch.
 
 mod divergence;
 mod gauges;
@@ -20,17 +20,18 @@ use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Int
 use requests::Requests;
 use ringfort_core::effects::Counts;
 
-/// From 50 microseconds to 10 seconds: a sync of a fast disk takes some tens, a request may take five seconds.
+/// Buckets from 50 microseconds to 10 seconds: a sync of a fast disk takes some tens of microseconds, a request may
+/// take five seconds.
 const SECONDS: [f64; 17] =
     [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Items in one record of the log.
+/// Buckets for the number of items in one log record.
 const ITEMS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
 pub struct Metrics {
     registry: Registry,
     requests: Requests,
-    /// Requests of clients that another node answered.
+    /// Client requests that another node answered.
     pub forwarded: IntCounter,
     pub client_connections: Connections,
     pub peer_connections: Connections,
@@ -59,7 +60,7 @@ pub struct Connections {
     pub refused: IntCounter,
 }
 
-/// Two counters, for what may fail.
+/// Two counters for an operation that may fail.
 pub struct Outcomes {
     succeeded: IntCounter,
     failed: IntCounter,
@@ -124,7 +125,7 @@ impl Metrics {
         }
     }
 
-    /// What a turn of a worker did.
+    /// Adds the counts of one turn of a worker.
     pub fn count_turn(&self, counts: Counts) {
         for (counter, count) in [
             (&self.proposed_entries, counts.proposed_entries),
@@ -137,19 +138,19 @@ impl Metrics {
         }
     }
 
-    /// A replica has become leader, or ceased to be.
+    /// A replica has become leader, or is no longer leader.
     pub fn count_leadership(&self, leads: bool) {
         if leads { self.elections_won.inc() } else { self.leaderships_lost.inc() }
     }
 
-    /// All metrics in Prometheus's text format, as they were last looked at.
+    /// All metrics in Prometheus's text format. Gauges have their last collected values.
     pub fn text(&self) -> Result<String, prometheus::Error> {
         self.process.look();
         prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
 
-/// Makes metrics of one registry.
+/// Creates metrics in one registry.
 struct Maker(Registry);
 
 /// Names and labels are constants of this program.

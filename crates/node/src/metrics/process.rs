@@ -1,4 +1,4 @@
-//! What the system says of the process, under the names that Prometheus's own clients use.
+//! Process metrics from the operating system, under the names that Prometheus's own clients use.
 
 use prometheus::{Gauge, IntGauge, Registry};
 use rustix::process::{Resource, getrlimit};
@@ -13,7 +13,7 @@ pub struct Process {
     cpu_seconds: CpuSeconds,
 }
 
-/// Grows, and is set as a whole.
+/// A counter in the metrics' sense that is set rather than incremented.
 type CpuSeconds = prometheus::Counter;
 
 impl Process {
@@ -37,7 +37,7 @@ impl Process {
         }
     }
 
-    /// Looks anew. What the system does not tell stays as it was.
+    /// Updates the metrics. Those that the system does not report keep their values.
     pub fn look(&self) {
         if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_bytes) {
             self.resident_bytes.set(bytes);

@@ -1,4 +1,4 @@
-//! Requests of clients: how many, how they ended, how long they took.
+//! Metrics of client requests: how many, how they ended, how long they took.
 
 use super::{Maker, SECONDS};
 use crate::service::ErrorKind;
@@ -18,7 +18,7 @@ enum Outcome {
     Canceled,
 }
 
-/// By [`Outcome`].
+/// Indexed by [`Outcome`].
 const OUTCOMES: [&str; 6] = ["ok", "unavailable", "overloaded", "refused", "unknown", "canceled"];
 
 /// The counters of one operation.
@@ -27,10 +27,10 @@ struct Counters {
     seconds: Histogram,
 }
 
-/// By [`Kind`].
+/// Indexed by [`Kind`].
 pub struct Requests(Vec<Counters>);
 
-/// A request under way. Dropped before its end, it was canceled.
+/// A request under way. If it is dropped before [`end`](Counting::end), it counts as canceled.
 #[must_use]
 pub struct Counting<'a> {
     counters: &'a Counters,
@@ -54,7 +54,7 @@ impl Requests {
 }
 
 impl super::Metrics {
-    /// A request begins.
+    /// Counts a request that begins.
     pub fn begin(&self, operation: Kind) -> Counting<'_> {
         let counters = &self.requests.0[operation as usize];
         Counting { counters, begun: Instant::now(), outcome: Outcome::Canceled }
@@ -62,7 +62,7 @@ impl super::Metrics {
 }
 
 impl Counting<'_> {
-    /// The request ends with an answer, or with an error of this kind.
+    /// Ends the request, with an answer or with an error of this kind.
     pub fn end(mut self, error: Option<ErrorKind>) {
         self.outcome = match error {
             None => Outcome::Ok,

@@ -4,8 +4,8 @@
 //! come. And an answer can only reach the process that sent the request: after a restart, that node has new streams,
 //! although it numbers its requests from 1 again.
 //!
-//! A node that was removed is told so on its own stream too: there is no other stream to it, and the others may not be
-//! able to dial it.
+//! A removed node is told of its removal on its own stream too: this node keeps no other stream to it, and other nodes
+//! may not be able to dial it.
 
 use super::batches::Batches;
 use bytes::Bytes;
@@ -32,7 +32,7 @@ pub struct Answers(Mutex<State>);
 
 impl Answers {
     /// Queues the answer to request `id`. Small answers always fit, since there are no more than the sender has
-    /// requests waiting. A large answer that does not fit is that of a read, which the sender repeats.
+    /// requests waiting. Only a read has a large answer; if it does not fit, the sender repeats the read.
     pub fn give(&self, id: u64, answer: Result<Reply, Failure>) {
         let is_of_read = matches!(answer, Ok(Reply::Query(_)));
         self.give_encoded(id, is_of_read, || encode_answer(&answer));
@@ -61,8 +61,8 @@ impl Answers {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// Confirms to the other node that the stream leads to the node it is meant for: with a message, empty unless others
-    /// gather in it.
+    /// Confirms to the other node that the stream has reached the right node, by sending a message, which is empty
+    /// unless answers wait.
     pub fn confirm(&self) {
         let mut state = self.0.lock();
         if state.ended.is_none() {
@@ -84,7 +84,7 @@ impl Answers {
         }
     }
 
-    /// Whether the stream has ended: no one waits for its answers any more.
+    /// Whether the stream has ended: its answers are no longer awaited.
     pub fn has_ended(&self) -> bool {
         self.0.lock().ended.is_some()
     }

@@ -1,7 +1,7 @@
-//! The items that wait to be sent on a stream, gathered into messages.
+//! Items that wait to be sent on a stream, gathered into messages.
 //!
-//! Everything that gathers while the stream is busy travels in one message, up to [`BATCH_BYTES`]: HTTP/2's flow control
-//! decides when the next one is asked for.
+//! Items that gather while the stream is busy are sent in one message of up to [`BATCH_BYTES`]. HTTP/2's flow control
+//! decides when the next message is polled.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 /// A message is closed at this size, which it exceeds by at most one item.
 pub const BATCH_BYTES: usize = 1 << 20;
 
-/// Bytes that may wait for a stream. Beyond, [`Batches::has_room`] says no.
+/// Bytes that may wait for a stream. Beyond this, [`Batches::has_room`] returns false.
 pub const MAX_WAITING_BYTES: usize = 32 << 20;
 
 /// What each item costs in addition to its payload.

@@ -1,12 +1,12 @@
 //! One stream to another node: the messages that wait to be sent, and the tasks that wait for answers to forwarded
 //! requests.
 //!
-//! While the node can't be reached nothing is queued, since all of it would be stale when the connection is back: Raft's
-//! and the controllers' messages are dropped, requests are given back at once as never sent.
+//! While the node can't be reached nothing is queued, because it would be stale by the time the connection is back:
+//! Raft and control messages are dropped, and requests fail at once as never sent.
 //!
-//! At the node's address there may be another node, which refuses what it reads. So a stream begins with an empty batch,
-//! and brings requests only once the right node has confirmed that one: a request that was refused unread would count as
-//! lost, although nobody can have carried it out.
+//! Another node may have taken over the address, and refuses what it receives. So a stream begins with an empty batch,
+//! and carries requests only after the right node has confirmed that batch. Otherwise a request that the wrong node
+//! refused would count as lost, although it can't have been executed.
 
 use super::Forwarded;
 use super::batches::{Batches, ITEM_BYTES};
@@ -24,7 +24,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// Forwarded requests that may wait for their answers; more are refused as overload.
+/// Forwarded requests that may wait for their answers; further ones are refused as overload.
 const MAX_FORWARDED: usize = 65_536;
 
 static UNREADABLE: Seldom = Seldom::new();
@@ -38,7 +38,7 @@ struct State {
     accepts: bool,
     /// The right node has answered on the stream.
     is_confirmed: bool,
-    /// Numbers the streams: one that was given up gets nothing more.
+    /// The current stream's number, so that an abandoned stream is sent nothing more.
     stream: u64,
     /// Set while there is no connection.
     outage: Option<Outage>,
@@ -100,7 +100,7 @@ impl Lane {
         });
     }
 
-    /// Queues a request for the peer. What is told to `answered` comes at once where that can't be done.
+    /// Queues a request for the peer. If it can't be queued, `answered` is told at once.
     pub fn forward(&self, forward: v1::Forward, answered: oneshot::Sender<Forwarded>) {
         self.with(|state| {
             if !state.is_confirmed {
@@ -118,7 +118,7 @@ impl Lane {
     pub fn answered(&self, answers: PeerAnswers) {
         for reply in answers.replies {
             let waiting = self.state.lock().forwarded.remove(&reply.id);
-            // If it is gone, the task has given up waiting.
+            // If there is none, the task has stopped waiting.
             if let Some(waiting) = waiting {
                 let answer = decode_answer(&reply.answer).unwrap_or_else(|error| {
                     if let Some(others) = UNREADABLE.due() {
@@ -131,12 +131,12 @@ impl Lane {
         }
     }
 
-    /// Whoever waited for the answer has given up.
+    /// The task that waited for the answer has given up.
     pub fn forget(&self, id: u64) {
         self.state.lock().forwarded.remove(&id);
     }
 
-    /// The source of a new stream.
+    /// Opens a new stream and returns its source.
     pub fn open(self: &Arc<Lane>) -> Outgoing {
         let mut state = self.state.lock();
         state.stream += 1;
@@ -155,7 +155,7 @@ impl Lane {
         }
     }
 
-    /// Why there is no connection now.
+    /// The current outage, if there is no connection.
     pub fn outage(&self) -> Option<Outage> {
         self.state.lock().outage.clone()
     }
@@ -169,7 +169,7 @@ impl Lane {
         self.close();
     }
 
-    /// The stream has ended: what still waits was never sent, what was sent may have arrived.
+    /// The stream has ended: requests that still wait were never sent; those that were sent may have arrived.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.stream += 1;
@@ -210,7 +210,7 @@ impl State {
     }
 }
 
-/// A lane's messages as they are asked for.
+/// The stream of a lane's messages, produced as it is polled.
 pub struct Outgoing {
     lane: Arc<Lane>,
     stream: u64,

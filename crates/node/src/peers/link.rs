@@ -1,4 +1,4 @@
-//! Keeps one lane connected: connects, streams until that ends, tells who must know, waits a little, again.
+//! Keeps one lane connected: connects, streams until the stream ends, reports the failure, pauses, and connects again.
 
 use super::lane::Lane;
 use crate::control_thread;
@@ -17,24 +17,24 @@ use tonic::{Request, Status};
 /// The pause after a failure. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-/// About the usual election timeout: a node that is back is soon part of its groups again.
+/// About the usual election timeout, so that a node that is back soon takes part in its groups again.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// A connection that lasted this long was a good one: the next pause is short.
+/// After a connection that lasted at least this long, the next pause is short again.
 const GOOD_CONNECTION: Duration = Duration::from_secs(2);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection on which nothing was heard for this long is asked for a sign of life ...
+/// A connection that has been idle for this long is sent a keep-alive ping ...
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// ... and given up if none comes within this time: a machine that vanished closes nothing.
+/// ... and closed if no answer comes within this time: a machine that vanished does not close its connections.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What may be under way to a peer before it must say that it has read some.
+/// HTTP/2's flow-control window: bytes in flight to a peer before it must acknowledge some of them.
 const WINDOW_BYTES: u32 = 8 << 20;
 
-/// A lane, and the task that keeps it connected for as long as the link is there.
+/// A lane, and the task that keeps it connected until the link is dropped.
 pub struct Link {
     pub lane: Arc<Lane>,
     address: watch::Sender<String>,
@@ -43,7 +43,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Of the links to one node, only one `tells` in the log why there is no connection.
+    /// Starts connecting. Of the links to one node, only the one with `tells` logs why there is no connection.
     pub fn start(shell: &Arc<Shell>, lane: Lane, node: NodeId, address: &str, tells: bool) -> Link {
         let lane = Arc::new(lane);
         let (address_tx, address_rx) = watch::channel(address.to_owned());
@@ -84,7 +84,7 @@ async fn keep_connected(
     shell: Weak<Shell>,
 ) {
     let mut pause = FIRST_PAUSE;
-    // An attempt that fails like the one before is not worth another line.
+    // An attempt that fails for the same reason as the one before is not logged again.
     let mut said = String::new();
     loop {
         let target = address.borrow_and_update().clone();
@@ -134,8 +134,8 @@ fn root_cause(status: &Status) -> String {
     cause.to_string()
 }
 
-/// Sends the lane's messages to `node` and takes the answers, until the stream ends. Returns why it ended. `caller` is
-/// this node's gRPC address, at which a node of another cluster can ask back.
+/// Sends the lane's messages to `node` and receives the answers until the stream ends. Returns why it ended. `caller`
+/// is this node's gRPC address, at which a node of another cluster can ask back.
 async fn stream(
     lane: &Arc<Lane>,
     node: NodeId,

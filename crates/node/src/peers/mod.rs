@@ -1,9 +1,9 @@
 //! The streams to the other nodes.
 //!
-//! Two a node, each on a connection of its own: one for what keeps or makes a leader, one for everything else, so that
-//! a heartbeat never waits behind a megabyte of entries. The answers to forwarded requests come back on the same
-//! stream. When a connection breaks, Raft repeats its messages, and each waiting request is told whether it was never
-//! sent or lost on the way.
+//! Each node gets two, each on a connection of its own: an urgent one for heartbeats and elections, and one for
+//! everything else, so that a heartbeat never waits behind a megabyte of entries. The answers to forwarded requests
+//! come back on the same stream. When a connection breaks, Raft repeats its messages, and each waiting request is told
+//! whether it was never sent or lost on the way.
 
 pub mod answers;
 mod batches;
@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// A larger gossip message waits behind entries.
+/// Gossip messages above this size are sent with the entries.
 const URGENT_GOSSIP_BYTES: usize = 16 << 10;
 
 /// How a forwarded request ended.
@@ -39,7 +39,7 @@ const URGENT_GOSSIP_BYTES: usize = 16 << 10;
 pub enum Forwarded {
     /// The peer answered.
     Answer(Result<Reply, Failure>),
-    /// It never left this node.
+    /// The request never left this node.
     NotSent,
     /// The connection broke before the answer came.
     Lost,
@@ -50,7 +50,7 @@ pub struct Peers {
     node: NodeId,
     peers: ArcSwap<BTreeMap<NodeId, Arc<Peer>>>,
     next_forward: AtomicU64,
-    /// The streams of nodes that are no members any more. Messages to such a node go only there.
+    /// The streams from nodes that are no longer members. Messages to such a node are sent only there.
     removed: Mutex<BTreeMap<NodeId, Arc<Answers>>>,
 }
 
@@ -64,7 +64,7 @@ impl Peers {
         Peers { cluster, node, peers: ArcSwap::default(), next_forward: AtomicU64::new(1), removed: Mutex::default() }
     }
 
-    /// Connects to the nodes of the cluster, follows their addresses, and leaves those that are gone.
+    /// Connects to new members, follows changed addresses, and disconnects from nodes that are no longer members.
     pub fn set_members(&self, shell: &Arc<Shell>, members: &Members) {
         let known = self.peers.load();
         let mut peers = BTreeMap::new();
@@ -96,7 +96,7 @@ impl Peers {
     /// Sends a message of the control plane, or drops it.
     pub fn send_control(&self, node: NodeId, message: &ControlMessage) {
         if let Some(peer) = self.peers.load().get(&node) {
-            // A topology may be large; the rest is small, and announcements tell that a node is alive.
+            // A topology may be large; the other messages are small, and announcements prove that a node is alive.
             let is_large = matches!(message, ControlMessage::Topology(_));
             let link = if is_large { &peer.bulk } else { &peer.urgent };
             link.lane.send_control(codec::encode(message));
@@ -105,16 +105,16 @@ impl Peers {
         }
     }
 
-    /// Gossips, or drops the message.
+    /// Sends a gossip message, or drops it.
     pub fn send_gossip(&self, node: NodeId, message: Bytes) {
         if let Some(peer) = self.peers.load().get(&node) {
-            // What tells that a node is alive is small.
+            // The messages that prove that a node is alive are small.
             let link = if message.len() > URGENT_GOSSIP_BYTES { &peer.bulk } else { &peer.urgent };
             link.lane.send_gossip(message);
         }
     }
 
-    /// Has `node` execute a request. Whoever stops waiting cancels nothing but the wait.
+    /// Has `node` execute a request. Dropping the future stops the wait, not the request.
     pub async fn forward(&self, node: NodeId, request: &Request, remaining: Duration) -> Forwarded {
         let Some(peer) = self.peers.load().get(&node).cloned() else { return Forwarded::NotSent };
         let id = self.next_forward.fetch_add(1, Ordering::Relaxed);
@@ -128,12 +128,12 @@ impl Peers {
         outcome
     }
 
-    /// Why requests can't be sent to `node` now.
+    /// The outage of the connection to `node`, if requests can't be sent there now.
     pub fn outage(&self, node: NodeId) -> Option<Outage> {
         self.peers.load().get(&node)?.bulk.lane.outage()
     }
 
-    /// A connection from `node` has come in: it is alive, so that a pause before connecting to it can end.
+    /// `node` has connected to this node: it is alive, so a pause before connecting to it can end.
     pub fn seen(&self, node: NodeId) {
         if let Some(peer) = self.peers.load().get(&node) {
             peer.urgent.hurry();
@@ -141,7 +141,7 @@ impl Peers {
         }
     }
 
-    /// `node` is no member any more: messages to it go to this stream from now on.
+    /// `node` is no longer a member: messages to it go to this stream from now on.
     pub fn set_removed(&self, node: NodeId, answers: &Arc<Answers>) {
         self.removed.lock().insert(node, answers.clone());
     }
@@ -152,7 +152,7 @@ impl Peers {
     }
 }
 
-/// Takes the entry of a forwarded request away when nobody waits for its answer any more.
+/// Removes the entry of a forwarded request when the wait for its answer ends.
 struct Waiting<'a> {
     lane: &'a Lane,
     id: u64,

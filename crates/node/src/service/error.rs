@@ -1,4 +1,4 @@
-//! Why a call has no answer.
+//! Why a call failed.
 
 use crate::execute::ExecuteError;
 use ringfort_core::eventual::WriteError;

@@ -79,7 +79,7 @@ async fn write(shell: &Shell, key: Bytes, value: Option<Bytes>, deadline: Instan
     let (answer, written) = oneshot::channel();
     shell.gossip.send(GossipEvent::Write { key, value, answer }).map_err(|_| CallError::Stopping)?;
     let written = timeout_at(deadline, written).await.map_err(|_| CallError::DiskLate)?;
-    // What was handed to the log may become durable after the gossip thread has stopped.
+    // An update that was handed to the log may become durable after the gossip thread has stopped.
     Ok(written.map_err(|_| CallError::StoppedMeanwhile)??)
 }
 

@@ -1,4 +1,4 @@
-//! Client requests, independent of the protocol that they arrive by.
+//! Client requests, independent of the protocol.
 //!
 //! An adapter decodes its protocol's message into a [`Call`], hands it to the [`Service`], alone or in a batch, and
 //! encodes the reply or the [`CallError`] for its protocol. Everything else happens here, in the same way for every
@@ -34,7 +34,7 @@ use tokio::time::Instant;
 /// How many calls of one batch are in flight at the same time. The others wait.
 pub const BATCH_AT_ONCE: usize = 1024;
 
-/// One batch leaves room for other calls.
+/// A batch can't use up all places in flight.
 const _: () = assert!(BATCH_AT_ONCE < in_flight::MAX_REQUESTS);
 
 /// The consistency that a call asks for, and its keyspace.
@@ -53,7 +53,7 @@ enum Operation {
     Query(Query),
 }
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Clone, Debug)]
 pub struct Call {
     operation: Operation,
@@ -107,15 +107,15 @@ impl Service {
         }
     }
 
-    /// Carries out one call.
+    /// Executes one call.
     pub async fn answer(&self, call: Call, deadline: Instant) -> Result<Executed, CallError> {
         let taken = self.shell.in_flight.take(1, call.size_bytes());
         self.counted(call, taken.is_some(), deadline).await
     }
 
-    /// Carries out the calls of a batch concurrently, at most [`BATCH_AT_ONCE`] at a time. The calls are independent:
-    /// they may take effect in any order, and each has its own answer; answers are in the order of the calls. If the
-    /// node has no room for the batch, it is refused as a whole.
+    /// Executes the calls of a batch concurrently, at most [`BATCH_AT_ONCE`] at a time. The calls are independent: they
+    /// may take effect in any order, and each has its own answer; answers are in the order of the calls. If the node
+    /// has no room for the batch, it is refused as a whole.
     pub async fn answer_all(&self, calls: Vec<Call>, deadline: Instant) -> Vec<Result<Executed, CallError>> {
         // Many small calls take most of their memory for the `Call`s themselves.
         let bytes = calls.iter().map(|call| size_of::<Call>() + call.size_bytes()).sum();
@@ -130,7 +130,7 @@ impl Service {
         self.shell.metrics.begin(operation).end(Some(ErrorKind::Invalid));
     }
 
-    /// Carries out a call if there was room for it, and counts its outcome.
+    /// Executes a call if there was room for it, and counts its outcome.
     async fn counted(&self, call: Call, is_taken: bool, deadline: Instant) -> Result<Executed, CallError> {
         let counting = self.shell.metrics.begin(call.kind());
         let answer = if is_taken { self.carry_out(call, deadline).await } else { Err(CallError::TooMany) };

@@ -1,6 +1,6 @@
 //! A scan over all shards: each is asked by itself, and the answers are merged in the order of the keys.
 //!
-//! Each shard's part is linearizable; all of them together are not one point in time.
+//! Each shard's part is linearizable, but the parts are not read at one point in time.
 //!
 //! A page is bounded and the keys are spread evenly over the shards, so if every shard returned a full page, most of it
 //! would be thrown away. Shards are therefore asked [`SHARDS_AT_ONCE`] at a time, and only for keys that may still be
@@ -47,7 +47,7 @@ pub(super) async fn scan(shell: &Arc<Shell>, scan: Scan, deadline: Instant) -> R
         match shell.read_here(&request) {
             Some(reply) => {
                 merged.add(page_of(shard, reply)?);
-                // Other tasks need this thread, heartbeats among them.
+                // Other tasks need this thread, for example to send heartbeats.
                 yield_now().await;
             }
             None => {
