@@ -7,7 +7,7 @@ use std::time::Duration;
 
 const SECONDS: u64 = 10;
 
-/// Shorter than anybody would have it, since nothing happens until then.
+/// Shorter than in any real cluster, because nothing happens until then.
 const REPLACE_AFTER: Duration = Duration::from_secs(30);
 
 fn main() {

@@ -1,7 +1,7 @@
-//! What will happen, in the order in which it will.
+//! The queue of future events, in the order in which they will happen.
 //!
-//! The simulator's time does not pass: it jumps to the next event on the agenda. Events at the same moment happen in
-//! the order in which they were put there, so that a run has one order of events and not several.
+//! Simulated time jumps to the next event on the agenda. Events at the same moment happen in the order in which they
+//! were inserted, so a run has exactly one order of events.
 
 use ringfort_core::time::Moment;
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ impl<E> Agenda<E> {
         self.events.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Takes the next event if it is due at `now`. Overdue ones come with the time they were due at.
+    /// Takes the next event if it is due at `now`. An overdue event is returned with the time at which it was due.
     pub fn take_due(&mut self, now: Moment) -> Option<(Moment, E)> {
         let next = self.events.first_entry().filter(|next| next.key().0 <= now)?;
         let ((at, _), event) = next.remove_entry();

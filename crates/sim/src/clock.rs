@@ -1,16 +1,16 @@
-//! What the nodes' clocks say, as against the true time that only the simulator knows.
+//! The nodes' clocks, which differ from the true time that only the simulator knows.
 //!
 //! True time is a [`Moment`] that begins at zero. A node's *monotonic* clock started at some other moment and runs a
-//! little too fast or too slow, never by more than [`MAX_DRIFT_PPM`]: this is what leases rely on. Its *wall* clock is
-//! off by anything and may be stepped in either direction: nothing safe may rely on that.
+//! little too fast or too slow, never by more than [`MAX_DRIFT_PPM`]: leases rely on this. Its *wall* clock may be off
+//! by any amount and may be stepped in either direction: no safety property may rely on it.
 
 use ringfort_core::time::{Moment, Now, Wall};
 use std::time::Duration;
 
 /// How far a monotonic clock's rate may be from true time's, in parts per million, either way.
 ///
-/// A lease lasts 0.99 of the time that its followers keep still. So it is safe while the slowest clock runs at 0.99 of
-/// the fastest one's rate or more, and half of that is what each may be off.
+/// A lease lasts 0.99 of the time for which its followers do not vote. So it is safe while the slowest clock runs at no
+/// less than 0.99 of the fastest one's rate, and each clock may use up half of that margin.
 pub const MAX_DRIFT_PPM: i64 = 5_000;
 
 const MILLION: i64 = 1_000_000;
@@ -23,7 +23,7 @@ const WALL_AT_ZERO: Wall = Wall(1_767_225_600_000_000);
 /// One node's two clocks.
 #[derive(Clone, Debug)]
 pub struct NodeClock {
-    /// The last true time at which the rate changed, and what the monotonic clock said then.
+    /// The true time of the last change of the rate, and the monotonic clock's reading then.
     since: Moment,
     local_since: Moment,
     drift_ppm: i64,
@@ -31,7 +31,8 @@ pub struct NodeClock {
 }
 
 impl NodeClock {
-    /// A clock that says `local` at true time `now` and gains `drift_ppm` microseconds a second. Its wall clock is right.
+    /// A clock that reads `local` at true time `now` and gains `drift_ppm` microseconds a second. Its wall clock is
+    /// right.
     ///
     /// # Panics
     ///
@@ -47,14 +48,14 @@ impl NodeClock {
         Now { moment: self.local(now), wall: Wall(wall_true.saturating_add_signed(self.wall_offset_us)) }
     }
 
-    /// The first true time at which the monotonic clock says `local` or more, unless its rate changes before.
+    /// The first true time at which the monotonic clock reads `local` or more, unless its rate changes before.
     pub fn true_time_of(&self, local: Moment) -> Moment {
         let ahead = local.saturating_since(self.local_since).as_nanos();
         let rate = (MILLION + self.drift_ppm) as u128;
         Moment(self.since.0 + (ahead * MILLION as u128).div_ceil(rate) as u64)
     }
 
-    /// The monotonic clock goes on from what it says, at another rate.
+    /// The monotonic clock continues from its current reading at another rate.
     ///
     /// # Panics
     ///
@@ -65,7 +66,7 @@ impl NodeClock {
         self.drift_ppm = drift_ppm;
     }
 
-    /// The wall clock jumps to so far from true time; the monotonic one does not.
+    /// The wall clock jumps to this offset from true time; the monotonic clock does not change.
     pub fn set_wall_offset(&mut self, offset_us: i64) {
         self.wall_offset_us = offset_us;
     }

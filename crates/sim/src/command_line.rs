@@ -1,6 +1,6 @@
-//! The simulator's command line: what to run, and what to print of it.
+//! The simulator's command line: what to run and what to print.
 //!
-//! The one place of this crate that reads a real clock, to say how fast the simulation is.
+//! This is the only place in this crate that reads a real clock, to report how fast the simulation is.
 
 use crate::cluster::Case;
 use crate::focus::Focus;
@@ -54,8 +54,8 @@ struct Task {
 /// Seeds of a range between two lines of progress.
 const PROGRESS_EVERY: u64 = 100;
 
-/// What the binary does. Exits with 0 if every seed passed, 1 if one failed, 2 if the arguments are wrong or standard
-/// output is gone.
+/// The binary's main function. Exits with 0 if every seed passed, 1 if one failed, 2 if the arguments are wrong or
+/// standard output is closed.
 pub fn main(run: impl Run) -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "the speed of the simulation is told in real seconds")]
     let started = std::time::Instant::now();
@@ -99,7 +99,7 @@ fn measure_speed(seeds: Range<u64>, focus: Option<Focus>, run: &impl Run, elapse
     ExitCode::SUCCESS
 }
 
-/// Cases that minimising may run.
+/// The most cases that minimising may run.
 const MOST_RUNS: u32 = 600;
 
 fn minimise_seed(seed: u64, focus: Option<Focus>) -> ExitCode {

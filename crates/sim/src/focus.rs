@@ -36,13 +36,14 @@ pub enum Focus {
     Moving,
     /// Nodes come and go all the time, while leaders stand still, are not heard and hand over. Nothing else goes wrong
     Removals,
-    /// Busy clients of one shard, whose nodes crash so often that they get its snapshots, on disks that are slow to sync
+    /// Busy clients of one shard, whose nodes crash so often that they get its snapshots, on disks that are slow to
+    /// sync
     Snapshots,
     /// As sampled, and also gray failures: workers that stand still while readers go on, disks that hang, full memory
     Gray,
-    /// Three nodes whose disks are slow to sync in turn, while their workers stand still again and again and their readers
-    /// go on; in half of the runs also nodes that stall, bridges, flapping links or partitions. Messages are quick and
-    /// none is lost
+    /// Three nodes whose disks are slow to sync in turn, while their workers stand still again and again and their
+    /// readers go on; in half of the runs also nodes that stall, bridges, flapping links or partitions. Messages are
+    /// quick and none is lost
     SlowDisks,
     /// Three nodes that lose power, and whose disks always take as long to sync as an election may. Nothing else goes
     /// wrong
@@ -57,7 +58,7 @@ pub enum Focus {
     LostDirectories,
 }
 
-/// How often a run that nobody chose a focus for has which: the other focuses find only what the gate plants.
+/// The weight of each focus in runs for which none was chosen: the other focuses only find bugs that the gate plants.
 const SHARES: [(u32, Focus); 7] = [
     (10, Focus::None),
     (4, Focus::Gray),
@@ -69,12 +70,12 @@ const SHARES: [(u32, Focus); 7] = [
 ];
 
 impl Focus {
-    /// The focus that the seed itself draws.
+    /// The focus that is drawn from the seed.
     pub fn of_seed(seed: u64) -> Focus {
         *Random::new(seed).fork("focus").pick_weighted(&SHARES)
     }
 
-    /// The options of a seed under the focus that was chosen, or else under the one that the seed draws.
+    /// The options of a seed under the chosen focus, or else under the one drawn from the seed.
     pub fn options_of(seed: u64, chosen: Option<Focus>) -> Options {
         chosen.unwrap_or_else(|| Focus::of_seed(seed)).options(seed)
     }
@@ -202,16 +203,17 @@ fn partitions(sampled: Options, read_mode: ReadMode) -> Options {
     options
 }
 
-/// Each sync takes longer than an election timeout: of the candidate and of the voter, one after the other.
+/// Each sync takes longer than an election timeout, and an election needs two in sequence: the candidate's and the
+/// voter's.
 fn slow_elections(sampled: Options) -> Options {
     let faults = Faults { power_losses: episodes(8_000..=12_000, 500..=1_000), ..Faults::none() };
     let sync = milliseconds(400..=700);
     Options { nodes: 3, shards: 4, clients: 3, slow_sync: sync.clone(), sync, ..quiet(sampled, faults) }
 }
 
-/// Syncs take as long as elections do, so that what a node says of its term is late by an election: what it promised
-/// before must hold meanwhile. A disk is slow for one sync and quick for the next, so that a new leader acknowledges writes
-/// at once, while readers of the former one, whose workers stand still, look for them.
+/// Syncs take as long as elections, so a node's messages about its term are late by an election, and its earlier
+/// promises must hold until then. A disk is slow for one sync and fast for the next, so that a new leader acknowledges
+/// writes at once while readers at the former leader, whose workers are stalled, read the same keys.
 fn slow_disks(sampled: Options) -> Options {
     let mut faults = Faults {
         slow_disks: episodes(100..=400, 20..=150),
@@ -241,7 +243,7 @@ fn slow_disks(sampled: Options) -> Options {
     }
 }
 
-/// Nobody joins, leaves or is replaced, and only these faults happen, which last as long as elections usually do.
+/// No node joins, leaves or is replaced, and only these faults happen, which last as long as elections usually do.
 fn quiet(sampled: Options, faults: Faults) -> Options {
     Options {
         nodes: sampled.nodes.max(3),
@@ -259,7 +261,7 @@ fn milliseconds(range: RangeInclusive<u64>) -> RangeInclusive<Duration> {
     Duration::from_millis(*range.start())..=Duration::from_millis(*range.end())
 }
 
-/// What is between two episodes, and how long they last, in milliseconds.
+/// The gap between two episodes and their length, in milliseconds.
 fn episodes(gap: RangeInclusive<u64>, length: RangeInclusive<u64>) -> Option<Episodes> {
     Some(Episodes { gap: milliseconds(gap), length: milliseconds(length) })
 }

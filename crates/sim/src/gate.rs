@@ -1,10 +1,10 @@
 //! The gate of planted bugs: the simulator must find each, within a stated number of seeds.
 //!
-//! A simulator that finds nothing may be of no use; one that finds what was planted has its invariants, its faults and
-//! its checkers at work. Each bug is looked for from seed 0 on, or from a later one where that is far, in the runs that
-//! [`Options::sample`](crate::options::Options::sample) gives; some need a [`Focus`], which turns off what hides them
-//! or turns on what they need. A bug may also be looked for by one invariant alone, with the earlier ones that would
-//! find it ignored: so those that come last are seen to work too.
+//! A simulator that finds nothing may be useless; one that finds planted bugs has working invariants, faults and
+//! checkers. Each bug is searched for from seed 0 on, or from a later seed if the first finding is far away, in the
+//! runs that [`Options::sample`](crate::options::Options::sample) gives; some need a [`Focus`], which turns off what
+//! hides them or turns on what they need. A bug may also be searched for with one invariant, while the invariants that
+//! would find it earlier are ignored: this shows that the later ones work too.
 
 use crate::cluster::{Case, Without, run_case};
 use crate::focus::Focus;
@@ -16,28 +16,29 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// A bug to be found.
+/// A planted bug and where to search for it.
 #[derive(Clone, Debug)]
 pub struct Search {
     pub mutation: Mutation,
     pub focus: Focus,
-    /// What is ignored: the invariants that would find the bug before the one that is meant.
+    /// Ignored invariants, which would find the bug before the intended one.
     pub ignored: &'static [Invariant],
-    /// The first seed that is tried: those before it are known to find nothing, and cost time.
+    /// The first seed to try: earlier ones are known to find nothing, and cost time.
     pub first: u64,
-    /// Seeds within which it must be found.
+    /// The number of seeds within which the bug must be found.
     pub seeds: u64,
 }
 
-/// What came of a search.
+/// The result of a search.
 #[derive(Clone, Debug)]
 pub struct Finding {
     pub search: Search,
-    /// How many seeds it took, and what the last one showed.
+    /// How many seeds it took, and the violation that the last one showed.
     pub found: Option<(u64, Violation)>,
 }
 
-/// All searches that the gate makes: each bug as it is found first, then some that are found only by what comes later.
+/// All searches of the gate: each bug with the invariant that finds it first, then some with invariants that would find
+/// it later.
 pub fn searches() -> Vec<Search> {
     use Invariant::*;
     use Mutation::*;
@@ -107,7 +108,7 @@ pub fn searches() -> Vec<Search> {
 }
 
 impl Search {
-    /// The run of a seed.
+    /// The case for a seed.
     pub fn case(&self, seed: u64) -> Case {
         Case {
             options: self.focus.options(seed),
@@ -124,7 +125,7 @@ impl Search {
             if self.ignored.contains(&violation.invariant) {
                 return None;
             }
-            // What the product does as well is no finding.
+            // A violation that also occurs without the planted bug is not a finding.
             let product = Case { mutation: Mutation::None, ..case };
             (caught(|| run_case(product)).failure.is_none()).then_some((seed - self.first + 1, violation))
         });
@@ -132,7 +133,7 @@ impl Search {
     }
 }
 
-/// Makes all searches, two at a time, and returns what came of them in their order.
+/// Runs all searches, two at a time, and returns their results in the same order.
 pub fn run(searches: Vec<Search>) -> Vec<Finding> {
     let next = AtomicUsize::new(0);
     let mut findings: Vec<(usize, Finding)> = thread::scope(|scope| {

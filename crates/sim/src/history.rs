@@ -1,11 +1,11 @@
-//! What the clients of a run asked for and were told: the input of the checkers.
+//! The operations of a run's clients and their answers: the input of the checkers.
 //!
-//! The store is seen as a map of keys that are absent in the beginning. An operation, how it ends, and what it writes are
-//! those of [`ringfort_check`]: every put writes a value that no other put writes, so that a get tells which put it saw.
+//! The store is modelled as a map that is empty in the beginning. Operations, their endings and their values are those
+//! of [`ringfort_check`]: every put writes a unique value, so that a get shows which put it saw.
 //!
-//! The [`Time`] of an operation is the number of an event: events are ordered by when they were *recorded*, not by their
-//! simulated time alone. A client that hears an answer and asks again in the same simulated nanosecond has still asked
-//! later, so there are no ties for a checker to be lenient about.
+//! The [`Time`] of an operation is the number of an event: events are ordered by when they were *recorded*, not by
+//! their simulated time alone. If a client receives an answer and invokes its next operation in the same simulated
+//! nanosecond, the invocation is still later, so the checker never has to handle ties.
 
 use ringfort_check::{Ending, Kind, Operation, Time};
 use ringfort_core::time::Moment;
@@ -33,19 +33,19 @@ pub struct OperationId(usize);
 #[derive(Clone, Default, Debug)]
 pub struct History {
     operations: Vec<(Key, Operation)>,
-    /// When each event was recorded: by its number.
+    /// When each event was recorded, by its number.
     moments: Vec<Moment>,
 }
 
 impl History {
-    /// Records that a client asks. The outcome is unknown until one of the other methods says otherwise.
+    /// Records that a client invokes an operation. The outcome is unknown until one of the other methods settles it.
     pub fn invoke(&mut self, client: ClientId, key: Key, kind: Kind, now: Moment) -> OperationId {
         let invoked = self.event(now);
         self.operations.push((key, Operation { client: client.0, kind, invoked, ending: Ending::Unknown }));
         OperationId(self.operations.len() - 1)
     }
 
-    /// Records the answer to what was asked, which `answer` repeats.
+    /// Records the answer to an operation. `answer` is the operation together with its result.
     pub fn answered(&mut self, id: OperationId, answer: Kind, now: Moment) {
         let asked = &self.operations[id.0].1.kind;
         assert!(asked.is_same_question(&answer), "{asked:?} is answered by {answer:?}");
@@ -72,7 +72,7 @@ impl History {
         self.operations.len()
     }
 
-    /// When the event was recorded that an operation names.
+    /// When an event of an operation was recorded.
     pub fn moment(&self, event: Time) -> Moment {
         self.moments[event.0 as usize]
     }

@@ -1,30 +1,30 @@
-//! What must hold, by name, and how a run says that it did not.
+//! The invariants, by name, and how a run reports a violation.
 //!
-//! | invariant | what | source |
+//! | invariant | claim | source |
 //! |---|---|---|
-//! | [`Invariant::ElectionSafety`] | at most one leader a term | Raft paper, figure 3 |
+//! | [`Invariant::ElectionSafety`] | at most one leader per term | Raft paper, figure 3 |
 //! | [`Invariant::LogMatching`] | equal index and term: the same entry, and the same before it | Raft paper, figure 3 |
-//! | [`Invariant::LeaderCompleteness`] | a leader's log has what was committed in earlier terms | Raft paper, figure 3 |
+//! | [`Invariant::LeaderCompleteness`] | a leader's log has all entries committed in earlier terms | Raft paper, figure 3 |
 //! | [`Invariant::StateMachineSafety`] | equal index: equal state, equal configuration | Raft paper, figure 3 |
-//! | [`Invariant::LeaseExclusivity`] | one replica at the most may serve reads by itself | Raft thesis, 6.4.1 |
-//! | [`Invariant::SlotOwnership`] | an epoch has one topology, so a slot one owner | ARCHITECTURE.md, Membership |
+//! | [`Invariant::LeaseExclusivity`] | at most one replica may serve reads by itself | Raft thesis, 6.4.1 |
+//! | [`Invariant::SlotOwnership`] | an epoch has one topology, so a slot has one owner | ARCHITECTURE.md, Membership |
 //! | [`Invariant::SafeConfigurations`] | a voter has the log; voters never become too few | Raft thesis, 4.2.1 and 4.2.3 |
-//! | [`Invariant::DurableLog`] | what a replica had synced it has after a restart, or it is not trusted | the log's header |
+//! | [`Invariant::DurableLog`] | after a restart a replica has all that it had synced, or it is not trusted | the log's header |
 //! | [`Invariant::AcknowledgedWrites`] | no acknowledged write is lost | docs/guarantees.md, `Put` |
 //! | [`Invariant::SessionMonotonicity`] | what a client sees of a key never goes back | Terry et al., "Session guarantees", 1994 |
 //! | [`Invariant::BoundedStaleness`] | a stale read is not staler than promised | docs/guarantees.md, `Get`, stale |
-//! | [`Invariant::Linearizability`] | the history could be that of a map | Herlihy and Wing, 1990 |
-//! | [`Invariant::GossipConvergence`] | all nodes come to hold the same | docs/gossip.md |
+//! | [`Invariant::Linearizability`] | the history could be that of a map executing one operation at a time | Herlihy and Wing, 1990 |
+//! | [`Invariant::GossipConvergence`] | all nodes converge to the same eventual keyspace | docs/gossip.md |
 //! | [`Invariant::LatestEventualWrite`] | the latest acknowledged eventual write wins | docs/gossip.md |
-//! | [`Invariant::NoResurrection`] | what was deleted does not come back | docs/gossip.md |
+//! | [`Invariant::NoResurrection`] | a deleted key does not come back | docs/gossip.md |
 //! | [`Invariant::NoFalseAlarm`] | the divergence detector is silent while replicas agree | `ringfort_core::divergence` |
 //! | [`Invariant::SnapshotsHeld`] | a snapshot is not deleted while it is sent | `ringfort_core::replica::transfers` |
 //! | [`Invariant::HungDiskLeadsNothing`] | a node whose disk hangs gives its leadership away | `ringfort_core::replica::handover` |
 //! | [`Invariant::BoundedMemory`] | entries, messages and unsynced bytes have bounds | `ringfort_core::limits` |
-//! | [`Invariant::BoundedRecovery`] | without faults the cluster is whole again in bounded time | docs/verification.md |
+//! | [`Invariant::BoundedRecovery`] | without faults the cluster recovers in bounded time | docs/verification.md |
 //! | [`Invariant::Assertion`] | no assertion of the product fails | the code |
 //!
-//! Those that are checked at every step are in `cluster/invariants`, a file each.
+//! The checks are in `cluster/invariants`, one file per invariant.
 
 use std::fmt;
 
@@ -53,7 +53,7 @@ pub enum Invariant {
     Assertion,
 }
 
-/// An invariant that did not hold in a run. Displayed as its name and what was seen, over as many lines as it takes.
+/// An invariant that was violated in a run. Displayed as its name and what was seen, on one or more lines.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
     pub invariant: Invariant,

@@ -1,8 +1,8 @@
-//! Whether a history could have come from a map that does one operation at a time.
+//! Checks whether a history could have come from a map that executes one operation at a time.
 //!
-//! Each key is judged alone, by [`ringfort_check`] (linearizability is local: Herlihy and Wing, 1990).
+//! [`ringfort_check`] checks each key separately (linearizability is local: Herlihy and Wing, 1990).
 //!
-//! A judgement that takes too long is a violation too: a checker that gives up must not pass for one that found
+//! A check that takes too long counts as a violation too: a checker that gives up must not look like one that found
 //! nothing.
 
 mod violation;
@@ -13,8 +13,8 @@ use crate::history::History;
 use ringfort_check::{self as check, Operation, Time, Verdict};
 use std::collections::BTreeMap;
 
-/// Histories up to this length are shrunk to the few operations that prove what is wrong with them; it takes time by
-/// the cube of it.
+/// Histories up to this length are shrunk to the few operations that prove the violation, which takes time cubic in the
+/// length.
 const SHRINKABLE: usize = 300;
 
 /// Checks every key of a history.
@@ -31,7 +31,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
     })
 }
 
-/// Why no order explains the operations on a key, and those that show it.
+/// Why no order explains the operations on a key, and the operations that show it.
 fn what_is_wrong(operations: &[Operation]) -> Option<(Reason, Vec<Operation>)> {
     match check::judge(operations) {
         Verdict::Linearizable => None,

@@ -1,16 +1,17 @@
-//! From a run that fails to a small one that fails in the same way, for people to read.
+//! Reduces a failing run to a small one that fails in the same way and that people can read.
 //!
-//! First what makes a run large: its length, clients and keys, nodes that join, what happens to single messages. Then delta
-//! debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002) over what a case may leave
-//! out: eventual writes, faults, operations, by their numbers. What is left out changes what comes after it, so a smaller
-//! case is one that was run and found to break the same invariant, never one that should. A seed decides all of it: minimising twice gives the same case.
+//! First it reduces what makes a run large: its length, clients and keys, nodes that join, faults of single messages.
+//! Then it applies delta debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002)
+//! to the eventual writes, faults and operations that a case may leave out by their numbers. Leaving something out
+//! changes what comes after it, so a smaller case is accepted only if it was run and violated the same invariant. The
+//! result depends only on the case: minimising twice gives the same one.
 
 use crate::cluster::{Begun, Case, Replay, replay};
 use crate::invariant::Invariant;
 use ringfort_core::timing::Timing;
 use std::collections::BTreeSet;
 
-/// What minimising came to.
+/// The result of minimising.
 pub struct Minimised {
     pub case: Case,
     pub before: Begun,
@@ -19,7 +20,7 @@ pub struct Minimised {
     pub runs: u32,
 }
 
-/// Makes a failing case smaller, running at most `most_runs` of them. None where the case does not fail.
+/// Makes a failing case smaller, with at most `most_runs` runs. `None` if the case does not fail.
 pub fn minimise(case: Case, most_runs: u32) -> Option<Minimised> {
     let first = replay(case.clone());
     let invariant = first.outcome.failure.as_ref()?.invariant;
@@ -39,11 +40,11 @@ struct Search {
     runs: u32,
     most_runs: u32,
     best: Case,
-    /// That of the best case.
+    /// The replay of the best case.
     replay: Replay,
 }
 
-/// What can be left out by numbers.
+/// What can be left out by number.
 #[derive(Clone, Copy)]
 enum Kind {
     Faults,
@@ -52,7 +53,7 @@ enum Kind {
 }
 
 impl Search {
-    /// Takes the smaller case if it fails as the first one did.
+    /// Accepts the smaller case if it fails as the first one did.
     fn try_case(&mut self, case: Case) -> bool {
         if self.runs == self.most_runs || case == self.best {
             return false;
@@ -66,7 +67,7 @@ impl Search {
         fails
     }
 
-    /// Faults end earlier.
+    /// Makes the faults end earlier.
     fn shorten(&mut self) {
         for eighths in [1, 2, 4, 6] {
             let mut case = self.best.clone();
@@ -77,7 +78,7 @@ impl Search {
         }
     }
 
-    /// Clients do nothing after some number of operations, as few as suffice.
+    /// Stops the clients after as few operations as suffice.
     fn end_operations(&mut self) {
         let (mut too_few, mut enough) = (0, self.replay.begun.operations);
         while too_few + 1 < enough {
@@ -91,7 +92,7 @@ impl Search {
         }
     }
 
-    /// Each of these alone; the smaller number of what can be smaller comes first.
+    /// Tries each simplification by itself; for numbers, the smaller ones first.
     fn simplify(&mut self) {
         let simpler: [fn(&mut Case); 13] = [
             |case| case.options.clients = 1,

@@ -1,13 +1,13 @@
-//! Datagrams between nodes and clients, on virtual time, with everything that happens to them.
+//! A simulated network: datagrams between nodes and clients on virtual time, with all kinds of faults.
 //!
-//! A message may be late, lost, doubled, overtaken, or held up for so long that its sender has changed its mind twice
-//! (a *straggler*: the TimeoutNow of two terms ago). There are no connections: what a protocol gets from TCP is at
-//! most that messages which do arrive keep their order, and that is how a link behaves as long as `reorder`,
-//! `duplicate` and `straggle` are zero. A link cut while a message is under way loses it: whether it passes is decided
-//! when it would arrive.
+//! A message may be late, lost, duplicated or reordered, or delayed for so long that its sender's state has changed
+//! several times (a *straggler*: the TimeoutNow of two terms ago). There are no connections: the most that a protocol
+//! gets from TCP is that messages which arrive keep their order, and a link behaves like that while `reorder`,
+//! `duplicate` and `straggle` are zero. If a link is cut while a message is under way, the message is lost: whether it
+//! passes is decided when it would arrive.
 //!
-//! What nobody numbers is never doubled, as over a connection ([`Network::send_once`]), and the parts of a snapshot keep
-//! their order and are lost only where a link is cut ([`Network::send_in_stream`]).
+//! Messages without sequence numbers are never duplicated, as over a connection ([`Network::send_once`]). The parts of
+//! a snapshot keep their order and are lost only if the link is cut ([`Network::send_in_stream`]).
 
 use crate::agenda::Agenda;
 use crate::history::ClientId;
@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Who sends and receives.
+/// A sender or receiver.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Endpoint {
     Node(NodeId),
@@ -31,17 +31,17 @@ pub struct Link {
     /// Uniform in this range.
     pub delay: RangeInclusive<Duration>,
     pub drop_permille: u32,
-    /// A second copy travels on its own and keeps no order. Half of the copies come right away; the others are as late
-    /// as stragglers, when what the message asked for has long been done and undone.
+    /// A second copy is sent on its own, out of order. Half of the copies arrive soon; the others are as late as
+    /// stragglers, when the message's effect has long been superseded.
     pub duplicate_permille: u32,
     /// The message may overtake others and be overtaken.
     pub reorder_permille: u32,
-    /// The message takes a delay out of `straggle` on top, and keeps no order.
+    /// The message takes an additional delay out of `straggle`, and does not keep its order.
     pub straggle_permille: u32,
     pub straggle: RangeInclusive<Duration>,
 }
 
-/// What became of the messages so far.
+/// Counts of messages by outcome.
 ///
 /// `sent + duplicated = delivered + dropped + cut +` those under way.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -69,7 +69,7 @@ pub struct Network<M> {
     random: Random,
     usual: Link,
     special: BTreeMap<(Endpoint, Endpoint), Link>,
-    /// When the last message that keeps its order arrives.
+    /// When the last in-order message arrives.
     last_arrival: BTreeMap<(Endpoint, Endpoint), Moment>,
     cut: BTreeSet<(Endpoint, Endpoint)>,
     under_way: Agenda<Delivery<M>>,
@@ -95,7 +95,7 @@ impl<M: Clone> Network<M> {
         self.special.insert((from, to), link);
     }
 
-    /// Every link, special ones included, is like `usual` from now on. Messages under way keep their fate.
+    /// Every link, including special ones, is like `usual` from now on. Messages under way are not affected.
     pub fn set_all_links(&mut self, usual: Link) {
         self.special.clear();
         self.usual = usual;
@@ -111,7 +111,7 @@ impl<M: Clone> Network<M> {
         }
     }
 
-    /// Cuts the links from each of `from` to each of `to`, not the way back.
+    /// Cuts the links from each of `from` to each of `to`, but not in the other direction.
     pub fn cut_one_way(&mut self, from: &[Endpoint], to: &[Endpoint]) {
         self.cut.extend(from.iter().flat_map(|from| to.iter().map(|to| (*from, *to))));
     }
@@ -130,12 +130,12 @@ impl<M: Clone> Network<M> {
         self.send_over(self.link(from, to), now, from, to, message);
     }
 
-    /// Sends a message that may be late or lost and is never doubled, as over a connection.
+    /// Sends a message that may be late or lost but is never duplicated, as over a connection.
     pub fn send_once(&mut self, now: Moment, from: Endpoint, to: Endpoint, message: M) {
         self.send_over(Link { duplicate_permille: 0, ..self.link(from, to) }, now, from, to, message);
     }
 
-    /// Sends a message that keeps its order, and is lost only where the link is cut.
+    /// Sends a message that keeps its order, and is lost only if the link is cut.
     pub fn send_in_stream(&mut self, now: Moment, from: Endpoint, to: Endpoint, message: M) {
         self.send_over(Link::healthy(self.link(from, to).delay), now, from, to, message);
     }
@@ -170,12 +170,12 @@ impl<M: Clone> Network<M> {
         self.under_way.put(at, Delivery { from, to, message });
     }
 
-    /// When to ask [`Network::deliver`] next. What arrives then may turn out to be cut.
+    /// When to call [`Network::deliver`] next. A message due then may turn out to be cut off.
     pub fn next_at(&self) -> Option<Moment> {
         self.under_way.next_at()
     }
 
-    /// The next message that has arrived by `now`. To be called until there is none.
+    /// The next message that has arrived by `now`. Call it until it returns `None`.
     pub fn deliver(&mut self, now: Moment) -> Option<Delivery<M>> {
         while let Some((_, delivery)) = self.under_way.take_due(now) {
             if self.cut.contains(&(delivery.from, delivery.to)) {
@@ -188,7 +188,7 @@ impl<M: Clone> Network<M> {
         None
     }
 
-    /// Messages sent and neither arrived nor lost.
+    /// The number of messages that were sent and have neither arrived nor been lost.
     pub fn under_way(&self) -> usize {
         self.under_way.len()
     }

@@ -1,8 +1,8 @@
-//! Everything that a seed decides before its run begins.
+//! Everything that a seed determines before its run begins.
 //!
 //! Sampling is swarm testing (Groce et al., "Swarm testing", 2012): each class of faults is on in about half of the
-//! runs and off in the others, because faults hide one another. A run without crashes leaves leaders in office for long
-//! enough to meet the bugs of long terms; a run without partitions reaches the bugs of a busy cluster.
+//! runs and off in the others, because faults hide one another. In a run without crashes, leaders stay long enough to
+//! hit bugs of long terms; a run without partitions hits bugs of a busy cluster.
 //!
 //! Each option draws from a stream of its own name, so that an option added later leaves the others of an old seed as
 //! they were.
@@ -24,7 +24,7 @@ pub enum ReadMode {
 /// When the nodes' ticks fall, relative to each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TickPhases {
-    /// All nodes tick at the same moment: the most elections that collide.
+    /// All nodes tick at the same moment, which makes most elections collide.
     Aligned,
     /// Each node has a phase of its own.
     Spread,
@@ -38,7 +38,7 @@ pub struct Episodes {
     pub length: RangeInclusive<Duration>,
 }
 
-/// The faults of a run; `None` and `false` are a class that is off. What happens to single messages is in
+/// The faults of a run; `None` and `false` mean that a class is off. Faults of single messages are in
 /// [`Options::link`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Faults {
@@ -47,11 +47,11 @@ pub struct Faults {
     /// Some links lose one of their directions.
     pub one_way_cuts: Option<Episodes>,
     /// Two groups do not hear each other while one node hears both. In the end that node restarts or stalls, and no
-    /// longer hears one of them: what it has promised that group is all that keeps it from helping the other.
+    /// longer hears one of them: only its promises to that group keep it from helping the other.
     pub bridges: Option<Episodes>,
     /// Two groups stop hearing each other and hear each other again, many times.
     pub flapping: Option<Episodes>,
-    /// A node loses what it has not synced and is down for a while.
+    /// A node loses everything that it has not synced, and is down for a while.
     pub crashes: Option<Episodes>,
     /// The same, between two writes to its disk.
     pub crashes_midway: Option<Episodes>,
@@ -59,20 +59,20 @@ pub struct Faults {
     pub power_losses: Option<Episodes>,
     /// All nodes of a zone crash together.
     pub zone_losses: Option<Episodes>,
-    /// A node loses its disk, and joins anew under its old name. Only while nothing else is missing.
+    /// A node loses its disk, and joins again as a replacement under its old name. Only while nothing else is missing.
     pub wipes: Option<Episodes>,
     /// A node loses all files but its identity, and asks to join again. Only while nothing else is missing, or if the
     /// same node lost its files last time.
     pub lost_directories: Option<Episodes>,
-    /// One node goes for good. Only while nothing else is missing, and of four nodes or more.
+    /// One node is lost for good. Only while nothing else is missing, and with four nodes or more.
     pub death: bool,
-    /// A node stands still while the world goes on, then catches up.
+    /// A node stalls, then catches up.
     pub stalls: Option<Episodes>,
-    /// A node's workers stand still again and again, while its readers and its other threads go on.
+    /// A node's workers stall repeatedly, while its readers and its other threads continue.
     pub worker_stalls: Option<Episodes>,
     /// A node's syncs take [`Options::slow_sync`].
     pub slow_disks: Option<Episodes>,
-    /// A node's disk does not answer, until it does again or the node is killed.
+    /// A node's disk hangs until it answers again or the node is killed.
     pub hung_disks: Option<Episodes>,
     /// A node's memory is full: it refuses puts.
     pub full_memory: Option<Episodes>,
@@ -80,14 +80,14 @@ pub struct Faults {
     pub full_disks: Option<Episodes>,
     /// A node's disk fails to sync, once. The node ends, and starts again after the length of the episode.
     pub sync_errors: Option<Episodes>,
-    /// A node stops in good order, and starts again.
+    /// A node stops gracefully, and starts again.
     pub stops: Option<Episodes>,
-    /// A node hands all its leadership over, and runs on.
+    /// A node hands over all its leaderships, and keeps running.
     pub handovers: Option<Episodes>,
     /// After all other faults one node, of three or more, finds its log and snapshots damaged: bits that have flipped,
     /// sectors that were never written or went to another place, segments that are missing.
     pub corruption: bool,
-    /// At last a bit flips in the memory of one replica, where there are three nodes or more.
+    /// At the end a bit flips in the memory of one replica, if there are three nodes or more.
     pub memory: bool,
     /// Monotonic clocks run at different rates, which change, within the declared bound.
     pub clock_drift: bool,
@@ -127,28 +127,28 @@ impl Faults {
     }
 }
 
-/// For how many simulated seconds a run suffers faults.
+/// For how many simulated seconds faults happen in a run.
 const SUFFERING_SECONDS: RangeInclusive<u64> = 30..=45;
 
 /// A run's options. Printed before anything else: see the `Display` implementation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     pub seed: u64,
-    /// What the options were narrowed to.
+    /// The focus to which the options were narrowed.
     pub focus: Focus,
     /// Nodes at the start, 1 to 5.
     pub nodes: usize,
     /// Nodes that join during the run.
     pub joins: usize,
-    /// Zones that the nodes are in, in turn; one for none.
+    /// The number of zones, to which nodes are assigned in turn; one means none.
     pub zones: usize,
-    /// What operators ask for during the run: nodes that leave or are drained, pauses.
+    /// The number of operator commands during the run: nodes that leave or are drained, pauses.
     pub operations: usize,
     /// Shards that receive a new replica at the same time.
     pub moves: usize,
     /// A node that is silent for this long is replaced, if there are enough others.
     pub replace_after: Duration,
-    /// What the cluster begins with.
+    /// The timing that the cluster is created with.
     pub timing: Timing,
     /// A power of two, 1 to 8.
     pub shards: usize,
@@ -156,13 +156,13 @@ pub struct Options {
     pub workers: usize,
     pub clients: usize,
     pub keys: usize,
-    /// Of 1,000 operations, this many are writes and the others gets.
+    /// Of 1,000 operations, this many are writes; the others are gets.
     pub put_permille: u32,
-    /// Of 1,000 writes, this many are deletes and the others puts.
+    /// Of 1,000 writes, this many are deletes; the others are puts.
     pub delete_permille: u32,
-    /// What a client waits from an answer to its next operation.
+    /// The time from an answer to a client's next operation.
     pub think_time: RangeInclusive<Duration>,
-    /// When a client gives up on an operation, whose outcome is then unknown.
+    /// After how long a client gives up on an operation, whose outcome is then unknown.
     pub request_timeout: Duration,
     pub read_mode: ReadMode,
     pub tick_phases: TickPhases,
@@ -171,11 +171,11 @@ pub struct Options {
     pub sync: RangeInclusive<Duration>,
     /// How long it takes while it is slow.
     pub slow_sync: RangeInclusive<Duration>,
-    /// At which a node sends a snapshot.
+    /// The bandwidth at which a node sends snapshots.
     pub bytes_per_second: u64,
     pub link: Link,
     pub faults: Faults,
-    /// Simulated time under faults. What the harness adds to let the cluster recover is not in it.
+    /// Simulated time under faults, without the time that the harness adds for recovery.
     pub duration: Duration,
 }
 
@@ -216,7 +216,7 @@ impl Options {
         }
     }
 
-    /// Adds gray failures: each class of them in half of the runs.
+    /// Adds gray failures, each class in half of the runs.
     pub fn with_gray_failures(mut self) -> Options {
         let root = Random::new(self.seed).fork("options");
         self.faults.worker_stalls = sample_episodes(&root, "worker stalls", 2_000);

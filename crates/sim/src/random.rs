@@ -2,12 +2,12 @@
 //!
 //! Every draw of a run comes from one seed. A part of the simulation does not share a generator with the others: it
 //! forks its own *by name* (`fork("network")`), and a fork depends on the parent's seed and on the name alone, not on
-//! what the parent has drawn. So one more draw in the network does not change which node crashes, and a seed that
-//! once found a bug goes on meaning nearly the same run while the simulator grows.
+//! what the parent has drawn. So one more draw in the network does not change which node crashes, and a seed that once
+//! found a bug keeps producing nearly the same run while the simulator grows.
 //!
 //! The generator is xoshiro256** (Blackman and Vigna, "Scrambled linear pseudorandom number generators", 2018), seeded
-//! by splitmix64 as its authors recommend. It is written here because its output is part of what a seed means: golden
-//! values pin it.
+//! by splitmix64 as its authors recommend. It is implemented here because a seed's run depends on its exact output,
+//! which tests pin with golden values.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -100,7 +100,7 @@ impl Random {
         &choices[self.below(choices.len() as u64) as usize]
     }
 
-    /// One of the choices, as likely as its weight is of the sum of all weights.
+    /// One of the choices, with a probability proportional to its weight.
     ///
     /// # Panics
     ///
@@ -116,7 +116,7 @@ impl Random {
         unreachable!("the draw is below the sum of the weights");
     }
 
-    /// Every order of the items is as likely as the others (Fisher and Yates).
+    /// Shuffles the items; every order is equally likely (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last as u64 + 1) as usize);

@@ -1,11 +1,11 @@
-//! Runs seeds, one or many, and says what came of it.
+//! Runs one or many seeds, and reports the results.
 //!
-//! A run is a function from [`Options`] to [`Outcome`]; it shares nothing with other runs, so two seeds run at a time on
-//! threads of their own. Results are reported in the order of the seeds, whichever is done first, so that the same range
+//! A run is a function from [`Options`] to [`Outcome`]. It shares nothing with other runs, so two seeds run at a time,
+//! each on its own thread. Results are reported in the order of the seeds, whichever ends first, so that the same range
 //! prints the same lines. A run that panics counts as failed and does not end the range: assertions in the code under
 //! test are findings too. (That needs `panic = "unwind"`, the default.)
 //!
-//! The reader of a failure needs one thing, the command that repeats it, and gets it as a line of its own.
+//! Each failure is printed with the command that repeats it, on a line of its own.
 
 use crate::focus::Focus;
 use crate::invariant::{Invariant, Violation};
@@ -20,13 +20,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// What came of one run.
+/// The result of one run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outcome {
     pub simulated: Duration,
     /// Operations that clients completed.
     pub operations: u64,
-    /// How often what happened, by name: a class of faults that does nothing is seen here.
+    /// Event counts by name; they reveal a class of faults that does nothing.
     pub events: BTreeMap<&'static str, u64>,
     /// [`crate::trace::Trace::fingerprint`]; the same whenever the seed is run.
     pub fingerprint: u64,
@@ -34,7 +34,7 @@ pub struct Outcome {
     pub failure: Option<Violation>,
 }
 
-/// What came of all runs. Displayed as one line.
+/// The results of all runs. Displayed as one line.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Summary {
     pub seeds: u64,
@@ -46,14 +46,15 @@ pub struct Summary {
     pub elapsed: Duration,
 }
 
-/// A simulation, as this module knows it.
+/// A simulation, as this module sees it.
 pub trait Run: Fn(Options) -> Outcome + Sync {}
 impl<F: Fn(Options) -> Outcome + Sync> Run for F {}
 
 /// How many seeds of a range run at the same time.
 pub const SEEDS_AT_A_TIME: usize = 2;
 
-/// Runs one seed, under the focus given or else the one that it draws. Prints its options first, the fingerprint, what failed if it did, and the summary.
+/// Runs one seed, under the given focus or else the one drawn from the seed. Prints its options first, then the
+/// fingerprint, the failure if there is one, and the summary.
 ///
 /// `elapsed` is the real time since the start.
 ///
@@ -77,13 +78,14 @@ pub fn run_seed(
     summary.finish(elapsed, out)
 }
 
-/// Runs all seeds of the range, under the focus given or else the one that each draws. Prints failures, a line of progress after every `progress_every` seeds, and the summary.
+/// Runs all seeds of the range, under the given focus or else the one drawn from each seed. Prints failures, a line of
+/// progress after every `progress_every` seeds, and the summary.
 ///
 /// `elapsed` is the real time since the start.
 ///
 /// # Errors
 ///
-/// Only those of `out`; the rest of the range is given up.
+/// Only those of `out`; the rest of the range is not run.
 pub fn run_seeds(
     seeds: Range<u64>,
     focus: Option<Focus>,
@@ -104,12 +106,12 @@ pub fn run_seeds(
                         return;
                     }
                     if outcome_tx.send((seed, run_caught(Focus::options_of(seed, focus), run))).is_err() {
-                        return; // nobody reads what we print any more
+                        return; // the reader of our output is gone
                     }
                 }
             });
         }
-        // Moved in, so that leaving early tells the threads to stop.
+        // Moved in, so that an early return tells the threads to stop.
         let outcome_rx = outcome_rx;
         let mut early = BTreeMap::new();
         let mut summary = Summary::default();
@@ -130,14 +132,14 @@ pub fn run_seeds(
     })
 }
 
-/// A panic is a failed run of which nothing else is known.
+/// Runs the options and turns a panic into a failed run of which nothing else is known.
 pub fn run_caught(options: Options, run: &impl Run) -> Outcome {
     caught(|| run(options))
 }
 
-/// What came of a run, whether or not it panicked.
+/// The outcome of a run, whether or not it panicked.
 pub fn caught(run: impl FnOnce() -> Outcome) -> Outcome {
-    // The run's state dies with it, or is only read: nobody goes on with it half changed.
+    // The run's state is dropped with it or only read afterwards: a half-changed state is never used again.
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("of unknown kind");
@@ -177,7 +179,7 @@ impl Summary {
     }
 }
 
-/// What a shell needs to run a seed again.
+/// The shell command that runs a seed again.
 fn command(seed: u64, focus: Option<Focus>) -> String {
     let focus = focus.map(|focus| format!(" --focus {focus}")).unwrap_or_default();
     format!("cargo run --release -p {} -- --seed {seed}{focus}", env!("CARGO_PKG_NAME"))

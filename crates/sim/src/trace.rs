@@ -2,7 +2,7 @@
 //!
 //! Two runs of one seed must have the same fingerprint. If they do not, something read a clock, an address or a hashed
 //! order, and no failing seed can be trusted to fail again. Each word of an event passes through a bijection of the
-//! state, so two runs that have diverged once do not meet again while they record the same events.
+//! state, so two runs that have diverged keep different fingerprints while they record the same events.
 
 use crate::random::mix64;
 use ringfort_core::time::Moment;
@@ -41,7 +41,7 @@ pub struct Absorber(u64);
 
 impl Absorber {
     fn absorb(&mut self, word: u64) {
-        // The rotation and the constant keep zeros from being absorbed without a trace.
+        // The rotation and the constant ensure that zeros change the state too.
         self.0 = mix64(self.0.rotate_left(1) ^ word.wrapping_add(0x9e37_79b9_7f4a_7c15));
     }
 }

@@ -1,11 +1,11 @@
-//! A controller crashes right after each thing that it asks for while a node joins and another one leaves.
+//! A node crashes right after each action of its controller, while one node joins and another leaves.
 
 use ringfort_sim::cluster::run_crashing_controller;
 use ringfort_sim::network::Link;
 use ringfort_sim::options::{Faults, Options, TickPhases};
 use std::time::Duration;
 
-/// A quiet cluster of four, which a fifth node joins; operators have nodes come and go as `seed` has it.
+/// A quiet cluster of four, which a fifth node joins; the operator commands depend on `seed`.
 fn quiet(seed: u64) -> Options {
     Options {
         nodes: 4,

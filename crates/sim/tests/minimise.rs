@@ -5,7 +5,7 @@ use ringfort_sim::cluster::{Case, replay};
 use ringfort_sim::minimise::minimise;
 use ringfort_sim::options::Options;
 
-/// Where fewer faults have begun, there is little to leave out.
+/// If fewer faults have begun, there is little to leave out.
 const FAULTS: u64 = 10;
 
 #[test]

@@ -1,5 +1,5 @@
-//! The simulator finds the bugs that it is for: each one that can be planted, within its number of seeds. And each
-//! invariant is broken by one at least: what can't be seen to fail checks nothing.
+//! The simulator finds every bug that can be planted, within its number of seeds. Each invariant is violated by at
+//! least one of them: an invariant that is never seen to fail proves nothing.
 
 use ringfort_core::mutation::Mutation;
 use ringfort_sim::gate::{Finding, Table, run, searches};
@@ -7,7 +7,7 @@ use ringfort_sim::invariant::Invariant;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-/// What came of all searches, which are made once for all tests.
+/// The results of all searches, which run once for all tests.
 fn findings() -> &'static [Finding] {
     static FINDINGS: OnceLock<Vec<Finding>> = OnceLock::new();
     FINDINGS.get_or_init(|| run(searches()))

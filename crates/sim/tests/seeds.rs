@@ -1,12 +1,12 @@
-//! The product under the simulator: seeds that must be clean, and runs that must be the same twice.
+//! The product under the simulator: seeds that must pass, and runs that must be reproducible.
 
 use ringfort_sim::cluster::run;
 use ringfort_sim::options::Options;
 use ringfort_sim::seeds::{run_caught, run_seeds};
 use std::time::Duration;
 
-/// Seeds that once failed, and what went wrong. A seed's run changes with the product and the simulator: where one line
-/// brings a bug back, it is also one of those that are planted (`ringfort_core::mutation`).
+/// Seeds that once failed, and what went wrong. A seed's run changes with the product and the simulator. So a bug that
+/// one line can bring back is also among the planted ones (`ringfort_core::mutation`).
 const FOUND: [(u64, &str); 14] = [
     (2900, "a topology could not be saved, and after a restart an older one had a newer replica deleted, a voter"),
     (

@@ -1,7 +1,7 @@
-//! The harness and the checker, on a store small enough to be plainly right, and then plainly wrong.
+//! Tests the harness and the checker on a store so small that it is obviously right, and then obviously wrong.
 //!
-//! A primary keeps all registers and copies each put to a replica, over a network with the seed's faults. Done right,
-//! no seed fails. With either bug switched on, many do.
+//! A primary keeps all registers and copies each put to a replica, over a network with the seed's faults. The correct
+//! version passes with every seed. With either bug switched on, many seeds fail.
 
 use ringfort_check::{Found, Kind, Value};
 use ringfort_core::time::Moment;

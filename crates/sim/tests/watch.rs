@@ -1,11 +1,11 @@
-//! The divergence detector, by itself: a replica that applies something else than the others is found, ends, and is
+//! The divergence detector by itself: a replica that applies something different from the others is found, ends, and is
 //! replaced.
 
 use ringfort_core::mutation::Mutation;
 use ringfort_sim::cluster::run_diverging;
 use ringfort_sim::options::{Faults, Options};
 
-/// Three nodes, a shard, no faults: of three replicas one has a number that the planted bug is for.
+/// Three nodes, one shard, no faults: one of the three replicas has the number that the planted bug applies to.
 fn options(seed: u64) -> Options {
     let sampled = Options::sample(seed);
     Options {

@@ -1,8 +1,8 @@
-//! Clients: one operation at a time each, over keys, with a history of what they asked and were told.
+//! The clients. Each runs one operation at a time, and a history records all invocations and answers.
 //!
-//! A client sends to the node that answered it last, follows hints, and otherwise tries any node. It sends again only
-//! what it was told has not been applied. An operation whose answer does not come in time is over for the client: a write
-//! may still take effect, a get is forgotten.
+//! A client sends to the node that answered it last, follows hints, and otherwise tries any node. It retries only
+//! operations that were reported as not applied. If an answer does not come in time, the client gives up on the
+//! operation: a write may still take effect, a get is forgotten.
 
 use super::invariants::{AcknowledgedWrites, SessionMonotonicity};
 use super::node::{Answer, Message, Node};
@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Pause before an operation is sent again, of random length.
+/// The pause before a retry, of random length.
 const PAUSE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(40);
 const PACE: Pace = Pace { first_pause: *PAUSE.start(), longest_pause: *PAUSE.start(), redirections: 0 };
 
@@ -35,7 +35,8 @@ const MAX_VALUE_BYTES: u64 = 2_000;
 
 pub(super) struct Clients {
     random: Random,
-    /// What decides on deletes alone: without them, keys, puts and times are those that they were.
+    /// A separate random source that only decides which writes are deletes, so that deletes do not change keys, puts
+    /// and times.
     deletes: Random,
     clients: usize,
     shards: ShardCount,
@@ -52,11 +53,11 @@ pub(super) struct Clients {
     sessions: SessionMonotonicity,
     violation: Result<(), Violation>,
     completed: u64,
-    /// Operations while the faults happen, those that were left out among them.
+    /// Operations begun while the faults happen, including those that were left out.
     begun: u64,
-    /// Keys by when a put of them was acknowledged, the latest one last.
+    /// Keys in the order in which their puts were acknowledged, the latest last.
     written: Vec<Key>,
-    /// Keys that are still to be read, once the cluster has recovered.
+    /// Keys that must still be read once the cluster has recovered.
     to_read: Vec<Key>,
 }
 
@@ -64,7 +65,7 @@ struct Waiting {
     id: OperationId,
     deadline: Moment,
     retry: Retry,
-    /// A write is under way of which nobody has said that it is not applied.
+    /// A write is under way that no node has reported as not applied.
     may_be_applied: bool,
 }
 
@@ -117,7 +118,7 @@ impl Clients {
         self.completed
     }
 
-    /// Operations that have begun while the faults happened, or would have.
+    /// Operations that began while the faults happened, including those that were left out.
     pub fn begun(&self) -> u64 {
         self.begun
     }
@@ -135,7 +136,7 @@ impl Clients {
             .map_err(|violation| Invariant::Linearizability.broken(violation.to_string()))
     }
 
-    /// Begins the client's next operation, if there is one and it is not left out.
+    /// Begins the client's next operation, unless there is none or it is left out.
     pub fn invoke(
         &mut self,
         client: ClientId,
@@ -176,15 +177,16 @@ impl Clients {
         Some(id)
     }
 
-    /// The next operation, as often as [`share`] says.
+    /// Draws the next operation, with the probabilities given by [`share`].
     fn draw(&mut self) -> Asked {
         let is_write = self.random.chance(self.put_permille);
-        // Deletes have the lowest numbers of their own source, so that any share of them leaves the other draws alone.
+        // Deletes take the lowest numbers of their own random source, so that their share does not affect the other
+        // draws.
         let drawn = |sum: u32| sum - 1 - self.deletes.below(u64::from(sum)) as u32;
         Asked::drawn(|kind| share(kind, is_write, self.delete_permille), drawn)
     }
 
-    /// Sends the operation again, which has been told not to be applied.
+    /// Retries the operation, which was reported as not applied.
     pub fn retry(
         &mut self,
         client: ClientId,
@@ -222,12 +224,12 @@ impl Clients {
         network.send(now, Endpoint::Client(client), Endpoint::Node(node), Message::Request { id, request, patience });
     }
 
-    /// What the last answer has broken, asked once.
+    /// Takes the violation that the last answer showed, if any.
     pub fn take_violation(&mut self) -> Result<(), Violation> {
         std::mem::replace(&mut self.violation, Ok(()))
     }
 
-    /// Takes an answer. Returns whether it ends an operation.
+    /// Handles an answer. Returns whether it ends an operation.
     pub fn answered(
         &mut self,
         client: ClientId,
@@ -269,12 +271,12 @@ impl Clients {
             }
             (Err(failure), _) => {
                 let attempt = match failure.attempt(None) {
-                    // A user who tries again although a node is full.
+                    // A user may retry although a node is full.
                     Attempt::Refused => Attempt::NotApplied,
                     attempt => attempt,
                 };
                 let next = waiting.retry.ended(attempt, waiting.deadline.saturating_since(now));
-                // The outcome is as unknown as without an answer.
+                // The outcome is unknown, as if there were no answer.
                 if attempt == Attempt::Unknown {
                     return false;
                 }
@@ -300,7 +302,7 @@ impl Clients {
         self.written.iter().rev().copied()
     }
 
-    /// A reader has read, all at once.
+    /// Records a complete read by a reader.
     pub fn has_read(&mut self, reader: ClientId, key: Key, value: Option<Value>, now: Moment) {
         let id = self.history.invoke(reader, key, Kind::Get { found: None }, now);
         self.history.answered(id, got(value), now);
@@ -321,18 +323,18 @@ impl Clients {
         agenda.put(now + self.random.duration(&self.think_time), Wake::Client(client));
     }
 
-    /// No operation begins any more but reads of the keys that are to be read.
+    /// From now on, clients only read the keys that must still be read.
     pub fn rest(&mut self) {
         self.working = false;
     }
 }
 
-/// A get that found this value. Versions are not told: the checker need not count them.
+/// A get that found this value. The version is left out, so the checker need not count versions.
 fn got(value: Option<Value>) -> Kind {
     Kind::Get { found: value.map(|value| Found { content: value.into(), version: None }) }
 }
 
-/// How often an operation is drawn of a thousand writes, or reads.
+/// How often an operation is drawn out of a thousand writes, or out of a thousand reads.
 fn share(asked: Asked, is_write: bool, delete_permille: u32) -> u32 {
     match (asked, is_write) {
         (Asked::Put, true) => 1000 - delete_permille,
@@ -344,7 +346,7 @@ fn share(asked: Asked, is_write: bool, delete_permille: u32) -> u32 {
     }
 }
 
-/// What a client does for an operation that has a share.
+/// The operation that a client performs. Only for operations that have a share.
 fn operation_of(asked: Asked, value: Value) -> Kind {
     match asked {
         Asked::Put => Kind::put(value),
@@ -358,7 +360,7 @@ pub(super) fn key_bytes(key: Key) -> Bytes {
     Bytes::from(format!("key {}", key.0))
 }
 
-/// A value's writer and number, and as many bytes after them as the number decides: entries of many sizes.
+/// A value's writer and number, followed by filler whose length depends on the number, so that entries have many sizes.
 fn encode(value: Value) -> Bytes {
     let spread = u64::from(value.number).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     let filler = spread % MAX_VALUE_BYTES * (spread >> 12) % MAX_VALUE_BYTES;
@@ -367,7 +369,7 @@ fn encode(value: Value) -> Bytes {
     bytes.into()
 }
 
-/// What was put, or [`Value::FOREIGN`] if nobody can have put these bytes.
+/// The value that was put, or [`Value::FOREIGN`] if no client can have put these bytes.
 pub(super) fn decode(bytes: &[u8]) -> Value {
     let number_at = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
     let value = number_at(0).zip(number_at(4)).map(|(number, writer)| Value { writer, number });

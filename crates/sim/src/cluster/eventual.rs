@@ -1,7 +1,7 @@
-//! Writers of the eventual keyspace. What must have become of their writes in the end is in
+//! Writers of the eventual keyspace. What must hold of their writes in the end is checked in
 //! `invariants/no_resurrection.rs` and `invariants/gossip_convergence.rs`.
 //!
-//! Puts, each with a value of its own, and deletions go to any node at any time.
+//! Puts, each with a unique value, and deletes go to any node at any time.
 
 use super::node::Message;
 use super::{Cluster, Wake};
@@ -14,25 +14,25 @@ use ringfort_core::types::NodeId;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// What passes between two writes.
+/// The time between two writes.
 const GAP: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_millis(400);
 
-/// Few, so that they are overwritten and deleted often.
+/// Few keys, so that they are overwritten and deleted often.
 const KEYS: u64 = 5;
 
 pub(super) struct Eventual {
     random: Random,
     active: bool,
-    /// Writes so far, those that were left out among them.
+    /// Writes so far, including those that were left out.
     begun: u64,
     writes: Vec<Write>,
 }
 
 pub(super) struct Write {
     pub key: Bytes,
-    /// None deletes.
+    /// `None` deletes the key.
     pub value: Option<Bytes>,
-    /// How it was answered: its timestamp, and the node that took it.
+    /// The answer: the write's timestamp, and the node that accepted it.
     pub written: Option<(HlcTimestamp, NodeId)>,
 }
 
@@ -41,7 +41,7 @@ impl Eventual {
         Eventual { random, active: false, begun: 0, writes: Vec::new() }
     }
 
-    /// Writes that have begun, or would have.
+    /// Writes that have begun, including those that were left out.
     pub fn begun(&self) -> u64 {
         self.begun
     }
@@ -55,7 +55,7 @@ impl Eventual {
         self.writes[id].written = Some((timestamp, node));
     }
 
-    /// A node has lost its disk. A write that it answered and had not passed on is gone, so its writes count as
+    /// A node has lost its disk. Writes that it acknowledged but had not passed on are gone, so its writes count as
     /// unanswered.
     pub fn forget_answers_of(&mut self, lost: NodeId) {
         let is_lost = |write: &&mut Write| write.written.is_some_and(|(_, node)| node == lost);

@@ -3,24 +3,25 @@
 //! What ships is `ringfort-core`; what is simulated is its shell. A [`node::Node`] does what the shell's threads do,
 //! with the same inputs and outputs: workers drain their inboxes and perform their effects in order, one log writer
 //! merges the batches of all workers into a record and syncs it, snapshots are written and streamed. Where threads
-//! would take time, an event on the agenda does.
+//! would take time, an event is put on the agenda.
 //!
-//! A run has three parts. *Warm-up*: the first node bootstraps, the others join, until every shard is where it should
-//! be. *Safety*: for the options' duration, clients work while the seed's faults happen ([`faults`]) and operators have
-//! nodes come and go ([`operator`]). *Liveness*: all faults end, crashed nodes start again, pauses and drains are taken
-//! back, and within [`invariants::RECOVERY`] every shard must have its replicas, caught up, on the nodes that are
-//! there. Then one node of three or more may find its disk damaged, and what it can't trust must be replaced from the
-//! others; so must be a replica in whose memory a bit is flipped after that. Before and after what happens to the disk
-//! all nodes must hold the same of the eventual keyspace ([`eventual`]). At last each key must be read. Throughout,
-//! [`invariants`] are checked after every drain, and in the end the clients' history must be linearizable.
+//! A run has three parts. *Warm-up*: the first node bootstraps and the others join, until every shard is where it
+//! should be. *Safety*: for the options' duration, clients work while the seed's faults happen ([`faults`]) and
+//! operators have nodes come and go ([`operator`]). *Liveness*: all faults end, crashed nodes start again, pauses and
+//! node drains are taken back, and within [`invariants::RECOVERY`] every shard must have its replicas, caught up, on
+//! the present nodes. Then, with three nodes or more, one node's disk may be damaged, and what the node can't trust
+//! must be replaced from the others. After that a bit may be flipped in a replica's memory, and the replica must be
+//! replaced too. Before and after the damage to the disk, all nodes must hold the same eventual keyspace
+//! ([`eventual`]). Finally each key must be read. Throughout the run, [`invariants`] are checked after every turn, and
+//! at the end the clients' history must be linearizable.
 //!
-//! A run can be told to leave out faults and operations by their numbers ([`Case`]), which is how a failing one is made
-//! small, and to write down what happens in it ([`timeline`]).
+//! A run can leave out faults and operations by their numbers ([`Case`]), which is how a failing run is minimised, and
+//! can record what happens in it ([`timeline`]).
 //!
 //! Clients talk to nodes over connections that lose messages but do not double them, as TCP does. Nodes talk to each
-//! other over links with all the seed's faults: Raft must bear them, whatever the transport would have hidden.
-//! Forwarded requests and the parts of snapshots are the exceptions, which rest on connections. Where workers stand
-//! still, readers go on beside them ([`readers`]).
+//! other over links with all the seed's faults: Raft must tolerate them, even those that the transport would hide.
+//! Forwarded requests and the parts of snapshots are the exceptions, because they rely on connections. While workers
+//! stall, readers continue beside them ([`readers`]).
 
 mod client;
 mod eventual;
@@ -53,30 +54,31 @@ use std::sync::Arc;
 use std::time::Duration;
 use timeline::Timeline;
 
-/// Replicas that differ are found within this time after the last write.
+/// Diverged replicas are found within this time after the last write.
 const WATCHED: Duration = Duration::from_secs(30);
 
-/// How long a node is down whose controller was to crash.
+/// How long a node is down after it was crashed because of its controller's action.
 const CONTROLLER_DOWN: Duration = Duration::from_secs(1);
 
-/// How often the parts of a run look whether they are over.
+/// How often the parts of a run check whether they are over.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A replica that follows has applied all that is committed within this time, where nothing is in the way.
+/// Without faults, a follower has applied everything that is committed within this time.
 const FOLLOW: Duration = Duration::from_secs(1);
 
-/// A run to be made: what the options describe, with a bug planted or without, and less what is left out.
+/// A run to execute: its options, an optional planted bug, and what it leaves out.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Case {
     pub options: Options,
     pub mutation: Mutation,
     pub without: Without,
-    /// What may be broken: a run goes on as if it were not. (Not when it waits for something in vain: that ends a run.)
+    /// Invariants whose violations are ignored, so that the run continues. (A condition that is awaited in vain still
+    /// ends the run.)
     pub ignored: BTreeSet<Invariant>,
 }
 
-/// What a run leaves out, by numbers that count from zero in the order in which it would happen. The random draws that
-/// belong to it are made all the same, so that the rest changes as little as can be.
+/// What a run leaves out, by numbers that count from zero in the order of occurrence. The random draws for it are still
+/// made, so that the rest changes as little as possible.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Without {
     pub faults: BTreeSet<u64>,
@@ -101,7 +103,7 @@ pub fn run_case(case: Case) -> Outcome {
     Cluster::new(case).outcome()
 }
 
-/// How much a run began, what it left out included.
+/// How much a run began, including what it left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Begun {
     pub faults: u64,
@@ -109,14 +111,14 @@ pub struct Begun {
     pub eventual_writes: u64,
 }
 
-/// What came of a run, and what happened in it.
+/// The outcome of a run, and the record of what happened in it.
 pub struct Replay {
     pub outcome: Outcome,
     pub begun: Begun,
     pub timeline: Timeline,
 }
 
-/// Runs a case and writes down what happens in it. What a panic cuts short is told up to there.
+/// Runs a case and records what happens in it. If the run panics, the record ends there.
 pub fn replay(case: Case) -> Replay {
     let mut cluster = Cluster::new(case);
     cluster.timeline = Some(Timeline::default());
@@ -132,9 +134,9 @@ pub fn replay(case: Case) -> Replay {
     Replay { outcome, begun, timeline: cluster.timeline.unwrap_or_default() }
 }
 
-/// Runs it with a planted bug that makes replicas differ, until after the faults the divergence detector has had time
-/// to find that and the cluster is whole again. Histories and states are not checked. Returns what the divergence
-/// detector found, too.
+/// Runs the options with a planted bug that makes replicas diverge. After the faults, the run continues until the
+/// divergence detector has had time to find it and the cluster has recovered. Histories and states are not checked.
+/// Also returns what the divergence detector found.
 pub fn run_diverging(options: Options, mutation: Mutation) -> (Outcome, Vec<String>) {
     let mut cluster = Cluster::new(Case { mutation, ..Case::of(options) });
     cluster.invariants.expects_divergence = true;
@@ -144,8 +146,8 @@ pub fn run_diverging(options: Options, mutation: Mutation) -> (Outcome, Vec<Stri
     (Outcome { failure, ..cluster.outcome_so_far() }, alarms)
 }
 
-/// Runs it, and crashes the node whose controller asks for something for the `act`th time, right after that. Returns
-/// how often one has asked, too.
+/// Runs the options, and crashes a node right after its controller's action, the `act`th of all controllers. Also
+/// returns how many actions there were.
 pub fn run_crashing_controller(options: Options, act: u64) -> (Outcome, u64) {
     let mut cluster = Cluster::new(Case::of(options));
     cluster.crash_controller_at = Some(act);
@@ -153,10 +155,10 @@ pub fn run_crashing_controller(options: Options, act: u64) -> (Outcome, u64) {
     (outcome, cluster.controller_acts)
 }
 
-/// Clocks do not begin at zero, which means "never" to many.
+/// Clocks do not begin at zero, because zero often means "never".
 const START: Moment = Moment(1_000_000_000);
 
-/// What happens at a moment, besides messages that arrive.
+/// An event on the agenda. Messages that arrive are not among them.
 enum Wake {
     Node {
         node: NodeId,
@@ -167,7 +169,7 @@ enum Wake {
     RequestTimedOut(ClientId, OperationId),
     RequestRetried(ClientId, OperationId),
     Fault(faults::Fault),
-    /// A message reaches a node that stood still when it arrived.
+    /// A message is delivered to a node that was stalled when it arrived.
     Deliver {
         from: Endpoint,
         to: Endpoint,
@@ -191,17 +193,17 @@ struct Cluster {
     faults: faults::Faults,
     invariants: Invariants,
     trace: Trace,
-    /// What happens, where somebody wants to read it.
+    /// The record of what happens, if it is requested.
     timeline: Option<Timeline>,
     random: Random,
     stale_reads: Random,
     readers: Random,
-    /// How often what has happened, besides faults and what nodes count.
+    /// Event counts, except faults and those that nodes count.
     counts: BTreeMap<&'static str, u64>,
-    /// How often a controller has asked for something during the faults, and at which time its node crashes.
+    /// How many actions controllers have taken during the faults, and at which of them the node crashes.
     controller_acts: u64,
     crash_controller_at: Option<u64>,
-    /// What is measured instead of checked, where that is what the run is for.
+    /// The traffic, in runs that measure instead of checking.
     traffic: Option<scale::Traffic>,
 }
 
@@ -264,7 +266,7 @@ impl Cluster {
         self.must_recover(is_whole, "the alarms did not end")
     }
 
-    /// The first nodes form a cluster, which works under faults.
+    /// The first nodes form a cluster, which then runs under faults.
     fn work(&mut self) -> Result<(), Violation> {
         self.add_node()?;
         self.must_recover(Cluster::is_settled, "the first node did not begin to serve")?;
@@ -281,7 +283,7 @@ impl Cluster {
         self.run_until_moment(end)
     }
 
-    /// All faults end, and everything must be as it should.
+    /// All faults end, and the cluster must recover.
     fn end(&mut self) -> Result<(), Violation> {
         self.note("all faults end");
         self.end_faults()?;
@@ -297,13 +299,14 @@ impl Cluster {
         self.must_converge()?;
         self.invariants.judge(self.check_eventual())?;
         if self.damage_one()? {
-            // The damaged node has to look before others can know.
+            // The damaged node must find the damage before others can know of it.
             self.run_until_moment(self.now + FOLLOW)?;
             self.must_recover(Cluster::tidy_up, "the cluster did not replace what was damaged")?;
             self.must_converge()?;
             self.invariants.judge(self.check_eventual())?;
         }
-        // What was corrupted a moment ago may not be missed yet: one replica of a shard at a time.
+        // Only one replica of a shard may be bad at a time, and the loss from the damaged disk may not have been
+        // noticed yet.
         self.run_until_moment(self.now + invariants::REST)?;
         self.must_recover(Cluster::tidy_up, "the cluster does not stay recovered")?;
         if self.damage_memory() {
@@ -318,7 +321,7 @@ impl Cluster {
         self.invariants.judge(self.clients.check())
     }
 
-    /// Writes something down for the reader of the run, where there is one.
+    /// Adds a line to the timeline, if there is one.
     fn note(&mut self, what: impl Into<String>) {
         if let Some(timeline) = &mut self.timeline {
             timeline.note(self.now, what.into());
@@ -405,7 +408,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Runs a task of a node, unless it has stopped since; a stalled node does it when it wakes up.
+    /// Runs a node's task, unless the node has stopped since; a stalled node runs it when it wakes up.
     fn run_task(&mut self, id: NodeId, incarnation: u64, task: Task) -> Result<(), Violation> {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.incarnation == incarnation) else {
             return Ok(());
@@ -491,19 +494,19 @@ impl Cluster {
         (self.options.nodes + self.options.joins) as u64
     }
 
-    /// The nodes that have not left and are not dead for good.
+    /// The nodes that have not left and are not lost for good.
     fn present(&self) -> impl Iterator<Item = (NodeId, &Node)> {
         let is_present = |(id, node): &(&NodeId, &Node)| !node.is_gone() && !self.faults.is_dead(**id);
         self.nodes.iter().filter(is_present).map(|(&id, node)| (id, node))
     }
 
-    /// The latest topology that a node has that runs.
+    /// The latest topology of all running nodes.
     fn topology(&self) -> Option<Arc<Topology>> {
         let topologies = self.nodes.values().filter_map(Node::running).map(Running::topology);
         topologies.max_by_key(|topology| topology.epoch).cloned()
     }
 
-    /// How often what has happened in this run.
+    /// All event counts of this run.
     fn count_events(&self) -> BTreeMap<&'static str, u64> {
         let mut events = self.faults.counts.clone();
         events.append(&mut self.counts.clone());
@@ -515,16 +518,16 @@ impl Cluster {
         events
     }
 
-    /// How the cluster stands, for whoever looks for the reason of a failure.
+    /// The cluster's state in words, to find the reason of a failure.
     fn describe(&self) -> String {
         self.nodes.values().map(|node| format!("{}\n", node.describe(self.now))).collect()
     }
 }
 
-/// What a node's shell needs of the world around it.
+/// The environment that a node's shell needs.
 struct World<'a> {
     now: Moment,
-    /// Nodes are at 1 to this one, once all have joined.
+    /// Nodes have the endpoints from 1 to this number once all have joined.
     endpoints: u64,
     agenda: &'a mut Agenda<Wake>,
     network: &'a mut Network<Message>,

@@ -1,6 +1,6 @@
-//! What operators do: have nodes leave, drain them, pause the controller, change their mind.
+//! What operators do: make nodes leave, drain them, pause the controller, and take these commands back.
 //!
-//! A command goes to every node that runs, as an operator's would to any; all but one change nothing.
+//! A command is sent to every running node, because an operator may send it to any; only one of these takes effect.
 
 use super::Cluster;
 use super::node::Message;
@@ -12,7 +12,7 @@ use ringfort_core::types::NodeId;
 use std::sync::Arc;
 
 impl Cluster {
-    /// One thing that an operator may want.
+    /// Issues one operator command.
     pub(super) fn operate(&mut self) {
         let Some(topology) = self.topology() else { return };
         let ids: Vec<NodeId> = topology.nodes.keys().copied().collect();
@@ -33,7 +33,7 @@ impl Cluster {
         }
     }
 
-    /// Takes back what would keep the cluster from ever settling. Returns whether it has.
+    /// Takes back commands that would keep the cluster from settling. Returns whether it has settled.
     pub(super) fn tidy_up(&mut self) -> bool {
         if let Some(topology) = self.topology() {
             if topology.paused {
@@ -48,7 +48,7 @@ impl Cluster {
         self.is_settled()
     }
 
-    /// Leaving or draining a node, if nothing is in the way that an operator would be told.
+    /// The command to make a node leave or to drain it, unless the checks that an operator sees refuse it.
     fn order(&self, topology: &Arc<Topology>, node: NodeId, state: MemberState) -> Option<SystemCommand> {
         let running = || self.nodes.values().filter_map(|node| node.running());
         let mut present = Present { live: running().map(|running| running.id()).collect(), ..Present::default() };

@@ -1,9 +1,10 @@
 //! Readers beside stalled workers.
 //!
-//! A node's readers are threads of their own: they answer from its views for as long as the lease says, whatever the worker
-//! does. So what a worker has missed must not matter to them. Each read is an operation of the history, which must be
-//! linearizable with it. Mostly they look at what was written last in a shard that the node has the lease of: if another
-//! node has acknowledged that while this one's workers stood still, the read shows it.
+//! A node's readers run on their own threads and answer from its views for as long as the lease lasts, whatever the
+//! workers do. So events that a stalled worker has not handled must not make their answers wrong. Each read is an
+//! operation in the history, which must be linearizable with it. Most reads are of the key written last in a shard
+//! whose lease the node holds: if another node has acknowledged that write while this node's workers were stalled, the
+//! read shows it.
 
 use super::client::{decode, key_bytes};
 use super::node::Node;
@@ -20,11 +21,11 @@ use std::time::Duration;
 /// The time between two reads.
 const GAP: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(10);
 
-/// Readers are clients of the history from this number on, one a node.
+/// Readers are clients in the history with numbers from this one on, one per node.
 const FIRST_READER: u32 = 1_000;
 
 impl Cluster {
-    /// Reads at the node through its views until then.
+    /// Reads at the node through its views until `until`.
     pub(super) fn read_beside(&mut self, id: NodeId, until: Moment) {
         if self.now >= until || !self.faults.is_active() {
             return;
@@ -42,7 +43,7 @@ impl Cluster {
     }
 }
 
-/// What a reader finds under the lease; none if there is no lease.
+/// What a reader finds under the lease; `None` if there is no lease.
 fn read_leased(node: &Node, key: Key, now: Moment) -> Option<Option<Value>> {
     let running = node.running()?;
     let key = key_bytes(key);

@@ -1,8 +1,8 @@
-//! What a large cluster costs: messages at rest, and what moves when nodes come and go.
+//! Measures the costs of a large cluster: messages at rest, and moves when nodes come and go.
 //!
-//! The same simulation without faults, clients and checks; all nodes begin together, with every replica where it
-//! belongs. Bytes are those of the messages' fields on the wire and their framing in gRPC and HTTP/2; TCP and IP come
-//! on top. Shards are empty: what is counted of moves is replicas, and the time that the protocol takes for them.
+//! This is the same simulation without faults, clients and checks; all nodes start together, with every replica where
+//! it belongs. Bytes are those of the messages' fields on the wire and their framing in gRPC and HTTP/2; TCP and IP
+//! come on top. Shards are empty: a move is measured by the number of replicas and the time that the protocol takes.
 
 use super::node::{Message, Node};
 use super::{Case, Cluster, LOOK};
@@ -18,18 +18,18 @@ use ringfort_ring::ShardCount;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// A gRPC message's head and an HTTP/2 frame's, and the fields around what a batch carries.
+/// The header of a gRPC message, the header of an HTTP/2 frame, and a batch's own fields.
 const BATCH_BYTES: u64 = 5 + 9 + 17;
 
-/// Simulated time that any measurement may take.
+/// The most simulated time that a measurement may take.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// What nodes have sent to each other.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Traffic {
-    /// What leaves together counts once.
+    /// Messages that are sent together count once.
     pub batches: u64,
-    /// Messages of Raft, most of them heartbeats.
+    /// Raft messages, most of them heartbeats.
     pub raft: u64,
     pub control: u64,
     pub snapshots: u64,
@@ -65,16 +65,16 @@ impl Traffic {
     }
 }
 
-/// What happened until the cluster was settled again.
+/// What happened until the cluster had settled again.
 #[derive(Debug)]
 pub struct Moved {
-    /// Replicas that are on nodes where they were not.
+    /// Replicas that are now on other nodes than before.
     pub replicas: usize,
-    /// Until every shard had a leader again.
+    /// The time until every shard had a leader again.
     pub leaders_after: Duration,
-    /// Until the first replica was placed elsewhere.
+    /// The time until the first replica was placed elsewhere.
     pub begun_after: Duration,
-    /// Until all was as it should be.
+    /// The time until the cluster had settled.
     pub settled_after: Duration,
     pub traffic: Traffic,
 }
@@ -85,7 +85,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// So many nodes in three zones, and shards of three replicas each.
+    /// A cluster of this many nodes in three zones, and shards of three replicas each.
     pub fn new(nodes: usize, shards: u32, moves: usize, replace_after: Duration) -> Scale {
         let options = options(nodes, shards as usize, moves, replace_after);
         let mut cluster = Cluster::new(Case::of(options));
@@ -119,7 +119,7 @@ impl Scale {
         scale
     }
 
-    /// What all nodes send in so much time.
+    /// What all nodes send within this time.
     pub fn rest(&mut self, time: Duration) -> Traffic {
         let before = self.traffic();
         self.run(time);
@@ -130,13 +130,13 @@ impl Scale {
         self.measure(|cluster| cluster.add_node().expect("its disk is sound"))
     }
 
-    /// One node that leads and holds as much as any goes for good.
+    /// One node that leads and holds as much as any other is lost for good.
     pub fn death(&mut self) -> Moved {
         let last = *self.cluster.nodes.keys().next_back().expect("there are nodes");
         self.measure(|cluster| stop(cluster, last))
     }
 
-    /// All nodes of a zone go for good.
+    /// All nodes of a zone are lost for good.
     pub fn zone_loss(&mut self) -> Moved {
         let zone = self.cluster.nodes[&NodeId(1)].zone().to_owned();
         let lost: Vec<NodeId> =
@@ -150,7 +150,7 @@ impl Scale {
         change(&mut self.cluster);
         let leaders_after = self.run_until(has_leaders);
         let begun_after = self.run_until(|cluster| {
-            // An epoch for the node itself, and one for where replicas are to be.
+            // One epoch for the node itself, and one for the target placement.
             let now = cluster.topology().map(|topology| topology.epoch.0);
             now >= epoch.map(|epoch| epoch.0 + 2)
         });

@@ -1,4 +1,4 @@
-//! What happened in a run, for people: faults, who leads, what clients asked and were told, a line each.
+//! A readable record of a run: faults, leaders, and clients' operations and answers, one per line.
 
 use crate::history::{ClientId, Key};
 use ringfort_check::{Kind, Operation};
@@ -19,7 +19,7 @@ impl Timeline {
         self.lines.push((now, what));
     }
 
-    /// A node leads a shard; worth a line when it is new.
+    /// A node leads a shard; adds a line if that is new.
     pub(super) fn leads(&mut self, now: Moment, shard: ShardId, term: Term, node: NodeId) {
         if self.leaders.insert((shard, term, node)) {
             self.note(now, format!("node {node} leads shard {shard} in term {term}"));

@@ -1,7 +1,7 @@
-//! A violation, told so that a reader can check it by eye.
+//! A violation, displayed so that a reader can check it by eye.
 //!
-//! The operations that prove it are drawn under each other. The bars are to the order of events, not
-//! to scale: what counts is who was done before whom began.
+//! The operations that prove it are drawn under each other. The bars show the order of events, not their durations:
+//! what counts is which operations ended before which others began.
 
 use crate::history::{ClientId, Key};
 use ringfort_check::{Ending, Kind, Operation, Time};
@@ -9,14 +9,14 @@ use ringfort_core::time::Moment;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What is wrong.
+/// Why the history is not linearizable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
     /// No order explains the operations that are shown.
     Contradiction(ringfort_check::Reason),
-    /// No order explains so many operations, up to the answer that is shown.
+    /// No order explains this many operations, up to the answer that is shown.
     Unexplained(usize),
-    /// It takes too long to say whether one does.
+    /// It takes too long to decide whether an order explains them.
     Undecided,
 }
 

@@ -1,4 +1,4 @@
-//! Disks that are slow, full, hang, fail to sync, and lose or change what was on them.
+//! Disks that are slow, full or hung, that fail to sync, and that lose or corrupt data.
 
 use super::super::node::{Node, Running};
 use super::super::{Cluster, World};
@@ -8,7 +8,7 @@ use ringfort_core::types::NodeId;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// A full disk may still have as many bytes.
+/// A full disk may still have up to this many bytes left.
 const SPACE_LEFT: u64 = 256 << 10;
 
 /// How long a node stays down after it was killed because its disk hung.
@@ -20,7 +20,7 @@ const STARTS_AFTER_DAMAGE: u64 = 2;
 const RUN_AFTER_DAMAGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(1_500);
 
 impl Cluster {
-    /// The disk of a node hangs, until it answers again or the process is killed.
+    /// A node's disk hangs until it answers again or the process is killed.
     pub(super) fn hang_disk(&mut self, id: NodeId, length: Duration) {
         let is_killed = self.faults.random.chance(500);
         if let Some(node) = self.nodes.get_mut(&id).filter(|node| node.running().is_some()) {
@@ -63,7 +63,8 @@ impl Cluster {
         }
     }
 
-    /// Only of a node that runs: one that joins needs its disk to say who it is, and would just not start.
+    /// Only the disks of running nodes are filled: a node that joins needs its disk to store its identity, and would
+    /// just not start.
     pub(super) fn fill_disk(&mut self, id: NodeId, length: Duration) {
         let left = self.faults.random.below(SPACE_LEFT);
         if let Some(node) = self.nodes.get_mut(&id).filter(|node| node.running().is_some()) {
@@ -86,8 +87,8 @@ impl Cluster {
         }
     }
 
-    /// Damages the disk of one node, which then restarts: what it can't trust it must get from the others. Only with three
-    /// nodes or more, whose every shard has a quorum elsewhere. Returns whether there was one.
+    /// Damages the disk of one node, which then restarts and must get what it can't trust from the others. Only with
+    /// three nodes or more, so that every shard has a quorum elsewhere. Returns whether a disk was damaged.
     pub(in super::super) fn damage_one(&mut self) -> Result<bool, Violation> {
         let present: Vec<NodeId> = self.present().map(|(id, _)| id).collect();
         if !self.options.faults.corruption || present.len() < 3 {

@@ -1,4 +1,4 @@
-//! Links that are cut: between two groups, in one direction, around a node that hears both, on and off.
+//! Link faults: partitions into two groups, one-way cuts, bridges (one node hears both groups), and flapping links.
 
 use super::super::Cluster;
 use super::Then;
@@ -9,7 +9,7 @@ use ringfort_core::types::NodeId;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// A node that hears everybody, and the one of two groups that it will not hear in the end.
+/// A node that hears both groups, and the group that it will no longer hear in the end.
 #[derive(Clone)]
 pub struct Bridge {
     node: NodeId,
@@ -19,13 +19,13 @@ pub struct Bridge {
 /// How long a bridge takes to restart.
 const RESTART: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(30);
 
-/// How long it stalls.
+/// How long a bridge stalls.
 const STALL: RangeInclusive<Duration> = Duration::from_millis(300)..=Duration::from_millis(900);
 
 /// How long the bridge does not hear the side that it has lost.
 const DEAF: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_millis(1_500);
 
-/// How long flapping links stay as they are.
+/// How long flapping links stay cut or working.
 const FLAP: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(400);
 
 impl Cluster {
@@ -109,7 +109,7 @@ impl Cluster {
         self.later(after, Then::Flap { cut: !cut, until });
     }
 
-    /// All endpoints in two groups, a node in each where there are two.
+    /// Splits all endpoints into two groups, with a node in each if there are at least two.
     fn split(&mut self) -> (Vec<Endpoint>, Vec<Endpoint>) {
         let mut nodes: Vec<Endpoint> = self.nodes.keys().map(|&id| Endpoint::Node(id)).collect();
         let mut clients: Vec<Endpoint> =

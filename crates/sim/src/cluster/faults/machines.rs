@@ -1,4 +1,4 @@
-//! Machines that crash, stand still, are lost, and whose clocks are wrong.
+//! Machines that crash, stall, are lost for good, or have wrong clocks.
 
 use super::super::node::Node;
 use super::super::{Cluster, World};
@@ -10,10 +10,10 @@ use ringfort_core::types::NodeId;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// A death that can't be now comes later.
+/// If a node can't be killed now, it is tried again after this time.
 const DEATH_PAUSE: Duration = Duration::from_millis(200);
 
-/// A node that crashes in the middle of something does so at one of so many next writes to its disk.
+/// A node that crashes midway does so at one of its next writes to disk, of which there are this many.
 const MIDWAY_WRITES: u64 = 12;
 
 /// How long workers stall: up to twice the longest lease and election timeout.
@@ -22,14 +22,14 @@ pub fn worker_stall(timing: Timing) -> RangeInclusive<Duration> {
     quarter..=9 * quarter
 }
 
-/// How long they work between stalls: a few rounds of heartbeats.
+/// How long workers run between stalls: a few rounds of heartbeats.
 const WORKER_PAUSE: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_millis(250);
 
 /// How far from true time a wall clock may jump.
 const MAX_WALL_OFFSET_US: i64 = 10_000_000;
 
 impl Cluster {
-    /// The power of one node fails for a while.
+    /// One node loses power for a while.
     pub(in super::super) fn crash_for(&mut self, id: NodeId, down: Duration) {
         if self.present().any(|(present, _)| present == id)
             && self.faults.down.insert(id)
@@ -41,7 +41,7 @@ impl Cluster {
         }
     }
 
-    /// A node will crash between two writes to its disk: of what it does then, only what came before the crash happens.
+    /// A node will crash between two writes to its disk: of that turn's effects, only those before the crash happen.
     pub(super) fn crash_midway(&mut self, id: NodeId, down: Duration) {
         let writes = self.faults.random.below(MIDWAY_WRITES);
         if let Some(node) = self.nodes.get_mut(&id).filter(|node| node.running().is_some()) {
@@ -51,7 +51,7 @@ impl Cluster {
         }
     }
 
-    /// Ends a node that has just come to where it was to crash.
+    /// Ends a node that has just reached the write at which it crashes.
     pub(in super::super) fn crash_if_midway(&mut self, id: NodeId) {
         if self.nodes.get(&id).is_some_and(Node::has_disk_stopped)
             && let Some(down) = self.faults.midway.remove(&id)
@@ -60,7 +60,7 @@ impl Cluster {
         }
     }
 
-    /// A node begins to stop in good order.
+    /// A node begins a graceful stop.
     pub(super) fn stop(&mut self, id: NodeId, down: Duration) {
         self.note(format!("node {id} begins to stop"));
         let endpoints = self.endpoints();
@@ -70,7 +70,7 @@ impl Cluster {
         }
     }
 
-    /// A node that has stopped in good order starts again after a while.
+    /// A node that has stopped gracefully starts again after a while.
     pub(in super::super) fn restart_if_stopped(&mut self, id: NodeId) {
         if self.nodes.get_mut(&id).is_some_and(Node::take_stopped)
             && let Some(down) = self.faults.stopping.remove(&id)
@@ -82,7 +82,7 @@ impl Cluster {
         }
     }
 
-    /// A node that has ended by itself starts again after a while.
+    /// A node that has aborted starts again after a while.
     pub(in super::super) fn restart_if_aborted(&mut self, id: NodeId) {
         if let Some(node) = self.nodes.get_mut(&id)
             && node.take_aborted()
@@ -100,7 +100,7 @@ impl Cluster {
         hit.into_iter().for_each(|id| self.crash_for(id, down));
     }
 
-    /// Whoever is lost for good must be the only one that is missing, or a quorum's disks may be lost.
+    /// Loses a node's disk. No other node may be missing, or the disks of a quorum could be lost.
     pub(super) fn wipe(&mut self, id: NodeId, down: Duration) {
         if self.present().count() >= 3 && self.present().any(|(present, _)| present == id) && self.is_settled() {
             self.count("disks wiped");
@@ -112,7 +112,7 @@ impl Cluster {
         }
     }
 
-    /// A node loses all files but its identity. The other nodes must hold everything: either nothing is missing, or the
+    /// A node loses all files but its identity. The other nodes must hold all data: either nothing is missing, or the
     /// same node lost its files last time.
     pub(super) fn lose_directory(&mut self, id: NodeId, down: Duration) {
         let loser = if self.is_settled() { Some(id) } else { self.faults.loser };
@@ -150,10 +150,10 @@ impl Cluster {
         }
     }
 
-    /// The workers of a node stall repeatedly, as they would while they drop large maps or are starved of CPU time.
-    /// Readers and the other threads go on.
+    /// The workers of a node stall repeatedly, as they would while dropping large maps or without CPU time. Readers and
+    /// the other threads continue.
     pub(super) fn falter(&mut self, id: NodeId, length: Duration) {
-        // Two overlapping episodes would form an unbounded stall.
+        // Two overlapping episodes could form an unbounded stall.
         if self.faults.faltering.insert(id) {
             self.stall_workers(id, self.now + length);
         }
@@ -183,7 +183,7 @@ impl Cluster {
         }
     }
 
-    /// To somewhere within the bound, not by so much: a clock that is stepped forth and back would go anywhere in time.
+    /// Steps the wall clock to a random offset within the bound. Steps by a random amount could add up to any offset.
     pub(super) fn step_wall_clock(&mut self, id: NodeId) {
         let offset = self.faults.random.below(2 * MAX_WALL_OFFSET_US as u64 + 1) as i64 - MAX_WALL_OFFSET_US;
         self.note(format!("the wall clock of node {id} is set {:.3} s off", offset as f64 / 1e6));

@@ -1,4 +1,4 @@
-//! Memory that is full, or changes by itself.
+//! Memory that is full or corrupted.
 
 use super::super::Cluster;
 use super::super::node::Node;
@@ -22,8 +22,8 @@ impl Cluster {
         }
     }
 
-    /// Flips a bit in the memory of one replica. Only with three nodes or more, whose every shard has a quorum elsewhere.
-    /// Returns whether there was one.
+    /// Flips a bit in the memory of one replica. Only with three nodes or more, so that every shard has a quorum
+    /// elsewhere. Returns whether a bit was flipped.
     pub(in super::super) fn damage_memory(&mut self) -> bool {
         let present: Vec<NodeId> = self.present().map(|(id, _)| id).collect();
         if !self.options.faults.memory || present.len() < 3 {
@@ -42,7 +42,7 @@ impl Cluster {
         is_damaged
     }
 
-    /// The replica whose memory was damaged is gone, an alarm has told why, and the cluster is as it should be.
+    /// The replica whose memory was damaged is gone, an alarm has reported it, and the cluster has recovered.
     pub(in super::super) fn is_healed(&mut self) -> bool {
         let Some((shard, damaged)) = self.faults.damaged else { return true };
         let running = || self.nodes.values().filter_map(Node::running);

@@ -1,17 +1,17 @@
-//! What goes wrong, and when.
+//! Schedules and carries out faults.
 //!
-//! A class of faults that is on makes *episodes*: one begins, lasts, ends, and the next one is planned. Each that begins
-//! has a number, and draws from a stream of its own, by its name and how many there were of that name: so a run can leave
-//! some out ([`Without`](super::Without)) and the others stay what they were.
+//! An enabled class of faults produces *episodes*: one begins, lasts, ends, and the next one is planned. Each episode
+//! has a number, and draws from its own random stream, named after the fault and the count of its episodes. So a run
+//! can leave some out ([`Without`](super::Without)) without changing the others.
 //!
-//! | file | what happens there |
+//! | file | faults |
 //! |---|---|
 //! | [`links`] | partitions, one-way cuts, bridges, flapping |
 //! | [`machines`] | crashes (also midway), power loss, lost zones, wipes, lost directories, deaths, stalls, clocks |
-//! | [`memory`] | memory that is full, a bit that flips in a replica's memory |
-//! | [`disks`] | disks that are slow, full or hang, failed syncs, bits that flip, sectors that are lost or written elsewhere |
+//! | [`memory`] | full memory, a flipped bit in a replica's memory |
+//! | [`disks`] | slow, full or hung disks, failed syncs, flipped bits, sectors that are lost or written elsewhere |
 //!
-//! What happens to single messages is in [`crate::network`].
+//! Faults of single messages are in [`crate::network`].
 
 mod disks;
 mod links;
@@ -59,26 +59,26 @@ pub(super) enum Fault {
     WallStep,
     Drift,
     Join,
-    /// What belongs to one of them, or ends it.
+    /// A later step or the end of an episode.
     Then(Then),
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Then {
-    /// The end of all cuts.
+    /// All links are restored.
     Heal,
-    /// The bridge restarts, or stalls for a while, and does not hear one side any more when it is back.
+    /// The bridge restarts or stalls for a while, and no longer hears one side when it is back.
     BridgeRestarts,
     BridgeStalls,
     BridgeIsBack,
-    /// The flapping links are cut, or work, until the moment at which it is over.
+    /// The flapping links are cut or restored, until the episode ends.
     Flap {
         cut: bool,
         until: Moment,
     },
     Start(NodeId),
     FastDisk(NodeId),
-    /// The workers stand still again, unless it is over.
+    /// The workers stall again, unless the episode is over.
     StallWorkers {
         id: NodeId,
         until: Moment,
@@ -88,12 +88,12 @@ pub(super) enum Then {
     KillHung(NodeId),
     MemoryAgain(NodeId),
     SpaceAgain(NodeId),
-    /// A death that could not be.
+    /// Tries again to kill a node for good.
     Die,
 }
 
 impl Fault {
-    /// What is counted and told.
+    /// The name in counts and in the timeline.
     fn name(self) -> &'static str {
         match self {
             Fault::Partition => "partitions",
@@ -125,7 +125,7 @@ impl Fault {
     }
 }
 
-/// Clocks that drift change their rate this often.
+/// How often drifting clocks change their rate.
 const DRIFT_EPISODES: Episodes = Episodes {
     gap: Duration::from_millis(500)..=Duration::from_millis(5_000),
     length: Duration::ZERO..=Duration::ZERO,
@@ -141,11 +141,11 @@ pub(super) struct Faults {
     pub counts: BTreeMap<&'static str, u64>,
     down: BTreeSet<NodeId>,
     dead: BTreeSet<NodeId>,
-    /// Nodes that crash in the middle of something, and how long they will be down.
+    /// Nodes that will crash midway, and how long they will be down.
     midway: BTreeMap<NodeId, Duration>,
-    /// Nodes that stop in good order, and how long they will be down.
+    /// Nodes that are stopping gracefully, and how long they will be down.
     stopping: BTreeMap<NodeId, Duration>,
-    /// Nodes whose workers stand still again and again.
+    /// Nodes whose workers stall repeatedly.
     faltering: BTreeSet<NodeId>,
     /// The node that lost its directory last.
     loser: Option<NodeId>,
@@ -181,7 +181,7 @@ impl Faults {
         self.active
     }
 
-    /// Faults that have begun, or would have.
+    /// Faults that have begun, including those that were left out.
     pub fn begun(&self) -> u64 {
         self.begun
     }
@@ -270,7 +270,7 @@ impl Cluster {
                 self.faults.down.insert(id);
             }
         }
-        // With fewer than three others it is not replaced, and has to come back.
+        // With fewer than three other nodes it is not replaced, and must come back.
         if self.present().count() < 3 {
             let dead = std::mem::take(&mut self.faults.dead);
             self.faults.down.extend(dead);
@@ -332,7 +332,7 @@ impl Cluster {
         self.faults.random = self.faults.root.fork(&format!("{name} {count}"));
         let length = self.episodes(fault).map(|episodes| self.faults.random.duration(&episodes.length));
         let length = length.unwrap_or_default();
-        // Planned first: what is drawn for the next one does not depend on what this one does.
+        // The next episode is planned first, so that its draws do not depend on what this one does.
         self.plan(fault);
         let any = NodeId(1 + self.faults.random.below(self.nodes.len() as u64));
         if self.without.faults.contains(&number) {

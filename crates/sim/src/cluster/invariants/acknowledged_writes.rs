@@ -1,9 +1,9 @@
-//! No acknowledged write is lost (docs/guarantees.md, `Put`): a key holds what was acknowledged last, or something that
-//! came after it.
+//! No acknowledged write is lost (docs/guarantees.md, `Put`): a key holds the value that was acknowledged last, or a
+//! later one.
 //!
-//! Linearizability says it of what clients read; this says it of what is there, on every replica, read or not. What comes
-//! after what is told by revisions: a shard's change gets one that no other has. What is absent has no revision: a delete
-//! must be known that may have come later.
+//! Linearizability checks what clients read; this checks the contents of every replica, read or not. Revisions, which
+//! are unique within a shard, give the order of changes. An absent key has no revision, so there must be a delete that
+//! may have come later.
 
 use super::super::client::{decode, key_bytes};
 use super::{Node, Running};
@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
 pub struct AcknowledgedWrites {
-    /// By revision, the value, none where it was deleted, and when it was acknowledged.
+    /// By revision: the value, or `None` if the key was deleted, and the time of the acknowledgement.
     acknowledged: BTreeMap<Key, BTreeMap<u64, (Option<Value>, Moment)>>,
-    /// Deletes that may have happened and were not acknowledged.
+    /// Deletes that may have taken effect and were not acknowledged.
     unsure: BTreeMap<Key, BTreeSet<OperationId>>,
 }
 
@@ -34,12 +34,12 @@ impl AcknowledgedWrites {
         }
     }
 
-    /// A client asks for a delete, from now on it may happen.
+    /// A client has sent a delete, which may take effect from now on.
     pub fn may_be_deleted(&mut self, key: Key, by: OperationId) {
         self.unsure.entry(key).or_default().insert(by);
     }
 
-    /// It is known what came of it.
+    /// The outcome of the delete is known.
     pub fn is_settled(&mut self, key: Key, by: OperationId) {
         if let Some(unsure) = self.unsure.get_mut(&key) {
             unsure.remove(&by);
@@ -60,7 +60,7 @@ impl AcknowledgedWrites {
         writes.filter(|(_, (_, at))| *at <= moment).map(|(revision, _)| *revision).max().unwrap_or_default()
     }
 
-    /// Each replica must hold it, when all have applied everything.
+    /// Checks every replica. All must have applied all entries.
     pub fn check(&self, nodes: &BTreeMap<NodeId, Node>) -> Result<(), Violation> {
         let running = || nodes.iter().filter_map(|(id, node)| Some((id, node.running()?)));
         for (&key, writes) in &self.acknowledged {
@@ -83,7 +83,7 @@ impl AcknowledgedWrites {
     }
 }
 
-/// The revision and value of a key, if it is there, on a node that has a replica of its shard.
+/// The revision and value of a key, if it exists. `None` if the node has no replica of its shard.
 fn find(running: &Running, key: Key) -> Option<Option<(u64, Value)>> {
     let key = key_bytes(key);
     let view = running.view(running.topology().shards.shard_of_key(&key))?;

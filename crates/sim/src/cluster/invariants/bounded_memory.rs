@@ -1,9 +1,10 @@
-//! What a node holds beside its maps has bounds, whatever its disk or its followers do: entries, messages that no worker has
-//! looked at, batches and parts of snapshots that wait for the disk.
+//! A node's memory besides its maps is bounded, whatever its disk or its followers do. It holds entries, messages that
+//! no worker has handled, and batches and parts of snapshots that wait for the disk.
 //!
-//! The bounds are those of `ringfort_core::limits`, made small for these runs (`cluster/node/running.rs`). Budgets are kept
-//! tick by tick, and a burst may come in between: what counts is what stays above them for [`PATIENCE`]. Entries that are
-//! not committed do not count, since Raft has a bound of its own for them; those that are not durable count once.
+//! The bounds are those of `ringfort_core::limits`, made small for these runs (`cluster/node/running.rs`). Budgets are
+//! enforced once a tick, and a burst may exceed them in between, so a violation is an excess that lasts for
+//! [`PATIENCE`]. Uncommitted entries do not count, since Raft bounds them separately; entries that are not durable
+//! count once.
 
 use super::Scene;
 use super::lasting::Lasting;
@@ -11,7 +12,7 @@ use crate::invariant::{Invariant, Violation};
 use ringfort_core::types::NodeId;
 use std::time::Duration;
 
-/// For how long a node may hold more.
+/// For how long a node may exceed the bound.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]

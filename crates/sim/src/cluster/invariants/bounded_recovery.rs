@@ -1,9 +1,8 @@
-//! Without faults the cluster is whole again in bounded time: every node that is there runs and knows the same
-//! topology, which has exactly these nodes; and the replicas of every shard run, and have caught up, where the topology
-//! wants them.
+//! Without faults the cluster recovers in bounded time: every present node runs and knows the same topology, which has
+//! exactly these nodes; and every shard's replicas run where the topology places them, and have caught up.
 //!
-//! The bound is one that an operator would accept, not a measured one: it has room for the longest election, a node
-//! that is given up after its time, and moves that wait for each other.
+//! The bound is one that an operator would accept, not a measured one: it leaves room for the longest election, for the
+//! replacement of a silent node, and for moves that wait for each other.
 
 use super::super::Cluster;
 use super::{Node, Running};
@@ -12,10 +11,10 @@ use ringfort_core::types::{ReplicaId, ShardId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Simulated time within which a cluster without faults must be as it should be ...
+/// Simulated time within which a cluster without faults must have recovered ...
 pub const RECOVERY: Duration = Duration::from_secs(60);
 
-/// ... or so many of its election timeouts, where those take longer.
+/// ... or this many of its election timeouts, if that is longer.
 const RECOVERY_ELECTIONS: u32 = 60;
 
 impl Cluster {

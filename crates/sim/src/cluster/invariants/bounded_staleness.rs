@@ -1,8 +1,8 @@
-//! A stale read is not staler than promised: it holds everything that was acknowledged [`STALENESS_BOUND`] ago, give or take
-//! the time for which a leader may not know that it is deposed, and for which its heartbeat may be held up on the way
-//! (docs/guarantees.md, `Get`, stale).
+//! A stale read is not staler than promised: it reflects everything that was acknowledged [`STALENESS_BOUND`] ago.
+//! Added to the bound are the time for which a leader may not know that it is deposed, and the time for which its
+//! heartbeat may be delayed (docs/guarantees.md, `Get`, stale).
 //!
-//! Read at any node at any time, straight from its view as the shell's threads do.
+//! The reads happen at any node at any time, directly from its view, as the shell's threads do.
 
 use super::super::client::key_bytes;
 use super::super::faults::worker_stall;
@@ -18,10 +18,10 @@ use ringfort_core::types::NodeId;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// What passes between two reads.
+/// The time between two reads.
 const GAP: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(100);
 
-/// By how much a clock that is within its bound may stretch the time.
+/// By how much a clock that is within its bound may stretch [`STALENESS_BOUND`].
 const DRIFT: Duration = Duration::from_millis(STALENESS_BOUND.as_millis() as u64 / 100);
 
 impl Cluster {
@@ -44,7 +44,7 @@ impl Cluster {
         let stall = faults.stalls.as_ref().map_or(Duration::ZERO, |stalls| *stalls.length.end());
         let worker_stall = faults.worker_stalls.as_ref().map_or(Duration::ZERO, |_| *worker_stall(timing).end());
         let held_up = stall + worker_stall + *link.delay.end() + *link.straggle.end();
-        // A leader that hears nobody leads on for two election timeouts at the most, while it does not stand still.
+        // A leader that hears no follower remains leader for at most two election timeouts, unless it stalls.
         let deposed = timing.tick() * 2 * MAX_ELECTION_TICKS as u32;
         let bound = STALENESS_BOUND + DRIFT + deposed + held_up;
         let must_have = Moment(self.now.0.saturating_sub(bound.as_nanos() as u64));
@@ -63,7 +63,7 @@ impl Cluster {
     }
 }
 
-/// The revision of a key that a stale read finds, zero where the key is absent; none where it is refused.
+/// The revision of a key that a stale read finds; zero if the key is absent, `None` if the read is refused.
 fn revision_at(node: &Node, key: Key, now: Moment) -> Option<u64> {
     let running = node.running()?;
     let key = key_bytes(key);

@@ -1,7 +1,7 @@
-//! What a replica had synced it still has when its node has started again, or it does not start at all: the log tells what
-//! a crash cut short, which nobody was told of, from what was there and is damaged (`core/src/log`, "Torn or corrupt").
-//! More exactly, its log is at least as up to date as it was, as Raft compares logs: a later leader's entries may have
-//! taken the place of what was there right before the crash.
+//! After a restart, a replica still has what it had synced, or it does not start: the log distinguishes a torn write,
+//! which was never acknowledged, from damage to synced data (`core/src/log`, "Torn or corrupt"). More exactly, its log
+//! is at least as up to date as before, as Raft compares logs: a later leader's entries may have replaced those from
+//! right before the crash.
 //!
 //! Only a disk that has lost its last synced write without a trace is excused ([`DurableLog::excuse`]).
 
@@ -15,7 +15,7 @@ pub struct DurableLog {
     known: BTreeMap<(NodeId, ShardId), Known>,
 }
 
-/// What was last seen of a replica.
+/// The last observed state of a replica.
 struct Known {
     incarnation: u64,
     replica: ReplicaId,

@@ -1,4 +1,4 @@
-//! At most one leader a term (Raft paper, figure 3). Everything else in Raft rests on it.
+//! At most one leader per term (Raft paper, figure 3). All of Raft's other properties depend on it.
 
 use super::{Scene, Seen};
 use crate::invariant::{Invariant, Violation};

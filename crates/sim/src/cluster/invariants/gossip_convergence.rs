@@ -1,5 +1,5 @@
-//! When writing has ceased and links work, all nodes come to hold the same eventual keyspace, and know of each other
-//! that they are alive (docs/gossip.md).
+//! Once writes have stopped and links work, all nodes converge to the same eventual keyspace and consider each other
+//! alive (docs/gossip.md).
 
 use super::super::Cluster;
 use super::Node;
@@ -10,13 +10,13 @@ use ringfort_core::time::Moment;
 use ringfort_core::version::VersionVector;
 use std::time::Duration;
 
-/// After the faults, messages that were held up arrive within this time.
+/// After the faults, delayed messages arrive within this time.
 pub const REST: Duration = Duration::from_secs(10);
 
-/// Wall clocks that have jumped ahead are caught up by all others within this time: the sum of all jumps.
+/// All other wall clocks catch up with those that have jumped ahead within this time: the sum of all jumps.
 pub const CATCH_UP: Duration = Duration::from_secs(600);
 
-/// Then all nodes must be the same within this time: 20 periods of gossip.
+/// Then all nodes must have converged within this time: 20 gossip periods.
 pub const CONVERGENCE: Duration = Duration::from_secs(10);
 
 impl Cluster {
@@ -33,14 +33,14 @@ impl Cluster {
         self.present().all(|(_, node)| node.clock.read(self.now).wall.0 >= latest.0)
     }
 
-    /// All nodes hold the same, and know of all others that they are alive.
+    /// All nodes hold the same keyspace, and consider all others alive.
     fn is_converged(&self) -> bool {
         let states: Option<Vec<_>> = self.present().map(|(_, node)| state(node, self.now)).collect();
         states.is_some_and(|states| states.iter().all(|(state, all_alive)| *all_alive && *state == states[0].0))
     }
 }
 
-/// What a node holds and has seen, and whether it takes all others to be alive.
+/// A node's keyspace hash and version vector, and whether it considers all others alive.
 fn state(node: &Node, now: Moment) -> Option<((u64, VersionVector), bool)> {
     let gossip = node.running()?.gossip();
     let now = node.clock.read(now).moment;

@@ -1,9 +1,9 @@
 //! A node whose disk hangs leads no shard that a quorum could serve without it. Heartbeats do not wait for the disk, so
-//! nobody but the node itself would end its leadership.
+//! only the node itself would end its leadership.
 //!
-//! A quorum counts if its nodes run, are heard by the leader and hear it, say that their disks are healthy, and have
-//! what the leader has committed: a disk that all share is no reason to give leadership away, and what only the leader
-//! has must not be lost. All that has to hold for [`PATIENCE`] without a break.
+//! A quorum counts if its nodes run, exchange messages with the leader in both directions, report healthy disks, and
+//! have everything that the leader has committed: if all share one disk, giving leadership away does not help, and data
+//! that only the leader has must not be lost. All of this must hold for [`PATIENCE`] without a break.
 
 use super::lasting::Lasting;
 use super::{Node, Scene, Seen};
@@ -41,7 +41,7 @@ fn has_healthy_quorum<T>(scene: &Scene, seen: &Seen<T>) -> bool {
     configurations.iter().all(|voters| voters.iter().filter(|voter| could_serve(voter)).count() > voters.len() / 2)
 }
 
-/// Whether the node `at` has this voter of the shard, and nothing is wrong there.
+/// Whether the node `at` has this voter of the shard and is healthy.
 fn runs_well<T>(scene: &Scene, at: NodeId, node: &Node, seen: &Seen<T>, voter: ReplicaId) -> bool {
     let (own, other) = (Endpoint::Node(scene.id), Endpoint::Node(at));
     let stands_still = node.stalled_until.max(node.workers_stalled_until) > scene.now;

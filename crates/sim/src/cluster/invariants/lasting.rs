@@ -1,19 +1,19 @@
-//! How long something has held without a break, as far as anybody looked.
+//! How long a condition has held without a break, as far as it was observed.
 
 use ringfort_core::time::Moment;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Looks that are further apart than this tell nothing of the time in between: the node crashed, or stood still.
+/// Observations that are further apart than this tell nothing about the time in between: the node crashed or stalled.
 const BREAK: Duration = Duration::from_millis(200);
 
-/// Since when it has held, and when that was last seen, for each of several things.
+/// For each key, since when the condition has held, and when it was last observed.
 pub struct Lasting<K> {
     known: BTreeMap<K, (Moment, Moment)>,
 }
 
 impl<K: Ord> Lasting<K> {
-    /// Notes whether it holds of `key` at `now`, and returns for how long it has.
+    /// Notes whether the condition holds for `key` at `now`, and returns for how long it has held.
     pub fn look(&mut self, key: K, holds: bool, now: Moment) -> Duration {
         if !holds {
             self.known.remove(&key);

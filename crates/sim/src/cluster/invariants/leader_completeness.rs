@@ -1,9 +1,9 @@
-//! Leader completeness (Raft paper, figure 3): what was committed in a term is in the logs of the leaders of all later
+//! Leader completeness (Raft paper, figure 3): entries committed in a term are in the logs of the leaders of all later
 //! terms.
 //!
-//! How far each term's leader has committed is noted as it does. Of a leader that is seen for the first time only the last
-//! such entry of earlier terms is looked for: below it, logs match. An entry that has left memory was applied, and is what
-//! state machine safety compares.
+//! Each term's commit index is recorded as it advances. When a leader is first seen, only the last committed entry of
+//! earlier terms is looked up: below it, log matching applies. An entry that has left memory was applied, and state
+//! machine safety covers it.
 
 use super::{Scene, Seen};
 use crate::invariant::{Invariant, Violation};

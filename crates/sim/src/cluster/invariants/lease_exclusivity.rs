@@ -1,5 +1,5 @@
-//! At most one replica of a shard may serve reads by itself at any moment (Raft thesis, 6.4.1): each by what its own clock
-//! says then.
+//! At any moment, at most one replica of a shard may serve reads by itself (Raft thesis, 6.4.1), judged by each
+//! replica's own clock.
 //!
 //! Only leases that a reader could use count: those of nodes whose process runs, whether or not its workers do. A
 //! process that is paused as a whole answers no reads, and its readers check the clock again when it resumes.

@@ -1,9 +1,11 @@
-//! Log matching (Raft paper, figure 3): if two logs have an entry of the same index and term, they are the same up to it.
+//! Log matching (Raft paper, figure 3): if two logs have an entry of the same index and term, they are identical up to
+//! it.
 //!
-//! Checked entry by entry, when it is first seen to be durable in a log (a sole voter leads before its vote is durable, and
-//! may lead the same term again after a crash, with entries that nobody has heard of): its content and the term before it must be those that this
-//! index and term had in any log before. By induction over the index the logs then are the same all the way down.
-//! This costs as much as hashing each entry once on each replica, since what was seen of a log is not looked at again.
+//! Each entry is checked when it is first seen to be durable in a log: its content and the term of the entry before it
+//! must equal those of the same index and term in any log before. By induction over the index, the logs are then
+//! identical up to it. (Entries that are not durable are not checked: a sole voter leads before its vote is durable,
+//! and may lead the same term again after a crash, with entries that no other node has received.) This costs one hash
+//! of each entry on each replica, since the part of a log that was checked is not read again.
 
 use super::{KEPT, Scene, Seen};
 use crate::invariant::{Invariant, Violation};
@@ -19,10 +21,10 @@ pub struct LogMatching {
     checked: BTreeMap<(ShardId, ReplicaId), BTreeMap<u64, u64>>,
 }
 
-/// What an entry of some index and term was, where it was first seen.
+/// The entry of some index and term, as it was first seen.
 struct Entry {
     digest: u64,
-    /// The term of the one before; none where that had left the log.
+    /// The term of the entry before it; `None` if that had left the log.
     term_before: Option<u64>,
     seen_at: NodeId,
 }

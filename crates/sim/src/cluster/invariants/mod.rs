@@ -1,7 +1,8 @@
-//! What must hold at every moment of a run, whatever happens. [`Invariant`] lists all, with their sources.
+//! The checks of all invariants. [`Invariant`] lists the invariants with their sources.
 //!
-//! Each has a file here. Those that look at replicas are asked after every turn of a node, about that node against all
-//! that was seen of the others; those that look at answers, when a client gets one; the rest when the faults are over.
+//! Each invariant has a file here. Invariants on replicas are checked after every turn of a node, comparing that node
+//! with everything seen on the others; invariants on answers, when a client gets one; the rest when the faults are
+//! over.
 
 mod acknowledged_writes;
 mod bounded_memory;
@@ -35,10 +36,10 @@ use ringfort_core::time::Moment;
 use ringfort_core::types::{NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Entries and states of a shard that are kept for comparison, the latest ones.
+/// How many of a shard's latest entries and states are kept for comparison.
 const KEPT: usize = 20_000;
 
-/// What a node has just done, and the others beside it.
+/// The node that has just run a turn, and the other nodes.
 struct Scene<'a> {
     now: Moment,
     id: NodeId,
@@ -47,7 +48,7 @@ struct Scene<'a> {
     network: &'a Network<Message>,
 }
 
-/// One replica of that node.
+/// One replica on that node.
 struct Seen<'a, T> {
     shard: ShardId,
     position: Position,
@@ -66,7 +67,7 @@ pub(super) struct Invariants {
     hung_disk_leads_nothing: hung_disk_leads_nothing::HungDiskLeadsNothing,
     bounded_memory: bounded_memory::BoundedMemory,
     ignored: BTreeSet<Invariant>,
-    /// Replicas may differ, and memory be damaged: that is what the run is about.
+    /// Set if the run is meant to make replicas diverge or to damage memory.
     pub expects_divergence: bool,
 }
 
@@ -75,7 +76,7 @@ impl Invariants {
         Invariants { ignored, ..Invariants::default() }
     }
 
-    /// Passes a violation on, unless it is of an invariant that is ignored.
+    /// Passes a violation on, unless its invariant is ignored.
     pub fn judge(&self, checked: Result<(), Violation>) -> Result<(), Violation> {
         match checked {
             Err(violation) if self.ignored.contains(&violation.invariant) => Ok(()),
@@ -83,7 +84,7 @@ impl Invariants {
         }
     }
 
-    /// Checks what `id` has just done against all others.
+    /// Checks the node `id` after its turn against all others.
     pub fn check(
         &mut self,
         now: Moment,
@@ -122,12 +123,12 @@ impl Invariants {
         Ok(())
     }
 
-    /// A node has lost what it had synced, in a way that leaves no trace: nothing is expected of its log any more.
+    /// A node has lost synced data in a way that leaves no trace: its log is no longer checked.
     pub fn excuse(&mut self, id: NodeId) {
         self.durable_log.excuse(id);
     }
 
-    /// In the end the hash that is kept up must be that of the map, on every replica.
+    /// In the end, the incrementally maintained hash must equal the hash of the map on every replica.
     pub fn check_hashes(&self, nodes: &BTreeMap<NodeId, Node>) -> Result<(), Violation> {
         for (id, node) in nodes {
             for replica in node.running().into_iter().flat_map(|running| running.replicas()) {

@@ -1,11 +1,11 @@
-//! In the end each node holds of each eventual key (docs/gossip.md)
+//! In the end, each node holds for each eventual key (docs/gossip.md)
 //!
-//! - the acknowledged write with the highest timestamp, or one that was never answered and so may have come later;
-//! - never an acknowledged write that another one beats: a deleted key that comes back is such, the *resurrection* that
-//!   tombstones are kept against.
+//! - the acknowledged write with the highest timestamp, or an unanswered one, which may have come later;
+//! - never an acknowledged write that is superseded by another acknowledged one. A deleted key that comes back
+//!   (*resurrection*) would be such a write; tombstones prevent it.
 //!
-//! A write that only one node has goes with that node: what was taken by one that is no member any more may be lost,
-//! and beats others only where it is found.
+//! A write that only one node has is lost with that node: writes accepted by a former member may be lost, and supersede
+//! others only if they are found.
 
 use super::super::Cluster;
 use super::super::eventual::Write;

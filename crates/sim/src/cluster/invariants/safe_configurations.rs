@@ -1,8 +1,8 @@
-//! Moving a shard never endangers it: whoever becomes a voter has the log almost to its end, so that a quorum of voters
-//! can go on without it, and voters are never fewer than they were or than the target has (Raft thesis, 4.2.1 and
-//! 4.2.3).
+//! Moving a shard never endangers it: a replica that becomes a voter has almost the whole log, so that it does not hold
+//! up a quorum that needs it, and the number of voters never falls below both the previous number and the target's
+//! (Raft thesis, 4.2.1 and 4.2.3).
 //!
-//! A configuration is judged when it is first seen, which is where it is first applied: changes are proposed one at a
+//! A configuration is checked when it is first seen, which is when it is first applied: changes are proposed one at a
 //! time, each by a leader that has applied the one before, so none is missed.
 
 use super::slot_ownership::SlotOwnership;
@@ -11,7 +11,7 @@ use crate::invariant::{Invariant, Violation};
 use ringfort_core::types::{ReplicaId, ShardId};
 use std::collections::BTreeMap;
 
-/// As many entries a learner may lack where it is promoted.
+/// How many entries a learner may lack when it is promoted.
 const CAUGHT_UP_ENTRIES: u64 = 64;
 
 #[derive(Default)]
@@ -19,7 +19,7 @@ pub struct SafeConfigurations {
     known: BTreeMap<ShardId, Known>,
 }
 
-/// The latest configuration that was seen of a shard.
+/// The latest configuration seen of a shard.
 struct Known {
     index: u64,
     voters: Vec<ReplicaId>,
@@ -37,7 +37,7 @@ impl SafeConfigurations {
         let broken = |what| Err(Invariant::SafeConfigurations.broken(what));
         for voter in report.voters.iter().filter(|voter| !before.is_empty() && !before.contains(voter)) {
             let mut all = scene.nodes.values().filter_map(Node::running).flat_map(Running::replicas);
-            // One whose node is down has what it had confirmed.
+            // A replica whose node is down still has what it had confirmed.
             let Some(promoted) = all.find(|other| other.shard() == shard && other.id() == *voter) else { continue };
             let last = promoted.status().last;
             if last == 0 || last + CAUGHT_UP_ENTRIES + 1 < index {

@@ -1,6 +1,5 @@
-//! A slot is owned once an epoch: all nodes that know an epoch know the same topology of it. Which shard a slot belongs
-//! to never changes, so who is responsible for it is a question of who has which replica, and whoever acts on an epoch
-//! acts alike.
+//! A slot has one owner per epoch: all nodes that know an epoch know the same topology for it. The shard of a slot
+//! never changes, so its owner depends only on the placement of replicas, on which all nodes at the same epoch agree.
 
 use super::Scene;
 use crate::invariant::{Invariant, Violation};
@@ -9,14 +8,14 @@ use ringfort_core::types::{Epoch, NodeId, ShardId};
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
-/// A step may have been decided on a topology that is so many epochs old.
+/// A step may have been decided on a topology that is this many epochs old.
 const EPOCHS_KEPT: usize = 30;
 
 #[derive(Default)]
 pub struct SlotOwnership {
-    /// Digests of topologies, and how many replicas of each shard they want.
+    /// Digests of topologies, and how many replicas they assign to each shard.
     topologies: BTreeMap<Epoch, (u64, BTreeMap<ShardId, usize>)>,
-    /// The epoch of each node that was checked last.
+    /// The last checked epoch of each node.
     checked: BTreeMap<NodeId, Epoch>,
 }
 
@@ -44,7 +43,7 @@ impl SlotOwnership {
         Ok(())
     }
 
-    /// The fewest replicas of a shard that any topology wants of those that may still be acted on.
+    /// The fewest replicas of a shard in any topology that nodes may still act on.
     pub fn least_target(&self, shard: ShardId) -> Option<usize> {
         self.topologies.values().filter_map(|(_, target)| target.get(&shard)).min().copied()
     }

@@ -1,7 +1,8 @@
 //! State machine safety (Raft paper, figure 3): replicas that have applied the same index hold the same state, and know
 //! the same configuration.
 //!
-//! The system shard's state counts by its epoch here; that an epoch is one topology is [`super::slot_ownership`].
+//! The system shard's state is compared by its epoch here; [`super::slot_ownership`] checks that an epoch is one
+//! topology.
 
 use super::{KEPT, Scene, Seen};
 use crate::invariant::{Invariant, Violation};
@@ -28,7 +29,7 @@ impl StateMachineSafety {
             Some(system) => system.topology().epoch.0,
             None => seen.replica.view().machine().hash(),
         };
-        // Until its first snapshot a replica knows of nothing.
+        // A new replica has no state before its first snapshot.
         if index == LogIndex(0) {
             return Ok(());
         }

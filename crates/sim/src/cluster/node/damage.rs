@@ -1,4 +1,4 @@
-//! What may become of bytes that were on a disk.
+//! The kinds of damage to bytes on a disk.
 
 use crate::random::Random;
 use ringfort_core::disk::mem::MemDisk;
@@ -12,7 +12,7 @@ pub enum Damage {
     Lost { file: String, sector: u64 },
     /// A sector was written in place of another one.
     Misdirected { file: String, from: u64, to: u64 },
-    /// Segments of the log are not there any more: the first ones, the last ones, or all.
+    /// Segments of the log are missing: the first ones, the last ones, or all.
     SegmentsMissing(Vec<String>),
 }
 
@@ -61,7 +61,7 @@ impl Damage {
         }
     }
 
-    /// Whether it may look as if the last write had never been made: no checksum tells.
+    /// Whether the disk may look as if the last write had never been made, which no checksum detects.
     pub fn leaves_no_trace(&self) -> bool {
         !matches!(self, Damage::Flipped { .. } | Damage::SegmentsMissing(_))
     }

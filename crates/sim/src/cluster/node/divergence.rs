@@ -8,7 +8,7 @@ use ringfort_core::types::{ReplicaId, ShardId};
 use ringfort_core::view::ShardView;
 use std::sync::Arc;
 
-/// Memory is small here: a walk over all of it takes seconds.
+/// Memory is small in the simulator, so at this rate a scrub of all of it takes seconds.
 pub const SCRUB_BYTES_PER_SECOND: u64 = 1 << 20;
 
 impl Running {
@@ -16,12 +16,12 @@ impl Running {
         self.views.values()
     }
 
-    /// What the divergence detector has found on this node, or knows of others, in words.
+    /// What the divergence detector has found on this node or learned from others, in words.
     pub fn alarms(&self) -> &[String] {
         &self.alarms
     }
 
-    /// Replicas that differ, as this node knows at the moment.
+    /// How many divergences this node currently knows of.
     pub fn divergences(&self) -> usize {
         self.divergence.divergences().count()
     }

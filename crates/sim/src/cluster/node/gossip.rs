@@ -6,7 +6,7 @@ use crate::network::Endpoint;
 use ringfort_core::log::BatchSource;
 use ringfort_core::time::Now;
 
-/// Who waits for an eventual write.
+/// The client that waits for the answer to an eventual write.
 pub struct EventualResponder {
     from: Endpoint,
     id: usize,
@@ -29,7 +29,7 @@ impl Running {
         match message {
             Message::Gossip { from, bytes } => {
                 let refused = self.gossip.handle_message(now, from, &bytes).is_err();
-                // What is refused comes again, or not: in the end all must be the same.
+                // Refused data may or may not be sent again; what counts is that all nodes converge.
                 out.events.extend(refused.then_some("gossip refused"));
             }
             Message::WriteEventually { id, key, value } => {

@@ -1,4 +1,4 @@
-//! What travels between simulated endpoints.
+//! Messages between simulated endpoints.
 
 use super::snapshots::Part;
 use crate::history::OperationId;
@@ -13,7 +13,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a client is told.
+/// The answer to a client.
 pub type Answer = Result<Reply, Failure>;
 
 #[derive(Clone)]
@@ -36,7 +36,8 @@ pub enum Message {
         arrived: bool,
     },
     Propose(SystemCommand),
-    /// A call on a connection of the process that asks. Only this life of the process may take the answer.
+    /// A call on a connection of the process that asks. Only the same process may handle the answer, not one that was
+    /// restarted.
     Join {
         life: u64,
         member: Member,
@@ -69,7 +70,7 @@ pub enum Message {
         from: NodeId,
         bytes: Bytes,
     },
-    /// A client's write to the eventual keyspace; without a value it deletes.
+    /// A client's write to the eventual keyspace; without a value it is a delete.
     WriteEventually {
         id: usize,
         key: Bytes,
@@ -82,9 +83,9 @@ pub enum Message {
     },
 }
 
-/// Identifies a request from one node to another, uniquely over restarts: a restarted node counts from one again, while
-/// answers to its former process may be under way. In the shell, each process has its own connections instead, and an
-/// answer comes back on the one that brought the request.
+/// Identifies a request from one node to another, uniquely across restarts: a restarted node counts from one again,
+/// while answers to its former process may be under way. In the shell, each process has its own connections instead,
+/// and an answer comes back on the connection that brought the request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CallId {
     pub life: u64,
@@ -102,10 +103,10 @@ pub enum Transport {
     Stream,
 }
 
-/// Who waits for a worker's answer to a request.
+/// The receiver of a worker's answer to a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Responder {
-    /// An attempt of this node, by its number.
+    /// An attempt by this node, by its number.
     Own(u64),
     Peer {
         from: Endpoint,
@@ -115,7 +116,8 @@ pub enum Responder {
 }
 
 impl Message {
-    /// How it travels. Raft and gossip must bear everything, whatever the transport would hide from them.
+    /// The transport of the message. Raft and gossip must tolerate all faults, even those that the real transport would
+    /// hide.
     pub fn transport(&self) -> Transport {
         match self {
             Message::Forward { .. } | Message::ForwardReply { .. } => Transport::Call,
@@ -124,7 +126,7 @@ impl Message {
         }
     }
 
-    /// A number that tells messages apart well enough for the trace.
+    /// A number that distinguishes messages well enough for the trace.
     pub fn digest(&self) -> u64 {
         let mut digest = crate::trace::Absorber::default();
         std::mem::discriminant(self).hash(&mut digest);

@@ -1,4 +1,4 @@
-//! A simulated node: the shell of the core, an event where a thread would take time.
+//! A simulated node: a shell around the core that uses events where a thread would take time.
 
 mod damage;
 mod divergence;
@@ -39,17 +39,16 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A node asks again to join when it has had no answer for this long.
+/// A node repeats its join request after this long without an answer.
 const JOIN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// After how long a node that was away or whose disk hung leads again: soon, so that it leads and fails again within a
-/// run.
+/// How long after an absence or a hung disk a node leads again: short, so that it can lead and fail again within a run.
 const LEAD_AFTER: Duration = Duration::from_secs(2);
 
 /// A disk that has not answered for this long ends its node.
 const DISK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Something that a node does at a moment.
+/// Something that a node does at a given moment.
 #[derive(Debug)]
 pub(super) enum Task {
     Turn(usize),
@@ -70,37 +69,37 @@ pub(super) enum Task {
 }
 
 pub(super) struct Node {
-    /// Where it is in the network. The cluster may know it under another id, if nodes joined in another order.
+    /// The node's place in the network. Its id in the cluster may differ, if nodes joined in another order.
     endpoint: NodeId,
-    /// Counts starts and crashes, so that what was planned before is not done after.
+    /// Counts starts and crashes, so that tasks planned before one are not run after it.
     pub incarnation: u64,
     pub clock: NodeClock,
     /// The whole process is paused until then.
     pub stalled_until: Moment,
-    /// Its workers are stalled until then, while everything else goes on.
+    /// Its workers are stalled until then, while everything else continues.
     pub workers_stalled_until: Moment,
     /// How long its disk takes to sync.
     pub sync: RangeInclusive<Duration>,
     disk: Arc<MemDisk>,
     shards: ShardCount,
-    /// What a cluster that it begins has.
+    /// The timing of a cluster that it creates.
     timing: Timing,
     settings: Settings,
     random: Random,
     zone: String,
-    /// It began the cluster once, and never does so again.
+    /// It has created the cluster once, and never does so again.
     has_begun: bool,
-    /// Its disk was lost: it takes its old name over.
+    /// Its disk was lost: it replaces the member of its own name.
     is_wiped: bool,
-    /// What is on the disk is not all what was written there.
+    /// Its disk was damaged.
     is_damaged: bool,
-    /// Replicas that it quarantines rightly: it joined with a directory that may have held them.
+    /// Replicas that it may quarantine: it joined with a directory that may have held them.
     quarantined: BTreeSet<(ShardId, ReplicaId)>,
-    /// It has ended because it could not go on, and nobody has taken note yet.
+    /// It has aborted, and the cluster has not handled that yet.
     aborted: bool,
-    /// It has stopped in good order, and nobody has taken note yet.
+    /// It has stopped gracefully, and the cluster has not handled that yet.
     stopped: bool,
-    /// How often what has happened here.
+    /// Event counts of this node.
     pub counts: BTreeMap<&'static str, u64>,
     state: State,
 }
@@ -141,7 +140,7 @@ impl Node {
                         ReadMode::Lease => replica::ReadMode::Lease,
                         ReadMode::Quorum => replica::ReadMode::Quorum,
                     },
-                    // As the topology has it, when the node starts.
+                    // Replaced by the topology's timing when the node starts.
                     timing: Timing::DEFAULT,
                     mutation,
                 },
@@ -167,7 +166,7 @@ impl Node {
         }
     }
 
-    /// How the cluster is to know the node.
+    /// The node as a member of the cluster.
     pub fn member(&self, identity: Identity) -> Member {
         Member {
             name: format!("node{}", self.endpoint),
@@ -178,7 +177,7 @@ impl Node {
         }
     }
 
-    /// Makes the node one of those that begin a cluster together, with its replicas of the topology.
+    /// Makes the node one of the nodes that a cluster begins with, with its replicas of the topology.
     pub fn begin_with(&mut self, topology: &Topology, identity: Identity) {
         self.has_begun = true;
         let owner = Owner { identity, name: format!("node{}", self.endpoint) };
@@ -187,7 +186,7 @@ impl Node {
             .expect("the disk of a node that begins works");
     }
 
-    /// Starts the node from its disk. The first one begins a cluster, others ask to join.
+    /// Starts the node from its disk. The first node creates a cluster, the others ask to join.
     pub fn start(&mut self, world: &mut World) -> Result<(), Violation> {
         if self.is_gone() {
             return Ok(());
@@ -231,7 +230,7 @@ impl Node {
         Ok(())
     }
 
-    /// What was synced is there, unless somebody has flipped or deleted it.
+    /// All synced data must be there, unless the run has damaged or deleted it.
     fn check_trust(&self, boot: &Boot<MemDisk>) -> Result<(), Violation> {
         if !self.is_damaged && !boot.lost.iter().all(|lost| self.quarantined.contains(lost)) {
             let what = format!("node {} quarantines {:?} after a crash: {:?}", self.endpoint, boot.lost, boot.findings);
@@ -273,13 +272,13 @@ impl Node {
         self.mend_disk();
     }
 
-    /// The process ends because it must not go on. What it has written stays with the operating system.
+    /// The process aborts. What it has written stays with the operating system.
     fn abort(&mut self) {
         self.aborted = true;
         self.end();
     }
 
-    /// Begins to stop in good order. False if it does not run.
+    /// Begins a graceful stop. False if it does not run.
     pub fn stop(&mut self, world: &mut World) -> bool {
         let now = self.clock.read(world.now);
         let State::Running(running) = &mut self.state else { return false };
@@ -289,7 +288,7 @@ impl Node {
         true
     }
 
-    /// Ends a node that is stopping, whatever is left to do. False if it is not stopping.
+    /// Ends a stopping node, whatever is left to do. False if it is not stopping.
     pub fn end_stop(&mut self) -> bool {
         let is_stopping = self.running().is_some_and(Running::is_stopping);
         if is_stopping {
@@ -298,19 +297,19 @@ impl Node {
         is_stopping
     }
 
-    /// The process ends in good order. What it has written stays with the operating system.
+    /// The process ends gracefully. What it has written stays with the operating system.
     fn end(&mut self) {
         self.incarnation += 1;
         self.state = State::Down;
         self.mend_disk();
     }
 
-    /// Whether it has stopped in good order since this was asked last.
+    /// Whether it has stopped gracefully since the last call.
     pub fn take_stopped(&mut self) -> bool {
         std::mem::take(&mut self.stopped)
     }
 
-    /// Whether it has aborted since this was asked last.
+    /// Whether it has aborted since the last call.
     pub fn take_aborted(&mut self) -> bool {
         std::mem::take(&mut self.aborted)
     }
@@ -327,19 +326,19 @@ impl Node {
         self.disk.fail_sync(1);
     }
 
-    /// Leaves so many bytes of space on the disk.
+    /// Leaves this many bytes of space on the disk.
     pub fn fill_disk(&mut self, left_bytes: u64) {
         self.disk.set_capacity(Some(self.disk.used_bytes() + left_bytes));
     }
 
-    /// There is space again, syncs work, and nothing will stop.
+    /// Ends all disk faults: there is space, syncs work, and the disk does not stop.
     pub fn mend_disk(&mut self) {
         self.disk.set_capacity(None);
         self.disk.fail_sync(0);
         self.disk.stop_after(None);
     }
 
-    /// From now on its disk does not answer.
+    /// From now on the node's disk does not answer.
     pub fn hang_disk(&mut self) {
         if let State::Running(running) = &mut self.state {
             running.hang_disk();
@@ -360,7 +359,7 @@ impl Node {
         }
     }
 
-    /// When the node gets to a task that is due.
+    /// When the node can run a task that is due.
     pub fn free_at(&self, task: &Task) -> Moment {
         match task {
             Task::Turn(_) => self.stalled_until.max(self.workers_stalled_until),
@@ -376,7 +375,7 @@ impl Node {
         }
     }
 
-    /// Its monotonic clock goes on at another rate; what is to happen at some time by that clock is planned anew.
+    /// Its monotonic clock continues at another rate; tasks that are due by that clock are rescheduled.
     pub fn set_drift(&mut self, drift_ppm: i64, world: &mut World) {
         self.clock.set_drift(world.now, drift_ppm);
         if let State::Running(running) = &mut self.state {
@@ -385,7 +384,7 @@ impl Node {
         }
     }
 
-    /// Its disk is lost while it is down.
+    /// Deletes the whole disk while the node is down.
     pub fn wipe(&mut self) {
         self.disk = Arc::new(MemDisk::new());
         self.is_wiped = true;
@@ -400,7 +399,7 @@ impl Node {
         }
     }
 
-    /// Whether it has left, and knows it.
+    /// Whether it has left the cluster and knows it.
     pub fn is_gone(&self) -> bool {
         matches!(self.state, State::Gone)
     }
@@ -409,14 +408,14 @@ impl Node {
         &self.zone
     }
 
-    /// Damages its log and its snapshots in some places, and returns how.
+    /// Damages its log and snapshots in some places, and returns the damage.
     pub fn damage(&mut self, random: &mut Random) -> Vec<Damage> {
         self.is_damaged = true;
         let mut files = self.disk.list().expect("this disk can be listed");
         files.retain(|name| name.starts_with("log-") || name.starts_with("snap-"));
         let mut damage = Vec::new();
         if files.is_empty() {
-            return damage; // It has not been given a replica yet.
+            return damage; // It has no replica yet.
         }
         let segments: Vec<String> = files.iter().filter(|name| name.ends_with(".seg")).cloned().collect();
         if !segments.is_empty() && random.chance(250) {
@@ -427,7 +426,7 @@ impl Node {
             let name = random.pick(&files);
             let size = self.disk.size(name).ok().flatten().unwrap_or_default();
             if size > 0 {
-                // The beginning of a segment is where there is something.
+                // Most of a segment's data is at its beginning.
                 let within = if random.chance(500) { size } else { size.min(16 << 10) };
                 let at = random.below(within);
                 damage.push(Damage::inflict(&self.disk, name, at, within, random));
@@ -447,7 +446,7 @@ impl Node {
         }
     }
 
-    /// Flips a bit in the memory of one of its replicas: which one, if one has anything in it.
+    /// Flips a bit in the memory of one of its replicas. Returns which one; `None` if all are empty.
     pub fn damage_memory(&mut self, random: &mut Random) -> Option<(ShardId, ReplicaId)> {
         let views: Vec<_> = self.running()?.views().filter(|view| view.size().0 > 0).cloned().collect();
         if views.is_empty() {
@@ -495,7 +494,7 @@ impl Node {
                 running.receive(from, message, self.clock.read(world.now), &mut outbox);
                 self.perform(outbox, world);
             }
-            // Nobody listens there: that is known at once.
+            // No process listens there: the sender learns that at once.
             (State::Gone, Message::Request { id, .. }) => {
                 let answer = Message::Answer { id, answer: Err(Failure::NotLeader(None)) };
                 world.network.send(world.now, Endpoint::Node(self.endpoint), from, answer);
@@ -505,7 +504,7 @@ impl Node {
     }
 
     fn perform(&mut self, outbox: running::Outbox, world: &mut World) {
-        // It has crashed meanwhile; what it has said by then may be lost as any message may.
+        // The node has crashed meanwhile; messages that it had sent may be lost, as any message may.
         if self.disk.has_stopped() {
             return;
         }
@@ -541,9 +540,9 @@ impl Node {
         }
     }
 
-    /// As in the shell: whoever was given up begins anew, whoever was asked to leave ends.
+    /// As in the shell: a node that was declared dead joins as a new node, and one that was asked to leave ends.
     fn depart(&mut self, why: MemberState, world: &mut World) {
-        // A node that can't note it ends, and learns it again when it is back.
+        // A node that can't save its departure ends, and learns of it again after a restart.
         if boot::set_departure(&*self.disk, why).is_err() {
             return self.abort();
         }
@@ -561,7 +560,7 @@ impl Node {
         world.agenda.put(at, Wake::Node { node: self.endpoint, incarnation: self.incarnation, task });
     }
 
-    /// A number that differs when the node's state does, as far as it matters.
+    /// A digest of the parts of the node's state that matter for the trace.
     pub fn digest(&self) -> u64 {
         self.running().map_or(0, Running::digest)
     }

@@ -2,8 +2,8 @@
 //! the shard.
 //!
 //! As in the shell, reads are answered from views even while the workers are stalled, and [`Execution`] decides where a
-//! request is sent, and whether again: until its deadline, or until there is an answer. Each attempt has a number of its
-//! own. What comes for an attempt that is over finds nothing.
+//! request is sent and whether it is retried, until its deadline or an answer. Each attempt has its own number. An
+//! answer to an attempt that is over is ignored.
 
 use super::message::CallId;
 use super::running::{Input, Outbox, Running, When};
@@ -19,7 +19,7 @@ use ringfort_retry::Next;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long a node that joins waits for the answer, as in the shell. It asks other nodes meanwhile.
+/// How long a joining node waits for the answer, as in the shell. Meanwhile it asks other nodes.
 const JOIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The requests that this node executes for others or itself, by the number of the attempt under way.
@@ -36,7 +36,7 @@ struct Executed {
     deadline: Moment,
 }
 
-/// Who waits for the outcome of a request.
+/// The caller that waits for the outcome of a request.
 #[derive(Clone, Copy)]
 pub enum Asker {
     Client {
@@ -73,7 +73,7 @@ impl Executing {
 }
 
 impl Running {
-    /// A client asks.
+    /// Handles a client's request.
     pub(super) fn handle_request(
         &mut self,
         from: Endpoint,
@@ -82,14 +82,15 @@ impl Running {
         patience: Duration,
         out: &mut Outbox,
     ) {
-        // A node that has closed its port for clients: that is known at once.
+        // The node has closed its port for clients: the client learns that at once.
         if !self.is_serving {
             return self.answer_client(from, id, Err(Failure::NotLeader(None)), out);
         }
         self.execute_anywhere(request, Asker::Client { from, id }, patience, out);
     }
 
-    /// A node asks to join. As in the shell, the node that gets the request has the system shard decide, and answers.
+    /// Handles a node's request to join. As in the shell, the node that receives it has the system shard decide, and
+    /// answers.
     pub(super) fn handle_join(&mut self, from: Endpoint, life: u64, member: Member, replace: bool, out: &mut Outbox) {
         if !self.is_serving {
             return;
@@ -100,7 +101,7 @@ impl Running {
         self.execute_anywhere(request, Asker::Joiner { from, life }, JOIN_PATIENCE, out);
     }
 
-    /// Carries out a request, wherever its shard's leader is.
+    /// Executes a request, whichever node leads its shard.
     pub(super) fn execute_anywhere(&mut self, request: Request, asker: Asker, patience: Duration, out: &mut Outbox) {
         let deadline = self.now.moment + patience;
         let execution = Execution::new(&request, self.mutation());
@@ -130,7 +131,7 @@ impl Running {
         }
     }
 
-    /// An attempt has an answer.
+    /// Handles the answer to an attempt.
     fn attempt_ended(&mut self, number: u64, answer: Answer, out: &mut Outbox) {
         let Some(mut executed) = self.executing.requests.remove(&number) else { return };
         let failure = match answer {
@@ -170,7 +171,7 @@ impl Running {
         self.attempt_ended(number, Err(Failure::Unknown), out);
     }
 
-    /// Whether a forwarded request is to be sent elsewhere.
+    /// Sends a forwarded request elsewhere if another node leads the shard by now.
     pub(super) fn look_for_leader(&mut self, number: u64, out: &mut Outbox) {
         let Some(executed) = self.executing.requests.get(&number) else { return };
         if executed.execution.is_overtaken(self.route(executed.request.shard())) {
@@ -191,7 +192,7 @@ impl Running {
         }
     }
 
-    /// Another node asks for a client of its own.
+    /// Handles a request that another node forwards.
     pub(super) fn handle_forward(&mut self, from: Endpoint, id: CallId, request: Request, now: Now, out: &mut Outbox) {
         match self.read_here(&request, now) {
             Some(reply) => out.messages.push((from, Message::ForwardReply { id, answer: Ok(reply) })),
@@ -206,7 +207,7 @@ impl Running {
         }
     }
 
-    /// The answer to a read, where a replica here holds the lease: no worker is asked.
+    /// The answer to a read if a replica here holds the lease, without asking a worker.
     fn read_here(&self, request: &Request, now: Now) -> Option<Reply> {
         let query = request.as_query()?;
         self.views.get(&request.shard())?.read_leased(|| now.moment, query).map(Reply::Query)
@@ -216,7 +217,7 @@ impl Running {
         Route::new(self.node, self.views.get(&shard).map(|view| &**view), self.told_leaders.get(&shard).copied())
     }
 
-    /// The node has said that it leads the shard.
+    /// The node has announced that it leads the shard.
     pub(super) fn set_leader(&mut self, shard: ShardId, node: NodeId) {
         self.told_leaders.insert(shard, node);
         if let Some(view) = self.views.get(&shard) {
@@ -224,7 +225,7 @@ impl Running {
         }
     }
 
-    /// Has a worker of this node execute the request, unless there is no room for what it writes.
+    /// Has a worker of this node execute the request, unless admission refuses it.
     fn execute(&mut self, request: Request, responder: Responder, out: &mut Outbox) {
         match self.admission().refusal(&request) {
             Some(failure) => {
@@ -259,7 +260,7 @@ impl Running {
         }
     }
 
-    /// Clients know nodes by where they are.
+    /// Clients know nodes by their endpoints.
     fn answer_client(&self, to: Endpoint, id: OperationId, answer: Answer, out: &mut Outbox) {
         let answer = answer.map_err(|failure| match failure {
             Failure::NotLeader(Some(node)) => Failure::NotLeader(match self.endpoint_of(node) {

@@ -1,4 +1,4 @@
-//! A node that runs: workers, their inboxes, the log writer, snapshots, the controller.
+//! A running node: workers, their inboxes, the log writer, snapshots, the controller.
 
 mod control;
 mod disk;
@@ -37,10 +37,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Entries that a worker keeps in memory before it takes snapshots: little, so that runs take many.
+/// Bytes of entries that a worker keeps in memory before it takes snapshots: few, so that runs take many snapshots.
 const ENTRY_BUDGET_BYTES: usize = 64 << 10;
 
-/// What is counted whenever the controller asks for something.
+/// The name of the counter of controller actions.
 pub const CONTROLLER_ACTS: &str = "controller acts";
 
 #[derive(Clone)]
@@ -50,11 +50,11 @@ pub struct Settings {
     pub replica: ReplicaConfig,
     pub control: ControlConfig,
     pub health: HealthConfig,
-    /// At which snapshots are sent.
+    /// The bandwidth for sending snapshots.
     pub bytes_per_second: u64,
 }
 
-/// When something is to be done.
+/// When a task runs.
 pub enum When {
     /// When the node's own clock says so.
     Local(Moment),
@@ -65,22 +65,22 @@ pub enum When {
     After(Duration),
 }
 
-/// What a node wants of the world.
+/// The effects of a node on its environment.
 #[derive(Default)]
 pub struct Outbox {
     pub messages: Vec<(Endpoint, Message)>,
     pub tasks: Vec<(When, Task)>,
-    /// What has happened that is worth counting.
+    /// Events to count.
     pub events: Vec<&'static str>,
-    /// The node is no member any more.
+    /// The node is no longer a member.
     pub departure: Option<MemberState>,
-    /// What the disk holds is not known: the process must end.
+    /// The contents of the disk are unknown: the process must end.
     pub aborted: bool,
-    /// The node has stopped in good order.
+    /// The node has stopped gracefully.
     pub stopped: bool,
 }
 
-/// What comes into a worker's inbox.
+/// An item in a worker's inbox.
 pub(super) enum Input {
     Raft(Box<RaftMessage>),
     Request { request: Request, responder: Responder },
@@ -105,12 +105,12 @@ struct Slot {
     tick_planned: Moment,
 }
 
-/// Bytes in memory that grow with what others lack, or a disk.
+/// Bytes in memory that accumulate while other nodes or the disk lag behind.
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
-    /// Entries that are committed and durable, in all logs: no others can leave memory.
+    /// Entries that are committed and durable, in all logs: only these can leave memory.
     pub entries: usize,
-    /// Entries that have come and that no worker has looked at.
+    /// Entries that have arrived and that no worker has handled.
     pub messages: usize,
     /// Batches on their way to the disk.
     pub unsynced: usize,
@@ -138,33 +138,33 @@ pub struct Running {
     pub(super) log_queue: VecDeque<(BatchSource, LogBatch)>,
     /// A record waits for space, or is written and not durable yet.
     is_record_under_way: bool,
-    /// As in the shell: while there is no space for the log, what was proposed waits; writes and entries are refused.
+    /// As in the shell, while there is no space for the log, proposals wait, and new writes and entries are refused.
     health: HealthMonitor,
     said: NodeHealth,
     /// Bytes of entries that wait for a worker.
     inbox_bytes: u64,
     /// Bytes of the batches in `log_queue` and in the record under way.
     pub(super) unsynced_bytes: u64,
-    /// The node's clocks in the event that is being handled.
+    /// The node's clocks at the event that is being handled.
     pub(super) now: Now,
-    /// The disk does not answer: a sync that has begun goes on for ever, and so does work on snapshots.
+    /// The disk does not answer: a sync that has begun does not end, nor does work on snapshots.
     pub(super) is_disk_hung: bool,
     sync_hangs: bool,
-    /// The sync that hangs is one of a disk that was healthy until then.
+    /// The disk was healthy before the sync that hangs.
     was_healthy: bool,
     pub(super) hung_snapshots: Vec<SnapshotWork>,
     topologies: TopologyStore,
-    /// The maps hold as much as they may: puts are refused.
+    /// The maps have reached their limit: puts are refused.
     pub(super) is_memory_full: bool,
     stopping: Option<Stopping>,
-    /// Clients are served.
+    /// The node serves clients.
     pub(super) is_serving: bool,
     pub(super) executing: Executing,
-    /// The nodes that last said that they lead a shard.
+    /// The nodes that last announced that they lead a shard.
     pub(super) told_leaders: BTreeMap<ShardId, NodeId>,
     pub(super) joiners: Vec<Joiner>,
-    /// The topology that workers and other nodes get. The controller may know a later one, the disk may have an older
-    /// one.
+    /// The topology that workers and other nodes get. The controller may know a later one, and the disk may have an
+    /// older one.
     pub(super) routed: Arc<Topology>,
     pub(super) files: Files,
     pub(super) views: BTreeMap<ShardId, Arc<ShardView>>,
@@ -174,7 +174,7 @@ pub struct Running {
     pub(super) random: Random,
     /// Differs between restarts of the node.
     pub(super) life: u64,
-    /// Snapshots so far.
+    /// Snapshots received so far.
     pub(super) received: u64,
 }
 
@@ -267,7 +267,7 @@ impl Running {
         &self.gossip
     }
 
-    /// Under which id the cluster knows the node.
+    /// The node's id in the cluster.
     pub fn id(&self) -> NodeId {
         self.node
     }
@@ -289,7 +289,7 @@ impl Running {
         self.files.gone()
     }
 
-    /// How the membership of a shard stands, if this node leads it.
+    /// The state of a shard's membership, if this node leads it.
     pub fn report(&self, shard: ShardId) -> Option<ShardReport> {
         self.replicas().find(|replica| replica.shard() == shard && replica.is_leader()).map(Replica::report)
     }
@@ -337,7 +337,7 @@ impl Running {
                     }
                 }
             }
-            // Whoever sends gives up after a while.
+            // The sender gives up after a while.
             Message::Snapshot { .. } if self.is_disk_hung => {}
             Message::Snapshot { id, message, part, .. } => self.receive_part(from, id, message, part, out),
             Message::SnapshotReceived { id, arrived } => self.snapshot_sent(id, arrived, out),
@@ -459,7 +459,7 @@ impl Running {
         self.give_to_all(|| Input::HandOver, out);
     }
 
-    /// What is to be done at some time by this node's clock.
+    /// The tasks that are due at some time by this node's clock.
     pub fn timed_tasks(&self) -> Vec<(When, Task)> {
         let ticks = self.slots.iter().enumerate();
         let ticks = ticks.map(|(index, slot)| (When::Local(slot.tick_planned), Task::Turn(index)));

@@ -1,9 +1,9 @@
 //! Snapshots of a simulated node: files that it writes, and transfers to and from other nodes.
 //!
-//! As in the shell, the sender streams a file's frames as they are and reads each when its turn comes, at the bandwidth of
-//! the run: a file that goes in the meantime ends the transfer. The receiver writes the frames as they arrive; one that is
-//! missing ends the transfer, too. Only when the state is built from the whole file does the worker hear of it. The core
-//! decides on all of that ([`CutFiles`], [`SendSlots`], [`Receiving`]); here are the frames on their way.
+//! As in the shell, the sender streams a file's frames unchanged and reads each when it is due, at the run's bandwidth:
+//! if the file is deleted meanwhile, the transfer ends. The receiver writes the frames as they arrive; a missing frame
+//! also ends the transfer. The worker is told only when the state has been built from the whole file. The core makes
+//! these decisions ([`CutFiles`], [`SendSlots`], [`Receiving`]); this module moves the frames.
 
 use super::message::CallId;
 use super::running::{Input, Outbox, Running, When};
@@ -25,11 +25,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A sender gives up when there is no answer this long after the last frame has left.
+/// A sender gives up if there is no answer this long after it has sent the last frame.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The receiver of a snapshot takes its sender for gone when no frame has come for this long, in place of a connection
-/// that breaks. Frames take less, also at the lowest bandwidth.
+/// The receiver of a snapshot considers its sender gone when no frame has arrived for this long; the shell would see a
+/// broken connection instead. Frames take less, even at the lowest bandwidth.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 /// One message of a transfer.
@@ -44,7 +44,7 @@ pub struct Files {
     bytes_per_second: u64,
     cuts: CutFiles<MemDisk>,
     slots: SendSlots,
-    /// What waits for a slot.
+    /// Snapshots that wait for a slot.
     waiting: VecDeque<(String, RaftMessage)>,
     sent: BTreeMap<CallId, Sent>,
     received: BTreeMap<CallId, Arriving>,
@@ -65,7 +65,7 @@ struct Arriving {
     message: RaftMessage,
     name: String,
     receiving: Receiving<MemDisk>,
-    /// When the last frame came.
+    /// When the last frame arrived.
     heard: Moment,
 }
 
@@ -123,7 +123,7 @@ impl Running {
         let (shard, from, replica) = (message.shard, message.from, message.to);
         let reader = SnapshotReader::open(self.disk.clone(), name);
         let (Ok(reader), Some(to)) = (reader, self.endpoint_of(message.to_node())) else {
-            // The file is gone, or the node is not known here yet: Raft asks again.
+            // The file is gone, or this node does not know the receiver yet: Raft asks again.
             return self.transfer_ended(shard, replica, false, out);
         };
         self.files.next += 1;
@@ -173,7 +173,7 @@ impl Running {
         }
     }
 
-    /// Takes a part of a snapshot, and answers when there is no more to come.
+    /// Handles a part of a snapshot, and answers after the last one.
     pub(super) fn receive_part(
         &mut self,
         from: Endpoint,
@@ -228,7 +228,7 @@ impl Running {
         }
     }
 
-    /// Gives a state to its worker.
+    /// Hands a restored state to its worker.
     fn install(&mut self, message: RaftMessage, name: String, restored: Restored, out: &mut Outbox) {
         out.events.push("snapshots received");
         self.give(message.shard, Input::Snapshot(Box::new((message, name, restored))), out);

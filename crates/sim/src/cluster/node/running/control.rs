@@ -1,4 +1,4 @@
-//! The controller of a running node: its messages, and the effects that it asks for.
+//! The controller of a running node: its messages and its effects.
 
 use super::*;
 use crate::cluster::node::requests::Asker;
@@ -14,7 +14,7 @@ impl Running {
         if now >= self.control_tick {
             self.watch_disk(out);
             self.control.handle_tick(now);
-            // The disk is looked at on the same occasion, and its monitor wants to look every few ticks.
+            // This task also evaluates the disk, which the health monitor needs every few ticks.
             let look = now + 2 * self.settings.health.timing.tick();
             self.control_tick = self.control.next_tick(now).min(look);
             out.tasks.push((When::Local(self.control_tick), Task::Control));
@@ -57,7 +57,7 @@ impl Running {
         self.save_unsaved_topology(out);
     }
 
-    /// Saves the topology that waits, if there is one, and has it take effect.
+    /// Saves the waiting topology, if there is one, and puts it into effect.
     pub(super) fn save_unsaved_topology(&mut self, out: &mut Outbox) {
         if self.is_disk_hung {
             return;

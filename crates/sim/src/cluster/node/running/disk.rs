@@ -4,7 +4,7 @@ use super::*;
 use ringfort_core::log::BatchSource;
 use ringfort_core::log_writer::{Appended, Synced};
 
-/// Bytes that may wait for the disk: little, so that disks that are slow or hang reach the bound.
+/// Bytes that may wait for the disk: few, so that slow or hung disks reach the bound.
 const MAX_UNSYNCED_BYTES: u64 = 64 << 10;
 
 /// Segments that a log may have before shards are asked to release the oldest.
@@ -31,7 +31,7 @@ impl Running {
         self.append(out);
     }
 
-    /// Writes the record that has gathered, or tries again after a pause.
+    /// Writes the gathered record, or tries again after a pause.
     pub(super) fn append(&mut self, out: &mut Outbox) {
         self.health.record_begun(self.now.moment);
         match self.writer.append(&mut || {}) {
@@ -69,7 +69,7 @@ impl Running {
         self.health.report(self.now.moment).health.disk
     }
 
-    /// What there is no room for now.
+    /// What the node has no room for now.
     pub(in crate::cluster::node) fn admission(&self) -> Admission {
         let disk = self.disk();
         Admission {
@@ -83,17 +83,17 @@ impl Running {
         }
     }
 
-    /// What the node last said of its health.
+    /// The health that the node last reported.
     pub fn said(&self) -> NodeHealth {
         self.said
     }
 
-    /// Whether a sync hangs, of a disk that was healthy until then.
+    /// Whether a sync hangs on a disk that was healthy until then.
     pub fn has_sync_that_hangs(&self) -> bool {
         self.sync_hangs && self.was_healthy
     }
 
-    /// Bytes that are held beside the maps, by what they are for.
+    /// Bytes in memory besides the maps, by use.
     pub fn held(&self) -> Held {
         let entries = |replica: &Replica<Responder>| {
             let position = replica.position();
@@ -111,10 +111,10 @@ impl Running {
         }
     }
 
-    /// The most that may be held, where each of them is as large as it may be.
+    /// The most bytes that may be held, if each part is as large as it may be.
     pub fn may_hold_bytes(&self) -> usize {
         let entries = self.slots.len() * ENTRY_BUDGET_BYTES;
-        // The last message that is taken holds no more than what its leader keeps.
+        // The last admitted message holds no more than the entries that its leader keeps.
         let unsynced = MAX_UNSYNCED_BYTES as usize + ENTRY_BUDGET_BYTES;
         let snapshots: usize = self.replicas().map(Replica::state_bytes).sum();
         entries + unsynced + snapshots
@@ -144,12 +144,12 @@ impl Running {
         self.perform_gossip(out);
     }
 
-    /// From now on the disk does not answer.
+    /// The disk stops answering.
     pub fn hang_disk(&mut self) {
         self.is_disk_hung = true;
     }
 
-    /// The disk answers again: what it was asked meanwhile is done.
+    /// The disk answers again: operations issued meanwhile are done.
     pub fn release_disk(&mut self, out: &mut Outbox) {
         self.is_disk_hung = false;
         if std::mem::take(&mut self.sync_hangs) {

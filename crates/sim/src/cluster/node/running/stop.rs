@@ -1,4 +1,4 @@
-//! A node that stops in good order, as the shell does ([`Stopping`]).
+//! A node's graceful stop, as in the shell ([`Stopping`]).
 
 use super::*;
 use ringfort_core::stopping::{STEP_INTERVAL, Step};
