@@ -1,21 +1,21 @@
-//! What becomes of batches on their way to the log: how many share a record, what happens without space, and when shards
-//! are asked to make the log smaller.
+//! The log writer: how many batches share a record, what happens when the disk is full, and when shards are asked to
+//! shrink the log.
 //!
-//! **Records.** While a record is synced, the next batches gather: the sync under way is the batching window, and nothing
-//! waits on purpose. A disk of modest bandwidth would seem to hang if a burst became one record. So batches are combined
-//! up to [`record_bytes`]. One batch may be larger, since it may hold the complete state of a large shard: such a record is
-//! written in parts of that size.
+//! **Records.** While a record is synced, the next batches gather: the sync in flight is the batching window, and there
+//! is no artificial delay. On a disk of modest bandwidth, a burst that became one record would look like a hang. So
+//! batches are combined up to [`record_bytes`]. One batch may be larger, since it may hold the complete state of a
+//! large shard: such a record is written in parts of that size.
 //!
-//! **No space.** A disk without space is met before anything is written. The record waits, nothing is lost and nothing
-//! acknowledged, and it is tried again after a pause that doubles. Meanwhile the node's health says that the disk is full,
-//! so that new writes are refused and leadership goes to nodes that have space.
+//! **No space.** A full disk is detected before anything is written. The record waits, nothing is lost and nothing
+//! acknowledged, and the append is retried after a pause that doubles. Meanwhile the node's health reports the disk as
+//! full, so that new writes are refused and leadership moves to nodes that have space.
 //!
-//! **The budget.** When the log has more bytes than its budget, the shards that keep its oldest segment are asked to
-//! write their states anew. They are asked again after a while, or when a segment has gone.
+//! **The budget.** When the log exceeds its budget, the shards that pin its oldest segment are asked to log their
+//! complete states again. They are asked again after [`PRESSURE_INTERVAL`], or when a segment has been released.
 //!
-//! Whoever drives a [`LogWriter`] repeats: [`add`](LogWriter::add) what has come while it [has room](LogWriter::has_room),
-//! [`append`](LogWriter::append) until that is done, [`sync`](LogWriter::sync), then report what is durable, and ask the
-//! shards that [`pressed`](LogWriter::pressed) names.
+//! The shell repeats: [`add`](LogWriter::add) the batches that have arrived while there [is room](LogWriter::has_room),
+//! [`append`](LogWriter::append) until that is done, [`sync`](LogWriter::sync), then report what is durable, and ask
+//! the shards that [`pressed`](LogWriter::pressed) names.
 
 use crate::disk::Disk;
 use crate::limits::{SLOW_DISK_BYTES_A_MS, SYNCED_PART_BYTES};
@@ -27,14 +27,15 @@ use crate::types::ShardId;
 use std::io;
 use std::time::Duration;
 
-/// A record of this size takes no further batch. It is well over what a fast disk writes in the time of one sync.
+/// A record that has reached this size takes no further batch. It is well over what a fast disk writes in the time of
+/// one sync.
 const MAX_RECORD_BYTES: u64 = 4 << 20;
 
-/// The pause before a full disk is tried again. It doubles up to [`LONGEST_PAUSE`].
+/// The pause before an append to a full disk is retried. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The shards that keep the oldest segment are asked again after this long, or when a segment has gone.
+/// The shards that pin the oldest segment are asked again after this long, or when a segment has been released.
 const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many bytes a slow disk can write before it counts as hung.
@@ -53,7 +54,7 @@ pub const fn record_bytes(timing: Timing) -> u64 {
 // A part of a record may have to wait for a part of a snapshot or of a spare segment.
 const _: () = assert!(record_bytes(Timing::SHORTEST) + SYNCED_PART_BYTES < patience_bytes(Timing::SHORTEST));
 
-/// The log with what is on its way to it. A source of batches, a worker or gossip, has a number.
+/// The log, and the batches on their way to it. Each source of batches, a worker or gossip, has a number.
 pub struct LogWriter<D> {
     log: Log<D>,
     record_bytes: u64,
@@ -61,11 +62,11 @@ pub struct LogWriter<D> {
     record: Record,
     /// The pause before the next attempt, while there is no space.
     pause: Option<Duration>,
-    /// When shards were last asked, and the log's size then.
+    /// When shards were last asked, and the size of the log then.
     asked: Option<(Moment, u64)>,
 }
 
-/// What has gathered for one record.
+/// The batches gathered for one record.
 #[derive(Default)]
 struct Record {
     items: Vec<LogItem>,
@@ -73,26 +74,26 @@ struct Record {
     batches: Vec<(BatchSource, u64)>,
     /// The bytes of all entries in it.
     bytes: u64,
-    /// What its items add to the unsynced bytes.
+    /// The bytes that its items add to the unsynced bytes.
     unsynced_bytes: u64,
 }
 
-/// What came of an attempt to append the record.
+/// The outcome of an attempt to append the record.
 #[derive(Debug)]
 pub enum Appended {
-    /// To be synced. `had_no_space`: an earlier attempt found no space.
+    /// It must be synced next. `had_no_space`: an earlier attempt found no space.
     Written { had_no_space: bool },
-    /// There is no space. The record waits, and is to be tried again after this pause.
+    /// There is no space. The record waits; retry after this pause.
     NoSpace { error: io::Error, pause: Duration },
 }
 
 /// A record that is durable.
 #[derive(Debug, PartialEq)]
 pub struct Synced {
-    /// The sources that it had batches of, each with the last one: it stands for the earlier ones.
+    /// The sources of its batches, each with its last batch, which implies the earlier ones.
     pub batches: Vec<(BatchSource, u64)>,
     pub items: usize,
-    /// The bytes that do not count as unsynced any more.
+    /// The bytes that no longer count as unsynced.
     pub unsynced_bytes: u64,
 }
 
@@ -137,8 +138,8 @@ impl<D: Disk> LogWriter<D> {
         }
     }
 
-    /// Writes the record. Calls `progress` after each part that is durable. Other errors than a lack of space mean that
-    /// the process must end: what is on the disk is not known.
+    /// Writes the record. Calls `progress` after each part that is durable. After any other error than a lack of space
+    /// the process must end, because the content of the disk is unknown.
     pub fn append(&mut self, progress: &mut dyn FnMut()) -> Result<Appended, LogError> {
         match self.log.append_in_parts(&self.record.items, self.record_bytes, progress) {
             Ok(()) => Ok(Appended::Written { had_no_space: self.pause.take().is_some() }),
@@ -151,7 +152,7 @@ impl<D: Disk> LogWriter<D> {
         }
     }
 
-    /// Makes the record durable. The next one begins empty.
+    /// Makes the record durable, and starts an empty one.
     pub fn sync(&mut self) -> Result<Synced, LogError> {
         self.log.sync()?;
         let Record { items, batches, unsynced_bytes, .. } = &mut self.record;
@@ -165,7 +166,7 @@ impl<D: Disk> LogWriter<D> {
         Ok(synced)
     }
 
-    /// The shards that are to write their states anew now. To be asked after each sync.
+    /// The shards that must log their complete states now. Call it after each sync.
     pub fn pressed(&mut self, now: Moment) -> Vec<ShardId> {
         let size = self.log.size_bytes();
         let was_asked = |(at, before)| size >= before && now < at + PRESSURE_INTERVAL;
@@ -240,7 +241,7 @@ mod tests {
         assert_eq!([Timing::SHORTEST, Timing::LONGEST].map(record_bytes), [800_000, MAX_RECORD_BYTES]);
     }
 
-    /// The health monitor would take the disk for one that hangs.
+    /// As one record, the health monitor would take the disk for hung.
     #[test]
     fn the_states_of_many_shards_become_several_records_and_count_as_synced() {
         let (_, mut writer) = writer(u64::MAX);

@@ -1,13 +1,13 @@
-//! Where the nodes are: as the topology says, corrected by what they have said themselves since.
+//! The addresses of the nodes: the topology's, corrected by what nodes have announced since.
 //!
-//! The topology alone is not enough. It learns of a new address through the system shard, which needs a quorum; and if
-//! the nodes of that quorum are those that moved, nobody would find anybody. So a node's own word counts from the
-//! moment that it is heard. It is believed about its address and about nothing else: the worst that a wrong one does is
-//! that a connection fails, or meets a node that refuses to be the one that was dialled.
+//! The topology alone is not enough. It learns of a new address through the system shard, which needs a quorum; if the
+//! nodes of that quorum are the ones that moved, no node would find another. So a node's own announcement takes effect
+//! as soon as it is heard. It is trusted for the address and for nothing else: the worst effect of a wrong one is that
+//! a connection fails, or reaches a node that refuses because another one was dialled.
 //!
-//! The latest word counts, whichever way it came: an announcement, an introduction, or a topology that says something
-//! new of the node. A late one that brings back an old address is corrected by the next announcement. What is heard is
-//! kept in memory only.
+//! The latest information counts, whichever way it came: an announcement, an introduction, or a topology with new
+//! addresses of the node. A late message that brings back an old address is corrected by the next announcement. What
+//! was heard is kept in memory only.
 
 use crate::system::{Addresses, Member, Members, Topology};
 use crate::types::NodeId;
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 pub(super) struct AddressBook {
     node: NodeId,
     own: Addresses,
-    /// Of other nodes, where that is not what the topology says.
+    /// The addresses of other nodes, where they differ from the topology's.
     heard: BTreeMap<NodeId, Addresses>,
 }
 
@@ -25,12 +25,12 @@ impl AddressBook {
         AddressBook { node, own, heard: BTreeMap::new() }
     }
 
-    /// Where this node is.
+    /// This node's addresses.
     pub fn own(&self) -> &Addresses {
         &self.own
     }
 
-    /// A node has said where it is. Returns whether that is news.
+    /// Handles a node's own addresses. Returns whether they are new.
     pub fn hear(&mut self, topology: &Topology, node: NodeId, addresses: Addresses) -> bool {
         let Some(member) = topology.nodes.get(&node).filter(|_| node != self.node) else { return false };
         let is_news = match self.heard.get(&node) {
@@ -45,7 +45,7 @@ impl AddressBook {
         is_news
     }
 
-    /// A later topology: what it says anew of a node counts for more than what was heard before.
+    /// Handles a later topology: addresses that it changes override what was heard before.
     pub fn follow(&mut self, before: &Topology, after: &Topology) {
         let addresses = |topology: &Topology, node: &NodeId| topology.nodes.get(node).map(Member::addresses);
         self.heard.retain(|node, _| addresses(after, node).is_some_and(|new| addresses(before, node) == Some(new)));
@@ -97,7 +97,7 @@ mod tests {
         control.handle_message(Moment::default(), from, ControlMessage::Announcement(announcement));
     }
 
-    /// Where the other node is to be dialled, if that has changed.
+    /// The address at which to dial the other node, if it has changed.
     fn dialled(control: &mut Control) -> Option<Addresses> {
         control.take_effects().members.map(|members| members[&OTHER].addresses())
     }
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_node_that_moved_says_so_until_the_topology_does() {
-        // Its zone has changed as well: a proposal with the old one would take back what the introduction says.
+        // Its zone has changed as well: a proposal with the old one would revert the introduction.
         let own = Member { zone: "new".into(), ..member("node1").at(at(7)) };
         let mut control = control(own.clone());
         let mut now = Moment::default();

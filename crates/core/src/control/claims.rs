@@ -1,8 +1,8 @@
 //! Whether another cluster claims this node as its member.
 //!
-//! If a node loses its directory and creates a cluster of its own, its former peers go on and call it under their
+//! If a node loses its directory and creates a cluster of its own, its former peers keep calling it under their
 //! cluster's id. Serving clients from the new, empty cluster would lose the data of the old one, so the node must stop.
-//! A call alone proves nothing: anyone can send one, and it must not stop a healthy node. So this node asks the caller
+//! A call alone proves nothing: anyone can make one, and it must not stop a healthy node. So this node asks the caller
 //! back, at the address that the caller gives; the answer is a [`Testimony`]. The rule:
 //!
 //! **A node stops when two members of one other cluster have each testified that the member as which they called this
@@ -80,7 +80,7 @@ impl Claims {
         claim.needed = WITNESSES.min(members.len() - 1);
     }
 
-    /// The cluster whose claim is proven, if there is one: this node must stop. To be called at each tick.
+    /// The cluster whose claim is proven, if there is one: this node must stop. Call it at each tick.
     pub fn proven(
         &mut self,
         now: Moment,

@@ -1,4 +1,4 @@
-//! Control messages as bytes: opaque to the wire, pinned here.
+//! Encoding of control messages: opaque to the wire protocol, pinned here.
 
 use crate::codec::{CodecError, Reader, put_bytes, put_varint};
 use crate::limits::MAX_PEER_MESSAGE_BYTES;
@@ -18,7 +18,7 @@ const ADD_LEARNER: u8 = 1;
 const CHANGE: u8 = 2;
 const TRANSFER: u8 = 3;
 
-/// The bytes of a message.
+/// Encodes a message.
 pub fn encode(message: &ControlMessage) -> Bytes {
     let mut out = Vec::new();
     match message {
@@ -143,7 +143,7 @@ fn put_replicas(out: &mut Vec<u8>, replicas: &[ReplicaId]) {
 }
 
 fn replicas(reader: &mut Reader) -> Result<Vec<ReplicaId>, CodecError> {
-    // Grows as it reads: a count that lies ends with the bytes.
+    // Not preallocated: a false count fails where the bytes end.
     let mut replicas = Vec::new();
     for _ in 0..reader.varint()? {
         replicas.push(ReplicaId(reader.varint()?));

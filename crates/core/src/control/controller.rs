@@ -1,12 +1,13 @@
-//! What the system shard's leader decides from time to time.
+//! The controller: what the system shard's leader decides periodically.
 //!
-//! 1. *Who counts*: a node that has been silent for too long is to hold nothing any more, if there are enough others to
-//!    take its place; one that is heard of again is taken back; one that is to leave and holds nothing is removed.
-//! 2. *The target*: the shards where the ring puts them, on the nodes that count.
-//! 3. *What is next*: a step for each shard that is not at its target ([`plan`]).
+//! 1. *Member states*: a node that has been silent for too long must hold no replicas any more, if there are enough
+//!    other nodes to take its place; one that is heard again becomes active again; one that leaves and holds nothing is
+//!    removed.
+//! 2. *The target*: where the ring places the shards on the active nodes.
+//! 3. *Next steps*: a step for each shard that is not at its target ([`plan`]).
 //!
-//! The first two are proposals to the system shard, the third goes to the shards' leaders. All of it is decided again
-//! on whatever has become of it; nothing here must be remembered.
+//! The first two are proposals to the system shard; the third goes to the shards' leaders. Each round decides on the
+//! present state again, so the controller need not remember anything.
 
 use super::leadership::Leadership;
 use super::plan::{self, Action};
@@ -23,31 +24,31 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A report that is not repeated for this long is forgotten, and with it the place among the moves that its shard took.
-/// A shard that is not settled reports ten times in that time. So what is left is a report that came late, after a
-/// newer one that said that all is well, or of a leader that is none any more.
+/// A report that is not repeated for this long is forgotten, and with it its shard's place among the moves. A shard
+/// that is not settled reports every 500 ms, or once a tick if that is longer. So a report that is not repeated arrived
+/// late, after a newer one that said that the shard is settled, or is from a leader that no longer leads.
 const REPORT_LIFE: Duration = Duration::from_secs(10);
 
 pub struct Controller {
     node: NodeId,
     config: ControlConfig,
     reports: BTreeMap<ShardId, Reported>,
-    /// What was proposed last, on which epoch: not again before that had time to have an effect.
+    /// The epoch and the time of the last proposals, which are not repeated before they had time to take effect.
     proposed: Option<(Epoch, Moment)>,
     pace: Pace,
 }
 
-/// A shard's latest report, and when it was last acted upon.
+/// A shard's latest report, and when the controller last acted on it.
 struct Reported {
     report: ShardReport,
-    /// When the controller first looked at it after it had come.
+    /// When the controller first considered it.
     heard: Option<Moment>,
     acted: Option<Moment>,
     action: Option<Action>,
 }
 
 impl Reported {
-    /// Whether a replica is on its way in, as far as its node can be heard.
+    /// Whether the shard is receiving a replica on a node that is not silent.
     fn is_moving(&self, is_silent: impl Fn(ReplicaId) -> bool) -> bool {
         let adding = match &self.action {
             Some(Action::AddLearner(replica)) => Some(*replica),
@@ -57,8 +58,9 @@ impl Reported {
     }
 }
 
-/// What is being copied to new replicas. The number of large shards that move at a time is bounded. Small shards are
-/// bounded by their bytes only: otherwise a new cluster with many empty shards would move them a few at a time.
+/// The shards that are being copied to new replicas. The number of large shards that move at a time is bounded. Small
+/// shards are bounded by their total bytes only: otherwise a new cluster with many empty shards would move them a few
+/// at a time.
 #[derive(Default)]
 struct Moves {
     large: usize,
@@ -81,7 +83,7 @@ impl Moves {
     }
 }
 
-/// What one round of decisions is based on, and where the decisions go.
+/// The inputs of one round of decisions, and its output.
 pub struct Round<'a> {
     pub now: Moment,
     pub topology: &'a Topology,
@@ -99,17 +101,17 @@ impl Controller {
         self.pace.progress(now)
     }
 
-    /// A node that is silent for this long is replaced if enough other nodes are there.
+    /// A node that is silent for this long is replaced if enough other nodes are alive.
     pub fn replace_after(&self) -> Duration {
         self.config.replace_after
     }
 
-    /// This node does not lead the system shard any more.
+    /// Resets the controller: this node no longer leads the system shard.
     pub fn forget(&mut self) {
         *self = Controller::new(self.node, self.config);
     }
 
-    /// How a shard stands.
+    /// Handles a shard's report.
     pub fn learn(&mut self, report: ShardReport) {
         let known = self.reports.get(&report.shard);
         let is_old = known.is_some_and(|known| {
@@ -119,7 +121,7 @@ impl Controller {
         if is_old {
             return;
         }
-        // The same report again means that what was decided on it is under way, or was lost.
+        // The same report again means that the step decided on it is in progress, or was lost.
         let same = known.filter(|known| known.report == report);
         let (acted, action) = same.map_or((None, None), |known| (known.acted, known.action.clone()));
         self.reports.insert(report.shard, Reported { report, heard: None, acted, action });
@@ -138,7 +140,7 @@ impl Controller {
         self.pace.note(now, moving.len(), waiting.len());
     }
 
-    /// A planted bug: what is proposed counts before it is committed.
+    /// A planted bug: proposals take effect before they are committed.
     pub fn publish_early(&self, topology: &Topology, proposals: &[SystemCommand]) -> Option<Arc<Topology>> {
         let command = proposals.first().filter(|_| self.config.mutation.is(Mutation::PublishBeforeCommit))?;
         let mut machine = SystemMachine::new(topology.clone(), HlcTimestamp::default());
@@ -146,7 +148,7 @@ impl Controller {
         Some(machine.topology().clone())
     }
 
-    /// Asks the system shard for what is to change in the topology.
+    /// Proposes changes of the topology to the system shard.
     fn propose(&mut self, round: &mut Round<'_>) {
         let Round { now, topology, liveness, out, .. } = round;
         let now = *now;
@@ -170,7 +172,7 @@ impl Controller {
         }
     }
 
-    /// The next node, if any, that has been silent for too long, or has come back.
+    /// The state change for the next node, if any, that has come back or has been silent for too long.
     fn verdict(&self, topology: &Topology, liveness: &LivenessView) -> Option<SystemCommand> {
         let set_state =
             |node, state| SystemCommand::SetMemberState { node, state, successor: None, fewer_replicas: false };
@@ -182,7 +184,7 @@ impl Controller {
         if let Some((&node, _)) = returned {
             return Some(set_state(node, None));
         }
-        // Without enough others there is nowhere to put its replicas, and it may come back with them.
+        // Without enough other nodes its replicas can't be placed elsewhere, and the node may come back with them.
         if topology.active().filter(|(node, _)| is_alive(*node)).count() < REPLICATION {
             return None;
         }
@@ -193,7 +195,7 @@ impl Controller {
         topology.nodes.keys().copied().find(is_lost).map(|node| set_state(node, Some(MemberState::Dead)))
     }
 
-    /// Takes the next step of every shard that is not as it should be.
+    /// Issues the next step of every shard that is not at its target.
     fn act(&mut self, round: Round<'_>) {
         let Round { now, topology, liveness, leadership, out } = round;
         let is_silent = |replica| is_silent(self.node, liveness, replica);
@@ -215,7 +217,7 @@ impl Controller {
             let is_short = report.voters.len() < group.target.len();
             let mut may_take = |action: &Action| match action {
                 _ if topology.paused && plan::begins(action, group, report) => false,
-                // It would take a place among the moves, and not move.
+                // It would occupy a place among the moves without making progress.
                 Action::AddLearner(replica) if is_silent(*replica) => false,
                 Action::AddLearner(replica) if !leadership.may_hold_more(replica.node(), is_short) => false,
                 Action::AddLearner(_) => was_moving || moves.has_room(report, self.config.moves),
@@ -250,7 +252,7 @@ impl Controller {
     }
 }
 
-/// Whether a replica's node is silent. This node itself never is.
+/// Whether a replica's node is suspect or dead. This node itself never is.
 fn is_silent(own: NodeId, liveness: &LivenessView, replica: ReplicaId) -> bool {
     replica.node() != own && !liveness.is_alive(replica.node())
 }
@@ -268,7 +270,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
     const PERIOD: Duration = Duration::from_millis(500);
 
-    /// Node 1 leads the system shard of a cluster of so many.
+    /// A cluster in which node 1 leads the system shard.
     struct Scene {
         topology: Topology,
         controller: Controller,
@@ -277,7 +279,7 @@ mod tests {
         liveness: LivenessView,
         copied_bytes: u64,
         leadership: Leadership,
-        /// What the shards' leaders repeat.
+        /// The reports that the shards' leaders repeat.
         reports: BTreeMap<u32, ShardReport>,
         now: Moment,
     }
@@ -302,7 +304,7 @@ mod tests {
             scene
         }
 
-        /// Puts everything where it is target.
+        /// Puts every shard at its target.
         fn place(&mut self) {
             for (shard, nodes) in plan::changed_targets(&self.topology) {
                 let replica = |&node: &NodeId| ReplicaId::new(node, shard.0 % 1000 + 1);
@@ -313,7 +315,7 @@ mod tests {
             }
         }
 
-        /// What is done after some time in which those nodes were heard.
+        /// The controller's effects after some time in which these nodes were heard.
         fn after(&mut self, time: Duration, heard: &[u64]) -> ControlEffects {
             let end = self.now + time;
             while self.now < end {
@@ -447,7 +449,7 @@ mod tests {
         for shard in 0..3 {
             scene.report(shard, &[ReplicaId::new(NodeId(1), shard + 1)], &[]);
         }
-        // Two are moving, as many as may.
+        // Two shards are moving, as many as may move at a time.
         for shard in 0..2 {
             let (learner, voter) = (ReplicaId::new(NodeId(2), shard + 1), ReplicaId::new(NodeId(1), shard + 1));
             scene.report(shard, &[voter], &[learner]);
@@ -455,7 +457,7 @@ mod tests {
         let waits = |steps: &[StepRequest]| steps.iter().all(|step| step.shard != ShardId(2));
         assert!(waits(&scene.after(MINUTE, &[2, 3]).steps));
         assert!(waits(&scene.after(MINUTE, &[2, 3]).steps), "for as long as they say that they move");
-        // They have settled, and what they said then was lost, or overtaken by what they had said before.
+        // They have settled, and their last reports were lost, or overtaken by earlier ones.
         scene.reports.retain(|shard, _| *shard == 2);
         assert!(waits(&scene.after(REPORT_LIFE / 2, &[2, 3]).steps));
         assert!(!waits(&scene.after(REPORT_LIFE, &[2, 3]).steps));
@@ -470,7 +472,7 @@ mod tests {
             let voters: Vec<ReplicaId> = (1..=2).map(|node| ReplicaId::new(NodeId(node), shard + 1)).collect();
             scene.report(shard, &voters, &[]);
         }
-        // Storage that all share pauses again and again.
+        // Storage that all nodes share pauses again and again.
         let recovering = NodeHealth { disk: DiskState::Recovering, ..NodeHealth::default() };
         scene.leadership.learn_health(Arc::new((1..=3).map(|node| (NodeId(node), recovering)).collect()));
         assert!(!scene.after(MINUTE, &[2, 3]).steps.is_empty());

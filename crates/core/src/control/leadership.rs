@@ -6,9 +6,9 @@
 //! again. A node was away if gossip suspected it, or if it restarted without announcing that it would stop. So there is
 //! no wait at the start of a cluster, for a node that joins, or in a rolling restart.
 //!
-//! **A disk that hung lately is better than none.** If the storage that all nodes share pauses, all of them are
-//! recovering afterwards, and stay so if it pauses again and again. So a recovering node is given something if no node
-//! is better, and a new replica if a shard has fewer voters than it should.
+//! **A disk that hung recently is better than none.** If the storage that all nodes share pauses, all of them are
+//! recovering afterwards, and stay so if it pauses repeatedly. So a recovering node is given leaderships and replicas
+//! if no node is better, and a new replica also if a shard has fewer voters than its target.
 //!
 //! A node gets its leaderships in portions: transfers of all its shards at once would pause all of them together, and a
 //! second failure would hit them all.
@@ -31,24 +31,24 @@ const PORTION_SHARE: usize = 64;
 #[derive(Default)]
 pub struct Leadership {
     health: HealthView,
-    /// Nodes that announced that they are stopping, and have not been seen to restart.
+    /// Nodes that announced that they are stopping, and have not been seen to restart since.
     stopped: BTreeSet<NodeId>,
     /// Nodes that had been away, and when they came back.
     returned: BTreeMap<NodeId, Moment>,
-    /// For each node, since when it was alive at the last evaluation: each return counts once.
+    /// For each node, since when it had been alive at the last evaluation, so that each return counts once.
     judged: BTreeMap<NodeId, Moment>,
     given: VecDeque<(Moment, NodeId)>,
 }
 
 impl Leadership {
-    /// The reported health of all nodes.
+    /// Handles the reported health of all nodes.
     pub fn learn_health(&mut self, health: HealthView) {
         let stopping = health.iter().filter(|(_, health)| health.is_stopping).map(|(&node, _)| node);
         self.stopped.extend(stopping);
         self.health = health;
     }
 
-    /// The liveness of the other members as gossip sees it.
+    /// Handles the liveness of the other members, as gossip reports it.
     pub fn learn_liveness(&mut self, liveness: &BTreeMap<NodeId, Liveness>) {
         self.returned.retain(|node, _| liveness.contains_key(node));
         self.stopped.retain(|node| liveness.contains_key(node));
@@ -70,7 +70,7 @@ impl Leadership {
         }
     }
 
-    /// Whether `node` may be given new replicas. If that `is_urgent`, also a node whose disk hung lately.
+    /// Whether `node` may be given new replicas. If this `is_urgent`, also if its disk hung recently.
     pub fn may_hold_more(&self, node: NodeId, is_urgent: bool) -> bool {
         match abstention(&self.health, node) {
             None => true,

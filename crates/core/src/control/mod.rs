@@ -1,21 +1,22 @@
-//! Each node's part in running the cluster: what it tells the others, what it knows of them, and, on the leader of the
-//! system shard, the controller.
+//! Each node's part in running the cluster: what it announces, what it knows of the other nodes, and, on the leader of
+//! the system shard, the controller.
 //!
-//! Every node announces to every other one: the epoch it knows and the shards it leads. Whoever sees a lower epoch than
-//! its own answers with the topology, so that the latest one reaches all nodes that can be reached, at the latest a
-//! announcement after they can be. What is known of others is soft: any message here may be lost or come late.
+//! Every node announces to every other node the epoch of its topology, the shards that it leads, and its addresses. A
+//! node that receives a lower epoch than its own answers with its topology, so the latest topology reaches every node
+//! within one announcement interval after the node can be reached. What a node knows of the others is soft state: any
+//! message here may be lost or late.
 //!
-//! An announcement also says where its sender is now. A node that was started elsewhere is so dialled at once by those
-//! that it reaches, and with their votes can become part of a quorum again, which then writes its addresses into the
-//! topology ([`address_book`]).
+//! Because announcements carry addresses, a node that was restarted elsewhere is dialled at its new address at once by
+//! the nodes that it reaches. With their votes it can become part of a quorum again, which then writes its addresses
+//! into the topology ([`address_book`]).
 //!
-//! Leaders of shards report how their membership stands to the leader of the system shard. Its controller
-//! (`controller.rs`) compares that with what the topology wants and answers with one step at a time ([`plan`]). It
-//! keeps nothing that it could not learn again, so that a new system leader goes on where the old one stopped: reports
-//! of shards that are not settled are repeated, and one that is not repeated is soon forgotten.
+//! The leaders of shards report their membership to the leader of the system shard. Its controller (`controller.rs`)
+//! compares the reports with the topology's target and answers with one step at a time ([`plan`]). It keeps no state
+//! that it could not learn again, so a new system leader continues where the old one stopped: reports of shards that
+//! are not settled are repeated, and a report that is not repeated is soon forgotten.
 //!
-//! A node that is not in the latest topology is no member any more. It goes on calling the others, which answer with
-//! that topology; so it learns that it was removed, however long it was away. A node that another cluster claims as its
+//! A node that is not in the latest topology is no longer a member. It keeps calling the others, which answer with that
+//! topology; so it learns that it was removed, however long it was away. A node that another cluster claims as its
 //! member learns that as well ([`claims`]).
 
 mod address_book;
@@ -50,19 +51,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Announcements go out this often, and at once when what they say has changed.
+/// Announcements are sent this often, and at once when their content has changed.
 pub const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What is due is looked at this often, whatever the cluster's election timeout.
+/// How often a node checks what is due, whatever the cluster's election timeout.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a proposal of the controller may take. Afterwards the controller decides anew.
+/// How long a proposal of the controller may take. Afterwards the controller decides again.
 pub const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A step or a proposal whose effect has not been seen for this long is decided anew.
+/// A step or a proposal that has had no effect for this long is decided again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A leader that has not announced itself for this long may lead no more.
+/// A leader that has not announced itself for this long may no longer lead.
 const LEADER_PATIENCE: Duration = ANNOUNCEMENT_INTERVAL.saturating_mul(3);
 
 /// How a node runs the cluster while it leads the system shard.
@@ -71,7 +72,7 @@ pub struct ControlConfig {
     /// Shards of more than [`SMALL_MOVE_BYTES`](crate::limits::SMALL_MOVE_BYTES) that receive a new replica at the same
     /// time.
     pub moves: usize,
-    /// A node that is silent for this long loses its replicas to others.
+    /// A node that is silent for this long is declared dead, and its replicas are placed on other nodes.
     pub replace_after: Duration,
     /// A node that was away is given leadership only after it has been back for this long.
     pub lead_after: Duration,
@@ -89,39 +90,39 @@ impl Default for ControlConfig {
     }
 }
 
-/// What a [`Control`] wants done.
+/// The effects that the shell performs for a [`Control`].
 #[derive(Default)]
 pub struct ControlEffects {
     pub messages: Vec<(NodeId, ControlMessage)>,
-    /// Commands for the system shard, wherever its leader is. Their outcome shows in the topology.
+    /// Commands for the system shard, wherever its leader is. Their outcome appears in the topology.
     pub proposals: Vec<SystemCommand>,
     /// Steps for shards that this node leads itself.
     pub steps: Vec<StepRequest>,
-    /// A newer topology than before: to be written to disk, given to the workers and to the routing.
+    /// A newer topology: write it to disk, then pass it to the workers and the routing table.
     pub topology: Option<Arc<Topology>>,
-    /// All nodes with the addresses to reach them at, where these have changed. They may be ahead of the topology's.
+    /// All nodes with the addresses at which to reach them, if any has changed. They may be newer than the topology's.
     pub members: Option<Arc<Members>>,
-    /// The leaders that were heard, each with its shard. This includes known leaders: a replica here may have found
-    /// them silent meanwhile.
+    /// The leaders that were heard, each with its shard. They include known leaders, because a replica here may have
+    /// found them silent meanwhile.
     pub leaders: Vec<(ShardId, NodeId)>,
-    /// This node is no member any more, for this reason. It must stop, and its directory serves no longer.
+    /// This node is no longer a member, for this reason. It must stop, and its directory is of no further use.
     pub departure: Option<MemberState>,
     /// Another cluster has proven that this node is its member. The node must stop.
     pub claimed_by: Option<ClusterId>,
 }
 
-/// The latest leader of a shard that is known.
+/// The latest known leader of a shard.
 struct Leader {
     term: Term,
     node: NodeId,
-    /// When it last said so.
+    /// When it last announced that.
     heard: Moment,
 }
 
-/// One node's controller and its knowledge of the others.
+/// One node's controller and its knowledge of the other nodes.
 pub struct Control {
     node: NodeId,
-    /// This node as it is to be known.
+    /// This node with its present addresses and zone.
     own: Member,
     topology: Arc<Topology>,
     address_book: AddressBook,
@@ -132,7 +133,7 @@ pub struct Control {
     claims: Claims,
     leadership: Leadership,
     controller: Controller,
-    /// Replicas of this node that can't be trusted, to be replaced by new ones.
+    /// Replicas of this node that can't be trusted and need replacing.
     lost: BTreeMap<(ShardId, ReplicaId), QuarantineReason>,
     renewed: Option<Moment>,
     reintroduced: Option<Moment>,
@@ -143,7 +144,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// `own` is this node as it is to be known: with the addresses and the zone that it has now.
+    /// `own` is this node with its present addresses and zone.
     pub fn new(node: NodeId, topology: Arc<Topology>, own: Member, config: ControlConfig, now: Moment) -> Control {
         let mut control = Control {
             node,
@@ -178,18 +179,18 @@ impl Control {
         self.address_book.own()
     }
 
-    /// Who leads `shard`, as far as this node knows.
+    /// The leader of `shard`, as far as this node knows.
     pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
         self.leaders.get(&shard).map(|leader| leader.node)
     }
 
-    /// A node that is silent for this long is replaced if enough other nodes are there and this node leads the system
+    /// A node that is silent for this long is replaced, if enough other nodes are alive and this node leads the system
     /// shard.
     pub fn replace_after(&self) -> Duration {
         self.controller.replace_after()
     }
 
-    /// How far the moves are. Known only on the leader of the system shard.
+    /// The progress of moves. Known only on the leader of the system shard.
     pub fn progress(&self, now: Moment) -> Option<Progress> {
         self.led.contains_key(&ShardId::SYSTEM).then(|| self.controller.progress(now))
     }
@@ -199,7 +200,7 @@ impl Control {
         now + LOOK_INTERVAL
     }
 
-    /// Says what is due to be said, and on the system shard's leader decides what is to be done.
+    /// Sends what is due, and on the system shard's leader runs the controller.
     pub fn handle_tick(&mut self, now: Moment) {
         if self.has_departed {
             return;
@@ -219,13 +220,13 @@ impl Control {
         }
     }
 
-    /// Takes a topology: applied by the system shard's replica here, or pushed by another node.
+    /// Handles a topology that the system shard's replica here has applied or another node has sent.
     pub fn handle_topology(&mut self, topology: Arc<Topology>) {
         if topology.epoch <= self.topology.epoch || topology.cluster != self.topology.cluster {
             return;
         }
         if !topology.nodes.contains_key(&self.node) {
-            // An old departure is forgotten; what is left is that an operator has to look.
+            // The topology no longer records old departures; `Leaving` is the closest reason then.
             let why = topology.departed.get(&self.node).map_or(MemberState::Leaving, |departed| departed.why);
             self.has_departed = true;
             self.out.departure = Some(why);
@@ -238,7 +239,7 @@ impl Control {
         self.announcement_due = true;
     }
 
-    /// A replica on this node has become its shard's leader, or ceased to be.
+    /// A replica on this node has become its shard's leader, or has ceased to be.
     pub fn handle_leadership(&mut self, now: Moment, shard: ShardId, term: Term, leads: bool) {
         if leads {
             self.led.insert(shard, term);
@@ -262,9 +263,8 @@ impl Control {
         self.lost.iter().map(|(&(shard, replica), &why)| (shard, replica, why))
     }
 
-    /// A node has told this one who and where it is, outside of the streams between nodes. One that proves to be a
-    /// known member is dialled there; anybody else is none of this node's business before the system shard takes them
-    /// in.
+    /// Handles a node's introduction: its name, identity and addresses, sent outside the streams between nodes. A known
+    /// member is dialled at these addresses; all others are ignored until the system shard admits them.
     pub fn handle_introduction(&mut self, member: &Member) {
         if let Some((node, known)) = self.topology.node_named(&member.name)
             && known.identity == member.identity
@@ -273,12 +273,12 @@ impl Control {
         }
     }
 
-    /// Takes the testimony of a member of another cluster that had called this node.
+    /// Handles the testimony of a member of another cluster that had called this node.
     pub fn handle_testimony(&mut self, now: Moment, testimony: &Testimony) {
         self.claims.hear(now, testimony, &self.topology, self.node);
     }
 
-    /// A shard that this node leads reports.
+    /// Handles the report of a shard that this node leads.
     pub fn handle_local_report(&mut self, report: ShardReport) {
         if self.led.contains_key(&ShardId::SYSTEM) {
             self.handle_report(report);
@@ -287,19 +287,19 @@ impl Control {
         }
     }
 
-    /// What gossip thought of all other members at this moment. To be called once a period of it: nothing else tells
-    /// who is silent.
+    /// Handles gossip's liveness of all other members at this moment. Call it once a gossip period: there is no other
+    /// source of silence.
     pub fn handle_liveness(&mut self, at: Moment, liveness: BTreeMap<NodeId, Liveness>) {
         self.leadership.learn_liveness(&liveness);
         self.liveness.tell(at, liveness);
     }
 
-    /// The reported health of a node has changed.
+    /// Handles a change in the reported health of the nodes.
     pub fn handle_health(&mut self, health: HealthView) {
         self.leadership.learn_health(health);
     }
 
-    /// Takes a message of another node.
+    /// Handles a message from another node.
     pub fn handle_message(&mut self, now: Moment, from: NodeId, message: ControlMessage) {
         if self.topology.has_removed(from) {
             self.out.messages.push((from, ControlMessage::Topology(self.topology.clone())));
@@ -316,7 +316,7 @@ impl Control {
         }
     }
 
-    /// What is to be done since the last call.
+    /// The effects that have come up since the last call.
     pub fn take_effects(&mut self) -> ControlEffects {
         std::mem::take(&mut self.out)
     }
@@ -365,13 +365,13 @@ impl Control {
         }
     }
 
-    /// Replicas that can't be run are replaced where the shard has a leader on another node: a quorum has all that was
-    /// acknowledged, without them. Where none has been heard of lately, what is left in their log may be all there is;
-    /// it stays as it is, to be read again at a restart or recovered by an operator, since a new replica would take its
-    /// place.
+    /// Asks for new replicas in place of those that can't be run, if the shard has a leader on another node: then a
+    /// quorum without them has every acknowledged write. If no such leader has been heard recently, the damaged log may
+    /// hold the only copy. It is kept, for a restart that can read it or for an operator to recover, because a new
+    /// replica would take its place.
     fn ask_for_new_replicas(&mut self, now: Moment) {
         let topology = &self.topology;
-        // Told of for as long as the shard has it, also when the new one is on its way.
+        // A lost replica is listed for as long as its shard has it, even if the new one is already assigned.
         let held = |shard: &ShardId| topology.groups.get(shard).map(|group| &group.replicas[..]).unwrap_or_default();
         self.lost.retain(|(shard, replica), _| held(shard).contains(replica));
         if self.renewed.is_some_and(|at| now < at + PATIENCE) {
@@ -389,7 +389,7 @@ impl Control {
         }
     }
 
-    /// Has the topology show this node as it is now, until it does.
+    /// Proposes this node's present addresses and zone until the topology has them.
     fn ask_to_be_known(&mut self, now: Moment) {
         let is_known = self.topology.nodes.get(&self.node).is_none_or(|known| *known == self.own);
         if !is_known && self.reintroduced.is_none_or(|at| now >= at + PATIENCE) {
@@ -468,7 +468,7 @@ mod tests {
             let own = topology.nodes[&NodeId(node)].clone();
             Control::new(NodeId(node), Arc::new(topology), own, ControlConfig::default(), now)
         };
-        // Departures of long ago are forgotten.
+        // The topology does not record old departures.
         for is_remembered in [true, false] {
             let mut new = old.clone();
             new.epoch = Epoch(9);

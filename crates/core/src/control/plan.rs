@@ -1,16 +1,16 @@
-//! What the controller decides, as pure functions of the topology and the shards' reports.
+//! The controller's decisions, as pure functions of the topology and the shards' reports.
 //!
-//! A shard moves by these steps, one at a time, each decided on the configuration that the one before it left:
+//! A shard moves by these steps, one at a time, each decided on the configuration that the previous one left:
 //!
 //! 1. add the target replicas as learners; the leader sends them a snapshot and the log after it;
 //! 2. promote the learners that have caught up, and in the same joint change remove members that are no longer in the
 //!    target, never so many that fewer voters remain than there were or than the target has;
 //! 3. the leader is never removed: it hands over first, to the preferred leader if that is ready;
-//! 4. replicas that have left the configuration are retired, which is how their nodes learn that they may delete them;
-//!    not before every voter knows durably that they have left, because until then their votes may be needed.
+//! 4. replicas that have left the configuration are retired, which tells their nodes that they may delete them. This
+//!    waits until every voter knows durably that they have left, because until then their votes may be needed.
 //!
-//! So at every point a quorum of voters is caught up, and a crash of anybody leaves a configuration from which the
-//! same rules go on.
+//! So a quorum of voters is caught up at all times, and after a crash of any node the same rules continue from the
+//! configuration that it leaves.
 
 use crate::limits::{LARGE_SYSTEM, REPLICATION};
 use crate::message::{ShardReport, Step};
@@ -28,7 +28,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The step for the shard's leader; or the replica to retire, which is the system shard's to do.
+    /// The step for the shard's leader, or the replica for the system shard to retire.
     pub fn into_step(self) -> Result<Step, ReplicaId> {
         match self {
             Action::AddLearner(replica) => Ok(Step::AddLearner(replica)),
@@ -39,7 +39,7 @@ impl Action {
     }
 }
 
-/// The groups whose target differs from what the ring gives, with the new target.
+/// The groups whose target differs from the ring's placement, with the new target.
 pub fn changed_targets(topology: &Topology) -> Vec<(ShardId, Vec<NodeId>)> {
     let sites = topology.sites();
     let placement = place(&sites, topology.shards, REPLICATION, &placement_now(topology));
@@ -51,7 +51,7 @@ pub fn changed_targets(topology: &Topology) -> Vec<(ShardId, Vec<NodeId>)> {
     target.filter(|(shard, nodes)| *nodes != current_target(topology, *shard)).collect()
 }
 
-/// The shards whose preferred leader changes where all nodes are to lead equally many, with their nodes.
+/// The shards whose preferred leader must change so that all nodes lead equally many shards, with their new targets.
 pub fn with_even_leaders(topology: &Topology) -> Vec<(ShardId, Vec<NodeId>)> {
     let even = even_leaders(&placement_now(topology));
     let shards = even.iter().map(|(shard, nodes)| (shard, nodes.to_vec()));
@@ -71,7 +71,7 @@ pub fn arriving(group: &Group, report: &ShardReport) -> impl Iterator<Item = Rep
     group.target_replicas().into_iter().filter(|replica| !report.voters.contains(replica))
 }
 
-/// Whether an action begins something new, which can wait, rather than bring to its end what was begun.
+/// Whether an action begins something new, which can wait, rather than complete what was begun.
 pub fn begins(action: &Action, group: &Group, report: &ShardReport) -> bool {
     match action {
         Action::AddLearner(_) => report.learners.is_empty(),
@@ -80,7 +80,7 @@ pub fn begins(action: &Action, group: &Group, report: &ShardReport) -> bool {
     }
 }
 
-/// A planted bug: the replica outside the target goes before its successor has caught up.
+/// A planted bug: the replica outside the target is removed before its successor has caught up.
 pub fn drop_early(group: &Group, report: &ShardReport) -> Option<Action> {
     let target = group.target_replicas();
     let dropped = report.voters.iter().find(|replica| !target.contains(replica) && **replica != report.leader)?;
@@ -91,7 +91,7 @@ pub fn drop_early(group: &Group, report: &ShardReport) -> Option<Action> {
 /// The next action for a shard in the reported state, if any. Leadership goes only to a node that may lead.
 pub fn next_action(group: &Group, report: &ShardReport, may_lead: impl Fn(NodeId) -> bool) -> Option<Action> {
     if !report.outgoing.is_empty() {
-        return None; // The leader leaves a joint configuration by itself.
+        return None; // The leader leaves a joint configuration without a step.
     }
     let target = group.target_replicas();
     let is_voter = |replica: &ReplicaId| report.voters.contains(replica);

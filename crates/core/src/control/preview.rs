@@ -1,5 +1,5 @@
-//! What would move, and why: the controller's next decisions without their effects. Also, which leaves would be
-//! refused.
+//! A preview of the moves and their reasons: the controller's next decisions without their effects. Also, whether a
+//! leave would be refused.
 
 use super::plan;
 use super::removal::{self, Present};
@@ -8,22 +8,22 @@ use crate::time::HlcTimestamp;
 use crate::types::{NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A shard that is not, or would not be, where it is target.
+/// A shard that is not at its target, or would not be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Move {
     pub shard: ShardId,
     /// Nodes that get a replica.
     pub gains: Vec<NodeId>,
-    /// Nodes that give theirs up.
+    /// Nodes that lose theirs.
     pub loses: Vec<NodeId>,
-    /// The node that is to lead, where that changes.
+    /// The new preferred leader, if the shard's leader is another node.
     pub leader: Option<NodeId>,
-    /// In words for the operator.
+    /// The reason, in words for the operator.
     pub reason: String,
 }
 
-/// The moves from where the replicas are to where they would belong if the nodes `leaving` left. `held` has
-/// for each shard the nodes with a voter, and its leader.
+/// The moves from the present replicas to the target if the nodes `leaving` left. `held` has the nodes with a voter and
+/// the leader of each shard.
 pub fn moves(
     topology: &Topology,
     leaving: &[NodeId],
@@ -51,8 +51,8 @@ pub fn moves(
     moves.collect()
 }
 
-/// Why the nodes `leaving` could not leave now, one after the other; `None` if they could. The text is the one with
-/// which the command itself would be refused.
+/// Why the nodes `leaving` could not leave now, one after the other; `None` if they could. The command itself would be
+/// refused with the same text.
 pub fn refusal(topology: &Topology, leaving: &[NodeId], present: &Present) -> Option<String> {
     let mut machine = SystemMachine::new(topology.clone(), HlcTimestamp::default());
     leaving.iter().find_map(|&node| {

@@ -1,4 +1,4 @@
-//! How far the moves are, and when they will be done, by the pace so far.
+//! The progress of moves, and an estimate of when they will be done.
 
 use crate::time::Moment;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub struct Progress {
     pub estimate: Option<Duration>,
 }
 
-/// Counts arrivals from when there was something to move.
+/// Counts arrived replicas since the first move began.
 #[derive(Default)]
 pub struct Pace {
     begun: Option<Moment>,
@@ -24,8 +24,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Notes how many moves are left: `moving` make progress, and `waiting` wait for a silent node. The latter do not
-    /// count for the pace.
+    /// Records how many moves are left: `moving` make progress, and `waiting` wait for a silent node. The estimate
+    /// leaves the latter out.
     pub fn note(&mut self, now: Moment, moving: usize, waiting: usize) {
         if moving == 0 {
             *self = Pace { waiting, ..Pace::default() };

@@ -1,8 +1,8 @@
-//! Whether a node may go now, seen from who is there.
+//! Whether a node may leave now, given which nodes are alive.
 //!
-//! The system shard's state machine knows how many nodes there are and refuses what is wrong for ever. What is wrong
-//! only now, while others are silent, is found here, before anything is proposed: moves would wait for them, or never
-//! be able to begin.
+//! The system shard's state machine knows how many nodes there are and refuses what can never work. What can't work
+//! now, while other nodes are silent, is refused here, before anything is proposed: the moves would wait for those
+//! nodes, or could never begin.
 //!
 //! A silent node may leave while other nodes are silent; otherwise two silent nodes would block each other, and neither
 //! could leave. Its replicas are copied from the remaining majorities. Replicas that placement assigns to another
@@ -12,7 +12,7 @@ use crate::system::Topology;
 use crate::types::{NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The nodes and voters that are there, as far as is known.
+/// The nodes that answer and the nodes with voters, as far as is known.
 #[derive(Default)]
 pub struct Present {
     /// The nodes that answer.
@@ -22,7 +22,7 @@ pub struct Present {
     pub voters: BTreeMap<ShardId, BTreeSet<NodeId>>,
 }
 
-/// What the operator must do before `node` can give its replicas away, as a message; `None` if nothing.
+/// What the operator must do before `node`'s replicas can move elsewhere, as a message; `None` if nothing.
 pub fn obstacle(topology: &Topology, node: NodeId, present: &Present) -> Option<String> {
     let Present { live, voters } = present;
     let name = |id: NodeId| topology.nodes.get(&id).map_or_else(|| format!("node {id}"), |member| member.name.clone());
@@ -126,7 +126,7 @@ mod tests {
         present.voters.insert(shard, nodes(&[1, 2, 4]));
         assert_eq!(obstacle(&topology, NodeId(4), &present), None);
         assert_eq!(obstacle(&topology, NodeId(5), &present), None);
-        // The one that left first is to be replaced by the other one, which has got nothing yet.
+        // The node that leaves first is to be replaced by the other one, which has no replicas yet.
         topology.member_states.insert(NodeId(4), MemberState::Leaving);
         topology.groups.get_mut(&shard).unwrap().replicas.push(replica(5));
         assert_eq!(obstacle(&topology, NodeId(5), &present), None);

@@ -1,19 +1,20 @@
 //! Whether a node may take over the name of a member whose directory is lost (`--replace`).
 //!
-//! Only the name of a node that is silent: two nodes that run under one name are a mistake. The request may also
-//! come from an earlier start of the node that has the name, whose disk was lost since; it must not take the name from the
-//! node that runs now.
+//! Only the name of a silent node can be taken over: two running nodes with one name are a mistake. The request may
+//! also come from an earlier start of the node that has the name, whose disk was lost since; it must not take the name
+//! from the node that runs now.
 
 use crate::liveness::{Liveness, LivenessState};
 use crate::system::{Member, Topology};
 use crate::types::NodeId;
 
-/// The node whose name `joiner` takes over; `None` if no other node has that name. `liveness` is what the node that
-/// decides knows of the others through gossip.
+/// The node whose name `joiner` takes over; `None` if no other node has that name. `liveness` is the deciding node's
+/// view of the others from gossip.
 ///
 /// # Errors
-/// The member that has the name and was not found silent. One that was never heard of counts as alive until it has been
-/// silent for long enough: the node that decides may have just started. It knows nothing of itself, and runs.
+/// The member that has the name and is not silent. A member that was never heard counts as alive until it has been
+/// silent for long enough, because the deciding node may have just started. The deciding node has no liveness of
+/// itself, and counts as alive.
 pub fn replaced<'a>(
     topology: &'a Topology,
     joiner: &Member,

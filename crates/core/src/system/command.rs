@@ -1,4 +1,4 @@
-//! What an entry of the system shard says. One command an entry, in a codec of its own.
+//! Entries of the system shard: one command per entry, in a codec of their own.
 
 use super::DecodeError;
 use super::member_state::MemberState;
@@ -22,24 +22,24 @@ const PAUSE: u8 = 7;
 /// A change of the cluster's own state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SystemCommand {
-    /// A node joins, or says again that it has, or that its addresses or its zone changed. It takes the name of
-    /// the node that it `replaces`, whose directory is lost, if that node still has the name. A node whose directory has data says under which id: were it taken
-    /// in under another, its replicas would be nobody's.
+    /// A node joins, repeats its join, or reports new addresses or a new zone. It takes the name of the node that it
+    /// `replaces`, whose directory is lost, if that node still has the name. A node whose directory has data gives its
+    /// id in `known_as`: if it were admitted under another id, its replicas would belong to no node.
     Join { member: Member, replaces: Option<NodeId>, known_as: Option<NodeId> },
-    /// Where shards' replicas are to be from now on, the preferred leader first. Computed from the topology at
-    /// `based_on`, and refused if that is no longer the latest.
+    /// New targets of shards, the preferred leader first. Computed from the topology at `based_on`, and refused if that
+    /// is no longer the latest.
     Place { based_on: Epoch, groups: Vec<(ShardId, Vec<NodeId>)> },
     /// A replica that is no longer in the target has left its shard's configuration: its node may delete it.
     Retire { shard: ShardId, replica: ReplicaId },
-    /// A replica's log is damaged or lost: its node gets a new one in its place.
+    /// A replica's log is damaged or lost: its node gets a new replica in its place.
     Renew { shard: ShardId, replica: ReplicaId },
-    /// A node is to hold no replicas any more, or is active again where no state is given. `successor` takes its place
-    /// in every shard. Refused where the active nodes would be too few for as many replicas as before, unless
-    /// `fewer_replicas` says that this is meant.
+    /// A node must hold no replicas any more, or, without a state, is active again. `successor` takes its place in
+    /// every shard. Refused if too few active nodes would remain for as many replicas as before, unless
+    /// `fewer_replicas` says that this is intended.
     SetMemberState { node: NodeId, state: Option<MemberState>, successor: Option<NodeId>, fewer_replicas: bool },
-    /// A node that leaves holds nothing any more, and is no member from now on.
+    /// A leaving node holds nothing any more, and stops being a member.
     Remove { node: NodeId },
-    /// The controller begins no moves, or does again.
+    /// Pauses or resumes the controller's moves.
     Pause(bool),
 }
 
@@ -141,7 +141,7 @@ impl SystemCommand {
     }
 }
 
-/// Zero is no node.
+/// Zero stands for no node.
 fn put_node(out: &mut Vec<u8>, node: Option<NodeId>) {
     put_varint(out, node.map_or(0, |node| node.0));
 }

@@ -1,20 +1,20 @@
-//! Members that are on their way out, and those that are gone.
+//! Members that must hold no replicas, and nodes that are no longer members.
 //!
-//! A member state says that a node must hold nothing, and whether it is removed once it does. What it still holds is
-//! moved away by the controller as anything else is; nothing here waits.
+//! A member state says that a node must hold nothing, and whether it is removed once that is so. The controller moves
+//! the node's replicas away like all other moves; nothing here waits for them.
 
 use super::DecodeError;
 use super::topology::{Member, read_text};
 use crate::codec::{Reader, put_bytes};
 
-/// Why a member is to hold no replicas.
+/// Why a member must hold no replicas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MemberState {
     /// An operator wants it empty. It stays a member.
     Drained,
     /// An operator wants it gone.
     Leaving,
-    /// It has been silent for too long. Taken back if it is heard of before it is gone.
+    /// It has been silent for too long. It becomes active again if it is heard before it is removed.
     Dead,
     /// Its directory is lost, and another node has its name.
     Replaced,
@@ -51,11 +51,11 @@ impl MemberState {
     }
 }
 
-/// A node that was a member once: enough to tell it so when it comes back.
+/// A former member: enough to tell it that it was removed when it comes back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Departed {
     pub name: String,
-    /// Where it was reached last, `host:port`.
+    /// Its last address, `host:port`.
     pub raft_address: String,
     /// Its last state, one that [leaves](MemberState::leaves).
     pub why: MemberState,

@@ -1,13 +1,14 @@
-//! The system shard's state machine: who is in the cluster, and where the data is to be.
+//! The system shard's state machine: the members of the cluster and the target of every shard.
 //!
-//! One Raft group like any other, with another machine on top. Its commands are few and rare, so its state is one
-//! immutable [`Topology`], replaced as a whole: whoever holds an older one may keep reading it.
+//! The system shard is a Raft group like any other, with another state machine. Its commands are few and rare, so its
+//! state is one immutable [`Topology`], replaced as a whole: a thread that holds an older one may keep reading it.
 //!
 //! What it guarantees:
 //! - a [`NodeId`] and a [`ReplicaId`] are handed out once and never again;
-//! - a name belongs to one identity: a second identity under it is refused, the same one is told what it was told;
-//! - a replica is retired only when nothing wants it, a node removed only when it holds nothing;
-//! - there is always an active node, and every change makes a new epoch.
+//! - a name belongs to one identity: a second identity under it is refused, and the same one gets the same node id
+//!   again;
+//! - a replica is retired only when it is not in the target, and a node is removed only when it holds nothing;
+//! - there is always at least one active node, and every change makes a new epoch.
 
 pub mod command;
 pub mod member_state;
@@ -36,15 +37,15 @@ pub enum DecodeError {
     Invalid(&'static str),
 }
 
-/// What a command of the system shard answers.
+/// The reply to a command of the system shard.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SystemReply {
     /// The node is a member under this id, as of this epoch. A topology of an older epoch may lack replicas that the
     /// node held before it asked.
     Joined { node: NodeId, epoch: Epoch },
-    /// Done, at this epoch; the same epoch as before where there was nothing to do.
+    /// Done, at this epoch; the epoch is unchanged if there was nothing to do.
     Done(Epoch),
-    /// Not done, and why, in words for the operator.
+    /// Refused, with the reason in words for the operator.
     Refused(String),
 }
 
@@ -68,7 +69,7 @@ impl SystemMachine {
         self.last_timestamp
     }
 
-    /// Applies one command. Deterministic: the same state and command give the same state and answer everywhere.
+    /// Applies one command. Deterministic: the same state and command give the same state and reply on every node.
     pub fn apply(&mut self, timestamp: HlcTimestamp, command: SystemCommand) -> SystemReply {
         self.last_timestamp = timestamp;
         let mut next = Topology::clone(&self.topology);
@@ -116,7 +117,7 @@ impl Topology {
                 self.nodes.insert(id, member);
                 return Ok(id);
             }
-            // That another node is silent says nothing of this one.
+            // The silence of another node proves nothing about this one.
             if replaces.is_some_and(|silent| silent != id) {
                 return Err(format!(
                     "a node that was not there when this one asked has the name {:?} now (at {}): choose another --node-id",
@@ -145,7 +146,7 @@ impl Topology {
         Ok(id)
     }
 
-    /// The node's directory is lost: another one gets its name.
+    /// The node's directory is lost: frees its name for another node.
     fn supersede(&mut self, node: NodeId) {
         if let Some(lost) = self.nodes.get_mut(&node) {
             let suffix = format!("~{node}");
@@ -175,7 +176,7 @@ impl Topology {
         if before == Some(MemberState::Replaced) {
             return Err(format!("{own_name} has been replaced: its directory is lost"));
         }
-        // Whoever was asked to leave leaves, silent or not.
+        // A node that was asked to leave keeps leaving, silent or not.
         if state == Some(MemberState::Dead) && before.is_some_and(MemberState::leaves) {
             return Ok(());
         }

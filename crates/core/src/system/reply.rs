@@ -1,4 +1,4 @@
-//! What a command of the system shard answers, as bytes: for the node that forwarded the command.
+//! Encoding of replies to system shard commands, for the node that forwarded the command.
 
 use super::{DecodeError, SystemReply};
 use crate::codec::{Reader, put_bytes, put_varint};
@@ -9,7 +9,7 @@ const JOINED: u8 = 1;
 const DONE: u8 = 2;
 const REFUSED: u8 = 3;
 
-/// The longest reason that is read.
+/// The maximal length of a reason that is decoded.
 const MAX_REASON_BYTES: usize = 4096;
 
 impl SystemReply {
@@ -41,7 +41,8 @@ impl SystemReply {
             DONE => SystemReply::Done(Epoch(reader.varint()?)),
             REFUSED => {
                 let reason = std::str::from_utf8(reader.bytes(MAX_REASON_BYTES)?);
-                // What is no text is not made one: that may be longer than what is read, and than what was received.
+                // Invalid UTF-8 is refused, not repaired: the repaired text could exceed the limit and the received
+                // length.
                 SystemReply::Refused(reason.map_err(|_| DecodeError::Invalid("text that is not UTF-8"))?.to_owned())
             }
             other => return Err(DecodeError::Operation(other)),

@@ -1,4 +1,4 @@
-//! What the system shard's commands do, one at a time.
+//! The effects of the system shard's commands, one at a time.
 
 use super::topology::tests::member;
 use super::*;
@@ -15,7 +15,7 @@ fn join(machine: &mut SystemMachine, name: &str) -> SystemReply {
     machine.apply(HlcTimestamp(1), SystemCommand::Join { member: member(name), replaces: None, known_as: None })
 }
 
-/// The answer to a node that is a member as of now.
+/// The reply to a node that is a member as of the present epoch.
 fn joined(machine: &SystemMachine, node: u64) -> SystemReply {
     SystemReply::Joined { node: NodeId(node), epoch: machine.topology().epoch }
 }
@@ -200,7 +200,7 @@ fn a_lost_directory_gives_its_name_to_another_only_if_that_is_meant() {
     assert_eq!(machine.apply(HlcTimestamp(1), replace), joined(&machine, 3));
     assert_eq!(machine.topology().epoch, epoch, "asked twice");
     assert_refused(join(&mut machine, "node2"), "another identity");
-    // A third node was told that the first is silent. Nobody has asked whether the second is.
+    // A third node was told that the first is silent. The second has not been checked for that.
     let third = Member { identity: Identity(78), ..member("node2") };
     assert_refused(machine.apply(HlcTimestamp(1), replaces(&third, 2)), "was not there when this one asked");
     assert!(!machine.topology().member_states.contains_key(&NodeId(3)));

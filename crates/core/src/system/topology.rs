@@ -1,6 +1,6 @@
-//! The topology: which nodes there are, and where every shard's replicas are to be.
+//! The topology: the cluster's nodes, and the target and replicas of every shard.
 //!
-//! It is the whole state of the system shard. Every node keeps the latest one it has heard of, in memory and on disk.
+//! It is the whole state of the system shard. Every node keeps the latest one it has received, in memory and on disk.
 
 use super::DecodeError;
 use super::member_state::{Departed, MemberState};
@@ -15,7 +15,7 @@ use std::time::Duration;
 /// The longest name, address or zone of a node, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
 
-/// What a node's name is made of, as a request to the user. The number is [`MAX_NAME_BYTES`].
+/// The rule for a node's name, as a request to the user. The number is [`MAX_NAME_BYTES`].
 pub const NODE_NAME_RULE: &str = "give 1 to 255 letters, digits, dots, underscores or dashes";
 
 /// Whether a text can be a node's name: 1 to [`MAX_NAME_BYTES`] letters, digits, dots, underscores and dashes. Names
@@ -38,12 +38,12 @@ pub struct Topology {
     pub cluster: ClusterId,
     pub epoch: Epoch,
     pub shards: ShardCount,
-    /// Chosen when the cluster began, as `shards` is: no command changes either.
+    /// Chosen when the cluster was created, like `shards`: no command changes either.
     pub timing: Timing,
     pub nodes: Members,
-    /// The members that are to hold no replicas, and why. All others are active.
+    /// The members that must hold no replicas, and why. All others are active.
     pub member_states: BTreeMap<NodeId, MemberState>,
-    /// The latest of those that are no members any more.
+    /// The most recent nodes that are no longer members.
     pub departed: BTreeMap<NodeId, Departed>,
     /// The controller begins no moves.
     pub paused: bool,
@@ -56,14 +56,14 @@ pub struct Topology {
 /// A node that has joined.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Member {
-    /// Chosen by the operator, unique in the cluster.
+    /// The operator's choice, unique in the cluster.
     pub name: String,
     pub identity: Identity,
     /// Where other nodes reach it, `host:port`.
     pub raft_address: String,
     /// Where clients reach it, `host:port`.
     pub grpc_address: String,
-    /// What it may fail together with, as the operator named it; empty for nothing in particular.
+    /// The failure domain that the operator assigned; empty for none.
     pub zone: String,
 }
 
@@ -87,7 +87,7 @@ impl Member {
 /// The nodes of a cluster.
 pub type Members = BTreeMap<NodeId, Member>;
 
-/// Where a node is reached, as in [`Member`].
+/// A node's addresses, as in [`Member`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Addresses {
     pub raft: String,
@@ -105,7 +105,7 @@ impl Member {
     }
 }
 
-/// Where one shard's replicas are to be, and which there are.
+/// The target of one shard and its replicas.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Group {
     /// The nodes that should hold a replica, the preferred leader first.
@@ -152,7 +152,8 @@ impl Topology {
         topology
     }
 
-    /// Whether this topology is later than the one that first named `replica`, so that it says what has become of it.
+    /// Whether this topology is no older than the one that first named `replica`, so that a replica missing from it was
+    /// retired.
     pub fn has_named(&self, replica: ReplicaId) -> bool {
         replica.number() < self.next_replica
     }
@@ -167,7 +168,7 @@ impl Topology {
         (1..self.next_node).contains(&node.0)
     }
 
-    /// Whether this node was a member and is none any more, even if its departure is forgotten.
+    /// Whether this node was a member and no longer is, even if its departure is no longer recorded.
     pub fn has_removed(&self, node: NodeId) -> bool {
         self.has_handed_out(node) && !self.nodes.contains_key(&node)
     }
@@ -185,7 +186,7 @@ impl Topology {
         self.nodes.iter().filter(is_active).map(|(&node, member)| (node, member))
     }
 
-    /// How many replicas of whatever shard there are on `node`, or should be.
+    /// The number of replicas, of all shards, that `node` holds or should hold.
     pub fn replicas_on(&self, node: NodeId) -> usize {
         let on_node = |group: &&Group| {
             group.target.contains(&node) || group.replicas.iter().any(|replica| replica.node() == node)
@@ -361,7 +362,7 @@ pub(crate) mod tests {
             &[1, 1, 1, b'a'],
             &topology.nodes[&NodeId(1)].identity.0.to_le_bytes(),
             b"\x07a:12001\x07a:50051\x00",
-            // No member_states, nobody departed, not paused, two groups.
+            // No member states, no departed nodes, not paused, two groups.
             &[0, 0, 0, 2],
             // A shard: its target is node 1, and replica 1 there.
             &[0, 1, 1, 1, 0x81, 0x80, 0x80, 0x80, 0x10],

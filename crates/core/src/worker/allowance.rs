@@ -1,14 +1,13 @@
-//! How much a worker's snapshots may write.
+//! The write budget of a worker's snapshots.
 //!
 //! A snapshot writes all of a shard's keys and values, however few have changed. With large shards and a high write
 //! rate, or a follower that keeps asking for snapshots, snapshots would crowd out the log on the disk. So they may
-//! write a multiple of what the log writes, and a small amount beside that. A snapshot may begin while any allowance is
-//! left, and may use more than is left; the next one then waits until the debt is earned back.
+//! write a multiple of what the log writes, plus a small amount over time. A snapshot may begin while any allowance is
+//! left, and may use more than is left; the next one then waits until the debt is repaid.
 //!
 //! After a snapshot that could not be written, no snapshot of any shard begins for a while: the cause is a full disk,
 //! or a process without file descriptors. The pause doubles with each further failure. A snapshot that failed before it
-//! wrote anything gets back what it was charged for, or one large shard would delay all others for as long as its
-//! snapshot would have justified.
+//! wrote anything is refunded; otherwise one large shard would delay all others for a snapshot that never was.
 
 use crate::limits::*;
 use crate::timing::Timing;
@@ -16,7 +15,7 @@ use crate::timing::Timing;
 pub struct SnapshotAllowance {
     /// Negative after a snapshot that used more than was left.
     bytes: i64,
-    /// Earned with each tick, and the most that can be saved up.
+    /// The bytes earned with each tick, and the most that can be saved up.
     per_tick: i64,
     most: i64,
     /// Consecutive failures.
@@ -27,7 +26,7 @@ pub struct SnapshotAllowance {
 }
 
 impl SnapshotAllowance {
-    /// The share of one worker among `workers`.
+    /// The allowance of one worker among `workers`.
     pub fn new(workers: usize, timing: Timing) -> SnapshotAllowance {
         let per_tick = SNAPSHOT_BYTES_PER_SECOND as i64 * timing.tick().as_micros() as i64 / 1_000_000 / workers as i64;
         let most = SNAPSHOT_BURST_BYTES as i64 / workers as i64;
@@ -70,7 +69,7 @@ impl SnapshotAllowance {
         self.bytes -= bytes as i64;
     }
 
-    /// A snapshot has ended without writing this much of what it was charged for.
+    /// A snapshot has ended without writing this many of the bytes that it was charged for.
     pub fn refund(&mut self, bytes: usize) {
         self.bytes = (self.bytes + bytes as i64).min(self.most);
     }

@@ -1,16 +1,16 @@
-//! The loop that runs many replicas and turns their work into few effects.
+//! The loop that runs many replicas and combines their work into few effects.
 //!
-//! A worker owns a disjoint set of a node's shards; nothing is locked between them. Whoever drives it repeats:
+//! A worker owns a disjoint set of a node's shards, without locks between workers. The shell repeats these steps:
 //!
-//! 1. hand it everything that has come in (`handle_*`), with the time;
+//! 1. pass it everything that has arrived (`handle_*`), with the time;
 //! 2. [`flush`](Worker::flush) once, and perform the [`Effects`] in their order;
 //! 3. wait for more input, or for [`next_tick`](Worker::next_tick).
 //!
-//! What one turn brings is batched by that alone: commands for one shard become one entry, items for the log of all
-//! shards one record, messages to one node one message. Nothing waits on purpose.
+//! A turn is the unit of batching: commands for one shard become one entry, log items of all shards one record, and
+//! messages to one node one message. There is no artificial delay.
 //!
-//! **Ticks** happen on one phase for all shards, so that heartbeats to a node leave together. After a stall, a worker
-//! makes up for one tick only. If it made up for all missed ticks, its followers would campaign at once, before
+//! **Ticks** have the same phase for all shards, so that heartbeats to a node are sent together. After a stall, a
+//! worker makes up for one tick only. If it made up for all missed ticks, its followers would campaign at once, before
 //! handling the heartbeats that wait in the inbox.
 
 mod allowance;
@@ -36,7 +36,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How many leaderships a worker gives away in a tick while its node's disk hangs.
+/// How many leaderships a worker hands over in a tick while its node's disk hangs.
 const HAND_OVERS_A_TICK: usize = 8;
 
 /// At most one warning about entries that can't be read is logged in this time: the leader sends them again and again.
@@ -47,7 +47,7 @@ pub fn worker_of(shard: ShardId, workers: usize) -> usize {
     if shard == ShardId::SYSTEM { 0 } else { shard.0 as usize % workers }
 }
 
-/// A worker's place and settings.
+/// A worker's index and settings.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerConfig {
     pub node: NodeId,
@@ -58,20 +58,20 @@ pub struct WorkerConfig {
     pub entry_budget_bytes: usize,
 }
 
-/// A batch that was handed to the log and is not durable yet.
+/// A batch that has been handed to the log and is not durable yet.
 struct Unsynced {
     number: u64,
     handed_over: Moment,
     shards: Vec<ShardId>,
 }
 
-/// Many replicas, one at a time. `T` is the shell's responder for a request, given back with the answer.
+/// Runs many replicas, one at a time. `T` is the shell's responder for a request, returned with the reply.
 pub struct Worker<T> {
     config: WorkerConfig,
     replicas: BTreeMap<ShardId, Replica<T>>,
-    /// The highest replica id that this node has ever held of a shard, running or not.
+    /// The highest replica id that this node has ever held for each shard, running or not.
     highest: BTreeMap<ShardId, ReplicaId>,
-    /// Suspect replicas. The log keeps what is left of them until the topology no longer names them.
+    /// Suspect replicas. The log keeps their data until the topology no longer names them.
     suspects: BTreeMap<ShardId, ReplicaId>,
     topology: Option<Arc<Topology>>,
     health: HealthView,
@@ -85,7 +85,7 @@ pub struct Worker<T> {
     last_sync: Duration,
     /// Files of removed replicas, which are deleted when the removal is durable.
     retired_snapshots: Vec<(u64, ShardId, String)>,
-    /// Snapshots of suspect replicas, for an operator to look at for as long as the topology names these.
+    /// Snapshots of suspect replicas, kept for an operator to inspect as long as the topology names these replicas.
     suspect_snapshots: BTreeMap<ShardId, Vec<String>>,
     snapshot_allowance: SnapshotAllowance,
     /// Snapshots of this worker's replicas that are being sent, each with its receiver.
@@ -116,7 +116,7 @@ impl<T> Worker<T> {
         }
     }
 
-    /// Starts a replica that the disk holds. Before the first `handle_topology`.
+    /// Starts a replica from disk. Call it before the first `handle_topology`.
     pub fn restart_replica(
         &mut self,
         shard: ShardId,
@@ -128,7 +128,8 @@ impl<T> Worker<T> {
         self.start(Replica::new(shard, id, self.config.replica, state, restored, Origin::Restarted, now));
     }
 
-    /// This node once held the replica and must not run it again: it was removed, or its log can't be trusted.
+    /// Records that this node once held the replica and must not run it again: it was removed, or its log can't be
+    /// trusted.
     pub fn never_again(&mut self, shard: ShardId, id: ReplicaId) {
         let highest = self.highest.entry(shard).or_default();
         *highest = id.max(*highest);
@@ -159,7 +160,7 @@ impl<T> Worker<T> {
         self.next_tick
     }
 
-    /// Ticks all replicas if it is time to.
+    /// Ticks all replicas, if a tick is due.
     pub fn handle_tick(&mut self, now: Moment) {
         if now < self.next_tick {
             return;
@@ -175,13 +176,13 @@ impl<T> Worker<T> {
         self.shed();
     }
 
-    /// Gives leadership away while this node's disk does not answer or has no space. A few shards at a time, because
-    /// each needs an election.
+    /// Hands leadership over while this node's disk does not answer or has no space. A few shards at a time, because
+    /// each may need an election.
     fn shed(&mut self) {
         if !self.can_not_log() || self.config.replica.mutation.is(Mutation::IgnoreHungDisk) {
             return;
         }
-        // The system shard, which is the last, goes first: the others may need its leader.
+        // The system shard has the last id and goes first: the other shards may need its leader.
         let mut handed_over = 0;
         for replica in self.replicas.values_mut().rev() {
             if handed_over < HAND_OVERS_A_TICK {
@@ -234,7 +235,7 @@ impl<T> Worker<T> {
         }
     }
 
-    /// Takes messages of other nodes' replicas. Those for a replica that is not here are dropped.
+    /// Handles messages from other nodes' replicas. Messages for a replica that is not here are dropped.
     pub fn handle_raft(&mut self, now: Moment, messages: impl IntoIterator<Item = RaftMessage>) {
         for RaftMessage { shard, from, to, mut message } in messages {
             if is_empty_state(shard, &message) {
@@ -253,14 +254,15 @@ impl<T> Worker<T> {
             }
             if let Err(fault) = replica.step(now, from, message) {
                 tracing::error!(%shard, replica = %to, "replica stopped: {fault}");
-                // After a restart it would vote, and elect a leader that lacks what this one had acknowledged.
+                // After a restart it would otherwise vote, and could elect a leader that lacks what this replica had
+                // acknowledged.
                 self.batch.items.push(LogItem { shard, replica: to, change: Change::Suspect });
                 self.stop(shard, to, QuarantineReason::Log);
             }
         }
     }
 
-    /// This replica can't be trusted for this reason, and ends if it still runs here.
+    /// The replica can't be trusted for this reason: stops it if it still runs here.
     pub fn handle_quarantine(&mut self, shard: ShardId, id: ReplicaId, why: QuarantineReason) {
         if self.replicas.get(&shard).is_some_and(|replica| replica.id() == id) {
             tracing::error!(%shard, replica = %id, "replica stopped: {why}");
@@ -268,7 +270,8 @@ impl<T> Worker<T> {
         }
     }
 
-    /// A replica that can't go on. It stays on the disk and counts as lost; its node asks for a new one.
+    /// Stops a replica that can't continue. Its data stays on disk and it counts as lost; the node asks for a new
+    /// replica.
     fn stop(&mut self, shard: ShardId, id: ReplicaId, why: QuarantineReason) {
         if let Some(replica) = self.replicas.remove(&shard) {
             self.transfers.retain(|(of, _)| *of != shard);
@@ -285,7 +288,7 @@ impl<T> Worker<T> {
         matches!(disk, Some(DiskState::Hung | DiskState::Full))
     }
 
-    /// Takes the reported health of all nodes, including this one.
+    /// Handles the reported health of all nodes, including this one.
     pub fn handle_health(&mut self, health: HealthView) {
         self.health = health;
         if !self.can_not_log() {
@@ -304,7 +307,7 @@ impl<T> Worker<T> {
         }
     }
 
-    /// Handles a request. The answer is in the effects of this turn or of a later one.
+    /// Handles a request. The reply is in the effects of this turn or a later one.
     pub fn handle_request(&mut self, now: Moment, request: Request, responder: T) {
         let shard = request.shard();
         let Some(replica) = self.replicas.get_mut(&shard) else {
@@ -356,9 +359,8 @@ impl<T> Worker<T> {
         self.topology = Some(topology);
     }
 
-    /// Removes the replicas that a newer topology does not name any more, and follows it in nothing else: the node
-    /// [must save it](crate::boot::assigns_anew) before it creates any replica, and may need the space of these to do
-    /// so.
+    /// Removes the replicas that a newer topology no longer names, and applies nothing else of it: the node [must save
+    /// it](crate::boot::assigns_anew) before it creates a replica, and may need their space to do so.
     pub fn handle_retirements(&mut self, topology: &Topology) {
         for &shard in topology.groups.keys() {
             if worker_of(shard, self.config.workers) == self.config.index {
@@ -368,7 +370,7 @@ impl<T> Worker<T> {
     }
 
     fn retire(&mut self, shard: ShardId, topology: &Topology) {
-        // A topology that is older than the replica says nothing about it.
+        // A topology older than the replica can't tell whether it was retired.
         let is_named = |id| topology.groups[&shard].replicas.contains(&id) || !topology.has_named(id);
         if self.replicas.get(&shard).is_some_and(|held| !is_named(held.id())) {
             self.remove(shard);
@@ -381,7 +383,7 @@ impl<T> Worker<T> {
         }
     }
 
-    /// A replica that knows nothing: the leader sends it a snapshot.
+    /// Creates an empty replica: the leader sends it a snapshot.
     fn create(&mut self, now: Moment, shard: ShardId, id: ReplicaId, topology: &Topology) {
         let restored = if shard == ShardId::SYSTEM {
             Restored::System(SystemMachine::new(topology.clone(), HlcTimestamp::default()))
@@ -404,10 +406,9 @@ impl<T> Worker<T> {
         self.retired_snapshots.extend(files.into_iter().map(|name| (self.batch.number, shard, name)));
     }
 
-    /// Carries out a step of the controller, or leaves it: the controller decides anew on the next report.
+    /// Carries out a step of the controller, or ignores it: the controller decides again on the next report.
     pub fn handle_step(&mut self, request: &StepRequest) {
-        // The controller decides whether a disk that hung lately is good enough: it knows whether another one is
-        // better.
+        // A disk that hung recently is no reason to refuse: the controller knows whether another node's disk is better.
         if let Step::TransferLeadership(to) = request.step
             && !can_lead(&self.health, to.node())
         {
@@ -422,8 +423,8 @@ impl<T> Worker<T> {
         }
     }
 
-    /// Begins to hand all leadership over, because this node is about to stop. Called again until
-    /// [`leads`](Worker::leads) is zero or patience ends.
+    /// Begins to hand over all leaderships, because this node is about to stop. The shell calls it again until
+    /// [`leads`](Worker::leads) is zero or its time is up.
     pub fn hand_over(&mut self) {
         for (shard, replica) in &mut self.replicas {
             if replica.hand_over(&self.health) {
@@ -432,7 +433,7 @@ impl<T> Worker<T> {
         }
     }
 
-    /// How many shards this worker leads.
+    /// The number of shards that this worker leads.
     pub fn leads(&self) -> usize {
         self.replicas.values().filter(|replica| replica.is_leader()).count()
     }
@@ -454,8 +455,8 @@ impl<T> Worker<T> {
         self.with(shard, |replica, _, out| replica.snapshot_sent(to, arrived, out));
     }
 
-    /// A snapshot has come from another node: its file is durable under `name` (none where that is empty), its state
-    /// built, and `message` is the leader's MsgSnapshot.
+    /// A snapshot has arrived from another node: its file is durable under `name` (there is none if that is empty), its
+    /// state is built, and `message` is the leader's MsgSnapshot.
     pub fn handle_snapshot(&mut self, message: RaftMessage, name: String, restored: Restored) {
         let RaftMessage { shard, from, to, message } = message;
         if self.replicas.get(&shard).is_some_and(|replica| replica.id() == to) {
@@ -491,7 +492,7 @@ impl<T> Worker<T> {
         Some(result)
     }
 
-    /// How this worker's replicas stand.
+    /// The status of this worker's replicas.
     pub fn status(&self) -> Vec<ReplicaStatus> {
         self.replicas.values().map(Replica::status).collect()
     }
@@ -501,8 +502,8 @@ impl<T> Worker<T> {
         self.replicas.values()
     }
 
-    /// Ends a turn. Returns what is to be done, and whether there is more to do at once: then the next turn may be
-    /// empty.
+    /// Ends a turn. Returns its effects, and whether there is more to do at once: then the next turn follows without
+    /// waiting for input.
     pub fn flush(&mut self, now: Now) -> (Effects<T>, bool) {
         let mut more = false;
         for shard in std::mem::take(&mut self.dirty) {

@@ -1,4 +1,4 @@
-//! Small groups of workers, driven by hand: what raft-rs leaves open, shown to be closed.
+//! Small groups of workers, driven by hand: tests of what raft-rs leaves open.
 //!
 //! Messages are delivered at once unless cut, and a batch is durable when the test says so.
 
@@ -35,7 +35,7 @@ const QUIET_TICKS: u64 = Timing::DEFAULT.ticks(QUIET_AFTER);
 
 const SHARD: ShardId = ShardId(0);
 
-/// All keys go to it.
+/// All keys map to this shard.
 const ONE_SHARD: ShardCount = match ShardCount::new(1) {
     Ok(one) => one,
     Err(_) => unreachable!(),
@@ -48,7 +48,7 @@ const fn id(node: u64) -> ReplicaId {
 
 type Answer = Result<Reply, Failure>;
 
-/// A shard of three replicas, each on a worker of its own.
+/// A shard with three replicas, each on a worker of its own.
 struct Group {
     timing: Timing,
     workers: BTreeMap<NodeId, Worker<u32>>,
@@ -59,7 +59,7 @@ struct Group {
     slow: BTreeMap<NodeId, Vec<u64>>,
     under_way: VecDeque<(NodeId, NodeId, RaftMessage)>,
     answers: BTreeMap<u32, Answer>,
-    /// Everything that was sent, for tests that look at it.
+    /// Everything that was sent, for tests that inspect it.
     sent: Vec<(NodeId, RaftMessage)>,
     /// Pending work on snapshot files, and maps to drop.
     snapshots: Vec<(NodeId, SnapshotWork)>,
@@ -180,7 +180,7 @@ impl Group {
         self.turn(node);
     }
 
-    /// One turn of a node; what it makes durable is durable at once, unless the node is slow.
+    /// Runs one turn of a node; its batch is durable at once, unless the node is slow.
     fn turn(&mut self, node: NodeId) {
         loop {
             let now = Now { moment: self.now, wall: Wall(self.now.0 / 1000) };

@@ -45,7 +45,7 @@ fn a_leader_leads_on_where_all_disks_hang() {
     for &node in &all {
         group.slow.insert(node, Vec::new());
     }
-    // It does not know that the other disks hang, too.
+    // The leader does not know that the other disks hang, too.
     hang(&mut group, &[leader]);
     group.put(leader, 1);
     group.ticks(40);

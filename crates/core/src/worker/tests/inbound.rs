@@ -1,4 +1,4 @@
-//! What must not get into a replica.
+//! Input that a replica must not accept.
 
 use super::*;
 
@@ -19,8 +19,8 @@ fn proposals_and_reads_of_other_nodes_never_enter_by_raft() {
     assert_eq!(group.replica(leader).position().applied, before);
 }
 
-/// The log of a follower, according to a heartbeat of `from`, has lost its end. Returns what follows: whether the replica
-/// has stopped, and whether that is logged. If `is_named`, the topology of the follower names `from`.
+/// A heartbeat of `from` shows that a follower's log has lost its end. Returns whether the replica has stopped, and
+/// whether that is logged. If `is_named`, the topology of the follower names `from`.
 fn learns_that_its_log_is_lost(from: impl Fn(NodeId) -> ReplicaId, is_named: bool) -> (bool, bool) {
     let (mut group, leader) = Group::with_leader();
     let victim = group.others(leader)[0];

@@ -1,4 +1,4 @@
-//! Replicas that begin, join, are promoted and outlive topologies.
+//! Replicas that start, join, are promoted and outlive topologies.
 
 use super::*;
 
@@ -91,7 +91,7 @@ fn the_log_gives_up_a_suspect_replica_once_the_topology_does_not_name_it() {
     let mut renewed = Topology::clone(machine.topology());
     renewed.groups.get_mut(&shard).unwrap().replicas.retain(|replica| *replica != suspect);
     let kept = "snap-0-500.snap".to_owned();
-    // Found at the start, or while it ran.
+    // Found at the start, or while it is running.
     for runs in [false, true] {
         let mut worker: Worker<u32> = Worker::new(config(NodeId(1), 1), Moment(0));
         if runs {

@@ -1,5 +1,5 @@
-//! The promise behind a lease: a voter that has echoed a heartbeat does not vote for a while, whatever it hears. And
-//! elections when disks are slow.
+//! The promise behind a lease: a voter that has echoed a heartbeat does not vote for one election timeout, whatever it
+//! hears. Also, elections when disks are slow.
 
 use super::*;
 use crate::time::Moment;
@@ -36,7 +36,7 @@ impl Group {
 #[test]
 fn a_voter_keeps_its_promise_whatever_term_it_learns() {
     use MessageType::*;
-    // (what the voter hears from the third replica in a later term, whether it must take that term over)
+    // (the message of a later term that the voter gets from the third replica, whether it must adopt that term)
     let heard = [
         (MsgAppendResponse, false),
         (MsgHeartbeatResponse, false),
@@ -219,7 +219,7 @@ fn whatever_the_election_timeout_a_leader_is_replaced_after_it_and_not_before() 
         let heard = group.now;
         let mut lease_ended = None;
         while group.leader(&[leader]).is_none() {
-            // Looks between the ticks, as readers do.
+            // Checks between the ticks, as readers do.
             group.now = group.now + timing.round();
             if !group.lease(leader) {
                 lease_ended.get_or_insert(group.now);

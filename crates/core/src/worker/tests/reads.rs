@@ -128,7 +128,7 @@ fn a_stale_read_is_as_new_as_its_bound_says_or_refused() {
     group.ticks(2);
     assert_eq!([value(&group, leader), value(&group, follower)], [Some(Some(1)); 2]);
 
-    // A follower that hears its leader but can't keep up does not pass for fresh.
+    // A follower that hears its leader but can't keep up does not count as fresh.
     group.slow.insert(follower, Vec::new());
     group.put(leader, 2);
     group.run();
@@ -139,7 +139,7 @@ fn a_stale_read_is_as_new_as_its_bound_says_or_refused() {
     group.ticks(2);
     assert_eq!(value(&group, follower), Some(Some(2)));
 
-    // Nor does anybody whom a quorum does not follow.
+    // Nor does a leader that a quorum does not follow.
     group.isolate(leader);
     group.ticks(110);
     assert_eq!(value(&group, leader), None);

@@ -136,7 +136,7 @@ fn a_shard_keeps_its_share_of_the_budget_for_a_follower_that_lags() {
     group.work(leader);
     group.set_budget(leader, BUDGET);
     group.ticks(2);
-    // For as long as it answers, which is looked at once an election timeout.
+    // For as long as it answers, which is checked once an election timeout.
     for _ in 0..2 * ELECTION_TICKS {
         let held = group.replica(leader).log_bytes();
         assert!((1..=BUDGET / RETAINED_SHARE).contains(&held), "{held} bytes");
@@ -159,7 +159,7 @@ fn a_snapshot_that_fails_before_it_writes_anything_costs_nothing() {
     for wrote_a_chunk in [false, true] {
         let (mut group, leader) = Group::with_leader();
         group.put_bytes(leader, 1, 900 << 10);
-        // So little is left, also with what a tick earns, that a snapshot of the value uses it up.
+        // So little is left, even with what a tick earns, that a snapshot of the value uses it up.
         group.workers.get_mut(&leader).unwrap().snapshot_allowance.spend(SNAPSHOT_BURST_BYTES - 1);
         group.set_budget(leader, 1);
         group.ticks(1);
