@@ -1,17 +1,17 @@
-//! What a node has on its disk when it starts, and how a cluster begins.
+//! What a node has on disk when it starts, and how a cluster begins.
 //!
-//! Beside the log and the snapshots a node's directory has two small files, each written under a temporary name, synced
-//! and renamed:
+//! Besides the log and the snapshots, a node's directory has two small files, each written under a temporary name,
+//! synced and renamed:
 //!
-//! - `identity`: who this directory belongs to; written before the first contact with a cluster.
-//! - `topology`: the latest topology that the node knew. While there is one (or anything in the log) the directory
-//!   belongs to a cluster, and what it says wins over the command line.
+//! - `identity`: the node that owns the directory; written before the first contact with a cluster.
+//! - `topology`: the latest topology that the node knew. While it exists (or the log is not empty) the directory
+//!   belongs to a cluster, and the topology takes precedence over the command line.
 //!
-//! If another cluster claims the directory's node as its member ([`crate::control`], claims), the file `claimed` says
-//! so. Without it the node would serve for a moment after each restart.
+//! If another cluster claims the directory's node as its member ([`crate::control`], claims), the file `claimed`
+//! records that. Without it the node would serve for a moment after each restart.
 //!
-//! A directory whose node is no member any more has a third one, `departed`, which says why ([`departure`]). What else
-//! it holds must never be used again. A node that was given up as dead may start anew in it: [`clear`] deletes
+//! If the directory's node is no longer a member, the file `departed` says why ([`departure`]). Nothing else in the
+//! directory may be used again. A node that was declared dead may start as a new node in it: [`clear`] deletes
 //! everything and leaves `contacts`, the nodes that it knew.
 //!
 //! The shell writes the file `disk-probe` while it has nothing to log, to see whether the disk answers.
@@ -20,8 +20,8 @@
 //! log has lost its log. If the log has lost anything, replicas that the topology assigns to this node and that the log
 //! does not know are not trusted: they may have voted.
 //!
-//! [`bootstrap`] writes the whole beginning of a cluster in one record of the log, so that a crash leaves either
-//! nothing, and bootstrapping can be done again, or a cluster of one node.
+//! [`bootstrap`] writes the initial state of a cluster in one record of the log, so that a crash leaves either nothing,
+//! and bootstrapping can be repeated, or a cluster of one node.
 
 use crate::codec::{CodecError, Reader, put_bytes, put_u32};
 use crate::disk::Disk;
@@ -43,22 +43,22 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-/// Who the directory belongs to: while it is there, the directory is a node's.
+/// The owner of the directory: while this file exists, the directory belongs to a node.
 pub const IDENTITY_FILE: &str = "identity";
 const TOPOLOGY_FILE: &str = "topology";
-/// Held by the process that uses the directory; the shell's, and never deleted.
+/// Locked by the process that uses the directory; belongs to the shell and is never deleted.
 pub const LOCK_FILE: &str = "lock";
 
 const DEPARTED_FILE: &str = "departed";
 const CLAIM_FILE: &str = "claimed";
 const CONTACTS_FILE: &str = "contacts";
-/// Written by the shell while it has nothing to log, to see whether the disk answers. Its content means nothing.
+/// Written by the shell while it has nothing to log, to check that the disk answers. Its content has no meaning.
 pub const PROBE_FILE: &str = "disk-probe";
 
-/// Of a file that is being written.
+/// The suffix of a file that is being written.
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
-/// Whether a node makes files of this name in its directory.
+/// Whether a node creates files with this name in its directory.
 pub fn is_nodes_file(name: &str) -> bool {
     let name = name.strip_suffix(TEMPORARY_SUFFIX).unwrap_or(name);
     [IDENTITY_FILE, TOPOLOGY_FILE, LOCK_FILE, DEPARTED_FILE, CLAIM_FILE, CONTACTS_FILE, PROBE_FILE].contains(&name)
@@ -66,7 +66,7 @@ pub fn is_nodes_file(name: &str) -> bool {
         || snapshot::is_snapshot(name)
 }
 
-/// Addresses of other nodes that a node keeps when it starts anew.
+/// The number of other nodes' addresses that a node keeps when it restarts as a new node.
 const MAX_CONTACTS: usize = 32;
 
 /// Why a node can't start from its directory. Nothing has been changed.
@@ -91,7 +91,7 @@ pub enum BootError {
     Snapshot(#[from] SnapshotError),
 }
 
-/// Who a directory belongs to.
+/// The node that owns a directory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Owner {
     pub identity: Identity,
@@ -99,7 +99,7 @@ pub struct Owner {
     pub name: String,
 }
 
-/// A replica to be started.
+/// A replica to start.
 pub struct StartReplica {
     pub shard: ShardId,
     pub replica: ReplicaId,
@@ -107,26 +107,26 @@ pub struct StartReplica {
     pub restored: Restored,
 }
 
-/// Everything that a node's directory holds.
+/// The contents of a node's directory.
 pub struct Boot<D: ?Sized> {
     pub log: Log<Arc<D>>,
     pub replicas: Vec<StartReplica>,
-    /// Replicas that can't be trusted any more, found by this start or an earlier one. They are never started, and new
-    /// ones are to replace them.
+    /// Replicas that can no longer be trusted, found by this start or an earlier one. They are never started; new ones
+    /// replace them.
     pub lost: Vec<(ShardId, ReplicaId)>,
-    /// Replicas that were removed: no such id, or a lower one, may start again.
+    /// Replicas that were removed: neither this id nor a lower one may start again.
     pub removed: Vec<(ShardId, ReplicaId)>,
     pub eventual: journal::Recovered,
     /// Whether the log has never held anything, as far as the other files show: only in such a directory may a cluster begin.
     pub is_log_empty: bool,
     pub owner: Option<Owner>,
-    /// None in a directory that belongs to no cluster yet.
+    /// None if the directory belongs to no cluster yet.
     pub topology: Option<Topology>,
     /// What was found damaged or cut, for the operator.
     pub findings: Vec<String>,
 }
 
-/// Who the directory belongs to; nobody yet, where that was never written.
+/// The directory's owner; none if it was never written.
 pub fn owner<D: Disk + ?Sized>(disk: &D) -> Result<Option<Owner>, BootError> {
     let Some(content) = read_file(disk, IDENTITY_FILE)? else { return Ok(None) };
     let read = || -> Result<Owner, CodecError> {
@@ -140,19 +140,19 @@ pub fn owner<D: Disk + ?Sized>(disk: &D) -> Result<Option<Owner>, BootError> {
     read().map(Some).map_err(|_| BootError::Damaged(IDENTITY_FILE))
 }
 
-/// Makes the directory somebody's. Durable when this returns.
+/// Sets the directory's owner. Durable when this returns.
 pub fn set_owner<D: Disk + ?Sized>(disk: &D, owner: &Owner) -> Result<(), BootError> {
     let mut content = owner.identity.0.to_le_bytes().to_vec();
     put_bytes(&mut content, owner.name.as_bytes());
     Ok(write_file(disk, IDENTITY_FILE, &content)?)
 }
 
-/// Keeps the latest topology. Durable when this returns.
+/// Saves the latest topology. Durable when this returns.
 pub fn save_topology<D: Disk + ?Sized>(disk: &D, topology: &Topology) -> io::Result<()> {
     write_file(disk, TOPOLOGY_FILE, &topology.encode())
 }
 
-/// The topology that was saved last; none in a directory that belongs to no cluster.
+/// The topology that was saved last; none if the directory belongs to no cluster.
 pub fn saved_topology<D: Disk + ?Sized>(disk: &D) -> Result<Option<Topology>, BootError> {
     Ok(read_file(disk, TOPOLOGY_FILE)?.map(|content| Topology::decode(&content)).transpose()?)
 }
@@ -166,12 +166,12 @@ pub fn assigns_anew(saved: Option<&Topology>, next: &Topology, node: NodeId) -> 
     next.groups.iter().any(|(&shard, group)| group.replica_on(node).is_some_and(|replica| !is_saved(shard, replica)))
 }
 
-/// Notes that the directory's node is no member any more. Durable when this returns.
+/// Records that the directory's node is no longer a member. Durable when this returns.
 pub fn set_departure<D: Disk + ?Sized>(disk: &D, why: MemberState) -> io::Result<()> {
     write_file(disk, DEPARTED_FILE, &[why.code()])
 }
 
-/// Why the directory's node is no member any more; none where it may be one.
+/// Why the directory's node is no longer a member; none if it may be one.
 pub fn departure<D: Disk + ?Sized>(disk: &D) -> Result<Option<MemberState>, BootError> {
     let Some(content) = read_file(disk, DEPARTED_FILE)? else { return Ok(None) };
     Ok(Some(MemberState::decode(&mut Reader::new(&content))?))
@@ -195,7 +195,7 @@ pub fn set_claim<D: Disk + ?Sized>(disk: &D, claim: &Claim) -> io::Result<()> {
 }
 
 /// The cluster that claims a node of this name at this address. A claim for another name or address is deleted: by
-/// changing one of them, an operator says that the node is to stay in its own cluster.
+/// changing either, an operator decides that the node stays in its own cluster.
 pub fn claim<D: Disk + ?Sized>(disk: &D, name: &str, raft_address: &str) -> Result<Option<ClusterId>, BootError> {
     let Some(content) = read_file(disk, CLAIM_FILE)? else { return Ok(None) };
     let read = || -> Result<Claim, CodecError> {
@@ -212,9 +212,8 @@ pub fn claim<D: Disk + ?Sized>(disk: &D, name: &str, raft_address: &str) -> Resu
     Ok(None)
 }
 
-/// Deletes everything that a departed node had but the addresses for clients of the nodes that it knew, which
-/// [`contacts`] returns from then on. A crash at any point leaves a directory for which this is to be done again, or
-/// has been done.
+/// Deletes everything that a departed node had, except for the client addresses of the nodes that it knew, which
+/// [`contacts`] returns from then on. After a crash at any point, this is either done or must be done again.
 pub fn clear<D: Disk + ?Sized>(disk: &D) -> Result<(), BootError> {
     if let Some(content) = read_file(disk, TOPOLOGY_FILE)? {
         let topology = Topology::decode(&content)?;
@@ -232,7 +231,7 @@ pub fn clear<D: Disk + ?Sized>(disk: &D) -> Result<(), BootError> {
     Ok(disk.delete(DEPARTED_FILE)?)
 }
 
-/// Nodes that this one knew before it started anew; none where it did not.
+/// The nodes that this node knew before it was cleared; empty if it was not.
 pub fn contacts<D: Disk + ?Sized>(disk: &D) -> Result<Vec<String>, BootError> {
     let Some(content) = read_file(disk, CONTACTS_FILE)? else { return Ok(Vec::new()) };
     let mut reader = Reader::new(&content);
@@ -244,11 +243,11 @@ pub fn contacts<D: Disk + ?Sized>(disk: &D) -> Result<Vec<String>, BootError> {
     Ok(contacts)
 }
 
-/// Begins a cluster in an empty directory: this node has its replicas of the topology, each shard as empty as at its
-/// beginning, with all of the topology's replicas as voters. Of a new cluster that is one node, and all there is.
+/// Creates a cluster in an empty directory: this node gets its replicas of the topology, with empty shards and all of
+/// the topology's replicas as voters. In a new cluster this node is the only one.
 ///
 /// # Panics
-/// If the log is not empty; [`open`] tells.
+/// If the log is not empty; [`open`] shows whether it is.
 pub fn bootstrap<D: Disk + ?Sized>(
     disk: &Arc<D>,
     config: LogConfig,
@@ -301,7 +300,7 @@ fn write_system_snapshot<D: Disk + ?Sized>(
     Ok(())
 }
 
-/// Opens a node's directory: recovers the log, reads the snapshots, deletes files that nothing names.
+/// Opens a node's directory: recovers the log, reads the snapshots, and deletes files that nothing refers to.
 pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootError> {
     let topology = saved_topology(&**disk)?;
     let mutation = config.mutation;
@@ -344,7 +343,7 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
             RecoveredShard::Recovered { replica, state } => {
                 match state_at(disk, shard, &state.base, boot.topology.as_ref()) {
                     Ok(restored) => boot.replicas.push(StartReplica { shard, replica, state, restored }),
-                    // The file may be intact: the next start may read it.
+                    // The file may be intact, and the next start may be able to read it.
                     Err(StateError::Load(LoadError::Read(SnapshotError::Disk(source)))) => {
                         let file = state.base.snapshot.clone();
                         return Err(BootError::UnreadableSnapshot { file, shard, source });
@@ -364,10 +363,10 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
         boot.topology = Some(Topology::clone(system.topology()));
     }
     if recovery.shards_unknown {
-        // Keep the snapshots that nothing names: they may be all that is left.
+        // Keep the snapshots that nothing refers to: they may be the only copies left.
         boot.quarantine_unrecovered()?;
     } else if boot.topology.is_some() {
-        // What the log holds of a lost replica follows its snapshot, and an operator may want both.
+        // The log's entries of a lost replica continue its snapshot, and an operator may need both.
         let is_lost = |name: &str| boot.lost.iter().any(|&(shard, _)| snapshot::is_snapshot_of(name, shard));
         let is_named = |name: &str| boot.replicas.iter().any(|start| start.state.base.snapshot == name);
         snapshot::clean_up(&**disk, |name| is_named(name) || is_lost(name))?;
@@ -408,11 +407,11 @@ impl<D: ?Sized> Boot<D> {
         (Some(member.identity) == self.owner.as_ref().map(|owner| owner.identity)).then_some(id)
     }
 
-    /// The node is a member of `topology`'s cluster from now on. Durable when this returns.
+    /// Makes the node a member of `topology`'s cluster. Durable when this returns.
     ///
     /// If the directory had an identity before this join (`was_owned`), it may have lost everything else. So the
     /// replicas that the topology already assigns to the node are not trusted: they may have voted. If the node was
-    /// only slow to join, they are replaced needlessly, while they are still empty.
+    /// only slow to join, they are replaced needlessly, but they are still empty.
     pub fn join(&mut self, disk: &D, owner: Owner, topology: Topology, was_owned: bool) -> Result<(), BootError>
     where
         D: Disk,
@@ -420,15 +419,15 @@ impl<D: ?Sized> Boot<D> {
         self.owner = Some(owner);
         self.topology = Some(topology.clone());
         if was_owned {
-            // Before the topology: a node that stops in between asks to join again.
+            // This comes before the topology is saved: a node that stops in between asks to join again.
             self.quarantine_unrecovered()?;
         }
         Ok(save_topology(disk, &topology)?)
     }
 
-    /// The log has lost records of which nobody knows the shards. A replica is created only when the topology that
-    /// names it is on disk, so whatever that one says this node holds and the log does not know, it may have held, and
-    /// lost. With that written down the log knows of all replicas again.
+    /// Handles a log that has lost records of unknown shards. A replica is created only when the topology that names it
+    /// is on disk. So this node may have held and lost any replica that the saved topology assigns to it and the log
+    /// does not know. Once these are logged as suspect, the log knows all replicas again.
     ///
     /// If the log has lost nothing, a replica that it does not know was never created: a replica's first record is
     /// synced before it sends any message.
@@ -469,8 +468,8 @@ enum StateError {
     NoTopology,
 }
 
-/// The state at a replica's base. Without a snapshot that is the empty one; the system shard's replica that waits for
-/// its first snapshot begins with what the node knew.
+/// The state at a replica's base. Without a snapshot it is empty; a system shard replica that waits for its first
+/// snapshot begins with the topology that the node knew.
 fn state_at<D: Disk + ?Sized>(
     disk: &Arc<D>,
     shard: ShardId,
@@ -491,7 +490,7 @@ fn state_at<D: Disk + ?Sized>(
     Ok(restored)
 }
 
-/// A small file: a checksum, then the content.
+/// Writes a small file: a checksum, then the content.
 fn write_file<D: Disk + ?Sized>(disk: &D, name: &str, content: &[u8]) -> io::Result<()> {
     let temporary = format!("{name}{TEMPORARY_SUFFIX}");
     let mut bytes = Vec::new();
@@ -536,7 +535,7 @@ mod tests {
         assert_eq!(departure(&*disk).unwrap(), Some(MemberState::Dead));
         for again in [false, true] {
             if again {
-                // As a crash right before the end leaves it.
+                // The state after a crash right before the end.
                 set_departure(&*disk, MemberState::Dead).unwrap();
             }
             clear(&*disk).unwrap();

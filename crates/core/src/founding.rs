@@ -11,11 +11,11 @@
 //!
 //! Nodes that all name each other form one cluster, even if all of them may create it: of any two, the node with the
 //! higher name first hears that the other may create the cluster, or has done so. A node that was told of no other node
-//! creates its cluster at once: this is how an operator says that there is no other cluster.
+//! creates its cluster at once: this is how an operator states that there is no other cluster.
 //!
 //! All this holds only if each name stands for one other node. A name that several nodes share (a headless service, a
-//! load balancer) may lack some of them now, so that the node would not ask them. The node therefore also waits if a
-//! name leads to several nodes, to this node itself, or to a node that another name leads to.
+//! load balancer) may lack some of them now, so that the node would not ask those. The node therefore also waits if a
+//! name resolves to several nodes, to this node itself, or to a node that another name resolves to.
 
 use crate::boot::Owner;
 use crate::types::{ClusterId, Identity};
@@ -25,7 +25,7 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     Member(ClusterId),
-    /// It belongs to no cluster, and waits.
+    /// It belongs to no cluster and waits.
     Waiting {
         owner: Owner,
         may_begin: bool,
@@ -47,15 +47,15 @@ pub struct Asked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     Silent,
-    /// It leads to this node, and is not its own name.
+    /// It resolves to this node, and is not its own name.
     Itself,
-    /// Its addresses lead to different nodes.
+    /// Its addresses belong to different nodes.
     Several,
-    /// It leads to the same node as an earlier name, which has this index.
+    /// It resolves to the same node as an earlier name, which has this index.
     Same(usize),
 }
 
-/// What follows from the answers.
+/// The decision that follows from the answers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     Begin,
@@ -67,8 +67,8 @@ pub enum Decision {
 }
 
 impl Asked {
-    /// The node to which this name leads, with whether it may create the cluster; `None` if the name is `own`'s and
-    /// leads nowhere else.
+    /// The node to which this name resolves, and whether it may create the cluster; `None` if the name is `own`'s and
+    /// resolves to no other node.
     fn waiting(&self, own: &Owner) -> Result<Option<(&Owner, bool)>, Missing> {
         let mut waiting = self.answers.iter().filter_map(|(_, answer)| match answer {
             Answer::Waiting { owner, may_begin } => Some((owner, *may_begin)),
@@ -146,7 +146,7 @@ mod tests {
         Asked { is_own: false, answers }
     }
 
-    /// Decides where each name has one address.
+    /// Decides when each name has one address.
     fn decide_each(own: &Owner, answers: &[Answer]) -> Decision {
         let told: Vec<Asked> = answers.iter().map(|answer| name(&[("10.0.0.1", answer.clone())])).collect();
         decide(own, &told)
@@ -176,10 +176,10 @@ mod tests {
         assert_eq!(decide(&[name(&[(two, b.clone()), (three, Answer::Silent)])]), missing(Missing::Silent));
         let member = Answer::Member(ClusterId(7));
         assert_eq!(decide(&[name(&[(one, own.clone()), (two, b.clone()), (three, member)])]), Decision::Join);
-        // Its own name leads to another node as well.
+        // Its own name resolves to another node as well.
         let own_name = Asked { is_own: true, ..name(&[(one, own), (two, b.clone())]) };
         assert_eq!(decide(&[own_name]), missing(Missing::Several));
-        // Two names of one node: another one may be meant by the second.
+        // Two names of one node: the second may be meant for another node.
         let twice = [name(&[(one, b.clone())]), name(&[(two, b)])];
         assert_eq!(decide(&twice), Decision::WaitFor(vec![(1, Missing::Same(0))]));
     }
@@ -222,8 +222,9 @@ mod tests {
         assert_eq!(decide_each(&twin, &[waiting("b", true)]), Decision::Begin);
     }
 
-    /// Some nodes, each of which was told of all others; some of them may begin a cluster. They start, stop and ask each other
-    /// while answers are lost, late and doubled. Returns how many clusters come of it, where each decides by `decide`.
+    /// Some nodes, each of which was told of all others; some of them may begin a cluster. They start, stop and ask
+    /// each other while answers are lost, late and duplicated. Returns how many clusters are created if each node
+    /// decides by `decide`.
     fn clusters_begun(seed: u64, decide: impl Fn(&Owner, &[Answer]) -> Decision) -> usize {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut below = move |n: usize| {
@@ -244,7 +245,7 @@ mod tests {
         for _ in 0..1_000 {
             let (node, other) = (below(nodes), below(nodes));
             match below(8) {
-                // A process starts, or ends: what it has heard is forgotten, what it belongs to is not.
+                // A process starts or ends: it forgets what it has heard, but not its cluster.
                 0 => {
                     is_up[node] = !is_up[node];
                     answers[node].fill(Answer::Silent);
@@ -292,7 +293,7 @@ mod tests {
         assert_eq!(begun.iter().max(), Some(&1));
         assert!(begun.iter().filter(|begun| **begun == 1).count() > 500, "most come to begin one");
 
-        // Without any of the three conditions two are begun.
+        // Without any one of the three conditions, two clusters are created.
         let two_are_begun_without = |is_dropped: fn(&Answer) -> bool| {
             let decide = |own: &Owner, answers: &[Answer]| {
                 let left: Vec<Answer> = answers.iter().filter(|answer| !is_dropped(answer)).cloned().collect();

@@ -1,16 +1,18 @@
-//! What a node's directory says about its start: go on as a member, begin a cluster, join one, or refuse.
+//! What a node's directory determines about its start: continue as a member, begin a cluster, join one, or refuse.
 //!
-//! 1. A directory whose node is no member any more says so. One that an operator had leave is refused. One that was given
-//!    up as dead is cleared, and its node joins the others that it knew as a new one.
-//! 2. The directory's owner is written, if it has none, before the first contact with a cluster: joining twice is then
-//!    the same. A node that no cluster has taken in may be given another name: should one have done so without its
-//!    knowledge, it is refused there by its identity.
-//! 3. A directory with a topology goes on as a member, unless another cluster has claimed the node under its name and
-//!    address ([`crate::control`], claims): an operator has to decide first.
+//! 1. The directory records whether its node is no longer a member. If an operator had the node leave, the start is
+//!    refused. If it was declared dead, the directory is cleared, and the node joins the nodes that it knew as a new
+//!    one.
+//! 2. The directory's owner is written, if it has none, before the first contact with a cluster, so that joining is
+//!    idempotent. A node that no cluster has admitted may be given another name; if a cluster had admitted it without
+//!    its knowledge, that cluster refuses it by its identity.
+//! 3. A directory with a topology continues as a member, unless another cluster has claimed the node under its name and
+//!    address ([`crate::control`], claims): then an operator must decide first.
 //! 4. A directory with intact replicas and without the topology is refused: it has lost a file.
-//! 5. Any other one is of no cluster yet ([`Start::Stranger`]). Whether it begins one or joins one, the caller finds out
-//!    by asking other nodes ([`crate::founding`]). One that has lost its topology and all its replicas may join; it
-//!    begins no cluster, since it belongs to one. Nor does one that was given up.
+//! 5. Any other directory belongs to no cluster yet ([`Start::Stranger`]). The caller asks other nodes to decide
+//!    whether it begins a cluster or joins one ([`crate::founding`]). A directory that has lost its topology and all
+//!    its replicas may join; it begins no cluster, because it belongs to one. The same holds for a node that was
+//!    declared dead.
 
 use crate::boot::{self, Boot, BootError, Owner};
 use crate::disk::Disk;
@@ -25,7 +27,7 @@ pub enum Start<D: ?Sized> {
     Stranger(Stranger<D>),
 }
 
-/// A directory whose node goes on as a member of its cluster.
+/// A directory whose node continues as a member of its cluster.
 pub struct Member<D: ?Sized> {
     pub boot: Boot<D>,
     pub node: NodeId,
@@ -50,7 +52,7 @@ pub enum Refusal {
     Departed,
     /// The directory belongs to the node with this name.
     OtherOwner(String),
-    /// It holds replicas, and the topology that they belong to is missing.
+    /// It holds replicas, but the topology that they belong to is missing.
     NoTopology,
     /// It belongs to a cluster that does not know the node.
     NotMember,
@@ -64,7 +66,7 @@ impl From<BootError> for Refusal {
     }
 }
 
-/// Readies the directory of a node that was given up as dead for a new member. Returns whether it is one. To be called
+/// If the directory's node was declared dead, clears the directory for a new member. Returns whether it did. Call it
 /// before [`open`].
 pub fn clear_if_given_up<D: Disk + ?Sized>(disk: &D) -> Result<bool, Refusal> {
     match boot::departure(disk)? {
@@ -77,7 +79,7 @@ pub fn clear_if_given_up<D: Disk + ?Sized>(disk: &D) -> Result<bool, Refusal> {
     }
 }
 
-/// Opens the directory of the node with this name, which others reach at `raft_address`. A directory that has no owner
+/// Opens the directory of the node with this name, which others reach at `raft_address`. A directory without an owner
 /// gets `new_identity`.
 pub fn open<D: Disk + ?Sized>(
     disk: &Arc<D>,
@@ -134,31 +136,31 @@ impl<D: Disk + ?Sized> Stranger<D> {
         &self.owner
     }
 
-    /// The addresses for clients of nodes that this one knew before it was given up.
+    /// The client addresses of the nodes that this one knew before it was declared dead.
     pub fn contacts(&self) -> &[String] {
         &self.contacts
     }
 
-    /// Whether the node belonged to a cluster, which nothing but its log shows.
+    /// Whether only the log shows that the node belonged to a cluster.
     pub fn has_lost_topology(&self) -> bool {
         !self.boot.is_log_empty
     }
 
-    /// Whether the node may begin a cluster, if the operator wants it to.
+    /// Whether the node may begin a cluster, if the operator allows it.
     pub fn may_begin(&self) -> bool {
         self.contacts.is_empty() && !self.has_lost_topology()
     }
 
-    /// Begins the cluster of this topology, in which the node is the first one.
+    /// Begins the cluster of this topology, with this node as its first.
     pub fn begin(self, topology: &Topology) -> Result<Member<D>, Refusal> {
         let Stranger { disk, log, boot, .. } = self;
-        // Its log is opened once more below.
+        // The log is opened again below.
         drop(boot);
         boot::bootstrap(&disk, log.clone(), topology, NodeId(1))?;
         Member::of(boot::open(&disk, log)?)
     }
 
-    /// The node has become a member of this topology's cluster.
+    /// Makes the node a member of this topology's cluster.
     pub fn join(self, topology: Topology) -> Result<Member<D>, Refusal> {
         let Stranger { disk, mut boot, owner, was_owned, .. } = self;
         boot.join(&disk, owner, topology, was_owned)?;

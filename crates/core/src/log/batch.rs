@@ -1,8 +1,8 @@
-//! What one turn of a worker, or of gossip, makes durable together.
+//! The batch of items that one turn of a worker, or of gossip, makes durable together.
 
 use super::item::LogItem;
 
-/// Who hands batches to the log, and is told when they are durable.
+/// A source of batches, which is notified when they are durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BatchSource {
     /// A worker, by its number.
@@ -10,7 +10,8 @@ pub enum BatchSource {
     Gossip,
 }
 
-/// Numbered by its owner, in order; durable as a whole, after all earlier batches of that owner.
+/// A batch of items. Its source numbers it, in order. It becomes durable as a whole, after all earlier batches of that
+/// source.
 #[derive(Debug, Default)]
 pub struct LogBatch {
     pub number: u64,
@@ -24,8 +25,8 @@ impl LogBatch {
     }
 
     /// The bytes that the batch adds to the node's unsynced bytes: those of new entries. The entries of a complete
-    /// state do not count: they are in memory anyway and the log itself asked for them, so clients must not be refused
-    /// because of them.
+    /// state do not count: they are in memory anyway and the log itself asked for them, so client requests must not be
+    /// refused because of them.
     pub fn new_entry_bytes(&self) -> u64 {
         self.items.iter().map(|item| item.new_entry_bytes() as u64).sum()
     }

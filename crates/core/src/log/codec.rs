@@ -1,7 +1,7 @@
-//! How items look in a record's body: our own codec, pinned by golden bytes.
+//! The encoding of items in a record's body: our own codec, pinned by golden bytes.
 //!
-//! Numbers are LEB128 varints (7 bits a byte, low bits first), byte strings have their length before them. An item
-//! is a kind byte, the shard, the replica, and then
+//! Numbers are LEB128 varints (7 bits a byte, low bits first); byte strings are preceded by their length. An item is a
+//! kind byte, the shard, the replica, and then
 //!
 //! | kind | content |
 //! |---|---|
@@ -12,10 +12,10 @@
 //! | 5 directory | no shard and replica; complete (0, 1), count, then shard, replica, held (0 removed, 1 live) |
 //! | 6 suspect | nothing |
 //!
-//! Entries are their count, the first one's index, and of each: type, term, data, context. Their indexes are
-//! contiguous, so only the first is kept. An entry costs five bytes beside its data as a rule.
+//! Entries are encoded as their count, the first one's index, and for each entry its type, term, data and context.
+//! Their indexes are contiguous, so only the first is kept. An entry usually takes five bytes beside its data.
 //!
-//! Decoding never panics, whatever it is given, and never sizes an allocation by a length that it has merely read.
+//! Decoding never panics, whatever the input, and never sizes an allocation by an unverified length.
 
 use super::item::{Base, Change, LogItem, ReplicaState};
 use crate::types::{LogIndex, ReplicaId, ShardId, Term};
@@ -29,7 +29,7 @@ const REMOVED: u8 = 4;
 const DIRECTORY: u8 = 5;
 const SUSPECT: u8 = 6;
 
-/// Where encoded bytes go.
+/// The destination of encoded bytes.
 pub(super) trait Sink {
     fn put(&mut self, bytes: &[u8]);
 }
@@ -55,7 +55,7 @@ pub(super) enum Decoded {
     Directory(Directory),
 }
 
-/// The bytes are no encoding of items.
+/// The bytes are not a valid encoding of items.
 #[derive(Debug, PartialEq)]
 pub(super) struct Malformed;
 

@@ -1,10 +1,10 @@
-//! How far the log has got: tells a lost log from a new one.
+//! The extent of the log: the number of its last segment, which tells a lost log from a new one.
 //!
 //! Each segment proves that the earlier ones existed, but nothing proves that the last ones did: if the last segments
 //! or all of them were missing, the rest would look like an older log, or a new one. So a file of one sector, written
-//! in place, holds the number of the last segment that was begun. First the segment gets its name, then the extent gets
-//! the segment's number, then the segment gets its first record. Hence every synced record is in a segment that the
-//! extent covers, and every segment that the extent covers has existed.
+//! in place, holds the number of the last segment that was begun. The segment is renamed first, then its number is
+//! written to the extent, then its first record is written. Hence every synced record is in a segment that the extent
+//! covers, and every segment that the extent covers has existed.
 //!
 //! If only the extent is damaged, nothing is lost: the segments are trusted, and the extent is written again. A
 //! directory of an earlier version has no extent, and gets one.

@@ -1,4 +1,4 @@
-//! What the log knows of each shard while it is written: enough to check its callers and to give segments back.
+//! The log's in-memory index of shards: enough to check appends and to release segments.
 
 use super::codec::{Directory, Listed};
 use super::item::{Change, LogItem};
@@ -6,14 +6,14 @@ use super::segment::SegmentNumber;
 use crate::types::{LogIndex, ReplicaId, ShardId};
 use std::collections::BTreeMap;
 
-/// Every shard that the log holds something of.
+/// All shards with data in the log.
 ///
 /// - `pins` counts, for each segment, the shards whose last complete state is in it; no count is zero.
-/// - A shard's replica never gets lower.
+/// - A shard's replica id never decreases.
 pub(super) struct Index {
     shards: BTreeMap<ShardId, Held>,
     pins: BTreeMap<SegmentNumber, usize>,
-    /// The last segment with a directory, which alone keeps some removals.
+    /// The last segment with a directory, which may be the only record of some removals.
     directory: SegmentNumber,
     complete: bool,
 }
@@ -24,11 +24,11 @@ pub(super) enum Held {
         replica: ReplicaId,
         base: LogIndex,
         last: LogIndex,
-        /// Where its last complete state is. Everything since is there or later.
+        /// The segment of its last complete state. All later items are in it or in later segments.
         segment: SegmentNumber,
     },
-    /// What is left of it stays, from this segment on, for whoever wants to rescue it, until the shard gets another
-    /// replica or none.
+    /// Its remains are kept, from this segment on, for an operator to recover, until the shard has a new replica or is
+    /// removed.
     Suspect { replica: ReplicaId, segment: SegmentNumber },
     /// Pins nothing: the directory at the start of each segment repeats it.
     Removed { replica: ReplicaId },
@@ -50,7 +50,7 @@ impl Held {
 }
 
 impl Index {
-    /// `complete`: whether every replica that this node has held is going to be among the shards.
+    /// `complete`: whether the shards will include every replica that this node has held.
     pub(super) fn new(directory: SegmentNumber, complete: bool) -> Index {
         Index { shards: BTreeMap::new(), pins: BTreeMap::new(), directory, complete }
     }
@@ -73,7 +73,7 @@ impl Index {
         }
     }
 
-    /// Notes an item that goes into `segment`. Panics where it does not fit to the earlier ones of its shard.
+    /// Records an item that is written to `segment`. Panics if it does not follow from the earlier items of its shard.
     pub(super) fn apply(&mut self, item: &LogItem, segment: SegmentNumber) {
         let LogItem { shard, replica, change } = item;
         match change {
@@ -119,12 +119,12 @@ impl Index {
         }
     }
 
-    /// A directory of what is here goes into `segment`.
+    /// A directory of this index is written to `segment`.
     pub(super) fn directory_written(&mut self, segment: SegmentNumber) {
         self.directory = segment;
     }
 
-    /// The first segment that holds something needed.
+    /// The first segment that is still needed.
     pub(super) fn first_needed(&self) -> SegmentNumber {
         self.pins.keys().next().map_or(self.directory, |pinned| self.directory.min(*pinned))
     }

@@ -1,9 +1,9 @@
-//! What the shards of a node ask the log to keep.
+//! The items that a node's shards append to the log.
 
 use crate::types::{LogIndex, ReplicaId, ShardId, Term};
 use raft::eraftpb::{ConfState, Entry, HardState};
 
-/// One thing to be made durable for one shard. Items of one shard take effect in the order in which they are given.
+/// One change to make durable for one shard. The items of a shard take effect in the order in which they are appended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogItem {
     pub shard: ShardId,
@@ -22,7 +22,7 @@ impl LogItem {
         entries.iter().map(|entry| entry.data.len()).sum()
     }
 
-    /// The same without the entries of a complete state, which the log has already written before.
+    /// The same without the entries of a complete state, which the log has written before.
     pub fn new_entry_bytes(&self) -> usize {
         match self.change {
             Change::State(_) => 0,
@@ -33,10 +33,11 @@ impl LogItem {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// The complete state of the replica, replacing whatever the log holds of this shard. Written when a replica is
-    /// created, when it has taken or installed a snapshot, and to release the segments that an idle shard pins.
+    /// The complete state of the replica, which replaces everything that the log holds of this shard. Written when a
+    /// replica is created, when it has taken or installed a snapshot, and to release the segments that an idle shard
+    /// pins.
     State(Box<ReplicaState>),
-    /// New entries, contiguous; those of the log from the first one's index on are replaced.
+    /// New, contiguous entries. They replace the log's entries from the first one's index on.
     Entries(Vec<Entry>),
     /// Term, vote and commit index.
     HardState(HardState),
@@ -44,11 +45,12 @@ pub enum Change {
     /// [suspect](super::RecoveredShard::Suspect), also after a restart. Its records stay in the log until the topology
     /// no longer names it.
     Suspect,
-    /// The replica is gone. Kept for ever: no replica of this shard with this id or a lower one may come back here.
+    /// The replica is removed. This is kept forever: no replica of this shard with this id or a lower one may run on
+    /// this node again.
     Removed,
 }
 
-/// All that a replica needs from the disk to start again.
+/// Everything that a replica needs from disk to restart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReplicaState {
     pub hard_state: HardState,
@@ -62,8 +64,8 @@ pub struct ReplicaState {
 pub struct Base {
     pub index: LogIndex,
     pub term: Term,
-    /// The configuration at `index`. Empty where the replica waits for its first snapshot.
+    /// The configuration at `index`. Empty if the replica waits for its first snapshot.
     pub conf_state: ConfState,
-    /// The snapshot's file name; empty where the state at `index` is the empty one.
+    /// The snapshot's file name; empty if the state at `index` is empty.
     pub snapshot: String,
 }

@@ -1,10 +1,10 @@
-//! The write-ahead log: one for all shards of a node, so that one sync serves them all.
+//! The write-ahead log: one for all shards of a node, so that one sync covers them all.
 //!
-//! # What is in it
+//! # Format
 //!
-//! A caller hands over a batch of [`LogItem`]s of any number of shards; [`Log::append`] writes it as one *record* and
+//! A caller passes a batch of [`LogItem`]s of any number of shards; [`Log::append`] writes it as one *record* and
 //! [`Log::sync`] makes it durable. Records fill *segments*, files that were filled with zeros beforehand
-//! (`log-00000000000000000001.seg`, ...). At start, [`Log::open`] gives back what each shard needs to go on.
+//! (`log-00000000000000000001.seg`, ...). At start, [`Log::open`] returns what each shard needs to continue.
 //!
 //! ```text
 //! segment  | record | record | record ...            | never written: zeros |
@@ -25,39 +25,41 @@
 //!
 //! # Torn or corrupt
 //!
-//! Both are records that do not check; the one was never acknowledged and must go, the other may hold a vote or an
-//! entry that others count on. They can be told apart because
+//! Records of both kinds fail their checks. A torn record was never acknowledged and must be cut; a corrupt one may
+//! hold a vote or an entry that other nodes count on. They can be told apart because
 //!
 //! 1. a disk writes a sector as a whole or not at all;
-//! 2. segments are zeros, durably, before they are used, and no sector of a record is all zeros (its tag is not): so
-//!    a sector that a crash kept from being written is seen to be unwritten;
-//! 3. a record is written only when the one before is synced: so only the last one, in the last segment, can be torn.
+//! 2. segments are durably zero before they are used, and no sector of a record is all zeros (its tag is not): so a
+//!    sector that a crash kept from being written can be recognized as unwritten;
+//! 3. a record is written only when the one before is synced: so only the last record, in the last segment, can be
+//!    torn.
 //!
 //! Hence: a record is **torn** if it is the last in the last segment and one of its sectors is unwritten. That may be
-//! its first one; then its later sectors are known by their tags. It is overwritten with zeros, and the log goes on in
-//! its place. Anything else that does not check is **corrupt**: the shards that the record names are suspect, and all
-//! of them where the names are lost. Records behind it are still found, by their own headers, and count: a complete
-//! state ([`Change::State`]) makes a shard trustworthy again, since it replaces all that was there before. Where the
-//! last thing found is damaged, nothing is overwritten, not even a torn record behind it, which proves that it was
-//! synced: the log goes on in a new segment. If it was a header that was lost, it leaves out a sequence number. So each
-//! start finds the same, until the shards have written new states.
+//! its first sector; then its later sectors are recognized by their tags. A torn record is overwritten with zeros, and
+//! the log continues in its place. Any other record that fails its checks is **corrupt**: the shards that the record
+//! names are suspect, or all shards if the names are lost. Later records are still found, by their own headers, and
+//! count: a complete state ([`Change::State`]) makes a shard trustworthy again, since it replaces everything before it.
+//! If the last record is corrupt, nothing is overwritten, not even a torn record behind it, which proves that the
+//! corrupt one was synced: the log continues in a new segment. If a header was lost, the new segment skips a sequence
+//! number. So each start finds the same, until the shards have written new states.
 //!
 //! Missing segments are detected wherever they were: in the middle by the numbers; at the beginning by the directory in
-//! the next segment; at the end, or if all are gone, by a file that says how far the log has got ([`extent`]). They
-//! count as corrupt records of unknown shards. A log is new only if nothing says that there was one.
+//! the next segment; at the end, or if all are gone, by a file that holds the number of the last segment ([`extent`]).
+//! They count as corrupt records of unknown shards. A log is new only if nothing shows that there was one before.
 //!
-//! What cannot be told apart: a disk that loses, as zeros, a part of the last synced record, or all of it. Where a disk
-//! refuses to read a sector, the log does not open ([`LogError::Unreadable`]) rather than guess whether that will last.
+//! One case can't be detected: a disk that loses all or part of the last synced record and returns zeros instead. If a
+//! disk refuses to read a sector, the log does not open ([`LogError::Unreadable`]), because the error may or may not be
+//! permanent.
 //!
-//! # Giving segments back
+//! # Releasing segments
 //!
 //! A shard needs the segment of its last complete state and those after it. Segments before the first needed one are
-//! deleted, oldest first, but never the last one with a directory that could be read. The directory makes what remains
-//! sufficient: it lists every live and every removed replica, so a removal needs no segment of its own, and a live
-//! shard whose state is nowhere is suspect rather than unknown. A shard that stays idle pins its segment until its
-//! owner appends its state again: [`Log::pinned_by`].
+//! deleted, oldest first, but never the last one with a directory that could be read. Because of the directory the
+//! remaining segments are sufficient: it lists every live and every removed replica, so a removal pins no segment, and
+//! a live shard whose state is missing is suspect rather than unknown. An idle shard pins its segment until its owner
+//! appends its state again: [`Log::pinned_by`].
 //!
-//! # What it costs
+//! # Costs
 //!
 //! A batch: one `pwrite` and one `fdatasync`, or several of each for a record that is written in parts
 //! ([`Log::append_in_parts`]); no allocation once the buffers have grown. A record: 52 bytes, 12 for each shard, 4 in
@@ -80,7 +82,7 @@ mod tests;
 
 pub use segment::SpareRequest;
 
-/// Whether the log makes files of this name.
+/// Whether the log creates files with this name.
 pub fn is_log_file(name: &str) -> bool {
     name == extent::EXTENT_FILE || segment::SegmentNumber::parse(name).is_some() || segment::is_spare(name)
 }
@@ -99,14 +101,14 @@ use segment::{Segment, SegmentMaker, SegmentNumber};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
-/// Room for what a record may have beside its entries' bytes, most often: see [`Log::waits_for_spare`].
+/// What a record usually has at most beside its entries' bytes: see [`Log::waits_for_spare`].
 const BESIDE_ENTRIES_BYTES: u64 = 64 << 10;
 
 #[derive(Clone, Debug)]
 pub struct LogConfig {
     /// The size of a segment: a multiple of the sector size. A record that is larger gets a segment of its own size.
     pub segment_bytes: u64,
-    /// Other files show that a log was opened here before: if there is no trace of it, it is lost.
+    /// Other files show that a log was opened here before: if none is found, it is lost.
     pub has_begun: bool,
     pub mutation: Mutation,
 }
@@ -123,11 +125,11 @@ pub enum LogError {
     /// or another one, may be appended later.
     #[error("no space for another log segment")]
     NoSegment(#[source] io::Error),
-    /// What is on the disk is not known. The process must abort, since trying again could report as durable what is
-    /// not; the log is recovered at the next start.
+    /// The content of the disk is unknown. The process must abort, since a retry could report as durable what is not;
+    /// the log is recovered at the next start.
     #[error("could not {doing}: the log cannot go on, and this process must not")]
     Failed { doing: &'static str, source: io::Error },
-    /// The log could not be read at start. Nothing has changed but, perhaps, that old spare segments are deleted.
+    /// The log could not be read at start. Nothing has changed, except that old spare segments may have been deleted.
     #[error("the log cannot be read")]
     Unreadable(#[source] io::Error),
     /// The log was written by a later version of this program. Nothing has changed.
@@ -135,36 +137,36 @@ pub enum LogError {
     UnknownFormat { file_name: String },
 }
 
-/// What the log holds at start.
+/// The content of the log at start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recovery {
     pub shards: BTreeMap<ShardId, RecoveredShard>,
-    /// Records are lost of which nobody knows the shards: this node may have held replicas that are not in `shards`.
-    /// It must not start one under an id that it may have held, until [`Log::declare_complete`].
+    /// Records of unknown shards are lost: this node may have held replicas that are not in `shards`. It must not start
+    /// one under an id that it may have held, until [`Log::declare_complete`].
     pub shards_unknown: bool,
-    /// What was found damaged or cut, for the operator. Empty after a crash that left nothing behind.
+    /// What was found damaged or was cut, for the operator. Empty after a crash that left no torn record.
     pub findings: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecoveredShard {
-    /// All that was synced, ready to start Raft from.
+    /// Everything that was synced; Raft can start from it.
     Recovered { replica: ReplicaId, state: Box<ReplicaState> },
     /// Some of what was synced may be lost: this replica must never vote or acknowledge again.
     Suspect { replica: ReplicaId },
-    /// No replica with this id or a lower one may come back.
+    /// No replica with this id or a lower one may run again.
     Removed(ReplicaId),
 }
 
 /// The log, open for writing.
 ///
-/// - At most one record is unsynced, the last one.
-/// - `segments` are in order of their numbers, and none but the last is written to. `offset` is a multiple of the
-///   sector size, and from there on the last segment is zero, unless `offset` is its end.
+/// - At most one record is unsynced: the last one.
+/// - `segments` are ordered by number, and only the last is written to. `offset` is a multiple of the sector size, and
+///   from there on the last segment is zero, unless `offset` is its end.
 /// - `next_segment` is above every segment that ever had a record; the extent holds the number of the last of these.
 /// - A segment's first record has a directory of all shards before it.
-/// - `index` has every item of every record written, and no segment that it needs is deleted; the last never is.
-/// - After [`LogError::Failed`] nothing is called any more.
+/// - `index` reflects every item written. No segment that it needs is deleted, and never the last one.
+/// - After [`LogError::Failed`], no method may be called.
 pub struct Log<D> {
     disk: D,
     segments: VecDeque<Segment>,
@@ -180,7 +182,7 @@ pub struct Log<D> {
 }
 
 impl<D: Disk> Log<D> {
-    /// Recovers what is on the disk, or starts a new log where there is none. Other files are left alone.
+    /// Recovers the log on disk, or starts a new one if there is none. Other files are left alone.
     pub fn open(disk: D, config: LogConfig) -> Result<(Log<D>, Recovery), LogError> {
         let maker = SegmentMaker::new(config.segment_bytes);
         let (recovery, Restart { index, segments, next_segment, offset, next }) = recovery::recover(&disk, &config)?;
@@ -213,8 +215,8 @@ impl<D: Disk> Log<D> {
     /// after each part of the record that is durable, and after each part of a new segment that is made for it. The
     /// last part is durable once [`Log::sync`] has returned; a crash before that may leave a torn record.
     ///
-    /// Panics where an item does not fit to what its shard has in the log: a state comes first, entries continue it,
-    /// and a replica that was suspect or removed does not come back.
+    /// Panics if an item does not follow from what the log holds of its shard: a state comes first, entries continue
+    /// it, and a replica that was suspect or removed must not come back.
     pub fn append_in_parts(
         &mut self,
         items: &[LogItem],
@@ -247,7 +249,7 @@ impl<D: Disk> Log<D> {
         written.map_err(|(doing, source)| self.fail(doing, source))
     }
 
-    /// Makes the last batch durable, then deletes the segments that nobody needs any more.
+    /// Makes the last batch durable, then deletes the segments that are no longer needed.
     pub fn sync(&mut self) -> Result<(), LogError> {
         assert!(!self.has_failed, "a log that has failed is not used again");
         if !self.is_unsynced {
@@ -262,23 +264,24 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// A spare segment to make on another thread while this one goes on, given out once; then
-    /// [`Log::spare_ready`] is due. Without a spare, an append that needs a segment makes it itself, and waits.
+    /// A spare segment for another thread to make while this one continues. Each request is returned once and must be
+    /// followed by [`Log::spare_ready`]. Without a spare, an append that needs a segment makes it itself, and waits.
     pub fn spare_request(&mut self) -> Option<SpareRequest> {
         self.maker.spare_request()
     }
 
-    /// The outcome of the [`SpareRequest`]. After a failure, the next is not given out before a segment was needed.
+    /// Reports the outcome of the [`SpareRequest`]. After a failure, there is no further request until a segment was
+    /// needed.
     pub fn spare_ready(&mut self, outcome: io::Result<()>) {
         self.maker.spare_ready(outcome);
     }
 
-    /// Whether a record with so many bytes of entries is likely to need the spare segment that is being made. To append
-    /// it now would make another segment meanwhile, which takes the disk's time twice.
+    /// Whether a record with this many bytes of entries is likely to need the spare segment that is being made.
+    /// Appending it now would make another segment at the same time, twice the work for the disk.
     pub fn waits_for_spare(&self, entry_bytes: u64) -> bool {
         let room = self.segments.back().map_or(0, |segment| segment.size_bytes - self.offset);
-        // What the record has beside the entries' bytes is known when it is encoded. An estimate on the high side waits
-        // early, once a segment.
+        // The record's exact size is known only when it is encoded. A high estimate waits early, at most once a
+        // segment.
         self.maker.is_making_spare() && room < 2 * entry_bytes + BESIDE_ENTRIES_BYTES
     }
 
@@ -287,8 +290,8 @@ impl<D: Disk> Log<D> {
         self.segments.iter().map(|segment| segment.size_bytes).sum()
     }
 
-    /// The shards for which the oldest segment is kept. It is given back once each of them has appended its state
-    /// again, or its removal. None where the oldest segment is the one being written.
+    /// The shards for which the oldest segment is kept. It is released once each of them has appended its state or its
+    /// removal. None if the oldest segment is the one being written.
     pub fn pinned_by(&self) -> impl Iterator<Item = ShardId> {
         let oldest = self.segments.front().filter(|_| self.segments.len() > 1);
         oldest.into_iter().flat_map(|segment| self.index.pinning(segment.number))
@@ -300,7 +303,7 @@ impl<D: Disk> Log<D> {
         self.index.set_complete();
     }
 
-    /// Encodes a record up to its end, which depends on where it goes.
+    /// Encodes a record except for its end, which depends on its position.
     fn encode(&mut self, items: &[LogItem], starts_segment: bool) {
         self.named.clear();
         self.named.extend(items.iter().map(|item| (item.shard, item.replica)));
@@ -308,7 +311,7 @@ impl<D: Disk> Log<D> {
             self.named.extend(self.index.removed());
         }
         self.named.sort_unstable();
-        // Of the replicas of one shard, sorted, the last is kept.
+        // The replicas of a shard are sorted: keep the last, highest one.
         self.named.dedup_by(|later, kept| {
             later.0 == kept.0 && {
                 kept.1 = later.1;
@@ -349,7 +352,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Must not come before the sync of what makes them unneeded.
+    /// Deletes unneeded segments. Call it only after a sync of the items that replace them.
     fn delete_unneeded_segments(&mut self) {
         assert!(!self.is_unsynced, "an unsynced record replaces nothing");
         while let Some(oldest) = self.segments.front()

@@ -1,8 +1,8 @@
-//! A record as bytes: written by [`RecordBuffer`], read by [`Record`]. The module header of [`super`] draws it.
+//! A record as bytes: written by [`RecordBuffer`], read by [`Record`]. The module header of [`super`] shows the layout.
 //!
 //! A record fills whole sectors. Each begins with a tag, which says whether the sector is a record's first and which
-//! record it belongs to, and is never zero. The first sector then has the header, which fits into it and so is there
-//! as a whole or not at all; what follows, tags left out, is the named shards and the body.
+//! record it belongs to, and is never zero. The header follows in the first sector. It fits into that sector and so is
+//! written as a whole or not at all. The rest, without the tags, is the named shards and the body.
 
 use super::codec::Sink;
 use super::segment::SegmentNumber;
@@ -33,7 +33,7 @@ const KEPT_BYTES: usize = 8 << 20;
 
 const _: () = assert!(HEADER_BYTES < SECTOR_BYTES);
 
-/// The tag of a sector: which kind it is (never 0) and the low 30 bits of its record's sequence number.
+/// The tag of a sector: its kind (never 0) and the low 30 bits of its record's sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tag(u32);
 
@@ -55,11 +55,11 @@ impl Tag {
     }
 }
 
-/// What a record says of itself.
+/// A record's header.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Header {
     pub sequence: Sequence,
-    /// Where the record is, so that one that a disk or an operator has put elsewhere is not taken for another.
+    /// The record's position, so that a record that a disk or an operator has moved is not mistaken for another.
     pub segment: SegmentNumber,
     pub sector: u32,
     /// The [`Header::checksum`] of the record before this one; 0 in the first.
@@ -68,12 +68,12 @@ pub(super) struct Header {
     body_bytes: u32,
     named_checksum: u32,
     body_checksum: u32,
-    /// Covers all of the above, and so, through the other two, the whole record.
+    /// Covers all of the above, and so, through the other two checksums, the whole record.
     pub checksum: u32,
 }
 
 impl Header {
-    /// How many sectors the record has.
+    /// The number of sectors in the record.
     pub(super) fn sectors(&self) -> usize {
         physical(self.named_len() + self.body_bytes as usize).div_ceil(SECTOR_BYTES)
     }
@@ -120,11 +120,11 @@ impl Header {
     }
 }
 
-/// What a sector is that might begin a record.
+/// The result of checking a sector that might begin a record.
 #[derive(Debug, PartialEq)]
 pub(super) enum HeaderCheck {
     Good(Header),
-    /// Its checksum is right, but it is not of this version of the format.
+    /// Its checksum is right, but it has another version of the format.
     UnknownFormat,
     Bad,
 }
@@ -148,14 +148,14 @@ impl<'a> Record<'a> {
         Ok(Record { header, sectors: &sectors[..len] })
     }
 
-    /// Whether some sector of the record was never written: what makes a record torn, and no other fault.
+    /// Whether some sector of the record was never written. Only this makes a record torn.
     ///
-    /// A file that ends inside the record is another fault: segments have their full size before they are used.
+    /// A file that ends inside the record does not: segments have their full size before they are used.
     pub(super) fn has_unwritten_sector(&self) -> bool {
         !self.is_cut_short() && self.sectors.chunks_exact(SECTOR_BYTES).any(is_unwritten)
     }
 
-    /// The shards with items in this record, each with the highest replica; `None` where the bytes do not check.
+    /// The shards with items in this record, each with its highest replica; `None` if their checksum is wrong.
     pub(super) fn named(&self) -> Option<Vec<(ShardId, ReplicaId)>> {
         let end = physical(self.header.named_len());
         let bytes = self.sectors.get(HEADER_BYTES..end)?;
@@ -167,7 +167,7 @@ impl<'a> Record<'a> {
         Some(named.chunks_exact(NAMED_BYTES).map(shard).collect())
     }
 
-    /// The encoded items; `None` where the bytes do not check.
+    /// The encoded items; `None` if their checksum is wrong.
     pub(super) fn body(&self) -> Option<Vec<u8>> {
         if self.is_cut_short() {
             return None;
@@ -179,7 +179,7 @@ impl<'a> Record<'a> {
         Some(self.unchecked_body())
     }
 
-    /// The same, whatever it is. The record is not cut short.
+    /// The body without checking it. The record must be complete.
     pub(super) fn unchecked_body(&self) -> Vec<u8> {
         self.gather(self.header.named_len(), self.header.body_bytes as usize)
     }
@@ -188,7 +188,7 @@ impl<'a> Record<'a> {
         self.sectors.len() < self.header.sectors() * SECTOR_BYTES
     }
 
-    /// `len` bytes from `start` of what follows the header, without the tags between them.
+    /// `len` bytes after the header, from `start` on, without the tags between them.
     fn gather(&self, start: usize, len: usize) -> Vec<u8> {
         let mut gathered = Vec::with_capacity(len);
         let mut at = physical(start);
@@ -208,13 +208,13 @@ impl<'a> Record<'a> {
 /// Builds records, one after the other, in the same memory.
 ///
 /// Used in this order: [`RecordBuffer::begin`] with the shards, any number of `put`s of the body,
-/// [`RecordBuffer::finish`]. The size is known before `finish`, which needs to know where the record goes.
+/// [`RecordBuffer::finish`]. The size is known before `finish`, which needs the record's position.
 #[derive(Default)]
 pub(super) struct RecordBuffer {
     bytes: Vec<u8>,
     sequence: Sequence,
     named: u32,
-    /// How many bytes were put, names included.
+    /// The number of bytes put so far, including the names.
     put_bytes: usize,
 }
 
@@ -287,7 +287,7 @@ pub(super) fn is_unwritten(sector: &[u8]) -> bool {
     sector == [0; SECTOR_BYTES]
 }
 
-/// Where, from the start of the record, `len` bytes that follow the header end, tags between them counted.
+/// The offset in the record at which the first `len` bytes after the header end, counting the tags between them.
 fn physical(len: usize) -> usize {
     const IN_FIRST: usize = SECTOR_BYTES - HEADER_BYTES;
     const IN_LATER: usize = SECTOR_BYTES - TAG_BYTES;

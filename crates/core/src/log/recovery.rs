@@ -1,4 +1,4 @@
-//! Reading the log at start: the segments in order, then the decision about its end.
+//! Reading the log at start: the segments in order, then deciding about its end.
 
 use super::extent::{self, Extent};
 use super::index::Index;
@@ -11,29 +11,29 @@ use crate::disk::{Disk, SECTOR_BYTES};
 use crate::mutation::Mutation;
 use std::ops::Range;
 
-/// Where the log goes on.
+/// Where the log continues.
 pub(super) struct Restart {
     pub index: Index,
-    /// In order, the last one being written to.
+    /// In order. The last one is written to.
     pub segments: Vec<Segment>,
     /// The number of the next segment: above all segments that exist or existed.
     pub next_segment: SegmentNumber,
-    /// Where the next record goes in the last segment; its size where that one is to be left as it is.
+    /// The position of the next record in the last segment; that segment's size if it must not be changed.
     pub offset: u64,
     pub next: Next,
 }
 
-/// What is at the end of the last segment.
+/// The end of the last segment.
 enum Tail {
-    /// The last record, these sectors, and nothing behind it; or no record at all.
+    /// The last record, in these sectors, with nothing behind it; or no record at all.
     Whole(Range<usize>),
-    /// The remains of a record that was being written: it begins at `start`, and there is something in `written`.
+    /// A partly written record: it begins at `start`, and `written` has its written sectors.
     Torn { start: usize, written: Range<usize> },
-    /// Something that was synced and is no longer intact.
+    /// A synced record that is no longer intact.
     Damaged,
 }
 
-/// Reads all that is there, cuts a torn record, and makes sure that what was read stays.
+/// Reads the whole log, cuts a torn record, and makes what was read durable.
 pub(super) fn recover(disk: &impl Disk, config: &LogConfig) -> Result<(Recovery, Restart), LogError> {
     let mutation = config.mutation;
     let segments = find_segments(disk)?;
@@ -41,7 +41,7 @@ pub(super) fn recover(disk: &impl Disk, config: &LogConfig) -> Result<(Recovery,
     let extent = Extent::read(disk)?;
     let begun = match extent {
         _ if mutation.is(Mutation::TakeLostLogForNew) => None,
-        // The extent was written before anything else that shows a log: it is lost together with the segments.
+        // The extent is written before any other file that shows a log: it was lost together with the segments.
         Extent::Missing | Extent::Damaged if found.is_none() && config.has_begun => Some(SegmentNumber::FIRST),
         Extent::Missing | Extent::Damaged => None,
         Extent::Known(begun) => begun,
@@ -122,7 +122,7 @@ fn replay_pieces(replay: &mut Replay, segment: SegmentNumber, pieces: &[Piece<'_
     }
 }
 
-/// A planted bug: whatever does not check, and all that follows, counts as never written.
+/// A planted bug: a record that fails its checks, and all that follows, counts as never written.
 fn truncate_at_first_bad(pieces: &mut Vec<Piece<'_>>) {
     let is_bad = |piece: &Piece<'_>| match piece {
         Piece::Stray { .. } => true,
@@ -143,7 +143,7 @@ fn replay_last(replay: &mut Replay, segment: SegmentNumber, pieces: &[Piece<'_>]
             let start = last.header.sector as usize;
             return Tail::Torn { start, written: start..start + last.header.sectors() };
         }
-        // Cutting it would destroy the proof that what is damaged before it was synced.
+        // Cutting it would destroy the proof that the damaged record before it was synced.
         replay_pieces(replay, segment, &pieces[before.len()..]);
         return Tail::Damaged;
     }
@@ -172,8 +172,8 @@ fn replay_last(replay: &mut Replay, segment: SegmentNumber, pieces: &[Piece<'_>]
     Tail::Damaged
 }
 
-/// Whether sectors without a header, found at the end of the log, are of a record whose header was never written:
-/// the place of its header is unwritten, and all of them say that they are later sectors of the very next record.
+/// Whether sectors without a header at the end of the log belong to a record whose header was never written: the
+/// header's sector is unwritten, and the tags of all these sectors mark them as later sectors of the very next record.
 fn is_torn(strays: &[Piece<'_>], start: usize, next: Option<Next>) -> bool {
     let Some(next) = next else { return false };
     let is_of_next = |piece: &Piece<'_>| match piece {
@@ -183,7 +183,7 @@ fn is_torn(strays: &[Piece<'_>], start: usize, next: Option<Next>) -> bool {
     strays.iter().all(is_of_next)
 }
 
-/// Makes the disk agree with the decision. Returns where the next record goes.
+/// Applies the decision to the disk. Returns the position of the next record.
 fn settle(disk: &impl Disk, segment: &Segment, bytes: &[u8], tail: Tail) -> Result<u64, LogError> {
     let range = |sectors: Range<usize>| sectors.start * SECTOR_BYTES..sectors.end * SECTOR_BYTES;
     let overwrite = |offset: usize, bytes: &[u8]| {
@@ -193,8 +193,8 @@ fn settle(disk: &impl Disk, segment: &Segment, bytes: &[u8], tail: Tail) -> Resu
     };
     match tail {
         Tail::Whole(last) => {
-            // It may have been read from a cache while its sync had failed before the restart. Syncing again would
-            // not help (Rebello et al., "Can Applications Recover from fsync Failures?"); writing again does.
+            // It may have been read from the page cache after its sync had failed before the restart. Syncing again
+            // would not help (Rebello et al., "Can Applications Recover from fsync Failures?"); writing again does.
             //
             // The zeros behind it may be only in the cache, too: an earlier start may have cut a torn record and ended
             // before the sync. That record must not come back behind later records, which may go into another segment.
@@ -206,8 +206,8 @@ fn settle(disk: &impl Disk, segment: &Segment, bytes: &[u8], tail: Tail) -> Resu
             Ok(last.end as u64)
         }
         Tail::Torn { start, written } => {
-            // Synced before anything is written there, or these sectors could be taken for parts of a later record.
-            // A crash meanwhile leaves the record torn: what is unwritten stays so.
+            // The zeros are synced before anything is written there; otherwise these sectors could be taken for parts
+            // of a later record. A crash meanwhile leaves the record torn, because unwritten sectors stay unwritten.
             let written = range(written);
             overwrite(written.start, &vec![0; written.len()])?;
             Ok((start * SECTOR_BYTES) as u64)

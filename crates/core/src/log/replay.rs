@@ -1,8 +1,8 @@
-//! From the pieces of the segments, in order, to the state of each shard.
+//! Replaying the pieces of the segments, in order, into the state of each shard.
 //!
-//! Everything starts out as unknown. A complete state makes a shard live, whatever was lost of it before; items that
-//! continue it keep it so; a loss that may have touched it makes it suspect. The directory at the start of a segment
-//! names every shard there is, so a shard whose state is in a lost place is suspect too, not forgotten.
+//! Every shard is unknown at first. A complete state makes a shard live, whatever was lost of it before; items that
+//! continue the state keep it live; a loss that may have affected it makes it suspect. The directory at the start of a
+//! segment names every shard, so a shard whose state is lost is suspect too, not forgotten.
 
 use super::codec::{Decoded, Directory, decode_body};
 use super::index::{Held, Index};
@@ -23,13 +23,13 @@ pub(super) struct Replay {
     next: Option<Next>,
     /// Whether the last record was intact.
     last_is_intact: bool,
-    /// Damaged sectors met since the last record, as (segment, first sector, count).
+    /// Damaged sectors found since the last record, as (segment, first sector, count).
     damage: Option<(SegmentNumber, usize, usize)>,
     /// The last segment with an intact directory.
     directory: Option<SegmentNumber>,
 }
 
-/// What the record that follows says of itself.
+/// What the next record's header must contain.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Next {
     pub sequence: Sequence,
@@ -51,7 +51,7 @@ impl Replayed {
 }
 
 impl Replay {
-    /// Starts with the lowest segment there is. Only the first one of all begins with a record known beforehand.
+    /// Starts with the lowest existing segment. Only in the very first segment is the first record known in advance.
     pub(super) fn new(lowest: SegmentNumber, mutation: Mutation) -> Replay {
         let is_whole = lowest == SegmentNumber::FIRST;
         let first = Next { sequence: Sequence::FIRST, previous: 0 };
@@ -67,7 +67,7 @@ impl Replay {
         }
     }
 
-    /// The record that is expected next; `None` where no record was found yet.
+    /// The record that is expected next; `None` if no record was found yet.
     pub(super) fn next(&self) -> Option<Next> {
         self.next
     }
@@ -80,30 +80,30 @@ impl Replay {
         self.findings.push(finding);
     }
 
-    /// Whether nothing up to here is damaged since the last intact record, or since the start.
+    /// Whether nothing has been damaged since the last intact record, or since the start.
     pub(super) fn is_sound_here(&self) -> bool {
         self.last_is_intact && self.damage.is_none()
     }
 
-    /// Whether this header is of the very next record.
+    /// Whether this header belongs to the very next record.
     pub(super) fn expects(&self, header: &Header) -> bool {
         self.next == Some(Next { sequence: header.sequence, previous: header.previous })
     }
 
-    /// A sector that is part of no record is met. Whether it was part of one shows in the record that follows.
+    /// Handles a sector that belongs to no record. The next record shows whether it was part of one.
     pub(super) fn damaged(&mut self, segment: SegmentNumber, sector: usize) {
         let (_, _, count) = self.damage.get_or_insert((segment, sector, 0));
         *count += 1;
     }
 
-    /// Reports the sectors that [`Replay::damaged`] has met since the last record. Returns whether there are any.
+    /// Reports the sectors passed to [`Replay::damaged`] since the last record. Returns whether there are any.
     pub(super) fn report_damage(&mut self) -> bool {
         let Some((segment, sector, count)) = self.damage.take() else { return false };
         self.find(format!("{count} damaged sectors from sector {sector} of segment {} on", segment.0));
         true
     }
 
-    /// A record is lost, and nobody knows whose items it had.
+    /// A record is lost, and it is unknown which shards' items it had.
     pub(super) fn lose_all(&mut self, finding: String) {
         self.find(format!("{finding}: every shard is suspect"));
         self.shards_unknown = true;
@@ -114,7 +114,7 @@ impl Replay {
         }
     }
 
-    /// Checks that no record is missing before this one. Returns whether the record is a later one than all before.
+    /// Checks that no record is missing before this one. Returns whether the record is later than all before.
     pub(super) fn follow(&mut self, header: &Header) -> bool {
         self.report_damage();
         let place = place(header);
@@ -136,7 +136,7 @@ impl Replay {
         }
     }
 
-    /// Takes over a record's items or, where they do not check, quarantines the shards it names.
+    /// Applies a record's items or, if they fail their checks, quarantines the shards that it names.
     pub(super) fn apply(&mut self, record: &Record<'_>) {
         let header = &record.header;
         self.next = Some(Next { sequence: header.sequence.next(), previous: header.checksum });
@@ -163,7 +163,8 @@ impl Replay {
         self.last_is_intact = true;
     }
 
-    /// The outcome for the node and for the log that goes on, in which suspect shards pin the `lowest` segment.
+    /// The result for the node, and the index with which the log continues, in which suspect shards pin the `lowest`
+    /// segment.
     pub(super) fn finish(mut self, lowest: SegmentNumber) -> (Recovery, Index) {
         if self.next.is_none() {
             self.find(format!("no record is left in the log, whose first segment is {}", lowest.0));
@@ -234,7 +235,7 @@ impl Replay {
         }
     }
 
-    /// Something of this replica is lost. Of a removed one there is nothing to lose.
+    /// Data of this replica is lost. A removed replica has none to lose.
     fn suspect(&mut self, shard: ShardId, replica: ReplicaId) {
         let replica = match self.shards.get(&shard) {
             Some(Replayed::Removed { replica: removed }) if *removed >= replica => return,
@@ -253,14 +254,14 @@ fn last_index(state: &ReplicaState) -> LogIndex {
     LogIndex(state.base.index.0.saturating_add(state.entries.len() as u64))
 }
 
-/// Whether Raft can start from this state, and the log go on with it, which both assert.
+/// Whether Raft can start from this state and the log can continue with it; both assert that.
 fn is_sound(state: &ReplicaState) -> bool {
     let follows = state.entries.first().is_none_or(|first| first.index.checked_sub(1) == Some(state.base.index.0));
     let has_successor = last_index(state).0 < u64::MAX;
     follows && has_successor && state.hard_state.commit <= last_index(state).0
 }
 
-/// Puts entries into a state's log, in place of those from the first one's index on. Returns whether they fit.
+/// Adds entries to a state's log, replacing those from the first one's index on. Returns whether they fit.
 fn extend(state: &mut ReplicaState, entries: Vec<Entry>) -> bool {
     let Some(first) = entries.first() else { return true };
     let Some(kept) = first.index.checked_sub(state.base.index.0.saturating_add(1)) else { return false };
@@ -276,7 +277,7 @@ fn extend(state: &mut ReplicaState, entries: Vec<Entry>) -> bool {
 mod tests {
     use super::*;
 
-    /// Records under checksums that are right, and that this program would not write.
+    /// Records with correct checksums that this program would not write.
     #[test]
     fn states_that_do_not_follow_from_their_base_are_not_sound() {
         let state = |base, first| {

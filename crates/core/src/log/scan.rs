@@ -1,13 +1,13 @@
-//! Finding the records in a segment, whatever has happened to it.
+//! Finding the records in a segment, however damaged.
 //!
-//! A record is found by its header alone: by the checksum of its first sector, which also names the place. So one
-//! damaged record hides no other: after it, each sector is tried in turn.
+//! A record is found by its header alone: by the checksum of its first sector, which also covers its position. So a
+//! damaged record does not hide others: after it, each sector is tried in turn.
 
 use super::record::{HeaderCheck, Record, Tag, is_unwritten};
 use super::segment::SegmentNumber;
 use crate::disk::SECTOR_BYTES;
 
-/// What is found in a segment besides sectors that were never written.
+/// A part of a segment other than unwritten sectors.
 pub(super) enum Piece<'a> {
     Record(Record<'a>),
     /// A written sector that belongs to no record with an intact header.
@@ -38,9 +38,9 @@ impl Piece<'_> {
 /// The segment has a record of a later version of this program.
 pub(super) struct UnknownFormat;
 
-/// Takes a segment's bytes apart, in order.
+/// Splits a segment's bytes into pieces, in order.
 pub(super) fn scan(number: SegmentNumber, bytes: &[u8]) -> Result<Vec<Piece<'_>>, UnknownFormat> {
-    // Segments have whole sectors; what a file has beyond them was not written by the log.
+    // Segments consist of whole sectors; the log did not write any bytes beyond them.
     let bytes = &bytes[..bytes.len() - bytes.len() % SECTOR_BYTES];
     let mut pieces = Vec::new();
     let mut sector = 0;

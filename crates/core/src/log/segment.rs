@@ -1,8 +1,8 @@
-//! Segments: their names, and how the next one comes to be.
+//! Segments: their names, and how the next one is made.
 //!
-//! Zero-filling a segment takes as long as many syncs, so it is done ahead, on another thread, under a name of its
-//! own: a spare. A spare becomes a segment by being renamed, just before its first record is written. Hence a file
-//! with a segment's name always has its full size, and one with a spare's name is worth nothing after a restart.
+//! Zero-filling a segment takes as long as many syncs, so it is done ahead, on another thread, in a file with another
+//! name: a spare. A spare is renamed to a segment just before its first record is written. Hence a file with a
+//! segment's name always has its full size, and a spare is useless after a restart.
 
 use super::LogError;
 use crate::disk::{Disk, SECTOR_BYTES};
@@ -23,7 +23,7 @@ impl SegmentNumber {
         format!("log-{:020}.seg", self.0)
     }
 
-    /// The segment that a file is, if it is one.
+    /// The number of the segment with this file name, if it is one.
     pub(super) fn parse(file_name: &str) -> Option<SegmentNumber> {
         let digits = file_name.strip_prefix("log-")?.strip_suffix(".seg")?;
         let number = SegmentNumber(digits.parse().ok()?);
@@ -36,7 +36,7 @@ pub(super) fn is_spare(file_name: &str) -> bool {
     file_name.starts_with("spare-") && file_name.ends_with(".seg")
 }
 
-/// A segment of the log that is there.
+/// An existing segment of the log.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Segment {
     pub number: SegmentNumber,
@@ -51,11 +51,11 @@ pub struct SpareRequest {
     pub size_bytes: u64,
 }
 
-/// Makes segments, from the spare where there is one.
+/// Makes segments, from the spare if there is one.
 pub(super) struct SegmentMaker {
     segment_bytes: u64,
     spare: Spare,
-    /// Names are not used twice: a request may still be under way while another file is made.
+    /// Spare names are not reused: a request may still be in progress while another file is made.
     spares_named: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Whatever rots in a synced record, its shards are suspect and no others; nothing is cut that was acknowledged.
+//! Whatever is corrupted in a synced record, exactly its shards are suspect; nothing acknowledged is cut.
 
 use super::model::*;
 use super::*;
@@ -61,7 +61,7 @@ fn history(dice: &mut Dice, disk: &MemDisk) -> Vec<Written> {
     records
 }
 
-/// What the rule of the design makes of these records when one is damaged, in its header or not.
+/// The expected outcome, by the design, when one of these records is damaged, in its header or elsewhere.
 fn expected(records: &[Written], victim: usize, header_is_lost: bool) -> Shards {
     let mut shards = Shards::new();
     for (position, record) in records.iter().enumerate() {
@@ -94,7 +94,7 @@ fn check(seeds: Range<u64>, mut damage: impl FnMut(&mut Dice, &MemDisk, &Written
         let dice = &mut Dice(seed);
         let disk = MemDisk::new();
         let records = history(dice, &disk);
-        // Before the first record of the oldest segment, the history is cut: its shards count from there on.
+        // The history begins with the first record of the oldest segment: its shards count from there on.
         let victim = 1 + dice.below(records.len() as u64 - 1) as usize;
         let header_is_lost = damage(dice, &disk, &records[victim], victim + 1 == records.len());
         let expected = expected(&records, victim, header_is_lost);
@@ -106,8 +106,8 @@ fn check(seeds: Range<u64>, mut damage: impl FnMut(&mut Dice, &MemDisk, &Written
         for (shard, held) in &recovery.shards {
             suspects += u64::from(matches!(held, RecoveredShard::Suspect { .. }));
             let known = expected.get(shard);
-            // Of a shard that the lost record made or removed, it is enough not to trust it. A later directory may
-            // still tell that it was removed.
+            // A shard that the lost record created or removed must at least be suspect. A later directory may still
+            // show that it was removed.
             let is_quarantined = (header_is_lost || matches!(held, RecoveredShard::Removed(_)))
                 && records[victim].restates(shard)
                 && !matches!(held, RecoveredShard::Recovered { .. })
@@ -116,7 +116,7 @@ fn check(seeds: Range<u64>, mut damage: impl FnMut(&mut Dice, &MemDisk, &Written
         }
         assert!(expected.keys().all(|shard| recovery.shards.contains_key(shard)), "seed {seed}");
 
-        // A second start finds the same, before and after something is appended; new replicas make all well.
+        // A second start finds the same, before and after something is appended; new replicas heal the log.
         let (mut log, again) = open(disk.clone(), SEGMENT).unwrap();
         assert_eq!(again.shards, recovery.shards, "seed {seed}");
         commit(&mut log, &[state(100, 1, 1)]);
@@ -153,7 +153,7 @@ fn a_flipped_bit_in_the_header_makes_all_shards_suspect() {
     });
 }
 
-/// Only at the very end a zero sector means torn; anywhere else later records prove that it was written.
+/// A zero sector means torn only at the very end; anywhere else, later records prove that it was written.
 #[test]
 fn an_erased_sector_is_no_torn_record() {
     check(0..400, |dice, disk, record, is_last| {
@@ -205,7 +205,7 @@ fn a_missing_first_segment_is_noticed_by_the_directory_of_the_next() {
     assert_eq!(held[3], &suspect(1), "which only that directory still knows");
 }
 
-/// No record follows whose sequence number would tell.
+/// No record follows whose sequence number would show the gap.
 #[test]
 fn a_missing_segment_before_an_empty_one_is_noticed() {
     let disk = MemDisk::new();
@@ -276,7 +276,8 @@ fn a_torn_record_behind_a_damaged_one_is_not_cut() {
     }
 }
 
-/// Its sectors all look like later ones of the next record: but the first place of a torn one would be unwritten.
+/// Its sectors all look like later sectors of the next record, but the first sector of a torn record would be
+/// unwritten.
 #[test]
 fn a_header_that_rots_into_a_later_sector_is_not_torn() {
     let disk = MemDisk::new();

@@ -1,5 +1,5 @@
-//! A synced record is there after any crash, the unsynced one is there as a whole or not at all, and no crash makes a
-//! shard suspect.
+//! A synced record survives any crash, the unsynced one survives as a whole or not at all, and no crash makes a shard
+//! suspect.
 
 use super::model::*;
 use super::*;
@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Stops at the n-th call that changes something, which still has its effect, as far as the crash that follows lets it.
+/// Stops at the n-th call that changes something. That call still takes effect, as far as the following crash allows.
 #[derive(Clone)]
 struct StoppingDisk {
     disk: MemDisk,
@@ -134,7 +134,7 @@ fn a_crash_at_any_point_loses_nothing_synced() {
     }
 }
 
-/// Every subset of a record's sectors may be what a crash leaves of it.
+/// A crash may leave any subset of a record's sectors.
 #[test]
 fn any_part_of_the_unsynced_record_is_cut() {
     for rotates in [false, true] {
@@ -185,7 +185,7 @@ fn a_record_whose_parts_are_not_all_there_is_cut() {
     }
 }
 
-/// The page cache shows a record whose sync has failed; believing it would acknowledge what the next crash takes.
+/// The page cache shows a record whose sync has failed; trusting it would acknowledge what the next crash loses.
 #[test]
 fn what_is_recovered_stays_recovered_after_a_failed_sync() {
     let disk = MemDisk::new();

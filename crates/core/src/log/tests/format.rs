@@ -1,4 +1,4 @@
-//! The bytes of a record are a promise to every later version.
+//! The bytes of a record must stay readable for every later version.
 
 use super::*;
 use crate::disk::SECTOR_BYTES;
@@ -67,7 +67,7 @@ fn the_bytes_of_a_record_do_not_change() {
     assert!(bytes[141..].iter().all(|byte| *byte == 0), "the rest is padding and unwritten");
 }
 
-/// How a torn record shows: of the written part of a segment, no sector is zeros, even where all data is.
+/// What makes torn records detectable: no sector in the written part of a segment is all zeros, even if all data is.
 #[test]
 fn no_written_sector_is_zero() {
     let disk = MemDisk::new();
@@ -96,7 +96,7 @@ fn a_later_format_is_refused_and_left_alone() {
 }
 
 proptest! {
-    /// Neither random files nor mutated ones make a start panic, and a log goes on after either.
+    /// Neither random files nor mutated ones make a start panic, and a log continues after either.
     #[test]
     fn any_bytes_are_recovered_from(
         random in prop::collection::vec(any::<u8>(), 0..3000),

@@ -1,4 +1,4 @@
-//! The log as its users see it, on a disk that crashes, fills up and rots.
+//! The log as its users see it, on a disk that crashes, fills up and corrupts data.
 
 mod corruption;
 mod crash;
@@ -55,7 +55,7 @@ fn suspect(replica: u64) -> RecoveredShard {
     RecoveredShard::Suspect { replica: ReplicaId(replica) }
 }
 
-/// How many entries a shard has; `None` where it is not recovered.
+/// The number of a shard's entries; `None` if it is not recovered.
 fn entry_count(recovery: &Recovery, shard: u32) -> Option<usize> {
     match recovery.shards.get(&ShardId(shard)) {
         Some(RecoveredShard::Recovered { state, .. }) => Some(state.entries.len()),

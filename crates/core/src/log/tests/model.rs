@@ -1,4 +1,4 @@
-//! Random histories, and what should be left of them: written without looking at how the log does it.
+//! Random histories and their expected outcome: a model written independently of the log's implementation.
 
 use super::*;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ pub(super) type Shards = BTreeMap<ShardId, RecoveredShard>;
 
 pub(super) const SHARDS: u32 = 6;
 
-/// A batch that fits to `shards`, which then hold it.
+/// A batch that follows from `shards`, which then include it.
 pub(super) fn random_batch(dice: &mut Dice, shards: &mut Shards) -> Vec<LogItem> {
     let mut batch = Vec::new();
     for _ in 0..=dice.below(4) {

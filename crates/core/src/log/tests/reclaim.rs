@@ -1,4 +1,4 @@
-//! Segments are given back, and the log outlives a full disk.
+//! Segments are released, and the log survives a full disk.
 
 use super::*;
 use crate::disk::SECTOR_BYTES;
