@@ -207,7 +207,7 @@ pub enum AnswerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::{Delete, DeleteReply, Get, Put, PutReply, Record, ScanPage};
+    use crate::kv::{Delete, DeleteReply, Get, Put, PutReply, Record, Refusal, ScanPage};
     use crate::types::Epoch;
 
     fn record() -> Record {
@@ -220,6 +220,8 @@ mod tests {
         let answers = [
             Ok(Reply::Command(CommandReply::Put(PutReply { version: 2, revision: 300 }))),
             Ok(Reply::Command(CommandReply::Delete(DeleteReply { existed: true, revision: 5 }))),
+            Ok(Reply::Command(CommandReply::Refused(Refusal::NotANumber))),
+            Ok(Reply::Command(CommandReply::Refused(Refusal::Overflow))),
             Ok(Reply::Query(QueryReply::Get(Some(record())))),
             Ok(Reply::Query(QueryReply::Get(None))),
             Ok(Reply::Query(QueryReply::Scan(page))),
@@ -249,6 +251,8 @@ mod tests {
         let reply = |reply| encode_answer(&Ok(reply));
         let put = PutReply { version: 2, revision: 300 };
         assert_eq!(&reply(Reply::Command(CommandReply::Put(put)))[..], b"\x01\x01\x02\xac\x02");
+        assert_eq!(&reply(Reply::Command(CommandReply::Refused(Refusal::NotANumber)))[..], b"\x01\x00\x01");
+        assert_eq!(&reply(Reply::Command(CommandReply::Refused(Refusal::Overflow)))[..], b"\x01\x00\x02");
         assert_eq!(&reply(Reply::Query(QueryReply::Get(Some(record()))))[..], b"\x02\x01\x01\x02\x03\x04\x01v");
         let page = ScanPage { entries: vec![("k".into(), record())], more: true };
         assert_eq!(&reply(Reply::Query(QueryReply::Scan(page)))[..], b"\x02\x02\x01\x01\x01k\x02\x03\x04\x01v");

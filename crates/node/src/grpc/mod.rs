@@ -147,6 +147,7 @@ fn status_of(error: &CallError) -> Status {
         ErrorKind::Unavailable => outcome::unavailable(said, error.leader()),
         ErrorKind::Overloaded => outcome::overloaded(said),
         ErrorKind::Invalid => outcome::invalid(said),
+        ErrorKind::Refused => outcome::refused(said),
         ErrorKind::Unknown => outcome::unknown(said),
     }
 }

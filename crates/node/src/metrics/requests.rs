@@ -68,7 +68,7 @@ impl Counting<'_> {
             None => Outcome::Ok,
             Some(ErrorKind::Unavailable) => Outcome::Unavailable,
             Some(ErrorKind::Overloaded) => Outcome::Overloaded,
-            Some(ErrorKind::Invalid) => Outcome::Refused,
+            Some(ErrorKind::Invalid | ErrorKind::Refused) => Outcome::Refused,
             Some(ErrorKind::Unknown) => Outcome::Unknown,
         };
     }

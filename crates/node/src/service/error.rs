@@ -2,7 +2,7 @@
 
 use crate::execute::ExecuteError;
 use ringfort_core::eventual::WriteError;
-use ringfort_core::kv::Invalid;
+use ringfort_core::kv::{Invalid, Refusal};
 
 /// What an error means to the caller. Each protocol maps these to its own codes, and the metrics count by them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum ErrorKind {
     Overloaded,
     /// Nothing was applied: the call itself is invalid, and a retry would fail too.
     Invalid,
+    /// Nothing was applied: the call can't be carried out on what is there. A retry fails too until that changes.
+    Refused,
     /// A write may or may not have been applied, and may still be.
     Unknown,
 }
@@ -24,6 +26,8 @@ pub enum CallError {
     Execute(#[from] ExecuteError),
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     #[error("too many requests are under way in this node; retry later")]
     TooMany,
     #[error("only a get may be stale")]
@@ -54,6 +58,7 @@ impl CallError {
             | CallError::NeverStale
             | CallError::NotEventual(_)
             | CallError::EventualWrite(WriteError::TooLarge(_)) => ErrorKind::Invalid,
+            CallError::Refused(_) => ErrorKind::Refused,
             CallError::TooMany
             | CallError::DiskFull
             | CallError::EventualWrite(WriteError::Full | WriteError::Overloaded) => ErrorKind::Overloaded,

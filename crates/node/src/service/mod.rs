@@ -25,7 +25,7 @@ use crate::in_flight;
 use crate::shell::Shell;
 use futures_util::{StreamExt, stream};
 use ringfort_core::codec::fields::Encoded;
-use ringfort_core::kv::{Command, Kind, Query, QueryReply};
+use ringfort_core::kv::{Command, CommandReply, Kind, Query, QueryReply};
 use ringfort_core::request::{Reply, Request};
 use ringfort_core::types::{ClusterId, NodeId};
 use std::sync::Arc;
@@ -167,6 +167,9 @@ impl Service {
         if executed.elsewhere.is_some() {
             self.shell.metrics.forwarded.inc();
         }
-        Ok(executed)
+        match executed.reply {
+            Reply::Command(CommandReply::Refused(refusal)) => Err(refusal.into()),
+            _ => Ok(executed),
+        }
     }
 }

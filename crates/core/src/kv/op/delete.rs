@@ -34,8 +34,8 @@ impl Mutate for Delete {
         &self.key
     }
 
-    fn apply(&self, state: &mut Transaction<'_>) -> DeleteReply {
-        DeleteReply { existed: state.delete(&self.key), revision: state.revision() }
+    fn apply(&self, state: &mut Transaction<'_>) -> Result<DeleteReply, Refusal> {
+        Ok(DeleteReply { existed: state.delete(&self.key), revision: state.revision() })
     }
 }
 

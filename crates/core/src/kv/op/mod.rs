@@ -4,7 +4,8 @@
 //! nothing but the state and its own fields. A **query** reads the state of one replica.
 //!
 //! **Encoding.** The byte that the table assigns to the operation, then its fields. A reply is encoded in the same way,
-//! with the byte of its operation. A byte never changes its meaning; the byte of a removed operation is not reused.
+//! with the byte of its operation; 0 is a [`Refusal`], whatever the command. A byte never changes its meaning; the byte
+//! of a removed operation is not reused.
 
 #[macro_use]
 mod table;
@@ -58,8 +59,9 @@ pub trait Mutate: Operation {
     /// The key that it changes, which determines the shard.
     fn key(&self) -> &Bytes;
 
-    /// Changes the state. Every replica calls it with the same state, and it must do the same on each.
-    fn apply(&self, state: &mut Transaction<'_>) -> Self::Reply;
+    /// Changes the state. Every replica calls it with the same state, and it must do the same on each. If it returns a
+    /// refusal, it has changed nothing.
+    fn apply(&self, state: &mut Transaction<'_>) -> Result<Self::Reply, Refusal>;
 }
 
 /// An operation that reads the state of a shard.
@@ -94,6 +96,32 @@ pub enum Invalid {
     LargeValue(usize),
     #[error("the command has {0} bytes, the limit is {COMMAND_LIMIT_BYTES}")]
     LargeCommand(usize),
+}
+
+/// Why a command could not be carried out on the state as it is. It has changed nothing. The refusal is committed like
+/// any reply, so the outcome is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the value of the key is not a decimal 64-bit integer; put one, or delete the key to begin at 0")]
+    NotANumber,
+    #[error("the sum is beyond the limits of a 64-bit integer; the number was left as it is")]
+    Overflow,
+}
+
+impl Encoded for Refusal {
+    fn encode(&self, out: &mut impl Sink) {
+        out.byte(match self {
+            Refusal::NotANumber => 1,
+            Refusal::Overflow => 2,
+        });
+    }
+
+    fn decode(source: &mut impl Source) -> Result<Refusal, CodecError> {
+        match source.code(&[1, 2])? {
+            1 => Ok(Refusal::NotANumber),
+            _ => Ok(Refusal::Overflow),
+        }
+    }
 }
 
 /// Checks the limits on a key.

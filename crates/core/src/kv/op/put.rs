@@ -36,9 +36,9 @@ impl Mutate for Put {
         &self.key
     }
 
-    fn apply(&self, state: &mut Transaction<'_>) -> PutReply {
+    fn apply(&self, state: &mut Transaction<'_>) -> Result<PutReply, Refusal> {
         let numbers = state.put(&self.key, &self.value);
-        PutReply { version: numbers.version, revision: numbers.modify_revision }
+        Ok(PutReply { version: numbers.version, revision: numbers.modify_revision })
     }
 }
 

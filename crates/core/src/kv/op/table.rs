@@ -22,6 +22,8 @@ macro_rules! operations {
         /// What a command did.
         #[derive(Clone, Debug, PartialEq)]
         pub enum CommandReply {
+            /// Nothing.
+            Refused(Refusal),
             $($command(<$command as Operation>::Reply),)*
         }
 
@@ -94,7 +96,9 @@ macro_rules! operations {
             /// Changes the state. Every replica does this with the same state.
             pub fn apply(&self, state: &mut Transaction<'_>) -> CommandReply {
                 match self {
-                    $(Command::$command(command) => CommandReply::$command(command.apply(state)),)*
+                    $(Command::$command(command) => {
+                        command.apply(state).map_or_else(CommandReply::Refused, CommandReply::$command)
+                    })*
                 }
             }
         }
@@ -130,6 +134,11 @@ macro_rules! operations {
 
         operations!(@any Command, CommandReply { $($command_code => $command,)* });
         operations!(@any Query, QueryReply { $($query_code => $query,)* });
+        operations!(@encoded CommandReply {
+            0 => Refused: Refusal,
+            $($command_code => $command: <$command as Operation>::Reply,)*
+        });
+        operations!(@encoded QueryReply { $($query_code => $query: <$query as Operation>::Reply,)* });
     };
 
     (@any $all:ident, $replies:ident { $($code:literal => $one:ident,)* }) => {
@@ -149,7 +158,6 @@ macro_rules! operations {
         }
 
         operations!(@encoded $all { $($code => $one: $one,)* });
-        operations!(@encoded $replies { $($code => $one: <$one as Operation>::Reply,)* });
 
         $(
             impl From<$one> for $all {
