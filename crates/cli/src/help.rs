@@ -1,5 +1,6 @@
 //! The sections at the end of each command's help and manual page: examples, environment and exit status.
 
+use crate::command::WRITE_EXAMPLES;
 use clap::Command;
 
 /// Which environment variables a command reads.
@@ -13,8 +14,9 @@ enum Kind {
     Other,
 }
 
-/// For each command: its words, its kind, and examples, one on each line.
-const COMMANDS: [(&str, Kind, &str); 22] = [
+/// For each command: its words, its kind, and examples, one on each line. The examples of commands that change a key
+/// stand beside these ([`WRITE_EXAMPLES`]).
+const COMMANDS: [(&str, Kind, &str); 20] = [
     (
         "serve",
         Kind::Node,
@@ -31,26 +33,12 @@ ringfort playground --chaos --duration 2m
 ringfort playground --nodes 5 --dir ./data --logs",
     ),
     (
-        "put",
-        Kind::Client,
-        r"ringfort put greeting hello
-ringfort put picture < picture.png
-ringfort put number -- -1                a value that begins with a dash
-ringfort put --key-base64 AP8= value     a key that can't be typed",
-    ),
-    (
         "get",
         Kind::Client,
         r"ringfort get greeting
 ringfort get greeting > file
 ringfort get 'bin\x00ary'                a key as scan prints it
 ringfort get --key-hex 62696e00617279    the same key",
-    ),
-    (
-        "delete",
-        Kind::Client,
-        r"ringfort delete greeting
-ringfort delete 'bin\x00ary'             a key as scan prints it",
     ),
     (
         "scan",
@@ -109,14 +97,19 @@ const EXIT_STATUS: &str = "\
 1  a clean \"no\": not found, not finished, not as it should be
 2  an error; one line on stderr says what to do";
 
+/// The commands of both tables.
+fn commands() -> impl Iterator<Item = (&'static str, Kind, &'static str)> {
+    COMMANDS.into_iter().chain(WRITE_EXAMPLES.map(|(words, examples)| (words, Kind::Client, examples)))
+}
+
 /// Adds the sections to a command and all its subcommands.
 pub fn complete(command: Command) -> Command {
     complete_below(command, "")
 }
 
 fn complete_below(command: Command, words: &str) -> Command {
-    let command = match COMMANDS.iter().find(|(known, ..)| *known == words) {
-        Some((_, kind, examples)) => command.after_help(sections(*kind, examples)),
+    let command = match commands().find(|(known, ..)| *known == words) {
+        Some((_, kind, examples)) => command.after_help(sections(kind, examples)),
         None => command,
     };
     command.mut_subcommands(|below| {
@@ -164,7 +157,7 @@ mod tests {
 
     #[test]
     fn examples_are_understood() {
-        for (words, _, examples) in COMMANDS {
+        for (words, _, examples) in commands() {
             for example in examples.lines() {
                 // Two spaces begin a remark, and the shell reads what follows a redirection.
                 let typed = example.split("  ").next().unwrap().split(['<', '>']).next().unwrap();

@@ -5,6 +5,7 @@
 //! on stderr says what to do.
 
 pub mod args;
+mod asked;
 mod client_options;
 mod command;
 mod failure;

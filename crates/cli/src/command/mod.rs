@@ -22,6 +22,7 @@ use serde::Serialize;
 pub use serve::Serve;
 use std::ffi::OsStr;
 use std::io::{self, Write};
+pub use write::EXAMPLES as WRITE_EXAMPLES;
 
 #[derive(Subcommand, Debug)]
 pub enum Command {

@@ -10,6 +10,22 @@ use serde::Serialize;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
 
+/// Examples for the help of each command, one on each line.
+pub const EXAMPLES: [(&str, &str); 2] = [
+    (
+        "put",
+        r"ringfort put greeting hello
+ringfort put picture < picture.png
+ringfort put number -- -1                a value that begins with a dash
+ringfort put --key-base64 AP8= value     a key that can't be typed",
+    ),
+    (
+        "delete",
+        r"ringfort delete greeting
+ringfort delete 'bin\x00ary'             a key as scan prints it",
+    ),
+];
+
 #[derive(Subcommand, Debug)]
 pub enum Write {
     #[command(visible_alias = "set")]

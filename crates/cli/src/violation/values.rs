@@ -2,7 +2,7 @@
 
 use crate::random::Random;
 use bytes::Bytes;
-use ringfort_check::Value;
+use ringfort_check::{Content, Value};
 
 /// How the values of a run are written: `<run>.<writer>.<number>`.
 #[derive(Clone, Copy, Debug)]
@@ -20,15 +20,17 @@ impl Values {
         format!("{:08x}.{}.{}", self.run, value.writer, value.number).into()
     }
 
-    /// [`Value::FOREIGN`] where this run has not written it.
-    pub fn parse(self, bytes: &[u8]) -> Value {
-        let parsed = || {
-            let mut parts = str::from_utf8(bytes).ok()?.split('.');
-            let is_ours = u32::from_str_radix(parts.next()?, 16).ok()? == self.run;
-            let value = Value { writer: parts.next()?.parse().ok()?, number: parts.next()?.parse().ok()? };
-            (is_ours && self.bytes(value) == bytes).then_some(value)
-        };
-        parsed().unwrap_or(Value::FOREIGN)
+    /// What a key holds; [`Value::FOREIGN`] where this run has not written it.
+    pub fn parse(self, bytes: &[u8]) -> Content {
+        let text = str::from_utf8(bytes).unwrap_or_default();
+        self.value(text).unwrap_or(Value::FOREIGN).into()
+    }
+
+    fn value(self, text: &str) -> Option<Value> {
+        let mut parts = text.split('.');
+        let is_ours = u32::from_str_radix(parts.next()?, 16).ok()? == self.run;
+        let value = Value { writer: parts.next()?.parse().ok()?, number: parts.next()?.parse().ok()? };
+        (is_ours && self.bytes(value) == text).then_some(value)
     }
 }
 
@@ -41,10 +43,10 @@ mod tests {
         let values = Values { run: 0xab };
         let value = Value { writer: 3, number: 17 };
         assert_eq!(&values.bytes(value)[..], b"000000ab.3.17");
-        assert_eq!(values.parse(&values.bytes(value)), value);
+        assert_eq!(values.parse(&values.bytes(value)), value.into());
         let foreign: [&[u8]; 5] = [b"", b"000000ac.3.17", b"000000ab.3", b"000000ab.3.17.1", b"\xff"];
         for bytes in foreign {
-            assert_eq!(values.parse(bytes), Value::FOREIGN);
+            assert_eq!(values.parse(bytes), Value::FOREIGN.into());
         }
     }
 }

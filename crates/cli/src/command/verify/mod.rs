@@ -21,6 +21,7 @@ mod workload;
 use super::bench::progress::Progress;
 use super::playground::interrupted_by_signals;
 use super::print_json;
+use crate::asked::Request;
 use crate::client_options::{ClientOptions, Output, parse_duration};
 use crate::failure::{Answer, Failure};
 use crate::text::counted;
@@ -32,7 +33,7 @@ use report::{Asked, Report, Verdict};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use store::{Peer, Request, Store, StoreError};
+use store::{Peer, Store, StoreError};
 use workload::{Run, Workload};
 
 /// How often the line that says how far the run has got is renewed on a terminal.

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// A key takes so many operations.
 const OPERATIONS: usize = 160;
 
-/// A key that has so many puts and deletes of unknown outcome takes no more.
+/// A key that has so many writes of unknown outcome takes no more.
 const UNKNOWN: usize = 8;
 
 // The operations that are under way when a key is closed, and the last look.

@@ -9,6 +9,7 @@ use crate::text::{counted, escaped};
 use crate::violation::ViolationReport;
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,9 +35,9 @@ pub struct Report {
     /// That were answered.
     pub operations: u64,
     pub operations_per_second: f64,
-    /// Puts and deletes that may have been applied.
+    /// Writes that may have been applied.
     pub ambiguous: u64,
-    /// Puts and deletes that were answered as certainly not applied.
+    /// Writes that were answered as certainly not applied.
     pub refused: u64,
     pub gets_unanswered: u64,
     pub first_error: Option<String>,
@@ -45,10 +46,9 @@ pub struct Report {
     pub keys_not_decided: u64,
     /// Keys whose last value could not be read in the end.
     pub keys_without_last_look: u64,
-    pub puts: Operations,
-    pub gets: Operations,
-    pub scans: Operations,
-    pub deletes: Operations,
+    /// By the plural of an operation's name: `puts`, `gets` and so on.
+    #[serde(flatten)]
+    pub by_operation: BTreeMap<String, Operations>,
     pub longest_without_service_ms: f64,
     pub worst_shard: Option<Shard>,
     pub violation: Option<ViolationReport>,
@@ -107,10 +107,10 @@ impl Report {
             keys_not_linearizable: judged.not_linearizable,
             keys_not_decided: judged.undecided,
             keys_without_last_look: judged.without_last_look,
-            puts: operations(&counts.puts),
-            gets: operations(&counts.gets),
-            scans: operations(&counts.scans),
-            deletes: operations(&counts.deletes),
+            by_operation: counts
+                .latencies()
+                .map(|(asked, latencies)| (format!("{}s", asked.name()), operations(latencies)))
+                .collect(),
             longest_without_service_ms: milliseconds(counts.service.longest_until(now)),
             worst_shard: counts
                 .worst_shard(now)
@@ -151,11 +151,10 @@ impl Report {
             }
         }
         let mut table = latency_table();
-        let kinds = [("puts", &self.puts), ("gets", &self.gets), ("scans", &self.scans), ("deletes", &self.deletes)];
-        for (name, operations) in kinds {
+        for (name, operations) in &self.by_operation {
             if let Some(latency) = &operations.latency_ms {
                 let numbers = [operations.operations as f64, operations.operations_per_second.round()];
-                add_row(&mut table, name.to_owned(), Some(numbers), latency);
+                add_row(&mut table, name.clone(), Some(numbers), latency);
             }
         }
         print_line(&format!("\n{table}\n"))?;
@@ -172,7 +171,7 @@ impl Report {
 
     fn failures(&self) -> String {
         let kinds = [
-            (self.ambiguous, "puts and deletes of unknown outcome"),
+            (self.ambiguous, "writes of unknown outcome"),
             (self.refused, "not applied"),
             (self.gets_unanswered, "gets unanswered"),
             (self.keys_without_last_look, "keys could not be read in the end"),

@@ -1,10 +1,12 @@
 //! What the clients count together.
 
 use super::service::Service;
-use super::store::{Failed, Request};
+use super::store::Failed;
+use crate::asked::Request;
 use crate::command::bench::measurement::{histogram, record};
 use hdrhistogram::Histogram;
 use ringfort_client::Outcome;
+use ringfort_node::Kind as Asked;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -13,11 +15,8 @@ use std::time::{Duration, Instant};
 pub struct Tally(Mutex<Counts>);
 
 pub struct Counts {
-    /// Latencies of what was answered, in nanoseconds.
-    pub puts: Histogram<u64>,
-    pub gets: Histogram<u64>,
-    pub scans: Histogram<u64>,
-    pub deletes: Histogram<u64>,
+    /// By [`Asked`]: latencies of what was answered, in nanoseconds.
+    latencies: Vec<Histogram<u64>>,
     pub failures: Failures,
     pub service: Service,
     /// Of writes by shard, where the store has shards with names. Reads do not count there: a leader whose disk hangs answers
@@ -28,9 +27,9 @@ pub struct Counts {
 /// Operations that had no answer.
 #[derive(Clone, Default, Debug)]
 pub struct Failures {
-    /// Puts and deletes that were certainly not applied.
+    /// Writes that were certainly not applied.
     pub refused: u64,
-    /// Puts and deletes that may have been applied.
+    /// Writes that may have been applied.
     pub ambiguous: u64,
     pub gets: u64,
     /// One of them, in words.
@@ -46,10 +45,7 @@ impl Failures {
 impl Tally {
     pub fn new() -> Tally {
         Tally(Mutex::new(Counts {
-            puts: histogram(),
-            gets: histogram(),
-            scans: histogram(),
-            deletes: histogram(),
+            latencies: Asked::ALL.iter().map(|_| histogram()).collect(),
             failures: Failures::default(),
             service: Service::default(),
             shards: BTreeMap::new(),
@@ -72,18 +68,13 @@ impl Tally {
             service.end(failed.is_none(), now);
         }
         let Some(failed) = failed else {
-            let latencies = match request {
-                Request::Put(_) => &mut counts.puts,
-                Request::Get => &mut counts.gets,
-                Request::Scan => &mut counts.scans,
-                Request::Delete => &mut counts.deletes,
-            };
+            let latencies = &mut counts.latencies[request.operation() as usize];
             return record(latencies, now.saturating_duration_since(begun));
         };
-        *match (request, failed.outcome) {
-            (Request::Get | Request::Scan, _) => &mut counts.failures.gets,
-            (Request::Put(_) | Request::Delete, Outcome::NotApplied) => &mut counts.failures.refused,
-            (Request::Put(_) | Request::Delete, Outcome::Unknown) => &mut counts.failures.ambiguous,
+        *match failed.outcome {
+            _ if !request.is_write() => &mut counts.failures.gets,
+            Outcome::NotApplied => &mut counts.failures.refused,
+            Outcome::Unknown => &mut counts.failures.ambiguous,
         } += 1;
         counts.failures.first.get_or_insert_with(|| failed.message.clone());
     }
@@ -95,7 +86,12 @@ impl Tally {
 
 impl Counts {
     pub fn answered(&self) -> u64 {
-        [&self.puts, &self.gets, &self.scans, &self.deletes].map(Histogram::len).iter().sum()
+        self.latencies.iter().map(Histogram::len).sum()
+    }
+
+    /// The operations, and the latencies of those that were answered.
+    pub fn latencies(&self) -> impl Iterator<Item = (Asked, &Histogram<u64>)> {
+        Asked::ALL.iter().copied().zip(&self.latencies)
     }
 
     /// The shard that was longest without service, and for how long.

@@ -13,8 +13,9 @@
 
 use super::judge::History;
 use super::record::{Keys, Lane, Record};
-use super::store::{Failed, Request, Session, Store};
+use super::store::{Failed, Session, Store};
 use super::tally::Tally;
+use crate::asked::Request;
 use crate::random::Random;
 use crate::violation::FIRST_LOOKER;
 use ringfort_check::{Ending, Kind, Operation, Time, Value};
@@ -143,10 +144,10 @@ impl Run {
         let (kind, ending, result) = match result {
             Ok(kind) => (kind, Some(Ending::Answered(self.time(ended))), Ok(())),
             Err(failed) => {
-                let ending = match (request, failed.outcome) {
-                    (Request::Get | Request::Scan, _) => None,
-                    (_, Outcome::NotApplied) => Some(Ending::Refused),
-                    (_, Outcome::Unknown) => Some(Ending::Unknown),
+                let ending = match failed.outcome {
+                    _ if !request.is_write() => None,
+                    Outcome::NotApplied => Some(Ending::Refused),
+                    Outcome::Unknown => Some(Ending::Unknown),
                 };
                 (request.unanswered(), ending, Err(failed))
             }
@@ -182,7 +183,7 @@ fn share(kind: Asked) -> u32 {
 /// One client.
 async fn ask(run: Arc<Run>, client: u32, resting_tx: mpsc::Sender<Resting>, mut stop_rx: watch::Receiver<bool>) {
     let number = (client % run.lanes.len() as u32) as usize;
-    let (mut session, mut random, mut written) = (run.store.session(), Random::new(), 0);
+    let (mut session, mut random, mut next_value) = (run.store.session(), Random::new(), 1);
     loop {
         tokio::select! {
             () = sleep_until(run.next_beat(number, Instant::now()).into()) => {}
@@ -191,15 +192,9 @@ async fn ask(run: Arc<Run>, client: u32, resting_tx: mpsc::Sender<Resting>, mut 
         if !random.next().is_multiple_of(u64::from(BEATS_PER_OPERATION)) {
             continue;
         }
-        let request = match Asked::drawn(share, |sum| (random.next() % u64::from(sum)) as u32) {
-            Asked::Put => {
-                written += 1;
-                Request::Put(Value { writer: client, number: written })
-            }
-            Asked::Get => Request::Get,
-            Asked::Scan => Request::Scan,
-            Asked::Delete => Request::Delete,
-        };
+        let asked = Asked::drawn(share, |sum| (random.next() % u64::from(sum)) as u32);
+        let request = Request::new(asked, Value { writer: client, number: next_value });
+        next_value += u32::from(request.writes_value());
         let record = run.lanes[number].begin(&run.keys);
         let (operation, result) = run.operate(&mut session, &record, client, request).await;
         if record.end(operation) {

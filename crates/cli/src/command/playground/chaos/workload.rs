@@ -9,10 +9,11 @@
 //! through a node that knows no leader yet: what a user would see, not what the nodes' logs say.
 
 use super::history::KeyHistory;
+use crate::asked::Request;
 use crate::random::Random;
 use crate::violation::{FIRST_LOOKER, Values};
 use bytes::Bytes;
-use ringfort_check::{Ending, Found, Kind, MAX_OPERATIONS, Operation, Time, Value};
+use ringfort_check::{Ending, MAX_OPERATIONS, Operation, Time, Value};
 use ringfort_client::{Client, Error, Outcome};
 use ringfort_node::Kind as Asked;
 use ringfort_ring::{ShardCount, ShardId};
@@ -157,10 +158,9 @@ impl Workload {
                 let client = client.clone();
                 readers.spawn(async move {
                     let invoked = time_since(begun);
-                    let found = client.get(key.name.clone()).await?.map(|found| found_of(values, &found));
+                    let kind = Request::Get.ask(&client, values, key.name.clone().into()).await?;
                     let ending = Ending::Answered(time_since(begun));
-                    key.last_read =
-                        Some(Operation { client: FIRST_LOOKER, kind: Kind::Get { found }, invoked, ending });
+                    key.last_read = Some(Operation { client: FIRST_LOOKER, kind, invoked, ending });
                     Ok::<_, Error>(key)
                 });
             }
@@ -185,34 +185,17 @@ impl ServiceWatch {
 
 /// One client, until the work ends.
 async fn run(shared: Arc<Shared>, shard: usize, client: u32, mut random: Random) {
-    let mut number = 0;
+    let mut number = 1;
     while !shared.is_stopped.load(Ordering::Relaxed) {
         let (key, name) = lock(&shared.shards[shard]).take_key();
         let (begun, invoked) = (Instant::now(), time_since(shared.begun));
-        let (kind, answer) = match Asked::drawn(share, |sum| random.below(sum as usize) as u32) {
-            Asked::Put => {
-                number += 1;
-                let value = Value { writer: client, number };
-                let answer = shared.client.put(name, shared.values.bytes(value)).await;
-                let version = answer.as_ref().ok().map(|put| put.version);
-                (Kind::Put { value, bytes: 0, version }, answer.map(drop))
-            }
-            Asked::Get | Asked::Scan => {
-                let answer = shared.client.get(name).await;
-                let found = answer.as_ref().ok().and_then(|found| found.as_ref());
-                let found = found.map(|found| found_of(shared.values, found));
-                (Kind::Get { found }, answer.map(drop))
-            }
-            Asked::Delete => {
-                let answer = shared.client.delete(name).await;
-                let found = answer.as_ref().ok().map(|deleted| deleted.found);
-                (Kind::Delete { found }, answer.map(drop))
-            }
-        };
-        let ending = match &answer {
-            Ok(()) => Ending::Answered(time_since(shared.begun)),
-            Err(error) if error.outcome() == Outcome::Unknown => Ending::Unknown,
-            Err(_) => Ending::Refused,
+        let asked = Asked::drawn(share, |sum| random.below(sum as usize) as u32);
+        let request = Request::new(asked, Value { writer: client, number });
+        number += u32::from(request.writes_value());
+        let (kind, ending) = match request.ask(&shared.client, shared.values, name).await {
+            Ok(kind) => (kind, Ending::Answered(time_since(shared.begun))),
+            Err(error) if error.outcome() == Outcome::Unknown => (request.unanswered(), Ending::Unknown),
+            Err(_) => (request.unanswered(), Ending::Refused),
         };
         let operation = Operation { client, kind, invoked, ending };
         lock(&shared.shards[shard]).note(key, operation, begun);
@@ -252,10 +235,6 @@ impl Service {
         self.last = now;
         self.last_begun = self.last_begun.max(Some(begun));
     }
-}
-
-fn found_of(values: Values, found: &ringfort_client::Value) -> Found {
-    Found { content: values.parse(&found.value).into(), version: Some(found.version) }
 }
 
 fn time_since(begun: Instant) -> Time {

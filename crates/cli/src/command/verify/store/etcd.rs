@@ -120,7 +120,7 @@ impl Session {
                 let found = answer.kvs.iter().find(|found| found.key == key);
                 Kind::Get {
                     found: found.map(|found| Found {
-                        content: values.parse(&found.value).into(),
+                        content: values.parse(&found.value),
                         version: Some(found.version.unsigned_abs()),
                     }),
                 }

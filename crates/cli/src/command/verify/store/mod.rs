@@ -1,6 +1,6 @@
 //! The stores that can be verified: Ringfort, and peers for comparison.
 //!
-//! Each of them is asked for the same four things, and says for each failure whether the request may have been applied.
+//! Each of them is asked for the same, and says for each failure whether the request may have been applied.
 //! That is the delicate part. Who says "not applied" where it was accuses the store wrongly; who says "unknown" where
 //! it was not only makes the checker accept more. So in doubt it is unknown.
 
@@ -9,10 +9,11 @@ mod redis;
 mod resp;
 mod ringfort;
 
+use crate::asked::Request;
 use crate::violation::Values;
 use bytes::Bytes;
 use clap::ValueEnum;
-use ringfort_check::{Kind, Value};
+use ringfort_check::Kind;
 use ringfort_client::Outcome;
 use ringfort_ring::ShardCount;
 use std::time::Duration;
@@ -26,20 +27,10 @@ pub enum Peer {
     Redis,
 }
 
-/// What is asked of a key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Request {
-    Put(Value),
-    Get,
-    /// A get by listing all keys that begin with this one.
-    Scan,
-    Delete,
-}
-
 /// Why there is no answer.
 #[derive(Debug)]
 pub struct Failed {
-    /// Of a put or delete.
+    /// Of a write.
     pub outcome: Outcome,
     pub message: String,
 }
@@ -134,21 +125,6 @@ impl Session {
             Session::Ringfort(session) => session.call(key, request).await,
             Session::Etcd(session) => session.call(key, request).await,
             Session::Redis(session) => session.call(key, request).await,
-        }
-    }
-}
-
-impl Request {
-    pub fn is_write(self) -> bool {
-        matches!(self, Request::Put(_) | Request::Delete)
-    }
-
-    /// What is known of the request where there was no answer.
-    pub fn unanswered(self) -> Kind {
-        match self {
-            Request::Put(value) => Kind::put(value),
-            Request::Get | Request::Scan => Kind::Get { found: None },
-            Request::Delete => Kind::Delete { found: None },
         }
     }
 }

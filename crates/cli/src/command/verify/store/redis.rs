@@ -88,9 +88,9 @@ impl Session {
                 reply => return Err(unexpected(&reply)),
             },
             Request::Get | Request::Scan => match self.execute(key, &[b"GET", key]).await? {
-                Reply::Bulk(found) => Kind::Get {
-                    found: found.map(|bytes| Found { content: values.parse(&bytes).into(), version: None }),
-                },
+                Reply::Bulk(found) => {
+                    Kind::Get { found: found.map(|bytes| Found { content: values.parse(&bytes), version: None }) }
+                }
                 reply => return Err(unexpected(&reply)),
             },
             Request::Delete => match self.execute(key, &[b"DEL", key]).await? {

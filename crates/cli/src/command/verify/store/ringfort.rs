@@ -74,7 +74,7 @@ impl Session {
         let is_blind = self.random.next().is_multiple_of(BLIND_ONE_OF) && request != Request::Scan;
         match self.any_node().filter(|_| is_blind) {
             Some(node) => Ok(self.blind(node, key.clone(), request).await?),
-            None => Ok(self.routed(key.clone(), request).await?),
+            None => Ok(request.ask(&self.store.client, self.store.values, key.clone()).await?),
         }
     }
 
@@ -84,26 +84,6 @@ impl Session {
             self.store.nodes.iter().filter(|(address, _)| self.store.client.answers(address)).collect();
         let number = self.random.next().checked_rem(answer.len() as u64)?;
         Some(answer[number as usize].1.clone())
-    }
-
-    async fn routed(&self, key: Bytes, request: Request) -> Result<Kind, Error> {
-        let Store { client, values, .. } = &self.store;
-        Ok(match request {
-            Request::Put(value) => {
-                let answer = client.put(key, values.bytes(value)).await?;
-                Kind::Put { value, bytes: 0, version: Some(answer.version) }
-            }
-            Request::Get => {
-                let found = client.get(key).await?;
-                Kind::Get { found: found.map(|found| self.found(&found.value, found.version)) }
-            }
-            Request::Scan => {
-                let page = client.scan_page(key.clone(), Bytes::new(), 1).await?;
-                let entry = page.entries.iter().find(|entry| entry.key == key);
-                Kind::Get { found: entry.map(|entry| self.found(&entry.value, entry.version)) }
-            }
-            Request::Delete => Kind::Delete { found: Some(client.delete(key).await?.found) },
-        })
     }
 
     /// Sends a request other than a scan once, to this node.
@@ -128,7 +108,7 @@ impl Session {
     }
 
     fn found(&self, value: &[u8], version: u64) -> Found {
-        Found { content: self.store.values.parse(value).into(), version: Some(version) }
+        Found { content: self.store.values.parse(value), version: Some(version) }
     }
 }
 

@@ -1,0 +1,79 @@
+//! What the clients of a checked workload ask of a key, and how Ringfort is asked for it. Shared by `verify` and
+//! `playground --chaos`.
+
+use crate::violation::Values;
+use bytes::Bytes;
+use ringfort_check::{Found, Kind, Value};
+use ringfort_client::{Client, Error};
+use ringfort_node::Kind as Asked;
+
+/// What is asked of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Request {
+    Put(Value),
+    Get,
+    /// A get by listing all keys that begin with this one.
+    Scan,
+    Delete,
+}
+
+impl Request {
+    /// The request for an operation that was drawn. `value` is what it writes, if it writes a value.
+    pub fn new(asked: Asked, value: Value) -> Request {
+        match asked {
+            Asked::Put => Request::Put(value),
+            Asked::Get => Request::Get,
+            Asked::Scan => Request::Scan,
+            Asked::Delete => Request::Delete,
+        }
+    }
+
+    /// The operation that carries it out.
+    pub fn operation(self) -> Asked {
+        match self {
+            Request::Put(_) => Asked::Put,
+            Request::Get => Asked::Get,
+            Request::Scan => Asked::Scan,
+            Request::Delete => Asked::Delete,
+        }
+    }
+
+    /// What is known of the request where there was no answer.
+    pub fn unanswered(self) -> Kind {
+        match self {
+            Request::Put(value) => Kind::put(value),
+            Request::Get | Request::Scan => Kind::Get { found: None },
+            Request::Delete => Kind::Delete { found: None },
+        }
+    }
+
+    pub fn is_write(self) -> bool {
+        self.unanswered().is_write()
+    }
+
+    /// Whether it writes the value that it was made with.
+    pub fn writes_value(self) -> bool {
+        self.unanswered().written().is_some()
+    }
+
+    /// Asks Ringfort. The answer is of the request's kind, with what the cluster told.
+    pub async fn ask(self, client: &Client, values: Values, key: Bytes) -> Result<Kind, Error> {
+        let found = |value: &[u8], version| Found { content: values.parse(value), version: Some(version) };
+        Ok(match self {
+            Request::Put(value) => {
+                let answer = client.put(key, values.bytes(value)).await?;
+                Kind::Put { value, bytes: 0, version: Some(answer.version) }
+            }
+            Request::Get => {
+                let answer = client.get(key).await?;
+                Kind::Get { found: answer.map(|answer| found(&answer.value, answer.version)) }
+            }
+            Request::Scan => {
+                let page = client.scan_page(key.clone(), Bytes::new(), 1).await?;
+                let entry = page.entries.iter().find(|entry| entry.key == key);
+                Kind::Get { found: entry.map(|entry| found(&entry.value, entry.version)) }
+            }
+            Request::Delete => Kind::Delete { found: Some(client.delete(key).await?.found) },
+        })
+    }
+}
