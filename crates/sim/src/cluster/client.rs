@@ -15,7 +15,7 @@ use crate::network::{Endpoint, Network};
 use crate::options::Options;
 use crate::random::Random;
 use bytes::Bytes;
-use ringfort_check::{Found, Kind, Operation, Value};
+use ringfort_check::{Content, Found, Kind, Operation, Value};
 use ringfort_core::kv::{CommandReply, Delete, DeleteReply, Get, Kind as Asked, Put, PutReply, QueryReply};
 use ringfort_core::request::{Reply, Request};
 use ringfort_core::time::Moment;
@@ -170,7 +170,7 @@ impl Clients {
         };
         let id = self.history.invoke(client, key, kind, now);
         let deadline = now + self.timeout;
-        let retry = Retry::new(PACE, matches!(self.history.operation(id).kind, Kind::Get { .. }));
+        let retry = Retry::new(PACE, self.request(id).repeats());
         self.waiting.insert(client, Waiting { id, deadline, retry, may_be_applied: false });
         agenda.put(deadline, Wake::RequestTimedOut(client, id));
         self.send(client, now, network, nodes);
@@ -201,27 +201,29 @@ impl Clients {
     }
 
     fn send(&mut self, client: ClientId, now: Moment, network: &mut Network<Message>, nodes: &BTreeMap<NodeId, Node>) {
-        let Some(waiting) = self.waiting.get_mut(&client) else { return };
+        let Some(&Waiting { id, deadline, .. }) = self.waiting.get(&client) else { return };
         let any = NodeId(1 + self.random.below(nodes.len() as u64));
         let node = *self.node.entry(client).or_insert(any);
-        let asked = self.history.key(waiting.id);
-        let key = key_bytes(asked);
-        let request = match self.history.operation(waiting.id).kind {
-            Kind::Put { value, .. } => {
-                waiting.may_be_applied = true;
-                Request::command(self.shards, Put { key, value: encode(value) })
-            }
+        let (request, patience) = (self.request(id), deadline.saturating_since(now));
+        if request.as_query().is_none() {
+            self.waiting.entry(client).and_modify(|waiting| waiting.may_be_applied = true);
+        }
+        if matches!(self.history.operation(id).kind, Kind::Delete { .. }) {
+            self.acknowledged.may_be_deleted(self.history.key(id), id);
+        }
+        network.send(now, Endpoint::Client(client), Endpoint::Node(node), Message::Request { id, request, patience });
+    }
+
+    /// What the client sends for an operation.
+    fn request(&self, id: OperationId) -> Request {
+        let key = key_bytes(self.history.key(id));
+        let request = match self.history.operation(id).kind {
+            Kind::Put { value, .. } => Request::command(self.shards, Put { key, value: encode(value) }),
             Kind::Get { .. } => Request::query(self.shards, Get { key }),
-            Kind::Delete { .. } => {
-                waiting.may_be_applied = true;
-                self.acknowledged.may_be_deleted(asked, waiting.id);
-                Request::command(self.shards, Delete { key })
-            }
+            Kind::Delete { .. } => Request::command(self.shards, Delete { key }),
             Kind::Increment { .. } | Kind::Append { .. } => panic!("no client asks for this"),
         };
-        let request = request.expect("keys and values are within the limits");
-        let (id, patience) = (waiting.id, waiting.deadline.saturating_since(now));
-        network.send(now, Endpoint::Client(client), Endpoint::Node(node), Message::Request { id, request, patience });
+        request.expect("keys and values are within the limits")
     }
 
     /// Takes the violation that the last answer showed, if any.
@@ -245,7 +247,7 @@ impl Clients {
                 self.history.answered(id, asked, now);
                 self.written.retain(|written| *written != key);
                 self.written.push(key);
-                let acknowledged = self.acknowledged.acknowledge(key, Some(value), revision, now);
+                let acknowledged = self.acknowledged.acknowledge(key, Some(value.into()), revision, now);
                 self.violation = acknowledged.and(self.sessions.saw(client, key, revision));
             }
             (Ok(Reply::Query(QueryReply::Get(record))), Kind::Get { .. }) => {
@@ -303,9 +305,9 @@ impl Clients {
     }
 
     /// Records a complete read by a reader.
-    pub fn has_read(&mut self, reader: ClientId, key: Key, value: Option<Value>, now: Moment) {
+    pub fn has_read(&mut self, reader: ClientId, key: Key, found: Option<Content>, now: Moment) {
         let id = self.history.invoke(reader, key, Kind::Get { found: None }, now);
-        self.history.answered(id, got(value), now);
+        self.history.answered(id, got(found), now);
     }
 
     pub fn timed_out(&mut self, client: ClientId, id: OperationId, now: Moment, agenda: &mut Agenda<Wake>) {
@@ -329,9 +331,9 @@ impl Clients {
     }
 }
 
-/// A get that found this value. The version is left out, so the checker need not count versions.
-fn got(value: Option<Value>) -> Kind {
-    Kind::Get { found: value.map(|value| Found { content: value.into(), version: None }) }
+/// A get that found this. The version is left out, so the checker need not count versions.
+fn got(found: Option<Content>) -> Kind {
+    Kind::Get { found: found.map(|content| Found { content, version: None }) }
 }
 
 /// How often an operation is drawn out of a thousand writes, or out of a thousand reads.
@@ -369,11 +371,11 @@ fn encode(value: Value) -> Bytes {
     bytes.into()
 }
 
-/// The value that was put, or [`Value::FOREIGN`] if no client can have put these bytes.
-pub(super) fn decode(bytes: &[u8]) -> Value {
+/// What a key holds: the value that was put, or [`Value::FOREIGN`] if no client can have put these bytes.
+pub(super) fn decode(bytes: &[u8]) -> Content {
     let number_at = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
     let value = number_at(0).zip(number_at(4)).map(|(number, writer)| Value { writer, number });
-    value.filter(|value| bytes == encode(*value)).unwrap_or(Value::FOREIGN)
+    value.filter(|value| bytes == encode(*value)).unwrap_or(Value::FOREIGN).into()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::client::{decode, key_bytes};
 use super::node::Node;
 use super::{Cluster, Wake};
 use crate::history::{ClientId, Key};
-use ringfort_check::Value;
+use ringfort_check::Content;
 use ringfort_core::kv::Get;
 use ringfort_core::request::Reply;
 use ringfort_core::time::Moment;
@@ -44,7 +44,7 @@ impl Cluster {
 }
 
 /// What a reader finds under the lease; `None` if there is no lease.
-fn read_leased(node: &Node, key: Key, now: Moment) -> Option<Option<Value>> {
+fn read_leased(node: &Node, key: Key, now: Moment) -> Option<Option<Content>> {
     let running = node.running()?;
     let key = key_bytes(key);
     let view = running.view(running.topology().shards.shard_of_key(&key))?;

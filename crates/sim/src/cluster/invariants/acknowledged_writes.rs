@@ -9,26 +9,32 @@ use super::super::client::{decode, key_bytes};
 use super::{Node, Running};
 use crate::history::{Key, OperationId};
 use crate::invariant::{Invariant, Violation};
-use ringfort_check::Value;
+use ringfort_check::Content;
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
 pub struct AcknowledgedWrites {
-    /// By revision: the value, or `None` if the key was deleted, and the time of the acknowledgement.
-    acknowledged: BTreeMap<Key, BTreeMap<u64, (Option<Value>, Moment)>>,
+    /// By revision: what the key holds, or `None` if the key was deleted, and the time of the acknowledgement.
+    acknowledged: BTreeMap<Key, BTreeMap<u64, (Option<Content>, Moment)>>,
     /// Deletes that may have taken effect and were not acknowledged.
     unsure: BTreeMap<Key, BTreeSet<OperationId>>,
 }
 
 impl AcknowledgedWrites {
-    /// A client was told that `value` was put with this revision, or that the key was deleted.
-    pub fn acknowledge(&mut self, key: Key, value: Option<Value>, revision: u64, now: Moment) -> Result<(), Violation> {
-        match self.acknowledged.entry(key).or_default().insert(revision, (value, now)) {
+    /// A client was told that the key holds `content` since this revision, or that it was deleted.
+    pub fn acknowledge(
+        &mut self,
+        key: Key,
+        content: Option<Content>,
+        revision: u64,
+        now: Moment,
+    ) -> Result<(), Violation> {
+        match self.acknowledged.entry(key).or_default().insert(revision, (content.clone(), now)) {
             None => Ok(()),
             Some((other, _)) => {
-                let what = format!("writes of {other:?} and {value:?} to key {key} both have revision {revision}");
+                let what = format!("writes of {other:?} and {content:?} to key {key} both have revision {revision}");
                 Err(Invariant::AcknowledgedWrites.broken(what))
             }
         }
@@ -51,7 +57,7 @@ impl AcknowledgedWrites {
         let mut later = self.acknowledged.get(&key).into_iter().flat_map(|writes| writes.range(revision..));
         revision == 0
             || self.unsure.get(&key).is_some_and(|unsure| !unsure.is_empty())
-            || later.any(|(_, (value, _))| value.is_none())
+            || later.any(|(_, (content, _))| content.is_none())
     }
 
     /// The highest revision of the key that was acknowledged by `moment`.
@@ -64,15 +70,15 @@ impl AcknowledgedWrites {
     pub fn check(&self, nodes: &BTreeMap<NodeId, Node>) -> Result<(), Violation> {
         let running = || nodes.iter().filter_map(|(id, node)| Some((id, node.running()?)));
         for (&key, writes) in &self.acknowledged {
-            let Some((&revision, &(value, _))) = writes.last_key_value() else { continue };
+            let Some((&revision, (content, _))) = writes.last_key_value() else { continue };
             for (id, found) in running().filter_map(|(id, running)| Some((id, find(running, key)?))) {
-                let is_kept = match found {
+                let is_kept = match &found {
                     None => self.may_be_absent_after(key, revision),
-                    Some((at, found)) => at > revision || (at == revision && Some(found) == value),
+                    Some((at, found)) => *at > revision || (*at == revision && Some(found) == content.as_ref()),
                 };
                 if !is_kept {
                     let what = format!(
-                        "{value:?} was written to key {key} with revision {revision}, but node {id} holds {found:?} in the \
+                        "{content:?} was written to key {key} with revision {revision}, but node {id} holds {found:?} in the \
                          end"
                     );
                     return Err(Invariant::AcknowledgedWrites.broken(what));
@@ -83,8 +89,8 @@ impl AcknowledgedWrites {
     }
 }
 
-/// The revision and value of a key, if it exists. `None` if the node has no replica of its shard.
-fn find(running: &Running, key: Key) -> Option<Option<(u64, Value)>> {
+/// The revision and content of a key, if it exists. `None` if the node has no replica of its shard.
+fn find(running: &Running, key: Key) -> Option<Option<(u64, Content)>> {
     let key = key_bytes(key);
     let view = running.view(running.topology().shards.shard_of_key(&key))?;
     let found = view.machine().get(&key);
