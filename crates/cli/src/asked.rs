@@ -7,6 +7,9 @@ use ringfort_check::{Found, Kind, Value};
 use ringfort_client::{Client, Error};
 use ringfort_node::Kind as Asked;
 
+/// Of so many keys one is a counter: it is incremented and never put, so that no increment is refused.
+pub const COUNTERS_ONE_OF: u64 = 4;
+
 /// What is asked of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Request {
@@ -15,6 +18,7 @@ pub enum Request {
     /// A get by listing all keys that begin with this one.
     Scan,
     Delete,
+    Increment(i64),
 }
 
 impl Request {
@@ -25,6 +29,8 @@ impl Request {
             Asked::Get => Request::Get,
             Asked::Scan => Request::Scan,
             Asked::Delete => Request::Delete,
+            // The writers add different numbers, so that a sum tells who is missing in it.
+            Asked::Increment => Request::Increment(1 + i64::from(value.writer % 7)),
         }
     }
 
@@ -35,6 +41,7 @@ impl Request {
             Request::Get => Asked::Get,
             Request::Scan => Asked::Scan,
             Request::Delete => Asked::Delete,
+            Request::Increment(_) => Asked::Increment,
         }
     }
 
@@ -44,6 +51,7 @@ impl Request {
             Request::Put(value) => Kind::put(value),
             Request::Get | Request::Scan => Kind::Get { found: None },
             Request::Delete => Kind::Delete { found: None },
+            Request::Increment(by) => Kind::Increment { by, number: None },
         }
     }
 
@@ -74,6 +82,7 @@ impl Request {
                 Kind::Get { found: entry.map(|entry| found(&entry.value, entry.version)) }
             }
             Request::Delete => Kind::Delete { found: Some(client.delete(key).await?.found) },
+            Request::Increment(by) => Kind::Increment { by, number: Some(client.increment(key, by).await?.number) },
         })
     }
 }

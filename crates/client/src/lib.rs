@@ -220,6 +220,39 @@ impl Client {
         self.call(target, Effect::Write, deadline, message, send).await
     }
 
+    /// Adds to the number that a key holds as decimal text, and answers the sum. A missing key counts as 0.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/node.rs"));
+    /// # fn main() {
+    /// # with_node(async |endpoint| {
+    /// use ringfort_client::{Client, Error, Outcome};
+    ///
+    /// let client = Client::connect([endpoint])?;
+    /// assert_eq!(client.increment("visits", 5).await?.number, 5);
+    /// assert_eq!(client.increment("visits", -2).await?.number, 3);
+    /// assert_eq!(client.get("visits").await?.unwrap().value, "3");
+    /// client.put("greeting", "hello").await?;
+    /// let error = client.increment("greeting", 1).await.unwrap_err();
+    /// assert!(matches!(error, Error::Rejected(_)) && error.outcome() == Outcome::NotApplied);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] if the key's value is no decimal 64-bit integer, or if the sum is beyond 64 bits; nothing has
+    /// changed then. Otherwise as for [`Client::put`]. After [`Error::UnknownOutcome`] do not repeat it: it could count
+    /// twice.
+    pub async fn increment(&self, key: impl Into<Bytes>, by: i64) -> Result<v1::IncrementResponse, Error> {
+        let (key, deadline) = (key.into(), self.deadline());
+        check_size(key.len())?;
+        let target = Target::Leader(self.shard_of(&key, deadline).await?);
+        let message = v1::IncrementRequest { key, by, ..Default::default() };
+        let send = async |channel, request| kv(channel).increment(request).await;
+        self.call(target, Effect::Write, deadline, message, send).await
+    }
+
     /// All keys with a prefix, in ascending order, with their values: everything in memory at once. Pages are read one
     /// after the other, each within the time limit; see [`Client::scan_page`] for what that promises.
     pub async fn scan(&self, prefix: impl Into<Bytes>) -> Result<Vec<v1::Entry>, Error> {

@@ -99,16 +99,22 @@ async fn write_waits_for_a_leader() {
 async fn unknown_outcome_is_not_retried() {
     let servers = Servers::start(3);
     let client = servers.client();
-    for status in [outcome::unknown("no quorum in time"), Status::unavailable("from a proxy"), Status::internal("?")] {
-        let before = servers.with(|state| {
-            state.faults.push_back(Fault::Answer(status));
-            state.writes.iter().sum::<u32>()
-        });
-        let error = client.put("k", "1").await.unwrap_err();
-        assert!(matches!(error, Error::UnknownOutcome(_)), "{error}");
-        assert_eq!((error.outcome(), error.is_retry_safe()), (Outcome::Unknown, false));
-        assert_eq!(servers.with(|state| state.writes.iter().sum::<u32>()), before + 1);
+    for is_put in [true, false] {
+        for status in [outcome::unknown("no quorum"), Status::unavailable("from a proxy"), Status::internal("?")] {
+            let before = servers.with(|state| {
+                state.faults.push_back(Fault::Answer(status));
+                state.writes.iter().sum::<u32>()
+            });
+            let error = match is_put {
+                true => client.put("k", "1").await.unwrap_err(),
+                false => client.increment("k", 1).await.unwrap_err(),
+            };
+            assert!(matches!(error, Error::UnknownOutcome(_)), "{error}");
+            assert_eq!((error.outcome(), error.is_retry_safe()), (Outcome::Unknown, false));
+            assert_eq!(servers.with(|state| state.writes.iter().sum::<u32>()), before + 1);
+        }
     }
+    assert_eq!(client.increment("k", 1).await.unwrap().number, 1);
 }
 
 #[tokio::test]

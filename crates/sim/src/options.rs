@@ -158,8 +158,10 @@ pub struct Options {
     pub keys: usize,
     /// Of 1,000 operations, this many are writes; the others are gets.
     pub put_permille: u32,
-    /// Of 1,000 writes, this many are deletes; the others are puts.
+    /// Of 1,000 writes, this many are deletes; the others are puts or increments.
     pub delete_permille: u32,
+    /// Whether every other key is a counter, which is incremented and never put.
+    pub counters: bool,
     /// The time from an answer to a client's next operation.
     pub think_time: RangeInclusive<Duration>,
     /// After how long a client gives up on an operation, whose outcome is then unknown.
@@ -199,6 +201,7 @@ impl Options {
             keys: *root.fork("keys").pick(&[1, 2, 5, 20, 100]),
             put_permille: *root.fork("puts").pick(&[100, 300, 500, 900]),
             delete_permille: *root.fork("deletes").pick(&[0, 100, 300]),
+            counters: *root.fork("counters").pick_weighted(&[(2, false), (1, true)]),
             think_time: Duration::ZERO..=milliseconds(*root.fork("think time").pick(&[1, 5, 20, 100])),
             request_timeout: milliseconds(between("request timeout", 100..=3_000)),
             read_mode: *root.fork("read mode").pick(&[ReadMode::Lease, ReadMode::Quorum]),
@@ -327,6 +330,7 @@ impl fmt::Display for Options {
         line("clients", format_args!("{}, thinking {:?}", self.clients, self.think_time))?;
         line("operations", format_args!("{} writes in 1000, on {} keys", self.put_permille, self.keys))?;
         line("deletes", format_args!("{} in 1000 writes", self.delete_permille))?;
+        line("counters", format_args!("{}", if self.counters { "every other key" } else { "none" }))?;
         line("request timeout", format_args!("{:?}", self.request_timeout))?;
         line("read mode", format_args!("{:?}", self.read_mode))?;
         line("tick phases", format_args!("{:?}", self.tick_phases))?;

@@ -1,4 +1,4 @@
-//! The commands that change a key: `ringfort put` and `ringfort delete`.
+//! The commands that change a key: `ringfort put`, `ringfort delete` and `ringfort increment`.
 
 use super::key::KeyArgument;
 use super::{bytes_of, print_json, print_line};
@@ -6,12 +6,13 @@ use crate::client_options::{ClientOptions, Output};
 use crate::failure::{Answer, Failure};
 use bytes::Bytes;
 use clap::{ArgAction, Args, Subcommand};
+use ringfort_client::v1;
 use serde::Serialize;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
 
 /// Examples for the help of each command, one on each line.
-pub const EXAMPLES: [(&str, &str); 2] = [
+pub const EXAMPLES: [(&str, &str); 3] = [
     (
         "put",
         r"ringfort put greeting hello
@@ -24,6 +25,13 @@ ringfort put --key-base64 AP8= value     a key that can't be typed",
         r"ringfort delete greeting
 ringfort delete 'bin\x00ary'             a key as scan prints it",
     ),
+    (
+        "increment",
+        "ringfort increment visits
+ringfort increment visits 5
+ringfort increment visits -5             subtracts
+ringfort increment --key-base64 AP8= 5   a key that can't be typed",
+    ),
 ];
 
 #[derive(Subcommand, Debug)]
@@ -32,6 +40,8 @@ pub enum Write {
     Put(Put),
     #[command(visible_aliases = ["del", "rm"])]
     Delete(Delete),
+    #[command(visible_alias = "incr")]
+    Increment(Increment),
 }
 
 impl Write {
@@ -39,6 +49,7 @@ impl Write {
         match self {
             Write::Put(put) => put.run(),
             Write::Delete(delete) => delete.run(),
+            Write::Increment(increment) => increment.run(),
         }
     }
 }
@@ -156,5 +167,54 @@ impl Delete {
             Output::Table => eprintln!("not found"),
         }
         Ok(if deleted.found { Answer::Yes } else { Answer::No })
+    }
+}
+
+/// Add to a number
+///
+/// Prints the sum. The number is the key's value, as decimal text; a missing key counts as 0. If the value is something
+/// else, or the sum is beyond 64 bits, that is an error and nothing changes. An increment is never repeated by itself:
+/// where its outcome is unknown, the error says so, and a second one could count twice.
+#[derive(Args, Debug)]
+pub struct Increment {
+    #[command(flatten)]
+    key: KeyArgument,
+
+    /// What to add; negative to subtract [default: 1]
+    #[arg(allow_negative_numbers = true)]
+    by: Option<OsString>,
+
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+/// The answer of `increment -o json`.
+#[derive(Serialize)]
+struct Incremented {
+    number: i64,
+    version: u64,
+    revision: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} can't be added: give a whole number of 64 bits, such as 5 or -5")]
+struct NotANumber(OsString);
+
+impl Increment {
+    pub fn run(self) -> Result<Answer, Failure> {
+        let (key, by) = self.key.key_and_value(self.by)?;
+        let by = match by {
+            Some(by) => by.to_str().and_then(|text| text.parse().ok()).ok_or(NotANumber(by))?,
+            None => 1,
+        };
+        let incremented = self.client.run(async |client| Ok(client.increment(key, by).await?))?;
+        match self.client.output {
+            Output::Table => print_line(&incremented.number.to_string())?,
+            Output::Json => {
+                let v1::IncrementResponse { number, version, revision } = incremented;
+                print_json(&Incremented { number, version, revision })?;
+            }
+        }
+        Ok(Answer::Yes)
     }
 }

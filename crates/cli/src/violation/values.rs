@@ -20,10 +20,12 @@ impl Values {
         format!("{:08x}.{}.{}", self.run, value.writer, value.number).into()
     }
 
-    /// What a key holds; [`Value::FOREIGN`] where this run has not written it.
+    /// What a key holds: a value, a number that increments led to, or [`Value::FOREIGN`] where this run has not written
+    /// it.
     pub fn parse(self, bytes: &[u8]) -> Content {
         let text = str::from_utf8(bytes).unwrap_or_default();
-        self.value(text).unwrap_or(Value::FOREIGN).into()
+        let number = || text.parse().ok().filter(|number: &i64| number.to_string() == text).map(Content::from);
+        self.value(text).map(Content::from).or_else(number).unwrap_or(Value::FOREIGN.into())
     }
 
     fn value(self, text: &str) -> Option<Value> {
@@ -44,9 +46,10 @@ mod tests {
         let value = Value { writer: 3, number: 17 };
         assert_eq!(&values.bytes(value)[..], b"000000ab.3.17");
         assert_eq!(values.parse(&values.bytes(value)), value.into());
-        let foreign: [&[u8]; 5] = [b"", b"000000ac.3.17", b"000000ab.3", b"000000ab.3.17.1", b"\xff"];
+        let foreign: [&[u8]; 7] = [b"", b"+1", b"01", b"000000ac.3.17", b"000000ab.3", b"000000ab.3.17.1", b"\xff"];
         for bytes in foreign {
             assert_eq!(values.parse(bytes), Value::FOREIGN.into());
         }
+        assert_eq!(values.parse(b"-17"), (-17).into());
     }
 }

@@ -40,6 +40,25 @@ fn bad_requests_are_refused() {
 }
 
 #[test]
+fn increments_add_up_and_are_refused_where_they_can_not() {
+    let cluster = Cluster::start(1);
+    assert_eq!(cluster.prints(&["increment", "visits"]), "1\n");
+    assert_eq!(cluster.prints(&["increment", "visits", "41"]), "42\n");
+    assert_eq!(cluster.prints(&["incr", "visits", "-50"]), "-8\n");
+    assert_eq!(cluster.prints(&["get", "visits"]), "-8");
+    let json = cluster.prints(&["increment", "--key-hex=766973697473", "8", "-o", "json"]);
+    assert!(json.starts_with("{\"number\":0,\"version\":4,"), "{json}");
+
+    assert_eq!(cluster.prints(&["put", "word", "hello"]), "OK, version 1\n");
+    assert_fails(&cluster.runs(&["increment", "word"]), "the value of the key is not a decimal 64-bit integer");
+    assert_eq!(cluster.prints(&["get", "word"]), "hello");
+    assert_eq!(cluster.prints(&["put", "large", "9223372036854775807"]), "OK, version 1\n");
+    assert_fails(&cluster.runs(&["increment", "large"]), "beyond the limits of a 64-bit integer");
+    assert_eq!(cluster.prints(&["put", "large", "9223372036854775807"]), "OK, version 2\n", "a refusal is no write");
+    assert_fails(&cluster.runs(&["increment", "visits", "much"]), "give a whole number of 64 bits");
+}
+
+#[test]
 fn nobody_answers() {
     // Held but not listened on by a node: what is sent there is never answered. Closed: refused at once.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -18,6 +18,8 @@ pub enum Bug {
     ReadsStale,
     /// A delete is acknowledged and not done.
     Resurrects,
+    /// An increment is done twice and answered as if it were done once.
+    CountsTwice,
 }
 
 pub struct FaultyStore {
@@ -117,6 +119,15 @@ impl State {
                     held.set(None);
                 }
                 format!(":{found}\r\n").into_bytes()
+            }
+            b"INCRBY" => {
+                let number = |bytes: &[u8]| str::from_utf8(bytes).unwrap().parse::<i64>().unwrap();
+                let by = number(&words[2]);
+                let held = self.keys.entry(key()).or_default();
+                let sum = held.value.as_deref().map_or(0, number) + by;
+                let is_doubled = goes_wrong && self.bug == Bug::CountsTwice;
+                held.set(Some((sum + if is_doubled { by } else { 0 }).to_string().into_bytes()));
+                format!(":{sum}\r\n").into_bytes()
             }
             b"SCAN" => {
                 // The pattern is a prefix and an asterisk, and all keys are one page.

@@ -68,6 +68,12 @@ fn deleted_values_that_come_back_are_found() {
 }
 
 #[test]
+fn increments_that_count_twice_are_found() {
+    let shown = shown_of(Bug::CountsTwice);
+    assert!(shown.iter().any(|operation| operation.starts_with("increment by ")), "{shown:?}");
+}
+
+#[test]
 fn a_violation_is_shown_to_people_in_a_hundred_columns() {
     let (store, directory) = (FaultyStore::start(Bug::ReadsStale), TempDir::new().unwrap());
     let output = verify(directory.path(), "redis", &store.endpoint, &["--html=here.html"]);
@@ -98,6 +104,7 @@ fn a_store_without_bugs_is_not_accused() {
     let report = clean(&output);
     assert!(report["operations"].as_u64().unwrap() > 1000, "{report}");
     assert!(report["gets"]["latency_ms"]["p50"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(report["increments"]["operations"].as_u64().unwrap() > 0, "{report}");
     assert!(pages(directory.path()).is_empty() && store.keys() == 0);
 }
 

@@ -154,6 +154,13 @@ impl Kv for Server {
         response
     }
 
+    async fn increment(&self, request: Request<IncrementRequest>) -> Result<Response<IncrementResponse>, Status> {
+        if let Some(Fault::Answer(status)) = self.fault() {
+            return Err(status);
+        }
+        self.serve(request, |_, increment| IncrementResponse { number: increment.by, version: 1, revision: 1 })
+    }
+
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         self.with_read();
         self.serve(request, |state, get| {

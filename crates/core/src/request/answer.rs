@@ -207,7 +207,7 @@ pub enum AnswerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::{Delete, DeleteReply, Get, Put, PutReply, Record, Refusal, ScanPage};
+    use crate::kv::{Delete, DeleteReply, Get, IncrementReply, Put, PutReply, Record, Refusal, ScanPage};
     use crate::types::Epoch;
 
     fn record() -> Record {
@@ -220,6 +220,7 @@ mod tests {
         let answers = [
             Ok(Reply::Command(CommandReply::Put(PutReply { version: 2, revision: 300 }))),
             Ok(Reply::Command(CommandReply::Delete(DeleteReply { existed: true, revision: 5 }))),
+            Ok(Reply::Command(CommandReply::Increment(IncrementReply { number: -7, version: 2, revision: 5 }))),
             Ok(Reply::Command(CommandReply::Refused(Refusal::NotANumber))),
             Ok(Reply::Command(CommandReply::Refused(Refusal::Overflow))),
             Ok(Reply::Query(QueryReply::Get(Some(record())))),
@@ -251,6 +252,8 @@ mod tests {
         let reply = |reply| encode_answer(&Ok(reply));
         let put = PutReply { version: 2, revision: 300 };
         assert_eq!(&reply(Reply::Command(CommandReply::Put(put)))[..], b"\x01\x01\x02\xac\x02");
+        let increment = IncrementReply { number: 300, version: 2, revision: 5 };
+        assert_eq!(&reply(Reply::Command(CommandReply::Increment(increment)))[..], b"\x01\x03\xac\x02\x02\x05");
         assert_eq!(&reply(Reply::Command(CommandReply::Refused(Refusal::NotANumber)))[..], b"\x01\x00\x01");
         assert_eq!(&reply(Reply::Command(CommandReply::Refused(Refusal::Overflow)))[..], b"\x01\x00\x02");
         assert_eq!(&reply(Reply::Query(QueryReply::Get(Some(record()))))[..], b"\x02\x01\x01\x02\x03\x04\x01v");

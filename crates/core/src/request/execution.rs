@@ -106,7 +106,7 @@ impl Execution {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::{Delete, Get, Put};
+    use crate::kv::{Delete, Get, Increment, Put};
     use bytes::Bytes;
     use ringfort_ring::ShardCount;
 
@@ -157,6 +157,11 @@ mod tests {
         delete.begin_attempt(KNOWN);
         assert_eq!(delete.failed(Failure::Unknown, LONG), Next::GiveUp);
         assert!(delete.may_be_applied());
+        let increment = Request::command(ShardCount::MAX, Increment { key: key(), by: 1 }).unwrap();
+        let mut increment = Execution::new(&increment, Mutation::None);
+        increment.begin_attempt(KNOWN);
+        assert_eq!(increment.failed(Failure::Unknown, LONG), Next::GiveUp);
+        assert!(increment.may_be_applied());
         let mut get = read();
         get.begin_attempt(KNOWN);
         assert!(matches!(get.failed(Failure::Unknown, LONG), Next::SendAfter(_)));

@@ -3,7 +3,7 @@
 use super::call::{answer, open};
 use crate::service::{self, Call, Service};
 use bytes::Bytes;
-use ringfort_core::kv::{Delete, Get, Kind, Put, Record, Scan};
+use ringfort_core::kv::{Delete, Get, Increment, IncrementReply, Kind, Put, Record, Scan};
 use ringfort_core::limits::MAX_SCAN_ENTRIES;
 use ringfort_proto::v1::kv_server::Kv;
 use ringfort_proto::v1::*;
@@ -36,6 +36,14 @@ impl Kv for KvService {
         let call = Call::command(Delete { key: delete.key }, consistency);
         let reply = answer::<Delete>(&self.service, call, deadline).await?;
         Ok(reply.map(|delete| DeleteResponse { found: delete.existed, revision: delete.revision }))
+    }
+
+    async fn increment(&self, request: Request<IncrementRequest>) -> Result<Response<IncrementResponse>, Status> {
+        let (deadline, increment) = open(&self.service, Kind::Increment, request)?;
+        let consistency = promised(increment.consistency());
+        let call = Call::command(Increment { key: increment.key, by: increment.by }, consistency);
+        let reply = answer::<Increment>(&self.service, call, deadline).await?;
+        Ok(reply.map(|IncrementReply { number, version, revision }| IncrementResponse { number, version, revision }))
     }
 
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {

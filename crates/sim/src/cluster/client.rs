@@ -16,7 +16,9 @@ use crate::options::Options;
 use crate::random::Random;
 use bytes::Bytes;
 use ringfort_check::{Content, Found, Kind, Operation, Value};
-use ringfort_core::kv::{CommandReply, Delete, DeleteReply, Get, Kind as Asked, Put, PutReply, QueryReply};
+use ringfort_core::kv::{
+    CommandReply, Delete, DeleteReply, Get, Increment, IncrementReply, Kind as Asked, Put, PutReply, QueryReply,
+};
 use ringfort_core::request::{Reply, Request};
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
@@ -43,6 +45,7 @@ pub(super) struct Clients {
     keys: u32,
     put_permille: u32,
     delete_permille: u32,
+    counters: bool,
     think_time: RangeInclusive<Duration>,
     timeout: Duration,
     working: bool,
@@ -79,6 +82,7 @@ impl Clients {
             keys: options.keys as u32,
             put_permille: options.put_permille,
             delete_permille: options.delete_permille,
+            counters: options.counters,
             think_time: options.think_time.clone(),
             timeout: options.request_timeout,
             working: false,
@@ -154,7 +158,7 @@ impl Clients {
             None if !self.working => return None,
             None => {
                 let key = Key(self.random.below(u64::from(self.keys)) as u32);
-                let asked = self.draw();
+                let asked = self.draw(key);
                 let value = Value { writer: client.0, number: self.history.count() as u32 };
                 self.begun += 1;
                 let number = self.begun - 1;
@@ -165,7 +169,7 @@ impl Clients {
                     self.go_on(client, now, agenda);
                     return None;
                 }
-                (key, operation_of(asked, value))
+                (key, operation_of(asked, key, value))
             }
         };
         let id = self.history.invoke(client, key, kind, now);
@@ -177,13 +181,14 @@ impl Clients {
         Some(id)
     }
 
-    /// Draws the next operation, with the probabilities given by [`share`].
-    fn draw(&mut self) -> Asked {
+    /// Draws the next operation on a key, with the probabilities given by [`share`].
+    fn draw(&mut self, key: Key) -> Asked {
         let is_write = self.random.chance(self.put_permille);
+        let is_counter = self.counters && key.0.is_multiple_of(2);
         // Deletes take the lowest numbers of their own random source, so that their share does not affect the other
         // draws.
         let drawn = |sum: u32| sum - 1 - self.deletes.below(u64::from(sum)) as u32;
-        Asked::drawn(|kind| share(kind, is_write, self.delete_permille), drawn)
+        Asked::drawn(|kind| share(kind, is_write, is_counter, self.delete_permille), drawn)
     }
 
     /// Retries the operation, which was reported as not applied.
@@ -221,7 +226,8 @@ impl Clients {
             Kind::Put { value, .. } => Request::command(self.shards, Put { key, value: encode(value) }),
             Kind::Get { .. } => Request::query(self.shards, Get { key }),
             Kind::Delete { .. } => Request::command(self.shards, Delete { key }),
-            Kind::Increment { .. } | Kind::Append { .. } => panic!("no client asks for this"),
+            Kind::Increment { by, .. } => Request::command(self.shards, Increment { key, by }),
+            Kind::Append { .. } => panic!("no client asks for this"),
         };
         request.expect("keys and values are within the limits")
     }
@@ -248,6 +254,16 @@ impl Clients {
                 self.written.retain(|written| *written != key);
                 self.written.push(key);
                 let acknowledged = self.acknowledged.acknowledge(key, Some(value.into()), revision, now);
+                self.violation = acknowledged.and(self.sessions.saw(client, key, revision));
+            }
+            (
+                Ok(Reply::Command(CommandReply::Increment(IncrementReply { number, revision, .. }))),
+                &Kind::Increment { by, .. },
+            ) => {
+                self.history.answered(id, Kind::Increment { by, number: Some(number) }, now);
+                self.written.retain(|written| *written != key);
+                self.written.push(key);
+                let acknowledged = self.acknowledged.acknowledge(key, Some(number.into()), revision, now);
                 self.violation = acknowledged.and(self.sessions.saw(client, key, revision));
             }
             (Ok(Reply::Query(QueryReply::Get(record))), Kind::Get { .. }) => {
@@ -336,24 +352,30 @@ fn got(found: Option<Content>) -> Kind {
     Kind::Get { found: found.map(|content| Found { content, version: None }) }
 }
 
-/// How often an operation is drawn out of a thousand writes, or out of a thousand reads.
-fn share(asked: Asked, is_write: bool, delete_permille: u32) -> u32 {
+/// How often an operation is drawn out of a thousand writes, or out of a thousand reads. A counter is incremented and
+/// never put, so that no increment is refused.
+fn share(asked: Asked, is_write: bool, is_counter: bool, delete_permille: u32) -> u32 {
     match (asked, is_write) {
-        (Asked::Put, true) => 1000 - delete_permille,
+        (Asked::Put, true) if is_counter => 0,
+        (Asked::Increment, true) if !is_counter => 0,
+        (Asked::Put | Asked::Increment, true) => 1000 - delete_permille,
         (Asked::Delete, true) => delete_permille,
         (Asked::Get, false) => 1000,
-        (Asked::Put | Asked::Delete, false) | (Asked::Get, true) => 0,
+        (Asked::Put | Asked::Delete | Asked::Increment, false) | (Asked::Get, true) => 0,
         // A scan reads many keys, and the checker judges each key separately.
         (Asked::Scan, _) => 0,
     }
 }
 
 /// The operation that a client performs. Only for operations that have a share.
-fn operation_of(asked: Asked, value: Value) -> Kind {
+fn operation_of(asked: Asked, key: Key, value: Value) -> Kind {
     match asked {
         Asked::Put => Kind::put(value),
         Asked::Get => Kind::Get { found: None },
         Asked::Delete => Kind::Delete { found: None },
+        // All clients add the same to a key: increments of unknown outcome stand for each other then, which keeps the
+        // checker's search short.
+        Asked::Increment => Kind::Increment { by: 1 + i64::from(key.0), number: None },
         Asked::Scan => panic!("scans have no share"),
     }
 }
@@ -371,11 +393,14 @@ fn encode(value: Value) -> Bytes {
     bytes.into()
 }
 
-/// What a key holds: the value that was put, or [`Value::FOREIGN`] if no client can have put these bytes.
+/// What a key holds: the value that was put, the number that increments led to, or [`Value::FOREIGN`] if no client can
+/// have put these bytes.
 pub(super) fn decode(bytes: &[u8]) -> Content {
     let number_at = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
     let value = number_at(0).zip(number_at(4)).map(|(number, writer)| Value { writer, number });
-    value.filter(|value| bytes == encode(*value)).unwrap_or(Value::FOREIGN).into()
+    let value = value.filter(|value| bytes == encode(*value)).map(Content::from);
+    let counted = || str::from_utf8(bytes).ok()?.parse().ok().map(|number: i64| Content::from(number));
+    value.or_else(counted).unwrap_or(Value::FOREIGN.into())
 }
 
 #[cfg(test)]
@@ -392,8 +417,8 @@ mod tests {
     #[test]
     fn every_operation_that_is_not_left_out_is_drawn() {
         let mut clients = clients(1);
-        (clients.put_permille, clients.delete_permille) = (500, 500);
-        let drawn: Vec<Asked> = std::iter::repeat_with(|| clients.draw()).take(1000).collect();
+        (clients.put_permille, clients.delete_permille, clients.counters) = (500, 500, true);
+        let drawn: Vec<Asked> = (0..1000).map(|number| clients.draw(Key(number))).collect();
         for kind in Asked::ALL {
             assert_ne!(drawn.contains(kind), LEFT_OUT.contains(kind), "{kind:?}");
         }
@@ -402,14 +427,14 @@ mod tests {
     #[test]
     fn draws_mean_what_recorded_seeds_rest_on() {
         let (mut clients, mut same) = (clients(7), self::clients(7));
-        (clients.put_permille, clients.delete_permille) = (600, 300);
+        (clients.put_permille, clients.delete_permille, clients.counters) = (600, 300, false);
         for _ in 0..1000 {
             let expected = match (same.random.chance(600), same.deletes.chance(300)) {
                 (false, _) => Asked::Get,
                 (true, false) => Asked::Put,
                 (true, true) => Asked::Delete,
             };
-            assert_eq!(clients.draw(), expected);
+            assert_eq!(clients.draw(Key(0)), expected);
         }
     }
 }

@@ -71,6 +71,10 @@ impl Kv for Echo {
         Err(Status::unimplemented("an echo"))
     }
 
+    async fn increment(&self, _: Request<IncrementRequest>) -> Result<Response<IncrementResponse>, Status> {
+        Err(Status::unimplemented("an echo"))
+    }
+
     async fn scan(&self, _: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
         Err(Status::unimplemented("an echo"))
     }

@@ -9,6 +9,7 @@
 //! loss of its service would not be seen. For the same reason, a key that was closed for its unknown outcomes is
 //! followed by a key of the same shard.
 
+use crate::asked::COUNTERS_ONE_OF;
 use bytes::Bytes;
 use ringfort_check::{Ending, MAX_OPERATIONS, Operation};
 use ringfort_ring::{ShardCount, ShardId};
@@ -29,12 +30,16 @@ pub struct Keys {
     prefix: String,
     /// How many shards the store has, if it has any.
     shards: Option<ShardCount>,
+    /// Whether some keys are counters.
+    has_counters: bool,
     next: AtomicU64,
 }
 
 /// A key and what was asked of it.
 pub struct Record {
     pub key: Bytes,
+    /// Whether it is incremented, and not put.
+    pub is_counter: bool,
     state: Mutex<State>,
 }
 
@@ -61,20 +66,22 @@ struct Current {
 }
 
 impl Keys {
-    pub fn new(prefix: String, shards: Option<ShardCount>) -> Keys {
-        Keys { prefix, shards, next: AtomicU64::new(0) }
+    pub fn new(prefix: String, shards: Option<ShardCount>, has_counters: bool) -> Keys {
+        Keys { prefix, shards, has_counters, next: AtomicU64::new(0) }
     }
 
     /// The next key of the shard whose turn it is.
-    fn next(&self, turn: usize) -> Bytes {
+    fn next(&self, turn: usize) -> Record {
         loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
             // No key begins another one: a scan for one finds only that.
-            let key = format!("{}{:012}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed));
+            let key = format!("{}{number:012}", self.prefix);
             let is_next = |shards: ShardCount| {
                 shards.shard_of_key(key.as_bytes()) == ShardId((turn % shards.get() as usize) as u32)
             };
             if self.shards.is_none_or(is_next) {
-                return key.into();
+                let is_counter = self.has_counters && number.is_multiple_of(COUNTERS_ONE_OF);
+                return Record { key: key.into(), is_counter, state: Mutex::default() };
             }
         }
     }
@@ -98,7 +105,7 @@ impl Lane {
                 current.turn += self.lanes;
             }
         }
-        let record = Arc::new(Record { key: keys.next(current.turn), state: Mutex::default() });
+        let record = Arc::new(keys.next(current.turn));
         assert!(record.begin(), "a new key takes operations");
         current.record = Some(record.clone());
         record
@@ -172,7 +179,7 @@ mod tests {
 
     fn lane_and_keys(shards: Option<u32>) -> (Lane, Keys) {
         let shards = shards.map(|count| ShardCount::new(count).unwrap());
-        (Lane::several(2).remove(1), Keys::new("verify/".to_owned(), shards))
+        (Lane::several(2).remove(1), Keys::new("verify/".to_owned(), shards, true))
     }
 
     #[test]

@@ -87,7 +87,8 @@ impl Workload {
     ) -> Workload {
         let lanes = Lane::several(clients.div_ceil(CLIENTS_PER_KEY) as usize);
         let period = Duration::from_secs(1) * clients / rate / BEATS_PER_OPERATION;
-        let (keys, begun, tally) = (Keys::new(prefix, store.shards()), Instant::now(), Tally::new());
+        let (keys, begun, tally) =
+            (Keys::new(prefix, store.shards(), store.has_counters()), Instant::now(), Tally::new());
         let run = Arc::new(Run { store, keys, lanes, period, begun, tally, unread: AtomicU64::new(0) });
         let (resting_tx, resting_rx) = mpsc::channel(RESTING);
         let (stop_tx, stop_rx) = watch::channel(false);
@@ -170,10 +171,12 @@ impl Run {
     }
 }
 
-/// The share of a kind of operation, in percent; the shares add up to 100.
-fn share(kind: Asked) -> u32 {
+/// The share of a kind of operation on a key, in percent; the shares add up to 100.
+fn share(kind: Asked, is_counter: bool) -> u32 {
     match kind {
-        Asked::Put => 45,
+        Asked::Put if is_counter => 0,
+        Asked::Increment if !is_counter => 0,
+        Asked::Put | Asked::Increment => 45,
         Asked::Get => 35,
         Asked::Scan => 5,
         Asked::Delete => 15,
@@ -192,10 +195,11 @@ async fn ask(run: Arc<Run>, client: u32, resting_tx: mpsc::Sender<Resting>, mut 
         if !random.next().is_multiple_of(u64::from(BEATS_PER_OPERATION)) {
             continue;
         }
+        let record = run.lanes[number].begin(&run.keys);
+        let share = |kind| share(kind, record.is_counter);
         let asked = Asked::drawn(share, |sum| (random.next() % u64::from(sum)) as u32);
         let request = Request::new(asked, Value { writer: client, number: next_value });
         next_value += u32::from(request.writes_value());
-        let record = run.lanes[number].begin(&run.keys);
         let (operation, result) = run.operate(&mut session, &record, client, request).await;
         if record.end(operation) {
             run.unread.fetch_add(1, Ordering::Relaxed);
@@ -255,7 +259,11 @@ mod tests {
 
     #[test]
     fn every_operation_is_asked_for() {
-        assert!(Asked::ALL.iter().all(|kind| share(*kind) > 0), "what is not asked for is not verified");
-        assert_eq!(Asked::ALL.iter().map(|kind| share(*kind)).sum::<u32>(), 100);
+        for kind in Asked::ALL {
+            assert!(share(*kind, false) + share(*kind, true) > 0, "{kind:?} is not asked for, so it is not verified");
+        }
+        for is_counter in [false, true] {
+            assert_eq!(Asked::ALL.iter().map(|kind| share(*kind, is_counter)).sum::<u32>(), 100);
+        }
     }
 }

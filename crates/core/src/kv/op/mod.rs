@@ -11,11 +11,13 @@
 mod table;
 mod delete;
 mod get;
+mod increment;
 mod put;
 mod scan;
 
 pub use delete::{Delete, DeleteReply};
 pub use get::Get;
+pub use increment::{Increment, IncrementReply};
 pub use put::{Put, PutReply};
 pub use scan::Scan;
 
@@ -30,6 +32,7 @@ operations! {
     commands {
         1 => Put,
         2 => Delete,
+        3 => Increment,
     }
     queries {
         1 => Get,
@@ -166,7 +169,7 @@ mod tests {
         let share = |kind| match kind {
             Kind::Put => 2,
             Kind::Get => 1,
-            Kind::Delete | Kind::Scan => 0,
+            Kind::Delete | Kind::Increment | Kind::Scan => 0,
         };
         let drawn = |number| {
             Kind::drawn(share, |sum| {
@@ -188,6 +191,11 @@ mod tests {
         let mut delete = || apply(Delete { key: key.clone() }.into());
         assert_eq!(delete(), CommandReply::Delete(DeleteReply { existed: true, revision: 3 }));
         assert_eq!(delete(), CommandReply::Delete(DeleteReply { existed: false, revision: 3 }));
+        let mut increment = || apply(Increment { key: key.clone(), by: 7 }.into());
+        assert_eq!(increment(), CommandReply::Increment(IncrementReply { number: 7, version: 1, revision: 4 }));
+        assert_eq!(increment(), CommandReply::Increment(IncrementReply { number: 14, version: 2, revision: 5 }));
+        apply(Put { key: key.clone(), value: "v".into() }.into());
+        assert_eq!(apply(Increment { key, by: 7 }.into()), CommandReply::Refused(Refusal::NotANumber));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The machine against the simplest map that does the same, with a cut under way now and then.
 
 use super::*;
-use crate::kv::{Command, CommandReply, Delete, DeleteReply, Put, PutReply};
+use crate::kv::{Command, CommandReply, Delete, DeleteReply, Increment, IncrementReply, Put, PutReply, Refusal};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -15,14 +15,20 @@ impl Model {
     fn apply(&mut self, command: &Command) -> CommandReply {
         match command {
             Command::Put(Put { key, value }) => {
-                self.revision += 1;
-                let revision = self.revision;
-                let previous = self.records.get(key);
-                let version = previous.map_or(0, |record| record.version) + 1;
-                let create_revision = previous.map_or(revision, |record| record.create_revision);
-                let record = Record { value: value.clone(), version, create_revision, modify_revision: revision };
-                self.records.insert(key.clone(), record);
+                let (version, revision) = self.put(key, value.clone());
                 CommandReply::Put(PutReply { version, revision })
+            }
+            Command::Increment(Increment { key, by }) => {
+                let text = self.records.get(key).map(|record| String::from_utf8_lossy(&record.value).into_owned());
+                let before: i64 = match text.map(|text| (text.parse().map(|number: i64| number.to_string()), text)) {
+                    None => 0,
+                    Some((Ok(canonical), text)) if canonical == text => text.parse().expect("it was parsed before"),
+                    Some(_) => return CommandReply::Refused(Refusal::NotANumber),
+                };
+                let sum = i128::from(before) + i128::from(*by);
+                let Ok(number) = i64::try_from(sum) else { return CommandReply::Refused(Refusal::Overflow) };
+                let (version, revision) = self.put(key, sum.to_string().into());
+                CommandReply::Increment(IncrementReply { number, version, revision })
             }
             Command::Delete(Delete { key }) => {
                 let existed = self.records.remove(key).is_some();
@@ -30,6 +36,17 @@ impl Model {
                 CommandReply::Delete(DeleteReply { existed, revision: self.revision })
             }
         }
+    }
+
+    /// Returns the version and the revision.
+    fn put(&mut self, key: &Bytes, value: Bytes) -> (u64, u64) {
+        self.revision += 1;
+        let revision = self.revision;
+        let previous = self.records.get(key);
+        let version = previous.map_or(0, |record| record.version) + 1;
+        let create_revision = previous.map_or(revision, |record| record.create_revision);
+        self.records.insert(key.clone(), Record { value, version, create_revision, modify_revision: revision });
+        (version, revision)
     }
 
     fn scan(
@@ -79,12 +96,17 @@ fn value() -> impl Strategy<Value = Bytes> {
     prop_oneof![9 => prop::collection::vec(any::<u8>(), 0..20), 1 => Just(vec![7; 300])].prop_map(Bytes::from)
 }
 
+fn by() -> impl Strategy<Value = i64> {
+    prop_oneof![3 => -9..=9i64, 1 => any::<i64>()]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let bound = || prop::option::of(key());
     let scan = (prop::collection::vec(b'a'..=b'e', 0..2), bound(), bound(), 0..6usize, 0..300usize);
     prop_oneof![
         10 => (key(), value()).prop_map(|(key, value)| Step::Apply(Put { key, value }.into())),
         5 => key().prop_map(|key| Step::Apply(Delete { key }.into())),
+        5 => (key(), by()).prop_map(|(key, by)| Step::Apply(Increment { key, by }.into())),
         2 => scan.prop_map(|(prefix, start_after, up_to, limit, max_bytes)| {
             Step::Scan { prefix: prefix.into(), start_after, up_to, limit, max_bytes }
         }),

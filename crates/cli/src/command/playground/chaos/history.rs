@@ -23,7 +23,6 @@ pub struct KeyHistory {
 pub struct Findings {
     pub keys: usize,
     pub operations: usize,
-    /// Puts and deletes.
     pub acknowledged_writes: usize,
     pub unknown_writes: usize,
     /// Operations of which the client was told that nothing happened, gets that failed among them.

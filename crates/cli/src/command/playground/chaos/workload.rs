@@ -1,4 +1,4 @@
-//! Clients that write, read and delete without pause, remember each answer, and time the gaps between them.
+//! Clients that write, increment, read and delete without pause, remember each answer, and time the gaps between them.
 //!
 //! Some clients share each shard: they work on one key at a time, so that there is something to contradict, and go on to
 //! the next key after a number of operations that the checker can judge. A client gives up on a request soon and makes
@@ -9,7 +9,7 @@
 //! through a node that knows no leader yet: what a user would see, not what the nodes' logs say.
 
 use super::history::KeyHistory;
-use crate::asked::Request;
+use crate::asked::{COUNTERS_ONE_OF, Request};
 use crate::random::Random;
 use crate::violation::{FIRST_LOOKER, Values};
 use bytes::Bytes;
@@ -33,10 +33,12 @@ const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(30);
 
-/// The share of a kind of request, in percent; the shares add up to 100.
-fn share(kind: Asked) -> u32 {
+/// The share of a kind of request for a key, in percent; the shares add up to 100.
+fn share(kind: Asked, is_counter: bool) -> u32 {
     match kind {
-        Asked::Put => 55,
+        Asked::Put if is_counter => 0,
+        Asked::Increment if !is_counter => 0,
+        Asked::Put | Asked::Increment => 55,
         Asked::Get => 35,
         Asked::Delete => 10,
         // A scan reads all shards, so it would not measure any single one.
@@ -189,6 +191,7 @@ async fn run(shared: Arc<Shared>, shard: usize, client: u32, mut random: Random)
     while !shared.is_stopped.load(Ordering::Relaxed) {
         let (key, name) = lock(&shared.shards[shard]).take_key();
         let (begun, invoked) = (Instant::now(), time_since(shared.begun));
+        let share = |kind| share(kind, (key as u64).is_multiple_of(COUNTERS_ONE_OF));
         let asked = Asked::drawn(share, |sum| random.below(sum as usize) as u32);
         let request = Request::new(asked, Value { writer: client, number });
         number += u32::from(request.writes_value());

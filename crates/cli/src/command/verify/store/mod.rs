@@ -94,6 +94,15 @@ impl Store {
         }
     }
 
+    /// Whether it can increment.
+    pub fn has_counters(&self) -> bool {
+        match self {
+            Store::Ringfort(_) | Store::Redis(_) => true,
+            // Only as a read and a conditional put, which may have to be repeated.
+            Store::Etcd(_) => false,
+        }
+    }
+
     /// How many shards it has, where shards have names.
     pub fn shards(&self) -> Option<ShardCount> {
         match self {

@@ -97,6 +97,10 @@ impl Session {
                 Reply::Integer(count) => Kind::Delete { found: Some(count > 0) },
                 reply => return Err(unexpected(&reply)),
             },
+            Request::Increment(by) => match self.execute(key, &[b"INCRBY", key, by.to_string().as_bytes()]).await? {
+                Reply::Integer(number) => Kind::Increment { by, number: Some(number) },
+                reply => return Err(unexpected(&reply)),
+            },
         })
     }
 

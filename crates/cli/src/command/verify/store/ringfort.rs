@@ -12,7 +12,7 @@ use crate::random::Random;
 use bytes::Bytes;
 use ringfort_check::{Found, Kind};
 use ringfort_client::v1::kv_client::KvClient;
-use ringfort_client::v1::{DeleteRequest, GetRequest, PutRequest};
+use ringfort_client::v1::{DeleteRequest, GetRequest, IncrementRequest, PutRequest};
 use ringfort_client::{Client, Error};
 use ringfort_proto::outcome;
 use ringfort_ring::ShardCount;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tonic::Status;
 use tonic::transport::Channel;
 
-/// One of so many puts, gets and deletes goes to a node at random.
+/// One of so many requests goes to a node at random.
 const BLIND_ONE_OF: u64 = 4;
 
 #[derive(Clone)]
@@ -103,6 +103,11 @@ impl Session {
             Request::Delete => {
                 let message = DeleteRequest { key, ..Default::default() };
                 Kind::Delete { found: Some(node.delete(limited(message, timeout)).await?.get_ref().found) }
+            }
+            Request::Increment(by) => {
+                let message = IncrementRequest { key, by, ..Default::default() };
+                let answer = node.increment(limited(message, timeout)).await?;
+                Kind::Increment { by, number: Some(answer.get_ref().number) }
             }
         })
     }
