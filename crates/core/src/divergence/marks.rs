@@ -1,28 +1,29 @@
-//! At which indexes a replica takes its hash, and which of them it publishes.
+//! At which indexes a replica takes its hash, and which of these hashes it publishes.
 //!
-//! Replicas are compared at equal index only, and at any moment they are at different ones. So each keeps the *last
-//! multiple* of each of some strides, 16, 64, 256 and so on, and the index at which it rests: two replicas that are
-//! less than a stride apart mostly have the same last multiple of it. Of these marks it publishes the latest that has
-//! stood for [`SETTLED_AFTER`]: on a shard at rest that is the last index, on a busy one a multiple of a stride that
-//! takes the shard longer than that, whatever its rate. Replicas of a shard apply at the same rate, so they publish the
-//! same indexes at about the same time; should they miss each other at one, they meet at the next, a few strides on.
+//! Replicas can be compared only at equal indexes, and at any moment they are at different ones. So each replica keeps
+//! a mark for the *last multiple* of each of several strides (16, 64, 256 and so on) and for the index at which it
+//! rests: two replicas that are less than a stride apart usually have the same last multiple of it. It publishes the
+//! latest mark that is [`SETTLED_AFTER`] old: on an idle shard that is the last index, on a busy one a multiple of a
+//! stride that the shard needs longer than that to advance, whatever its rate. The replicas of a shard apply at the
+//! same rate, so they publish the same indexes at about the same time; if they miss each other at one index, they meet
+//! a few strides later.
 //!
-//! Costs: of every 16th entry a hash of 32 bytes, and 240 bytes of memory.
+//! Costs: a hash of 32 bytes for every 16th entry, and 240 bytes of memory.
 
 use crate::types::LogIndex;
 use std::time::Duration;
 
-/// A mark is published when it has stood for this long: longer than it takes all nodes to publish it, one part of the
-/// shards a round of gossip.
+/// A mark is published when it is this old: longer than all nodes need to publish it, at one group of shards per gossip
+/// round.
 pub const SETTLED_AFTER: Duration = Duration::from_secs(6);
 
-/// The least stride, as a power of two.
+/// The smallest stride, as a power of two.
 const FIRST_STRIDE_BITS: u32 = 4;
 
-/// Each stride is four times the one before.
+/// Each stride is four times the previous one, as a power of two.
 const STRIDE_STEP_BITS: u32 = 2;
 
-/// Up to a stride of 2^22 entries, which lasts for [`SETTLED_AFTER`] at any rate that there is.
+/// The largest stride is 2^22 entries, which takes longer than [`SETTLED_AFTER`] at any realistic rate.
 const STRIDES: usize = 10;
 
 const _: () = assert!(SETTLED_AFTER.as_secs() > 4);
@@ -43,12 +44,12 @@ struct Mark {
 }
 
 impl Marks {
-    /// Whether the hash is to be taken when this much is applied.
+    /// Whether a replica takes its hash at this index.
     pub fn is_due(index: LogIndex) -> bool {
         index.0.is_multiple_of(1 << FIRST_STRIDE_BITS)
     }
 
-    /// The state's hash at an index at which it is due.
+    /// Records the state's hash at an index at which it is due.
     pub fn note(&mut self, index: LogIndex, hash: u64, ticks: u64) {
         for (multiple, mark) in self.multiples.iter_mut().enumerate() {
             let stride = 1 << (FIRST_STRIDE_BITS + STRIDE_STEP_BITS * multiple as u32);
@@ -58,14 +59,14 @@ impl Marks {
         }
     }
 
-    /// So much is applied at this tick.
+    /// Records the applied index at a tick.
     pub fn tick(&mut self, index: LogIndex, hash: impl FnOnce() -> u64, ticks: u64) {
         if self.rest.is_none_or(|rest| rest.index != index) {
             self.rest = Some(Mark { index, hash: hash(), ticks });
         }
     }
 
-    /// The index and hash to publish at this tick: of a mark that has stood for so many.
+    /// The index and hash to publish at this tick: those of the latest mark that is at least `settled_ticks` old.
     pub fn settled(&self, ticks: u64, settled_ticks: u64) -> Option<(LogIndex, u64)> {
         let marks = self.multiples.iter().chain([&self.rest]).flatten();
         let settled = marks.filter(|mark| ticks >= mark.ticks + settled_ticks);
@@ -104,7 +105,7 @@ mod tests {
     #[test]
     fn replicas_of_a_busy_shard_publish_the_same_whatever_its_rate_and_however_far_apart_they_are() {
         for per_tick in [1, 2, 3, 7, 30, 500, 4_000] {
-            // The other one lags by two ticks, and both are looked at every 80 ticks, at different moments.
+            // The other replica lags by two ticks, and both are sampled every 80 ticks, at different moments.
             let mut published = [Vec::new(), Vec::new()];
             let mut marks = [Marks::default(), Marks::default()];
             let ticks = 3_000;

@@ -1,36 +1,37 @@
-//! The divergence detector: whether replicas that applied the same hold the same, and whether memory still holds what
-//! was written to it.
+//! The divergence detector: whether replicas that applied the same entries hold the same state, and whether memory
+//! still holds what was written to it.
 //!
 //! # Between replicas
 //!
-//! A shard's state is a function of its log up to an index and of nothing else, and so is the state's hash. Two
-//! replicas whose hashes differ at *the same index* therefore differ in what they serve; and without a bug or damage
-//! they never do, whatever is lost, delayed, restarted or moved, because a snapshot carries the state of its index with
-//! its hash. An alarm is never a matter of timing.
+//! A shard's state is a function only of its log up to an index, and so is the state's hash. If the hashes of two
+//! replicas differ at *the same index*, the replicas serve different data. Without a bug or damage they never differ,
+//! whatever is lost, delayed, restarted or moved, because a snapshot carries the state of its index with its hash. An
+//! alarm is never a matter of timing.
 //!
-//! 1. Each replica takes its hash at indexes that all replicas take it at, multiples of powers of four, and where its
-//!    log has come to rest ([`marks`]). It publishes one of them, in such a way that others publish the same one.
-//! 2. The points of a node's replicas travel as facts in gossip, an eighth of the shards each round: [`fact`]. At rest
-//!    they do not change, so that they cost nothing.
+//! 1. Each replica takes its hash at the same indexes as all others, multiples of powers of four, and where its log has
+//!    come to rest ([`marks`]). It publishes one of these hashes, chosen so that other replicas publish the same index.
+//! 2. The points of a node's replicas travel as facts in gossip, an eighth of the shards each round: [`fact`]. On idle
+//!    shards they do not change, so they cost nothing.
 //! 3. Every node keeps the last [`POINTS_KEPT`] of each replica, and compares those of equal index:
-//!    [`DivergenceDetector::compare`]. What has been compared is an alarm everywhere; only the node of the replica that
-//!    is wrong acts on it.
+//!    [`DivergenceDetector::compare`]. Every node raises the alarm; only the node of the wrong replica acts on it.
 //!
-//! **Who is wrong.** Where more than half of *all* replicas that the topology has of the shard agree at the index, the
-//! others are wrong: [`Event::Minority`]. That takes three at least. Otherwise nobody knows, and all go on serving: to
-//! stop the wrong ones would be to guess, to stop all of them to lose what is right as well. That is an alarm for
-//! people.
+//! **Which replica is wrong.** If more than half of *all* replicas of the shard in the topology agree at the index, the
+//! others are wrong: [`Event::Minority`]. This takes at least three replicas. Otherwise it is unknown which are wrong,
+//! and all continue to serve: stopping some would be a guess, and stopping all would stop the correct ones as well.
+//! That alarm is for the operator.
 //!
 //! # Within a replica
 //!
-//! A kept-up hash cannot see a byte that changes by itself. A [`Scrubber`] walks over the entries of one shard after
-//! the other at a bounded rate, and every snapshot is checked against the hash that it began with
-//! ([`scrub`](crate::kv::state::Scrubbed), `kv/state/cut.rs`). What these find is certain without asking anybody.
+//! The maintained hash cannot detect damaged memory. A [`Scrubber`] walks over the entries of one shard after the other
+//! at a bounded rate, and every snapshot is checked against the hash that it began with
+//! ([`scrub`](crate::kv::state::Scrubbed), `kv/state/cut.rs`). These checks are conclusive without another replica.
 //!
-//! # What follows
+//! # Consequences
 //!
-//! A replica in the minority, or one that is damaged, ends at once: no read of whatever kind is answered from its map,
-//! it leads no more, and what it was about to write or send as a snapshot is given up. Its node takes it for lost, like
+//! A replica in the minority, or a damaged one, ends at once: its map answers no reads of any kind, it no longer leads,
+//! and what it was about to log or send as a snapshot is abandoned. Its node treats it as lost, like one whose log was
+//! damaged, and the system shard assigns a new one, which gets its state from the others ([`QuarantineReason`]). No
+//! acknowledged write is lost: the log is intact, and a quorum has it.
 //! one whose log was damaged, and the system shard hands out a new one, which gets its state from the others
 //! ([`QuarantineReason`]). Nothing acknowledged is lost by that: the log is whole, and a quorum has it.
 
@@ -48,17 +49,17 @@ use crate::types::{LogIndex, NodeId, Point, ReplicaId, ShardId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// Points of each replica that are kept for comparison.
+/// The number of points of each replica that are kept for comparison.
 pub const POINTS_KEPT: usize = 8;
 
-/// Why a replica must not be run any more.
+/// Why a replica must no longer run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum QuarantineReason {
     /// Its log is damaged, or lacks what it acknowledged.
     Log,
-    /// Its memory is not what was written to it.
+    /// Its memory differs from what was written to it.
     Memory,
-    /// Most other replicas hold something else at the same index.
+    /// Most replicas of the shard have another state at the same index.
     Minority,
 }
 
@@ -80,11 +81,11 @@ impl fmt::Display for QuarantineReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergence {
     pub shard: ShardId,
-    /// Where they were first seen to differ.
+    /// The index at which they were first seen to differ.
     pub index: LogIndex,
-    /// What was compared there.
+    /// The hashes compared there.
     pub hashes: BTreeMap<ReplicaId, u64>,
-    /// Those that most others contradict; none where nobody can tell.
+    /// The replicas that a majority contradicts; empty if there is no majority.
     pub minority: BTreeSet<ReplicaId>,
 }
 
@@ -106,9 +107,9 @@ impl fmt::Display for Divergence {
 /// Something that the detector has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// For the operator, once, and again when it is known who is wrong.
+    /// An alarm for the operator, raised once, and again when it is known which replica is wrong.
     Alarm(Divergence),
-    /// This node's replica is wrong: it must end.
+    /// This node's replica is in the minority: it must end.
     Minority { shard: ShardId, replica: ReplicaId },
     /// The replicas that differed are gone, or agree again.
     Over(ShardId),
@@ -127,7 +128,7 @@ struct Compared {
     divergence: Option<Divergence>,
 }
 
-/// Which part of the shards is told of in a round, and the points that belong to it, in the order of shards.
+/// The group of shards that a round gossips, and its points in the order of shards.
 fn fact(round: u64, points: impl Iterator<Item = Point>) -> (u8, Vec<Point>) {
     let part = (round % u64::from(POINT_PARTS)) as u8;
     let mut points: Vec<Point> = points.filter(|point| part_of(point.shard) == part).collect();
@@ -145,7 +146,8 @@ impl DivergenceDetector {
         DivergenceDetector { node, round: 0, shards: BTreeMap::new() }
     }
 
-    /// Once a round of gossip: says what is due of this node's own points, and compares what all nodes have said.
+    /// Called once a gossip round: reports the group of this node's points that is due, and compares the points of all
+    /// nodes.
     pub fn handle_round<T>(
         &mut self,
         gossip: &mut Gossip<T>,
@@ -166,12 +168,13 @@ impl DivergenceDetector {
         self.compare(topology, said)
     }
 
-    /// What stands at the moment, by shard.
+    /// The present divergences, by shard.
     pub fn divergences(&self) -> impl Iterator<Item = &Divergence> {
         self.shards.values().filter_map(|compared| compared.divergence.as_ref())
     }
 
-    /// Takes what nodes say of their replicas, this one among them, and compares it. The same again is nothing new.
+    /// Handles the points that nodes, including this one, report for their replicas, and compares them. Repeated points
+    /// are ignored.
     pub(crate) fn compare(
         &mut self,
         topology: &Topology,
@@ -192,7 +195,7 @@ impl DivergenceDetector {
         events
     }
 
-    /// Replicas that the topology does not have any more say nothing.
+    /// Drops the points of replicas that the topology no longer has.
     fn forget(&mut self, topology: &Topology, events: &mut Vec<Event>) {
         for (&shard, compared) in &mut self.shards {
             let held = topology.groups.get(&shard).map(|group| &group.replicas[..]).unwrap_or_default();
@@ -213,7 +216,7 @@ impl DivergenceDetector {
 }
 
 impl Compared {
-    /// Keeps a point. False for one that is known.
+    /// Keeps a point. False if it is already known.
     fn take(&mut self, point: &Point) -> bool {
         let points = self.points.entry(point.replica).or_default();
         if points.contains(&(point.index, point.hash)) {
@@ -226,7 +229,7 @@ impl Compared {
         true
     }
 
-    /// Looks at everything that is known of the index of `point`.
+    /// Compares all known hashes at the index of `point`.
     fn judge(&mut self, own: NodeId, point: &Point, replicas: usize, events: &mut Vec<Event>) {
         let at_index = |(replica, points): (&ReplicaId, &VecDeque<(LogIndex, u64)>)| {
             points.iter().rev().find(|(index, _)| *index == point.index).map(|(_, hash)| (*replica, *hash))

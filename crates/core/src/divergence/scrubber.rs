@@ -1,8 +1,8 @@
-//! The order and the pace in which a node's maps are walked over.
+//! The order and the pace in which a node's maps are scrubbed.
 //!
-//! One shard after the other, in steps of [`STEP_BYTES`] that are spread evenly over time. A step holds the read side
-//! of a map's lock for some fifty microseconds, which delays no reader, and a writer less than another batch does. A
-//! step counts as a whole one however little there was to walk over, so that a node with little data does not spin.
+//! Shards are scrubbed one after the other, in steps of [`STEP_BYTES`] that are spread evenly over time. A step holds
+//! the read side of a map's lock for some fifty microseconds, which delays no reader, and a writer less than another
+//! batch does. A step counts in full even if there was little to scrub, so that a node with little data does not spin.
 
 use crate::kv::state::Scrubbed;
 use crate::time::Moment;
@@ -12,20 +12,20 @@ use ringfort_ring::ShardCount;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is walked over at once.
+/// The size of a step.
 pub const STEP_BYTES: usize = 32 << 10;
 
-/// Walks over all maps of a node, round and round.
+/// Scrubs all maps of a node, over and over.
 pub struct Scrubber {
     pause: Duration,
     next_step: Moment,
     next_shard: ShardId,
-    /// Walks over whole maps that have been done.
+    /// The number of completed walks over whole maps.
     walks: u64,
 }
 
 impl Scrubber {
-    /// At so many bytes a second, one at least.
+    /// Scrubs this many bytes a second, but at least one.
     pub fn new(bytes_per_second: u64, now: Moment) -> Scrubber {
         let pause = Duration::from_secs_f64(STEP_BYTES as f64 / bytes_per_second.max(1) as f64);
         Scrubber { pause, next_step: now, next_shard: ShardId(0), walks: 0 }
@@ -36,13 +36,13 @@ impl Scrubber {
         self.next_step
     }
 
-    /// Walks over whole maps that have been done.
+    /// The number of completed walks over whole maps.
     pub fn walks(&self) -> u64 {
         self.walks
     }
 
-    /// Walks on, if it is time; `view` gives the map that this node has of a shard. A replica whose memory proves to be
-    /// damaged answers no reads from then on, and is returned: it must end.
+    /// Performs the next step, if it is due; `view` returns the map that this node has of a shard. If a replica's
+    /// memory is damaged, it answers no more reads, and is returned: it must end.
     pub fn handle_step(
         &mut self,
         now: Moment,
@@ -87,7 +87,7 @@ mod tests {
         machine
     }
 
-    /// Steps within a second, and what they found.
+    /// The number of steps within a second, and what they found.
     fn run(
         scrubber: &mut Scrubber,
         views: &BTreeMap<ShardId, Arc<ShardView>>,
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn all_maps_are_walked_over_at_the_rate_and_what_is_damaged_is_closed() {
-        // Some 260 kB each: eight steps and a last one.
+        // About 260 kB each: eight steps and a last one.
         let view = |shard| Arc::new(ShardView::new(ShardId(shard), ReplicaId(1), machine(250)));
         let views: BTreeMap<_, _> = [0, 2, 3].map(|shard| (ShardId(shard), view(shard))).into();
         let mut now = Moment(1);

@@ -1,4 +1,4 @@
-//! What is an alarm, who is wrong, and what is none.
+//! Which differences raise an alarm, which replica is wrong, and which differences raise none.
 
 use super::*;
 use crate::system::topology::tests::member;

@@ -12,19 +12,19 @@ use crate::message::RaftMessage;
 use crate::mutation::Mutation;
 use crate::request::{Action, Failure, Request};
 
-/// What a node has no room for at a moment.
+/// The shortages of a node at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Admission {
     pub is_disk_hung: bool,
     pub is_disk_full: bool,
-    /// The log has no file descriptor for its next segment: as good as no space, for as long as it lasts.
+    /// The log has no file descriptor for its next segment: while that lasts, it has the same effect as a full disk.
     pub is_without_files: bool,
-    /// The maps hold as much as they may.
+    /// The maps have reached their memory limit.
     pub is_memory_full: bool,
-    /// Bytes of batches that are on their way to the disk, and of entries that wait for a worker: what a worker that stood
-    /// still takes at once would exceed the bound otherwise.
+    /// Bytes of batches on their way to the disk, and of entries that wait for a worker. The latter count because a
+    /// worker that was stalled takes all of them at once and would otherwise exceed the bound.
     pub unsynced_bytes: u64,
-    /// How many there may be: [`MAX_UNSYNCED_BYTES`], but in the simulator.
+    /// The bound on `unsynced_bytes`: [`MAX_UNSYNCED_BYTES`], except in the simulator.
     pub max_unsynced_bytes: u64,
     pub mutation: Mutation,
 }
@@ -65,7 +65,7 @@ impl Admission {
         }
     }
 
-    /// Whether a message of another node may go on to its replica.
+    /// Whether a message from another node may be passed to its replica.
     pub fn takes(&self, message: &RaftMessage) -> bool {
         let has_no_room = self.is_disk_full || self.is_without_files || self.has_too_much_unsynced();
         message.message.entries.is_empty() || !has_no_room
@@ -84,7 +84,7 @@ mod tests {
     use bytes::Bytes;
     use ringfort_ring::ShardCount;
 
-    /// Of a put, a delete and a read.
+    /// The refusals of a put, a delete and a read.
     fn refusals(admission: Admission) -> [Option<Failure>; 3] {
         let key = Bytes::from("k");
         [

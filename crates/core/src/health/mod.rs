@@ -56,7 +56,7 @@ pub enum DiskState {
     Hung,
 }
 
-/// Why a node must get no leadership and no new replicas.
+/// Why a node must be given no leadership and no new replicas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Abstention {
     Stopping,
@@ -71,7 +71,7 @@ impl DiskState {
 }
 
 impl NodeHealth {
-    /// Why the node must get nothing, if it abstains.
+    /// Why the node abstains, if it does.
     pub fn abstention(self) -> Option<Abstention> {
         match self.disk {
             _ if self.is_stopping => Some(Abstention::Stopping),
@@ -82,8 +82,8 @@ impl NodeHealth {
         }
     }
 
-    /// Whether the node can take over a leadership. A node whose disk recovers can: the controller prefers other
-    /// nodes to it, and prefers it to a node whose disk hangs now.
+    /// Whether the node can take over a leadership. A node whose disk is recovering can: the controller prefers other
+    /// nodes to it, but prefers it to a node whose disk hangs now.
     pub fn can_lead(self) -> bool {
         matches!(self.abstention(), None | Some(Abstention::DiskRecovering))
     }
@@ -105,7 +105,7 @@ impl NodeHealth {
         out.push(self.is_stopping.into());
     }
 
-    /// A state that this version does not know counts as hung, so the node gets nothing.
+    /// A state that this version of the program does not know counts as hung, so that the node is given nothing.
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<NodeHealth, CodecError> {
         let disk = match reader.u8()? {
             0 => DiskState::Healthy,
@@ -119,12 +119,12 @@ impl NodeHealth {
     }
 }
 
-/// Whether `node` can take over a leadership, as far as is known.
+/// Whether `node` can take over a leadership, as far as this node knows.
 pub fn can_lead(view: &BTreeMap<NodeId, NodeHealth>, node: NodeId) -> bool {
     view.get(&node).is_none_or(|health| health.can_lead())
 }
 
-/// Why `node` must get nothing, if it is known to abstain.
+/// Why `node` abstains, if it is known to.
 pub fn abstention(view: &BTreeMap<NodeId, NodeHealth>, node: NodeId) -> Option<Abstention> {
     view.get(&node).and_then(|health| health.abstention())
 }

@@ -7,11 +7,11 @@
 //! [`UNUSUAL`] times the mean latency: a disk that is always slow is not hung. The mean is a moving one in which no record
 //! counts for more than twice the mean so far, so that a single hang hardly changes it.
 //!
-//! **Recovering.** A disk that hung or was full once is often so again, and each time it interrupts the shards that the
-//! node leads. (A disk has little space left after a log that is over its budget has deleted a segment, or another program
-//! a file.) So the disk must be healthy for `return_after` before the node leads again, for twice that after the next
-//! failure, and so on up to [`MAX_RETURN_FACTOR`] times. A disk that then stays healthy for [`MAX_RETURN_FACTOR`] times
-//! `return_after` starts over.
+//! **Recovering.** A disk that hung or was full once often is again, and each time it interrupts the shards that the
+//! node leads. (A disk has little space left after a log that is over its budget has deleted a segment, or another
+//! program a file.) So the disk must be healthy for `return_after` before the node leads again, for twice that after
+//! the next failure, and so on up to [`MAX_RETURN_FACTOR`] times. A disk that then stays healthy for
+//! [`MAX_RETURN_FACTOR`] times `return_after` starts over.
 //!
 //! **A pause of the process is not a hang.** After a pause of the process, a record seems to have taken as long as the
 //! pause. So time counts only up to [`LATE_LOOKS`] ticks after the last evaluation.
@@ -36,14 +36,14 @@ const MAX_RETURN_FACTOR: u32 = 16;
 /// If an evaluation comes later than this many ticks after the last one, the process was paused.
 const LATE_LOOKS: u32 = 4;
 
-/// The times after which a disk is trusted again, or given up.
+/// The times after which a disk is trusted again, or declared failed.
 #[derive(Clone, Copy, Debug)]
 pub struct HealthConfig {
     /// A disk that hung or was full is trusted again after it has been healthy for this long; longer if that repeats.
     pub return_after: Duration,
-    /// A disk that has not answered for this long is given up: the process must end.
+    /// A disk that has not answered for this long has failed: the process must end.
     pub give_up_after: Duration,
-    /// The cluster's.
+    /// The cluster's timing.
     pub timing: Timing,
 }
 
@@ -68,7 +68,7 @@ pub struct DiskReport {
     pub health: NodeHealth,
     /// How long the record that is being synced has taken so far; zero if there is none.
     pub age: Duration,
-    /// The disk is given up, and the process must end.
+    /// The disk has failed, and the process must end.
     pub must_end: bool,
 }
 
@@ -105,7 +105,7 @@ impl HealthMonitor {
         self.mean = (self.mean * (MEAN_WEIGHT - 1) + counted) / MEAN_WEIGHT;
     }
 
-    /// Whether the disk has no space for the log. If it has none, no record is under way: the next attempt begins a new
+    /// Sets whether the disk has no space for the log. If so, no record is in progress: the next attempt begins a new
     /// one.
     pub fn set_full(&mut self, now: Moment, is_full: bool) {
         let was_full = std::mem::replace(&mut self.is_full, is_full);
@@ -121,7 +121,7 @@ impl HealthMonitor {
         self.is_stopping = true;
     }
 
-    /// Evaluates the disk. To be called once a tick.
+    /// Evaluates the disk. Call it once a tick.
     pub fn look(&mut self, now: Moment) -> DiskReport {
         if let Some(begun) = &mut self.begun {
             // The process was paused for the time beyond the allowed lateness.
@@ -131,7 +131,7 @@ impl HealthMonitor {
         self.report(now)
     }
 
-    /// The state of the disk, without evaluating pauses anew.
+    /// The state of the disk, without evaluating pauses again.
     pub fn report(&self, now: Moment) -> DiskReport {
         let age = self.age(now);
         let latency = self.longest(now).max(age);

@@ -24,7 +24,7 @@ const _: () =
     assert!(VERSION != crate::system::ENTRY_VERSION, "the two kinds of shards could read each other's entries");
 const _: () = assert!(1 + bytes_len(MAX_KEY_BYTES) + bytes_len(MAX_VALUE_BYTES) <= COMMAND_LIMIT_BYTES);
 const _: () = assert!(MAX_VARINT_BYTES < COMMAND_OVERHEAD_BYTES, "version byte and timestamp do not fit");
-/// The largest command that an entry takes.
+/// The largest command that an entry can hold.
 pub const COMMAND_LIMIT_BYTES: usize = MAX_KEY_BYTES + MAX_VALUE_BYTES + COMMAND_OVERHEAD_BYTES;
 
 /// An entry's payload in the making.
@@ -43,7 +43,7 @@ impl Batch {
         Batch { encoded, count: 0 }
     }
 
-    /// Whether the entry may take this command, too.
+    /// Whether this command still fits into the entry.
     pub fn fits(&self, command: &Command) -> bool {
         self.count == 0 || self.encoded.len() + command.encoded_len() <= MAX_ENTRY_BYTES
     }
@@ -51,8 +51,8 @@ impl Batch {
     /// Appends a command that [`fits`](Batch::fits).
     ///
     /// # Panics
-    /// If the command does not keep its limits, which were checked when the request came in. It would panic on all
-    /// replicas, and at each restart, once it was in the log.
+    /// If the command exceeds its limits, which were checked when the request arrived. Once such a command was in the
+    /// log, all replicas would panic, and again at each restart.
     pub fn push(&mut self, command: &Command) {
         assert!(self.fits(command), "a command was pushed into an entry that is full");
         assert_eq!(command.check(), Ok(()), "a command beyond its limits reached an entry");
@@ -80,7 +80,7 @@ impl Batch {
     }
 }
 
-/// Why an entry's payload cannot be applied. None of its commands has been.
+/// Why an entry's payload cannot be applied. None of its commands has been applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error("commands in version {0} of the encoding, this build reads version {VERSION}: upgrade this node")]
@@ -104,7 +104,7 @@ pub fn decode(payload: Bytes) -> Result<Decoded, DecodeError> {
     Ok(Decoded { timestamp, commands: Commands { count, rest: payload.slice(first..) } })
 }
 
-/// What a look over a payload has shown.
+/// The result of checking a payload.
 pub struct Checked {
     timestamp: HlcTimestamp,
     /// Where the first command begins.

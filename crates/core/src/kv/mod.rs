@@ -1,13 +1,13 @@
 //! The keys and values of a shard: the operations on them, and the state that these produce.
 //!
-//! | module | the idea in it |
+//! | module | what it holds |
 //! |---|---|
 //! | [`op`] | the operations, a file each, and the table that lists them |
 //! | [`entry`] | an entry of a shard's Raft log: a timestamp and commands |
 //! | [`state`] | the state machine, which commands change and queries read |
 //!
 //! **An operation is one file and one line.** The file in `op` holds its fields, their encoding and limits, the key
-//! that it names, what it does to the state or reads from it, its reply, and its properties: its name, whether it may
+//! that it names, its effect on the state or what it reads, its reply, and its properties: its name, whether it may
 //! make the state larger, whether it takes long, and whether it is safe to retry when its outcome is unknown. The line
 //! is in the table in [`op`]. The compiler reports what is missing in either.
 //!

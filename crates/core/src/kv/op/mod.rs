@@ -1,7 +1,7 @@
 //! The operations on the keys of a shard: one file each, and the table that lists them.
 //!
-//! A **command** changes the state. It goes through the shard's log, and every replica applies it, so it may depend on
-//! nothing but the state and its own fields. A **query** reads the state of one replica.
+//! A **command** changes the state. It goes through the shard's log, and every replica applies it, so it may depend
+//! only on the state and its own fields. A **query** reads the state of one replica.
 //!
 //! **Encoding.** The byte that the table assigns to the operation, then its fields. A reply is encoded in the same way,
 //! with the byte of its operation; 0 is a [`Refusal`], whatever the command. A byte never changes its meaning; the byte
@@ -69,8 +69,8 @@ pub trait Mutate: Operation {
 
 /// An operation that reads the state of a shard.
 pub trait Read: Operation {
-    /// Whether the answer takes long to collect. If so, the worker does not collect it, and only confirms that the
-    /// state may be read.
+    /// Whether the reply takes long to collect. If so, the worker does not collect it, and only confirms that the state
+    /// may be read.
     const IS_LARGE: bool;
 
     /// The key that it reads. `None` for a query that goes to each shard separately.

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Sets the value, whether or not there was one.
+/// Sets the value, whether or not the key existed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Put {
     pub key: Bytes,

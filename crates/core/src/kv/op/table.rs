@@ -1,4 +1,4 @@
-//! What derives from the table of operations.
+//! The types that derive from the table of operations.
 
 /// Declares the operations, with the byte that each has in encodings, and derives the types that hold any of them.
 macro_rules! operations {
@@ -19,7 +19,7 @@ macro_rules! operations {
             $($command($command),)*
         }
 
-        /// What a command did.
+        /// The reply to a command.
         #[derive(Clone, Debug, PartialEq)]
         pub enum CommandReply {
             /// Nothing.
@@ -33,7 +33,7 @@ macro_rules! operations {
             $($query($query),)*
         }
 
-        /// The answer to a query.
+        /// The reply to a query.
         #[derive(Clone, Debug, PartialEq)]
         pub enum QueryReply {
             $($query(<$query as Operation>::Reply),)*
@@ -78,7 +78,7 @@ macro_rules! operations {
                 }
             }
 
-            /// Whether the fields, and all of them together, keep the limits.
+            /// Checks the limits on the fields, and on all of them together.
             pub fn check(&self) -> Result<(), Invalid> {
                 match self {
                     $(Command::$command(command) => command.check(),)*
@@ -93,7 +93,7 @@ macro_rules! operations {
                 }
             }
 
-            /// Changes the state. Every replica does this with the same state.
+            /// Changes the state. Every replica calls it with the same state.
             pub fn apply(&self, state: &mut Transaction<'_>) -> CommandReply {
                 match self {
                     $(Command::$command(command) => {
@@ -118,7 +118,7 @@ macro_rules! operations {
                 }
             }
 
-            /// Whether the answer takes long to collect.
+            /// Whether the reply takes long to collect.
             pub fn is_large(&self) -> bool {
                 match self {
                     $(Query::$query(_) => <$query as Read>::IS_LARGE,)*

@@ -1,20 +1,20 @@
-//! A machine from the chunks of a cut.
+//! Builds a machine from the chunks of a cut.
 //!
-//! The chunks come from a disk or another node. What they say is believed once all of it is there and its hash is the
-//! one that the cut began with; until then there is no machine.
+//! The chunks come from a disk or another node. They are trusted once all of them have arrived and their hash equals
+//! the one with which the cut began; until then there is no machine.
 
 use super::cut::{self, CutMeta, VERSION};
 use super::tables::{PushError, TablesBuilder};
 use super::{CHECKS, Machine, TABLES};
 use crate::codec::CodecError;
 
-/// Puts the chunks of one cut together, in their order. After an error it is of no use: drop it.
+/// Combines the chunks of one cut, in their order. After an error it is unusable: drop it.
 pub struct MachineBuilder {
     meta: CutMeta,
     tables: TablesBuilder<TABLES>,
 }
 
-/// Why chunks do not make a machine. There is none then; a snapshot from another replica may do.
+/// Why chunks do not make a machine. There is none then; a snapshot from another replica may be intact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
     #[error("a chunk in version {0}, this build reads version {VERSION}: use the version of Ringfort that wrote it")]
@@ -42,7 +42,7 @@ impl MachineBuilder {
         }
     }
 
-    /// The machine, if the chunks were all of the cut's.
+    /// The machine, if all chunks of the cut were added.
     pub fn finish(self) -> Result<Machine, BuildError> {
         let CutMeta { revision, timestamp, hash: expected, len } = self.meta;
         if self.tables.len() != len {

@@ -1,16 +1,16 @@
-//! The state of one moment, handed out in chunks while commands go on being applied.
+//! A cut: the state at one moment, handed out in chunks while further commands are applied.
 //!
 //! A cut walks each table in key order with a cursor. What is at or below the cursor has been handed out, and may
-//! change freely. A command that changes a key *ahead* of the cursor for the first time leaves its pre-image with the
-//! cut: the element that it replaced, which costs no copy, or a marker that there was none. The walk merges both, and a
-//! pre-image takes precedence over the table. So the chunks together are the tables as they were when the cut began.
+//! change freely. When a command changes a key *ahead* of the cursor for the first time, the cut keeps its pre-image:
+//! the element that the command replaced, which costs no copy, or a marker that there was none. The walk merges both,
+//! and a pre-image takes precedence over the table. So the chunks together are the tables as they were when the cut
+//! began.
 //!
-//! The cut costs memory only for keys that change while it runs. It needs no copy of a table and no second version in
-//! it.
+//! The cut costs memory only for keys that change while it runs. It needs no copy of a table and no second version of
+//! an element in it.
 //!
-//! What is handed out is hashed once more and compared with the hash that the machine had when the cut began: memory
-//! that changed by itself makes a cut that nobody can build a machine of, and the machine
-//! [damaged](Machine::is_damaged).
+//! The elements handed out are hashed again and compared with the hash that the machine had when the cut began. If
+//! memory was damaged, no machine can be built from the cut, and this machine is [damaged](Machine::is_damaged).
 //!
 //! A chunk is a version byte, the number of a table, then packed elements (`super::element`), each after a varint
 //! length.
@@ -32,7 +32,7 @@ pub(super) const VERSION: u8 = 2;
 /// The largest packed element: key, value and five numbers.
 const MAX_PACKED_BYTES: usize = MAX_KEY_BYTES + MAX_VALUE_BYTES + 50;
 
-/// What the chunks of a cut must add up to.
+/// The expected properties of a cut's chunks as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CutMeta {
     pub revision: u64,
@@ -66,7 +66,7 @@ impl CutMeta {
     }
 }
 
-/// Why bytes are no [`CutMeta`].
+/// Why bytes are not a valid [`CutMeta`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CutMetaError {
     #[error("a shard's state in version {0}, this build reads version {VERSION}: upgrade this node")]
@@ -76,14 +76,14 @@ pub enum CutMetaError {
 }
 
 impl Machine {
-    /// Begins to hand out the state as it is now. There is one cut at a time.
+    /// Begins a cut of the present state. There is one cut at a time.
     pub fn begin_cut(&mut self) -> CutMeta {
         self.tables.begin_cut();
         let len = self.tables.len() as u64;
         CutMeta { revision: self.revision, timestamp: self.last_timestamp, hash: self.hash(), len }
     }
 
-    /// The cut's next chunk, of about `max_bytes` and one element at least; `None` when there was none left or no cut.
+    /// The cut's next chunk, of about `max_bytes` but at least one element; `None` if none is left or there is no cut.
     ///
     /// Keys that were created since the cut began count against `max_bytes` too, although they are not handed out,
     /// because writers wait while the walk passes them. So a chunk may be smaller, or have no elements.
@@ -91,13 +91,13 @@ impl Machine {
         self.tables.next_chunk(max_bytes)
     }
 
-    /// Whether a cut has found that this machine's memory is not what was written to it. What the cut has handed out
-    /// is of no use then, nor is the machine.
+    /// Whether a cut has found that this machine's memory differs from what was written to it. Then neither the cut's
+    /// chunks nor the machine can be used.
     pub fn is_damaged(&self) -> bool {
         self.tables.is_damaged()
     }
 
-    /// Gives up the cut, if there is one, and what it keeps.
+    /// Abandons the cut, if there is one, and drops its pre-images.
     pub fn abandon_cut(&mut self) {
         self.tables.abandon_cut();
     }
@@ -144,15 +144,15 @@ pub(super) fn push_chunk<const N: usize>(
     Ok(())
 }
 
-/// A cut under way.
+/// A cut in progress.
 ///
 /// Invariants: all of `pre_images` are above `cursor` and none is above `last`; for a key between them, the state at
-/// the beginning is its pre-image if there is one (an absent element where it did not exist), otherwise what the table
-/// holds.
+/// the beginning is its pre-image if there is one (an absent element if the key did not exist), otherwise what the
+/// table holds.
 pub(super) struct Cut {
-    /// The last key passed, or `None` at the beginning.
+    /// The last key that the walk has passed, or `None` at the beginning.
     cursor: Option<Vec<u8>>,
-    /// The last key at the beginning. The walk does not go beyond it.
+    /// The table's last key when the cut began. The walk does not go beyond it.
     last: Box<[u8]>,
     pre_images: BTreeSet<Element>,
     pre_image_bytes: usize,
@@ -178,7 +178,7 @@ impl Cut {
         self.pre_image_bytes
     }
 
-    /// Takes what a command replaced or removed under `key`, if the walk still needs it.
+    /// Keeps the element that a command replaced or removed under `key`, if the walk still needs it.
     pub(super) fn keep(&mut self, key: &[u8], previous: Option<Element>) {
         let passed = self.cursor.as_deref().is_some_and(|cursor| key <= cursor);
         if passed || key > &self.last[..] || self.pre_images.contains(key) {
@@ -240,7 +240,7 @@ mod tests {
         machine.begin(HlcTimestamp(6), &mut |_| {}).delete(key);
     }
 
-    /// What the cut keeps for its walk.
+    /// The memory that the cut keeps for its walk.
     fn kept_bytes(machine: &Machine) -> usize {
         machine.tables.table(super::super::ENTRIES).cut.as_ref().map_or(0, Cut::held_bytes)
     }

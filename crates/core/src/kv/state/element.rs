@@ -12,19 +12,20 @@ use crate::codec::{Reader, put_bytes};
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 
-/// What an element costs besides its packed bytes: its place in the tree, three quarters full, and the allocator's own.
+/// The memory of an element besides its packed bytes: its share of a tree that is three quarters full, and the
+/// allocator's overhead.
 pub const ELEMENT_OVERHEAD_BYTES: usize = 40;
 
-/// A packed element. Orders and compares by its key alone, so that a set of elements is a map.
+/// A packed element. It is ordered and compared by its key alone, so that a set of elements is a map.
 pub struct Element(Box<[u8]>);
 
 impl Element {
-    /// Takes bytes that begin with a key.
+    /// Makes an element of bytes that begin with a key.
     pub fn new(packed: Box<[u8]>) -> Element {
         Element(packed)
     }
 
-    /// A marker that the key does not exist. It can stand among elements; nothing follows its key.
+    /// A marker that the key does not exist. It can be stored among elements; nothing follows its key.
     pub fn absent(key: &[u8]) -> Element {
         let mut packed = Vec::new();
         put_bytes(&mut packed, key);

@@ -70,7 +70,7 @@ pub fn check(content: &[u8], revision: u64) -> Result<(), ElementError> {
     if value.len() > MAX_VALUE_BYTES {
         return Err(CodecError::TooLong { len: value.len() as u64, max: MAX_VALUE_BYTES }.into());
     }
-    // Every put after the first one raises both the version and the modify revision.
+    // Every put after the first increases both the version and the modify revision.
     let possible = version > 0 && create_revision > 0 && version - 1 <= since_creation;
     match create_revision.checked_add(since_creation) {
         Some(modified) if possible && modified > revision => Err(ElementError::Revision { modified, cut: revision }),

@@ -1,8 +1,8 @@
 //! The hash that compares replicas: XXH64 with seed zero.
 //!
-//! Chosen for being published with test vectors, fast without special instructions (several bytes a cycle), and
-//! bijective in each input word, so that a single flipped bit always reaches the state it is mixed into. It is no
-//! defence against somebody who makes collisions on purpose; all that they could hide is their own corruption.
+//! It was chosen because it is published with test vectors, fast without special instructions (several bytes a cycle),
+//! and bijective in each input word, so that a single flipped bit always changes the state that it is mixed into. It
+//! does not resist deliberate collisions; all that an attacker could hide by one is damage to their own data.
 //!
 //! Source: xxHash specification, section "XXH64 algorithm description".
 

@@ -16,14 +16,14 @@
 //! 128, 180 to 197 bytes of resident memory (`cargo run --release -p ringfort-core --example machine_load`).
 //!
 //! **Hash.** Each change updates [`Machine::hash`] in constant time. It is, for each table, the sum of the elements'
-//! 64-bit hashes ([`hash`](mod@hash)), mixed with revision, timestamp and counts. It cannot detect memory that changes
-//! by itself: [`Machine::recomputed_hash`] reads all elements for that, and [`Machine::scrub`] does so in small steps
-//! while commands are applied.
+//! 64-bit hashes ([`hash`](mod@hash)), mixed with revision, timestamp and counts. It cannot detect damaged memory:
+//! [`Machine::recomputed_hash`] reads all elements for that, and [`Machine::scrub`] does so in small steps while
+//! commands are applied.
 //!
 //! **Changes.** A command sees the state through a [`Transaction`], which reports each change as a [`ChangeEvent`].
 //!
-//! **Snapshots.** `cut` hands out the state of one moment in chunks while commands go on being applied, and
-//! `builder` makes a machine of them.
+//! **Snapshots.** `cut` hands out the state at one moment in chunks while further commands are applied, and `builder`
+//! makes a machine from them.
 
 mod builder;
 mod cut;
@@ -54,7 +54,7 @@ use tables::{Check, Tables};
 const ENTRIES: usize = 0;
 const TABLES: usize = 1;
 
-/// How elements from outside are checked, by the number of their table.
+/// The checks of elements from outside, by the number of their table.
 const CHECKS: [Check; TABLES] = [entry::check];
 
 /// The state of one shard on one replica.
@@ -67,7 +67,7 @@ pub struct Machine {
     last_timestamp: HlcTimestamp,
 }
 
-/// What is known of a key.
+/// A key's record: its value and numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub value: Bytes,
@@ -105,7 +105,7 @@ impl Machine {
         self.tables.len() == 0 && self.revision == 0 && self.last_timestamp == HlcTimestamp::default()
     }
 
-    /// The memory held, estimated: elements with their overhead, and the pre-images of a cut under way.
+    /// The memory held, estimated: elements with their overhead, and the pre-images of a cut in progress.
     pub fn bytes(&self) -> usize {
         self.tables.held_bytes()
     }
@@ -125,7 +125,7 @@ impl Machine {
         self.tables.hash(self.revision, self.last_timestamp, false)
     }
 
-    /// What [`hash`](Machine::hash) should be, from the bytes in memory. Reads all of them.
+    /// The value that [`hash`](Machine::hash) should have, computed from all bytes in memory.
     pub fn recomputed_hash(&self) -> u64 {
         self.tables.hash(self.revision, self.last_timestamp, true)
     }

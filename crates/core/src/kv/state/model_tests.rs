@@ -1,4 +1,4 @@
-//! The machine against the simplest map that does the same, with a cut under way now and then.
+//! Compares the machine with the simplest map that behaves the same, sometimes with a cut in progress.
 
 use super::*;
 use crate::kv::{Command, CommandReply, Delete, DeleteReply, Increment, IncrementReply, Put, PutReply, Refusal};
@@ -84,7 +84,7 @@ enum Step {
     AbandonCut,
 }
 
-/// Few keys, so that they meet: one or two letters, with a long shared prefix now and then.
+/// Few keys, so that commands meet: one or two letters, sometimes with a long shared prefix.
 fn key() -> impl Strategy<Value = Bytes> {
     prop_oneof![
         prop::collection::vec(b'a'..=b'e', 1..3).prop_map(Bytes::from),
@@ -116,7 +116,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A cut under way: what it must come out as, and the builder of it.
+/// A cut in progress: its expected result, and its builder.
 struct Expected {
     model: Model,
     meta: CutMeta,

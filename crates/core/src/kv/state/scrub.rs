@@ -1,41 +1,41 @@
 //! Checks whether memory still holds what was written to it: walks over each table in small steps, while commands are
 //! applied.
 //!
-//! The machine's hash is updated from what commands write, so it cannot detect a byte that changes by itself. The walk
-//! can: it hashes the elements as they are in memory, in key order with a cursor, and keeps the sum of those that it
-//! has passed. A command that changes a key *at or below* the cursor changes that sum as it changes the table's own. At
-//! the end of the table both must be equal.
+//! The machine's hash is updated from what commands write, so it cannot detect damaged memory. The walk can: it hashes
+//! the elements in memory, in key order with a cursor, and keeps the sum of those that it has passed. A command that
+//! changes a key *at or below* the cursor changes that sum as it changes the table's own. At the end of the table both
+//! must be equal.
 //!
-//! **Nothing is missed and nothing is mistaken.** Without damage the sum of the passed entries is at each moment the
-//! sum of the hashes of all entries up to the cursor, so that at the end it is the machine's. An entry that changed
-//! before the cursor came to it makes the sums differ by what its hash changed by, and goes on to do so if a command
-//! replaces it, because what the command subtracts from both is the hash of the changed entry. One that changed behind
-//! the cursor is found by the next walk, also where it was replaced meanwhile: the machine's own sum is then wrong for
-//! good.
+//! **No damage is missed and no alarm is false.** Without damage, the sum of the passed entries is at every moment the
+//! sum of the hashes of all entries up to the cursor, so that at the end it equals the machine's. If an entry was
+//! damaged before the cursor reaches it, the sums differ by the change of its hash. They still do if a command replaces
+//! the entry, because the command subtracts the hash of the damaged entry from both sums. An entry damaged behind the
+//! cursor is found by the next walk, even if it was replaced meanwhile: the machine's own sum is then wrong
+//! permanently.
 //!
-//! A step takes the read side of the lock around the machine: readers go on beside it, and a writer waits for one step
-//! at the most.
+//! A step takes the read side of the lock around the machine: readers continue beside it, and a writer waits for at
+//! most one step.
 
 use super::Machine;
 use super::element::Element;
 use super::table::Table;
 use std::ops::Bound;
 
-/// What came of a step.
+/// The outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scrubbed {
-    /// There is more to walk over.
+    /// The walk continues.
     Going,
-    /// The walk has come to its end, and memory is as it was written. The next step begins anew.
+    /// The walk is complete, and memory is as it was written. The next step begins a new walk.
     Sound,
     /// Memory is not as it was written: nothing in this machine can be trusted.
     Damaged,
 }
 
-/// A walk under way.
+/// A walk in progress.
 #[derive(Default)]
 pub(super) struct Walk {
-    /// The last key passed; `None` at the beginning.
+    /// The last key that the walk has passed; `None` at the beginning.
     cursor: Option<Vec<u8>>,
     /// The sum of the hashes of all entries up to the cursor.
     passed: u64,
@@ -49,7 +49,7 @@ impl Walk {
         }
     }
 
-    /// A command has taken such an entry away.
+    /// A command has removed an entry with this hash under `key`.
     pub fn subtract(&mut self, key: &[u8], entry_hash: u64) {
         if self.has_passed(key) {
             self.passed = self.passed.wrapping_sub(entry_hash);
@@ -62,7 +62,7 @@ impl Walk {
 }
 
 impl Machine {
-    /// Walks on over elements of about `max_bytes`, and one at least.
+    /// Continues the walk over elements of about `max_bytes`, but at least one.
     pub fn scrub(&self, max_bytes: usize) -> Scrubbed {
         self.tables.scrub(max_bytes)
     }

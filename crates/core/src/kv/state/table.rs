@@ -19,7 +19,7 @@ pub struct Table {
     pub(super) hashes: u64,
     bytes: usize,
     pub(super) cut: Option<Cut>,
-    /// A cut has handed out other elements than there were when it began.
+    /// A cut has handed out other elements than the table held when it began.
     pub(super) is_damaged: bool,
     /// The scrubber's walk. It has its own lock, because the scrubber only read-locks the state.
     pub(super) walk: Mutex<Option<Walk>>,
@@ -28,7 +28,7 @@ pub struct Table {
 impl Table {
     /// Makes a table of elements in key order, with the sums of their hashes and sizes.
     pub fn new(elements: Vec<Element>, hashes: u64, bytes: usize) -> Table {
-        // From sorted input, the tree is built in one go and full: less memory than the original.
+        // From sorted input, the tree is built in one pass and full: it takes less memory than the original.
         Table { elements: elements.into_iter().collect(), hashes, bytes, ..Table::default() }
     }
 
@@ -36,7 +36,7 @@ impl Table {
         self.elements.len()
     }
 
-    /// The memory held, estimated: elements with their overhead, and the pre-images of a cut under way.
+    /// The memory held, estimated: elements with their overhead, and the pre-images of a cut in progress.
     pub fn held_bytes(&self) -> usize {
         self.bytes + self.cut.as_ref().map_or(0, Cut::held_bytes)
     }
@@ -55,7 +55,7 @@ impl Table {
         self.hashes
     }
 
-    /// What [`hashes`](Table::hashes) should be, from the bytes in memory. Reads all of them.
+    /// The value that [`hashes`](Table::hashes) should have, computed from all bytes in memory.
     pub fn recomputed_hashes(&self) -> u64 {
         self.elements.iter().fold(0, |sum: u64, element| sum.wrapping_add(element.hash()))
     }
@@ -63,7 +63,8 @@ impl Table {
     /// Puts an element under `key`, and replaces any previous one.
     ///
     /// # Panics
-    /// If the element is an absent one, with nothing under its key: a cut could not tell it from a key that is not there.
+    /// If the element is an absent one, with nothing under its key: a cut could not tell it from a key that does not
+    /// exist.
     pub fn set(&mut self, key: &[u8], element: Element) {
         assert!(!element.is_absent(), "a table was given a key with nothing under it");
         let hash = element.hash();
@@ -83,7 +84,7 @@ impl Table {
         }
     }
 
-    /// Subtracts the previous element under `key` from the sums, and hands it to the cut.
+    /// Subtracts the previous element under `key` from the sums, and passes it to the cut.
     fn forget(&mut self, key: &[u8], previous: Option<Element>) {
         if let Some(previous) = &previous {
             let hash = previous.hash();

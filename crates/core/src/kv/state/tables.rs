@@ -1,4 +1,4 @@
-//! The tables of a state: what concerns all of them is written here once, for any number of tables.
+//! The tables of a state: code that concerns all of them, for any number of tables.
 //!
 //! A table's number is its position. Cuts hand the tables out in that order, walks and hashes go through them in that
 //! order, and the builder accepts no other order. A new table needs a number and a [`Check`].
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// produced it.
 pub type Check = fn(content: &[u8], revision: u64) -> Result<(), ElementError>;
 
-/// Why bytes are no element of their table.
+/// Why bytes are not a valid element of their table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ElementError {
     #[error("a value of type {0}, which this build does not know: upgrade this node")]
@@ -66,14 +66,14 @@ impl<const N: usize> Tables<N> {
         self.tables.iter().map(Table::held_bytes).sum()
     }
 
-    /// A hash of all tables, the revision and the timestamp. It uses the elements' hashes as they are kept, or, if
+    /// A hash of all tables, the revision and the timestamp. It uses the maintained hashes of the elements, or, if
     /// `recomputed`, computes them from memory.
     pub fn hash(&self, revision: u64, timestamp: HlcTimestamp, recomputed: bool) -> u64 {
         let sum = |table: &Table| if recomputed { table.recomputed_hashes() } else { table.hashes() };
         state_hash(revision, timestamp, self.tables.iter().map(|table| (sum(table), table.len() as u64)))
     }
 
-    /// Whether a cut has found memory that is not what was written to it.
+    /// Whether a cut has found memory that differs from what was written to it.
     pub fn is_damaged(&self) -> bool {
         self.tables.iter().any(|table| table.is_damaged)
     }
@@ -90,8 +90,8 @@ impl<const N: usize> Tables<N> {
         self.tables.iter_mut().for_each(Table::abandon_cut);
     }
 
-    /// Walks on over elements of about `max_bytes`, and one at least. One caller at a time gets on. An empty table
-    /// takes no step of its own.
+    /// Continues the walk over elements of about `max_bytes`, but at least one. Only one caller at a time makes
+    /// progress. An empty table takes no step of its own.
     pub fn scrub(&self, max_bytes: usize) -> Scrubbed {
         let mut walked = self.walked.load(Ordering::Relaxed);
         loop {
@@ -126,11 +126,11 @@ impl<const N: usize> Tables<N> {
     }
 }
 
-/// A hash of tables, each by its number, the sum of its elements' hashes and how many they are. The order of elements
-/// does not matter to a sum, and unlike exclusive-or it does not cancel what is there twice.
+/// A hash of tables, each given by its number, the sum of its elements' hashes and their number. The order of elements
+/// does not matter to a sum, and unlike exclusive-or it does not cancel duplicates.
 ///
-/// An empty table leaves the hash as it is: a build with one table more agrees with earlier builds until something is
-/// in it, so that replicas can be compared, and snapshots read, while nodes are upgraded one after the other.
+/// An empty table leaves the hash unchanged: a build with an additional table agrees with earlier builds until the
+/// table has an element, so that replicas can be compared, and snapshots read, during a rolling upgrade.
 pub fn state_hash(revision: u64, timestamp: HlcTimestamp, tables: impl Iterator<Item = (u64, u64)>) -> u64 {
     let mix = |numbers: [u64; 4]| {
         let mut input = [0; 32];
@@ -162,7 +162,7 @@ struct Part {
     bytes: usize,
 }
 
-/// Why an element does not follow the ones before it.
+/// Why an element cannot follow the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
     #[error(transparent)]
@@ -189,7 +189,7 @@ impl<const N: usize> TablesBuilder<N> {
         self.len
     }
 
-    /// The elements that follow belong to the table with this number.
+    /// Begins the table with this number, to which the next elements belong.
     pub fn enter(&mut self, number: u8) -> Result<(), PushError> {
         match usize::from(number) {
             known if known >= N => Err(PushError::UnknownTable(number)),

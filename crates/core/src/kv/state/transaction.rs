@@ -1,4 +1,4 @@
-//! What one command does to the state.
+//! The changes that one command makes to the state.
 //!
 //! All changes of a command share one revision, the shard's next one; a command that changes nothing uses none. Each
 //! change is reported as a [`ChangeEvent`] before it is made, while the old entry still exists. These events are all
@@ -31,7 +31,7 @@ impl Machine {
     /// Begins the next command of a committed entry with this timestamp. `watcher` gets its changes.
     ///
     /// Timestamps in a log do not go backwards. If a faulty leader has written one that does, the latest timestamp so
-    /// far is used instead: an assertion here would stop all replicas of the shard for ever.
+    /// far is used instead: an assertion here would stop all replicas of the shard permanently.
     pub fn begin<'a>(
         &'a mut self,
         timestamp: HlcTimestamp,
