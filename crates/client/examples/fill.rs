@@ -1,4 +1,4 @@
-//! Fills a cluster with keys of 16 bytes, for measurements of what they take.
+//! Fills a cluster with keys of 16 bytes, to measure how much memory they take.
 //!
 //! `cargo run --release -p ringfort-client --example fill -- ENDPOINTS KEYS VALUE_BYTES IN_FLIGHT`
 

@@ -1,8 +1,8 @@
-//! One call, from the first attempt to the answer: when to try again, where, and when never to.
+//! One call, from the first attempt to the answer: when and where to retry, and when not to.
 //!
-//! An attempt ends in an answer or a [`Status`]. [`judge`] alone decides what a status means, and [`ringfort_retry`]
-//! whether there is another attempt and when. Between attempts the client learns: a leader that the error names is asked at
-//! once, otherwise the topology is read again after a pause. The call's deadline bounds all of it.
+//! An attempt ends in an answer or a [`Status`]. Only [`judge`] decides what a status means, and [`ringfort_retry`]
+//! decides whether and when there is another attempt. If the error names a leader, the next attempt asks it at once;
+//! otherwise the client reads the topology again after a pause. The call's deadline bounds all of this.
 //!
 //! **Silence.** An attempt goes to an endpoint whose [circuit](crate::circuit) is closed, if there is one. Requests
 //! that are safe to repeat do not wait for a silent endpoint: [hedging](crate::hedging) sends them to another one
@@ -34,16 +34,17 @@ use tonic::{Code, Request, Response, Status};
 const PACE: Pace =
     Pace { first_pause: Duration::from_millis(10), longest_pause: Duration::from_millis(200), redirections: 2 };
 
-/// A topology younger than this is not read again: of the many calls that a failing leader ends, one asks for all.
+/// A topology younger than this is not read again: when a failing leader ends many calls, one of them reads it for all.
 const TOPOLOGY_AGE: Duration = Duration::from_millis(20);
 
-/// How long a call that knows a topology waits for a newer one before it goes on without. Doubled up to
-/// [`LONGEST_TOPOLOGY_PATIENCE`] whenever no node answers in time, since all of them may be far away.
+/// How long a call that knows a topology waits for a newer one before it continues without. Doubled up to
+/// [`LONGEST_TOPOLOGY_PATIENCE`] whenever no node answers in time, since all nodes may be far away.
 const TOPOLOGY_PATIENCE: Duration = Duration::from_millis(500);
 const LONGEST_TOPOLOGY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// No write is repeated in the last part of its call, or the next attempt's answer could come after the deadline, and a
-/// write that was certainly not applied would end with an unknown outcome: a fifth of the call, and no more than this.
+/// A write is not repeated in the last part of its call, which is a fifth of the call but at most this long. Otherwise
+/// the next attempt's answer could come after the deadline, and a write that was certainly not applied would end with
+/// an unknown outcome.
 const LONGEST_RESERVE: Duration = Duration::from_millis(500);
 const RESERVE_PART: u32 = 5;
 
@@ -130,13 +131,13 @@ impl Client {
             causes.note(&address, status);
             if pause > Duration::ZERO {
                 sleep(jittered(pause)).await;
-                // Without a newer topology the next attempt goes elsewhere all the same; it is the one that reports.
+                // Even without a newer topology the next attempt goes to another node, and reports its own error.
                 self.refresh(deadline, &mut causes).await?;
             }
         }
     }
 
-    /// The shard of a key, reading the topology first where none is known.
+    /// The shard of a key. Reads the topology first if none is known.
     pub(crate) async fn shard_of(&self, key: &[u8], deadline: Instant) -> Result<ShardId, Error> {
         let mut retry = Retry::new(PACE, true);
         let mut causes = Causes::default();
@@ -371,13 +372,15 @@ fn reserve(effect: Effect, limit: Duration) -> Duration {
     }
 }
 
-/// Rounded up. Calls with one time limit then say the same, and HTTP/2 sends one byte for a header that it has seen on
-/// the connection; microseconds would be a new header each time, coded, decoded and remembered by both sides.
+/// Rounds up to milliseconds. Calls with the same time limit then send the same header, which HTTP/2 encodes in one
+/// byte if it has seen it on the connection; with microseconds each call would have a new header, to be encoded,
+/// decoded and stored by both sides.
 fn in_whole_milliseconds(limit: Duration) -> Duration {
     Duration::from_millis(limit.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX))
 }
 
-/// Half to the whole of a pause, at random, so that the clients of a failed leader do not come back together.
+/// A random duration between half and all of the pause, so that the clients of a failed leader do not all return at
+/// once.
 fn jittered(pause: Duration) -> Duration {
     let random = RandomState::new().hash_one(0) as u32;
     pause / 2 + (pause / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))

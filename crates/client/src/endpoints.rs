@@ -1,10 +1,10 @@
 //! The endpoints: for each node its connection, made when first needed, and its [circuit](crate::circuit) with the I/O
 //! around it. Probes are sent here.
 //!
-//! A probe is a call of the standard health service, which a node answers by itself. Any answer counts, whatever it
-//! says. When an endpoint has not answered at all for as long as connecting may take, later requests use a new
-//! connection: the old one may be dead, and TCP would take many seconds to notice. Requests under way on the old
-//! connection stay there until their deadlines.
+//! A probe is a call of the standard health service, which a node answers by itself. Any answer counts, even an error.
+//! When an endpoint has not answered at all for as long as connecting may take, later requests use a new connection:
+//! the old one may be dead, and TCP would take many seconds to notice. Requests under way on the old connection stay
+//! there until their deadlines.
 
 use crate::Error;
 use crate::circuit::{Circuit, PROBE_AFTER, PROBE_LIMIT};
@@ -21,22 +21,22 @@ use tonic::{Code, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-/// A connection that takes longer than this has failed. Circuits open much earlier, so requests do not wait for it. Long
-/// enough for a node far away, and for TCP to repeat a lost first packet, which it does after one second.
+/// A connection that takes longer than this has failed. Circuits open much earlier, so requests do not wait for it.
+/// Long enough for a node far away, and for TCP to repeat a lost first packet, which it does after one second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long to wait for a late answer to a probe, which still proves that the endpoint is alive.
 const PROBE_GIVES_UP: Duration = Duration::from_secs(5);
 
-/// A connection on which nothing was heard for this long is asked for a sign of life ...
+/// A connection that has been idle for this long is sent a keep-alive ping ...
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// ... and closed with all its requests if none comes within this time. This is only for unused connections to a
+/// ... and closed with all its requests if no answer comes within this time. This is only for unused connections to a
 /// machine that vanished without closing them: circuits detect silence much earlier.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A bound well above what a topology names, so that hints of a broken node cannot fill the memory. Beyond it the
-/// endpoints are forgotten and made again as they are needed.
+/// A bound well above the number of nodes in a topology, so that hints from a broken node cannot fill the memory.
+/// Beyond it, all endpoints are dropped and created again when needed.
 const MAX_ENDPOINTS: usize = 4096;
 
 const POISONED: &str = "no code panics while it holds the lock";
@@ -56,7 +56,7 @@ pub(crate) struct Endpoint {
 
 struct Connection {
     channel: Channel,
-    /// When it began to be made; `None` while nobody has used it.
+    /// When connecting began; `None` if the connection has not been used yet.
     made_at: Option<Instant>,
 }
 
@@ -186,7 +186,7 @@ impl Endpoint {
             }
             false
         };
-        // Not longer: another endpoint may answer.
+        // No longer than this, because another endpoint may answer.
         match timeout(limit.min(2 * PROBE_LIMIT), lives).await {
             Ok(true) => Ok(()),
             _ => Err(outcome::unavailable(format!("no sign of life; nothing was sent to {}", self.address), None)),

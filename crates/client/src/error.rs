@@ -1,4 +1,4 @@
-//! What a call can end with, and what that means for a write.
+//! The errors of a call, and what they mean for a write.
 
 use ringfort_proto::outcome::Outcome;
 use std::io;
@@ -48,8 +48,8 @@ pub enum Error {
     #[error("{0}")]
     InvalidEndpoint(String),
 
-    /// Until the deadline no node could execute the request: unreachable, or without a leader. Nothing was applied; safe
-    /// to retry.
+    /// Until the deadline no node could execute the request: unreachable, or without a leader. Nothing was applied;
+    /// safe to retry.
     #[error("no node could answer in time ({}); check that the nodes run and are reachable", list(.causes))]
     Unavailable {
         /// Why each endpoint that was asked did not answer.
@@ -77,7 +77,8 @@ pub enum Error {
     )]
     OtherCluster { address: String, found: u64, other_address: String, expected: u64 },
 
-    /// A node's answer contradicts the protocol: a bug, or a node of a much later version. Only reads end so.
+    /// A node's answer contradicts the protocol: a bug, or a node of a much later version. Only reads return this
+    /// error.
     #[error("a node's answer makes no sense: {0}; do the program versions of client and nodes match?")]
     BadAnswer(&'static str),
 }
@@ -91,7 +92,7 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// Whether nothing listens there.
+    /// Whether no process listens at the endpoint.
     pub fn is_connection_refused(&self) -> bool {
         let mut source = std::error::Error::source(&self.status);
         while let Some(error) = source {
@@ -105,7 +106,7 @@ impl Cause {
 }
 
 impl Error {
-    /// What is known of the write that ended with this error.
+    /// Whether the write that ended with this error was applied.
     pub fn outcome(&self) -> Outcome {
         match self {
             Error::UnknownOutcome(_) => Outcome::Unknown,
@@ -129,7 +130,7 @@ impl Error {
 pub(crate) struct Causes(Vec<Cause>);
 
 impl Causes {
-    /// Notes an endpoint's failure. It replaces an earlier one, unless it only says that the time was over.
+    /// Notes an endpoint's failure. It replaces an earlier one, unless it is only a timeout.
     pub(crate) fn note(&mut self, endpoint: &str, status: Status) {
         match self.0.iter_mut().find(|cause| cause.endpoint == endpoint) {
             Some(known) if status.code() != Code::DeadlineExceeded => known.status = status,
@@ -154,7 +155,7 @@ fn list(causes: &[Cause]) -> String {
     each.join("; ")
 }
 
-/// A status in words, down to its root cause: "transport error" alone does not help.
+/// A status in words, including its root cause: "transport error" alone does not help.
 fn describe(status: &Status) -> String {
     let mut text = status.message().to_owned();
     if text.is_empty() {

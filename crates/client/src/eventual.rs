@@ -8,10 +8,10 @@ use ringfort_proto::v1;
 
 /// Reads and writes of the eventual keyspace, which shares no key with the one of [`Client::put`] and [`Client::get`].
 ///
-/// Any one node answers, whether it reaches the others or not. A write is durable on that node when it returns and
-/// reaches the others by and by; a read says what the node that was asked holds at the time. Of two writes of a key the
-/// later one wins, by the clocks of the nodes that took them. One client may ask another node each time: give it a
-/// single endpoint where it is to read what it has written.
+/// Any single node answers, even if it reaches no other node. A write is durable on that node when the call returns,
+/// and spreads to the others through gossip; a read returns the value that the asked node holds at the time. Of two
+/// writes to a key, the later one wins, by the clocks of the nodes that accepted them. A client may ask a different
+/// node each time: give it a single endpoint if it must read its own writes.
 #[derive(Clone, Copy)]
 pub struct Eventual<'a> {
     pub(crate) client: &'a Client,
@@ -21,7 +21,7 @@ pub struct Eventual<'a> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EventualValue {
     pub value: Bytes,
-    /// When it was written: microseconds since 1970, by the clock of the node that took it, made unique.
+    /// When it was written: microseconds since 1970, by the clock of the node that accepted it, made unique.
     pub timestamp: u64,
 }
 
@@ -39,7 +39,7 @@ impl Eventual<'_> {
         Ok(self.client.call(Target::Node, Effect::Write, deadline, message, send).await?.revision)
     }
 
-    /// Reads a key; `None` where the node that was asked has none.
+    /// Reads a key; `None` if the node that was asked does not have it.
     pub async fn get(self, key: impl Into<Bytes>) -> Result<Option<EventualValue>, Error> {
         let message = v1::GetRequest { key: key.into(), consistency: EVENTUAL };
         let send = async |channel, request| kv(channel).get(request).await;

@@ -1,11 +1,12 @@
-//! When to ask another endpoint although the first one may still answer: a state machine without I/O, for one call.
+//! Hedging: when to ask another endpoint although the first one may still answer. A state machine without I/O, for one
+//! call.
 //!
 //! Only for requests that may be executed twice. While a call waits, another endpoint is asked
 //! - **at once** if the circuits of all endpoints asked so far are open: none of them works on the call, so asking
 //!   another costs nothing;
 //! - **after [`HEDGE_AFTER`]**, at most [`MAX_HEDGES`] times, if an endpoint is alive and only this answer is late.
-//!   This doubles the work, so the client bounds how many calls do it at a time, and calls that may take this long do
-//!   not do it.
+//!   This doubles the work, so the client bounds how many calls hedge at a time, and calls that may take this long
+//!   anyway do not hedge.
 //!
 //! The first successful answer counts.
 

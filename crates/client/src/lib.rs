@@ -1,20 +1,21 @@
 //! The Rust client of Ringfort.
 //!
-//! A [`Client`] connects lazily, learns from any endpoint where the shards are, and sends each request to the leader of
-//! its key's shard. What it believes of the cluster may be outdated: a node that is asked for a shard it does not lead
-//! forwards the request, and its answer names the leader for the next one.
+//! A [`Client`] connects lazily, learns the topology from any endpoint, and sends each request to the leader of its
+//! key's shard. Its view of the cluster may be outdated: a node that does not lead the shard forwards the request, and
+//! its answer names the leader for the next request.
 //!
-//! **What is retried.** Until its deadline a call is repeated as long as the previous attempt certainly applied nothing:
-//! no connection, no leader, another leader. Reads are repeated after any failure of a node. A write whose outcome is
-//! unknown is never repeated: applied twice, readers would see 1, 2, 1. It ends in [`Error::UnknownOutcome`].
+//! **What is retried.** Until its deadline a call is retried as long as no attempt can have been applied: no
+//! connection, no leader, another leader. Reads are repeated after any failure of a node. A write whose outcome is
+//! unknown is never repeated: if it were applied twice, readers could see 1, 2, 1. It ends in
+//! [`Error::UnknownOutcome`].
 //!
 //! **One cluster.** The first topology binds the client to its cluster; every later request names it, and a node of
-//! another cluster refuses.
+//! another cluster refuses the request.
 //!
 //! **Silence.** A node that does not answer for a quarter of a second, not even a health check, is not used until it
-//! answers again; neither is a node whose answers are all that late. Reads that wait for it move to another node at
-//! once. A write that was sent to it waits for its answer until its own deadline, and ends as unknown. A read that is
-//! slow for another reason is also sent to a second node after a quarter of a second.
+//! answers again; nor is a node whose answers are all that late. Reads that wait for it move to another node at once. A
+//! write that was sent to it waits for its answer until its own deadline, and ends as unknown. A read that is slow for
+//! another reason is also sent to a second node after a quarter of a second.
 //!
 //! One HTTP/2 connection a node carries all requests of a client and its clones.
 //!
@@ -64,19 +65,19 @@ use tokio::sync::Semaphore;
 /// How long a call may take, all its attempts together, unless [`Client::with_timeout`] says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most that a write's key and value may have together: a node takes requests of 4 MiB, this leaves room for the
-/// envelope. What is larger is refused here, since the node's transport would refuse it without saying that nothing was
-/// applied. Far above the limits of key and value, which are the node's to say.
+/// The most bytes that a write's key and value may have together: a node accepts requests of 4 MiB, and this leaves
+/// room for the envelope. Larger writes are refused here, because the node's transport would refuse them without a
+/// known outcome. This is far above the limits of key and value, which the node enforces.
 const MAX_WRITE_BYTES: usize = (4 << 20) - 64;
 
-/// The largest answer that is accepted: above a node's largest page of a scan.
+/// The largest answer that is accepted: larger than a node's largest scan page.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
 /// How many reads may ask a second endpoint at a time because the first is slow. If all nodes are slow, unbounded
 /// hedging would double their load.
 const MAX_HEDGES_UNDER_WAY: usize = 64;
 
-/// A connection to a cluster. Clones share their connections and what they learn.
+/// A client of one cluster. Clones share connections and the view of the cluster.
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -98,7 +99,7 @@ pub enum Consistency {
     /// The read sees every write that was acknowledged before it began.
     #[default]
     Linearizable,
-    /// Any replica answers from what it has, within the cluster's staleness bound.
+    /// Any replica answers from its own state, within the cluster's staleness bound.
     Stale,
 }
 
@@ -119,7 +120,7 @@ pub struct Value {
 pub struct Page {
     /// In ascending order of their keys.
     pub entries: Vec<v1::Entry>,
-    /// Whether keys follow; the last entry's key asks for them.
+    /// Whether more keys follow; pass the last entry's key as `start_after` to get them.
     pub more: bool,
 }
 
@@ -130,7 +131,7 @@ impl Client {
     /// [`Error::InvalidEndpoint`] for an endpoint that is not an address, or if there is none.
     ///
     /// # Panics
-    /// Connections are driven by the tokio runtime that calls are made on; calls outside of one panic.
+    /// Connections run on the tokio runtime on which calls are made; calls outside of a runtime panic.
     pub fn connect<E: AsRef<str>>(endpoints: impl IntoIterator<Item = E>) -> Result<Client, Error> {
         let mut seeds = Vec::new();
         for endpoint in endpoints {
@@ -165,13 +166,13 @@ impl Client {
             .await
     }
 
-    /// Reads a key; `None` where there is none. Sees every write acknowledged before the call.
+    /// Reads a key; `None` if it does not exist. Sees every write acknowledged before the call.
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<Value>, Error> {
         self.get_with(key, Consistency::Linearizable).await
     }
 
-    /// Reads a key with the promise that is asked for. Stale reads are spread over the shard's replicas, each of which
-    /// answers for itself.
+    /// Reads a key with the given consistency. Stale reads are spread over the shard's replicas, each of which answers
+    /// from its own state.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/node.rs"));
@@ -241,9 +242,9 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Rejected`] if the key's value is no decimal 64-bit integer, or if the sum is beyond 64 bits; nothing has
-    /// changed then. Otherwise as for [`Client::put`]. After [`Error::UnknownOutcome`] do not repeat it: it could count
-    /// twice.
+    /// [`Error::Rejected`] if the key's value is no decimal 64-bit integer, or if the sum is beyond 64 bits; nothing
+    /// has changed then. Otherwise as for [`Client::put`]. After [`Error::UnknownOutcome`] do not repeat it: it could
+    /// count twice.
     pub async fn increment(&self, key: impl Into<Bytes>, by: i64) -> Result<v1::IncrementResponse, Error> {
         let (key, deadline) = (key.into(), self.deadline());
         check_size(key.len())?;
@@ -253,8 +254,8 @@ impl Client {
         self.call(target, Effect::Write, deadline, message, send).await
     }
 
-    /// All keys with a prefix, in ascending order, with their values: everything in memory at once. Pages are read one
-    /// after the other, each within the time limit; see [`Client::scan_page`] for what that promises.
+    /// All keys with a prefix, in ascending order, with their values. The whole result is held in memory. Pages are
+    /// read one after the other, each within the time limit; see [`Client::scan_page`] for the guarantees.
     pub async fn scan(&self, prefix: impl Into<Bytes>) -> Result<Vec<v1::Entry>, Error> {
         let (prefix, mut entries) = (prefix.into(), Vec::<v1::Entry>::new());
         loop {
@@ -318,7 +319,7 @@ impl Client {
         !self.shared.endpoints.is_open(&Address::from(endpoint))
     }
 
-    /// What one node knows through gossip: who is alive, and how the eventual keyspace stands.
+    /// What one node knows through gossip: which nodes are alive, and the state of the eventual keyspace.
     pub async fn gossip(&self) -> Result<v1::GossipResponse, Error> {
         let send = async |channel, request| {
             ClusterClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES).gossip(request).await
@@ -332,7 +333,7 @@ impl Client {
         self.call(Target::Node, Effect::Read, self.deadline(), v1::TopologyRequest {}, send).await
     }
 
-    /// How nodes and shards fare, gathered by one node from all that it reaches.
+    /// The status of nodes and shards, gathered by one node from all nodes that it reaches.
     pub async fn status(&self) -> Result<v1::StatusResponse, Error> {
         let send = async |channel, request| {
             ClusterClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES).status(request).await
@@ -340,7 +341,7 @@ impl Client {
         self.call(Target::Node, Effect::LongRead, self.deadline(), v1::StatusRequest {}, send).await
     }
 
-    /// What the cluster's controller would move, and why, if the nodes of these names were to leave.
+    /// What the cluster's controller would move, and why, if the nodes with these names left.
     pub async fn plan(&self, leave: Vec<String>) -> Result<v1::PlanResponse, Error> {
         let send = async |channel, request| {
             ClusterClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES).plan(request).await
@@ -348,30 +349,31 @@ impl Client {
         self.call(Target::Node, Effect::LongRead, self.deadline(), v1::PlanRequest { leave }, send).await
     }
 
-    /// Has a node give up all that it holds, and stay a member; or, with `undo`, hold replicas again. The moves follow.
+    /// Moves all replicas and leadership away from a node, which stays a member; with `undo`, lets it hold replicas
+    /// again. Returns before the moves are done.
     pub async fn drain(&self, node: String, undo: bool) -> Result<v1::OperationResponse, Error> {
         let send = async |channel, request| ClusterClient::new(channel).drain(request).await;
         self.operate(v1::DrainRequest { node, undo }, send).await
     }
 
-    /// Has a node give up all that it holds, and be removed then. The moves follow.
+    /// Moves all replicas and leadership away from a node, then removes it. Returns before the moves are done.
     pub async fn leave(&self, request: v1::LeaveRequest) -> Result<v1::OperationResponse, Error> {
         self.operate(request, async |channel, request| ClusterClient::new(channel).leave(request).await).await
     }
 
-    /// Keeps the controller from beginning moves, or lets it again.
+    /// Keeps the controller from beginning moves, or allows it again.
     pub async fn pause(&self, paused: bool) -> Result<v1::OperationResponse, Error> {
         let send = async |channel, request| ClusterClient::new(channel).pause(request).await;
         self.operate(v1::PauseRequest { paused }, send).await
     }
 
-    /// Has all nodes lead equally many shards. The leaderships follow.
+    /// Makes all nodes lead equally many shards. Returns before the leaderships have changed.
     pub async fn balance_leaders(&self) -> Result<v1::OperationResponse, Error> {
         let send = async |channel, request| ClusterClient::new(channel).balance_leaders(request).await;
         self.operate(v1::BalanceLeadersRequest {}, send).await
     }
 
-    /// One call of an operator. Done twice it changes nothing more, so it may be repeated as a read may.
+    /// An operator call. Operator calls are idempotent, so they are retried like reads.
     async fn operate<M: Clone>(
         &self,
         message: M,
@@ -404,7 +406,7 @@ fn check_size(bytes: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// A page, if whoever asks for page after page gets on with it, whatever a node answers.
+/// Checks that the page advances, so that a caller that reads page after page ends, whatever a node answers.
 fn check_advance(page: v1::ScanResponse, start_after: &Bytes) -> Result<Page, Error> {
     let v1::ScanResponse { entries, more } = page;
     let advances = entries.is_sorted_by(|a, b| a.key < b.key)

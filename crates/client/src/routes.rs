@@ -2,7 +2,7 @@
 //! all is known to the [circuits](crate::circuit).
 //!
 //! The table comes from a topology and is replaced by a later one; in between, answers correct single leaders. All of
-//! it is belief: a wrong guess costs a forwarded request or one more attempt, never a wrong answer.
+//! it is a hint: a wrong guess costs a forwarded request or one more attempt, never a wrong answer.
 
 use crate::Error;
 use ringfort_proto::metadata;
@@ -16,7 +16,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 /// A node's gRPC address, host:port.
 pub(crate) type Address = Arc<str>;
 
-/// Whom a request is for.
+/// Which nodes a request may go to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target {
     /// The leader of a shard.
@@ -27,24 +27,24 @@ pub(crate) enum Target {
     Node,
 }
 
-/// The client's beliefs.
+/// The client's view of the cluster.
 pub(crate) struct Routes {
     /// The addresses that the user gave. Kept for ever: they may be reachable where the advertised ones are not.
     seeds: Vec<Address>,
     table: Option<Table>,
-    /// Spreads what any node may answer.
+    /// Spreads requests that any node may answer.
     turn: AtomicUsize,
 }
 
 struct Table {
     learned_from: Address,
     cluster_id: u64,
-    /// The id as every request carries it.
+    /// The cluster id as sent with every request.
     cluster_header: MetadataValue<Ascii>,
     epoch: u64,
     shard_count: ShardCount,
     nodes: Vec<Address>,
-    /// By shard.
+    /// Indexed by shard.
     places: Vec<Place>,
 }
 
@@ -102,7 +102,7 @@ impl Routes {
         })
     }
 
-    /// The next of all known addresses, in turn: for when none is usable.
+    /// The next of all known addresses, in turn. Used when none is usable.
     pub(crate) fn any(&self) -> Address {
         let nodes = self.table.as_ref().map_or(&[][..], |table| &table.nodes);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (nodes.len() + self.seeds.len());
@@ -129,7 +129,7 @@ impl Routes {
     /// Replaces the table by a topology, unless it is older than the known one.
     ///
     /// # Errors
-    /// Another cluster's topology, or one that makes no sense; nothing is changed then.
+    /// The topology belongs to another cluster or is invalid; nothing is changed then.
     pub(crate) fn adopt(&mut self, from: &Address, topology: &TopologyResponse) -> Result<(), Error> {
         let table = Table::new(from, topology)?;
         if let Some(known) = &self.table {
@@ -153,7 +153,7 @@ impl Routes {
         }
     }
 
-    /// The shard's leader turned out not to be one, or not to answer.
+    /// The node at `address` does not lead the shard, or does not answer.
     pub(crate) fn forget_leader(&mut self, shard: ShardId, address: &Address) {
         if let Some(place) = self.place_mut(shard)
             && place.leader.as_ref() == Some(address)

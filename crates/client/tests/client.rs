@@ -73,7 +73,7 @@ async fn node_that_is_only_unreachable_from_here_is_passed_over() {
     client.put("k", "1").await.unwrap();
     servers.with(|state| state.forwards = true);
     servers.stop(0).await;
-    // A write might still be sent on the broken connection, and be unknown; a read finds out.
+    // A write could still be sent on the broken connection and end as unknown, so a read detects the break first.
     client.get("k").await.unwrap();
     let started = Instant::now();
     for value in ["2", "3", "4"] {
@@ -126,7 +126,7 @@ async fn write_that_hangs_is_unknown_and_was_sent_once() {
     let error = client.put("k", "applied").await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
     assert_eq!(servers.with(|state| state.writes.clone()), [1, 0, 0]);
-    // The node that hung is passed over for a while; the others forward, as nodes do.
+    // The node that hung is avoided for a while; the others forward, as nodes do.
     servers.with(|state| state.forwards = true);
     assert_eq!(client.get("k").await.unwrap().unwrap().value, "applied");
 }

@@ -56,7 +56,7 @@ async fn reads_under_way_move_together() {
     let (servers, client) = warm(Duration::from_secs(5)).await;
     servers.proxies[0].silence();
     let begun = Instant::now();
-    // Far more than may be hedged at a time.
+    // Far more reads than may be hedged at a time.
     let reads: Vec<_> = (0..500)
         .map(|_| {
             tokio::spawn({
@@ -162,7 +162,7 @@ async fn silent_node_is_used_again_when_it_is_back() {
     assert_leader_is_used_again(&servers, &client).await;
 }
 
-/// Every answer takes its time, from the first one on.
+/// Every answer is late, from the first one on.
 #[tokio::test]
 async fn nodes_that_are_all_far_away_are_used_by_a_client_that_has_just_begun() {
     for late in [300, 600] {

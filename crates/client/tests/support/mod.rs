@@ -38,15 +38,15 @@ pub struct State {
     pub writes: Vec<u32>,
     /// Reads that arrived, by node.
     pub reads: Vec<u32>,
-    /// Whether a node that does not lead executes all the same, as if it forwarded.
+    /// Whether a node that does not lead executes requests anyway, as if it forwarded them.
     pub forwards: bool,
 }
 
 pub struct Servers {
     pub state: Arc<Mutex<State>>,
-    /// One a server, so that stopping it takes its connections with it, as when a process dies.
+    /// One per server, so that stopping it also closes its connections, as when a process dies.
     runtimes: Vec<Option<Runtime>>,
-    /// The proxies before the servers.
+    /// The proxies in front of the servers.
     pub proxies: Vec<Proxy>,
 }
 

@@ -4,7 +4,7 @@ use ringfort_node::{CONCURRENT_MOVES, DISK_TIMEOUT, GossipConfig, LEAD_AFTER, No
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// Runs an example with the endpoint of a node of its own, which ends with it.
+/// Runs an example with the endpoint of its own node, which ends with the example.
 fn with_node(example: impl AsyncFnOnce(String) -> Result<(), ringfort_client::Error>) {
     let directory = tempfile::tempdir().unwrap();
     let config = NodeConfig {

@@ -1,4 +1,4 @@
-//! A proxy before a server that a test can make silent or slow, for existing and for new connections.
+//! A proxy in front of a server. A test can make it silent or slow, for existing and for new connections.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ impl Proxy {
         (proxy, address, run)
     }
 
-    /// From now on nothing arrives, until [`Proxy::delay`].
+    /// From now on no data arrives, until [`Proxy::delay`].
     pub fn silence(&self) {
         self.0.send_replace(None);
     }
