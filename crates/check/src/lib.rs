@@ -1,23 +1,23 @@
-//! Whether what the clients of a store were told could be true.
+//! A linearizability checker: whether the answers that a store's clients received can be explained.
 //!
-//! The input is the history of **one object**, for a key-value store one key: operations with their times and answers, see
-//! [`Operation`]. Linearizability is local (Herlihy and Wing, 1990), so a store is checked key by key, and a key can be
-//! checked as soon as no client uses it any more. [`judge`] looks for an order of the operations in which one object,
-//! doing one operation at a time, would have given the same answers. If there is none, [`Violation::of`] removes all
-//! operations and answers that the contradiction does not need, and says what is wrong with the rest.
+//! The input is the history of **one object**, for a key-value store one key: operations with their times and answers,
+//! see [`Operation`]. Linearizability is local (Herlihy and Wing, 1990), so a store is checked key by key, and a key
+//! can be checked as soon as no client uses it any more. [`judge`] searches for an order of the operations in which one
+//! object, executing one operation at a time, would have given the same answers. If there is none, [`Violation::of`]
+//! removes all operations and answers that the contradiction does not need, and reports what is wrong with the rest.
 //!
 //! | module | |
 //! |---|---|
 //! | `model` | the trait `Model`: what an object does, and hints that keep the search short |
 //! | `search` | the search for an order, for every model |
-//! | `shrink` | from a history without an order to the few operations that show it, for every model |
+//! | `shrink` | reduces a history without an order to the few operations that show it, for every model |
 //! | `key_value` | the model of a key: put, get, delete, increment and append, with versions |
-//! | `violation` | what is wrong with a key's history, in words |
+//! | `violation` | describes what is wrong with a key's history |
 //!
-//! The simulator, the chaos playground and `ringfort verify` all use it. The problem is NP-complete, so the search has a
-//! budget and may end in [`Verdict::Undecided`].
+//! The simulator, the chaos playground and `ringfort verify` all use it. The problem is NP-complete, so the search has
+//! a budget and may end in [`Verdict::Undecided`].
 //!
-//! Pure functions that use the standard library only.
+//! The crate consists of pure functions and uses only the standard library.
 
 mod key_value;
 mod model;
@@ -43,7 +43,7 @@ pub fn judge(operations: &[Operation]) -> Verdict {
     search::judge::<key_value::KeyValue>(operations)
 }
 
-/// The first completion by which the history of one key has no explanation, if there is one.
+/// The earliest completion up to which the history of one key cannot be explained, if there is one.
 pub fn first_unexplained(operations: &[Operation]) -> Option<Time> {
     shrink::first_unexplained::<key_value::KeyValue>(operations)
 }

@@ -1,4 +1,4 @@
-//! An operation on an object, and what its client was told.
+//! An operation on an object, and what its client knows of its outcome.
 //!
 //! | ending | what the client knows | when it takes effect |
 //! |---|---|---|
@@ -8,9 +8,9 @@
 
 use crate::key_value::Kind;
 
-/// A moment of the history: nanoseconds since its beginning, or the number of an event. One operation came before another
-/// if it completed *before* the other was invoked. Operations that meet at the same time count as concurrent, which never
-/// accuses a store wrongly.
+/// A moment of the history: nanoseconds since its beginning, or the number of an event. One operation came before
+/// another if it completed *before* the other was invoked. Operations that meet at the same time count as concurrent,
+/// which never accuses a store wrongly.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Time(pub u64);
 
@@ -24,14 +24,14 @@ pub enum Ending {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Operation<K = Kind> {
     pub client: u32,
-    /// What was asked, and the answer, which counts only if the ending is [`Ending::Answered`].
+    /// The operation and its answer, which counts only if the ending is [`Ending::Answered`].
     pub kind: K,
     pub invoked: Time,
     pub ending: Ending,
 }
 
 impl<K> Operation<K> {
-    /// When the client was told, if it was.
+    /// When the client received the answer, if it did.
     pub fn completed(&self) -> Option<Time> {
         match self.ending {
             Ending::Answered(at) => Some(at),
@@ -39,7 +39,7 @@ impl<K> Operation<K> {
         }
     }
 
-    /// Whether this was over before the other one began.
+    /// Whether this operation completed before the other one was invoked.
     pub fn precedes(&self, other: &Operation<K>) -> bool {
         self.completed().is_some_and(|completed| completed < other.invoked)
     }

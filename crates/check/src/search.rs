@@ -1,38 +1,39 @@
 //! The search for an order that explains a history, for every [`Model`].
 //!
-//! Wing and Gong ("Testing and verifying concurrent objects", 1993): of the operations that have not been placed yet,
-//! any may come next that was invoked before the first of them completed. Try one, go on, take it back if that leads
-//! nowhere. Lowe ("Testing for linearizability", 2017): which operations are placed and the state they led to decide
-//! everything that follows, so no such pair is looked into twice.
+//! Wing and Gong ("Testing and verifying concurrent objects", 1993): among the operations that are not placed yet, each
+//! one that was invoked before the first of them completed may come next. Try one, continue, and backtrack if that
+//! leads nowhere. Lowe ("Testing for linearizability", 2017): the set of placed operations and the resulting state
+//! determine everything that follows, so no such pair is explored twice.
 //!
 //! The problem is NP-complete. The following keeps real histories cheap, however long they are:
 //!
-//! - **Chains.** The operations are divided into as few sequences as possible of which each operation precedes the next
-//!   one, about one for each client. A number says how much of a chain is placed, and only its first operation that is
-//!   left may be next. So a step costs by the number of clients, not by the length of the history.
-//! - **What only observes is placed at once.** If a get, for example, may come next and its answer fits the state, then
-//!   any explanation from here on stays one when the get is moved to its front: the get changes nothing for the
-//!   others, and nothing had to come before it. So there is nothing to take back.
-//! - **What is still to be seen is not changed.** A get of a unique value that is gone can't be placed. See the sights of
-//!   a [`Model`].
+//! - **Chains.** The operations are divided into as few sequences as possible in which each operation precedes the next
+//!   one, about one per client. A number says how much of a chain is placed, and only the first remaining operation of
+//!   each chain may be next. So the cost of a step depends on the number of clients, not on the length of the history.
+//! - **Observations are placed at once.** If a get, for example, may come next and its answer fits the state, then any
+//!   explanation from here on remains valid when the get is moved to its front: the get changes nothing for the other
+//!   operations, and none of them had to come before it. So there is no need to backtrack.
+//! - **A state that must still be observed is not changed.** A get of a unique value that is gone can't be placed. See
+//!   the sights of a [`Model`].
 //! - **An operation of unknown outcome whose effect was seen did happen**, before the first answer that shows it was
 //!   complete: it is like one that completed then.
-//! - **Any other operation of unknown outcome may be left out**, and stands for another one with the same action that was
-//!   invoked later. So these *spare* operations are used in the order of their invocation, and of two ways to the same
-//!   place and state, the one that used fewer of each action can do all that the other can. The search goes by how many
-//!   are used, and looks into no way that used more than another did; k of them would otherwise cost 2^k.
+//! - **Any other operation of unknown outcome may be left out**, and stands for another one with the same action that
+//!   was invoked later. So these *spare* operations are used in the order of their invocation, and of two ways to the
+//!   same place and state, the one that used fewer of each action can do everything that the other can. The search only
+//!   counts how many are used, and does not explore a way that used more than another; otherwise k of them would cost
+//!   2^k.
 //!
-//! What it costs for the key-value model, for four clients of one key, 3 % of whose answers are lost, optimised: 20,000
-//! puts, gets and deletes take 0.1 s without versions and 1.1 s with them, since each lost write that happened must
-//! be guessed from the versions after it. 100,000 take 0.5 s without versions; with them the budget is used up after
-//! 2.4 s, and the verdict is undecided.
+//! The cost for the key-value model, with four clients of one key who lose 3 % of their answers, in an optimised build:
+//! 20,000 puts, gets and deletes take 0.1 s without versions and 1.1 s with them, since each lost write that happened
+//! must be guessed from the versions after it. 100,000 take 0.5 s without versions; with them the budget is used up
+//! after 2.4 s and the verdict is undecided.
 
 use crate::model::Model;
 use crate::operation::{Ending, Operation, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The longest history that can be judged: a key takes no more.
+/// The longest history that can be judged.
 pub const MAX_OPERATIONS: usize = 1 << 20;
 
 /// How many steps the search may take before it gives up: about three seconds, and 300 MB.
@@ -42,7 +43,7 @@ const BUDGET_STEPS: u32 = 1_500_000;
 pub enum Verdict {
     /// There is an order of the operations that explains all answers.
     Linearizable,
-    /// There is none.
+    /// There is no such order.
     NotLinearizable,
     /// The budget is used up.
     Undecided,
@@ -65,14 +66,14 @@ struct Placeable<A> {
     action: A,
 }
 
-/// Operations that may have happened or not and have the same action.
+/// Operations with the same action, each of which may or may not have happened.
 struct Spare<A> {
     action: A,
     /// When they were invoked, in that order.
     invoked: Vec<Time>,
 }
 
-/// How much of each chain is placed, and the state that this led to.
+/// How much of each chain is placed, and the resulting state.
 type Place<S> = (Box<[u32]>, S);
 
 /// How much of which chains must be placed.
@@ -81,9 +82,9 @@ type Progress = BTreeMap<usize, u32>;
 /// The operations whose answers show a sight.
 #[derive(Clone, Default)]
 struct Viewers {
-    /// Until all of them are placed.
+    /// The progress at which all of them are placed.
     own: Progress,
-    /// Until those of all sights are that can be reached from this one.
+    /// The progress at which the operations of all sights reachable from this one are placed.
     of_descendants: Progress,
 }
 
@@ -93,12 +94,12 @@ struct Search<M: Model> {
     spare: Vec<Spare<M::Action>>,
     /// By sight.
     viewers: Vec<Viewers>,
-    /// Where the search has been, with the ways there that used the fewest spare operations: [`Search::spare_width`]
-    /// numbers each.
+    /// The places that the search has visited, each with the ways that used the fewest spare operations; a way is
+    /// [`Search::spare_width`] numbers.
     been: BTreeMap<Place<M::State>, Vec<u32>>,
 }
 
-/// The beginning of an order.
+/// A prefix of an order.
 #[derive(Clone)]
 struct Beginning<S> {
     /// How many operations of each chain are placed; then how many spare operations of each action are used.
@@ -136,7 +137,7 @@ impl<M: Model> Search<M> {
     }
 
     fn run(mut self, budget_steps: u32) -> Verdict {
-        // By how many spare operations they use: the least come first. Among equals the last one, depth first.
+        // Ordered by how many spare operations they use, fewest first. Among equals the last one is taken, depth first.
         let counts = vec![0; self.chains.len() + self.spare_width()].into();
         let start = Beginning { counts, state: self.model.initial() };
         let (mut level, mut further, mut steps) = (vec![start], Vec::new(), 0);
@@ -157,17 +158,17 @@ impl<M: Model> Search<M> {
         Verdict::NotLinearizable
     }
 
-    /// The first operation of a chain that is left.
+    /// The first operation of a chain that is not placed.
     fn head(&self, chain: usize, counts: &[u32]) -> Option<&Placeable<M::Action>> {
         self.chains[chain].get(counts[chain] as usize)
     }
 
-    /// The first completion among what is not placed: what was invoked later can't be next.
+    /// The first completion among the operations that are not placed: an operation invoked later can't be next.
     fn horizon(&self, counts: &[u32]) -> Option<Time> {
         (0..self.chains.len()).filter_map(|chain| Some(self.head(chain, counts)?.completed)).min()
     }
 
-    /// Places what only observes and may be next, and returns what the horizon is then; `None` if all is placed.
+    /// Places observations that may be next, and returns the new horizon; `None` if everything is placed.
     fn place_observations(&self, beginning: &mut Beginning<M::State>) -> Option<Time> {
         loop {
             let horizon = self.horizon(&beginning.counts)?;
@@ -188,7 +189,8 @@ impl<M: Model> Search<M> {
         }
     }
 
-    /// Pushes what may follow: with an operation that must be placed to `level`, with a spare one to `further`.
+    /// Pushes the possible continuations: those with an operation that must be placed to `level`, those with a spare
+    /// one to `further`.
     fn push_next(
         &self,
         beginning: &Beginning<M::State>,
@@ -218,7 +220,7 @@ impl<M: Model> Search<M> {
         };
         let heads = (0..self.chains.len()).filter_map(|chain| Some((chain, self.head(chain, &beginning.counts)?)));
         let mut writes: Vec<_> = heads.filter(|(_, head)| !head.only_observes && head.invoked <= horizon).collect();
-        // What completed first is most likely to be next: it is tried first, so it comes last.
+        // The operation that completed first is most likely to be next. It is tried first, so it is sorted last.
         writes.sort_by_key(|(_, head)| Reverse(head.completed));
         level.extend(writes.iter().filter_map(|(chain, head)| Some(after(*chain, state_after(&head.action)?))));
         for (number, spare) in self.spare.iter().enumerate() {
@@ -232,12 +234,12 @@ impl<M: Model> Search<M> {
         }
     }
 
-    /// How many numbers say which spare operations are used. At least one, so that the ways to a place can be told apart.
+    /// How many numbers describe the used spare operations. At least one, so that the ways to a place can be separated.
     fn spare_width(&self) -> usize {
         self.spare.len().max(1)
     }
 
-    /// Whether the search has been here with no more spare operations used; if not, it is now.
+    /// Whether the search has visited this place with no more spare operations used; if not, records the visit.
     fn has_been(&mut self, beginning: &Beginning<M::State>) -> bool {
         let width = self.spare_width();
         let (placed, used) = beginning.counts.split_at(self.chains.len());
@@ -250,11 +252,11 @@ impl<M: Model> Search<M> {
     }
 }
 
-/// Divides operations into as few sequences as possible of which each operation precedes the next one.
+/// Divides operations into as few sequences as possible in which each operation precedes the next one.
 fn chains<A>(mut placeable: Vec<Placeable<A>>) -> Vec<Vec<Placeable<A>>> {
     placeable.sort_by_key(|next| next.invoked);
     let mut chains: Vec<Vec<Placeable<A>>> = Vec::new();
-    // Those that may go on, by when their last operation completed, so that as few as possible are begun.
+    // The chains that can be continued, by when their last operation completed, so that as few as possible are begun.
     let mut ends: BTreeSet<(Time, usize)> = BTreeSet::new();
     for next in placeable {
         let chain = match ends.first().copied().filter(|(end, _)| *end < next.invoked) {
@@ -273,7 +275,7 @@ fn chains<A>(mut placeable: Vec<Placeable<A>>) -> Vec<Vec<Placeable<A>>> {
     chains
 }
 
-/// How much of which chains must be placed until the operations are that show each sight.
+/// For each sight, the progress at which the operations that show it are placed.
 fn viewers<M: Model>(model: &M, chains: &[Vec<Placeable<M::Action>>]) -> Vec<Viewers> {
     let mut viewers: Vec<Viewers> = Vec::new();
     for (number, chain) in chains.iter().enumerate() {
@@ -315,7 +317,7 @@ mod tests {
         assert_linearizable(false, &[one(), two(), get(Some(1), (5, 6))]);
         assert_linearizable(false, &[one(), get(None, (5, 6))]);
         assert_linearizable(true, &[one(), two(), get(Some(1), (3, 4))]);
-        // The same nanosecond decides nothing.
+        // Operations that meet in the same nanosecond are concurrent.
         assert_linearizable(true, &[one(), two(), get(Some(1), (4, 6))]);
     }
 
@@ -350,7 +352,7 @@ mod tests {
         assert_linearizable(false, &[one(), two(), versioned(get(Some(2), (5, 6)), 3)]);
         let again = [delete(Some(true), (3, 4)), versioned(put(2, (5, 6)), 1)];
         assert_linearizable(true, &[&[one()][..], &again].concat());
-        // A write that nobody saw is seen in the version after it.
+        // A write that no get saw shows in the version after it.
         assert_linearizable(true, &[one(), unknown(two()), versioned(put(3, (5, 6)), 3)]);
     }
 
@@ -399,7 +401,7 @@ mod tests {
         assert_linearizable(true, &[one(), delete(Some(true), (3, 4)), increment(2, Some(2), (5, 6))]);
         assert_linearizable(false, &[put(1, (1, 2)), increment(2, None, (3, 4))]);
         assert_linearizable(true, &[put(1, (1, 2)), unknown(increment(2, None, (3, 4))), get(Some(1), (5, 6))]);
-        // One of the two that nobody answered happened.
+        // One of the two unanswered increments happened.
         let lost = [unknown(increment(4, None, (3, 4))), unknown(increment(2, None, (3, 4)))];
         for (number, expected) in [(1, true), (3, true), (5, true), (7, true), (4, false)] {
             assert_linearizable(expected, &[&[one()][..], &lost, &[get_number(number, (5, 6))]].concat());

@@ -1,15 +1,15 @@
-//! From a history that no order explains to the few operations that show it, for every [`Model`].
+//! Reduces a history that no order explains to the few operations that show it, for every [`Model`].
 //!
-//! Removing operations is not harmless: without its put, a get's value came from nowhere. A step is taken only if it is
-//! *sound*: were the longer history linearizable, the shorter one would be too. So whatever is left in the end
-//! accuses the store by itself, and can be checked by eye.
+//! Removing operations is not harmless: without its put, a get's value would come from nowhere. A step is taken only if
+//! it is *sound*: if the longer history were linearizable, the shorter one would be too. So the remaining operations by
+//! themselves prove the violation, and can be checked by eye.
 //!
-//! Sound steps, each with the reason:
+//! The sound steps, with their reasons:
 //!
-//! - **What only observes is removed.** It changes nothing for the others.
-//! - **A claim of an answer is forgotten.** Less is claimed.
-//! - **What was invoked after some moment is removed**, and what was answered after it is of unknown outcome. The beginning
-//!   of an explanation explains the beginning of a history.
+//! - **An observation is removed.** It changes nothing for the others.
+//! - **A claim of an answer is forgotten.** A weaker answer is easier to explain.
+//! - **Operations invoked after some moment are removed**, and those answered after it get an unknown outcome. A prefix
+//!   of an explanation explains the prefix of the history.
 //! - **A write is removed, if the model says** that no answer depends on it ([`Model::is_removable`]).
 //!
 //! The steps are repeated until none keeps the history unexplained. That makes it minimal in the sense that no further
@@ -19,7 +19,7 @@ use crate::model::Model;
 use crate::operation::{Ending, Operation, Time};
 use crate::search::{Verdict, judge_within};
 
-/// Each attempt to shrink may take so many steps of the search. One that takes more is not made.
+/// Each attempt to shrink may take this many steps of the search. A shrinking step that takes more is not taken.
 const BUDGET_STEPS: u32 = 50_000;
 
 /// One step; see the module's header. Numbers are places in the history.
@@ -32,7 +32,8 @@ enum Step<M: Model> {
 
 type History<M> = Vec<Operation<<M as Model>::Kind>>;
 
-/// The operations of a history that is not linearizable which show it by themselves, in the order of their invocation.
+/// The operations of a non-linearizable history that by themselves show the violation, in the order of their
+/// invocation.
 pub fn smallest<M: Model>(operations: &[Operation<M::Kind>]) -> History<M> {
     let mut history = operations.to_vec();
     history.retain(|operation| match operation.ending {
@@ -49,7 +50,7 @@ pub fn smallest<M: Model>(operations: &[Operation<M::Kind>]) -> History<M> {
     }
     loop {
         let before = history.clone();
-        // Backwards, since steps take operations away.
+        // Backwards, because steps remove operations.
         for number in (0..history.len()).rev() {
             attempt::<M>(&mut history, Step::Remove(number));
         }
@@ -66,8 +67,8 @@ pub fn smallest<M: Model>(operations: &[Operation<M::Kind>]) -> History<M> {
     history
 }
 
-/// What was answered after the contradiction was complete had an unknown outcome for the steps. Readers want to know the
-/// answer's time; with it, even fewer orders are possible.
+/// The steps gave an unknown outcome to operations answered after the contradiction was complete. This restores the
+/// answers' times for readers; with them, even fewer orders are possible.
 fn restore_endings<M: Model>(shorter: &mut History<M>, operations: &[Operation<M::Kind>]) {
     for operation in shorter.iter_mut().filter(|operation| operation.ending == Ending::Unknown) {
         let is_same = |other: &&Operation<M::Kind>| {
@@ -81,7 +82,7 @@ fn restore_endings<M: Model>(shorter: &mut History<M>, operations: &[Operation<M
     }
 }
 
-/// Takes a step if no order explains what is left.
+/// Takes a step if no order explains the rest.
 fn attempt<M: Model>(history: &mut History<M>, step: Step<M>) {
     if let Some(shorter) = after(history, step)
         && judge_within::<M>(&shorter, BUDGET_STEPS) == Verdict::NotLinearizable
@@ -110,7 +111,7 @@ fn after<M: Model>(history: &[Operation<M::Kind>], step: Step<M>) -> Option<Hist
     (shorter != history).then_some(shorter)
 }
 
-/// The first completion by which there is no explanation, if there is one.
+/// The earliest completion up to which there is no explanation, if there is one.
 pub fn first_unexplained<M: Model>(history: &[Operation<M::Kind>]) -> Option<Time> {
     let mut completions: Vec<Time> = history.iter().filter_map(Operation::completed).collect();
     completions.sort_unstable();
@@ -119,7 +120,7 @@ pub fn first_unexplained<M: Model>(history: &[Operation<M::Kind>]) -> Option<Tim
     completions.get(completions.partition_point(is_explained)).copied()
 }
 
-/// What was invoked until `until`. What was answered later is of unknown outcome.
+/// The operations invoked until `until`. Those answered later get an unknown outcome.
 fn beginning<M: Model>(history: &[Operation<M::Kind>], until: Time) -> History<M> {
     let mut begun: History<M> = history.iter().filter(|operation| operation.invoked <= until).cloned().collect();
     begun.retain_mut(|operation| {
@@ -136,7 +137,7 @@ fn forget_all<M: Model>(kind: &mut M::Kind) {
     M::CLAIMS.iter().for_each(|claim| M::forget(kind, *claim));
 }
 
-/// What every possible step makes of a history.
+/// The results of all possible steps on a history.
 #[cfg(test)]
 pub fn all_steps<M: Model>(history: &[Operation<M::Kind>]) -> Vec<History<M>> {
     let forget = |number| M::CLAIMS.iter().map(move |claim| Step::<M>::Forget(number, *claim));
@@ -152,7 +153,7 @@ mod tests {
     use crate::key_value::short::{append, delete, get, get_all, get_number, increment, put, unknown, versioned};
     use crate::key_value::{KeyValue, Kind};
 
-    /// Writes, reads and deletes one after the other, before or after what matters.
+    /// Sequential writes, reads and deletes, before or after the operations that matter.
     fn noise(from: u64) -> Vec<Operation> {
         let number = from as u32;
         vec![
@@ -189,7 +190,7 @@ mod tests {
         let core = [put(1, (101, 102)), delete(None, (103, 104)), get(Some(1), (107, 108))];
         let mut history = [&noise(20)[..], &core, &noise(200)].concat();
         history.push(get(None, (105, 106)));
-        // Whether the delete found something is not needed to see that it was undone.
+        // The contradiction does not need the delete's answer.
         history.iter_mut().filter(|operation| operation.invoked == Time(103)).for_each(|delete| {
             delete.kind = Kind::Delete { found: Some(true) };
         });
@@ -199,7 +200,7 @@ mod tests {
     #[test]
     fn what_a_delete_found_stays_if_it_is_the_point() {
         let core = [delete(None, (103, 104)), delete(Some(true), (105, 106))];
-        // No writes of unknown outcome here: they would explain it.
+        // No writes of unknown outcome here: they would explain the history.
         let before = [put(5, (10, 11)), delete(Some(true), (12, 13)), get(None, (14, 15)), put(1, (101, 102))];
         shrinks_to(&[&before[..], &core, &noise(200)].concat(), &core);
         let core = [put(1, (101, 102)), delete(Some(false), (103, 104))];

@@ -1,34 +1,35 @@
-//! What is wrong with a history that no order explains, in words.
+//! Describes what is wrong with a history that no order explains.
 
 use crate::key_value::{Content, KeyValue, Kind, Value};
 use crate::operation::{Ending, Operation};
 use crate::shrink::smallest;
 use std::fmt;
 
-/// Why no order of a violation's operations explains their answers: the plainest reason that is seen in them.
+/// Why no order of a violation's operations explains their answers: the simplest reason that applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
-    /// A get returned what nobody wrote to this key. "Put" stands for appends, too, here and below.
+    /// A get returned a value that no client wrote to this key. "Put" includes appends, here and below.
     NeverPut(Value),
-    /// A get returned a value whose put had been answered with the promise that nothing happened.
+    /// A get returned a value whose put was refused, which promises that nothing happened.
     Refused(Value),
     /// A get returned a value before its put began.
     BeforePut(Value),
-    /// A key was absent after a put of it was acknowledged, and nobody could have deleted it meanwhile.
+    /// A key was absent after a put of it was acknowledged, and no client could have deleted it meanwhile.
     Lost(Value),
     /// A get returned a value although a delete was acknowledged after its put and before the get.
     Resurrected(Value),
     /// A get returned a value although a put of another one was acknowledged in between.
     Outdated { read: Value, acknowledged: Value },
-    /// A delete found the key although another delete was acknowledged before, and nobody could have put it meanwhile.
+    /// A delete found the key although another delete was acknowledged before, and no client could have put it
+    /// meanwhile.
     DeletedTwice,
-    /// A version tells of other writes than those that were asked for.
+    /// A version does not match the invoked writes.
     Version(u64),
-    /// An increment led to a number that tells of other writes than those that were asked for.
+    /// An increment's result does not match the invoked writes.
     Number(i64),
-    /// An append led to a length that tells of other writes than those that were asked for.
+    /// An append's resulting length does not match the invoked writes.
     Length(u64),
-    /// Several answers contradict each other in a less plain way.
+    /// Several answers contradict each other in a less simple way.
     NoOrder,
 }
 
@@ -36,13 +37,13 @@ pub enum Reason {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
     pub reason: Reason,
-    /// Operations that no order explains, also without the others of the history, by the time of their invocation. Beside
-    /// them the write of a value that could not be read, as it was refused or had not begun.
+    /// Operations that no order explains even without the rest of the history, by the time of their invocation. Also
+    /// the write of a value that could not have been read because it was refused or had not begun.
     pub operations: Vec<Operation>,
 }
 
 impl Violation {
-    /// What shows that a history is not linearizable, which [`judge`](crate::judge) must have said.
+    /// The violation in a history that [`judge`](crate::judge) has found not to be linearizable.
     pub fn of(history: &[Operation]) -> Violation {
         let mut operations = smallest::<KeyValue>(history);
         let is_missing = |write: &&Operation| {
@@ -56,7 +57,7 @@ impl Violation {
         Violation { reason: reason(&operations), operations }
     }
 
-    /// The operation whose answer is the contradiction: what a drawing stresses.
+    /// The operation whose answer is the contradiction, which drawings highlight.
     pub fn contradicted(&self) -> Option<&Operation> {
         let seen = |operation: &&Operation| match self.reason {
             Reason::NeverPut(value) | Reason::Refused(value) | Reason::BeforePut(value) => operation.has_read(value),
@@ -115,14 +116,14 @@ fn reason(operations: &[Operation]) -> Reason {
     if operations.iter().any(is_deleted_twice) {
         return Reason::DeletedTwice;
     }
-    // What could be forgotten of the answers has been.
+    // Every claim that could be forgotten has been, so the remaining ones matter.
     let version = operations.iter().rev().find_map(Operation::saw_version).map(Reason::Version);
     let number = || operations.iter().rev().find_map(Operation::saw_number).map(Reason::Number);
     let length = || operations.iter().rev().find_map(Operation::saw_length).map(Reason::Length);
     version.or_else(number).or_else(length).unwrap_or(Reason::NoOrder)
 }
 
-/// What is plainly wrong with one value of the content that a get read.
+/// The simple reason, if any, why one value of the content that a get read is wrong.
 fn wrong_value(operations: &[Operation], get: &Operation, content: &Content, value: Value) -> Option<Reason> {
     let Some(write) = write_of(operations, value) else { return Some(Reason::NeverPut(value)) };
     if write.ending == Ending::Refused {
@@ -183,7 +184,7 @@ mod tests {
     fn assert_reason(history: &[Operation], expected: Reason) {
         let violation = Violation::of(history);
         assert_eq!(violation.reason, expected, "{violation:#?}");
-        // The last operation of each of these histories is the one to blame.
+        // The last operation of each of these histories is the contradicted one.
         assert_eq!(
             violation.contradicted().map(|operation| operation.invoked),
             history.last().map(|last| last.invoked)

@@ -4,7 +4,7 @@ use super::*;
 use crate::key_value::{Base, Content, Found, KeyValue, Kind, Value};
 use crate::operation::Time;
 
-/// A key, by the plainest means: what it holds is written out, and nothing is left out.
+/// The plainest model of a key: its whole content is stored, with nothing abstracted away.
 pub struct PlainKey;
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -89,12 +89,12 @@ fn value(number: u64) -> Value {
     Value { writer: 0, number: number as u32 }
 }
 
-/// How many bytes a value has: few different lengths, so that lengths do not tell everything.
+/// How many bytes a value has: few different lengths, so that a length does not identify the value.
 fn bytes_of(value: Value) -> u32 {
     value.number % 2 + 1
 }
 
-/// Something to ask, of no answer.
+/// A random operation without an answer.
 fn arbitrary_question(random: &mut Random, number: u64) -> Kind {
     let value = value(number);
     match random.below(20) {
@@ -141,19 +141,20 @@ fn arbitrary_history(random: &mut Random) -> Vec<Operation> {
         .collect()
 }
 
-/// What a store does wrong, now and then.
+/// What a store does wrong occasionally.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Bug {
     None,
-    /// A write is acknowledged and not done.
+    /// A write is acknowledged but not applied.
     LosesWrites,
-    /// A get is answered with what was there before.
+    /// A get returns the previous value.
     ReadsStale,
-    /// An increment or append is done twice.
+    /// An increment or append is applied twice.
     AppliesTwice,
 }
 
-/// What clients of a store see that does one operation at a time, each somewhere between its invocation and its completion.
+/// The history of clients of a store that executes one operation at a time, each between its invocation and its
+/// completion.
 fn played_history(random: &mut Random, count: usize, bug: Bug, fails_percent: u64) -> Vec<Operation> {
     let (mut state, mut before) = (PlainState::default(), PlainState::default());
     let tells = random.below(8);

@@ -1,5 +1,5 @@
-//! The search and the steps of shrinking against a judge that tries every order of small random histories; and the
-//! search on long histories of stores that work, and of stores that do not.
+//! Tests the search and the shrinking steps against a judge that tries every order of small random histories, and the
+//! search on long histories of correct and of faulty stores.
 
 mod key_values;
 mod queues;
@@ -32,21 +32,21 @@ impl Random {
     }
 }
 
-/// What an object does, said as plainly as possible and without the model's code.
+/// What an object does, written as plainly as possible and without the model's code.
 trait Plain {
     type Kind: Clone + PartialEq + Debug;
     type State: Clone + Ord + Default;
 
-    /// Does what is asked, and puts the answer into `kind`, with all that can be told. None if the store would say that
-    /// it did nothing.
+    /// Executes the operation, and puts the full answer into `kind`. `None` if the store would report that it did
+    /// nothing.
     fn apply(state: &mut Self::State, kind: &mut Self::Kind) -> Option<()>;
 
-    /// Whether the answer that was told says nothing that is not in the full answer.
+    /// Whether everything in the recorded answer is also in the full answer.
     fn agrees(told: &Self::Kind, full: &Self::Kind) -> bool;
 }
 
-/// Whether some order explains the operations: by trying all. What is remembered is only which operations were left, and
-/// the state, where that led nowhere.
+/// Whether some order explains the operations, by trying all orders. It only remembers the pairs of remaining
+/// operations and state that led nowhere.
 fn explained<P: Plain>(operations: &[Operation<P::Kind>]) -> bool {
     let all = (1 << operations.len()) - 1;
     EveryOrder::<P> { operations, hopeless: BTreeSet::new() }.explains(all, P::State::default())
@@ -85,7 +85,7 @@ impl<P: Plain> EveryOrder<'_, P> {
     }
 }
 
-/// Judges a history in both ways, and returns whether it is explained.
+/// Judges a history in both ways, and returns whether an order explains it.
 #[track_caller]
 fn assert_judged_as_by_every_order<M: Model, P: Plain<Kind = M::Kind>>(history: &[Operation<M::Kind>]) -> bool {
     let expected = explained::<P>(history);

@@ -1,5 +1,5 @@
-//! A queue: a model that says nothing but what it does. So the hints are hints, and the search and the shrinking know
-//! nothing of keys.
+//! A queue: a model without any hints. This shows that hints are optional, and that the search and the shrinking do not
+//! depend on keys.
 
 use super::*;
 use crate::operation::Time;
@@ -8,7 +8,7 @@ use crate::operation::Time;
 enum Kind {
     /// Not unique.
     Enqueue(u8),
-    /// What came first; `None` if the queue was empty.
+    /// The first item; `None` if the queue was empty.
     Dequeue(Option<u8>),
 }
 
@@ -70,7 +70,7 @@ impl Plain for Queue {
     }
 }
 
-/// What the clients of a queue see that now and then gives the last item instead of the first.
+/// The history of clients of a queue that occasionally returns the last item instead of the first.
 fn played_history(random: &mut Random, fails_percent: u64) -> Vec<Operation<Kind>> {
     let (mut state, mut history) = (Vec::new(), Vec::new());
     for number in 0..4 + random.below(5) {

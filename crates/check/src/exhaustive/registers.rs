@@ -6,7 +6,7 @@ use crate::key_value::{Found, KeyValue, Kind, Value};
 use crate::operation::Time;
 use crate::search::judge_within;
 
-/// Each of these histories is judged in both ways.
+/// Judges the history in both ways.
 fn assert_judged(history: &[Operation]) -> bool {
     assert_judged_as_by_every_order::<KeyValue, PlainKey>(history)
 }
@@ -47,19 +47,20 @@ fn arbitrary_history(random: &mut Random) -> Vec<Operation> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Bug {
     None,
-    /// Now and then a write is acknowledged and not done.
+    /// Occasionally a write is acknowledged but not applied.
     LosesWrites,
-    /// Now and then a get is answered with what was there before.
+    /// Occasionally a get returns the previous value.
     ReadsStale,
-    /// Now and then what was deleted comes back.
+    /// Occasionally a deleted value comes back.
     Resurrects,
-    /// Now and then a put is done twice, the second time after others.
+    /// Occasionally a put is applied twice, the second time after other writes.
     AppliesTwice,
 }
 
-/// What clients of a store see who have one operation at a time under way.
+/// The history of clients that each have one operation at a time under way.
 ///
-/// Versions are told only where nothing else shows the bug: they show all the others too, by counting from the start.
+/// Answers contain versions only for the bug that nothing else shows: since versions count all writes, they would show
+/// every other bug too.
 fn played_history(random: &mut Random, operations: usize, bug: Bug) -> Vec<Operation> {
     const CLIENTS: usize = 4;
     let tells_versions = matches!(bug, Bug::None | Bug::AppliesTwice);
@@ -159,7 +160,8 @@ fn played_histories_are_judged_as_by_trying_every_order() {
     }
 }
 
-/// Histories of a few clients most of whose writes have an unknown outcome, so that the ways differ in what they used.
+/// Histories of a few clients in which most writes have an unknown outcome, so that different orders use different
+/// writes.
 #[test]
 fn unknown_outcomes_are_judged_as_by_trying_every_order() {
     let mut random = Random(6);

@@ -1,11 +1,11 @@
-//! What is asked of a key, and what it answers.
+//! The operations on a key and their answers.
 
 use super::KeyValue;
 use crate::model::Model;
 use crate::operation::Operation;
 use std::fmt;
 
-/// What a put or an append writes: unique, because each writer counts its values.
+/// The value that a put or an append writes. It is unique, because each writer numbers its values.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Value {
     pub writer: u32,
@@ -13,39 +13,39 @@ pub struct Value {
 }
 
 impl Value {
-    /// What a get read that none of the clients wrote.
+    /// The value of a get that no client wrote.
     pub const FOREIGN: Value = Value { writer: u32::MAX, number: u32::MAX };
 }
 
-/// What a get read.
+/// The content that a get read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Content {
     pub base: Base,
-    /// What was appended to the base, in that order.
+    /// The values appended to the base, in order.
     pub appended: Vec<Value>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Base {
-    /// What was put, or appended to a key that was absent.
+    /// A value that was put, or appended to an absent key.
     Value(Value),
-    /// What increments led to.
+    /// The result of increments.
     Number(i64),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Found {
     pub content: Content,
-    /// How often the key has been written since it was created; `None` where the store does not say.
+    /// How often the key has been written since it was created; `None` if the store does not report it.
     pub version: Option<u64>,
 }
 
-/// What was asked, and the answer.
+/// An operation and its answer.
 ///
-/// `bytes`: how long the value is that is written; it matters only where appends are answered with a length.
+/// `bytes`: the length of the written value; it matters only if appends are answered with a length.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// `version`: as in [`Found`], this write included.
+    /// `version`: as in [`Found`], including this write.
     Put {
         value: Value,
         bytes: u32,
@@ -54,16 +54,16 @@ pub enum Kind {
     Get {
         found: Option<Found>,
     },
-    /// `found`: whether there was such a key; `None` where the store does not say.
+    /// `found`: whether the key existed; `None` if the store does not report it.
     Delete {
         found: Option<bool>,
     },
-    /// `number`: what the key holds now; `None` where the store does not say.
+    /// `number`: the key's new value; `None` if the store does not report it.
     Increment {
         by: i64,
         number: Option<i64>,
     },
-    /// `length`: how many bytes the key holds now; `None` where the store does not say.
+    /// `length`: how many bytes the key holds now; `None` if the store does not report it.
     Append {
         value: Value,
         bytes: u32,
@@ -81,7 +81,7 @@ impl Kind {
         !matches!(self, Kind::Get { .. })
     }
 
-    /// Whether both ask for the same, whatever the answers.
+    /// Whether both are the same operation, regardless of the answers.
     pub fn is_same_question(&self, other: &Kind) -> bool {
         let question = |kind: &Kind| {
             let mut kind = kind.clone();
@@ -131,7 +131,7 @@ impl From<i64> for Content {
 }
 
 impl Operation {
-    /// What an answered get read.
+    /// The content read by an answered get.
     pub(crate) fn read(&self) -> Option<&Content> {
         match &self.kind {
             Kind::Get { found: Some(found) } if self.is_answered() => Some(&found.content),
@@ -144,12 +144,12 @@ impl Operation {
         self.read().is_some_and(|content| content.contains(value))
     }
 
-    /// Whether the answer says that there was no such key.
+    /// Whether the answer says that the key did not exist.
     pub(crate) fn saw_absence(&self) -> bool {
         self.is_answered() && matches!(self.kind, Kind::Get { found: None } | Kind::Delete { found: Some(false) })
     }
 
-    /// Whether this is a delete whose answer says that there was such a key.
+    /// Whether this is a delete whose answer says that the key existed.
     pub(crate) fn found_to_delete(&self) -> bool {
         self.is_answered() && self.kind == Kind::Delete { found: Some(true) }
     }
@@ -164,7 +164,7 @@ impl Operation {
         }
     }
 
-    /// The number that the answer to an increment tells.
+    /// The number in the answer to an increment.
     pub(crate) fn saw_number(&self) -> Option<i64> {
         match self.kind {
             Kind::Increment { number, .. } if self.is_answered() => number,
@@ -172,7 +172,7 @@ impl Operation {
         }
     }
 
-    /// The length that the answer to an append tells.
+    /// The length in the answer to an append.
     pub(crate) fn saw_length(&self) -> Option<u64> {
         match self.kind {
             Kind::Append { length, .. } if self.is_answered() => length,
@@ -182,7 +182,7 @@ impl Operation {
 }
 
 impl fmt::Display for Kind {
-    /// What was asked, without the answer.
+    /// The operation without its answer.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Kind::Put { value, .. } => write!(f, "put {value}"),
@@ -195,7 +195,7 @@ impl fmt::Display for Kind {
 }
 
 impl fmt::Display for Value {
-    /// `3.17`: the seventeenth of writer 3.
+    /// `3.17`: the seventeenth value of writer 3.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Value::FOREIGN => f.write_str("foreign"),
@@ -238,7 +238,7 @@ pub mod short {
         operation(2, Kind::Get { found }, times)
     }
 
-    /// A get of what was appended to each other.
+    /// A get of values that were appended one after the other.
     pub fn get_all(numbers: &[u32], times: (u64, u64)) -> Operation {
         let mut values = numbers.iter().map(|number| value(*number));
         let base = Base::Value(values.next().expect("a text has a first value"));

@@ -1,18 +1,19 @@
-//! The model of a key: absent in the beginning, then put, deleted, incremented and appended to.
+//! The model of a key, which is absent at first and can be put, deleted, incremented and appended to.
 //!
-//! A key holds nothing, a number, or a text. Only increments make a number: from nothing, which counts as 0, or from a
-//! number. All else is text: what was put, or what was appended to nothing or to a number, and what was appended since.
-//! An increment of a text, or beyond 64 bits, fails and changes nothing; it is recorded as [`Ending::Refused`].
+//! A key holds nothing, a number, or a text. Only increments produce a number: from nothing, which counts as 0, or from
+//! a number. Everything else is a text: a value that was put, or a value that was appended to nothing or to a number,
+//! followed by the values appended since. An increment of a text, or beyond 64 bits, fails and changes nothing; it is
+//! recorded as [`Ending::Refused`].
 //!
-//! **Values are unique**: a put or an append writes what no other operation writes, and its bytes do not look like a
-//! number. So a text is in the key once at most, and each answer that shows it is a sight of the search. What was
-//! appended to is the parent of what it became. Numbers can come back, so they are no sights.
+//! **Values are unique**: a put or an append writes a value that no other operation writes, and its bytes do not look
+//! like a number. So the key holds a given text at most once, and each answer that shows it is a sight of the search.
+//! The text that was appended to is the parent of the resulting text. Numbers can come back, so they are not sights.
 //!
-//! **What no answer shows is not told apart.** Texts that no get reads are one text; the version is counted only if an
-//! answer tells one, and so is the length.
+//! **Differences that no answer shows are ignored.** All texts that no get reads are treated as one text; versions and
+//! lengths are tracked only if an answer contains one.
 //!
-//! One model for all operations, and not one for registers beside it: in a history of puts, gets and deletes there are no
-//! numbers, no parents and no lengths, so the search goes the same way as for a register of unique values.
+//! There is no separate model for registers: a history of puts, gets and deletes has no numbers, parents or lengths, so
+//! the search proceeds as for a register of unique values.
 //!
 //! [`Ending::Refused`]: crate::Ending::Refused
 
@@ -27,13 +28,14 @@ use crate::model::Model;
 use crate::operation::{Operation, Time};
 use std::collections::BTreeMap;
 
-/// What one history shows of a key.
+/// What one history shows about a key.
 pub struct KeyValue {
-    /// The texts that are read, and their beginnings: what was held, what was written, and the number of what is held then.
+    /// The texts that are read, and their prefixes: from the held content and the written value to the number of the
+    /// resulting text.
     texts: BTreeMap<(Held, Value), usize>,
-    /// Of each text, the number of the one that was appended to.
+    /// For each text, the number of the text that was appended to.
     parents: Vec<Option<usize>>,
-    /// Of each value that is read, when the first get of it completed.
+    /// For each value that is read, when the first get of it completed.
     first_reads: BTreeMap<Value, Time>,
     counts_versions: bool,
     counts_bytes: bool,
@@ -42,7 +44,7 @@ pub struct KeyValue {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Held {
     Nothing,
-    /// A text that no get reads, and no get reads what becomes of it.
+    /// A text that no get reads, nor any text that results from appending to it.
     Unread,
     Text(usize),
     Number(i64),
@@ -51,13 +53,13 @@ pub enum Held {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct State {
     held: Held,
-    /// 0 where there is nothing, and throughout if no answer tells a version.
+    /// 0 if the key is absent, and always if no answer contains a version.
     version: u64,
-    /// 0 where there is nothing, and throughout if no answer tells a length.
+    /// 0 if the key is absent, and always if no answer contains a length.
     bytes: u64,
 }
 
-/// What an operation does, and what its answer tells, if it has one.
+/// The effect of an operation, and its answer, if it has one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Action {
     Put {
@@ -72,13 +74,13 @@ pub enum Action {
     Delete {
         found: Option<bool>,
     },
-    /// `succeeds`: there is an answer, so it did not fail.
+    /// `succeeds`: it has an answer, so it did not fail.
     Increment {
         by: i64,
         succeeds: bool,
         number: Option<i64>,
     },
-    /// `value`: none if no get reads it.
+    /// `value`: `None` if no get reads it.
     Append {
         value: Option<Value>,
         bytes: u64,
@@ -86,15 +88,15 @@ pub enum Action {
     },
 }
 
-/// What can be forgotten of an answer.
+/// A part of an answer that can be forgotten.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Claim {
     Version,
     /// Whether a delete found the key.
     Found,
-    /// What an increment led to.
+    /// The number in an increment's answer.
     Number,
-    /// What an append led to.
+    /// The length in an append's answer.
     Length,
 }
 
@@ -230,7 +232,7 @@ impl KeyValue {
         }
     }
 
-    /// What is held once `value` was appended to `held`.
+    /// The content after `value` was appended to `held`.
     fn text(&self, held: Held, value: Value) -> Held {
         self.texts.get(&(held, value)).map_or(Held::Unread, |number| Held::Text(*number))
     }
@@ -250,7 +252,7 @@ impl Held {
 }
 
 impl Content {
-    /// What was held before the first value of the content was written.
+    /// The content before its first value was written.
     fn start(&self) -> Held {
         match self.base {
             Base::Value(_) => Held::Nothing,

@@ -1,9 +1,9 @@
 //! Which writes can be removed from a key's history without making it inexplicable.
 //!
-//! Take an order that explains the history, and remove the write W from it. What the key holds differs only between W and
-//! the next put or delete; versions differ until the next delete. So an operation O with an answer that W's absence
-//! could change must be known to be elsewhere. Either it completed before W was invoked, or another write that ends the
-//! difference *shields* it: a write that was invoked after W completed, and completed before O was invoked.
+//! Take an order that explains the history, and remove the write W from it. The key's content differs only between W
+//! and the next put or delete; versions differ until the next delete. So an operation O whose answer W's absence could
+//! change must be known to lie outside that interval. Either it completed before W was invoked, or another write that
+//! ends the difference *shields* it: a write that was invoked after W completed, and completed before O was invoked.
 //!
 //! Which answers W's absence could change while the difference lasts:
 //!
@@ -17,8 +17,8 @@
 //! | absence | no | yes | no |
 //! | that a delete found the key | yes, unless any write shields it | | as for a put |
 //!
-//! A "no" is treated as a "yes" where it makes the code shorter. Increments of unknown outcome that failed on a text
-//! could succeed without W: then they are not in the order that explains what is left.
+//! A "no" is treated as a "yes" where that makes the code shorter. Increments of unknown outcome that failed on a text
+//! could succeed without W: then they are left out of the order that explains the rest.
 
 use super::{Base, Kind, Value};
 use crate::operation::Operation;
@@ -56,7 +56,7 @@ pub fn is_removable(history: &[Operation], number: usize) -> bool {
                 });
                 is_shielded(observer.saw_absence(), is_creation)
                     && is_shielded(sees_appended, is_replacement)
-                    // Not for soundness: of two deletes of a key the first is the one that should be left.
+                    // Not needed for soundness: of two deletes of a key, the first is the one to keep.
                     && is_shielded(observer.found_to_delete(), Kind::is_write)
             }
         };
