@@ -1,8 +1,8 @@
-//! The names of nodes and shards.
+//! The identifiers of nodes and shards.
 
 use std::fmt;
 
-/// A node of the cluster: handed out by the system shard when it joins, never reused. Zero is no node.
+/// A node of the cluster. The system shard assigns the id when the node joins, and never reuses it. Zero is no node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct NodeId(pub u64);
 
@@ -10,7 +10,7 @@ pub struct NodeId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ShardId(pub u32);
 
-/// What nodes may fail together with: a rack, a room, a provider's zone. Its number means nothing beyond being the same.
+/// A failure domain of nodes: a rack, a room, a provider's zone. Its number only identifies it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Zone(pub u32);
 
@@ -22,7 +22,7 @@ pub struct Site {
 }
 
 impl From<NodeId> for Site {
-    /// All nodes in one zone are as good as no zones.
+    /// Puts all nodes into the same zone, which is equivalent to having no zones.
     fn from(node: NodeId) -> Site {
         Site { node, zone: Zone::default() }
     }

@@ -1,16 +1,16 @@
 //! From a key to the nodes that hold it: slots, tokens, placement.
 //!
-//! | module | the idea in it |
+//! | module | what it does |
 //! |---|---|
-//! | [`ids`] | the names that everything else speaks of: a node, its zone, a shard |
+//! | [`ids`] | the identifiers of nodes, zones and shards |
 //! | [`slot`] | key -> slot, exactly as Redis Cluster clients compute it |
 //! | [`shards`] | slot -> shard: equal runs of consecutive slots, fixed when the cluster is bootstrapped |
-//! | [`token`], [`ring`] | the consistent-hash ring: in which order a shard likes the nodes |
+//! | [`token`], [`ring`] | the consistent-hash ring: the order in which a shard prefers the nodes |
 //! | [`placement`] | shard -> nodes: balanced, and moving little when a node joins or leaves |
 //!
-//! Everything here is a pure function of its arguments, the same on every node, in every build and for all time: what
-//! two nodes compute apart must agree. Hence no clock, no random source, no container with an order of its own, and no
-//! hasher of the standard library, whose outputs may change between releases. Golden values pin the hashes.
+//! Everything here is a pure function of its arguments, the same on every node, in every build and for all time: nodes
+//! compute it independently and must agree. Hence no clock, no random source, no container with an arbitrary order, and
+//! no hasher of the standard library, whose outputs may change between releases. Golden values pin the hashes.
 
 pub mod ids;
 pub mod placement;

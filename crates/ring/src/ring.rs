@@ -2,18 +2,19 @@
 //!
 //! Karger et al. ("Consistent Hashing and Random Trees", 1997): nodes and shards are hashed to positions on one ring,
 //! and a shard prefers the nodes in the order in which a clockwise walk from its own position meets them. A node that
-//! joins or leaves does not change the order of the others, which is the whole point: preferences are stable, though
-//! no one stores them. Each node stands at [`VIRTUAL_NODES`] positions, so that its arc of the ring is close to the
-//! average, and so that what it leaves behind falls to all others and not to one neighbour.
+//! joins or leaves does not change the order of the others. That is the purpose: preferences are stable without being
+//! stored. Each node has [`VIRTUAL_NODES`] positions, so that its share of the ring is close to the average, and so
+//! that the shards of a node that leaves are spread over all others instead of going to one neighbour.
 //!
-//! The ring alone balances only to about 1 / sqrt(virtual nodes), one eighth here, for the mean node, far worse for the
-//! unluckiest. It is not asked for more: [`place`](crate::place) takes the preferences from here and balances itself.
+//! The ring alone balances only to about 1 / sqrt(virtual nodes), one eighth here, for the mean node, and far worse for
+//! the unluckiest. More is not needed: [`place`](crate::place) takes only the preferences from here and does the
+//! balancing itself.
 //!
 //! Building costs one sort of 64 x nodes positions; a walk that meets all n nodes takes about n ln n steps.
 
 use crate::{NodeId, Token};
 
-/// At how many positions of the ring each node stands.
+/// How many positions on the ring each node has.
 pub const VIRTUAL_NODES: u32 = 64;
 
 /// The ring of a set of nodes.
@@ -26,7 +27,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// The ring of `nodes`, in whatever order and however often each is named.
+    /// The ring of `nodes`, which may be in any order and contain duplicates.
     pub fn new(nodes: &[NodeId]) -> Ring {
         let mut nodes = nodes.to_vec();
         nodes.sort_unstable();
@@ -44,8 +45,8 @@ impl Ring {
         &self.nodes
     }
 
-    /// All nodes, each once, in the order in which a clockwise walk from `token` meets them. A node that stands exactly
-    /// at `token` is met first.
+    /// All nodes, each once, in the order in which a clockwise walk from `token` meets them. A node exactly at `token`
+    /// is met first.
     pub fn candidates(&self, token: Token) -> impl Iterator<Item = NodeId> {
         self.candidate_indices(token).map(|node| self.nodes[node])
     }

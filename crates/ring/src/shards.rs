@@ -1,7 +1,7 @@
 //! Slot -> shard: with N shards, shard i owns the 16384/N consecutive slots from i x 16384/N on.
 //!
-//! N is a power of two, so that every shard owns equally many, and is fixed when the cluster is bootstrapped.
-//! Runs of consecutive slots, because that is how `CLUSTER SLOTS` names them: one line a shard.
+//! N is a power of two, so that every shard owns equally many slots, and is fixed when the cluster is bootstrapped.
+//! Shards own runs of consecutive slots because `CLUSTER SLOTS` lists ranges: one line per shard.
 
 use crate::{ShardId, Slot, slot_of};
 use std::{error, fmt, ops::Range};
@@ -70,7 +70,7 @@ impl fmt::Display for ShardCount {
     }
 }
 
-/// The number of shards that was asked for is not possible.
+/// The requested number of shards is not possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidShardCount(pub u32);
 

@@ -1,9 +1,9 @@
 //! Key -> slot, by the rule of Redis Cluster.
 //!
-//! slot = CRC16/XMODEM(key) mod 16384. Smart Redis clients compute the same to find a key's node, so not a bit of this
-//! may differ. The hash tag: when the key has a `{`, and a `}` somewhere after it, only the bytes between the first
-//! `{` and the first `}` after it are hashed, unless there are none. So `{user1000}.following` and
-//! `{user1000}.followers` share a slot, and with it a shard: commands on both can be one entry of one log.
+//! slot = CRC16/XMODEM(key) mod 16384. Cluster-aware Redis clients compute the same to find a key's node, so the
+//! results must be identical. Hash tags: if the key has a `{`, and a `}` somewhere after it, only the bytes between the
+//! first `{` and the first `}` after it are hashed, unless there are none. So `{user1000}.following` and
+//! `{user1000}.followers` share a slot and therefore a shard: commands on both can be one entry of one log.
 //!
 //! CRC16/XMODEM: polynomial 0x1021, initial value 0, neither reflected nor inverted. One table lookup a byte.
 

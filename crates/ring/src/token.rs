@@ -1,9 +1,9 @@
-//! Positions on the ring, and the hash that gives them.
+//! Positions on the ring, and the hash that computes them.
 //!
-//! The hash is the output function of SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number
-//! Generators", 2014): a bijection of 64 bits in which every input bit flips each output bit with probability close to
-//! one half. That matters because its inputs are small consecutive numbers. It need not withstand an adversary: node
-//! and shard numbers are handed out by the cluster, and no key is ever hashed with it.
+//! The hash is the output function of SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators",
+//! 2014): a bijection of 64 bits in which every input bit flips each output bit with probability close to one half.
+//! That matters because its inputs are small consecutive numbers. It need not withstand an adversary: the cluster
+//! assigns node and shard numbers, and no key is ever hashed with it.
 //!
 //! Changing a constant here would move the data of every cluster. The tests pin the values.
 
@@ -14,22 +14,23 @@ use crate::{NodeId, ShardId};
 pub struct Token(pub u64);
 
 impl Token {
-    /// Where the walk for a shard's nodes begins. No two shards share one; the system shard has one as well.
+    /// Where the walk for a shard's nodes begins. No two shards share a token; the system shard has one too.
     pub fn of_shard(shard: ShardId) -> Token {
         Token(mix(SHARD_SALT ^ u64::from(shard.0)))
     }
 
-    /// Where the virtual node number `index` of `node` stands.
+    /// The position of the virtual node number `index` of `node`.
     pub fn of_virtual_node(node: NodeId, index: u32) -> Token {
         Token(mix(mix(NODE_SALT ^ node.0) ^ u64::from(index)))
     }
 }
 
-// Shards and nodes are both numbered from small numbers up: without a salt each, shard i would stand where node i does.
+// Both shards and nodes are numbered from small numbers up: without separate salts, shard i would be at the position of
+// node i.
 const SHARD_SALT: u64 = u64::from_be_bytes(*b"rf-shard");
 const NODE_SALT: u64 = u64::from_be_bytes(*b"rf-nodes");
 
-/// What SplitMix64 puts out for the state `x`.
+/// The output of SplitMix64 for the state `x`.
 fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

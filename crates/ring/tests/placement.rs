@@ -1,4 +1,4 @@
-//! What `place` promises, on clusters that grow and shrink at random and one node at a time.
+//! Tests the promises of `place` on clusters that grow and shrink at random and one node at a time.
 //!
 //! `cargo test --release -p ringfort-ring --test placement -- --nocapture` prints the figures.
 
@@ -15,11 +15,11 @@ fn shard_count(count: u32) -> ShardCount {
     ShardCount::new(count).unwrap()
 }
 
-/// A placement that holds what is promised of each one alone, with its figures.
+/// A placement that keeps the promises about single placements, with its figures.
 struct Checked {
     placement: Placement,
     nodes: Vec<NodeId>,
-    /// Replicas a shard: as many as wanted, or as there are nodes.
+    /// Replicas per shard: as many as requested, or as there are nodes.
     per_shard: usize,
     replicas: BTreeMap<NodeId, usize>,
     leaders: BTreeMap<NodeId, usize>,
@@ -79,7 +79,7 @@ fn handovers(before: &Placement, after: &Placement) -> usize {
         .count()
 }
 
-/// One node more or less: what moved, against what should.
+/// One node joins or leaves: what moved, compared with what should.
 #[derive(Clone, Copy, Default)]
 struct Change {
     moved: usize,
@@ -112,7 +112,7 @@ impl Change {
         change
     }
 
-    /// The one that moved more of what it should have.
+    /// The change that moved more in relation to what it should have.
     fn worse(self, other: Change) -> Change {
         if other.ratio() > self.ratio() { other } else { self }
     }
@@ -159,7 +159,7 @@ fn table_of_balance_and_movement() {
     }
 }
 
-/// A cluster is not placed at once: it comes to its size node by node, and so do imperfections add up, if they do.
+/// A cluster is not placed at once but grows node by node, so imperfections could add up.
 #[test]
 fn cluster_grows_to_a_hundred_nodes_and_shrinks_to_one() {
     for (shards, replicas) in [(64, 3), (256, 3), (64, 5), (128, 2)] {
@@ -204,7 +204,8 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// In `history`, `true` is a node that joins, `false` the one at this index, modulo their number, that leaves.
+    /// In `history`, `true` means that a node joins; `false` means that the node at this index, modulo their number,
+    /// leaves.
     #[test]
     fn promises_hold_through_any_history(
         start in 1..=100u64,
@@ -228,8 +229,8 @@ proptest! {
         }
     }
 
-    /// Several at once, another number of replicas, a placement that nothing here made: whatever comes before, the result
-    /// is balanced, then stays, and does not depend on the order of the nodes.
+    /// Several changes at once, another number of replicas, a placement from elsewhere: whatever the previous
+    /// placement, the result is balanced, stable, and independent of the order of the nodes.
     #[test]
     fn any_placement_becomes_a_balanced_one(
         members in prop::collection::btree_set(1..40u64, 1..30),

@@ -1,4 +1,4 @@
-//! What `place` promises where nodes are in zones: the promises without zones, and that zones are not crowded.
+//! Tests the promises of `place` for nodes in zones: the promises without zones, and that zones are not crowded.
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -32,7 +32,7 @@ fn moved(before: &Placement, after: &Placement) -> usize {
     after.iter().map(|(shard, on)| on.iter().filter(|node| !before.nodes_of(shard).contains(node)).count()).sum()
 }
 
-/// Replicas of each node; checks what is promised of each placement alone.
+/// Replicas of each node. Checks the promises about single placements.
 fn checked(placement: &Placement, sites: &[Site]) -> BTreeMap<NodeId, usize> {
     let (mut replicas, mut leaders) = (BTreeMap::new(), BTreeMap::new());
     for site in sites {
@@ -95,7 +95,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// With hardly a shard a node every replica counts, and it still comes to an end.
+    /// With hardly one shard per node every replica counts, and repeated placement still converges.
     #[test]
     fn few_shards_come_to_rest(
         zones in prop::collection::vec(0..4u32, 1..12),

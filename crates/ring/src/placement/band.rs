@@ -2,17 +2,17 @@
 
 /// The bounds for `total` things on `nodes` nodes, with mean = total / nodes.
 ///
-/// Invariant: `lowest <= share <= full <= highest`, and `full - share <= 1`. Hence whoever is over `highest` has at least
-/// two more than whoever has fewest, and whoever is under `share` at least two fewer than whoever has most.
+/// Invariant: `lowest <= share <= full <= highest`, and `full - share <= 1`. Hence a node over `highest` has at least
+/// two more than the node with the fewest, and a node under `share` has at least two fewer than the node with the most.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Band {
-    /// floor(0.9 x mean): with fewer, a node gets some of the others'.
+    /// floor(0.9 x mean): a node with fewer gets some from other nodes.
     pub lowest: usize,
-    /// floor(mean): what a node that is new gets.
+    /// floor(mean): how many a new node gets.
     pub share: usize,
-    /// ceil(mean): what must be placed is not placed on a node that has this many.
+    /// ceil(mean): nothing new is placed on a node that has this many.
     pub full: usize,
-    /// ceil(1.1 x mean): with more, a node gives some up.
+    /// ceil(1.1 x mean): a node with more gives some up.
     pub highest: usize,
 }
 

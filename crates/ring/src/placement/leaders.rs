@@ -1,26 +1,29 @@
-//! Which of a shard's nodes should lead it. No data moves here; a handover costs a moment without a leader.
+//! Chooses which of a shard's nodes should lead it. No data moves; a handover costs a moment without a leader.
 //!
 //! Picture the nodes as a graph with an edge from X to Y for each shard that X leads and Y holds. Handing over every
-//! shard along a path takes one leadership from the path's start and gives one to its end; the nodes between keep their
-//! number. Handing over a shard whose leader is not the one before costs nothing: it changes hands in any case. So:
+//! shard along a path takes one leadership from the path's start and gives one to its end; the nodes in between keep
+//! their number. Handing over a shard whose leader is already a different one than before costs nothing: it changes its
+//! leader anyway. So:
 //!
 //! 1. *Even out* along paths that cost nothing, until none leads to a node with at least two fewer.
 //! 2. *Settle*: while a node leads too many, along the path with the fewest handovers that cost something; while a node
-//!    leads too few, along any with at most one, since that only betters what is allowed already.
+//!    leads too few, along any path with at most one, since that only improves a state that is already allowed.
 //!
-//! Who leads too many can always be helped. Say that X leads more than h = ceil(1.1 x S/n), and A is what can be reached
-//! from X. All shards led from A are then held in A only. If every other node of A led h or more, these would be more
-//! than h x |A|. But with at most c replicas on a node and R of each shard, no more than c x |A| / R shards fit into A,
-//! and c <= ceil(1.1 x R x S/n) <= R x h. So some node of A leads fewer than h, at least two fewer than X.
+//! A node that leads too many can always be relieved. Suppose that X leads more than h = ceil(1.1 x S/n), and let A be
+//! the nodes reachable from X. All shards led from A are then held in A only. If every other node of A led h or more,
+//! these would be more than h x |A|. But with at most c replicas on a node and R of each shard, no more than c x |A| /
+//! R shards fit into A, and c <= ceil(1.1 x R x S/n) <= R x h. So some node of A leads fewer than h, at least two fewer
+//! than X.
 //!
-//! Each round makes the leads more even, so it ends. A round is one search over S x R edges.
+//! Each round makes the leaderships more even, so this ends. A round is one search over S x R edges.
 
 use super::band::Band;
 use std::collections::VecDeque;
 
 /// Reorders the nodes of each shard so that the number of shards that each node leads is in the band.
 ///
-/// `led_before` has the leader of each shard so far, if it still exists. `shards` has at least one node for each shard.
+/// `led_before` has the previous leader of each shard, if it still exists. `shards` has at least one node for each
+/// shard.
 pub(super) fn balance_leaders(shards: &mut [Vec<usize>], led_before: &[Option<usize>], newcomer: &[bool]) {
     let mut led = vec![Vec::new(); newcomer.len()];
     for (shard, on) in shards.iter().enumerate() {
@@ -34,7 +37,8 @@ pub(super) fn balance_leaders(shards: &mut [Vec<usize>], led_before: &[Option<us
     assert!(most <= Some(band.highest), "a node leads {most:?} shards, which is out of {band:?}");
 }
 
-/// As [`balance_leaders`], to the end: no path is left that leads to a node with at least two fewer, whatever it costs.
+/// As [`balance_leaders`], but complete: afterwards no path, whatever its cost, leads to a node with at least two
+/// fewer.
 pub(super) fn even_leaders(shards: &mut [Vec<usize>], nodes: usize) {
     let mut led = vec![Vec::new(); nodes];
     for (shard, on) in shards.iter().enumerate() {
@@ -98,7 +102,7 @@ impl Leaders<'_> {
         self.led[node].len()
     }
 
-    /// All nodes, those that lead fewest first.
+    /// All nodes, those that lead the fewest first.
     fn by_leaderships(&self) -> Vec<usize> {
         let mut nodes: Vec<usize> = (0..self.led.len()).collect();
         nodes.sort_by_key(|&node| self.count(node));
@@ -113,7 +117,7 @@ impl Leaders<'_> {
     }
 
     /// A breadth-first search with edges of cost 0, which go to the front of the queue, and 1, which go to the back.
-    /// Among equals, paths from sources named first win. Paths over `limit`, if there is one, are left out.
+    /// Among equals, paths from sources listed first win. Paths over `limit`, if there is one, are left out.
     fn paths(&self, sources: &[usize], limit: Option<usize>) -> Paths {
         let mut paths = Paths { cost: vec![None; self.led.len()], last: vec![None; self.led.len()] };
         let mut queue: VecDeque<(usize, usize)> = sources.iter().map(|&source| (0, source)).collect();

@@ -1,57 +1,57 @@
-//! Shard -> nodes: a pure function of the nodes and of the placement before.
+//! Shard -> nodes: a pure function of the nodes and of the previous placement.
 //!
-//! # What it promises
+//! # Promises
 //!
 //! For n nodes and S shards, R = min(replicas, n), T = R x S replicas in all:
 //!
 //! 1. A shard's nodes are R distinct ones; the first is the preferred leader.
 //! 2. No node has more than ceil(1.1 x T/n) replicas, nor is the preferred leader of more than ceil(1.1 x S/n) shards.
-//! 3. When one node joins or leaves, at most 1.25 x the ideal share + R replicas move. The ideal is T/(n + 1) for a node
-//!    that joins, and what it held for one that leaves. In 36,000 random steps it was never more than the ideal.
-//! 4. A placement that keeps 1 and 2, and in which no node has too little, comes back unchanged, in its order too.
-//! 5. Where nodes are in zones, no zone has more than ceil(R / zones) replicas of a shard, as far as promise 2 allows it:
-//!    balance goes first, and zones of very different sizes can't have both. A change of zones that asks for more moves
-//!    than promise 3 allows is followed in several calls.
-//! 6. The order in which the nodes are named does not matter, and the past only as far as `previous` tells it.
+//! 3. When one node joins or leaves, at most 1.25 x the ideal share + R replicas move. The ideal is T/(n + 1) for a
+//!    node that joins, and what it held for one that leaves. In 36,000 random steps it was never more than the ideal.
+//! 4. A placement that keeps 1 and 2, and in which no node has too little, is returned unchanged, including its order.
+//! 5. If nodes are in zones, no zone has more than ceil(R / zones) replicas of a shard, as far as promise 2 allows:
+//!    balance has priority, and with zones of very different sizes both are impossible. A change of zones that needs
+//!    more moves than promise 3 allows takes several calls.
+//! 6. The result depends neither on the order of the nodes nor on any history other than `previous`.
 //!
-//! # How
+//! # Algorithm
 //!
 //! Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, 2016) walks the [ring](crate::ring) from a
-//! shard's token and takes the first nodes that are not full. A cap of 1.1 x the mean alone does not keep promise 3:
-//! it leaves most nodes exactly at the cap, and when a join lowers the cap by one, each of them must give one up, which
-//! is n moves for an ideal of T/n (measured: 10 for an ideal of 2.7, on 47 nodes). So two bounds are kept apart:
+//! shard's token and takes the first nodes that are not full. A cap of 1.1 x the mean alone does not keep promise 3: it
+//! leaves most nodes exactly at the cap, and when a join lowers the cap by one, each of them must give one up, which is
+//! n moves for an ideal of T/n (measured: 10 for an ideal of 2.7, on 47 nodes). So there are two separate bounds:
 //!
-//! - **What must be placed anyway is placed tightly**: a node counts as full at ceil(T/n), and what still lands
-//!   unevenly is evened out among the replicas that move in any case. It costs no data.
-//! - **What is in place stays** as long as its node is within the wide band (`band.rs`) from floor(0.9 x mean) to
-//!   ceil(1.1 x mean). Only the excess over it moves, always from a node that has most. A node that is new to the
-//!   placement counts as lacking below floor(mean): it would otherwise take no part until others overflow.
+//! - **Replicas that must be placed anyway are placed tightly**: a node counts as full at ceil(T/n), and remaining
+//!   unevenness is evened out among the replicas that move anyway. This moves no additional data.
+//! - **Replicas in place stay** as long as their node is within the wide band (`band.rs`) from floor(0.9 x mean) to
+//!   ceil(1.1 x mean). Only the excess moves, always from a node with the most. A node that is new to the placement
+//!   counts as lacking below floor(mean): otherwise it would get nothing until others overflow.
 //!
-//! `replicas.rs` chooses the nodes, with `zones.rs` and `thinning.rs`. Then `leaders.rs` chooses the leaders, by
-//! passing leadership around among each shard's nodes.
+//! `replicas.rs` chooses the nodes, with `zones.rs` and `thinning.rs`. Then `leaders.rs` chooses the leaders among each
+//! shard's nodes.
 //!
 //! # Why the promises hold
 //!
-//! *Balance.* A node with more replicas than another holds a shard that the other does not, so a replica can go from a
-//! node over the band to the one with the fewest, directly, and each such move lowers the sum of the squares of the
-//! loads: it ends, and with every node in the band. For leaders see `leaders.rs`.
+//! *Balance.* A node with more replicas than another holds a shard that the other does not, so a replica can move
+//! directly from a node over the band to the one with the fewest. Each such move lowers the sum of the squared loads,
+//! so this ends, with every node in the band. For leaders see `leaders.rs`.
 //!
-//! *Moves.* After tight placement the loads differ by at most one, or nearly. A node that joins then takes floor(T/(n+1)),
-//! which is the ideal, from the nodes that have most, and nobody is left over the band. The replicas of a node that
-//! leaves go to nodes that are not full; only when those hold the same shards already is the placement less than tight,
-//! which the band absorbs, and only what is beyond the band moves twice. That the sum stays within 1.25 is not a
-//! theorem for every placement that one could write by hand: a placement with most nodes at the very edge of the band
-//! has to pay for it once. For those that `place` itself makes, out of whatever joins and leaves, it is tested.
+//! *Moves.* After tight placement the loads differ by at most one, or nearly. A node that joins then takes
+//! floor(T/(n+1)), which is the ideal, from the nodes with the most, and no node is left over the band. The replicas of
+//! a node that leaves go to nodes that are not full; only if those already hold the same shards is the placement less
+//! than tight; the band absorbs this, and only replicas beyond the band move twice. The bound of 1.25 is not a theorem
+//! for every placement that one could write by hand: a placement with most nodes at the very edge of the band exceeds
+//! it once. For placements that `place` itself produces, after any joins and leaves, it is tested.
 //!
 //! While n <= R every node holds everything: a node that joins adds a replica to each shard and moves no other.
 //!
-//! Where both keep the replica, leadership changes hands about as often as those who join get shards to lead, counted over
-//! many joins and leaves. A single one may cause more when there is about one shard to lead a node, because the bound then
-//! falls from two to one for all at once.
+//! Over many joins and leaves, leadership changes between two nodes that both keep their replica about as often as
+//! joining nodes are given shards to lead. A single join may cause more changes when there is about one shard to lead
+//! per node, because the bound then falls from two to one for all nodes at once.
 //!
 //! The cost is n x S steps for the preferences, and a sort of R x S replicas for each node that gets some: 1 to 5 ms
-//! for 1024 shards, on 4 nodes as on 100; up to a third of a second for 16,384, and up to a second if zones have very
-//! different sizes.
+//! for 1024 shards, both on 4 and on 100 nodes; up to a third of a second for 16,384, and up to a second if zones have
+//! very different sizes.
 
 mod band;
 mod leaders;
@@ -75,7 +75,7 @@ impl Placement {
         Placement { shards }
     }
 
-    /// The nodes of `shard`; none if the placement does not know it.
+    /// The nodes of `shard`; empty if the placement does not contain it.
     pub fn nodes_of(&self, shard: ShardId) -> &[NodeId] {
         self.shards.get(shard.0 as usize).map_or(&[], Vec::as_slice)
     }
@@ -90,11 +90,11 @@ impl Placement {
     }
 }
 
-/// Places `replicas` replicas of each shard, or as many as there are nodes, starting out from `previous`, which is empty
-/// for a new cluster. The [module](self) says what it promises.
+/// Places `replicas` replicas of each shard, or as many as there are nodes, starting from `previous`, which is empty
+/// for a new cluster. The [module](self) lists the promises.
 ///
-/// Nodes are given with their zones, or without. Those of `previous` that are not in `nodes` have left. With no nodes or no
-/// replicas, every shard is on no node.
+/// Nodes are given with their zones, or without. Those of `previous` that are not in `nodes` have left. With no nodes
+/// or no replicas, every shard is on no node.
 pub fn place<N: Copy + Into<Site>>(
     nodes: &[N],
     shards: ShardCount,
@@ -119,8 +119,8 @@ pub fn place<N: Copy + Into<Site>>(
     Placement::new(placed.iter().map(|on| on.iter().map(|&node| ring.nodes()[node]).collect()).collect())
 }
 
-/// The same placement with each shard's preferred leader chosen so that nodes lead as equally many as can be. No replica
-/// moves.
+/// The same placement with the preferred leaders chosen so that nodes lead as evenly many shards as possible. No
+/// replica moves.
 pub fn even_leaders(placement: &Placement) -> Placement {
     let mut nodes: Vec<NodeId> = placement.shards.iter().flatten().copied().collect();
     nodes.sort_unstable();
@@ -133,11 +133,12 @@ pub fn even_leaders(placement: &Placement) -> Placement {
     Placement::new(shards.iter().map(|on| on.iter().map(|&node| nodes[node]).collect()).collect())
 }
 
-/// Chooses the nodes of one group that stands alone, the system shard's: `replicas` of them, or as many as there are.
+/// Chooses the nodes of a single group, the system shard: `replicas` of them, or as many as there are.
 ///
-/// What `previous` chose stays, in its order, if it is still among `nodes`; the ring fills up from `token`, zones with
-/// fewest first; if there are too many, the last ones go, of the fullest zone. A zone that has two more than another gives
-/// one up, its last. There is nothing else to balance, so nothing else moves.
+/// Nodes in `previous` stay, in their order, if they are still among `nodes`. Missing ones are filled up from the ring
+/// at `token`, preferring zones with the fewest; if there are too many, the last ones in the fullest zone are removed.
+/// A zone that has two more than another gives up its last one. There is nothing else to balance, so nothing else
+/// moves.
 pub fn place_one<N: Copy + Into<Site>>(token: Token, nodes: &[N], replicas: usize, previous: &[NodeId]) -> Vec<NodeId> {
     let (ring, zone_of) = ring_of(nodes);
     let candidates: Vec<usize> = ring.candidate_indices(token).collect();
@@ -147,7 +148,7 @@ pub fn place_one<N: Copy + Into<Site>>(token: Token, nodes: &[N], replicas: usiz
         let absent = candidates.iter().copied().filter(|node| !chosen.contains(node));
         absent.min_by_key(|&node| in_zone(chosen, zone_of[node]))
     };
-    // Of equally full zones the last replica, and never the first of all: it leads.
+    // Among equally full zones the last replica, but never the first of all, which leads.
     let fullest =
         |chosen: &[usize]| (1..chosen.len()).max_by_key(|&position| in_zone(chosen, zone_of[chosen[position]]));
     while chosen.len() < replicas
@@ -179,7 +180,7 @@ fn ring_of<N: Copy + Into<Site>>(nodes: &[N]) -> (Ring, Vec<usize>) {
     (ring, zone_of)
 }
 
-/// In which order one shard likes the nodes.
+/// The order in which one shard prefers the nodes.
 struct Preference {
     /// All nodes, the best first.
     order: Vec<usize>,
@@ -198,7 +199,8 @@ impl Preference {
     }
 }
 
-/// Those of `previous` that the ring still has, as indices into its nodes, in their order, each once.
+/// The nodes in `previous` that are still in the ring, as indices into its nodes, in their order and without
+/// duplicates.
 fn kept(ring: &Ring, previous: &[NodeId]) -> Vec<usize> {
     let mut kept = Vec::with_capacity(previous.len());
     for node in previous.iter().filter_map(|id| ring.nodes().binary_search(id).ok()) {
@@ -244,7 +246,7 @@ mod tests {
         assert_eq!(nodes, pinned);
     }
 
-    /// Ten nodes with 6.4 shards each on average may have 5 to 8, and here have all of that.
+    /// Ten nodes with 6.4 shards each on average may have 5 to 8, and here use that whole range.
     #[test]
     fn uneven_but_allowed_stays() {
         let loads = [8, 8, 8, 6, 6, 6, 6, 6, 5, 5];

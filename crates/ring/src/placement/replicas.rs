@@ -1,10 +1,11 @@
-//! Which nodes hold which shard. Four steps, each of which touches only what the one before left undone:
+//! Chooses which nodes hold which shard, in four steps. Each step only changes what the one before left undone:
 //!
 //! 1. *Fill*: a shard that has too few replicas takes the first nodes on its ring walk that are not full.
-//! 2. *Even out* what was just placed, until no replica of step 1 could go to a node with at least two fewer. Moving these
-//!    costs nothing, since their data is nowhere yet.
-//! 3. *Settle* what is still out of the band by moving replicas that are in place, one by one, from a node that has most.
-//! 4. *Thin out* zones that a shard still crowds (`thinning.rs`). The other steps prefer what crowds less, too.
+//! 2. *Even out* what was just placed, until no replica of step 1 could go to a node with at least two fewer. Moving
+//!    these costs nothing, since no data has been copied for them yet.
+//! 3. *Settle* nodes that are still outside the band by moving replicas in place, one by one, from a node with the
+//!    most.
+//! 4. *Thin out* zones that a shard still crowds (`thinning.rs`). The other steps also prefer choices that crowd less.
 //!
 //! Steps 2 and 3 end: each move goes to a node with at least two fewer and so lowers the sum of the squared loads.
 
@@ -39,7 +40,7 @@ pub(super) fn place_replicas(
     draft.fill(replicas);
     draft.even_out();
     draft.settle();
-    // Together with what a join or a leave moves by itself this stays within the promise on moves.
+    // Together with the moves of the join or leave itself, this stays within the promise on moves.
     thin_out(&mut draft, replicas + band.lowest / 5);
     (draft.shards, draft.newcomer)
 }
@@ -52,7 +53,7 @@ pub(super) struct Draft<'a> {
     pub zones: Zones,
     /// The nodes of each shard.
     pub shards: Vec<Vec<usize>>,
-    /// The nodes that have each shard's data: to be on them costs nothing.
+    /// The nodes that already have each shard's data: placing it there costs nothing.
     pub kept: Vec<Vec<usize>>,
     pub load: Vec<usize>,
     pub band: Band,
@@ -61,7 +62,8 @@ pub(super) struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// Drops replicas above `replicas`: in crowded zones first, then where most are, but never the preferred leader.
+    /// Drops replicas above `replicas`: in crowded zones first, then on the nodes with the most, but never the
+    /// preferred leader.
     fn trim(&mut self, replicas: usize) {
         for shard in 0..self.shards.len() {
             while self.shards[shard].len() > replicas {
@@ -98,9 +100,9 @@ impl Draft<'_> {
         }
     }
 
-    /// A replica not yet in place, and a node with at least two fewer where it could be as well: from the highest load
-    /// to the lowest for which there is one, and of several the one that crowds least, of a shard that likes that node
-    /// best.
+    /// A replica not yet in place, and a node with at least two fewer replicas to which it could go instead. Chooses
+    /// the highest source load and the lowest target load for which there is one; of several, the one that crowds
+    /// least, then the shard that prefers the target most.
     fn free_move(&self) -> Option<(usize, usize, usize)> {
         let mut arriving = vec![Vec::new(); self.load.len()];
         for (shard, on) in self.shards.iter().enumerate() {
@@ -131,8 +133,8 @@ impl Draft<'_> {
         assert!(most <= Some(&band.highest), "a node has {most:?} replicas, which is out of {band:?}");
     }
 
-    /// The node that should get replicas, and how many: the one with fewest of those that lack some; or if none does but
-    /// another node has too many, one for the node with fewest of all.
+    /// The node that should get replicas, and how many: of the nodes that lack some, the one with the fewest. If none
+    /// lacks any but another node has too many, the node with the fewest gets one.
     fn wanting(&self) -> Option<(usize, usize)> {
         let nodes = 0..self.load.len();
         let least = |node: usize| self.band.least(self.newcomer[node]);
@@ -146,8 +148,8 @@ impl Draft<'_> {
         nodes.min_by_key(|&node| self.load[node]).map(|node| (node, 1))
     }
 
-    /// Moves `count` replicas to `to`, each from a node that has most then: one that crowds least there, does not lead if
-    /// there is one, and of those the one whose shard likes `to` best.
+    /// Moves `count` replicas to `to`, each from a node that has the most at that time. Of its replicas, it prefers the
+    /// one that crowds least at `to`, then one that does not lead, then the one whose shard prefers `to` most.
     fn bring(&mut self, to: usize, count: usize) {
         let mut offers = vec![Vec::new(); self.load.len()];
         for (shard, on) in self.shards.iter().enumerate().filter(|(_, on)| !on.contains(&to)) {

@@ -1,12 +1,13 @@
 //! How a shard's replicas are spread over zones.
 //!
-//! A zone is *crowded* by a shard that has more replicas in it than ceil(R / zones), which is one where there are at least
-//! as many zones as replicas. Balance goes first: a node takes no more than the band allows, so where zones are of very
-//! different sizes some shards stay crowded. With all nodes in one zone nothing ever is, and nothing here has an effect.
+//! A zone is *crowded* by a shard that has more replicas in it than ceil(R / zones), which is one where there are at
+//! least as many zones as replicas. Balance has priority: a node takes no more than the band allows, so if zones have
+//! very different sizes some shards stay crowded. With all nodes in one zone no shard is ever crowded, and this module
+//! has no effect.
 //!
-//! Every step of the placement prefers nodes that crowd less. What is still crowded afterwards is *thinned out*
-//! (`thinning.rs`). For replicas that move anyway, this costs nothing. Of the replicas in place it moves a bounded
-//! number, and the others follow when `place` is called again.
+//! Every step of the placement prefers nodes that crowd less. Shards that are still crowded afterwards are *thinned
+//! out* (`thinning.rs`). For replicas that move anyway, this costs nothing. Of the replicas in place, a bounded number
+//! moves; the others follow when `place` is called again.
 
 /// Which zone each node is in, and how many replicas of a shard may be in one.
 #[derive(Debug)]
@@ -33,12 +34,12 @@ impl Zones {
         self.count(on, self.of[node]) >= self.most
     }
 
-    /// Whether a shard that is on `on`, `node` among them, crowds the zone of `node`.
+    /// Whether a shard that is on `on`, which includes `node`, crowds the zone of `node`.
     pub fn is_crowded(&self, on: &[usize], node: usize) -> bool {
         self.count(on, self.of[node]) > self.most
     }
 
-    /// What becomes of crowding when a shard that is on `on` moves from `from` to `to`: -1 better, 0 as before, 1 worse.
+    /// How crowding changes when a shard that is on `on` moves from `from` to `to`: -1 better, 0 unchanged, 1 worse.
     pub fn change(&self, on: &[usize], from: usize, to: usize) -> i32 {
         if self.of[from] == self.of[to] {
             return 0;
