@@ -1,27 +1,27 @@
-//! Whether a request is sent again, and when: one state machine that the node, the Rust client and the simulator's
-//! clients drive. It has no clock, no socket and no random numbers.
+//! The retry policy: whether and when a request is sent again. One state machine for the node, the Rust client and the
+//! simulator's clients. It has no clock, no socket and no random numbers.
 //!
 //! **The rule.** An attempt whose outcome is unknown may have been applied. A request that must not be applied twice is
-//! never sent again after such an attempt. Any other request may be: a read, or a write for which applying it twice is the
-//! same as once.
+//! never sent again after such an attempt. Any other request may be: a read, or a write for which applying it twice has
+//! the same effect as once.
 //!
-//! An attempt that was certainly not applied is followed by another one, until there is no time left. If the answer names
-//! the shard's leader, that node is asked at once, but only a few times in a row: two nodes may name each other for as long
-//! as an election takes. Otherwise there is a pause before the next attempt, which doubles.
+//! An attempt that was certainly not applied is followed by another one, until there is no time left. If the answer
+//! names the shard's leader, that node is asked at once, but only a few times in a row: during an election, two nodes
+//! may name each other. Otherwise there is a pause before the next attempt, which doubles each time.
 //!
 //! Once an attempt's outcome is unknown, so is the request's, even if a later attempt is refused
 //! ([`Retry::is_unknown`]).
 
 use std::time::Duration;
 
-/// How an attempt ended that brought no answer.
+/// How an attempt without an answer ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Attempt {
-    /// Not applied: another node leads the shard, and the caller knows now which one.
+    /// Not applied: another node leads the shard, and the caller now knows which one.
     Redirected,
     /// Not applied, for a reason that may go away.
     NotApplied,
-    /// Not applied, and another attempt makes no sense.
+    /// Not applied, and another attempt would be useless.
     Refused,
     /// It may have been applied, or may be applied later.
     Unknown,
@@ -41,7 +41,7 @@ pub enum Next {
 /// How quickly attempts follow each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// The pause before the first repetition that no redirection leads to. It doubles with each one.
+    /// The pause before the first repetition that does not follow a redirection. It doubles with each one.
     pub first_pause: Duration,
     pub longest_pause: Duration,
     /// How many redirections in a row are followed without a pause.
@@ -59,12 +59,12 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// `repeats`: whether applying the request twice is the same as once. It is for a read.
+    /// `repeats`: whether applying the request twice has the same effect as once. True for reads.
     pub const fn new(pace: Pace, repeats: bool) -> Retry {
         Retry { pace, repeats, pause: pace.first_pause, redirections: 0, is_unknown: false }
     }
 
-    /// An attempt has ended without an answer. `left` is the time in which the next attempt may begin.
+    /// An attempt has ended without an answer. `left` is the remaining time in which the next attempt may begin.
     pub fn ended(&mut self, attempt: Attempt, left: Duration) -> Next {
         match attempt {
             Attempt::Refused => return Next::GiveUp,
@@ -89,7 +89,7 @@ impl Retry {
         Next::SendAfter(pause)
     }
 
-    /// Whether an attempt so far may have been applied.
+    /// Whether any attempt so far may have been applied.
     pub fn is_unknown(&self) -> bool {
         self.is_unknown
     }
