@@ -1,4 +1,4 @@
-//! Compiles the `.proto` files in Rust alone: building Ringfort needs no protoc.
+//! Compiles the `.proto` files in pure Rust: building Ringfort needs no protoc.
 
 use std::{env, error::Error, fs, path::Path};
 

@@ -1,6 +1,6 @@
 //! The codec of all services: tonic-prost's, with buffers for messages of the common size.
 //!
-//! By default each call allocates 8 KiB to encode and 8 KiB to decode, on both sides, beyond what an allocator serves
+//! By default each call allocates 8 KiB to encode and 8 KiB to decode, on both sides, more than an allocator serves
 //! from its caches. These buffers hold a small key and value; for larger messages they grow.
 
 use prost::Message;
@@ -8,10 +8,10 @@ use std::marker::PhantomData;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-/// What a call's buffers begin with.
+/// The initial size of a call's buffers.
 const BUFFER_BYTES: usize = 512;
 
-/// A stream gives on what it has encoded when it is this much (tonic's own default).
+/// A stream passes on encoded bytes when there are this many (tonic's own default).
 const YIELD_BYTES: usize = 32 << 10;
 
 pub struct SmallBuffers<T, U>(PhantomData<(T, U)>);

@@ -1,12 +1,12 @@
 //! Ringfort on the wire: the messages and services of package `ringfort.v1`, and those of the system that Ringfort
 //! replaces.
 //!
-//! The `.proto` files under `proto` are the source; this crate is what `build.rs` makes of them, and what a
-//! `.proto` file cannot say: the metadata beside the messages ([`metadata`]) and how an error tells whether a write was
-//! applied ([`outcome`]).
+//! The `.proto` files under `proto` are the source. This crate contains the code that `build.rs` generates from them,
+//! and what a `.proto` file cannot express: the metadata beside the messages ([`metadata`]) and how an error tells
+//! whether a write was applied ([`outcome`]).
 //!
 //! Every `bytes` field is a [`bytes::Bytes`]: decoding takes a reference into the received buffer and copies nothing.
-//! The price is that a kept key or value keeps its whole message alive; whoever stores one copies it.
+//! The price is that a stored key or value keeps its whole message alive; code that stores one must copy it.
 
 pub mod address;
 pub mod codec;

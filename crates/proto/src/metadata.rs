@@ -1,10 +1,10 @@
-//! What travels beside the messages, as gRPC metadata.
+//! The gRPC metadata sent beside the messages.
 //!
 //! | key | from | value |
 //! |---|---|---|
 //! | [`LEADER`] | node | the gRPC address to ask next time for the shard of this key |
 //! | [`OUTCOME`] | node | on errors: whether the request was applied, see [`crate::outcome`] |
-//! | [`CLUSTER`] | client | the cluster that it believes to talk to, 16 hexadecimal digits |
+//! | [`CLUSTER`] | client | the cluster that the request is meant for, 16 hexadecimal digits |
 //! | [`CALLER`] | node, to another | where clients reach the node that opens a stream |
 //!
 //! All are optional: a client that knows none of them (grpcurl) loses speed and precision, not correctness.
@@ -13,21 +13,22 @@ use crate::outcome;
 use tonic::Status;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
-/// On responses and errors: the gRPC address (host:port) of the leader of the key's shard, where the answering node
-/// knows it and is not the leader itself.
+/// On responses and errors: the gRPC address (host:port) of the leader of the key's shard, if the answering node knows
+/// it and is not the leader itself.
 pub const LEADER: &str = "ringfort-leader";
 
 /// On errors: `not-applied` or `unknown`.
 pub const OUTCOME: &str = "ringfort-outcome";
 
-/// On requests: the id of the cluster they are meant for. A port may have changed hands since the client learnt it.
+/// On requests: the id of the cluster they are meant for. Another cluster may have taken over the address since the
+/// client learned it.
 pub const CLUSTER: &str = "ringfort-cluster";
 
 /// On the streams between nodes: the gRPC address (host:port) of the calling node. If that belongs to another cluster,
 /// the receiver asks it at this address for its topology.
 pub const CALLER: &str = "ringfort-caller";
 
-/// Sets the address of the calling node. An address that no header can carry is left out.
+/// Sets the address of the calling node. An address that is not valid in a header is left out.
 pub fn set_caller(metadata: &mut MetadataMap, grpc_address: &str) {
     if let Ok(value) = MetadataValue::try_from(grpc_address) {
         metadata.insert(CALLER, value);
@@ -67,7 +68,7 @@ pub fn check_cluster(metadata: &MetadataMap, cluster_id: u64) -> Result<(), Stat
     }
 }
 
-/// Whether `value` is [`cluster_value`] of `cluster_id`, without making that for each request.
+/// Whether `value` is [`cluster_value`] of `cluster_id`, without building that value for each request.
 fn is_cluster(value: &[u8], cluster_id: u64) -> bool {
     let digit = |place: usize| b"0123456789abcdef"[(cluster_id >> (60 - 4 * place)) as usize & 15];
     value.len() == 16 && value.iter().enumerate().all(|(place, &byte)| byte == digit(place))

@@ -5,14 +5,14 @@
 //! | `UNAVAILABLE` | `not-applied` | no leader, another leader, shutting down | asks `ringfort-leader` or another node at once |
 //! | `RESOURCE_EXHAUSTED` | `not-applied` | a queue or the memory is full | retries later |
 //! | `INVALID_ARGUMENT` | `not-applied` | the request is wrong | does not retry |
-//! | `FAILED_PRECONDITION` | `not-applied` | this is another cluster, or what is asked can't be done as things stand | does not retry |
+//! | `FAILED_PRECONDITION` | `not-applied` | this is another cluster, or the request can't be executed in the current state | does not retry |
 //! | `DEADLINE_EXCEEDED` | `unknown` | no quorum answered in time | never retries a write |
 //! | any other | none | something broke on the way | never retries a write |
 //!
-//! **The metadata decides, not the code.** gRPC libraries and proxies make `UNAVAILABLE` and `RESOURCE_EXHAUSTED`
-//! themselves, for requests that did reach a node: a connection that misses its keep-alive answers `UNAVAILABLE` to
-//! everything in flight on it. Retrying such a write would apply it twice, with other writes in between. So an error
-//! without the mark means unknown, with the one exception of a request that was [never sent](was_never_sent).
+//! **The metadata decides, not the code.** gRPC libraries and proxies generate `UNAVAILABLE` and `RESOURCE_EXHAUSTED`
+//! themselves, for requests that did reach a node: when a connection misses its keep-alive, everything in flight on it
+//! ends with `UNAVAILABLE`. Retrying such a write would apply it twice, with other writes in between. So an error
+//! without `ringfort-outcome` means unknown, with the one exception of a request that was [never sent](was_never_sent).
 //!
 //! A read has no outcome: any read may be retried.
 
@@ -24,16 +24,16 @@ use tonic::{Code, Status};
 const NOT_APPLIED: &str = "not-applied";
 const UNKNOWN: &str = "unknown";
 
-/// What an error says of the write that it answers.
+/// What an error says about its write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// It was not applied and never will be.
     NotApplied,
-    /// It was applied, or will be, or never will be.
+    /// It was applied, may still be, or never will be.
     Unknown,
 }
 
-/// `UNAVAILABLE`: this node cannot execute the request; `leader` is the gRPC address of one that can.
+/// `UNAVAILABLE`: this node cannot execute the request; `leader` is the gRPC address of a node that can.
 pub fn unavailable(message: impl Into<String>, leader: Option<&str>) -> Status {
     let mut status = marked(Code::Unavailable, message, NOT_APPLIED);
     if let Some(leader) = leader {
@@ -47,7 +47,7 @@ pub fn overloaded(message: impl Into<String>) -> Status {
     marked(Code::ResourceExhausted, message, NOT_APPLIED)
 }
 
-/// `INVALID_ARGUMENT`: refused, as it would be every time.
+/// `INVALID_ARGUMENT`: refused, and every retry would be refused too.
 pub fn invalid(message: impl Into<String>) -> Status {
     marked(Code::InvalidArgument, message, NOT_APPLIED)
 }
@@ -73,7 +73,7 @@ fn marked(code: Code, message: impl Into<String>, outcome: &'static str) -> Stat
     status
 }
 
-/// What is known of a write that was answered with `status`.
+/// The outcome of a write that was answered with `status`.
 pub fn of(status: &Status) -> Outcome {
     match status.metadata().get(metadata::OUTCOME).map(|value| value.as_bytes()) {
         Some(value) if value == NOT_APPLIED.as_bytes() => Outcome::NotApplied,
@@ -83,8 +83,9 @@ pub fn of(status: &Status) -> Outcome {
     }
 }
 
-/// Whether no byte of the request has left this process: the connection could not be made, or it was found closed before
-/// it took the request. (hyper calls the latter canceled, and in HTTP/2 nothing else: it hands the request back.)
+/// Whether no byte of the request has left this process: the connection could not be made, or it was found closed
+/// before it took the request. (hyper calls the latter canceled, and in HTTP/2 nothing else: it hands the request
+/// back.)
 pub fn was_never_sent(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {

@@ -1,4 +1,4 @@
-//! The field numbers that other programs are built against, as golden bytes.
+//! Golden bytes that pin the field numbers other programs are built against.
 
 use bytes::Bytes;
 use prost::Message;
