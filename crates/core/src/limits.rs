@@ -1,15 +1,15 @@
-//! Every bound of the system, with what happens there and how it relates to the others.
+//! Every bound of the system, with what happens when it is reached and how it relates to the others.
 
 use std::time::Duration;
 
-/// The least number of ticks without a leader's message after which a voter may campaign or vote (E in the Raft paper).
-/// How long a tick is, each cluster chooses when it begins ([`Timing`](crate::timing::Timing)).
+/// The minimum number of ticks without a leader's message after which a voter may campaign or vote (E in the Raft
+/// paper). Each cluster chooses the length of a tick when it is created ([`Timing`](crate::timing::Timing)).
 pub const ELECTION_TICKS: usize = 8;
 
 /// Election timeouts are below this many ticks.
 pub const MAX_ELECTION_TICKS: usize = 2 * ELECTION_TICKS;
 
-/// A leader that was not heard for this many ticks gets no more writes from this node: they wait until it is heard
+/// A leader that has not been heard for this many ticks gets no more writes from this node: they wait until it is heard
 /// again or has a successor. Well above the delay of a busy leader's heartbeats.
 pub const SILENT_TICKS: usize = ELECTION_TICKS / 2;
 
@@ -17,15 +17,15 @@ pub const SILENT_TICKS: usize = ELECTION_TICKS / 2;
 /// only n - 1 intervals of time, one for the tick that a stalled node makes up for.
 pub const LEASE_MARGIN_TICKS: usize = 2;
 
-/// How far two nodes' monotonic clocks may run apart. A lease is shorter than what it rests on by as much.
+/// How far two nodes' monotonic clocks may run apart. A lease is shorter than the promise behind it by this share.
 pub const DRIFT_PERMILLE: u32 = 10;
 
-/// Rounds of heartbeats that a lease tells apart in a tick. Each turn of the worker that asks for reads sends
-/// heartbeats: a round for each would push out those whose echoes are still under way.
+/// Heartbeat rounds per tick that a lease distinguishes. Each turn of the worker that starts a ReadIndex round sends
+/// heartbeats: a lease round for each would evict those whose echoes are still in flight.
 pub const ROUNDS_A_TICK: usize = 4;
 
 /// By default, a node ends when its disk has not answered for this long: longer than a cloud volume takes to fail over,
-/// and far shorter than [`REPLACE_AFTER`], after which others take the node's place.
+/// and far shorter than [`REPLACE_AFTER`], after which other nodes take its place.
 pub const DISK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// By default, a node that was away, or whose disk hung, leads again after it has been healthy for this long: clients
@@ -35,8 +35,8 @@ pub const LEAD_AFTER: Duration = Duration::from_secs(30);
 /// A stale read is answered from a state that was the latest at most this long ago.
 pub const STALENESS_BOUND: Duration = Duration::from_secs(5);
 
-/// Bytes of the log that a node may have on their way to its disk, those included that have come and that no worker has
-/// looked at. Beyond, it refuses writes as `Overloaded`, and drops entries of leaders elsewhere, which Raft sends
+/// Log bytes that a node may have on their way to its disk, including those that have arrived and that no worker has
+/// handled. Beyond that, it refuses writes as `Overloaded`, and drops entries from other leaders, which Raft sends
 /// again.
 pub const MAX_UNSYNCED_BYTES: u64 = 64 << 20;
 
@@ -49,19 +49,19 @@ pub const MAX_VALUE_BYTES: usize = 1 << 20;
 /// Commands of one turn share a Raft entry up to this size; a single larger command has an entry of its own.
 pub const MAX_ENTRY_BYTES: usize = 1 << 20;
 
-/// What a command adds to its key and value in an entry, at the most.
+/// The maximum that a command adds to its key and value in an entry.
 pub const COMMAND_OVERHEAD_BYTES: usize = 64;
 
-/// The largest entry there can be: one command of the largest key and value.
+/// The largest possible entry: one command with the largest key and value.
 pub const LARGEST_ENTRY_BYTES: usize = MAX_KEY_BYTES + MAX_VALUE_BYTES + 2 * COMMAND_OVERHEAD_BYTES;
 
-/// Entries travel in append messages of about this size (one entry at least).
+/// Entries are sent in append messages of about this size (one entry at least).
 pub const MAX_APPEND_BYTES: u64 = 1 << 20;
 
 /// Append messages in flight to one follower; the next ones wait for an answer.
 pub const MAX_INFLIGHT_APPENDS: usize = 256;
 
-/// Proposed and not yet committed bytes of one shard; beyond, proposals are refused with `Overloaded`.
+/// Proposed and not yet committed bytes of one shard; beyond that, proposals are refused with `Overloaded`.
 pub const MAX_UNCOMMITTED_BYTES: u64 = 16 << 20;
 
 /// Committed bytes that one `Ready` hands out for applying; the rest follows in the next one.
@@ -76,7 +76,7 @@ pub const APPLY_SLICE_BYTES: usize = 1 << 20;
 /// The largest message between nodes that is accepted; a larger one is a protocol error.
 pub const MAX_PEER_MESSAGE_BYTES: usize = 16 << 20;
 
-/// A snapshot travels and is stored in chunks of about this size (one entry at least).
+/// A snapshot is sent and stored in chunks of about this size (one entry at least).
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
 /// Entries that a node keeps in memory, over all shards and divided among its workers. Beyond that, the shard that
@@ -89,12 +89,12 @@ pub const ENTRY_BUDGET_BYTES: usize = 64 << 20;
 pub const RETAINED_SHARE: usize = 4;
 
 /// Snapshots that a node sends at the same time; the next ones wait. The workers divide this number, but each may begin
-/// at least one transfer, which then waits for its turn in the shell. Few, because the entries after each snapshot are
-/// kept in memory for the receiver.
+/// at least one transfer, which then waits for its turn in the shell. The number is small because the entries after
+/// each snapshot are kept in memory for the receiver.
 pub const MAX_SNAPSHOTS_SENT: usize = 4;
 
 /// How many of these may go to one node, so that a receiver whose disk hangs does not block the others. Here too, each
-/// worker may begin at least one; what exceeds the number then fails at once, and Raft asks again.
+/// worker may begin at least one; transfers beyond this number fail at once, and Raft asks again.
 pub const MAX_SNAPSHOTS_SENT_TO_ONE: usize = 2;
 
 /// Snapshots that may arrive at a node at the same time. Further senders are refused, and Raft asks again. While a
@@ -104,8 +104,8 @@ pub const MAX_SNAPSHOTS_RECEIVED: usize = 4;
 /// How many bytes snapshots may write for each byte of entries that the log writes ...
 pub const SNAPSHOT_BYTES_PER_LOG_BYTE: usize = 4;
 
-/// ... and how many per second in addition. So the size of a snapshot decides how long the next one waits, and the log
-/// of a busy node grows to a quarter of its keys and values.
+/// ... and how many per second in addition. So the size of a snapshot determines how long the next one waits, and the
+/// log of a busy node grows to a quarter of its keys and values.
 pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 8 << 20;
 
 /// After a snapshot that could not be written, a worker begins none for this long ...
@@ -114,24 +114,24 @@ pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(1);
 /// ... which doubles with each further failure, this often.
 pub const SNAPSHOT_RETRY_DOUBLINGS: u32 = 4;
 
-/// What snapshots may write at once after a quiet time.
+/// What snapshots may write in a burst after a quiet period.
 pub const SNAPSHOT_BURST_BYTES: usize = SNAPSHOT_BYTES_PER_LOG_BYTE * ENTRY_BUDGET_BYTES;
 
-/// A replica that has got no entries for this long takes a snapshot, so that a node at rest holds its keys and little
-/// else ...
+/// A replica that has received no entries for this long takes a snapshot, so that an idle node holds little more than
+/// its keys and values ...
 pub const QUIET_AFTER: Duration = Duration::from_secs(10);
 
-/// ... unless it holds no more than this: then to write the entries again, if that is asked for, is cheaper.
+/// ... unless its entries are no larger than this: then logging them again, if requested, is cheaper.
 pub const SMALL_LOG_BYTES: usize = 64 << 10;
 
-/// Bytes in a node's log segments; beyond, the shard that pins the oldest one takes a snapshot or is appended again.
+/// Bytes in a node's log segments; beyond that, the shards that pin the oldest one take snapshots or are logged again.
 pub const LOG_BUDGET_BYTES: u64 = 256 << 20;
 
 /// Spare segments and snapshots, which are written beside the log, are synced after this many bytes. The log's own
 /// syncs wait behind each of these syncs, and a disk that does not answer for long counts as hung.
 pub const SYNCED_PART_BYTES: u64 = 1 << 20;
 
-/// A disk must write at least this many bytes in a millisecond, so that it does not count as hung (10 MB/s).
+/// The number of bytes that a disk must write in a millisecond to not count as hung (10 MB/s).
 pub const SLOW_DISK_BYTES_A_MS: u64 = 10_000;
 
 /// When the complete states in a worker's batch for the log have this many bytes of entries, the states of other shards
@@ -142,64 +142,67 @@ pub const MAX_RESTATED_BYTES: u64 = 1 << 20;
 /// The size of a log segment unless set otherwise.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 
-/// Replicas of a shard, where there are enough nodes.
+/// Replicas of a shard, if there are enough nodes.
 pub const REPLICATION: usize = 3;
 
-/// Replicas of the system shard from as many nodes on.
+/// Replicas of the system shard in clusters of at least as many nodes.
 pub const LARGE_SYSTEM: usize = 5;
 
 /// Shards that receive a new replica at the same time, in the whole cluster, unless set otherwise; the next ones wait
 /// for their turn.
 pub const CONCURRENT_MOVES: usize = 8;
 
-/// A shard of at most this many bytes does not count among those, ...
+/// A shard of at most this many bytes does not count towards that number, ...
 pub const SMALL_MOVE_BYTES: u64 = 1 << 20;
 
 /// ... while at most this many bytes of such shards are being copied.
 pub const SMALL_MOVES_BYTES: u64 = 64 << 20;
 
-/// The least bytes that a move counts for: even an empty shard costs messages and replicas.
+/// The minimum number of bytes that a move counts as: even moving an empty shard costs messages and replicas.
 pub const LEAST_COPIED_BYTES: u64 = 64 << 10;
 
-/// A node that was silent for this long, unless set otherwise, loses its replicas to others.
+/// A node that has been silent for this long, unless set otherwise, is declared dead, and its replicas are placed on
+/// other nodes.
 pub const REPLACE_AFTER: Duration = Duration::from_secs(300);
 
-/// Nodes that are remembered after they left, the latest; an older one that comes back is told no reason.
+/// The number of most recently departed nodes that the topology records; a node that departed earlier and comes back is
+/// told no reason.
 pub const MAX_DEPARTED: usize = 1000;
 
-/// What a node walks over in a second, unless set otherwise, to find damaged memory: half a percent of a core, and four
+/// What a node scrubs in a second, unless set otherwise, to find damaged memory: half a percent of a core, and four
 /// minutes for a gigabyte.
 pub const SCRUB_BYTES_PER_SECOND: u64 = 4 << 20;
 
 /// A scan returns at most this many entries in one answer.
 pub const MAX_SCAN_ENTRIES: usize = 10_000;
 
-/// A scan's answer holds at most this many bytes of keys and values, and one entry at least.
+/// A scan's answer holds at most this many bytes of keys and values, but at least one entry.
 pub const MAX_SCAN_BYTES: usize = 2 << 20;
 
 /// The largest key and value together of an eventual write. A larger one is refused with `InvalidArgument`.
 pub const MAX_EVENTUAL_ENTRY_BYTES: usize = 64 << 10;
 
-/// What the eventual keyspace may take in memory, what it costs around the entries included. Beyond, a node refuses
-/// puts as `Full`; deletes of keys that it has, and what comes from other nodes, are taken. It is written to the log as
-/// one record when the log is compacted.
+/// The memory of the eventual keyspace, including the overhead of its entries. Beyond that, a node refuses puts as
+/// `Full`; it accepts deletes of keys that it has, and updates from other nodes. The whole keyspace is written as one
+/// record when the log is compacted.
 pub const MAX_EVENTUAL_BYTES: usize = 16 << 20;
 
-/// Eventual writes that wait for the disk; beyond, more are refused as `Overloaded`, and what other nodes send is
-/// dropped, to come again.
+/// Eventual writes that wait for the disk; beyond that, writes are refused as `Overloaded`, and updates from other
+/// nodes are dropped, which send them again.
 pub const MAX_EVENTUAL_PENDING_BYTES: usize = 4 << 20;
 
-/// The largest gossip message that is taken; a larger one is refused as a whole.
+/// The largest gossip message that is accepted; a larger one is refused as a whole.
 pub const MAX_GOSSIP_MESSAGE_BYTES: usize = 4 << 20;
 
-/// A gossip message is filled up to this size, and exceeds it by one entry at the most; the rest follows in the next
-/// exchange. What digests take, some 40 bytes a node, comes on top.
+/// A gossip message is filled up to this size, and exceeds it by at most one entry; the rest follows in the next
+/// exchange. The digest, about 40 bytes a node, is added to that.
 pub const GOSSIP_DELTA_BYTES: usize = 256 << 10;
 
-/// A node gossips the state hashes of its replicas in this many parts, one in each round.
+/// A node gossips the state hashes of its replicas in this many groups, one each round.
 pub const POINT_PARTS: u8 = 8;
 
-/// The most state hashes in a part. A node with more replicas than [`POINT_PARTS`] times this leaves out the last ones.
+/// The maximum of state hashes in a group. A node with more replicas than [`POINT_PARTS`] times this leaves out the
+/// last ones.
 pub const MAX_POINTS: usize = 1900;
 
 const _: () = assert!(MAX_EVENTUAL_ENTRY_BYTES <= MAX_KEY_BYTES);

@@ -1,4 +1,4 @@
-//! What nodes say to each other, as values; the shell turns them into bytes on a wire.
+//! The messages between nodes, as values; the shell encodes them for the wire.
 
 use crate::system::{Addresses, Topology};
 use crate::types::{Epoch, NodeId, ReplicaId, ShardId, Term};
@@ -16,17 +16,17 @@ pub struct RaftMessage {
 }
 
 impl RaftMessage {
-    /// What its entries hold.
+    /// The bytes of its entries.
     pub fn entry_bytes(&self) -> u64 {
         self.message.entries.iter().map(|entry| entry.data.len() as u64).sum()
     }
 }
 
-/// A message between the nodes' [`Control`](crate::control::Control)s. All of them may be lost, and come again.
+/// A message between the nodes' [`Control`](crate::control::Control)s. Any of them may be lost, and is repeated.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ControlMessage {
     Announcement(Announcement),
-    /// A newer topology than the receiver has shown to know.
+    /// A newer topology than the receiver has announced.
     Topology(Arc<Topology>),
     /// From a shard's leader to the system shard's.
     Report(ShardReport),
@@ -34,34 +34,34 @@ pub enum ControlMessage {
     Step(StepRequest),
 }
 
-/// What each node tells every other one from time to time.
+/// What each node periodically announces to every other node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Announcement {
     /// The epoch of the latest topology that the sender has.
     pub epoch: Epoch,
     /// The shards that it leads, and in which term.
     pub leads: Vec<(ShardId, Term)>,
-    /// Where the sender is reached now. The topology may not know yet.
+    /// The sender's present addresses. The topology may not have them yet.
     pub addresses: Addresses,
 }
 
-/// How a shard's membership stands, as its leader has applied it.
+/// A shard's membership, as its leader has applied it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShardReport {
     pub shard: ShardId,
     pub leader: ReplicaId,
     pub term: Term,
-    /// Names the configuration: the index of the last configuration change that the leader has applied.
+    /// Identifies the configuration: the index of the last configuration change that the leader has applied.
     pub configuration: u64,
     pub voters: Vec<ReplicaId>,
     /// The voters of the configuration that is being left; empty unless joint.
     pub outgoing: Vec<ReplicaId>,
     pub learners: Vec<ReplicaId>,
-    /// Those that have the log almost to its end and answer.
+    /// The replicas that answer and have the log almost to its end.
     pub caught_up: Vec<ReplicaId>,
     /// Voters that know durably that this configuration is committed.
     pub confirmed: Vec<ReplicaId>,
-    /// The bytes that a new replica would be sent, rounded up to a power of two so that a report does not change with
+    /// The bytes that a new replica would receive, rounded up to a power of two so that a report does not change with
     /// every write.
     pub copied_bytes: u64,
 }
@@ -72,7 +72,7 @@ pub struct StepRequest {
     pub shard: ShardId,
     pub leader: ReplicaId,
     pub term: Term,
-    /// The configuration that the step was decided on; refused if there has been another one since.
+    /// The configuration for which the step was decided; the step is refused if there has been another one since.
     pub configuration: u64,
     pub step: Step,
 }
@@ -81,7 +81,7 @@ pub struct StepRequest {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     AddLearner(ReplicaId),
-    /// Promotes learners and removes members, in one joint change where there is more than one.
+    /// Promotes learners and removes members, in one joint change if there is more than one.
     Change {
         promote: Vec<ReplicaId>,
         remove: Vec<ReplicaId>,

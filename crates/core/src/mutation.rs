@@ -15,7 +15,7 @@ pub enum Mutation {
     AcknowledgeBeforeSync,
     /// A replica votes right after a restart, having forgotten what it promised a leader.
     VoteAtBoot,
-    /// A node that starts again takes the least election timeout that there is for its cluster's.
+    /// A restarted node uses the shortest possible election timeout instead of its cluster's.
     ForgetTiming,
     /// A voter keeps its promise to a leader only until it learns of a later term. Elections work as in raft-rs:
     /// impatient, with answers to pre-votes that wait for the disk.
@@ -26,31 +26,31 @@ pub enum Mutation {
     ForgetVote,
     /// A replica asks for votes, and a sole voter leads, before its own vote is durable.
     SpeakBeforeVote,
-    /// A leader goes on serving reads from its map for as long as it believes that it leads.
+    /// A leader continues to serve reads from its map for as long as it believes that it leads.
     ServeAsDeposedLeader,
     /// A leader serves reads before it has applied an entry of its term.
     ServeBeforeTermStart,
-    /// A lease counts from when a heartbeat's answer came, not from when the heartbeat was sent.
+    /// A lease counts from when a heartbeat's answer arrived, not from when the heartbeat was sent.
     LeaseFromEcho,
-    /// A leader that hands its leadership over goes on serving reads.
+    /// A leader that hands its leadership over continues to serve reads.
     KeepLeaseOnTransfer,
     /// All rounds of ReadIndex in a term have the same context.
     ReuseReadContext,
-    /// A follower takes its state for the latest, whatever it has heard.
+    /// A follower assumes that its state is the latest, whatever it has heard.
     StaleWithoutBound,
-    /// A leader says how far it has committed before it has committed anything in its term.
+    /// A leader reports its commit index before it has committed an entry in its term.
     FreshBeforeTermStart,
-    /// A leader that is deposed says of what it has proposed that it is not applied.
+    /// A deposed leader reports its proposals as not applied.
     DisownProposals,
     /// After a snapshot the first two entries are applied in the wrong order.
     ApplyOutOfOrder,
     /// A snapshot has the configuration of the one before it.
     ForgetConfState,
-    /// A record counts, whatever its checksum says.
+    /// Records are accepted whatever their checksums.
     IgnoreChecksums,
-    /// What is damaged in the last segment, and all behind it, is taken for never written.
+    /// A damaged record in the last segment, and all behind it, count as never written.
     TruncateAtFirstBad,
-    /// A log that lost its last segments, or all of them, is taken for an older or a new one.
+    /// A log that lost its last segments, or all of them, is mistaken for an older or a new one.
     TakeLostLogForNew,
     /// A node that has lost replicas asks for new ones until it restarts, and not after that.
     ForgetLostReplicas,
@@ -63,33 +63,33 @@ pub enum Mutation {
     /// A third of all replicas apply some commands with a flipped bit in the last field: a value, or the key of a
     /// delete.
     ApplyDifferently,
-    /// A replica takes the time of its own clock for an entry's when it applies it.
+    /// A replica applies an entry with the time of its own clock instead of the entry's.
     ClockInsideApply,
-    /// A replica notes for the divergence detector, at an index within a turn, the hash that it has after the turn.
+    /// A replica records for the divergence detector, at an index within a turn, the hash that it has after the turn.
     HashAfterTurn,
-    /// A leader that commits its own removal leads on.
+    /// A leader that commits its own removal continues to lead.
     LeadAfterRemoval,
     /// A replica campaigns while the snapshot that it has installed is not durable.
     CampaignOnSnapshot,
-    /// The controller tells others what it has proposed before that is committed.
+    /// The controller publishes its proposals before they are committed.
     PublishBeforeCommit,
-    /// A node forgets what was deleted as soon as it has deleted it itself.
+    /// A node drops a tombstone as soon as it has it itself.
     ForgetTombstones,
-    /// A node does not tell others of deletions.
+    /// A node does not send deletions to other nodes.
     HideDeletions,
-    /// An eventual write is answered before it is durable.
+    /// An eventual write is acknowledged before it is durable.
     AnswerEventualEarly,
-    /// After a restart, a node takes answers to requests that its former process forwarded for answers to its own.
+    /// After a restart, a node mistakes answers to requests that its former process forwarded for answers to its own.
     ReplyAcrossLives,
     /// A node sends a write again although an attempt may have been applied.
     RepeatUnknown,
     /// The next snapshot deletes the file of the one that is being sent.
     DeleteWhileSending,
-    /// A node whose disk does not answer leads on.
+    /// A node whose disk does not answer continues to lead.
     IgnoreHungDisk,
-    /// A node takes entries and writes however many bytes wait for its disk.
+    /// A node accepts entries and writes however many bytes wait for its disk.
     TakeUnsynced,
-    /// A node keeps in memory whatever a follower lacks.
+    /// A node keeps in memory all entries that a follower lacks.
     KeepForLaggards,
 }
 

@@ -1,26 +1,27 @@
-//! How a node stops in good order: leadership goes to other nodes first, so that no shard has to wait for an election.
+//! Graceful stop: leadership moves to other nodes first, so that no shard has to wait for an election.
 //!
-//! 1. The node says that it is stopping ([`HealthMonitor::set_stopping`](crate::health::HealthMonitor::set_stopping)),
-//!    before any hand-over: otherwise the controller would give leadership back to it.
-//! 2. Its workers hand over what they lead, again and again, until they lead nothing. A shard whose other voters can't
-//!    take over must not hold the stop up, so there is a bound. A node that is alone has nobody to hand over to.
-//! 3. It takes no more requests of clients, and answers those under way, also within a bound. A shard may still elect a
-//!    replica here meanwhile, which hands over as well.
+//! 1. The node reports that it is stopping
+//!    ([`HealthMonitor::set_stopping`](crate::health::HealthMonitor::set_stopping)), before any hand-over: otherwise
+//!    the controller would give leadership back to it.
+//! 2. Its workers hand over their leaderships, repeatedly, until they have none. A shard whose other voters can't take
+//!    over must not delay the stop forever, so there is a time limit. A node that is alone has no node to hand over to.
+//! 3. It accepts no more client requests, and answers those in progress, also within a time limit. A shard may still
+//!    elect a replica here meanwhile, which hands over as well.
 //! 4. It ends.
 
 use crate::time::Moment;
 use std::time::Duration;
 
-/// How long a node that stops tries to hand its leadership over.
+/// How long a stopping node tries to hand its leaderships over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long requests under way may take to be answered.
+/// How long answering the requests in progress may take.
 pub const REQUEST_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How often to ask for the next step.
 pub const STEP_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A node on its way to its end.
+/// A stopping node.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopping {
     is_alone: bool,
@@ -34,7 +35,7 @@ pub struct Stopping {
 pub enum Step {
     /// Hand over once more, and ask again after [`STEP_INTERVAL`].
     Wait,
-    /// Take no more requests of clients, then as with `Wait`.
+    /// Accept no more client requests, then as with `Wait`.
     StopServing,
     End,
 }
@@ -45,8 +46,8 @@ impl Stopping {
         Stopping { is_alone, begun: now, closed: None }
     }
 
-    /// The next step. `led` is how many shards this node still leads, and `has_answered` says whether no client waits
-    /// for an answer.
+    /// The next step. `led` is the number of shards that this node still leads, and `has_answered` says whether all
+    /// clients have been answered.
     pub fn next(&mut self, now: Moment, led: usize, has_answered: bool) -> Step {
         let has_handed_over = led == 0 || self.is_alone;
         match self.closed {

@@ -1,8 +1,8 @@
-//! Points in time, as they come in from outside.
+//! Points in time, which callers pass in.
 //!
-//! Two clocks reach this crate. The monotonic one ([`Moment`]) measures: timeouts, leases, ticks. It must go on
-//! counting while the machine sleeps (CLOCK_BOOTTIME), or a lease would outlive its promise. The wall clock
-//! ([`Wall`]) only names: it feeds the hybrid logical clock that timestamps entries. Nothing safe depends on it.
+//! Two clocks reach this crate. The monotonic one ([`Moment`]) measures: timeouts, leases, ticks. It must count while
+//! the machine sleeps (CLOCK_BOOTTIME), or a lease would outlive its promise. The wall clock ([`Wall`]) only labels: it
+//! feeds the hybrid logical clock that timestamps entries. No safety property depends on it.
 
 use std::ops::Add;
 use std::time::Duration;
@@ -29,7 +29,8 @@ impl Add<Duration> for Moment {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Wall(pub u64);
 
-/// A hybrid logical clock's reading: microseconds of the leader's wall clock, but always above the reading before it.
+/// A reading of a hybrid logical clock: microseconds of the wall clock of the node that assigns it, but always above
+/// the previous reading.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct HlcTimestamp(pub u64);
 

@@ -10,9 +10,9 @@
 //!
 //! | time | of E | what it is |
 //! |---|---|---|
-//! | tick | 1/8 | the interval of heartbeats; Raft counts it |
+//! | tick | 1/8 | Raft's clock tick and the interval of heartbeats |
 //! | promise | 1 | how long a voter does not vote after echoing a heartbeat, or after a start |
-//! | lease | 3/4 less 1 % | how long a leader serves reads by itself |
+//! | lease | 3/4 less 1 % | how long a leader serves reads without a quorum |
 //! | round | 1/32 | heartbeats sent within this time share a round |
 //! | slow disk | 1/2 | a disk with this latency is slow: an election waits for two syncs in sequence |
 //! | disk patience | 2 | a disk may count as hung after this time |
@@ -69,7 +69,7 @@ impl Timing {
         self.election_timeout_ms
     }
 
-    /// Raft's tick and its heartbeat interval, on one phase for all shards of a node.
+    /// Raft's tick and its heartbeat interval, with the same phase for all shards of a node.
     pub const fn tick(self) -> Duration {
         Duration::from_nanos(self.election_timeout().as_nanos() as u64 / ELECTION_TICKS as u64)
     }
@@ -96,8 +96,7 @@ impl Timing {
         Duration::from_millis(2 * self.election_timeout_ms as u64)
     }
 
-    /// The minimum of `--disk-timeout`. By then the node has known for as long again that the disk hangs, and has
-    /// handed its leaderships over.
+    /// The minimum of `--disk-timeout`: twice the disk patience, so that a node has time to hand its leaderships over.
     pub const fn least_disk_timeout(self) -> Duration {
         Duration::from_millis(4 * self.election_timeout_ms as u64)
     }
@@ -143,7 +142,8 @@ mod tests {
             let (tick, e) = (timing.tick(), timing.election_timeout());
             assert_eq!(tick * ELECTION_TICKS as u32, e, "{timing}: Raft's count of ticks is E to the nanosecond");
             assert_eq!(timing.promise(), e, "{timing}");
-            // A voter's clock may be fast and the leader's slow, and a count of ticks may be one tick and one made up short.
+            // A voter's clock may be fast and the leader's slow, and a count of ticks may be short by one tick and by
+            // one that was made up.
             let fast = 1.0 - f64::from(DRIFT_PERMILLE) / 1000.0;
             let ends = timing.lease().as_secs_f64();
             let margin = (tick * LEASE_MARGIN_TICKS as u32).as_secs_f64();

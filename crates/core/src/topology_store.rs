@@ -1,9 +1,9 @@
-//! Topologies on their way to the disk, and when a node may act on them.
+//! Saving topologies, and when a node may act on them.
 //!
-//! A topology is on the disk before the node acts on it, so that a restarted node never knows less than it acted on.
-//! There is one exception: if a topology can't be saved and gives this node no new replica ([`boot::assigns_anew`]), the
-//! node acts on it all the same, because a full disk may need exactly this topology to get rid of replicas. If it gives a
-//! new replica, the node only removes the replicas that it retires, and saving is tried again.
+//! A node saves a topology before it acts on it, so that after a restart it never knows less than it acted on. There is
+//! one exception: if a topology can't be saved and gives this node no new replica ([`boot::assigns_anew`]), the node
+//! acts on it all the same, because on a full disk exactly this topology may be needed to remove replicas. If it
+//! assigns a new replica, the node only removes the replicas that it retires, and retries saving it.
 
 use crate::boot;
 use crate::disk::Disk;
@@ -13,21 +13,21 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The pause before a topology that must be saved is tried again.
+/// The pause before saving a topology is retried.
 pub const SAVE_PAUSE: Duration = Duration::from_millis(250);
 
-/// The topology on a node's disk, and the one that is to follow.
+/// The topology on a node's disk, and the next one to save.
 pub struct TopologyStore {
     node: NodeId,
     saved: Option<Arc<Topology>>,
     waiting: Option<Arc<Topology>>,
 }
 
-/// What came of saving a topology.
+/// The outcome of saving a topology.
 #[derive(Debug)]
 pub struct Outcome {
     pub takes_effect: Effect,
-    /// Why it is not on the disk.
+    /// Why it is not on disk.
     pub error: Option<io::Error>,
 }
 
@@ -47,18 +47,17 @@ impl TopologyStore {
         TopologyStore { node, saved, waiting: None }
     }
 
-    /// A topology is to be saved, in place of an earlier one that is not saved yet.
+    /// Queues a topology to be saved, in place of an earlier one that is not saved yet.
     pub fn offer(&mut self, topology: Arc<Topology>) {
         self.waiting = Some(topology);
     }
 
-    /// Whether a topology waits. If [`save`](TopologyStore::save) has left it, it is to be tried again after
-    /// [`SAVE_PAUSE`].
+    /// Whether a topology waits. If it still waits after [`save`](TopologyStore::save), retry after [`SAVE_PAUSE`].
     pub fn is_waiting(&self) -> bool {
         self.waiting.is_some()
     }
 
-    /// Saves the topology that waits, if there is one. It waits on if it must be saved and could not.
+    /// Saves the waiting topology, if there is one. It continues to wait if it must be saved and could not be.
     pub fn save<D: Disk + ?Sized>(&mut self, disk: &D) -> Option<Outcome> {
         let topology = self.waiting.take()?;
         let Err(error) = boot::save_topology(disk, &topology) else {

@@ -1,13 +1,13 @@
-//! The identifiers of the system, a newtype for each, so that none can be mistaken for another.
+//! The identifiers of the system, each a newtype, so that none can be mistaken for another.
 
 pub use ringfort_ring::{NodeId, ShardId};
 use std::fmt;
 
-/// A shard's copy, for all time: handed out by the system shard, never reused, not even on the same node.
+/// The id of a shard's copy on a node: handed out by the system shard and never reused, not even on the same node.
 ///
-/// It is also the replica's id inside Raft, and it says which node holds the replica, so that no configuration ever
-/// needs a table of addresses beside it: the upper 32 bits are the node, the lower ones a number that grows with every
-/// replica the cluster creates. Zero is no replica.
+/// It is also the replica's id inside Raft, and it contains the node that holds the replica, so that no configuration
+/// needs a separate table of nodes: the upper 32 bits are the node, the lower ones a number that grows with every
+/// replica the cluster creates. Zero stands for no replica.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ReplicaId(pub u64);
 
@@ -19,11 +19,11 @@ pub struct Term(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LogIndex(pub u64);
 
-/// The version of the topology: one more with every change of the system shard's state.
+/// The version of the topology: incremented with every change of the system shard's state.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(pub u64);
 
-/// A cluster, drawn at random when it is bootstrapped. Zero is no cluster.
+/// A cluster's id, drawn at random when it is bootstrapped. Zero stands for no cluster.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ClusterId(pub u64);
 
@@ -53,8 +53,8 @@ impl ReplicaId {
 }
 
 impl LogIndex {
-    /// Every shard begins as an empty snapshot at this index and at [`Term::FIRST`], so that a replica that knows
-    /// nothing can only be started by a snapshot, which carries the configuration; entries alone do not.
+    /// Every shard begins as an empty snapshot at this index and at [`Term::FIRST`], so that an empty replica can be
+    /// started only by a snapshot, which carries the configuration; entries alone do not.
     pub const BASE: LogIndex = LogIndex(1);
 
     pub fn next(self) -> LogIndex {

@@ -1,16 +1,16 @@
-//! Version vectors (Parker et al., 1983): how much of what each node has said somebody has seen.
+//! Version vectors (Parker et al., 1983): how much of each node's updates another node has seen.
 //!
-//! Each node versions its own updates, from 1 on. What anybody has seen of it is then one number, and what one lacks
-//! compared with another is known from these numbers alone.
+//! Each node versions its own updates, from 1 on. One number then says how much another node has seen of them, and
+//! comparing these numbers shows what one node lacks that another has.
 
 use crate::types::NodeId;
 use std::collections::BTreeMap;
 
-/// One life of a node. A new one begins when the node can't know any more what it said in the one before.
+/// One incarnation of a node. A new one begins when the node may no longer know all updates of the previous one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Incarnation(pub u64);
 
-/// Numbers the updates of an origin, from 1 on. Zero: none yet.
+/// The number of an update of an origin, from 1 on. Zero means none yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u64);
 
@@ -20,7 +20,7 @@ impl Version {
     }
 }
 
-/// Where updates come from: one incarnation of a node.
+/// The origin of updates: one incarnation of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
     pub node: NodeId,
@@ -28,5 +28,5 @@ pub struct Origin {
     pub incarnation: Incarnation,
 }
 
-/// The highest version that was seen of each origin.
+/// The highest version seen of each origin.
 pub type VersionVector = BTreeMap<Origin, Version>;

@@ -1,9 +1,8 @@
 //! A shard's map as the threads that answer reads see it.
 //!
-//! The worker is the only writer; readers share the lock. A reader takes the read guard, then looks at the clock and at
-//! the lease, then reads. That order makes the read linearizable: while the lease lasts no other leader exists, so
-//! every acknowledged write has been applied here; and while the guard is held the map only could have advanced
-//! further, never back.
+//! The worker is the only writer; readers share the lock. A reader takes the read guard, then reads the clock and
+//! checks the lease, then reads the map. That order makes the read linearizable: while the lease lasts no other leader
+//! exists, so every acknowledged write has been applied here; and the map only advances.
 
 use crate::kv::{Machine, Query, QueryReply};
 use crate::time::Moment;
@@ -17,16 +16,16 @@ pub struct ShardView {
     pub shard: ShardId,
     pub replica: ReplicaId,
     machine: RwLock<Machine>,
-    /// Until when reads may be answered here without asking; zero where they may not.
+    /// Until when reads may be answered here without asking a quorum; zero if they may not.
     lease_until: AtomicU64,
-    /// When this state was last known to hold everything that was committed.
+    /// The latest moment at which this state is known to have held everything that was committed.
     fresh_at: AtomicU64,
     leader: AtomicU64,
     /// The node of the last known leader, while it is not heard and no other leader is known; zero for none.
     silent_leader: AtomicU64,
-    /// No read is to be answered here any more, whatever else is published.
+    /// No read may be answered here any more, whatever else is published.
     is_closed: AtomicBool,
-    /// What is told to the other nodes, for comparison.
+    /// The hash that is reported to the other nodes, for comparison.
     point: Mutex<Option<(LogIndex, u64)>>,
 }
 
@@ -45,7 +44,8 @@ impl ShardView {
         }
     }
 
-    /// Answers `query` linearizably, or nothing where this replica holds no lease: then it goes through the worker.
+    /// Answers `query` linearizably, or returns none if this replica holds no lease: then the query goes through the
+    /// worker.
     pub fn read_leased(&self, clock: impl FnOnce() -> Moment, query: &Query) -> Option<QueryReply> {
         if self.lease_until.load(Ordering::Relaxed) == 0 {
             return None;
@@ -61,14 +61,14 @@ impl ShardView {
     }
 
     /// Answers a query after the worker has [confirmed](crate::request::Reply::Confirmed) that this map holds
-    /// everything that was acknowledged when the query came; the map only advances. `None` if the replica has ended
+    /// everything that was acknowledged when the query arrived; the map only advances. `None` if the replica has ended
     /// meanwhile.
     pub fn read_confirmed(&self, query: &Query) -> Option<QueryReply> {
         let machine = self.machine.read();
         (!self.is_closed()).then(|| query.answer(&machine))
     }
 
-    /// Answers `query` from a state that was the latest at most `bound` ago, or nothing where that can't be told.
+    /// Answers `query` from a state that was the latest at most `bound` ago, or returns none if that is not certain.
     pub fn read_stale(&self, clock: impl FnOnce() -> Moment, bound: Duration, query: &Query) -> Option<QueryReply> {
         let machine = self.machine.read();
         let fresh_at = Moment(self.fresh_at.load(Ordering::Acquire));
@@ -90,14 +90,14 @@ impl ShardView {
     }
 
     /// Forgets a silent leader, if this replica knows of none now: the leader's node itself has been heard to lead. A
-    /// replica that was moved away hears nothing any more, and must not keep writes from a leader that others hear.
+    /// replica that was moved away hears no leader any more, and must not keep writes from a leader that others hear.
     pub fn forget_silence(&self) {
         if self.leader().is_none() {
             self.silent_leader.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Keys and bytes of the map.
+    /// The number of keys and the bytes of the map.
     pub fn size(&self) -> (usize, usize) {
         let machine = self.machine.read();
         (machine.len(), machine.bytes())
@@ -108,7 +108,7 @@ impl ShardView {
         self.machine.read()
     }
 
-    /// Ends all reads here for good: the replica has ended, or must.
+    /// Ends all reads here permanently: the replica has ended, or must.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
     }
@@ -118,13 +118,13 @@ impl ShardView {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    /// The hash to be compared with that of other replicas, if there is one.
+    /// The hash to compare with those of other replicas, if there is one.
     pub fn point(&self) -> Option<Point> {
         let (index, hash) = (*self.point.lock())?;
         Some(Point { shard: self.shard, replica: self.replica, index, hash })
     }
 
-    /// Changes a bit of some entry behind the replica's back. False where the map is empty.
+    /// Flips a bit of an entry without the replica's knowledge. False if the map is empty.
     #[cfg(any(test, feature = "memory-faults"))]
     pub fn flip_a_bit(&self, nth: usize, bit: u32) -> bool {
         self.machine.write().flip_a_bit(nth, bit)
@@ -146,8 +146,7 @@ impl ShardView {
         self.fresh_at.fetch_max(at.0, Ordering::AcqRel);
     }
 
-    /// Publishes who leads, and whether that leader is silent. A silent leader is remembered until there is another
-    /// one.
+    /// Publishes the leader, and whether it is silent. A silent leader is remembered until there is another one.
     pub(crate) fn publish_leader(&self, leader: Option<NodeId>, is_silent: bool) {
         self.leader.store(leader.map_or(0, |node| node.0), Ordering::Relaxed);
         if let Some(node) = leader {
@@ -155,7 +154,7 @@ impl ShardView {
         }
     }
 
-    /// Until when this replica may serve reads by itself, for checks.
+    /// When this replica's lease ends, for checks.
     pub fn lease_until(&self) -> Moment {
         Moment(self.lease_until.load(Ordering::Acquire))
     }

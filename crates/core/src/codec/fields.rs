@@ -1,4 +1,4 @@
-//! Values that are made of fields: written to a [`Sink`], read from a [`Source`].
+//! Values that consist of fields, which are written to a [`Sink`] and read from a [`Source`].
 //!
 //! Operations, requests and answers are encoded with these. A type writes its fields in one function and reads them in
 //! another. Everything else derives from the two: its size is counted by writing to [`Length`], it is checked by
@@ -24,18 +24,18 @@ pub trait Encoded: Sized + Clone + Debug + PartialEq + Send + Sync + 'static {
     }
 }
 
-/// Where fields are written to.
+/// The destination of fields.
 pub trait Sink {
     fn byte(&mut self, byte: u8);
     fn number(&mut self, number: u64);
-    /// A length, and that many bytes.
+    /// Writes a length, and that many bytes.
     fn bytes(&mut self, bytes: &[u8]);
 
     fn flag(&mut self, flag: bool) {
         self.byte(flag.into());
     }
 
-    /// A flag that says whether there is a value, then the value.
+    /// Writes a flag that says whether there is a value, then the value.
     fn option<T>(&mut self, value: Option<&T>, encode: impl FnOnce(&mut Self, &T)) {
         self.flag(value.is_some());
         if let Some(value) = value {
@@ -43,21 +43,21 @@ pub trait Sink {
         }
     }
 
-    /// How many values there are, then the values.
+    /// Writes the number of values, then the values.
     fn list<T>(&mut self, values: &[T], mut encode: impl FnMut(&mut Self, &T)) {
         self.number(values.len() as u64);
         values.iter().for_each(|value| encode(self, value));
     }
 }
 
-/// Where fields are read from.
+/// The origin of fields.
 pub trait Source {
     fn byte(&mut self) -> Result<u8, CodecError>;
     fn number(&mut self) -> Result<u64, CodecError>;
-    /// Bytes behind their length, at most `max` of them.
+    /// Reads a length and that many bytes, at most `max`.
     fn bytes(&mut self, max: usize) -> Result<Bytes, CodecError>;
 
-    /// A byte that selects what follows; `known` lists the valid values.
+    /// Reads a byte that selects what follows; `known` lists the valid values.
     fn code(&mut self, known: &[u8]) -> Result<u8, CodecError> {
         let code = self.byte()?;
         if known.contains(&code) { Ok(code) } else { Err(CodecError::UnknownCode(code)) }
@@ -71,7 +71,7 @@ pub trait Source {
         if self.flag()? { decode(self).map(Some) } else { Ok(None) }
     }
 
-    /// A count, at most `max`, and that many values.
+    /// Reads a count, at most `max`, and that many values.
     fn list<T>(
         &mut self,
         max: usize,
@@ -141,7 +141,7 @@ impl<'a> Fields<'a> {
         self.reader.expect_end()
     }
 
-    /// What has not been read yet.
+    /// The bytes that have not been read yet.
     pub fn rest(&self) -> Bytes {
         self.memory.slice_ref(self.reader.rest())
     }
@@ -161,7 +161,7 @@ impl Source for Fields<'_> {
     }
 }
 
-/// Reads fields only to check that they can be read. Byte strings come out empty, which saves counting references.
+/// Reads fields only to check that they can be read. Byte strings are returned empty, which saves counting references.
 pub struct Checking<'a>(pub Reader<'a>);
 
 impl Source for Checking<'_> {

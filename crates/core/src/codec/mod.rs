@@ -1,22 +1,21 @@
-//! The few encodings that everything of our own on disk and in entries is made of.
+//! The basic encodings from which all of Ringfort's own formats, on disk and in entries, are built.
 //!
 //! - varint: an unsigned LEB128 number, seven bits a byte, the lowest first;
 //! - bytes: a varint length, then that many bytes;
 //! - fixed `u8`, `u32`, `u64`: little-endian.
 //!
-//! Every value has exactly one encoding: a varint that is longer than it need be is refused. So whatever decodes
-//! encodes to the same bytes again, and bytes can be compared and hashed in place of the values.
+//! Every value has exactly one encoding: a varint that is longer than necessary is refused. So bytes that decode are
+//! what the value encodes to, and bytes can be compared and hashed in place of values.
 //!
-//! [`Reader`] borrows: nothing is allocated for what was not received. To keep a slice without a copy, hand the slice
-//! to [`bytes::Bytes::slice_ref`] of the buffer that it came from. [`fields`] does this for values that consist of
-//! fields.
+//! [`Reader`] borrows: it allocates nothing. To keep a slice without a copy, pass it to [`bytes::Bytes::slice_ref`] of
+//! the buffer that it came from. [`fields`] does this for values that consist of fields.
 
 pub mod fields;
 
 /// The longest varint: 64 bits in groups of seven.
 pub const MAX_VARINT_BYTES: usize = 10;
 
-/// Why bytes are not what they should be. Nothing was changed; the same bytes will fail again.
+/// Why bytes can't be decoded. Nothing was changed; the same bytes will fail again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     #[error("the input ends inside a field")]
@@ -42,7 +41,7 @@ impl<'a> Reader<'a> {
         Reader { rest: input }
     }
 
-    /// What has not been read yet.
+    /// The bytes that have not been read yet.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -51,7 +50,7 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// Errors where something is left to read.
+    /// Fails if anything is left to read.
     pub fn expect_end(&self) -> Result<(), CodecError> {
         if self.rest.is_empty() { Ok(()) } else { Err(CodecError::Trailing(self.rest.len())) }
     }

@@ -1,9 +1,9 @@
-//! What every [`Disk`] must do, as far as it shows without cutting the power: run on both implementations.
+//! What every [`Disk`] must do, as far as it can be tested without a power failure. Run on both implementations.
 
 use super::Disk;
 use std::io::ErrorKind;
 
-/// Panics where a disk falls short. `empty` makes a new disk without files at each call.
+/// Panics if a disk does not conform. `empty` makes a new disk without files at each call.
 pub fn run<D: Disk>(mut empty: impl FnMut() -> D) {
     reads_what_was_written(&empty());
     extends_a_file(&empty());

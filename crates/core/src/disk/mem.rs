@@ -1,16 +1,17 @@
-//! A disk in memory that can crash, fill up, fail to sync and rot: the simulator's, and the tests'.
+//! A disk in memory that can crash, fill up, fail to sync and corrupt data, for the simulator and the tests.
 //!
-//! A file is its current bytes plus, for each sector written since the last sync, what the disk still has there. A
-//! sync forgets these; a crash puts any of them back. After a *failed* sync they stay for good while the bytes read
-//! back as written, as on Linux, where the page cache keeps what it could not write and calls it clean: a program
-//! that syncs again, or restarts and believes what it reads, loses it at the next crash. Only writing again helps.
+//! A file is its current bytes and, for each sector written since the last sync, the old content that is still on the
+//! disk. A sync drops the old contents; a crash restores any of them. After a *failed* sync the old contents stay,
+//! while reads return the new ones. So does Linux, whose page cache keeps pages that it could not write and marks them
+//! clean: a program that syncs again, or restarts and trusts what it reads, loses the data at the next crash. Only
+//! writing again helps.
 
 use super::{Disk, SECTOR_BYTES};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A handle; its clones are the same disk.
+/// A handle to a disk; its clones are the same disk.
 #[derive(Clone, Default)]
 pub struct MemDisk {
     shared: Arc<Mutex<Shared>>,
@@ -19,7 +20,7 @@ pub struct MemDisk {
 #[derive(Default)]
 struct Shared {
     files: BTreeMap<String, File>,
-    /// The bytes that all files together may have; `None` is no limit.
+    /// The maximum of the sum of all file sizes; `None` for no limit.
     capacity_bytes: Option<u64>,
     syncs_to_fail: u32,
     /// Files that can't be read.
@@ -37,9 +38,9 @@ struct File {
 }
 
 struct Unsynced {
-    /// What the disk still has.
+    /// The old content, which is still on the disk.
     durable: [u8; SECTOR_BYTES],
-    /// A sync of this sector has failed, so that later ones pass it over.
+    /// A sync of this sector has failed, so later syncs skip it.
     given_up: bool,
 }
 
@@ -48,8 +49,9 @@ impl MemDisk {
         MemDisk::default()
     }
 
-    /// The power fails: each unsynced sector of each file keeps its new content or falls back to its old one, and so
-    /// does a file that grew. `choose(n)` is uniform in `0..n`; the outcome depends on nothing else.
+    /// Simulates a power failure: each unsynced sector of each file keeps its new content or returns to its old one,
+    /// and the size of a file that grew does likewise. `choose(n)` is uniform in `0..n`; the outcome depends on nothing
+    /// else.
     pub fn crash(&self, choose: &mut dyn FnMut(u64) -> u64) {
         let mut shared = self.lock();
         shared.changes_left = None;
@@ -74,12 +76,12 @@ impl MemDisk {
         self.lock().capacity_bytes = capacity_bytes;
     }
 
-    /// Lets the next `count` syncs fail.
+    /// Makes the next `count` syncs fail.
     pub fn fail_sync(&self, count: u32) {
         self.lock().syncs_to_fail = count;
     }
 
-    /// From now on this file can't be read, or can be again.
+    /// Sets whether this file can't be read.
     pub fn set_unreadable(&self, name: &str, is_unreadable: bool) {
         let mut shared = self.lock();
         match is_unreadable {
@@ -88,13 +90,13 @@ impl MemDisk {
         }
     }
 
-    /// The machine stops after `changes` more calls that change something, or not at all: what follows does nothing, and
-    /// reports success to a program that will not live to act on it. A crash is to come next.
+    /// Stops the machine after `changes` more calls that change something, or never. Later calls change nothing, and
+    /// report success to a program that will not get to act on it. The caller must crash the disk next.
     pub fn stop_after(&self, changes: Option<u64>) {
         self.lock().changes_left = changes;
     }
 
-    /// Whether it has come to that.
+    /// Whether the machine has stopped.
     pub fn has_stopped(&self) -> bool {
         self.lock().changes_left == Some(0)
     }
@@ -104,14 +106,15 @@ impl MemDisk {
         self.lock().files.values().map(|file| file.bytes.len() as u64).sum()
     }
 
-    /// Flips the bits of `mask` in one byte, on the disk itself. Panics where there is no such byte.
+    /// Flips the bits of `mask` in one byte, on the disk itself. Panics if there is no such byte.
     pub fn corrupt(&self, name: &str, offset: u64, mask: u8) {
         let mut shared = self.lock();
         let file = shared.files.get_mut(name).expect("the file to corrupt is there");
         file.bytes[offset as usize] ^= mask;
     }
 
-    /// Zeroes one sector, on the disk itself: a write that was acknowledged and lost. Panics where there is none.
+    /// Zeroes one sector, on the disk itself: a write that was acknowledged and lost. Panics if there is no such
+    /// sector.
     pub fn erase_sector(&self, name: &str, sector: u64) {
         let mut shared = self.lock();
         let file = shared.files.get_mut(name).expect("the file to corrupt is there");
@@ -119,8 +122,8 @@ impl MemDisk {
         file.bytes[range].fill(0);
     }
 
-    /// Writes what is in sector `from` over sector `to`, on the disk itself, and leaves zeros behind: a write that went to the
-    /// wrong place. Panics where there is no such file.
+    /// Moves the content of sector `from` to sector `to`, on the disk itself, and leaves zeros behind: a misdirected
+    /// write. Panics if there is no such file.
     pub fn misdirect_sector(&self, name: &str, from: u64, to: u64) {
         let mut shared = self.lock();
         let bytes = &mut shared.files.get_mut(name).expect("the file to corrupt is there").bytes;
@@ -132,13 +135,13 @@ impl MemDisk {
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
-        // A panic elsewhere leaves the bytes as they are: a test reads them afterwards.
+        // Ignore poisoning: a panic elsewhere leaves the bytes as they are, and a test reads them afterwards.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Shared {
-    /// Whether a call that changes something is still to be carried out.
+    /// Whether a call that changes something still takes effect.
     fn goes_on(&mut self) -> bool {
         match &mut self.changes_left {
             Some(0) => false,

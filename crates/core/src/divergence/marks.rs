@@ -20,7 +20,7 @@ pub const SETTLED_AFTER: Duration = Duration::from_secs(6);
 /// The smallest stride, as a power of two.
 const FIRST_STRIDE_BITS: u32 = 4;
 
-/// Each stride is four times the previous one, as a power of two.
+/// The ratio of a stride to the previous one, as a power of two: four.
 const STRIDE_STEP_BITS: u32 = 2;
 
 /// The largest stride is 2^22 entries, which takes longer than [`SETTLED_AFTER`] at any realistic rate.

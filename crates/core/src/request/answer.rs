@@ -17,7 +17,7 @@ use crate::types::NodeId;
 use bytes::Bytes;
 use ringfort_retry::Attempt;
 
-/// Beside the bytes of requests, which a reply shares with what it answers.
+/// A reply has the first byte of its request; this one is distinct from those.
 const FAILURE: u8 = 4;
 
 const NOT_LEADER: u8 = 1;
@@ -34,7 +34,7 @@ const NOT_UNDERSTOOD: u8 = 8;
 pub enum Reply {
     Command(CommandReply),
     Query(QueryReply),
-    /// Confirms a query whose answer takes long to collect; a worker does not collect it. From now on
+    /// Confirms a query whose reply takes long to collect, which the worker does not do. From now on
     /// [`ShardView::read_confirmed`](crate::view::ShardView::read_confirmed) answers the query linearizably, on the
     /// view that was taken before the request. This reply never leaves the node.
     Confirmed,
@@ -42,7 +42,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// The reply to an operation of this type; `None` if it is the reply to something else.
+    /// The reply to an operation of this type; `None` if it is the reply to another type.
     pub fn to<O: Listed<Replies: Replies>>(self) -> Option<O::Reply> {
         O::reply(Replies::of(self)?)
     }
@@ -74,7 +74,7 @@ impl Replies for QueryReply {
 /// Why a request has no answer. [`Failure::attempt`] says whether something may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// Another node leads this shard, or none as far as this node knows.
+    /// Another node leads this shard, or no node does, as far as this node knows.
     #[error("not the leader of this shard")]
     NotLeader(Option<NodeId>),
     /// Too many requests wait here: refused before the proposal.
@@ -86,8 +86,8 @@ pub enum Failure {
     /// The disk of the leader's node is full: refused before the proposal.
     #[error("the disk of the node that leads this shard is full; free some space there")]
     DiskFull,
-    /// The disk of the leader's node does not answer, and the node hands over: refused before the proposal. Safe to
-    /// retry until another node leads.
+    /// The disk of the leader's node does not answer, and the node is handing its leaderships over: refused before the
+    /// proposal. Safe to retry until another node leads.
     #[error(
         "the disk of the node that leads this shard does not answer, and no other node can lead it; check that disk, \
          or stop the node"
@@ -99,17 +99,17 @@ pub enum Failure {
     /// The write may or may not be applied.
     #[error("it is not known whether the write was applied")]
     Unknown,
-    /// The node that it was sent to can't read the request: refused before the proposal.
+    /// The receiving node can't decode the request: refused before the proposal.
     #[error("the node that leads this shard does not know this request; upgrade that node")]
     NotUnderstood,
 }
 
 impl Failure {
-    /// What it says of an attempt that was sent to `asked`.
+    /// The outcome of an attempt that was sent to `asked` and failed in this way.
     pub fn attempt(self, asked: Option<NodeId>) -> Attempt {
         match self {
             Failure::NotLeader(Some(leader)) if Some(leader) != asked => Attempt::Redirected,
-            // Another node takes over from a disk that hangs, if one can.
+            // Another node takes over from one whose disk hangs, if it can.
             Failure::NotLeader(_) | Failure::NotApplied | Failure::DiskHung => Attempt::NotApplied,
             Failure::Overloaded | Failure::MemoryFull | Failure::DiskFull | Failure::NotUnderstood => Attempt::Refused,
             Failure::Unknown => Attempt::Unknown,
@@ -172,7 +172,7 @@ pub fn encode_answer(answer: &Result<Reply, Failure>) -> Bytes {
             out.byte(SYSTEM);
             out.extend_from_slice(&reply.encode());
         }
-        // Another node can't use a confirmation, and has to retry.
+        // Another node can't use a confirmation and must retry.
         Ok(Reply::Confirmed) => return encode_answer(&Err(Failure::NotLeader(None))),
         Err(failure) => {
             out.byte(FAILURE);
@@ -195,7 +195,7 @@ pub fn decode_answer(bytes: &Bytes) -> Result<Result<Reply, Failure>, AnswerErro
     Ok(answer)
 }
 
-/// Why bytes are no answer.
+/// Why bytes are not a valid answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
     #[error(transparent)]

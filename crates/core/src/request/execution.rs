@@ -1,18 +1,18 @@
-//! The attempts to have one request carried out, on the node that a client has asked.
+//! The attempts to execute one request, on the node that received it from a client.
 //!
-//! The node answers a read from its own memory if it can. Otherwise it sends the request to the shard's leader: a worker
-//! of its own, or another node, which carries it out or says who leads (it does not forward again). If that fails,
-//! [`ringfort_retry`] decides whether and when the request is sent again, until its deadline. So a client that knows one
-//! node rides through an election.
+//! The node answers a read from its own memory if it can. Otherwise it sends the request to the shard's leader: a
+//! worker of its own, or another node, which executes it or names the leader (it does not forward again). If that
+//! fails, [`ringfort_retry`] decides whether and when the request is sent again, until its deadline. So a client that
+//! knows only one node survives an election.
 //!
-//! An [`Execution`] decides where each attempt goes and what follows when it fails. Whoever drives it, the shell or the
-//! simulator, repeats for each request until it has an answer:
+//! An [`Execution`] decides where each attempt goes and what to do when it fails. The shell or the simulator repeats
+//! these steps for each request until it has an answer:
 //!
 //! 1. read here, if the replica on this node holds the lease;
 //! 2. [`begin_attempt`](Execution::begin_attempt), and send the request to the node that it returns. While the answer
 //!    of another node is awaited and the request [may be overtaken](Execution::may_be_overtaken), ask
 //!    [`is_overtaken`](Execution::is_overtaken) every [`LEADER_CHECK`]; if so, the attempt ends as
-//!    [`Failure::Unknown`]. It ends in this way at the deadline, too;
+//!    [`Failure::Unknown`]. It also ends this way at the deadline;
 //! 3. [`failed`](Execution::failed) if the attempt has failed.
 
 use super::{Failure, Request, Route};
@@ -27,22 +27,22 @@ const PACE: Pace =
 /// How often to ask whether a forwarded request is overtaken.
 pub const LEADER_CHECK: Duration = Duration::from_millis(50);
 
-/// One request on the node that a client asked.
+/// One request, on the node that received it from a client.
 #[derive(Clone, Debug)]
 pub struct Execution {
     retry: Retry,
     is_read: bool,
     /// Whether it may be sent again when its outcome is unknown.
     repeats: bool,
-    /// The leader that the last attempt's answer named, to be asked next.
+    /// The leader that the last attempt's answer named, which is tried next.
     hint: Option<NodeId>,
     attempt: Attempt,
 }
 
-/// The attempt under way.
+/// The attempt in progress.
 #[derive(Clone, Copy, Default, Debug)]
 struct Attempt {
-    /// The node that was asked because it leads the shard, as far as was known.
+    /// The node that was asked because it leads the shard, as far as this node knew.
     leader: Option<NodeId>,
     asked: Option<NodeId>,
     /// Whether the last attempt's answer named it.
@@ -89,7 +89,7 @@ impl Execution {
         self.repeats && route.leader.is_some() && route.leader != known && route.leader != asked
     }
 
-    /// The attempt has failed, and `left` is the time until the deadline. Says what to do next.
+    /// The attempt has failed, and `left` is the time until the deadline. Returns what to do next.
     pub fn failed(&mut self, failure: Failure, left: Duration) -> Next {
         let next = self.retry.ended(failure.attempt(self.attempt.asked), left);
         self.hint = failure.leader().filter(|_| next == Next::AskLeader);

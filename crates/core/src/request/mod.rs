@@ -1,20 +1,20 @@
 //! Requests to a shard, and their answers.
 //!
-//! **A [`Request`] knows its shard.** A command goes to the shard of its key, a command of the cluster itself to the
-//! system shard. Shard and action are made together and checked together, so a request for the wrong shard, or with a
-//! key beyond the limits, cannot be built. A replica refuses an action of the other kind of shard all the same, and the
+//! **A [`Request`] knows its shard.** A command goes to the shard of its key, a command for the cluster itself to the
+//! system shard. Shard and action are built and checked together, so a request for the wrong shard, or with a key
+//! beyond the limits, cannot be built. A replica refuses an action for the other kind of shard all the same, and the
 //! entries of the two kinds begin with different bytes: a single mistake can't apply an entry to the wrong kind of
 //! shard.
 //!
-//! **A [`Reply`] is of the kind that was asked for**, and [`Reply::to`] gives it its type back. A [`Failure`] says
-//! whether anything may have changed ([`Failure::attempt`]). If so, the request may be sent again only if its action
+//! **A [`Reply`] has the kind that was asked for**, and [`Reply::to`] restores its type. A [`Failure`] says whether
+//! anything may have changed ([`Failure::attempt`]). If so, the request may be sent again only if its action
 //! [repeats](Request::repeats).
 //!
-//! **On its way** a request may need several attempts. A [`Route`] is what a node knows of the shard's leader, and an
+//! **Attempts.** A request may need several attempts. A [`Route`] is what a node knows of the shard's leader, and an
 //! [`Execution`] decides where each attempt goes.
 //!
 //! **Forwarding.** Nodes exchange requests and answers in this module's encoding ([`Request::encode`],
-//! [`encode_answer`]): every field survives, and links do not know the operations. The shard is sent next to the
+//! [`encode_answer`]): every field is preserved, and links do not know the operations. The shard is sent next to the
 //! request, and the receiver checks that they match.
 //!
 //! | first byte of a request | what follows |
@@ -58,7 +58,7 @@ pub struct Request {
     action: Action,
 }
 
-// Calls move their request through all their steps.
+// Requests are moved at every step of a call, so they must be small.
 const _: () = assert!(size_of::<Request>() <= 128);
 
 /// What a request asks for.
@@ -115,7 +115,7 @@ impl Request {
         Ok(Request { shard, action: Action::Query(query) })
     }
 
-    /// A command of the cluster itself.
+    /// A command for the cluster itself.
     pub fn system(command: SystemCommand) -> Request {
         Request { shard: ShardId::SYSTEM, action: Action::System(Box::new(command)) }
     }
@@ -154,12 +154,12 @@ impl Request {
         match &self.action {
             Action::Command(command) => command.encoded_len(),
             Action::Query(query) => query.encoded_len(),
-            // Few, and made by nodes.
+            // They are few, and made by nodes.
             Action::System(_) => 0,
         }
     }
 
-    /// The request for another node, without its shard.
+    /// Encodes the request for another node, without its shard.
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(1 + self.size_bytes());
         match &self.action {

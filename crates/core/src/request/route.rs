@@ -1,7 +1,7 @@
 //! Which node leads a shard, as far as one node knows.
 //!
-//! Two sources tell: the replica of the shard on this node, if it has one, and the announcements of the other nodes. Both may
-//! be out of date. A wrong leader costs one `NotLeader`, never a wrong answer.
+//! There are two sources: the replica of the shard on this node, if it has one, and the announcements of the other
+//! nodes. Both may be out of date. A wrong leader costs one `NotLeader`, never a wrong answer.
 //!
 //! A leader that the replica here has not heard for a while is *silent*: it may have crashed, and a write that is sent
 //! there could end with an unknown outcome. So it gets no writes until it is heard again or has a successor. Reads are
@@ -10,7 +10,7 @@
 use crate::types::NodeId;
 use crate::view::ShardView;
 
-/// Where requests for a shard go.
+/// The destination of requests for a shard.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Route {
     /// The node that leads the shard. `None` if no leader is known, or the last known one is silent.
@@ -21,11 +21,11 @@ pub struct Route {
 
 impl Route {
     /// The route from the node `own`, on which the shard has the replica behind `view`, if any. `told` is the node that
-    /// last said that it leads the shard.
+    /// last announced that it leads the shard.
     pub fn new(own: NodeId, view: Option<&ShardView>, told: Option<NodeId>) -> Route {
         let known_here = view.and_then(ShardView::leader);
         let silent = view.and_then(ShardView::silent_leader);
-        // This node knows whether it leads. If others say so and it does not, they mean a leadership that it has lost.
+        // This node knows whether it leads. An announcement of its own is about a leadership that it has lost.
         let told = told.filter(|node| *node != own);
         Route { leader: known_here.or(told).filter(|leader| Some(*leader) != silent), silent }
     }

@@ -1,4 +1,4 @@
-//! Frames: what a snapshot file consists of after the eight bytes that name it.
+//! Frames, of which a snapshot file consists after its eight magic bytes.
 //!
 //! | bytes | meaning |
 //! |---|---|
@@ -8,7 +8,7 @@
 //! | u8 | kind: 1 header, 2 chunk, 3 footer |
 //! | payload | the header; opaque bytes; nothing |
 //!
-//! The footer's sequence number says how many chunks there are: one less.
+//! The number of chunks is the footer's sequence number less one.
 
 use super::{MAX_CHUNK_BYTES, SnapshotError};
 use crate::codec::{Reader, put_u32};
@@ -16,7 +16,7 @@ use crate::codec::{Reader, put_u32};
 /// The first bytes of a snapshot file.
 pub(super) const MAGIC: &[u8; 8] = b"RingSnap";
 
-/// What stands before a frame's payload.
+/// The size of what precedes a frame's payload.
 pub(super) const PREFIX_BYTES: usize = 13;
 
 const CHECKSUM_BYTES: usize = 4;
@@ -28,7 +28,7 @@ pub(super) enum Kind {
     Footer = 3,
 }
 
-/// A frame's place in its file.
+/// A frame's position in its file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     /// The header frame's checksum; 0 for the header itself.
@@ -50,12 +50,12 @@ pub(super) fn encode(place: Place, kind: Kind, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A frame's own checksum, as it stands in its first bytes.
+/// A frame's own checksum, from its first bytes.
 pub(super) fn checksum(frame: &[u8]) -> Result<u32, SnapshotError> {
     Ok(Reader::new(frame).u32()?)
 }
 
-/// The length of the payload that follows this prefix. Not yet to be believed, but within bounds.
+/// The length of the payload that follows this prefix. Not verified yet, but within bounds.
 pub(super) fn payload_len(prefix: &[u8]) -> Result<usize, SnapshotError> {
     let mut reader = Reader::new(prefix);
     reader.take(CHECKSUM_BYTES)?;

@@ -1,4 +1,4 @@
-//! What a snapshot is of.
+//! The header of a snapshot.
 //!
 //! | bytes | meaning |
 //! |---|---|
@@ -17,7 +17,7 @@ use raft::eraftpb::ConfState;
 
 pub(super) const VERSION: u8 = 1;
 
-/// What a snapshot is of. Encoded canonically: equal headers are equal bytes.
+/// Identifies the state in a snapshot. Encoded canonically: equal headers are equal bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SnapshotHeader {
     pub shard: ShardId,

@@ -1,17 +1,17 @@
-//! Snapshot files: a shard's whole state at one index of its log, on disk and on the way to another node.
+//! Snapshot files: a shard's whole state at one index of its log, on disk and in transit to another node.
 //!
-//! **Format.** Eight bytes that name it, then frames: the header (`header`), chunks whose contents are opaque here
-//! (a shard's map and the system shard's state are stored alike), a footer. Each frame carries its
-//! sequence number under a CRC32C that continues from the header's: a frame that is damaged, missing, doubled, out of
-//! place or of another snapshot is found when it is read (`frame`).
+//! **Format.** Eight magic bytes, then frames: the header (`header`), chunks whose contents are opaque here (a shard's
+//! map and the system shard's state are stored alike), a footer. Each frame carries its sequence number under a CRC32C
+//! that continues from the header's: a frame that is damaged, missing, duplicated, misplaced or from another snapshot
+//! is detected when it is read (`frame`).
 //!
-//! **A snapshot is there completely or not at all.** [`SnapshotWriter`] writes under a temporary name, syncs, then
-//! renames; what a crash leaves under a temporary name is deleted by [`clean_up`] at the next start, like snapshots
-//! that no log names any more.
+//! **A snapshot exists completely or not at all.** [`SnapshotWriter`] writes under a temporary name, syncs, then
+//! renames. At the next start, [`clean_up`] deletes temporary files that a crash has left, and snapshots that no log
+//! names any more.
 //!
 //! **Streaming.** A sender reads frames with [`SnapshotReader::next_frame`], and the receiver checks and stores them
-//! with [`SnapshotWriter::frame`] as they are: neither parses a chunk, and the checksum made when the snapshot was first
-//! written is checked wherever it arrives. The header goes first, for without it no frame can be checked.
+//! with [`SnapshotWriter::frame`] as they are: neither parses a chunk, and the checksum made when the snapshot was
+//! first written is checked wherever it arrives. The header is sent first, because no frame can be checked without it.
 
 mod frame;
 mod header;
@@ -30,7 +30,7 @@ use crate::limits::{LARGEST_ENTRY_BYTES, MAX_PEER_MESSAGE_BYTES, SNAPSHOT_CHUNK_
 use crate::types::{LogIndex, ShardId};
 use std::io;
 
-/// The largest chunk: one of the usual size that ends in the largest entry. Headers are held to it, too.
+/// The largest chunk: one of the usual size that ends in the largest entry. It also bounds headers.
 pub const MAX_CHUNK_BYTES: usize = SNAPSHOT_CHUNK_BYTES + LARGEST_ENTRY_BYTES;
 
 const _: () = assert!(MAX_CHUNK_BYTES < MAX_PEER_MESSAGE_BYTES / 2);
@@ -42,15 +42,16 @@ const TEMPORARY_SUFFIX: &str = ".tmp";
 /// Why a snapshot cannot be written, received or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// Nothing is there under the snapshot's name that was not there before. A failed sync is never retried on the
-    /// same file: begin another one.
+    /// No file has appeared or changed under the snapshot's name. A failed sync is never retried on the same file:
+    /// begin another one.
     #[error("a snapshot's file failed")]
     Disk(#[from] io::Error),
     #[error("there is no snapshot {0}")]
     Missing(String),
     #[error("a snapshot in version {0} of the format, this build reads version {version}: upgrade this node", version = header::VERSION)]
     UnknownVersion(u8),
-    /// The bytes are not what was written. The same file or stream fails again; another replica's snapshot may do.
+    /// The bytes are not what was written. The same file or stream fails again; another replica's snapshot may be
+    /// intact.
     #[error("a snapshot is damaged: {0}")]
     Corrupt(&'static str),
     #[error("a snapshot is damaged")]
@@ -67,13 +68,13 @@ pub fn is_snapshot(name: &str) -> bool {
     name.starts_with(PREFIX) && name.ends_with(SUFFIX)
 }
 
-/// Whether a snapshot of this shard has such a name.
+/// Whether a snapshot of this shard may have this name.
 pub fn is_snapshot_of(name: &str, shard: ShardId) -> bool {
     is_snapshot(name) && name[PREFIX.len()..].starts_with(&format!("{shard}-"))
 }
 
-/// Deletes all snapshots but those to keep, and what unfinished ones have left. For the start of a node: a snapshot
-/// being written is deleted like any other.
+/// Deletes all snapshots except those to keep, and the files of unfinished ones. Call it only at a node's start: it
+/// would also delete a snapshot that is being written.
 pub fn clean_up<D: Disk + ?Sized>(disk: &D, is_kept: impl Fn(&str) -> bool) -> io::Result<()> {
     for name in disk.list()? {
         let unfinished = name.strip_suffix(TEMPORARY_SUFFIX);

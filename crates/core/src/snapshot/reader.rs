@@ -7,14 +7,14 @@ use crate::disk::Disk;
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// A snapshot being read from its beginning to its end. After an error it is of no use: drop it.
+/// A snapshot being read from beginning to end. After an error it is unusable: drop it.
 pub struct SnapshotReader<D: Disk + ?Sized> {
     disk: Arc<D>,
     name: String,
     size_bytes: u64,
     header: SnapshotHeader,
     offset: u64,
-    /// The next frame's.
+    /// The position of the next frame.
     place: Place,
     at_end: bool,
 }
@@ -55,8 +55,8 @@ impl<D: Disk + ?Sized> SnapshotReader<D> {
         }
     }
 
-    /// The next frame for [`SnapshotWriter::frame`](super::SnapshotWriter::frame) on another node: all chunks', then
-    /// the footer's, then `None`.
+    /// The next frame for [`SnapshotWriter::frame`](super::SnapshotWriter::frame) on another node: all chunks, then the
+    /// footer, then `None`.
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, SnapshotError> {
         Ok(self.read_next()?.map(|(_, frame)| frame))
     }

@@ -1,4 +1,4 @@
-//! A disk for this module's tests: a map. Of durability it models only two things: syncs can be made to fail, and it
+//! A disk for this module's tests: a map. It models only two aspects of durability: syncs can be made to fail, and it
 //! counts the bytes that a single sync had to make durable.
 
 use crate::disk::Disk;

@@ -7,10 +7,10 @@ use crate::disk::Disk;
 use crate::limits::SYNCED_PART_BYTES;
 use std::sync::Arc;
 
-/// A snapshot being written under a temporary name. Where [`begin`](SnapshotWriter::begin) or
+/// A snapshot being written under a temporary name. If [`begin`](SnapshotWriter::begin) or
 /// [`finish`](SnapshotWriter::finish) fails, it deletes the file; after any other error the caller
-/// [abandons](SnapshotWriter::abandon) it. Few writers ever use a name again, so a file that was left behind would take
-/// space on a disk that may be full until [`clean_up`](super::clean_up) deletes it at the next start.
+/// [abandons](SnapshotWriter::abandon) it. Names are rarely reused, so a file that was left behind would take space on
+/// a disk that may be full, until [`clean_up`](super::clean_up) deletes it at the next start.
 ///
 /// Invariant: the file holds the header and `place.sequence - 1` chunks, and ends at `offset`. It is durable up to
 /// `synced`, which is less than [`SYNCED_PART_BYTES`] before `offset`. If one sync had to make the whole file durable,
@@ -20,15 +20,15 @@ pub struct SnapshotWriter<D: Disk + ?Sized> {
     name: String,
     offset: u64,
     synced: u64,
-    /// The next frame's.
+    /// The position of the next frame.
     place: Place,
 }
 
-/// What a frame was.
+/// The kind of a received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
     Chunk,
-    /// The footer, and nothing is missing: [`finish`](SnapshotWriter::finish) is what remains to be done.
+    /// The footer, and nothing is missing: call [`finish`](SnapshotWriter::finish).
     End,
 }
 
@@ -65,7 +65,7 @@ impl<D: Disk + ?Sized> SnapshotWriter<D> {
         }
     }
 
-    /// Completes the file, makes it durable and gives it its name. Returns its size in bytes.
+    /// Completes the file, makes it durable and renames it to its final name. Returns its size in bytes.
     pub fn finish(mut self) -> Result<u64, SnapshotError> {
         match self.complete() {
             Ok(()) => Ok(self.offset),
@@ -73,12 +73,12 @@ impl<D: Disk + ?Sized> SnapshotWriter<D> {
         }
     }
 
-    /// Gives up the snapshot and its file.
+    /// Abandons the snapshot and deletes its file.
     pub fn abandon(self) -> Result<(), SnapshotError> {
         Ok(self.disk.delete(&temporary_name(&self.name))?)
     }
 
-    /// Deletes the file after an error, which says more than what may prevent that.
+    /// Deletes the file after an error. The error is returned even if the deletion fails, because it says more.
     fn fail(self, error: SnapshotError) -> SnapshotError {
         let _ = self.abandon();
         error
