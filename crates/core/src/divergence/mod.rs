@@ -32,8 +32,6 @@
 //! and what it was about to log or send as a snapshot is abandoned. Its node treats it as lost, like one whose log was
 //! damaged, and the system shard assigns a new one, which gets its state from the others ([`QuarantineReason`]). No
 //! acknowledged write is lost: the log is intact, and a quorum has it.
-//! one whose log was damaged, and the system shard hands out a new one, which gets its state from the others
-//! ([`QuarantineReason`]). Nothing acknowledged is lost by that: the log is whole, and a quorum has it.
 
 mod marks;
 mod scrubber;
@@ -55,7 +53,7 @@ pub const POINTS_KEPT: usize = 8;
 /// Why a replica must no longer run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum QuarantineReason {
-    /// Its log is damaged, or lacks what it acknowledged.
+    /// Its log is damaged, or lacks entries that it acknowledged.
     Log,
     /// Its memory differs from what was written to it.
     Memory,

@@ -7,7 +7,6 @@
 //! A clock that runs ahead would drag all the others with it permanently. So a timestamp from another node that is more
 //! than [`MAX_AHEAD`] above this node's wall clock is not observed, and its entry is refused until the wall clock has
 //! caught up. Meanwhile the entry stays where it was written, and the node is reported.
-//! time has come so far. Meanwhile the entry stays where it was written, and the node is reported.
 
 use crate::time::{HlcTimestamp, Wall};
 use std::time::Duration;

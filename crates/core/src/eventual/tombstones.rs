@@ -14,8 +14,8 @@
 //!
 //! The members are those of this node's topology. A member that is not known here may have received the deleted entry,
 //! but only from one that knew it; each digest carries the epoch of its sender's topology, and while any sender's epoch
-//! is higher than this node's, nothing is collected. A member that has lost its disk starts empty, and what it held
-//! before no longer counts.
+//! is higher than this node's, nothing is collected. A member that has lost its disk starts empty and no longer holds
+//! what it held before.
 //!
 //! (1) assumes that a node that has seen a version holds its entry. That fails if a node loses its log that had a later
 //! write which others had refused: see `gossip/repair.rs`. So nothing is collected while a member is known to differ,

@@ -3,9 +3,9 @@
 //! A write is refused before its proposal, when nothing has happened yet. While the log has no space or the disk does not
 //! answer, writes would otherwise wait until their deadlines and end unknown.
 //!
-//! Entries from leaders elsewhere are dropped where there is no space, and wherever too many bytes wait for the disk:
-//! otherwise they would gather in memory without bound. Raft sends them again. All other messages are taken, so that a
-//! node whose disk is bad does not look dead.
+//! Entries from other leaders are dropped if there is no space, or if too many bytes wait for the disk: otherwise they
+//! would gather in memory without bound. Raft sends them again. All other messages are taken, so that a node whose disk
+//! is bad does not look dead.
 
 use crate::limits::MAX_UNSYNCED_BYTES;
 use crate::message::RaftMessage;

@@ -290,7 +290,7 @@ fn a_header_that_rots_into_a_later_sector_is_not_torn() {
     assert_eq!(recovery.shards[&ShardId(1)], suspect(1), "{:?}", recovery.findings);
 }
 
-/// A replica that only the lost record knew must not be made anew under its id, at this start or a later one.
+/// A replica that only the lost record named must not be created again under its id, at this start or a later one.
 #[test]
 fn unknown_shards_stay_unknown_until_the_caller_knows() {
     let disk = MemDisk::new();

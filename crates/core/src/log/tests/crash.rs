@@ -97,8 +97,9 @@ fn live(seed: u64, dice: &mut Dice, disk: StoppingDisk, synced: &mut Shards, uns
     }
 }
 
-/// A start cuts a torn record and ends before the cut is synced. The next start sees zeros, in the cache, and what is
-/// appended then does not fit there. When the power fails, the torn record must not come back.
+/// A start cuts a torn record and ends before the cut is synced. The next start sees zeros in the cache, and its first
+/// record does not fit there, so it goes into another segment. When the power fails, the torn record must not come
+/// back.
 #[test]
 fn a_cut_that_was_not_synced_is_made_again() {
     let disk = MemDisk::new();
