@@ -20,7 +20,7 @@ pub fn command() -> clap::Command {
     without_empty_variables(help::complete(Cli::command()))
 }
 
-/// A variable that is set to nothing counts as one that is not set.
+/// An environment variable with an empty value counts as unset.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
     let command = command.mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::<OsStr>::Reset) } else { arg });
@@ -50,9 +50,10 @@ pub fn hinted(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     error
 }
 
-/// Makes `--raft-dir=x` out of `--raft_dir=x`: long flags are also understood with underscores, as in settings files.
+/// Turns `--raft_dir=x` into `--raft-dir=x`: long flags are also accepted with underscores, as in settings files.
 ///
-/// Only names change, never values, and nothing after `--`. What is not Unicode is no flag's name and stays.
+/// Only names change, never values or anything after `--`. An argument that is not Unicode is not a flag's name and
+/// stays unchanged.
 pub fn normalized(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut only_values = false;
     args.into_iter()

@@ -1,5 +1,5 @@
-//! What the clients of a checked workload ask of a key, and how Ringfort is asked for it. Shared by `verify` and
-//! `playground --chaos`.
+//! The requests of a checked workload's clients, and how they are sent to Ringfort. Shared by `verify` and `playground
+//! --chaos`.
 
 use crate::violation::Values;
 use bytes::Bytes;
@@ -7,10 +7,10 @@ use ringfort_check::{Found, Kind, Value};
 use ringfort_client::{Client, Error};
 use ringfort_node::Kind as Asked;
 
-/// Of so many keys one is a counter: it is incremented and never put, so that no increment is refused.
+/// One in this many keys is a counter: it is incremented and never put, so that no increment is refused.
 pub const COUNTERS_ONE_OF: u64 = 4;
 
-/// What is asked of a key.
+/// A request for one key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Request {
     Put(Value),
@@ -29,7 +29,7 @@ impl Request {
             Asked::Get => Request::Get,
             Asked::Scan => Request::Scan,
             Asked::Delete => Request::Delete,
-            // The writers add different numbers, so that a sum tells who is missing in it.
+            // The writers add different numbers, so that a sum shows whose increment is missing.
             Asked::Increment => Request::Increment(1 + i64::from(value.writer % 7)),
         }
     }
@@ -45,7 +45,7 @@ impl Request {
         }
     }
 
-    /// What is known of the request where there was no answer.
+    /// The record of the request if there was no answer.
     pub fn unanswered(self) -> Kind {
         match self {
             Request::Put(value) => Kind::put(value),
@@ -64,7 +64,7 @@ impl Request {
         self.unanswered().written().is_some()
     }
 
-    /// Asks Ringfort. The answer is of the request's kind, with what the cluster told.
+    /// Sends the request to Ringfort. The result is of the request's kind and contains the answer.
     pub async fn ask(self, client: &Client, values: Values, key: Bytes) -> Result<Kind, Error> {
         let found = |value: &[u8], version| Found { content: values.parse(value), version: Some(version) };
         Ok(match self {

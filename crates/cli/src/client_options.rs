@@ -1,4 +1,4 @@
-//! What all commands that talk to a running cluster have in common.
+//! The options that all client commands share.
 
 use crate::failure::Failure;
 use clap::{Args, ValueEnum};
@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-/// A person who waits for longer is told what for.
+/// After this long, a waiting user is told what the command waits for.
 const NOTICE_AFTER: Duration = Duration::from_secs(1);
 
 /// Options of every client command.
@@ -41,7 +41,7 @@ pub enum Output {
 }
 
 impl ClientOptions {
-    /// Runs `command` with a client of the cluster, on a runtime of its own.
+    /// Runs `command` with a client of the cluster, on its own runtime.
     pub fn run<T, F>(&self, command: impl FnOnce(Client) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>>,
@@ -61,7 +61,7 @@ impl ClientOptions {
         })
     }
 
-    /// Says on a terminal that no node has answered, and that they are still asked. Does not end.
+    /// Tells the user of a terminal that no node has answered yet and that the command keeps asking. Never returns.
     async fn notice_of_silence(&self, client: Client) -> Infallible {
         tokio::time::sleep(NOTICE_AFTER).await;
         let is_silent = self.endpoints.iter().all(|endpoint| !client.answers(endpoint));

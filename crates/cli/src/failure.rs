@@ -2,7 +2,7 @@
 
 use std::{error, fmt, io};
 
-/// What a command that worked has found.
+/// The result of a command that worked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// Exit code 0.
@@ -34,7 +34,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What to do where all nodes that were asked are not there.
+/// What to do if no process listens at any of the endpoints.
 fn nobody_listens(error: &ringfort_client::Error) -> Option<String> {
     let ringfort_client::Error::Unavailable { causes } = error else { return None };
     let all_refused = !causes.is_empty() && causes.iter().all(ringfort_client::Cause::is_connection_refused);

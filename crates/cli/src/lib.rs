@@ -1,8 +1,8 @@
-//! What `ringfort` does: a library for the binary of that name, and for who tests what it reads and prints.
+//! The library behind the `ringfort` binary, separate so that tests can check what it reads and prints.
 //!
-//! [`args`] turns the command line into a [`command::Command`]; each command is one file under `command` and ends with an
-//! [`Answer`] or a [`Failure`]. Both are the process's exit code: 0 done, 1 a clean "no", 2 an error, of which one line
-//! on stderr says what to do.
+//! [`args`] turns the command line into a [`command::Command`]; each command is one file under `command` and ends with
+//! an [`Answer`] or a [`Failure`]. Both determine the process's exit code: 0 done, 1 a clean "no", 2 an error, for
+//! which one line on stderr says what to do.
 
 pub mod args;
 mod asked;
@@ -19,12 +19,12 @@ use clap::FromArgMatches;
 use failure::{Answer, Failure};
 use std::process::ExitCode;
 
-/// Does what the process's command line says.
+/// Executes the process's command line.
 pub fn main() -> ExitCode {
     match run() {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
-        // Whoever reads our output has read enough, as in `ringfort scan | head`.
+        // The reader of our output has closed it, as in `ringfort scan | head`.
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("ringfort: {failure}");
@@ -33,7 +33,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Ends the process by itself where the command line is wrong or asks for help.
+/// Exits the process itself if the command line is wrong or asks for help.
 fn run() -> Result<Answer, Failure> {
     let args = args::normalized(std::env::args_os());
     let command = settings::with_file(args::command(), &args)?;

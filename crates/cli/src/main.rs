@@ -1,9 +1,9 @@
-//! `ringfort`, the one binary. All of it but the choice of an allocator is the library beside it.
+//! The `ringfort` binary. Everything but the choice of the allocator is in the library.
 
 use mimalloc::MiMalloc;
 use std::process::ExitCode;
 
-/// A request is many small allocations, freed on other threads than made them: glibc's allocator was a fifth of a node's
+/// A request makes many small allocations that are freed on other threads: glibc's allocator took a fifth of a node's
 /// time under writes.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;

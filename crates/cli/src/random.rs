@@ -3,16 +3,16 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// SplitMix64 (Steele, Lea, Flood 2014): even enough for keys and faults, and next to free.
+/// SplitMix64 (Steele, Lea, Flood 2014): uniform enough for keys and faults, and almost free.
 pub struct Random(u64);
 
 impl Random {
-    /// Differs each time.
+    /// A generator with a different seed each time.
     pub fn new() -> Random {
         Random(RandomState::new().hash_one(0))
     }
 
-    /// The same numbers for the same seed.
+    /// A generator that returns the same numbers for the same seed.
     pub fn seeded(seed: u64) -> Random {
         Random(seed)
     }

@@ -1,4 +1,4 @@
-//! Keys and values are bytes; what is printed is text.
+//! Conversions between bytes, which keys and values are, and text, which is printed.
 
 use serde::{Deserialize, Serialize, Serializer};
 use std::time::Duration;
@@ -105,7 +105,7 @@ fn push_hex(text: &mut String, byte: u8) {
     text.push_str(&format!("\\x{byte:02x}"));
 }
 
-/// A length of time to the second, or to the minute where it is long.
+/// A duration to the second, or to the minute if it is long.
 pub fn duration(duration: Duration) -> String {
     match duration.as_secs() {
         seconds @ 0..120 => format!("{seconds} s"),
@@ -113,7 +113,7 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// A number of things, in the singular where it is one.
+/// A number of things, in the singular if the number is one.
 pub fn counted(number: usize, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
@@ -137,8 +137,8 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| "give whole bytes or a unit: 1073741824, 1GiB, 500MB".to_owned())
 }
 
-/// A key in JSON: a string where that, given back on the command line, stands for the same key; otherwise
-/// `{"base64": "..."}`.
+/// A key in JSON: a string if the same string on the command line stands for the same key; otherwise `{"base64":
+/// "..."}`.
 pub struct JsonKey<'a>(pub &'a [u8]);
 
 impl Serialize for JsonKey<'_> {
@@ -150,7 +150,7 @@ impl Serialize for JsonKey<'_> {
     }
 }
 
-/// Bytes in JSON: a string where they are UTF-8, otherwise `{"base64": "..."}`.
+/// Bytes in JSON: a string if they are UTF-8, otherwise `{"base64": "..."}`.
 pub struct JsonBytes<'a>(pub &'a [u8]);
 
 impl Serialize for JsonBytes<'_> {
@@ -269,7 +269,7 @@ mod tests {
     fn json_tells_text_from_bytes() {
         assert_eq!(serde_json::to_string(&JsonBytes(b"a\"b")).unwrap(), r#""a\"b""#);
         assert_eq!(serde_json::to_string(&JsonBytes(b"\xff")).unwrap(), r#"{"base64":"/w=="}"#);
-        // A value is only read; a key is given back, too, where a backslash begins an escape.
+        // A value is only read. A key may also be passed back on the command line, where a backslash begins an escape.
         assert_eq!(serde_json::to_string(&JsonBytes(b"a\\t")).unwrap(), r#""a\\t""#);
         assert_eq!(serde_json::to_string(&JsonKey(b"a\\t")).unwrap(), r#"{"base64":"YVx0"}"#);
         assert_eq!(serde_json::to_string(&JsonKey(b"a\t")).unwrap(), r#""a\t""#);

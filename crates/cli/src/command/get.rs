@@ -47,8 +47,8 @@ pub struct Get {
     client: ClientOptions,
 }
 
-/// The answer of `-o json`. Of a key that is not there only `key` and `found` are given. In the eventual keyspace there
-/// is only one revision, the timestamp of the last write.
+/// The answer of `-o json`. For a missing key it has only `key` and `found`. In the eventual keyspace there is only one
+/// revision, the timestamp of the last write.
 #[derive(Serialize)]
 struct Report<'a> {
     key: JsonKey<'a>,

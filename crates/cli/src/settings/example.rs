@@ -1,4 +1,4 @@
-//! A settings file with all there is to set, made from the description of the flags.
+//! An example settings file with all settings, generated from the description of the flags.
 
 use super::file::settings_of;
 use clap::{Arg, ArgAction, Command};
@@ -14,7 +14,7 @@ const HEADER: &str = "\
 /// Columns of a comment.
 const WIDTH: usize = 110;
 
-/// An annotated file that says nothing but the defaults.
+/// An annotated file that contains only the defaults.
 pub fn example(serve: &Command) -> String {
     let mut text = HEADER.to_owned();
     for arg in settings_of(serve).filter(|arg| !arg.is_hide_set()) {
@@ -40,7 +40,7 @@ pub fn example(serve: &Command) -> String {
     text
 }
 
-/// clap takes the last full stop away.
+/// Adds the full stop that clap removes.
 fn sentence(help: &str) -> String {
     if help.ends_with('.') { help.to_owned() } else { format!("{help}.") }
 }
@@ -64,7 +64,7 @@ fn default(arg: &Arg) -> Option<String> {
     arg.get_default_values().first().map(|value| toml_value(&value.to_string_lossy()))
 }
 
-/// What stands for a value where there is no default.
+/// The placeholder for a value without a default.
 fn placeholder(arg: &Arg) -> String {
     let name = arg.get_value_names().and_then(|names| names.first()).map_or("VALUE", |name| name.as_str());
     match name {
@@ -86,7 +86,7 @@ mod tests {
     use crate::args::Cli;
     use clap::CommandFactory;
 
-    /// `cargo run -- config example > docs/ringfort.example.toml` makes it anew.
+    /// `cargo run -- config example > docs/ringfort.example.toml` regenerates it.
     #[test]
     fn the_one_in_docs_is_this_one() {
         let command = Cli::command();

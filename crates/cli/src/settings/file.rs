@@ -1,4 +1,4 @@
-//! What a settings file says, checked against the description of the flags.
+//! Parses a settings file, and checks it against the description of the flags.
 
 use super::CONFIG;
 use clap::{Arg, ArgAction, Command};
@@ -6,10 +6,10 @@ use std::fmt;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Names at least this alike are suggested (Jaro's measure, from 0 to 1).
+/// Names that are at least this similar are suggested (Jaro similarity, from 0 to 1).
 const ALIKE: f64 = 0.75;
 
-/// What is wrong with a settings file.
+/// A problem in a settings file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Counted from 1.
@@ -23,7 +23,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Settings as texts, by the names of their flags: good ones.
+/// Valid settings as texts, by the names of their flags.
 #[derive(Debug)]
 pub struct Settings(Vec<(String, Vec<String>)>);
 
@@ -41,7 +41,7 @@ pub fn settings_of(serve: &Command) -> impl Iterator<Item = &Arg> {
     serve.get_arguments().filter(|arg| arg.get_id() != CONFIG && arg.get_id() != "help" && arg.get_id() != "version")
 }
 
-/// Reads the text of a settings file of the command `serve`. All that is wrong with it is told at once, by line.
+/// Parses the text of a settings file for the command `serve`. Reports all problems at once, by line.
 pub fn parse(text: &str, serve: &Command) -> Result<Settings, Vec<Problem>> {
     let line_of = |position: usize| text[..position.min(text.len())].matches('\n').count() + 1;
     let (table, errors) = DeTable::parse_recoverable(text);
@@ -52,7 +52,7 @@ pub fn parse(text: &str, serve: &Command) -> Result<Settings, Vec<Problem>> {
             message: error.message().replace('\n', " "),
         })
         .collect();
-    // After an error of the grammar the rest may be read wrongly.
+    // After a syntax error the rest may be misread.
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -68,7 +68,7 @@ pub fn parse(text: &str, serve: &Command) -> Result<Settings, Vec<Problem>> {
     if problems.is_empty() { Ok(Settings(settings)) } else { Err(problems) }
 }
 
-/// The flag that a key stands for, and its values, if they are good ones.
+/// The flag that a key stands for and its values, if they are valid.
 fn setting<'a>(serve: &'a Command, key: &str, value: &Spanned<DeValue<'_>>) -> Result<(&'a Arg, Vec<String>), String> {
     let arg = settings_of(serve).find(|arg| arg.get_long() == Some(key)).ok_or_else(|| unknown(serve, key))?;
     let is_list = matches!(arg.get_action(), ArgAction::Append);
@@ -99,13 +99,13 @@ fn text_of(value: &DeValue<'_>) -> Result<String, &'static str> {
     }
 }
 
-/// Has clap parse the values, as it will when they are defaults.
+/// Checks the values with clap's parser, which will also parse them as defaults.
 fn check(arg: &Arg, key: &str, values: &[String]) -> Result<(), String> {
     let alone = Command::new("check").no_binary_name(true).arg(arg.clone().required(false));
     let flags = values.iter().map(|value| format!("--{key}={value}"));
     alone.try_get_matches_from(flags).map(drop).map_err(|error| {
         let text = error.to_string();
-        // Its first paragraph, without hints at flags.
+        // The first paragraph of clap's error, without hints about flags.
         let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
         lines.join(" ").trim_start_matches("error: ").replace(&format!("--{key}"), key)
     })

@@ -1,7 +1,7 @@
 //! The settings file of `ringfort serve`: TOML, whose keys are the long flags.
 //!
-//! What the file says becomes the default of the flag of the same name. So clap itself lets a flag win over the
-//! environment and that over the file, and a value means the same in all three; nothing is described twice.
+//! A value in the file becomes the default of the flag of the same name. So clap itself gives flags precedence over the
+//! environment and the environment over the file, a value means the same in all three, and nothing is described twice.
 
 mod example;
 mod file;
@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 /// The command whose settings these are.
 pub const SERVE: &str = "serve";
 
-/// The flag that names the file, and no setting.
+/// The flag that names the file; not a setting itself.
 const CONFIG: &str = "config";
 
-/// Why a settings file is not taken.
+/// Why a settings file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     #[error("can't read the settings file {file}: {source}")]
@@ -29,7 +29,7 @@ pub enum SettingsError {
     Wrong {
         file: String,
         first: Problem,
-        /// How many problems there are besides.
+        /// How many more problems there are.
         others: usize,
     },
 }
@@ -47,7 +47,8 @@ pub fn read(path: &Path) -> Result<String, SettingsError> {
         .map_err(|source| SettingsError::Unreadable { file: path.display().to_string(), source })
 }
 
-/// `ringfort`, with what the settings file says as defaults, if the command line or the environment names one.
+/// The `ringfort` command with the values of the settings file as defaults, if the command line or the environment
+/// names a file.
 pub fn with_file(command: Command, args: &[OsString]) -> Result<Command, SettingsError> {
     let Some(path) = path(command.clone(), args) else { return Ok(command) };
     let text = read(&path)?;
@@ -64,7 +65,8 @@ pub fn serve(command: &Command) -> &Command {
     command.find_subcommand(SERVE).expect("there is a command `serve`")
 }
 
-/// The file that the command line or the environment names. What is wrong with the rest is found when it is parsed.
+/// The file that the command line or the environment names. Errors in other arguments are found later, when these are
+/// parsed.
 fn path(command: Command, args: &[OsString]) -> Option<PathBuf> {
     let lenient = command.mut_subcommand(SERVE, |serve| serve.mut_args(|arg| arg.required(false)));
     let matches = lenient.try_get_matches_from(args).ok()?;

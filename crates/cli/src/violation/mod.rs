@@ -1,8 +1,8 @@
-//! How a history that is not linearizable is shown, by all that check one on real processes.
+//! How a non-linearizable history is shown, for all commands that check histories of real processes.
 //!
 //! | module | |
 //! |---|---|
-//! | [`values`] | what clients write, so that a value tells who wrote it |
+//! | [`values`] | the values that clients write, which identify their writer |
 //! | [`timeline`] | a drawing for a terminal |
 //! | [`page`] | a drawing for a browser |
 
@@ -18,15 +18,15 @@ use serde::Serialize;
 pub use page::page;
 pub use values::Values;
 
-/// From here on the numbers of clients that read a key a last time, when all else is over; the others are smaller.
+/// Clients that take the last reads have numbers from this one on; all others have smaller numbers.
 pub const FIRST_LOOKER: u32 = 1 << 16;
 
-/// For JSON, and for people.
+/// A violation, for JSON and for text.
 #[derive(Serialize, Debug)]
 pub struct ViolationReport {
     pub key: String,
     pub reason: String,
-    /// The few that no order explains.
+    /// The few operations that no order explains.
     pub operations: Vec<OperationReport>,
     #[serde(skip)]
     /// The lines of a drawing.
@@ -38,7 +38,7 @@ pub struct OperationReport {
     pub client: String,
     pub operation: String,
     pub invoked_ms: f64,
-    /// `null` where there was no answer.
+    /// `null` if there was no answer.
     pub completed_ms: Option<f64>,
 }
 

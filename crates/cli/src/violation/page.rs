@@ -1,4 +1,4 @@
-//! A violation as a page for a browser: a drawing (SVG) and what it means, in one file that refers to no other.
+//! A violation as a page for a browser: a drawing (SVG) and its explanation, in one self-contained file.
 
 use super::timeline::{Axis, client, describe, times};
 use ringfort_check::{Ending, Kind, Operation, Violation};
@@ -27,7 +27,7 @@ svg .wrong { stroke: var(--wrong); stroke-width: 3; }
 p.note { color: var(--faint); }
 ";
 
-/// The whole page; `sentence` says what was found altogether.
+/// The whole page; `sentence` summarises the run's findings.
 pub fn page(sentence: &str, key: &str, violation: &Violation) -> String {
     let reason = escaped(&violation.reason.to_string());
     let mut html = String::from("<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n");
@@ -88,7 +88,7 @@ fn class(operation: &Operation) -> &'static str {
     }
 }
 
-/// Text in HTML.
+/// Escapes text for HTML.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

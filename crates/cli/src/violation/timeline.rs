@@ -1,11 +1,12 @@
-//! A violation as a drawing in text: one line an operation, narrow enough for a terminal.
+//! A violation as a text drawing: one line per operation, narrow enough for a terminal.
 //!
-//! The bars are drawn to the order of events, not to scale: what counts is who was done before whom began.
+//! The bars show the order of events, not their durations: what counts is which operations ended before which others
+//! began.
 
 use super::FIRST_LOOKER;
 use ringfort_check::{Ending, Found, Kind, Operation, Time, Violation};
 
-/// The bars are so wide; with the rest a line has at most 100 characters.
+/// The width of the bars; together with the rest a line has at most 100 characters.
 const COLUMNS: usize = 40;
 
 /// The places of a violation's events: 0 for the first, and one more for each that follows.
@@ -23,7 +24,7 @@ impl Axis {
 
     /// Where an operation begins and ends, each from 0.0 to 1.0. Without an answer it does not end.
     pub fn span(&self, operation: &Operation) -> (f64, Option<f64>) {
-        // What never ends goes on beyond the last event.
+        // An operation that never ends extends beyond the last event.
         let width = self.0.len() as f64;
         let place = |time: Time| self.0.partition_point(|other| *other < time) as f64 / width;
         (place(operation.invoked), operation.completed().map(place))
@@ -63,7 +64,7 @@ pub fn client(operation: &Operation) -> String {
     }
 }
 
-/// What was asked, and the answer.
+/// The operation and its answer.
 pub fn describe(operation: &Operation) -> String {
     let asked = &operation.kind;
     let version = |version: &Option<u64>| version.map_or(String::new(), |version| format!(", version {version}"));
@@ -97,7 +98,7 @@ pub mod tests {
     use super::*;
     use ringfort_check::Value;
 
-    /// A stale read, with a put of unknown outcome that others have seen.
+    /// A stale read, with a put of unknown outcome that other clients have seen.
     pub fn violation() -> Violation {
         let value = |writer| Value { writer, number: 7 };
         let operation =

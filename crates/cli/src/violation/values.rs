@@ -1,4 +1,4 @@
-//! What the clients of a checked workload write: values that say who wrote them.
+//! The values that the clients of a checked workload write, which identify their writer.
 
 use crate::random::Random;
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use ringfort_check::{Content, Value};
 /// How the values of a run are written: `<run>.<writer>.<number>`.
 #[derive(Clone, Copy, Debug)]
 pub struct Values {
-    /// So that what another run left behind is not taken for this one's.
+    /// Distinguishes this run's values from those that another run left behind.
     pub run: u32,
 }
 
@@ -20,8 +20,8 @@ impl Values {
         format!("{:08x}.{}.{}", self.run, value.writer, value.number).into()
     }
 
-    /// What a key holds: a value, a number that increments led to, or [`Value::FOREIGN`] where this run has not written
-    /// it.
+    /// What a key holds: a value, a number that increments led to, or Parses a value; [`Value::FOREIGN`] if this run
+    /// has not written it.
     pub fn parse(self, bytes: &[u8]) -> Content {
         let text = str::from_utf8(bytes).unwrap_or_default();
         let number = || text.parse().ok().filter(|number: &i64| number.to_string() == text).map(Content::from);

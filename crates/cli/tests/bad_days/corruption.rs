@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 
 const KEYS: usize = 200;
 
-/// The sectors of the log, as `ringfort_core::log` describes them: the first one of a record has this mark in its header.
+/// The sectors of the log, as `ringfort_core::log` describes them: the first one of a record has this mark in its
+/// header.
 const SECTOR_BYTES: usize = 512;
 const MARK: (usize, &[u8]) = (48, b"RFL1");
 

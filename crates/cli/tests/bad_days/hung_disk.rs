@@ -80,8 +80,8 @@ fn no_shard_is_without_service_for_long_while_disks_hang_in_turn_for_two_minutes
     assert_served(&hang_in_turn(Duration::from_secs(120)));
 }
 
-/// One disk after the other of five nodes, each for 5 to 8 seconds. A node that was hit leads nothing for half a minute, so
-/// most shards soon have no replica left whose disk has been well for long.
+/// One disk after the other of five nodes, each for 5 to 8 seconds. A node that was hit leads nothing for half a
+/// minute, so most shards soon have no replica left whose disk has been well for long.
 fn hang_in_turn(duration: Duration) -> Value {
     let mut cluster = Cluster::prepare(5, &["--shards=16", "--segment-bytes=1048576", "--workers=1"]);
     cluster.nodes.iter_mut().for_each(|node| {

@@ -104,8 +104,8 @@ struct Counts {
     late: usize,
 }
 
-/// Puts on one connection for some time. A library's client takes as much of the machine as the node does; this one costs
-/// next to nothing, so that it is the node that has too much to do.
+/// Puts on one connection for some time. A library's client takes as much of the machine as the node does; this one
+/// costs next to nothing, so that it is the node that has too much to do.
 fn load_connection(port: u16, load: Load, time: Duration) -> Counts {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_nodelay(true).unwrap();

@@ -7,8 +7,8 @@
 //! | `disk_full` | a disk without space, while another node is killed |
 //! | `namespaces` | firewalls between machines of their own, as network namespaces are, and wall clocks that step |
 //!
-//! All but the first run beside `ringfort verify`, which checks what clients are told. The last two need tools or what only root
-//! may do; without it they say so and pass.
+//! All but the first run beside `ringfort verify`, which checks what clients are told. The last two need tools or what
+//! only root may do; without it they say so and pass.
 
 mod disk_full;
 mod namespaces;

@@ -1,9 +1,9 @@
-//! Three nodes in network namespaces of their own, joined by a bridge, and iptables between them: packets are dropped as
-//! by a switch or a firewall, for connections that there are and for new ones. `ringfort playground --chaos` does the same
-//! without root, from a process in between, where connections are accepted that nobody answers.
+//! Three nodes in network namespaces of their own, joined by a bridge, and iptables between them: packets are dropped
+//! as by a switch or a firewall, for connections that there are and for new ones. `ringfort playground --chaos` does
+//! the same without root, from a process in between, where connections are accepted that nobody answers.
 //!
-//! Meanwhile the wall clocks of those concerned step by ten seconds. Who took the time of day for a measure of how long it
-//! has not heard from the others would go on serving reads, which are stale by then.
+//! Meanwhile the wall clocks of those concerned step by ten seconds. Who took the time of day for a measure of how long
+//! it has not heard from the others would go on serving reads, which are stale by then.
 
 use crate::support::verifying::Verifying;
 use crate::support::wall_clock::WallClock;

@@ -1,5 +1,5 @@
-//! A disk that says that it could not sync: nobody knows then what is on it, so the node ends, and says why. It is never
-//! tried again, since a second attempt can succeed without having written what the first one lost.
+//! A disk that says that it could not sync: nobody knows then what is on it, so the node ends, and says why. It is
+//! never tried again, since a second attempt can succeed without having written what the first one lost.
 
 use crate::SMALL;
 use crate::support::verifying::Verifying;

@@ -1,6 +1,6 @@
 //! Clusters of real processes: `ringfort serve` and the commands as a user runs them, with real sockets, signals, kills
-//! and syncs. What protocols do under every fault is the simulator's business; here it is whether the program that ships
-//! keeps its word.
+//! and syncs. What protocols do under every fault is the simulator's business; here it is whether the program that
+//! ships keeps its word.
 //!
 //! | module | what it shows |
 //! |---|---|

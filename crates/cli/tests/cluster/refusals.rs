@@ -81,8 +81,8 @@ fn without_a_quorum_there_is_no_answer_and_status_says_why() {
     cluster.nodes[0].kill();
     cluster.nodes[1].kill();
     for command in [&["put", "k", "w"][..], &["get", "k"], &["delete", "k"]] {
-        // Every answer comes in time. It is known that nothing was done once the node that is left knows that it leads no
-        // more.
+        // Every answer comes in time. It is known that nothing was done once the node that is left knows that it leads
+        // no more.
         let knows = || {
             let begun = Instant::now();
             let output = cluster.runs(&[command, &["--timeout=2s"]].concat());

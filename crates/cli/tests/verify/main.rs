@@ -1,7 +1,8 @@
 //! `ringfort verify`: that it finds what a store does wrong, and accuses none that does nothing wrong.
 //!
-//! The stores that do something wrong speak the Redis protocol ([`faulty`]), so that the whole command is tried on them:
-//! workload, checker, drawing, exit code. Ringfort itself, with a node that is killed, is among the tests of clusters.
+//! The stores that do something wrong speak the Redis protocol ([`faulty`]), so that the whole command is tried on
+//! them: workload, checker, drawing, exit code. Ringfort itself, with a node that is killed, is among the tests of
+//! clusters.
 
 mod faulty;
 #[path = "../cluster/support/mod.rs"]

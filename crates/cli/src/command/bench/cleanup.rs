@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// Keys that are listed, and then deleted, at once.
+/// How many keys are listed, and then deleted, at once.
 const KEYS_AT_ONCE: u32 = 500;
 
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +24,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Deletes all keys with a prefix. Returns how many there were.
 ///
 /// # Errors
-/// Not every key could be deleted in [`ROUNDS`] attempts: a cluster that is still overloaded by the benchmark
-/// refuses deletes, too.
+/// Not every key could be deleted in [`ROUNDS`] attempts: a cluster that is still overloaded by the benchmark also
+/// refuses deletes.
 pub async fn delete_all(client: &Client, prefix: &str, progress: &Progress) -> Result<u64, CleanupError> {
     let mut deleted = 0;
     for round in 1.. {

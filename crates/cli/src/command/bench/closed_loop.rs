@@ -1,13 +1,13 @@
-//! The closed loop: as many tasks as requests are in flight, each of which sends one after the other.
+//! The closed loop: one task per request in flight. Each task sends its requests one after the other.
 //!
-//! With a rate the loop is open as long as there are enough tasks: request k is due at a time of its own, the next free
-//! task sends it then, and its latency counts from that time, however late it was sent. So a stall is in the latencies of
-//! all requests that were due meanwhile, as it is for users who don't wait for each other.
+//! With a rate the loop is open as long as there are enough tasks: each request has a due time at which the next free
+//! task sends it, and its latency counts from that time, however late it was sent. So a stall shows in the latencies of
+//! all requests that were due meanwhile, as it does for users who don't wait for each other.
 //!
-//! A request counts if it *began* between the end of the warm-up and the end of the run, however long it took: the
-//! slow ones at the end are waited for, not forgotten. In a steady state that counts rate x duration requests, so
-//! that dividing by the duration is right. Errors count at all times: a cluster that hangs since the warm-up is no clean
-//! run.
+//! A request counts if it *began* between the end of the warm-up and the end of the run, however long it took: the slow
+//! ones at the end are waited for, not forgotten. In a steady state that counts rate x duration requests, so that
+//! dividing by the duration is correct. Errors always count: if a cluster has hung since the warm-up, the run is not
+//! clean.
 
 use super::measurement::Measurement;
 use super::progress::Progress;
@@ -23,7 +23,7 @@ use tokio::time::{interval, sleep, sleep_until};
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A failed request is not followed at once: nodes that refuse would be asked as fast as the machine can.
+/// The pause after a failed request: without it, nodes that refuse would be asked as fast as the machine can.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 
 /// A loading request was not answered.
@@ -31,7 +31,7 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 #[error("the keys can't be loaded: {0}")]
 struct LoadError(String);
 
-/// Sends the workload's requests for `warm_up` and then `duration`, in equal parts to each target. Stopping the
+/// Sends the workload's requests for `warm_up` and then `duration`, distributed equally over the targets. Stopping the
 /// workload ends the measurement early.
 pub async fn run(
     targets: &[Arc<Target>],
@@ -73,7 +73,7 @@ pub async fn run(
     parts.iter().fold(measured, |sum, part| sum.with(&locked(part)))
 }
 
-/// When requests are due that come at a rate.
+/// The due times of requests at a fixed rate.
 struct Schedule {
     begun: Instant,
     /// Requests a second.
@@ -83,7 +83,7 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// Waits for the time of the next request that nobody has taken, and returns that time.
+    /// Waits until the next unclaimed request is due, and returns its due time.
     async fn due(&self) -> Instant {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let due = self.begun + Duration::from_secs_f64(number as f64 / f64::from(self.rate));

@@ -1,4 +1,4 @@
-//! What one durable write costs on this machine: 4 KiB overwritten and synced, one after the other.
+//! Measures what a durable write costs on this machine: overwrites and syncs of 4 KiB, one after the other.
 
 use super::measurement::{histogram, record};
 use hdrhistogram::Histogram;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 const BLOCK_BYTES: usize = 4096;
 
-/// The file is overwritten in turn, as a log is that was secured ahead of use.
+/// The file's blocks are overwritten in turn, like a log whose space was allocated ahead of use.
 const BLOCKS: u64 = 1024;
 
 /// Statfs types of file systems in memory, from linux/magic.h: tmpfs and ramfs.
@@ -25,7 +25,7 @@ pub enum DiskError {
     Io { directory: PathBuf, source: io::Error },
 }
 
-/// A file without a name, gone when this is dropped.
+/// An unnamed file, which disappears when this is dropped.
 pub struct Disk {
     file: File,
     directory: PathBuf,
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn memory_is_no_disk() {
-        // Where there is no such file system there is nothing to refuse.
+        // Without such a file system there is nothing to test.
         let shared_memory = Path::new("/dev/shm");
         if shared_memory.is_dir() {
             assert!(matches!(Disk::open(shared_memory), Err(DiskError::InMemory(_))));

@@ -1,8 +1,8 @@
-//! A bare gRPC echo: what this machine, HTTP/2 and protobuf cost before a store does anything.
+//! A bare gRPC echo: it shows what this machine, HTTP/2 and protobuf cost without a store.
 //!
 //! The server is a process of its own, as a node is: the hidden command `ringfort bench-echo`. It answers puts at once
-//! and gets with a value as large as the workload's. It prints its address and ends with its stdin, so that it does
-//! not outlive whoever started it.
+//! and gets with a value as large as the workload's. It prints its address and ends when its stdin is closed, so that
+//! it does not outlive its parent process.
 
 use super::target::Target;
 use crate::command::print_line;

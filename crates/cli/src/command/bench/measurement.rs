@@ -1,4 +1,4 @@
-//! What a closed loop found.
+//! The results of a closed loop.
 
 use super::target::Answer;
 use hdrhistogram::Histogram;
@@ -6,10 +6,10 @@ use ringfort_client::Outcome;
 use serde::Serialize;
 use std::time::Duration;
 
-/// Latencies above count as this: far above any time limit that makes sense.
+/// Latencies above this count as this: far above any reasonable time limit.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Of a latency so many decimal digits are kept: an error of 0.1 %.
+/// How many decimal digits of a latency are kept: an error of 0.1 %.
 const DIGITS: u8 = 3;
 
 /// Answered requests with their latencies in nanoseconds, and those that were not answered.
@@ -23,7 +23,7 @@ pub struct Measurement {
     pub first_error: Option<String>,
 }
 
-/// Requests without the answer that they should have. They are in no latency.
+/// Requests without the expected answer. They are not in any latency.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Debug)]
 pub struct Errors {
     /// Certainly never applied.

@@ -1,12 +1,12 @@
-//! `ringfort bench`: what a cluster does under load, and what the machine could do at best.
+//! `ringfort bench`: measures a cluster under load, and what the machine could do at best.
 //!
 //! A closed loop ([`closed_loop`]): a fixed number of requests is in flight, and each answer is followed by the next
-//! request. Rate and latency are therefore two sides of one thing (in flight = rate x latency), and a cluster that
-//! stalls is asked less: the figures say what it can do, not how long the users of an open system would wait.
+//! request. Rate and latency therefore determine each other (in flight = rate x latency), and a cluster that stalls
+//! gets fewer requests: the figures show its capacity, not how long the users of an open system would wait.
 //!
 //! Load generator and nodes often share a machine, and machines differ. Hence the floor: a bare gRPC echo ([`echo`])
-//! with the same messages, connections and requests in flight, before and after the run, and a synced write
-//! ([`disk`]). The ratios to it mean something elsewhere too; absolute figures do not.
+//! with the same messages, connections and requests in flight, before and after the run, and a synced write ([`disk`]).
+//! Ratios to the floor can be compared between machines; absolute figures cannot.
 
 pub mod cleanup;
 mod closed_loop;
@@ -61,7 +61,8 @@ pub struct Bench {
     #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     in_flight: u32,
 
-    /// Requests a second, each due at a time of its own from which its latency counts [default: as many as are answered]
+    /// Requests a second, each due at a time of its own from which its latency counts [default: as many as are
+    /// answered]
     #[arg(long, value_name = "COUNT", conflicts_with = "floor", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rate: Option<u32>,
 
@@ -139,7 +140,7 @@ impl Bench {
     ) -> Result<(Report, Result<(), Failure>), Failure> {
         let client = Client::connect(&self.client.endpoints)?.with_timeout(self.client.timeout);
         client.check_endpoints().await?;
-        // A cluster that does not answer is an error now, not a result later.
+        // If the cluster does not answer, fail now instead of reporting a result later.
         let nodes = client.topology().await?.nodes.len();
         let nodes = if self.blind { self.client.endpoints.len() } else { nodes };
         let mut measuring = pin!(self.measure(nodes, workload, progress));

@@ -1,8 +1,8 @@
-//! One line on stderr that says how far the run has got; none where stderr is no terminal.
+//! A progress line on stderr; none if stderr is not a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Clones are the same line.
+/// Clones share one line.
 #[derive(Clone)]
 pub struct Progress(ProgressBar);
 
@@ -17,7 +17,7 @@ impl Progress {
         Progress(ProgressBar::hidden())
     }
 
-    /// The next phase, of so many steps.
+    /// Begins the next phase, which has this many steps.
     pub fn begin(&self, phase: &'static str, steps: u64) {
         self.0.set_prefix(phase);
         self.0.set_length(steps);
@@ -33,7 +33,7 @@ impl Progress {
         self.0.inc(1);
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     pub fn end(&self) {
         self.0.finish_and_clear();
     }

@@ -24,7 +24,7 @@ pub struct Floor {
 pub struct Report {
     pub connections: usize,
     pub in_flight: usize,
-    /// What was asked for, requests a second.
+    /// The requested rate, in requests per second.
     pub rate: Option<u32>,
     pub value_bytes: usize,
     pub reads_percent: u8,
@@ -35,7 +35,7 @@ pub struct Report {
     pub errors: Errors,
     pub first_error: Option<String>,
     pub key_prefix: String,
-    /// `null` where the keys were kept.
+    /// `null` if the keys were kept.
     pub keys_deleted: Option<u64>,
     /// A signal ended the run early: the figures cover a shorter time.
     pub interrupted: bool,

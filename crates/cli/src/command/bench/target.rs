@@ -1,4 +1,4 @@
-//! Whom the requests are sent to: the leader of each key by the client, or given nodes in turn.
+//! Where requests are sent: by the client to the leader of each key, or to given nodes in turn.
 
 use super::workload::Operation;
 use crate::failure::Failure;
@@ -12,12 +12,12 @@ use std::time::Duration;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
-/// As large as the client's own limit needs to be for one value.
+/// Large enough for one value.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-/// One connection a node, shared by a part of the requests in flight.
+/// One connection per node, shared by a part of the requests in flight.
 pub enum Target {
-    /// Each request goes to the leader of its key, and is repeated where that is safe.
+    /// Each request goes to the leader of its key, and is retried if that is safe.
     Leaders(Client),
     /// Each request goes to the next of these nodes, once.
     Nodes { nodes: Vec<KvClient<Channel>>, turn: AtomicUsize, timeout: Duration },

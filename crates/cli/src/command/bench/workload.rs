@@ -1,4 +1,4 @@
-//! What is asked: puts and gets of random keys under a prefix of the run's own.
+//! The requests: puts and gets of random keys under the run's own prefix.
 
 use crate::random::Random;
 use bytes::Bytes;
@@ -9,17 +9,17 @@ use std::time::Instant;
 /// All keys of all runs begin with this.
 const PREFIX: &str = "bench/";
 
-/// The mix of requests, shared by all that send them.
+/// The mix of requests, shared by all tasks that send them.
 pub struct Workload {
-    /// `bench/<random>/`: no two runs touch each other's keys.
+    /// `bench/<random>/`, so that runs do not touch each other's keys.
     pub prefix: String,
     pub keys: u64,
     /// The value of every put.
     pub value: Bytes,
-    /// Of a hundred requests so many are gets.
+    /// The percentage of gets.
     pub reads_percent: u8,
     pub in_flight: usize,
-    /// Requests a second; without it as many as are answered.
+    /// Requests per second; `None` for as many as are answered.
     pub rate: Option<u32>,
     stopped_at: OnceLock<Instant>,
 }
@@ -39,7 +39,7 @@ impl Workload {
         Workload { prefix, keys, value, reads_percent, in_flight, rate, stopped_at: OnceLock::new() }
     }
 
-    /// Lets no further request begin.
+    /// Lets no further requests begin.
     pub fn stop(&self) {
         self.stopped_at.get_or_init(Instant::now);
     }

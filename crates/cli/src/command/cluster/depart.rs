@@ -1,4 +1,4 @@
-//! `ringfort cluster drain`, `leave` and `replace`: everything that a node holds goes elsewhere.
+//! `ringfort cluster drain`, `leave` and `replace`: move everything that a node holds to other nodes.
 
 use super::Report;
 use super::watch::{self, Left};
@@ -99,7 +99,7 @@ struct Wait {
 #[error("name two different nodes: the one that leaves, and with --with the one that takes its place")]
 struct SameNode;
 
-/// What a node is to become.
+/// The state that a command gives a node.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Empty,
@@ -144,7 +144,7 @@ fn leave(options: &ClientOptions, wait: &Wait, request: LeaveRequest) -> Result<
     })
 }
 
-/// Waits until the node is what it is to become, and says so.
+/// Waits until the node has reached the state, and reports it.
 async fn follow(
     client: &ringfort_client::Client,
     options: &ClientOptions,
@@ -194,7 +194,7 @@ fn done(end: End, answered: Option<bool>) -> &'static str {
 fn left(status: &StatusResponse, node: &str, end: End) -> Left {
     let Some(found) = status.nodes.iter().find(|known| known.name == node) else { return Left::Nothing };
     let holds = |shard: &&ringfort_client::v1::ShardStatus| shard.members.iter().any(|member| member.node == found.id);
-    // The node learns a little later than the shards that it may delete its replicas.
+    // The node learns that it may delete its replicas a little later than the shards do.
     let own = if found.alive { found.replicas as usize } else { 0 };
     match status.shards.iter().filter(holds).count().max(own) {
         0 if end == End::Empty => Left::Nothing,

@@ -45,8 +45,8 @@ enum Operation {
 
 /// Have every node lead as many shards as the others
 ///
-/// The cluster keeps leadership within a tenth of the mean by itself, and gives it back to a node that returns. This evens
-/// out the rest. No data moves. Waits until it is so.
+/// The cluster keeps leadership within a tenth of the mean by itself, and gives it back to a node that returns. This
+/// evens out the rest. No data moves. Waits until it is so.
 #[derive(Args, Debug)]
 struct Balance {
     /// Do not wait for it.

@@ -1,7 +1,7 @@
-//! `ringfort cluster`: what operators ask of a cluster, one file a kind.
+//! `ringfort cluster`: operator commands, one file per kind.
 //!
-//! Each command is done when the cluster knows of it; what follows are moves, which the cluster makes by itself, whoever
-//! waits for them. The same command given again waits again.
+//! A command takes effect when the cluster has committed it. The cluster then makes the resulting moves by itself,
+//! whether or not the command waits for them. Repeating the command waits again.
 
 mod depart;
 mod leaders;
@@ -45,14 +45,14 @@ impl Cluster {
     }
 }
 
-/// What `-o json` prints of a command that changes something.
+/// What `-o json` prints for a command that changes something.
 #[derive(Serialize)]
 struct Report<'a> {
-    /// The node that it is about, if it is about one.
+    /// The node that the command is about, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a str>,
-    /// The epoch from which on it is so.
+    /// The epoch in which the command took effect.
     epoch: u64,
-    /// Whether everything that follows from it has been waited for.
+    /// Whether the command has waited until all resulting moves were done.
     complete: bool,
 }

@@ -8,8 +8,8 @@ use clap::Args;
 
 /// Keep the cluster from beginning moves
 ///
-/// What is under way goes on. Nothing else is affected: elections, reads and writes go on as ever. A node that dies is not
-/// replaced meanwhile.
+/// What is under way goes on. Nothing else is affected: elections, reads and writes go on as ever. A node that dies is
+/// not replaced meanwhile.
 #[derive(Args, Debug)]
 pub struct Pause {
     #[command(flatten)]

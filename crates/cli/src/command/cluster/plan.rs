@@ -41,7 +41,7 @@ struct Move<'a> {
     shard: String,
     gains: &'a [String],
     loses: &'a [String],
-    /// Who is to lead, where that changes.
+    /// The new leader, if the leader changes.
     leader: Option<&'a str>,
     bytes: u64,
     reason: &'a str,
@@ -85,7 +85,7 @@ fn report(planned: &PlannedMove) -> Move<'_> {
     }
 }
 
-/// What keeps the plan from being carried out as it stands.
+/// Which parts of the plan will wait, and for what, if any will.
 fn warning(status: &StatusResponse) -> Option<String> {
     let silent = status.nodes.iter().filter(|node| !node.alive && node.member_state() == MemberState::Active);
     let silent: Vec<String> = silent.map(|node| escaped(node.name.as_bytes())).collect();

@@ -1,4 +1,4 @@
-//! Waiting for what follows from a command, with a bar on a terminal and lines elsewhere.
+//! Waits for the effects of a command, with a progress bar on a terminal and lines elsewhere.
 
 use crate::failure::Failure;
 use crate::text::duration;
@@ -7,21 +7,21 @@ use ringfort_client::{Client, Error};
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-/// The pause between two looks.
+/// How often the status is polled.
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Where stderr is no terminal, a line is printed this often.
+/// How often a line is printed if stderr is not a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What is left to do.
 pub enum Left {
     Nothing,
-    /// So many pieces, and what keeps it from getting on, if anything.
+    /// This many pieces, and what blocks them, if anything.
     Pieces(usize, Option<String>),
 }
 
-/// Looks again and again until nothing is left. Returns false where Ctrl-C ended the wait. A cluster that does not answer
-/// is asked again: what is waited for goes on without the one that is asked.
+/// Polls until nothing is left. Returns false if Ctrl-C ended the wait. A cluster that does not answer is asked again:
+/// the moves continue without the node that is asked.
 pub async fn wait(
     client: &Client,
     doing: &str,
@@ -92,7 +92,7 @@ impl Watch {
     }
 }
 
-/// When it will be done, by the pace so far; nothing where there is none yet.
+/// When it will be done, by the pace so far; empty if there is no pace yet.
 fn estimate(elapsed: Duration, done: usize, left: usize) -> String {
     match elapsed.checked_div(done as u32) {
         Some(each) if left > 0 => format!(", about {} left", duration(each.saturating_mul(left as u32))),

@@ -33,19 +33,19 @@ const README_PORTS: Ports = Ports { port: 50051, raft_port: 12001 };
 /// The name of an abstract socket, bound by the one playground that may take the README's ports.
 const README_CLAIM: &[u8] = b"ringfort-playground";
 
-/// Small log segments: each node secures the space of two before it serves.
+/// Small log segments: each node allocates the space of two before it serves.
 const SEGMENT_BYTES: u64 = 8 << 20;
 
-/// Soon enough for whoever watches.
+/// Short enough for a user who watches.
 const REPLACE_AFTER: &str = "15s";
 
 /// How long the cluster may take until all replicas are where they belong.
 const COMPLETE_PATIENCE: Duration = Duration::from_secs(90);
 
-/// The pause between two looks at the cluster.
+/// The pause between two status requests.
 const STATUS_PAUSE: Duration = Duration::from_millis(50);
 
-/// A node that takes longer to say how the cluster fares is asked again.
+/// A node that takes longer to return the cluster's status is asked again.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
@@ -64,14 +64,14 @@ pub enum ClusterError {
     Incomplete { last: String },
 }
 
-/// Where the data lies.
+/// Where the data is.
 enum Directory {
     /// Removed at the end.
     Temporary(TempDir),
     Given(PathBuf),
 }
 
-/// Ports of a node, as they are kept in the directory.
+/// Ports of a node, as saved in the directory.
 #[derive(Serialize, Deserialize, Clone, Copy)]
 struct Ports {
     port: u16,
@@ -101,7 +101,7 @@ pub struct Cluster {
     ended_rx: mpsc::UnboundedReceiver<Ended>,
     /// Locked for as long as this playground uses a directory that was given.
     _lock: Option<File>,
-    /// Holds the nodes' ports, so that no other program is given one while its node restarts.
+    /// Holds the nodes' ports, so that no other program gets one while its node restarts.
     _held: Held,
     /// Dropped last: the processes are gone by then.
     directory: Directory,
@@ -163,7 +163,7 @@ impl Cluster {
         self.path().join(&self.nodes[number].command.name)
     }
 
-    /// Has a temporary directory stay.
+    /// Keeps a temporary directory.
     pub fn keep(&mut self) {
         if let Directory::Temporary(directory) = &mut self.directory {
             directory.disable_cleanup(true);
@@ -182,7 +182,7 @@ impl Cluster {
         Client::connect(self.endpoints())
     }
 
-    /// How a node is started that is not there yet, with ports that are free now.
+    /// The command that starts a new node, with currently free ports.
     pub fn newcomer(&self) -> io::Result<NodeCommand> {
         let own = match self.nodes.iter().all(|node| node.ports.is_of_the_readme()) {
             true => readme_ports(self.nodes.len()..self.nodes.len() + 1).pop(),
@@ -192,17 +192,17 @@ impl Cluster {
         Ok(command(self.path(), self.nodes.len(), own, &self.nodes[0].endpoint))
     }
 
-    /// Starts a node that has ended again, by its same command.
+    /// Restarts a node that has ended, with the same command.
     pub fn restart(&mut self, number: usize) -> Result<(), ClusterError> {
         self.nodes[number].process = self.spawn(number, &self.nodes[number].command)?;
         Ok(())
     }
 
-    /// Waits until all nodes answer and every shard has all its replicas, and none lacks an entry. For a cluster that
-    /// nobody writes to.
+    /// Waits until all nodes answer and every shard has all its replicas, and none lacks an entry. Only for a cluster
+    /// without writes.
     ///
     /// # Errors
-    /// A node ended, or it takes too long.
+    /// A node has ended, or it takes too long.
     pub async fn wait_until_complete(&mut self) -> Result<StatusResponse, Failure> {
         let client = self.client()?.with_timeout(STATUS_TIMEOUT);
         let begun = Instant::now();
@@ -235,12 +235,12 @@ impl Cluster {
         Err(ClusterError::Incomplete { last }.into())
     }
 
-    /// A node that has ended without having been asked to.
+    /// A node that has ended without being asked to.
     pub fn ended(&mut self) -> Option<Ended> {
         self.ended_rx.try_recv().ok()
     }
 
-    /// Waits for the next node that ends without having been asked to.
+    /// Waits for the next node that ends without being asked to.
     pub async fn next_ended(&mut self) -> Ended {
         self.ended_rx.recv().await.expect("the cluster holds a sender itself")
     }
@@ -316,7 +316,7 @@ fn ports(directory: &Path, count: usize) -> Result<(Vec<Ports>, Held), ClusterEr
         Err(error) => return Err(failed(error)),
     };
     let readme = claim_readme_ports();
-    // A port of old that somebody else has now can't be held; its node will say so.
+    // A saved port that another program has taken can't be held; its node will report that.
     let mut held: Vec<TcpSocket> =
         ports.iter().flat_map(|own| [own.port, own.raft_port]).filter_map(|port| hold(port).ok()).collect();
     if ports.len() < count {
@@ -366,8 +366,8 @@ fn any_ports() -> io::Result<(Ports, [TcpSocket; 2])> {
     Ok((Ports { port, raft_port }, held))
 }
 
-/// Binds a port (0 for a free one) without listening on it: the system gives it to nobody, and a node that asks for it
-/// by its number gets it.
+/// Binds a port (0 for a free one) without listening on it: the system assigns it to no other program, but a node that
+/// asks for it by number gets it.
 fn hold(port: u16) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;

@@ -1,7 +1,7 @@
 //! `ringfort playground`: a cluster of real processes on this machine, to try things on.
 //!
-//! [`cluster`] starts and stops the nodes, [`process`] is one of them, [`tour`] is a story told with them, [`chaos`] does
-//! to them what it can, [`screen`] prints. All of it runs on the main thread.
+//! [`cluster`] starts and stops the nodes, [`process`] is one of them, [`tour`] demonstrates a failover, [`chaos`]
+//! injects faults, [`screen`] prints. All of it runs on the main thread.
 
 mod chaos;
 mod cluster;
@@ -41,13 +41,14 @@ pub struct Playground {
     #[arg(long, conflicts_with_all = ["tour", "chaos"])]
     logs: bool,
 
-    /// Show in half a minute what happens when a node is killed: write, kill the leader, write on, read everything back.
+    /// Show in half a minute what happens when a node is killed: write, kill the leader, write on, read everything
+    /// back.
     #[arg(long, conflicts_with_all = ["nodes", "dir"])]
     tour: bool,
 
-    /// Kill, stop, cut off and damage nodes and make their disks slow or hang, one fault after the other, under clients whose
-    /// answers are checked; then say how long service was missed, and whether all answers were right. Ctrl-C ends it early.
-    /// With three nodes or more.
+    /// Kill, stop, cut off and damage nodes and make their disks slow or hang, one fault after the other, under clients
+    /// whose answers are checked; then say how long service was missed, and whether all answers were right. Ctrl-C ends
+    /// it early. With three nodes or more.
     #[arg(long, conflicts_with = "tour")]
     chaos: bool,
 
@@ -84,16 +85,16 @@ impl Playground {
                 screen.line(&format!("{} holds a cluster of {kept}: all of them start", cluster.path().display()))?;
             }
             let result = self.use_up(&mut cluster, &screen).await;
-            // Whatever happened, no process and no temporary directory stays behind.
+            // Whatever happened, leave no process and no temporary directory behind.
             let stopped_well = stop(cluster, &screen).await?;
             Ok(if result? == Answer::Yes && stopped_well { Answer::Yes } else { Answer::No })
         })
     }
 
-    /// Does with the cluster what was asked for.
+    /// Runs what the options ask for on the cluster.
     async fn use_up(&self, cluster: &mut Cluster, screen: &Screen) -> Result<Answer, Failure> {
         if self.chaos {
-            // Signals end it, but not at once.
+            // Signals end a chaos run, but not at once.
             return chaos::run(cluster, &self.options, screen).await;
         }
         if !self.tour {
@@ -110,7 +111,7 @@ impl Playground {
     }
 }
 
-/// Runs until the work is done (its result) or SIGINT, SIGTERM or SIGHUP comes (`None`).
+/// Runs until the work is done (its result) or SIGINT, SIGTERM or SIGHUP arrives (`None`).
 pub(super) async fn interrupted_by_signals<T>(work: impl Future<Output = T>) -> io::Result<Option<T>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -123,7 +124,7 @@ pub(super) async fn interrupted_by_signals<T>(work: impl Future<Output = T>) -> 
     })
 }
 
-/// Shows what there is to try, and which nodes end, for as long as there are any.
+/// Shows what to try, and which nodes end, until all have ended.
 async fn play(cluster: &mut Cluster, screen: &Screen) -> Result<(), Failure> {
     let begun = Instant::now();
     cluster.wait_until_complete().await?;
@@ -174,9 +175,9 @@ fn manual(cluster: &Cluster) -> String {
     text
 }
 
-/// Stops all nodes; whether they ended well.
+/// Stops all nodes. Returns whether they ended cleanly.
 async fn stop(cluster: Cluster, screen: &Screen) -> io::Result<bool> {
-    // Where nobody reads any more, the nodes are stopped all the same.
+    // Even if the output's reader is gone, the nodes must be stopped.
     let _ = screen.line("stopping ...");
     let begun = Instant::now();
     let failed = cluster.stop().await;

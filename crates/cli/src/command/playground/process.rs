@@ -1,7 +1,7 @@
-//! A node's process: this very program as `ringfort serve`, its log, its signals and its end.
+//! A node's process: this program run as `ringfort serve`, its log, its signals and its end.
 //!
-//! Each process is in a group of its own, so that Ctrl-C on the terminal reaches the playground alone, which then stops
-//! its nodes itself. None outlives the playground, however that ends: the kernel kills them with it.
+//! Each process is in a group of its own, so that Ctrl-C on the terminal only reaches the playground, which then stops
+//! its nodes itself. No node outlives the playground, however it ends: the kernel kills them with it.
 
 use super::screen::Screen;
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 /// A node that was asked to stop has this long before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// So many of a node's last lines are kept, to be shown where it ends by itself.
+/// How many of a node's last log lines are kept, to be shown if it ends by itself.
 const KEPT_LINES: usize = 10;
 
 /// How often to check whether nodes that a user started have ended.
@@ -36,7 +36,7 @@ pub struct NodeCommand {
     pub name: String,
     /// The arguments of this program.
     pub args: Vec<String>,
-    /// The file that takes the log, where that is asked for.
+    /// The file for the log, if that is requested.
     pub log: PathBuf,
 }
 
@@ -50,7 +50,7 @@ impl NodeCommand {
     }
 }
 
-/// This program's name as it is understood in any directory: as the user typed it, or its path.
+/// This program's name as it works in any directory: as the user typed it, or its path.
 pub fn program() -> String {
     let typed = std::env::args().next().filter(|name| !name.contains('/'));
     let path = || std::env::current_exe().map_or_else(|_| "ringfort".to_owned(), |path| path.display().to_string());
@@ -66,23 +66,23 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// What becomes of the lines that a node logs.
+/// What happens to the lines that a node logs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Logs {
     Shown,
-    /// Only kept, for the case that the node ends by itself.
+    /// The last lines are kept in case the node ends by itself.
     Hidden,
     /// The same, and written to a file.
     InFiles,
 }
 
-/// A node ended, and nobody had asked it to.
+/// A node has ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} ended by itself: {status}{}", last_words(.log))]
 pub struct Ended {
     pub name: String,
     pub status: ExitStatus,
-    /// Its last lines, where they were not shown.
+    /// Its last lines, if they were not shown.
     pub log: Vec<String>,
 }
 
@@ -98,8 +98,8 @@ pub struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// Starts a node; `number` counts from 0. To be called on the process's main thread: the kernel's care for orphans
-    /// begins when the thread ends that started them.
+    /// Starts a node; `number` counts from 0. Must be called on the process's main thread: the kernel kills a node when
+    /// the thread that started it ends.
     pub fn start(
         number: usize,
         command: &NodeCommand,
@@ -119,7 +119,7 @@ impl NodeProcess {
         unsafe {
             process.pre_exec(move || {
                 set_parent_process_death_signal(Some(Signal::KILL))?;
-                // Where the parent died before the line above, no signal will come.
+                // If the parent died before the line above, no signal will come.
                 let is_orphan = getppid() != Some(parent);
                 if is_orphan { Err(io::Error::from(rustix::io::Errno::CHILD)) } else { Ok(()) }
             });
@@ -137,8 +137,8 @@ impl NodeProcess {
         tokio::spawn(async move {
             let mut log = VecDeque::new();
             let on_line = |line: String| {
-                // What can't be shown, as in `ringfort playground | head`, must be read all the same: a full pipe would
-                // stop the node.
+                // Even if lines can't be shown, as in `ringfort playground | head`, they must be read: a full pipe
+                // would stop the node.
                 if logs == Logs::Shown {
                     return drop(screen.log(number, &name, &line));
                 }
@@ -166,12 +166,12 @@ impl NodeProcess {
         self.pid
     }
 
-    /// Whether the process runs, or is stopped by [`NodeProcess::pause`], and nobody has asked it to end.
+    /// Whether the process runs or is stopped by [`NodeProcess::pause`], and has not been asked to end.
     pub fn runs(&self) -> bool {
         self.status.borrow().is_none() && !self.is_told_to_end.load(Ordering::Relaxed)
     }
 
-    /// Stops the process where it stands, until [`NodeProcess::resume`].
+    /// Suspends the process until [`NodeProcess::resume`].
     pub fn pause(&self) {
         self.send(Signal::STOP);
     }
@@ -186,8 +186,8 @@ impl NodeProcess {
         let _ = self.status.wait_for(Option::is_some).await;
     }
 
-    /// Asks the node to stop and waits until it has; one that takes too long is killed. Returns whether it ended well;
-    /// one that had ended before has nothing to do with it.
+    /// Asks the node to stop and waits until it has; one that takes too long is killed. Returns whether it ended
+    /// cleanly; a node that had already ended does not count as a failure.
     pub async fn stop(&mut self) -> bool {
         if self.status.borrow().is_some() {
             return true;

@@ -1,4 +1,4 @@
-//! What the playground shows: on a terminal with colours, check marks and a progress line; in a pipe plain lines.
+//! The playground's output: on a terminal with colours, check marks and a progress line; in a pipe plain lines.
 
 use crate::command::status::terminal_width;
 use std::io::{self, IsTerminal, Write};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// In a pipe, a line of progress is printed this often.
 const PIPE_PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// One colour a node, in turn: cyan, yellow, green, magenta, blue.
+/// One colour per node, in turn: cyan, yellow, green, magenta, blue.
 const NODE_COLOURS: [u8; 5] = [36, 33, 32, 35, 34];
 const GREEN: u8 = 32;
 const RED: u8 = 31;
@@ -16,12 +16,12 @@ const RED: u8 = 31;
 /// Erases the line that the cursor is on.
 const ERASE_LINE: &str = "\r\x1b[K";
 
-/// The beginning of a text that has room in `width` columns.
+/// The beginning of a text that fits into `width` columns.
 fn cut(text: &str, width: usize) -> &str {
     text.char_indices().nth(width).map_or(text, |(end, _)| &text[..end])
 }
 
-/// Standard output, shared by all that has something to say.
+/// Standard output, shared by all parts that print.
 pub struct Screen {
     is_terminal: bool,
     is_silent: bool,
@@ -30,7 +30,7 @@ pub struct Screen {
 
 #[derive(Default)]
 struct State {
-    /// What stands in the progress line of a terminal.
+    /// The text of a terminal's progress line.
     progress: String,
     progressed_at: Option<Instant>,
 }
@@ -40,39 +40,39 @@ impl Screen {
         Screen { is_terminal: io::stdout().is_terminal(), is_silent: false, state: Mutex::default() }
     }
 
-    /// One that shows nothing: standard output is for something else.
+    /// A screen that shows nothing, because standard output has another use.
     pub fn silent() -> Screen {
         Screen { is_terminal: false, is_silent: true, state: Mutex::default() }
     }
 
-    /// A line of its own. The progress line stays the last one.
+    /// Prints a line. The progress line stays the last one.
     pub fn line(&self, text: &str) -> io::Result<()> {
         self.print(&self.lock(), text)
     }
 
-    /// A step that was done; ends the progress line.
+    /// Reports a step that was done; ends the progress line.
     pub fn done(&self, text: &str) -> io::Result<()> {
         let mark = if self.is_terminal { "✓" } else { "ok" };
         self.end_progress_with(&format!("{} {text}", self.coloured(GREEN, mark)))
     }
 
-    /// What went wrong; ends the progress line.
+    /// Reports a failure; ends the progress line.
     pub fn failed(&self, text: &str) -> io::Result<()> {
         let mark = if self.is_terminal { "✗" } else { "FAILED" };
         self.end_progress_with(&format!("{} {text}", self.coloured(RED, mark)))
     }
 
-    /// A line of a node's log. `node` counts from 0.
+    /// Prints a line of a node's log. `node` counts from 0.
     pub fn log(&self, node: usize, name: &str, text: &str) -> io::Result<()> {
         let colour = NODE_COLOURS[node % NODE_COLOURS.len()];
         self.line(&format!("{} {text}", self.coloured(colour, &format!("{name} |"))))
     }
 
-    /// How far a step has got.
+    /// Shows the progress of a step.
     pub fn progress(&self, text: &str) -> io::Result<()> {
         let mut state = self.lock();
         if self.is_terminal {
-            // A line that wraps is not erased, and stays on the screen with each step.
+            // A line that wraps can't be erased, and would stay on the screen with each step.
             let text = cut(text, terminal_width().unwrap_or(usize::MAX));
             if state.progress != text {
                 state.progress = text.to_owned();

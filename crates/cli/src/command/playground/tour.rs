@@ -1,7 +1,7 @@
-//! `ringfort playground --tour`: the story of a node that dies, told with real processes and real kills.
+//! `ringfort playground --tour`: a demonstration of a node that dies, with real processes and real kills.
 //!
-//! Every step checks what it claims. All keys of the story share the hash tag `{hello}`, so that they are in one shard
-//! and the leader that is killed is the one that every write needs.
+//! Every step checks what it claims. All keys share the hash tag `{hello}`, so that they are in one shard, and every
+//! write needs the leader that is killed.
 
 use super::cluster::Cluster;
 use super::screen::Screen;
@@ -14,10 +14,10 @@ use ringfort_ring::ShardCount;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
-/// The whole tour takes at most this long, or has failed.
+/// If the whole tour takes longer than this, it has failed.
 const TOUR_PATIENCE: Duration = Duration::from_secs(30);
 
-/// A shard is without service for at most this long after its leader was killed, or the tour has failed.
+/// If a shard is without service for longer than this after its leader was killed, the tour has failed.
 const FAILOVER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Writes before the kill, and as many after it.
@@ -120,7 +120,7 @@ async fn write(client: &Client, number: usize, acknowledged: &mut Vec<usize>) ->
     Ok(())
 }
 
-/// Calls until a call succeeds; how long that took since the node was killed.
+/// Repeats a call until it succeeds. Returns the time since the node was killed.
 async fn until_served(
     what: &'static str,
     killed: Instant,
@@ -135,7 +135,7 @@ async fn until_served(
     }
 }
 
-/// Asks this node itself, which forwards what it does not lead.
+/// Asks this node itself, which forwards requests for shards that it does not lead.
 async fn expect_at(endpoint: &str, node: &str, expected: &str) -> Result<(), Failure> {
     let mut kv = KvClient::connect(format!("http://{endpoint}")).await?;
     let request = GetRequest { key: KEY.into(), ..Default::default() };
@@ -148,7 +148,7 @@ async fn expect_at(endpoint: &str, node: &str, expected: &str) -> Result<(), Fai
     Ok(())
 }
 
-/// Which of the cluster's nodes leads the story's shard.
+/// Which of the cluster's nodes leads the tour's shard.
 async fn leader(cluster: &Cluster, client: &Client) -> Result<usize, Failure> {
     let shards = ShardCount::new(client.topology().await?.shard_count)?;
     let shard = shards.shard_of_key(KEY.as_bytes());

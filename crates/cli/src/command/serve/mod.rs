@@ -17,7 +17,7 @@ impl Serve {
                 stderr::flush();
                 Ok(answer)
             }
-            // The caller would write the failure to stderr, and block until somebody reads it.
+            // The caller would write the failure to stderr, and block until stderr is read.
             Err(failure) => {
                 stderr::last_line(&failure.to_string());
                 std::process::exit(2);
@@ -58,17 +58,17 @@ impl Serve {
     }
 }
 
-/// How a node has ended that has not failed.
+/// How a node ended without a failure.
 enum Ended {
     Stopped,
-    /// The cluster had given it up. Started again it clears its directory and joins as a new one.
+    /// The cluster had declared it dead. After a restart it clears its directory and joins as a new node.
     GivenUp(Signals),
 }
 
-/// One life of a node, from its start to its end.
+/// Runs a node once, from start to end.
 fn run_once(runtime: &Runtime, mut signals: Signals, config: NodeConfig) -> Result<Ended, Failure> {
     let (name, directory) = (config.name.clone(), config.directory.display().to_string());
-    // The first start of a node that joins may wait for its cluster. Nothing that it does meanwhile must be finished.
+    // The first start of a node that joins may wait for its cluster, and can be aborted at any time.
     let starting = runtime.spawn_blocking(move || Node::start(config));
     let started = runtime.block_on(async {
         tokio::select! {
@@ -80,7 +80,7 @@ fn run_once(runtime: &Runtime, mut signals: Signals, config: NodeConfig) -> Resu
         Ok(started) => started??,
         Err(received) => {
             tracing::info!("{received}: stopped before the node had started; started again, it begins anew");
-            // What it waits for may never come.
+            // The start may wait for ever.
             stderr::flush();
             std::process::exit(0);
         }
@@ -128,7 +128,7 @@ fn run_once(runtime: &Runtime, mut signals: Signals, config: NodeConfig) -> Resu
     }
 }
 
-/// What ends a life.
+/// Why a node's run ends.
 enum End {
     Signal(&'static str),
     Failure(Failure),

@@ -1,7 +1,7 @@
 //! The settings of a node.
 //!
-//! This is their only description: what clap makes of it are the flags, the environment's variables, the keys of the
-//! settings file (`settings`), the example of one, the completions and the manual.
+//! This is their only description: clap derives the flags, the environment variables, the keys of the settings file
+//! (`settings`), the example settings file, the completions and the manual from it.
 
 use crate::client_options::parse_duration;
 use crate::text::parse_bytes;
@@ -78,8 +78,8 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_JOIN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub join_timeout: Duration,
 
-    /// Join under the name of a member whose directory is lost: it gives up all that it held, and this node gets its share
-    /// anew. Without effect once the directory holds data.
+    /// Join under the name of a member whose directory is lost: it gives up all that it held, and this node gets its
+    /// share anew. Without effect once the directory holds data.
     #[arg(
         long,
         env = "RINGFORT_REPLACE",
@@ -91,8 +91,8 @@ pub struct Serve {
     )]
     pub replace: bool,
 
-    /// What this node may fail together with: a rack, a room, a provider's zone. Replicas of a shard are put into different
-    /// ones.
+    /// What this node may fail together with: a rack, a room, a provider's zone. Replicas of a shard are put into
+    /// different ones.
     #[arg(long, env = "RINGFORT_ZONE", value_name = "NAME")]
     pub zone: Option<String>,
 
@@ -116,14 +116,14 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_REPLACE_AFTER", value_name = "TIME", default_value = "5m", value_parser = parse_replace_after)]
     pub replace_after: Duration,
 
-    /// The process ends when its disk has not answered for this long: 20s, 2m. By then other nodes lead its shards; the end
-    /// of the process tells the operator, or the program that started it, that the disk needs attention. At least four
-    /// times the cluster's election timeout: 1600ms if that is 400ms.
+    /// The process ends when its disk has not answered for this long: 20s, 2m. By then other nodes lead its shards; the
+    /// end of the process tells the operator, or the program that started it, that the disk needs attention. At least
+    /// four times the cluster's election timeout: 1600ms if that is 400ms.
     #[arg(long, env = "RINGFORT_DISK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub disk_timeout: Duration,
 
-    /// How long a node that crashed, was cut off or had a hung or full disk must be healthy before it leads again: 5s, 2m.
-    /// The node that leads the system shard decides; set the same on all nodes.
+    /// How long a node that crashed, was cut off or had a hung or full disk must be healthy before it leads again: 5s,
+    /// 2m. The node that leads the system shard decides; set the same on all nodes.
     #[arg(long, env = "RINGFORT_LEAD_AFTER", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub lead_after: Duration,
 
@@ -206,8 +206,8 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// For tests: a file that says how the disk fails: a number of milliseconds by which each sync is slower, `hang`, or
-    /// `fail`.
+    /// For tests: a file that says how the disk fails: a number of milliseconds by which each sync is slower, `hang`,
+    /// or `fail`.
     #[arg(long, env = "RINGFORT_DISK_FAULTS", hide = true, value_name = "FILE")]
     pub disk_faults: Option<PathBuf>,
 
@@ -228,7 +228,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Settings that do not go together, and what to do.
+/// Settings that contradict each other, and what to do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
     #[error(
@@ -246,7 +246,7 @@ pub enum Contradiction {
 }
 
 impl Serve {
-    /// Checks what no setting can tell by itself.
+    /// Checks the combination of settings.
     pub fn check(&self) -> Result<(), Contradiction> {
         if self.is_reachable() && !self.insecure {
             return Err(Contradiction::Insecure(self.listen));
@@ -258,7 +258,7 @@ impl Serve {
         let http = self.http_port.map(|port| ("http-port", port));
         let pairs = [Some((clients, nodes)), http.map(|http| (clients, http)), http.map(|http| (nodes, http))];
         for ((one, port), (other, same)) in pairs.into_iter().flatten() {
-            // 0 is any port that is free.
+            // 0 means any free port.
             if port == same && port != 0 {
                 return Err(Contradiction::SamePort(one, other, port));
             }
@@ -365,7 +365,7 @@ fn parse_segment(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Below, all nodes would do little else; above, it would take minutes to see that one is dead.
+/// Below the bounds, nodes would do little but gossip; above them, it would take minutes to detect a dead node.
 fn parse_gossip_period(text: &str) -> Result<Duration, String> {
     let period = parse_duration(text)?;
     match (Duration::from_millis(50)..=Duration::from_secs(10)).contains(&period) {

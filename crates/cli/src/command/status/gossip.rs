@@ -1,4 +1,4 @@
-//! `ringfort status --gossip`: what one node knows by itself.
+//! `ringfort status --gossip`: what one node knows without asking others.
 
 use super::report::liveness_name;
 use super::tables::{Style, bytes, is_wider, number, right, table as empty_table, text};
@@ -8,7 +8,7 @@ use ringfort_client::v1::{GossipMember, GossipResponse, LivenessState};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The answer of `-o json`. Field names stay.
+/// The answer of `-o json`. Field names are stable.
 #[derive(Serialize)]
 pub struct Report<'a> {
     node: u64,
@@ -28,7 +28,7 @@ pub struct Report<'a> {
 struct Node<'a> {
     id: u64,
     name: &'a str,
-    /// Alive, suspect or dead; null of the node that answers, as what follows.
+    /// Alive, suspect or dead; null for the node that answers, as are the following fields.
     liveness: Option<&'static str>,
     since_ms: Option<u64>,
     reason: Option<&'a str>,
@@ -82,7 +82,7 @@ fn node(member: &GossipMember) -> Node<'_> {
     }
 }
 
-/// How the eventual keyspace stands, and what is wrong.
+/// The state of the eventual keyspace, and what is wrong.
 pub fn sentence(gossip: &GossipResponse) -> String {
     let name_of = |id: u64| gossip.members.iter().find(|member| member.id == id).map_or("?", |member| &member.name);
     let count = |state| {

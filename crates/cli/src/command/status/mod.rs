@@ -82,7 +82,7 @@ fn style() -> tables::Style {
     if io::stdout().is_terminal() { tables::Style::Lines } else { tables::Style::Plain }
 }
 
-/// The width of standard output in characters; none if it is not a terminal.
+/// The width of standard output in characters; `None` if it is not a terminal.
 pub fn terminal_width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|width| *width > 0)

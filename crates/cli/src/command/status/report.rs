@@ -1,4 +1,4 @@
-//! `ringfort status -o json`. Field names are an interface: they stay, and new ones may be added.
+//! `ringfort status -o json`. Field names are an interface: existing ones are stable, and new ones may be added.
 
 use super::shard_name;
 use super::trouble::disk_name;
@@ -17,11 +17,11 @@ pub struct Report<'a> {
     /// 16 hexadecimal digits: JSON numbers end at 2^53.
     cluster_id: String,
     epoch: u64,
-    /// Chosen when the cluster began.
+    /// Chosen when the cluster was created.
     election_timeout_ms: u32,
     /// The cluster begins no moves.
     paused: bool,
-    /// Where the leader of the system shard answers.
+    /// Null if the leader of the system shard does not answer.
     moves: Option<Moves>,
     nodes: Vec<Node<'a>>,
     shards: Vec<Shard>,
@@ -36,13 +36,13 @@ struct Divergence<'a> {
     index: u64,
     /// The ids of the nodes whose replicas were compared.
     nodes: &'a [u64],
-    /// Those that most others contradict; none where there is no majority.
+    /// Those that differ from the majority; empty if there is no majority.
     minority: &'a [u64],
 }
 
 #[derive(Serialize)]
 struct Moves {
-    /// Replicas that are still to arrive at their target nodes.
+    /// Replicas that have not arrived at their target nodes yet.
     left: u32,
     /// Of these, those whose node is silent. They wait until it returns or other nodes take its place.
     waiting: u32,
@@ -58,7 +58,8 @@ struct Node<'a> {
     raft_address: &'a str,
     alive: bool,
     silent_ms: u64,
-    /// What the answering node thinks of it by its heartbeats: alive, suspect or dead; null of itself.
+    /// Its liveness by its heartbeats, as the answering node sees it: alive, suspect or dead; null for the answering
+    /// node.
     liveness: Option<&'static str>,
     liveness_ms: Option<u64>,
     liveness_reason: Option<&'a str>,
@@ -84,7 +85,7 @@ struct Shard {
     shard: String,
     /// First and last slot; the system shard owns none.
     slots: Option<[u32; 2]>,
-    /// The leader's node id, where there is a leader.
+    /// The leader's node id, if there is a leader.
     leader: Option<u64>,
     term: u64,
     applied_index: u64,
@@ -100,7 +101,7 @@ struct Member {
     lag: u64,
     caught_up: bool,
     offline: bool,
-    /// Why it can't be trusted: log, memory or minority; null where it can.
+    /// Why it can't be trusted: log, memory or minority; null if it can.
     quarantine: Option<&'static str>,
 }
 

@@ -35,7 +35,7 @@ fn nodes_table(status: &StatusResponse, style: Style, has_all: bool) -> Table {
     let columns: &[&str] = if has_all { &ALL } else { &FEW };
     let mut table = table(style, columns);
     for node in &status.nodes {
-        // What a silent node holds is unknown, which is not zero.
+        // The contents of a silent node are unknown, which is not the same as zero.
         let known = |text: String| right(if node.alive { text } else { "-".to_owned() });
         table.add_row(columns.iter().map(|column| match *column {
             "NODE" => text(&node.name),
@@ -72,7 +72,7 @@ pub fn shards_in_short(status: &StatusResponse) -> String {
     if behind > 0 {
         said.push(format!("{behind} {} for a replica to catch up", if behind == 1 { "waits" } else { "wait" }));
     }
-    // Only a leader tells what its shard holds.
+    // Only a leader reports what its shard holds.
     let bytes_held = bytes(shards.iter().map(|shard| shard.key_value_bytes).sum());
     said.push(match led {
         0 => "how much data there is, is unknown".to_owned(),
@@ -82,17 +82,17 @@ pub fn shards_in_short(status: &StatusResponse) -> String {
     format!("{}; --shards shows each", said.join("; "))
 }
 
-/// Whether a replica of the shard takes no part.
+/// Whether a replica of the shard does not take part.
 fn lacks(shard: &ShardStatus) -> bool {
     shard.members.iter().any(|member| member.offline)
 }
 
-/// Whether a shard has a leader, and replicas without any remark.
+/// Whether a shard has a leader and no replica with a remark.
 fn is_well(shard: &ShardStatus) -> bool {
     shard.leader != 0 && shard.members.iter().all(|member| remark(member).is_empty())
 }
 
-/// A row for each shard with a problem, up to a limit, and how many more there are; none if there are no problems.
+/// A row for each shard with a problem, up to a limit, and how many more there are; `None` if there are no problems.
 pub fn shards_in_trouble(status: &StatusResponse, style: Style) -> Option<String> {
     const SHOWN: usize = 10;
     let mut few: Vec<_> = status.shards.iter().filter(|shard| !is_well(shard)).cloned().collect();
@@ -104,7 +104,7 @@ pub fn shards_in_trouble(status: &StatusResponse, style: Style) -> Option<String
     })
 }
 
-/// A row a shard.
+/// One row per shard.
 pub fn shards(status: &StatusResponse, style: Style) -> Table {
     let name_of = |id: u64| match status.nodes.iter().find(|node| node.id == id) {
         Some(node) => escaped(node.name.as_bytes()),
@@ -129,7 +129,7 @@ pub fn shards(status: &StatusResponse, style: Style) -> Table {
     table
 }
 
-/// A table as it suits where it is printed.
+/// A table in the style that suits the output, terminal or pipe.
 pub fn table_style(header: &[&str]) -> Table {
     table(if std::io::stdout().is_terminal() { Style::Lines } else { Style::Plain }, header)
 }
@@ -159,7 +159,7 @@ pub(super) fn right(text: String) -> Cell {
 fn state(node: &NodeStatus) -> String {
     let dead = node.liveness.as_ref().filter(|liveness| liveness.state() != LivenessState::Alive);
     let alive = match dead {
-        // It answered just now, whatever its heartbeats say.
+        // The node has just answered, whatever its heartbeats say.
         _ if node.alive => {
             let disk = node.health.unwrap_or_default().disk();
             let disk = (disk != DiskHealth::Healthy).then(|| format!("disk {}", disk_name(disk)));

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// A node that does not answer now but was heard less than this long ago may only be slow.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Heartbeats come through other nodes, too, so that a healthy node was always heard of less than this long ago.
+/// Heartbeats also arrive through other nodes, so a healthy node was always heard of less than this long ago.
 const HEARTBEATS_COME: Duration = Duration::from_secs(2);
 
 /// Whether a node is alive by its heartbeats, although it does not answer.
@@ -18,8 +18,8 @@ pub fn is_mute(node: &NodeStatus) -> bool {
     !node.alive && is_alive && (1..HEARTBEATS_COME.as_millis() as u64).contains(&node.silent_ms)
 }
 
-/// What is wrong with a node, the worst first; empty for a healthy node. [`shared`] adds what several nodes may have. If
-/// moves `are_paused`, a dead node is not replaced.
+/// What is wrong with a node, the worst first; empty for a healthy node. [`shared`] adds what several nodes may have.
+/// If moves `are_paused`, a dead node is not replaced.
 pub fn of(node: &NodeStatus, are_paused: bool) -> Vec<String> {
     let name = name(node);
     if !node.alive {
@@ -50,7 +50,7 @@ pub fn of(node: &NodeStatus, are_paused: bool) -> Vec<String> {
     troubles
 }
 
-/// What is wrong with nodes that answer, told once for all that have it.
+/// What is wrong with nodes that answer, reported once for all nodes with the same problem.
 pub fn shared(nodes: &[NodeStatus]) -> Vec<String> {
     let names = |has: fn(&NodeStatus) -> bool| -> Vec<String> {
         nodes.iter().filter(|node| node.alive && has(node)).map(name).collect()
@@ -77,7 +77,7 @@ pub fn shared(nodes: &[NodeStatus]) -> Vec<String> {
     troubles
 }
 
-/// Whether replicas on a node can catch up only after its disk was repaired.
+/// Whether replicas on a node can't catch up until its disk is repaired.
 pub fn is_disk_unusable(node: &NodeStatus) -> bool {
     node.health.is_some_and(|health| matches!(health.disk(), DiskHealth::Full | DiskHealth::Hung))
 }

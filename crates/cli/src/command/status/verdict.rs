@@ -1,8 +1,8 @@
 //! The sentence at the top of `ringfort status`.
 //!
-//! It promises only what the evidence carries: "tolerates N node failures" says that every shard, the system shard
-//! among them, has N voters more than a quorum that are caught up and on nodes that answer. A shard that nobody
-//! reported, or a voter that lags, lowers N. Then comes what is wrong and what to do about it, the worst first.
+//! It promises only what the reports support: "tolerates N node failures" means that every shard, including the system
+//! shard, has N voters more than a quorum that are caught up and on nodes that answer. A shard that no node reported,
+//! or a voter that lags, lowers N. Then follows what is wrong and what to do about it, the worst first.
 
 use super::{shard_name, trouble};
 use crate::text::{counted, duration, escaped};
@@ -19,14 +19,14 @@ const SLOTS: u32 = 16_384;
 /// The number of the system shard.
 pub const SYSTEM_SHARD: u32 = u32::MAX;
 
-/// Replicas that a shard has where there are nodes enough.
+/// How many replicas a shard has if there are enough nodes.
 pub const REPLICATION_FACTOR: usize = 3;
 
 /// What `status` says in words.
 #[derive(Debug, PartialEq)]
 pub struct Verdict {
     pub sentence: String,
-    /// Nodes that may fail at once, whichever they are, without any shard losing its quorum.
+    /// How many nodes may fail at the same time, whichever they are, without any shard losing its quorum.
     pub node_failures_tolerated: u32,
     /// Every shard can serve, and nothing is silent, offline or catching up.
     pub healthy: bool,
@@ -45,7 +45,7 @@ pub fn judge(status: &StatusResponse) -> Verdict {
     let can_serve = |shard: &ShardStatus| {
         served_by(shard.leader) && spare_voters(shard, |member| served_by(member.node) && !member.offline) >= 0
     };
-    // A node that lives and does not answer may lead shards and hold replicas of which nothing is known.
+    // A node that is alive but does not answer may lead shards and hold replicas that no node reported.
     let is_mute = |node: u64| nodes.get(&node).is_some_and(|node| trouble::is_mute(node));
     let may_serve = |shard: &ShardStatus| {
         let is_led = served_by(shard.leader) || shard.members.iter().any(|member| is_mute(member.node));
@@ -61,13 +61,13 @@ pub fn judge(status: &StatusResponse) -> Verdict {
     let offline = offline.filter(|member| !has_wrong_state(member));
     let offline: BTreeSet<u64> = offline.map(|member| member.node).collect();
     let wrong = wrong_states(status, can_serve);
-    // Only a leader knows who has caught up, and without one nobody does.
+    // Only a leader knows which replicas have caught up; without one this is unknown.
     let served = || {
         let members = shards().filter(|shard| can_serve(shard)).flat_map(|shard| &shard.members);
         members.filter(answering).filter(|member| !member.offline)
     };
     let voting = |member: &&ReplicaStatus| member.role() == ReplicaRole::Voter;
-    // What a disk keeps from catching up does not by waiting; the disk is told of.
+    // A replica that its disk keeps from catching up will not catch up by waiting; the disk is reported separately.
     let gets_on =
         |member: &&ReplicaStatus| !nodes.get(&member.node).is_some_and(|node| trouble::is_disk_unusable(node));
     let lagging = served().filter(voting).filter(gets_on).filter(|member| !member.caught_up).count();
@@ -144,12 +144,12 @@ pub fn judge(status: &StatusResponse) -> Verdict {
     Verdict { sentence, node_failures_tolerated: tolerated as u32, healthy }
 }
 
-/// Whether a replica was stopped for what it held, and not for its log.
+/// Whether a replica was stopped because of its state and not because of its log.
 fn has_wrong_state(member: &ReplicaStatus) -> bool {
     matches!(member.quarantine(), QuarantineReason::Memory | QuarantineReason::Minority)
 }
 
-/// Replicas that hold something wrong, or of which nobody knows which is right.
+/// Replicas with a wrong state, or that differ without it being known which is right.
 fn wrong_states(status: &StatusResponse, can_serve: impl Fn(&ShardStatus) -> bool) -> Vec<String> {
     let node = |id: u64| status.nodes.iter().find(|node| node.id == id).map_or_else(|| format!("node {id}"), name);
     let mut clauses = Vec::new();
@@ -218,7 +218,7 @@ fn waiting_for(status: &StatusResponse, node: &NodeStatus, unserved: &BTreeSet<u
     Some(format!("{moves} for {}, which is silent: {next}", name(node)))
 }
 
-/// What an operator has ordered and may have forgotten. Nothing is wrong with it.
+/// Operator commands still in effect, which the operator may have forgotten. They are not problems.
 fn under_orders(status: &StatusResponse) -> Vec<String> {
     let mut clauses = Vec::new();
     for node in status.nodes.iter().filter(|node| node.alive) {
@@ -242,7 +242,7 @@ fn under_orders(status: &StatusResponse) -> Vec<String> {
     clauses
 }
 
-/// Voters that are `good`, beyond a quorum; negative where they are too few for one.
+/// The number of `good` voters beyond a quorum; negative if there are too few for a quorum.
 fn spare_voters(shard: &ShardStatus, good: impl Fn(&ReplicaStatus) -> bool) -> i64 {
     let voters = || shard.members.iter().filter(|member| member.role() == ReplicaRole::Voter);
     let quorum = voters().count() / 2 + 1;

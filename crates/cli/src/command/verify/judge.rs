@@ -1,4 +1,4 @@
-//! The thread that judges histories as they come to their end, beside the run.
+//! The thread that checks each history when it ends, while the run continues.
 
 use bytes::Bytes;
 use ringfort_check::{Operation, Reason, Verdict, Violation, judge};
@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use tokio::sync::mpsc;
 
-/// Of so many keys that are not linearizable the smallest proof is looked for; of more they are only counted.
+/// For up to this many keys that are not linearizable, the smallest proof is searched for; further ones are only
+/// counted.
 const VIOLATIONS_SHRUNK: u64 = 20;
 
-/// Histories that wait to be judged. When there are more, the clients wait.
+/// How many histories may wait to be checked. If there are more, the clients wait.
 const QUEUE: usize = 256;
 
 /// A key's whole history.
 pub struct History {
     pub key: Bytes,
     pub operations: Vec<Operation>,
-    /// Whether the key was read once more when all else was over.
+    /// Whether the key was read once more after all other operations.
     pub has_last_look: bool,
 }
 
@@ -28,7 +29,7 @@ pub struct Judged {
     pub undecided: u64,
     /// Keys whose last value could not be read.
     pub without_last_look: u64,
-    /// Of the violations the one with the fewest operations, among those with a plain reason if there are any.
+    /// The violation with the fewest operations; those with a specific reason are preferred.
     pub smallest: Option<(Bytes, Violation)>,
 }
 

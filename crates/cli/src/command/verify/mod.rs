@@ -1,14 +1,14 @@
-//! `ringfort verify`: whether a running cluster keeps its word, from outside.
+//! `ringfort verify`: checks from outside whether a running cluster keeps its guarantees.
 //!
 //! [`workload`] has clients ask for few keys at the same time and write down what they asked and were told; [`judge`]
 //! looks for an order of each key's operations that explains the answers (`ringfort-check`), while the run goes on.
 //! Meanwhile the user does to the cluster what the cluster is to survive.
 //!
-//! Against a [peer](store::Peer) the workload and the checker are the same, only the [store] differs: so a user can see
-//! that the checker finds what is there to find.
+//! For a [peer](store::Peer) the workload and the checker are the same, and only the [store] differs: so a user can see
+//! that the checker does find violations.
 //!
-//! What it does not see: the eventual keyspace, stale reads, and scans of more than one key, which promise less; and what
-//! happens after the run.
+//! It does not check the eventual keyspace, stale reads, and scans of more than one key, which promise less, nor
+//! anything after the run.
 
 mod judge;
 mod record;
@@ -36,18 +36,18 @@ use std::time::{Duration, Instant};
 use store::{Peer, Store, StoreError};
 use workload::{Run, Workload};
 
-/// How often the line that says how far the run has got is renewed on a terminal.
+/// How often the progress line is updated on a terminal.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often such a line is printed where stderr is no terminal.
+/// How often a progress line is printed if stderr is not a terminal.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Check that a running cluster is linearizable, while you do to it what it has to survive
 ///
-/// Clients put, get, scan and delete keys that begin with verify/ and a random word. Four share a key and ask at the same
-/// time. What they were told is checked key by key, while the run goes on: is there an order of the operations that
-/// explains all answers? Meanwhile kill nodes, cut networks, fill disks. Ctrl-C ends the run early, with a verdict. In
-/// the end the keys are deleted.
+/// Clients put, get, scan and delete keys that begin with verify/ and a random word. Four share a key and ask at the
+/// same time. What they were told is checked key by key, while the run goes on: is there an order of the operations
+/// that explains all answers? Meanwhile kill nodes, cut networks, fill disks. Ctrl-C ends the run early, with a
+/// verdict. In the end the keys are deleted.
 ///
 /// Ends with 0 if all is explained, with 1 and the smallest contradiction if not, and with 2 if it can't be decided.
 #[derive(Args, Debug)]
@@ -76,7 +76,7 @@ pub struct Verify {
     client: ClientOptions,
 }
 
-// A client of the workload is never taken for one that takes last looks.
+// A client of the workload is never mistaken for one that takes last looks.
 const _: () = assert!(10_000 < FIRST_LOOKER);
 
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +105,7 @@ impl Verify {
             Output::Json => print_json(&report)?,
         }
         if let Err(error) = written {
-            // The verdict is what the exit code tells.
+            // The exit code must show the verdict.
             eprintln!("ringfort: {error}");
         }
         match (report.verdict, cleared) {
@@ -117,7 +117,7 @@ impl Verify {
         }
     }
 
-    /// A store that answers; one that does not is an error now, not a result later.
+    /// Connects to the store. If it does not answer, this fails now instead of reporting a result later.
     async fn connect(&self, values: Values, prefix: &str) -> Result<Store, Failure> {
         let ClientOptions { endpoints, timeout, .. } = &self.client;
         let Some(peer) = self.against else { return Ok(Store::ringfort(endpoints, *timeout, values).await?) };
@@ -130,7 +130,7 @@ impl Verify {
         Ok(store)
     }
 
-    /// The run itself, until its time is over or a signal comes, and the judgement of all that was told.
+    /// The run itself, until its time is over or a signal arrives, and the check of all histories.
     async fn verify(&self, store: &Store, prefix: &str) -> Result<(Report, Judged), Failure> {
         let (judge, histories_tx) = Judge::start();
         let workload = Workload::start(store.clone(), prefix.to_owned(), self.clients, self.rate, &histories_tx);
@@ -158,7 +158,7 @@ impl Verify {
         Ok((report, judged))
     }
 
-    /// Waits until the duration is over, and says how far the run has got.
+    /// Waits until the duration is over, and shows progress.
     async fn wait(&self, run: &Run, judge: &Judge) {
         let begun = Instant::now();
         let progress = Progress::new();
@@ -201,7 +201,8 @@ impl Verify {
     }
 }
 
-/// Says how many keys are still to be read a last time: many seconds' work where the cluster does not answer. Does not end.
+/// Shows how many keys must still be read a last time, which takes many seconds if the cluster does not answer. Never
+/// returns.
 async fn tell_what_is_unread(run: &Run, progress: &Progress) {
     let all = run.unread().max(1);
     progress.begin("last reads", all);

@@ -1,8 +1,8 @@
-//! The keys of a run, and what is asked of them.
+//! The keys of a run, and the operations on them.
 //!
-//! Linearizability is checked key by key, at a cost that grows quickly with the length of a history and with the
-//! operations in it whose outcome nobody knows. So a key takes a bounded number of both, and then the next one is begun:
-//! each history is cheap to judge, and can be judged and forgotten while the run goes on.
+//! Linearizability is checked key by key, at a cost that grows quickly with the length of a history and with its
+//! operations of unknown outcome. So a key takes a bounded number of both, and then the next key begins: each history
+//! is cheap to check, and can be checked and dropped while the run continues.
 //!
 //! If the store has shards, a [`Lane`] takes its keys from them in turn. With as many lanes as shards, each shard is
 //! written to all the time; with fewer lanes, all shards are written to equally often. Without writes to a shard, a
@@ -16,13 +16,13 @@ use ringfort_ring::{ShardCount, ShardId};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// A key takes so many operations.
+/// How many operations a key takes.
 const OPERATIONS: usize = 160;
 
 /// A key that has so many writes of unknown outcome takes no more.
 const UNKNOWN: usize = 8;
 
-// The operations that are under way when a key is closed, and the last look.
+// This leaves room for the operations that are under way when a key is closed, and for the last look.
 const _: () = assert!(OPERATIONS < MAX_OPERATIONS);
 
 /// Names the keys of a run, which all have one prefix and one length.
@@ -35,7 +35,7 @@ pub struct Keys {
     next: AtomicU64,
 }
 
-/// A key and what was asked of it.
+/// A key and the operations on it.
 pub struct Record {
     pub key: Bytes,
     /// Whether it is incremented, and not put.
@@ -52,7 +52,7 @@ struct State {
     is_closed: bool,
 }
 
-/// A succession of keys, one at a time, that a few clients share.
+/// A sequence of keys, one at a time, that a few clients share.
 pub struct Lane {
     /// How many lanes there are.
     lanes: usize,
@@ -74,7 +74,7 @@ impl Keys {
     fn next(&self, turn: usize) -> Record {
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            // No key begins another one: a scan for one finds only that.
+            // No key is a prefix of another, so a scan for one finds only that one.
             let key = format!("{}{number:012}", self.prefix);
             let is_next = |shards: ShardCount| {
                 shards.shard_of_key(key.as_bytes()) == ShardId((turn % shards.get() as usize) as u32)
@@ -111,7 +111,7 @@ impl Lane {
         record
     }
 
-    /// Ends the succession: the last key, unless it is closed already. No operation may be under way.
+    /// Ends the sequence. Returns the last key, unless it is closed already. No operation may be under way.
     pub fn close(&self) -> Option<Arc<Record>> {
         let record = self.current().record.take()?;
         let mut state = record.state();
@@ -144,8 +144,8 @@ impl Record {
         self.state().begun == OPERATIONS
     }
 
-    /// Notes how an operation ended that was begun here; `None` where that says nothing. Returns whether it was the
-    /// last one of this key.
+    /// Notes the end of an operation on this key; `None` if it need not be recorded. Returns whether it was the last
+    /// one of this key.
     pub fn end(&self, operation: Option<Operation>) -> bool {
         let mut state = self.state();
         state.under_way -= 1;

@@ -1,4 +1,4 @@
-//! The result: for programs as JSON, for people as sentences, a table and a drawing.
+//! The result: as JSON, or as sentences, a table and a drawing.
 
 use super::judge::Judged;
 use super::tally::{Counts, Failures};
@@ -32,7 +32,7 @@ pub struct Report {
     pub seconds: f64,
     pub clients: u32,
     pub key_prefix: String,
-    /// That were answered.
+    /// Operations that were answered.
     pub operations: u64,
     pub operations_per_second: f64,
     /// Writes that may have been applied.
@@ -60,7 +60,7 @@ pub struct Report {
 pub struct Operations {
     pub operations: u64,
     pub operations_per_second: f64,
-    /// `null` where there were none.
+    /// `null` if there were none.
     pub latency_ms: Option<Percentiles>,
 }
 
@@ -70,13 +70,13 @@ pub struct Shard {
     pub longest_without_service_ms: f64,
 }
 
-/// What was asked for, for the report.
+/// The parameters of the run, for the report.
 pub struct Asked {
     pub store: &'static str,
     pub endpoints: Vec<String>,
     pub clients: u32,
     pub key_prefix: String,
-    /// How long clients asked.
+    /// How long the clients sent requests.
     pub duration: Duration,
 }
 
@@ -141,7 +141,7 @@ impl Report {
         }
     }
 
-    /// For people.
+    /// Prints the report as text.
     pub fn print(&self) -> Result<(), Failure> {
         print_line(&self.sentence())?;
         if let Some(violation) = &self.violation {

@@ -1,8 +1,8 @@
-//! How long there was no service: the longest time in which clients tried and none had an answer.
+//! How long there was no service: the longest time in which clients sent requests and none was answered.
 //!
 //! It begins when an operation is under way after an answer, and ends with the next answer. Clients pause between
 //! attempts that fail, and short pauses count as part of that time. If a pause is longer than [`PAUSE`], the time ends
-//! with the attempt before it: no client asked, so it is not known whether there was service.
+//! with the attempt before it: no client sent a request, so it is unknown whether there was service.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Default, Debug)]
 pub struct Service {
     under_way: u32,
-    /// Since when somebody has been trying in vain.
+    /// Since when clients have been trying without an answer.
     in_vain_since: Option<Instant>,
     /// When the last attempt ended, if none is under way.
     idle_since: Option<Instant>,
@@ -79,7 +79,7 @@ mod tests {
         // Attempts that fail one after the other are one time without service.
         let failures = [(0, "begin"), (10, "failure"), (50, "begin"), (60, "failure"), (70, "begin"), (90, "answer")];
         assert_eq!(longest(&failures), 90);
-        // One that hangs does not matter while others are answered.
+        // A hanging operation does not matter while others are answered.
         let hang = [(0, "begin"), (1, "begin"), (3, "answer"), (4, "begin"), (9, "answer"), (10, "failure")];
         assert_eq!(longest(&hang), 6);
         assert_eq!(longest(&[(0, "begin"), (1, "answer"), (2, "begin"), (3, "failure"), (40, "end")]), 38);

@@ -1,4 +1,4 @@
-//! What the clients count together.
+//! The clients' shared counts.
 
 use super::service::Service;
 use super::store::Failed;
@@ -19,8 +19,8 @@ pub struct Counts {
     latencies: Vec<Histogram<u64>>,
     pub failures: Failures,
     pub service: Service,
-    /// Of writes by shard, where the store has shards with names. Reads do not count there: a leader whose disk hangs answers
-    /// them.
+    /// Of writes by shard, where the store has shards with names. Reads do not count there: a leader whose disk hangs
+    /// answers them.
     pub shards: BTreeMap<u32, Service>,
 }
 

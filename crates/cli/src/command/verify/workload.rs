@@ -1,15 +1,16 @@
-//! The clients: what they ask, when, and what they write down.
+//! The clients: what they request, when, and what they record.
 //!
-//! **Four clients share a key** and ask at the same beats, so that their operations overlap although the rate is modest:
-//! some contradictions show only between operations that race. Others show only without a race: what a put lost is hidden
-//! by one beside it. So at each beat a client tosses a coin whether it asks. A client whose operation takes longer than
-//! a beat skips beats; it never has two under way.
+//! **Four clients share a key** and send requests at the same beats, so that their operations overlap although the rate
+//! is modest: some contradictions show only between racing operations. Others show only without a race: a concurrent
+//! put hides the loss of another. So at each beat a client decides at random whether to send a request. A client whose
+//! operation takes longer than a beat skips beats; it never has two under way.
 //!
-//! **A last look.** A write that was acknowledged before a failover and lost in it can't be seen by those who asked before.
-//! So a key that has had its operations rests for a while, and is then read once more, before it is judged and deleted.
+//! **A last look.** A write that was acknowledged before a failover and lost in it can't be noticed by requests before
+//! the failover. So a key that has had its operations rests for a while, and is then read once more, before it is
+//! checked and deleted.
 //!
-//! Clients go on whatever happens. An operation without an answer stays open to the end of its key's history, unless
-//! the store said that it was not applied.
+//! Clients continue whatever happens. An operation without an answer stays open to the end of its key's history, unless
+//! the store reported that it was not applied.
 
 use super::judge::History;
 use super::record::{Keys, Lane, Record};
@@ -28,27 +29,27 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-/// So many clients share a key.
+/// How many clients share a key.
 pub const CLIENTS_PER_KEY: u32 = 4;
 
-/// A client asks at one of so many beats, at random.
+/// A client sends a request at one in this many beats, at random.
 const BEATS_PER_OPERATION: u32 = 2;
 
 /// A key rests this long before the last look: longer than most failovers take.
 const REST: Duration = Duration::from_secs(5);
 
-/// Keys that rest. When there are more, the clients wait.
+/// How many keys may rest. If there are more, the clients wait.
 const RESTING: usize = 4096;
 
-/// So many take last looks at the same time.
+/// How many tasks take last looks.
 const LOOKERS: u32 = 4;
 
-/// The last look is tried this often, with these pauses.
+/// How often the last look is tried, and the pause between attempts.
 const LOOKS: u32 = 5;
 const PAUSE_BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 
-/// A failed request is not followed at once, however high the rate: servers that refuse would be asked as fast as the
-/// machine can.
+/// The pause after a failed request, however high the rate: without it, servers that refuse would be asked as fast as
+/// the machine can.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 
 /// What all clients share.
@@ -60,7 +61,7 @@ pub struct Run {
     period: Duration,
     begun: Instant,
     pub tally: Tally,
-    /// Keys that have had their operations and not their last look.
+    /// Keys that have had their operations but not their last look.
     unread: AtomicU64,
 }
 
@@ -77,7 +78,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Starts `clients` clients that ask `rate` times a second together. Histories go to `histories_tx`.
+    /// Starts `clients` clients that together send `rate` requests a second. Histories go to `histories_tx`.
     pub fn start(
         store: Store,
         prefix: String,
@@ -104,7 +105,7 @@ impl Workload {
         Workload { run, stop_tx, clients: tasks, lookers, resting_tx }
     }
 
-    /// Lets no further operation begin, waits for those under way, and has the last keys judged.
+    /// Lets no further operations begin, waits for those under way, and has the last keys checked.
     pub async fn stop(mut self) {
         self.stop_tx.send_replace(true);
         while let Some(ended) = self.clients.join_next().await {
@@ -128,7 +129,7 @@ impl Run {
         self.unread.load(Ordering::Relaxed)
     }
 
-    /// Asks for one thing and counts it. Returns what to write down: nothing for a get without an answer.
+    /// Sends one request and counts it. Returns what to record: nothing for a get without an answer.
     async fn operate(
         &self,
         session: &mut Session,
@@ -157,7 +158,7 @@ impl Run {
         (ending.map(|ending| Operation { client, kind, invoked, ending }), result)
     }
 
-    /// Since the beginning of the run.
+    /// The time since the beginning of the run.
     fn time(&self, at: Instant) -> Time {
         Time(at.saturating_duration_since(self.begun).as_nanos() as u64)
     }
@@ -244,7 +245,7 @@ async fn look(
         let is_there = matches!(&seen, Some(Operation { kind: Kind::Get { found: Some(_) }, .. }));
         operations.extend(seen);
         if is_there {
-            // What can't be deleted now is found by its prefix in the end.
+            // A key that can't be deleted now is found by its prefix at the end.
             let _ = session.call(&record.key, Request::Delete).await;
         }
         let history = History { key: record.key.clone(), operations, has_last_look };

@@ -1,6 +1,7 @@
 //! Nodes as processes, commands as a user types them, and waiting for what is to come about.
 //!
-//! Directories are removed and processes killed when a [`Cluster`] is dropped; a test that fails prints the nodes' logs.
+//! Directories are removed and processes killed when a [`Cluster`] is dropped; a test that fails prints the nodes'
+//! logs.
 
 mod faulty_disk;
 pub mod small_disk;
@@ -186,8 +187,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Nodes node1, node2, ... with ports of their own, none of which runs. Each is started by the README's command, with
-    /// underscores in its flags; what else is given comes after it.
+    /// Nodes node1, node2, ... with ports of their own, none of which runs. Each is started by the README's command,
+    /// with underscores in its flags; what else is given comes after it.
     pub fn prepare(count: usize, extra: &[&str]) -> Cluster {
         let directory = tempfile::tempdir().unwrap();
         let held: Vec<TcpSocket> = (0..2 * count).map(|_| hold_port()).collect();

@@ -1,6 +1,6 @@
-//! What a disk may do to the files of a node that does not run: flip a bit, or lose a file's end.
+//! Damages files of a stopped node as a disk might: flips a bit, or truncates a file.
 //!
-//! Only where something was written: what is still zeros holds nothing that could be damaged.
+//! Only written parts are damaged: regions that are still zeros hold no data.
 
 use crate::random::Random;
 use std::fs::{self, OpenOptions};
@@ -8,14 +8,14 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// A disk's smallest unit. Log segments are zeros where none has been written.
+/// A disk's smallest unit. In a log segment, sectors that were never written are zeros.
 const SECTOR_BYTES: usize = 512;
 
 /// Files with these names hold the data: segments of the log, and snapshots.
 const LOG_PREFIX: &str = "log-";
 const SNAPSHOT_PREFIX: &str = "snap-";
 
-/// Damages one file of a node's directory: what was done, or `None` where there is nothing to damage.
+/// Damages one file of a node's directory. Returns what was done, or `None` if there is nothing to damage.
 pub fn inflict(directory: &Path, random: &mut Random) -> io::Result<Option<String>> {
     let prefix = random.choose(&[LOG_PREFIX, LOG_PREFIX, SNAPSHOT_PREFIX]);
     let mut files = files(directory, prefix)?;

@@ -16,7 +16,7 @@ pub enum DiskFault {
 }
 
 impl DiskFault {
-    /// The fault in words, of a node.
+    /// The fault of a node's disk, in words.
     pub fn of(self, node: &str) -> String {
         match self {
             DiskFault::None => format!("disk of {node} well"),
@@ -39,7 +39,7 @@ pub fn control_file(directory: &Path, number: usize) -> PathBuf {
     directory.join(format!("node{}.disk-faults", number + 1))
 }
 
-/// Gives the node's disk this fault and no other.
+/// Sets the fault of the node's disk, replacing any other.
 pub fn set(directory: &Path, number: usize, fault: DiskFault) -> io::Result<()> {
     // Renaming is atomic: the node must not read half a word.
     let (file, new) = (control_file(directory, number), directory.join("disk-faults.new"));

@@ -45,11 +45,11 @@ pub enum Partition {
     Pair(usize, usize),
     /// The second does not hear the first.
     OneWay(usize, usize),
-    /// Nobody hears it, and it hears everyone.
+    /// No node hears it, and it hears all others.
     Mute(usize),
-    /// It hears nobody, and everyone hears it.
+    /// It hears no node, and all others hear it.
     Deaf(usize),
-    /// Nobody hears anybody.
+    /// No node hears any other.
     Apart,
 }
 
@@ -81,14 +81,14 @@ impl Fault {
             | Fault::Slow
             | Fault::Restart
             | Fault::Corrupt
-            // A slow disk answers, though perhaps later than clients wait.
+            // A slow disk answers, but perhaps later than clients wait.
             | Fault::SlowDisk => None,
         }
     }
 }
 
 impl Partition {
-    /// One of all shapes, each as likely as the others; of at least two nodes.
+    /// A random shape, each equally likely. Needs at least two nodes.
     pub fn draw(nodes: usize, random: &mut Random) -> Partition {
         let order = random.shuffled(nodes);
         let (one, other) = (order[0], order[1]);
@@ -107,7 +107,7 @@ impl Partition {
         }
     }
 
-    /// Whether what `from` sends does not reach `to`.
+    /// Whether messages from `from` do not reach `to`.
     pub fn cuts(&self, from: usize, to: usize) -> bool {
         match self {
             Partition::Group(group) => group.contains(&from) != group.contains(&to),

@@ -1,7 +1,7 @@
-//! What the clients of one key were told, and whether that can be true.
+//! The history of one key's clients, and whether it is linearizable.
 //!
-//! Judged twice: the answers that came while faults were injected, and those together with the last read, when all is
-//! well again. Where only the second has no explanation, something is gone that was acknowledged.
+//! It is checked twice: the answers while faults were injected, and these together with the last read after recovery.
+//! If only the second has no explanation, an acknowledged write is lost.
 
 use crate::violation::ViolationReport;
 use bytes::Bytes;
@@ -11,30 +11,30 @@ use serde::Serialize;
 /// The operations on a key.
 pub struct KeyHistory {
     pub name: String,
-    /// Operations that have begun, those under way included.
+    /// Operations that have begun, including those under way.
     pub begun: usize,
     pub operations: Vec<Operation>,
-    /// When all is over.
+    /// The read after all faults.
     pub last_read: Option<Operation>,
 }
 
-/// What came out of a run's histories.
+/// The findings from a run's histories.
 #[derive(Serialize, Default, Debug)]
 pub struct Findings {
     pub keys: usize,
     pub operations: usize,
     pub acknowledged_writes: usize,
     pub unknown_writes: usize,
-    /// Operations of which the client was told that nothing happened, gets that failed among them.
+    /// Operations that were reported as not applied, including failed gets.
     pub refused: usize,
-    /// Keys whose histories are too tangled to be judged in time.
+    /// Keys whose histories are too complex to be checked in time.
     pub undecided: usize,
     pub violations: Vec<KeyViolation>,
 }
 
 #[derive(Serialize, Debug)]
 pub struct KeyViolation {
-    /// Whether an acknowledged write is gone in the end; otherwise answers contradicted each other before.
+    /// Whether an acknowledged write is missing at the end; otherwise answers contradicted each other before that.
     pub lost_acknowledgement: bool,
     #[serde(flatten)]
     pub report: ViolationReport,
@@ -49,7 +49,7 @@ impl KeyHistory {
 }
 
 impl Findings {
-    /// Judges all histories; may take seconds of computing.
+    /// Checks all histories; may take seconds of CPU time.
     pub fn of(keys: &[KeyHistory]) -> Findings {
         let mut findings = Findings { keys: keys.len(), ..Findings::default() };
         for key in keys {

@@ -3,17 +3,17 @@
 //! | module | |
 //! |---|---|
 //! | [`fault`] | the kinds of faults |
-//! | [`stage`] | injects one, heals it, and waits until all is well |
-//! | [`network`] | stands between the nodes, to cut and slow their connections |
+//! | [`stage`] | injects a fault, heals it, and waits for recovery |
+//! | [`network`] | a proxy between the nodes that cuts and slows their connections |
 //! | [`disks`] | makes a node's disk slow, or hang |
-//! | [`damage`] | flips bits in files, and cuts them off |
-//! | [`workload`] | the clients, and how long they were without service |
-//! | [`history`] | what they were told, and whether that can be true |
-//! | [`report`] | what came out |
+//! | [`damage`] | flips bits in files, and truncates them |
+//! | [`workload`] | the clients, and how long they had no service |
+//! | [`history`] | the clients' histories, and whether they are linearizable |
+//! | [`report`] | the results |
 //!
-//! The seed decides which faults come and with which details. It does not decide how processes, disks and clients
-//! interleave: unlike in the simulator the same seed is not the same run. What the faults are *not*: the disks' caches
-//! survive a kill -9, so nothing that was written is lost for lack of a sync. That is the simulator's business.
+//! The seed decides which faults happen, and their details. It does not decide how processes, disks and clients
+//! interleave: unlike in the simulator, the same seed does not give the same run. The faults do *not* include lost disk
+//! caches: caches survive a kill -9, so no write is lost for lack of a sync. The simulator covers that.
 
 mod damage;
 mod disks;
@@ -47,16 +47,16 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use workload::Workload;
 
-/// Few, so that the clients come by each of them often.
+/// Few shards, so that the clients use each of them often.
 const SHARDS: u32 = 8;
 
-/// Small log segments, so that there are several, and snapshots.
+/// Small log segments, so that there are several of them, and snapshots.
 const SEGMENT_BYTES: u64 = 1 << 20;
 
-/// The histories are kept in memory until the end: about 100 MB by then.
+/// Histories are kept in memory until the end: about 100 MB after this time.
 const LONGEST_RUN: Duration = Duration::from_secs(30 * 60);
 
-/// Where a contradiction is drawn for a browser, beside the nodes' data.
+/// The page that shows a contradiction in a browser, beside the nodes' data.
 const VIOLATION_PAGE: &str = "violation.html";
 
 /// How often the progress line changes.
@@ -83,14 +83,14 @@ pub struct ChaosOptions {
     pub output: Output,
 }
 
-/// More arguments for each node of a cluster that is to suffer.
+/// Additional arguments for each node of a cluster under chaos.
 pub fn arguments(number: usize, directory: &Path) -> Vec<String> {
     let mut arguments = Stage::arguments(number, directory);
     arguments.extend([format!("--shards={SHARDS}"), format!("--segment-bytes={SEGMENT_BYTES}")]);
     arguments
 }
 
-/// Injects faults until the time is over, a signal comes, or something is wrong; then judges.
+/// Injects faults until the time is over, a signal arrives, or a check fails; then checks the histories.
 pub async fn run(cluster: &mut Cluster, options: &ChaosOptions, screen: &Screen) -> Result<Answer, Failure> {
     let nodes = cluster.nodes.len();
     let seed = options.seed.unwrap_or_else(|| Random::new().next() % 1_000_000);
@@ -112,7 +112,7 @@ pub async fn run(cluster: &mut Cluster, options: &ChaosOptions, screen: &Screen)
     let seconds = begun.elapsed().as_secs_f64();
 
     screen.progress("reading everything back")?;
-    // What went wrong first is the one to tell.
+    // Report the failure that happened first.
     let failure = match (failure, stage.heal().await) {
         (None, Err(error)) => Some(error),
         (failure, _) => failure,
@@ -138,7 +138,8 @@ pub async fn run(cluster: &mut Cluster, options: &ChaosOptions, screen: &Screen)
     Ok(report.answer())
 }
 
-/// One fault after the other. Returns those after which service came back, and what ended the run early.
+/// Injects one fault after the other. Returns the faults after which service came back, and what ended the run early,
+/// if anything.
 async fn inject_all(
     stage: &mut Stage<'_>,
     options: &ChaosOptions,

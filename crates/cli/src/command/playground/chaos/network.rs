@@ -1,17 +1,18 @@
-//! The network between the nodes, and all that can happen to one.
+//! The network between the nodes, and its faults.
 //!
 //! Each node listens on 127.0.0.1 and tells the others to dial it at an address of its own, 127.83.0.N, where this
-//! process listens in its stead and passes the bytes on. So everyone can cut and slow connections, not only root. Every
-//! ordered pair of nodes has a [`Condition`]; the bytes from one to the other obey it, whoever of the two dialled. Who
-//! dialled, Linux tells: the process that holds the other end of the connection.
+//! process listens instead and forwards the bytes. So cutting and slowing connections does not need root. Every ordered
+//! pair of nodes has a [`Condition`], which applies to the bytes from one to the other, regardless of which of the two
+//! dialled. To find the dialling node, this process asks Linux which process holds the other end of the connection.
 //!
-//! - A **cut** is like a firewall that drops packets: connections stay open and nothing arrives, until it is lifted and
-//!   what was sent arrives late. A new connection is accepted, and nobody says anything on it.
+//! - A **cut** is like a firewall that drops packets: connections stay open but no data arrives until the cut is
+//!   lifted, when delayed data arrives. New connections are accepted but carry no data.
 //! - **Delay** is the same for all bytes of a direction.
-//! - **Loss** is what TCP makes of it: now and then a piece is as late as a repetition would be, and so is all behind it.
+//! - **Loss** is modelled as its effect on TCP: occasionally a piece is as late as a retransmission would be, and so is
+//!   everything behind it.
 //!
-//! Clients dial the same addresses, and nothing ever happens to their connections. A node that is dead is one that
-//! nobody listens for: its gate is shut, and opens when the node listens itself.
+//! Clients dial the same addresses, but their connections have no faults. For a dead node, this process does not
+//! listen: the node's gate is shut, and opens when the node itself listens again.
 
 mod dialler;
 
@@ -28,16 +29,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// So much is read at a time.
+/// How many bytes are read at a time.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// So many pieces are under way in one direction of a connection before its sender must wait.
+/// How many pieces may be under way in one direction of a connection before its sender must wait.
 const PIECES_UNDER_WAY: usize = 256;
 
-/// What a lost packet costs: the least time after which Linux sends again.
+/// The cost of a lost packet: the shortest time after which Linux retransmits.
 const RETRANSMISSION: Duration = Duration::from_millis(200);
 
-/// The pause between two looks whether a node listens yet.
+/// How often to check whether a node listens yet.
 const LISTEN_PAUSE: Duration = Duration::from_millis(10);
 
 /// The number of connections that may wait to be accepted.
@@ -48,20 +49,20 @@ const BACKLOG: u32 = 1024;
 pub struct Condition {
     pub is_cut: bool,
     pub delay: Duration,
-    /// Of a hundred pieces so many are sent twice.
+    /// The percentage of pieces that arrive as late as a retransmission would.
     pub loss_percent: u8,
 }
 
 pub struct Network {
     shared: Arc<Shared>,
-    /// By node, those of its open gate.
+    /// By node, the tasks of its open gate.
     tasks: Vec<Vec<AbortHandle>>,
 }
 
 struct Shared {
     /// By sender, then by receiver.
     links: Vec<Vec<watch::Sender<Condition>>>,
-    /// By node: the process that runs, if one does.
+    /// By node: the running process, if there is one.
     processes: Mutex<Vec<Option<Pid>>>,
 }
 
@@ -79,7 +80,7 @@ impl Network {
         Network { shared: Arc::new(shared), tasks: vec![Vec::new(); nodes] }
     }
 
-    /// Lets connections through to a process, as soon as that listens on these ports.
+    /// Lets connections through to a process as soon as it listens on these ports.
     pub fn open(&mut self, node: usize, process: Pid, ports: [u16; 2]) {
         self.shut(node);
         self.shared.set_process(node, Some(process));
@@ -91,7 +92,7 @@ impl Network {
             .into();
     }
 
-    /// Refuses new connections to a node. Those that there are end with its process.
+    /// Refuses new connections to a node. Existing ones end with its process.
     pub fn shut(&mut self, node: usize) {
         self.shared.set_process(node, None);
         self.tasks[node].drain(..).for_each(|task| task.abort());
@@ -101,7 +102,7 @@ impl Network {
         self.shared.links[from][to].send_replace(condition);
     }
 
-    /// Lifts all that was set.
+    /// Ends all network faults.
     pub fn heal(&self) {
         for link in self.shared.links.iter().flatten() {
             link.send_replace(Condition::default());
@@ -119,7 +120,7 @@ impl Shared {
     }
 }
 
-/// Listens in a node's stead; `receiver` is the node where the port is the one for other nodes.
+/// Listens on behalf of a node; `receiver` is the node if the port is the one for other nodes.
 async fn serve(shared: Arc<Shared>, address: Ipv4Addr, port: u16, receiver: Option<usize>) {
     let target = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
     while TcpStream::connect(target).await.is_err() {
@@ -133,7 +134,7 @@ async fn serve(shared: Arc<Shared>, address: Ipv4Addr, port: u16, receiver: Opti
         }
     };
     loop {
-        // Out of file handles, perhaps, and only for now.
+        // This process may be out of file descriptors temporarily.
         let Ok((near, peer)) = listener.accept().await else {
             sleep(LISTEN_PAUSE).await;
             continue;
@@ -158,10 +159,10 @@ fn listen(address: SocketAddrV4) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Connects further, and passes bytes in both directions until both have ended.
+/// Connects to the node, and forwards bytes in both directions until both have ended.
 async fn pass(shared: Arc<Shared>, near: TcpStream, target: SocketAddrV4, link: Option<(usize, usize)>) {
     let Ok(far) = TcpStream::connect(target).await else { return };
-    // Without it small messages would wait for each other here, which they do not without this process.
+    // Otherwise this process would delay small messages (Nagle's algorithm), which a direct connection does not.
     if near.set_nodelay(true).and_then(|()| far.set_nodelay(true)).is_err() {
         return;
     }
@@ -173,7 +174,7 @@ async fn pass(shared: Arc<Shared>, near: TcpStream, target: SocketAddrV4, link: 
     tokio::join!(pump(near_read, far_write, forth), pump(far_read, near_write, back));
 }
 
-/// Passes the bytes of one direction until they end, or nobody takes them.
+/// Forwards the bytes of one direction until either end closes.
 async fn pump(mut source: OwnedReadHalf, sink: OwnedWriteHalf, condition: watch::Receiver<Condition>) {
     let (pieces_tx, pieces_rx) = mpsc::channel(PIECES_UNDER_WAY);
     let conditions = condition.clone();
@@ -184,7 +185,7 @@ async fn pump(mut source: OwnedReadHalf, sink: OwnedWriteHalf, condition: watch:
         while let Ok(count @ 1..) = source.read(&mut piece).await {
             let condition = *conditions.borrow();
             let late = if random.percent(condition.loss_percent) { RETRANSMISSION } else { Duration::ZERO };
-            // Never before what was sent earlier.
+            // Never before bytes that were sent earlier.
             due = due.max(Instant::now() + condition.delay + late);
             if pieces_tx.send((due, piece[..count].to_vec())).await.is_err() {
                 return;
@@ -211,7 +212,7 @@ async fn deliver(
             return;
         }
     }
-    // The end travels the same way as the bytes before it.
+    // The end of the stream obeys the same condition as the bytes before it.
     let is_cut = condition.borrow().is_cut;
     if !is_cut || condition.wait_for(|condition| !condition.is_cut).await.is_ok() {
         let _ = sink.shutdown().await;
@@ -226,7 +227,7 @@ mod tests {
 
     const QUICK: Duration = Duration::from_millis(50);
 
-    /// A node that answers each byte with the same, dialled by this process as another node.
+    /// A node that echoes each byte, dialled by this process as another node.
     async fn echo() -> (Network, SocketAddrV4) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -242,7 +243,7 @@ mod tests {
             }
         });
         let mut network = Network::new(2);
-        // This process is both nodes; as the dialler the first of them is found.
+        // This process is both nodes; the search for the dialler finds the first of them.
         network.shared.set_process(0, Some(getpid()));
         network.open(1, getpid(), [0, port]);
         (network, SocketAddrV4::new(advertised(1), port))

@@ -1,4 +1,4 @@
-//! What a run has shown: for programs as JSON, for people as a table and sentences.
+//! The results of a run: as JSON, or as a table and sentences.
 
 use super::fault::Fault;
 use super::history::{Findings, KeyViolation};
@@ -18,9 +18,10 @@ pub struct Report {
     pub seconds: f64,
     /// In the order in which they happened.
     pub faults: Vec<Injected>,
-    /// Milliseconds without service, of the shard that was worst off, by kind of fault.
+    /// By kind of fault: milliseconds without service, of the worst shard.
     pub outages_ms: BTreeMap<Fault, Distribution>,
-    /// Milliseconds from the kill -9 of a shard's leader until a write to it was acknowledged; `null` if there was none.
+    /// Milliseconds from the kill -9 of a shard's leader until a write to it was acknowledged; `null` if there was
+    /// none.
     pub failover_ms: Option<Distribution>,
     /// Why the run ended early: a node that failed, or service that did not come back.
     pub failure: Option<String>,
@@ -80,7 +81,7 @@ impl Report {
         if self.linearizable && self.failure.is_none() { Answer::Yes } else { Answer::No }
     }
 
-    /// Faults by kind, and how long service was missed.
+    /// Faults by kind, and how long there was no service.
     pub fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
@@ -101,7 +102,7 @@ impl Report {
         table
     }
 
-    /// What the clients' histories say.
+    /// What the clients' histories show.
     pub fn sentence(&self) -> String {
         let Findings { keys, operations, acknowledged_writes, unknown_writes, undecided, violations, .. } =
             &self.findings;

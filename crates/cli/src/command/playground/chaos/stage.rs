@@ -1,7 +1,8 @@
-//! Where faults happen: inject, hold, heal, wait until every shard is served again.
+//! Runs a fault: inject it, hold it, heal it, and wait until every shard is served again.
 //!
-//! Each fault begins on a cluster that is whole: all nodes answer, every shard has all its replicas and they have caught
-//! up, and a moment has passed since. So a fault is measured by itself, and what must survive it is known.
+//! Each fault begins on a fully recovered cluster: all nodes answer, every shard has all its replicas and they have
+//! caught up, and a moment has passed since. So each fault is measured separately, and it is known what must survive
+//! it.
 
 use super::damage;
 use super::disks::{self, DiskFault};
@@ -33,11 +34,11 @@ const LONGEST_DOWN: Duration = Duration::from_millis(2000);
 const LEAST_PAUSED: Duration = Duration::from_millis(200);
 const LONGEST_PAUSED: Duration = Duration::from_millis(2000);
 
-/// How long the network is bad.
+/// How long a network fault lasts.
 const LEAST_BAD: Duration = Duration::from_millis(1000);
 const LONGEST_BAD: Duration = Duration::from_millis(4000);
 
-/// What a slow network does to a direction.
+/// The delay in one direction of a slow network.
 const LONGEST_DELAY: Duration = Duration::from_millis(100);
 const MOST_LOSS_PERCENT: usize = 5;
 
@@ -51,24 +52,25 @@ const LONGEST_SLOW: Duration = Duration::from_secs(5);
 const LEAST_HUNG: Duration = Duration::from_secs(3);
 const LONGEST_HUNG: Duration = Duration::from_secs(10);
 
-/// Within this time after a fault has been healed every shard must be served, and then the cluster whole.
+/// Within this time after a fault has been healed every shard must be served; then, within the same time, the cluster
+/// must have recovered fully.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The pause between two looks at what is awaited.
+/// How often an awaited condition is checked.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
-/// The pause between two questions to the cluster. Each asks all nodes.
+/// The pause between two status requests. Each asks all nodes.
 const STATUS_PAUSE: Duration = Duration::from_millis(100);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What came out of one fault.
+/// The result of one fault.
 #[derive(Serialize, Debug)]
 pub struct Injected {
     pub fault: Fault,
     pub what: String,
-    /// For how long the shard that was worst off was without service.
+    /// For how long the worst shard was without service.
     pub outage_ms: f64,
-    /// The same of each shard whose leader was hit.
+    /// The same for each shard whose leader was hit.
     pub failovers_ms: Vec<f64>,
 }
 
@@ -80,7 +82,7 @@ impl Injected {
     }
 }
 
-/// Why a run can't go on: what it was to show does not hold.
+/// Why a run can't continue: a property that it checks does not hold.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
     #[error("{} s after it was healed ({what}) there are shards without service", PATIENCE.as_secs())]
@@ -110,7 +112,7 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Opens the network to nodes that have been started and tell each other the addresses of the network.
+    /// Opens the network to started nodes that advertise the network's addresses to each other.
     pub fn network(cluster: &Cluster) -> Network {
         let mut network = Network::new(cluster.nodes.len());
         for (number, node) in cluster.nodes.iter().enumerate() {
@@ -119,13 +121,14 @@ impl<'a> Stage<'a> {
         network
     }
 
-    /// More arguments for a node: the others and clients dial it through the network, and its disk has faults on demand.
+    /// Additional arguments for a node: other nodes and clients dial it through the network, and its disk takes faults
+    /// on demand.
     pub fn arguments(number: usize, directory: &Path) -> Vec<String> {
         let faults = disks::control_file(directory, number);
         vec![format!("--advertise={}", advertised(number)), format!("--disk-faults={}", faults.display())]
     }
 
-    /// One fault, from a cluster that is whole until every shard is served again. `on_begin` hears what happens.
+    /// Runs one fault, from a recovered cluster until every shard is served again. `on_begin` is told what happens.
     pub async fn inject(&mut self, fault: Fault, on_begin: impl Fn(&str)) -> Result<Injected, StageError> {
         let status = self.wait_until_whole().await?;
         sleep(self.random.between(LEAST_CALM, LONGEST_CALM)).await;
@@ -150,7 +153,7 @@ impl<'a> Stage<'a> {
         Ok(Injected { fault, what, outage_ms: milliseconds(outage), failovers_ms })
     }
 
-    /// Undoes whatever is being done to the cluster.
+    /// Ends all faults of the cluster.
     pub async fn heal(&mut self) -> Result<(), StageError> {
         self.network.heal();
         for number in 0..self.cluster.nodes.len() {
@@ -218,7 +221,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Does what is planned, and undoes it. Returns what was done to files.
+    /// Injects the planned fault, and undoes it. Returns the damage to files, if any.
     async fn perform(&mut self, plan: &Plan) -> Result<Option<String>, StageError> {
         match plan {
             Plan::Kill { victims, down } => {
@@ -302,7 +305,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// No node may end by itself.
+    /// Checks that no node has ended by itself.
     fn check_nodes(&mut self) -> Result<(), Ended> {
         self.cluster.ended().map_or(Ok(()), Err)
     }

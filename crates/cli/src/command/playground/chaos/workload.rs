@@ -1,12 +1,12 @@
 //! Clients that write, increment, read and delete without pause, remember each answer, and time the gaps between them.
 //!
-//! Some clients share each shard: they work on one key at a time, so that there is something to contradict, and go on to
-//! the next key after a number of operations that the checker can judge. A client gives up on a request soon and makes
-//! another one, so that a node that hangs holds up one request and not the measurement.
+//! Some clients share each shard: they work on the same key at a time, so that their answers can contradict each other,
+//! and move on to the next key after a number of operations that the checker can handle. A client soon gives up on a
+//! request and sends another one, so that a hung node delays one request and not the measurement.
 //!
-//! **Without service** a shard is for as long as no write to it is acknowledged: of the time since a fault began the
-//! longest stretch between two acknowledgements. That counts the clients' own pauses, their timeouts and the detour
-//! through a node that knows no leader yet: what a user would see, not what the nodes' logs say.
+//! A shard is **without service** while no write to it is acknowledged. The measurement is the longest stretch between
+//! two acknowledgements since a fault began. It includes the clients' own pauses, their timeouts and the detour through
+//! a node that knows no leader yet: what a user would see, not what the nodes' logs say.
 
 use super::history::KeyHistory;
 use crate::asked::{COUNTERS_ONE_OF, Request};
@@ -26,7 +26,8 @@ use tokio::time::sleep;
 /// Clients of each shard, each with one request at a time.
 const CLIENTS: u32 = 3;
 
-/// A request that takes longer is given up. Below that, a node that hangs would be what is measured.
+/// A client gives up on a request that takes longer. With a longer limit, the measurement would show hung nodes instead
+/// of the cluster.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The pause of a client after an answer.
@@ -46,16 +47,16 @@ fn share(kind: Asked, is_counter: bool) -> u32 {
     }
 }
 
-/// A key that was asked for so often is left for the next one.
+/// After this many operations on a key, the clients move on to the next one.
 const KEY_OPERATIONS: usize = 150;
 
-// Beside them those that were under way, and two reads at the end.
+// In addition there are the operations that were under way, and two reads at the end.
 const _: () = assert!(KEY_OPERATIONS + CLIENTS as usize + 2 <= MAX_OPERATIONS);
 
-/// The last reads have more time: they must be answered.
+/// The last reads have more time, because they must be answered.
 const FINAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Last reads at a time.
+/// How many last reads run at a time.
 const FINAL_READERS: usize = 16;
 
 pub struct Workload {
@@ -71,26 +72,26 @@ struct Shared {
     is_stopped: AtomicBool,
 }
 
-/// What is known of a shard.
+/// The state of one shard's workload.
 struct Shard {
-    /// A hash tag of the shard's.
+    /// A hash tag that maps to the shard.
     tag: String,
     /// The last one is in use.
     keys: Vec<KeyHistory>,
     service: Service,
 }
 
-/// How a shard was served since a fault began.
+/// The service of a shard since a fault began.
 struct Service {
-    /// When a write was acknowledged last, or the fault began if that is later.
+    /// When a write was last acknowledged, or when the fault began if that is later.
     last: Instant,
     longest_gap: Duration,
-    /// When the latest of the writes began that were acknowledged.
+    /// The latest begin of all acknowledged writes.
     last_begun: Option<Instant>,
 }
 
 impl Workload {
-    /// Begins to work on every shard of the cluster. To be called on a runtime; the clients run on it.
+    /// Starts the clients on every shard of the cluster. Must be called on a runtime, on which the clients run.
     pub fn start(client: &Client, shards: ShardCount, seed: u64) -> Workload {
         let now = Instant::now();
         let shard = |shard| Shard {
@@ -113,12 +114,12 @@ impl Workload {
         Workload { shared, clients }
     }
 
-    /// For whoever wants to watch how the shards are served.
+    /// A handle to watch the shards' service.
     pub fn service(&self) -> ServiceWatch {
         ServiceWatch(self.shared.clone())
     }
 
-    /// A fault begins: gaps count from now. Clients go on to new keys, so that a key sees one fault.
+    /// A fault begins: gaps count from now. Clients move on to new keys, so that each key sees only one fault.
     pub fn begin_fault(&self) {
         let now = Instant::now();
         for shard in &self.shared.shards {
@@ -128,7 +129,7 @@ impl Workload {
         }
     }
 
-    /// For how long each shard was without service at a stretch since the fault began.
+    /// The longest time without service of each shard since the fault began.
     pub fn gaps(&self) -> Vec<Duration> {
         let now = Instant::now();
         let gap = |service: &Service| service.longest_gap.max(now.saturating_duration_since(service.last));
@@ -140,7 +141,7 @@ impl Workload {
         self.shared.shards.iter().all(|shard| lock(shard).service.last_begun.is_some_and(|begun| begun > moment))
     }
 
-    /// Ends the work, reads every key that was used once more, and returns what there is to judge.
+    /// Stops the clients, reads every used key once more, and returns the histories.
     ///
     /// # Errors
     /// A key can't be read.
@@ -174,11 +175,11 @@ impl Workload {
     }
 }
 
-/// How the shards are served at the moment.
+/// The current service of the shards.
 pub struct ServiceWatch(Arc<Shared>);
 
 impl ServiceWatch {
-    /// How long the shard that waits longest for a write to be acknowledged has been waiting.
+    /// The longest time for which any shard has been waiting for a write to be acknowledged.
     pub fn waiting(&self) -> Duration {
         let waits = self.0.shards.iter().map(|shard| lock(shard).service.last.elapsed());
         waits.max().unwrap_or_default()
@@ -218,7 +219,7 @@ impl Shard {
         (number, Bytes::from(key.name.clone()))
     }
 
-    /// An operation that began at `begun` is over.
+    /// An operation that began at `begun` has ended.
     fn note(&mut self, key: usize, operation: Operation, begun: Instant) {
         if operation.kind.is_write() && operation.is_answered() {
             self.service.acknowledge(begun, Instant::now());
@@ -244,7 +245,7 @@ fn time_since(begun: Instant) -> Time {
     Time(begun.elapsed().as_nanos().try_into().expect("a run takes less than centuries"))
 }
 
-/// A hash tag whose keys are of this shard.
+/// A hash tag whose keys belong to this shard.
 fn tag_of(shards: ShardCount, shard: ShardId) -> String {
     let mut tags = (0..).map(|number| format!("chaos-{number}"));
     tags.find(|tag| shards.shard_of_key(tag.as_bytes()) == shard).expect("some tag is of each shard")
@@ -282,7 +283,7 @@ mod tests {
         service.acknowledge(after(10), after(40));
         service.acknowledge(after(30), after(50));
         assert_eq!((service.longest_gap, service.last), (Duration::from_millis(40), after(50)));
-        // The latest to begin may be acknowledged before another one.
+        // A write that began later may be acknowledged before an earlier one.
         service.acknowledge(after(20), after(60));
         assert_eq!(service.last_begun, Some(after(30)));
     }

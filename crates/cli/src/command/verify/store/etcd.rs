@@ -1,4 +1,4 @@
-//! etcd, by as much of its gRPC interface as is needed (package `etcdserverpb`, service `KV`).
+//! etcd, through the needed part of its gRPC interface (package `etcdserverpb`, service `KV`).
 //!
 //! Requests go to the endpoints at random; reads are linearizable, as etcd's are by default. etcd has no sign for "not
 //! applied", so every write without an answer is of unknown outcome, but one that was never sent.
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(range.encode_to_vec(), b"\x0a\x01k\x12\x01l\x18\x01");
         let put = PutRequest { key: "k".into(), value: "v".into() };
         assert_eq!(put.encode_to_vec(), b"\x0a\x01k\x12\x01v");
-        // As etcd answers: a header, a key with all its fields, and a count.
+        // As etcd encodes it: a header, a key with all its fields, and a count.
         let answer = b"\x0a\x02\x08\x07\x12\x0f\x0a\x01k\x10\x02\x18\x04\x20\x03\x2a\x02vv\x30\x00\x20\x01";
         let answer = RangeResponse::decode(&answer[..]).unwrap();
         assert_eq!(answer.kvs, [KeyValue { key: "k".into(), version: 3, value: "vv".into() }]);

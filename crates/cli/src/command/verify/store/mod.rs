@@ -1,8 +1,8 @@
 //! The stores that can be verified: Ringfort, and peers for comparison.
 //!
-//! Each of them is asked for the same, and says for each failure whether the request may have been applied.
-//! That is the delicate part. Who says "not applied" where it was accuses the store wrongly; who says "unknown" where
-//! it was not only makes the checker accept more. So in doubt it is unknown.
+//! Each of them is asked for the same, and says for each failure whether the request may have been applied. That is the
+//! delicate part. A wrong "not applied" accuses the store wrongly; a wrong "unknown" only makes the checker accept
+//! more. So in doubt the outcome is unknown.
 
 mod etcd;
 mod redis;
@@ -103,7 +103,7 @@ impl Store {
         }
     }
 
-    /// How many shards it has, where shards have names.
+    /// How many shards the store has, if it has numbered shards.
     pub fn shards(&self) -> Option<ShardCount> {
         match self {
             Store::Ringfort(store) => Some(store.shards()),
@@ -111,7 +111,7 @@ impl Store {
         }
     }
 
-    /// The shard of a key, where shards have names.
+    /// The shard of a key, if the store has numbered shards.
     pub fn shard_of(&self, key: &[u8]) -> Option<u32> {
         self.shards().map(|shards| shards.shard_of_key(key).0)
     }

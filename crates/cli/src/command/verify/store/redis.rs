@@ -1,7 +1,7 @@
-//! Redis: a single server, or a cluster in which a redirection tells who has a key.
+//! Redis: a single server, or a cluster in which a redirection names the owner of a key.
 //!
-//! An error reply says that the command was not executed. No reply at all says nothing, unless there was no connection to
-//! begin with. Reads go to the masters, so what is checked is the best that Redis offers.
+//! An error reply says that the command was not executed. A missing reply means an unknown outcome, unless there was no
+//! connection to begin with. Reads go to the masters, so the strongest guarantee that Redis offers is checked.
 
 use super::resp::{self, Reply};
 use super::{Failed, Request, StoreError, Values, address};
@@ -17,10 +17,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// A request that is sent from one server to the next this often goes in circles.
+/// A request that is redirected this often goes in circles.
 const MAX_REDIRECTIONS: u32 = 5;
 
-/// Keys that are listed at once.
+/// How many keys are listed at once.
 const PAGE: &[u8] = b"1000";
 
 #[derive(Clone)]
@@ -33,9 +33,9 @@ pub struct Store {
 pub struct Session {
     store: Store,
     connections: BTreeMap<String, TcpStream>,
-    /// By slot: who had it when it was last asked for.
+    /// By slot: its owner when the slot was last used.
     owners: BTreeMap<u16, String>,
-    /// The endpoint to ask where nothing is known of a slot.
+    /// The endpoint to ask if the owner of a slot is unknown.
     turn: usize,
 }
 
@@ -56,7 +56,7 @@ impl Store {
         Session { store: self.clone(), connections: BTreeMap::new(), owners: BTreeMap::new(), turn: 0 }
     }
 
-    /// Deletes all keys with a prefix that any of the endpoints has. A server of a cluster that is down is passed over:
+    /// Deletes all keys with a prefix that any of the endpoints has. A cluster's server that is down is skipped:
     /// another one has its keys.
     pub async fn clear(&self, prefix: &str) -> Result<(), String> {
         let mut session = self.session();
@@ -104,7 +104,7 @@ impl Session {
         })
     }
 
-    /// Has a command executed by whoever has the key.
+    /// Has a command executed by the key's owner.
     async fn execute(&mut self, key: &[u8], words: &[&[u8]]) -> Result<Reply, Failed> {
         let slot = slot_of(key).get();
         let mut asked = match self.owners.get(&slot) {
@@ -144,7 +144,8 @@ impl Session {
                 }
                 (Some("ASK"), Some(owner)) => (asked, is_asking) = (owner, true),
                 _ => {
-                    // A replica that was a master, a cluster that is down: somebody else may know better.
+                    // A former master that is now a replica, or a cluster that is down: another server may know the
+                    // owner.
                     self.owners.remove(&slot);
                     return Err(Failed { outcome: Outcome::NotApplied, message: format!("{asked}: {message}") });
                 }
@@ -154,7 +155,8 @@ impl Session {
         Err(Failed { outcome: Outcome::NotApplied, message })
     }
 
-    /// Sends a command and waits for its reply. A connection without one is not used again: it may come later.
+    /// Sends a command and waits for its reply. If there is none, the connection is not used again, because the reply
+    /// may come later.
     async fn send(&mut self, address: &str, words: &[&[u8]]) -> Result<Reply, Broken> {
         let limit = self.store.timeout;
         let late = || io::Error::from(io::ErrorKind::TimedOut);
@@ -215,7 +217,7 @@ async fn exchange(connection: &mut TcpStream, command: &[u8]) -> io::Result<Repl
     }
 }
 
-/// An address in a redirection may leave out the host: the one that was asked, then.
+/// Completes an address in a redirection. It may leave out the host, which then is that of the server that was asked.
 fn with_host(owner: &str, asked: &str) -> String {
     match (owner.strip_prefix(':'), asked.rsplit_once(':')) {
         (Some(port), Some((host, _))) => format!("{host}:{port}"),
@@ -223,7 +225,7 @@ fn with_host(owner: &str, asked: &str) -> String {
     }
 }
 
-/// A reply that no such command has: nobody knows what was done.
+/// A reply that the command can't have: the outcome is unknown.
 fn unexpected(reply: &Reply) -> Failed {
     Failed { outcome: Outcome::Unknown, message: format!("the reply makes no sense: {reply:?}") }
 }

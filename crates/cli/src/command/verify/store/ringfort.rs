@@ -1,4 +1,4 @@
-//! Ringfort: by its client, and blindly.
+//! Ringfort, through its client and by requests to random nodes.
 //!
 //! Most requests go through the client, to the leader of the key's shard. Every fourth is sent once to a random node,
 //! which forwards it: both ways must return consistent answers for a key. Nodes that do not answer the client are left
@@ -27,7 +27,7 @@ const BLIND_ONE_OF: u64 = 4;
 #[derive(Clone)]
 pub struct Store {
     client: Client,
-    /// All that the topology named in the beginning.
+    /// All nodes in the topology at the beginning.
     nodes: Arc<[(String, KvClient<Channel>)]>,
     shards: ShardCount,
     timeout: Duration,

@@ -1,7 +1,7 @@
-//! Which node's process is at the other end of a connection.
+//! Finds which node's process is at the other end of a connection.
 //!
-//! `/proc/net/tcp` names the inode of each socket, and `/proc/PID/fd` those that a process has open. Nobody needs to be
-//! root for processes of their own.
+//! `/proc/net/tcp` names the inode of each socket, and `/proc/PID/fd` those that a process has open. A user's own
+//! processes can be inspected without root.
 
 use rustix::process::Pid;
 use std::fs;
