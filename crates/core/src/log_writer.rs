@@ -111,7 +111,7 @@ impl<D: Disk> LogWriter<D> {
         &mut self.log
     }
 
-    /// Whether the record takes another batch.
+    /// Whether another batch fits into the record.
     pub fn has_room(&self) -> bool {
         self.record.bytes < self.record_bytes
     }
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!([Timing::SHORTEST, Timing::LONGEST].map(record_bytes), [800_000, MAX_RECORD_BYTES]);
     }
 
-    /// As one record, the health monitor would take the disk for hung.
+    /// If they became one record, the health monitor would consider the disk hung.
     #[test]
     fn the_states_of_many_shards_become_several_records_and_count_as_synced() {
         let (_, mut writer) = writer(u64::MAX);

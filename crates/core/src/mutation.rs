@@ -83,7 +83,7 @@ pub enum Mutation {
     ReplyAcrossLives,
     /// A node sends a write again although an attempt may have been applied.
     RepeatUnknown,
-    /// The next snapshot deletes the file of the one that is being sent.
+    /// The next snapshot deletes the file of the snapshot that is being sent.
     DeleteWhileSending,
     /// A node whose disk does not answer continues to lead.
     IgnoreHungDisk,

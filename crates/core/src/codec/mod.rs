@@ -4,8 +4,8 @@
 //! - bytes: a varint length, then that many bytes;
 //! - fixed `u8`, `u32`, `u64`: little-endian.
 //!
-//! Every value has exactly one encoding: a varint that is longer than necessary is refused. So bytes that decode are
-//! what the value encodes to, and bytes can be compared and hashed in place of values.
+//! Every value has exactly one encoding: a varint that is longer than necessary is refused. So a decoded value encodes
+//! to the same bytes again, and bytes can be compared and hashed in place of values.
 //!
 //! [`Reader`] borrows: it allocates nothing. To keep a slice without a copy, pass it to [`bytes::Bytes::slice_ref`] of
 //! the buffer that it came from. [`fields`] does this for values that consist of fields.

@@ -232,7 +232,7 @@ impl<T> Eventual<T> {
             && seen.get(&own).is_some_and(|seen| *seen > self.reserved(own))
         {
             // Other nodes have writes of this origin that are lost here. Reusing their versions would lose the new
-            // writes: the other nodes take those versions for seen.
+            // writes, because the other nodes have seen those versions already.
             tracing::warn!(
                 "other nodes have eventual writes of this node that are not in its log: they are taken back"
             );

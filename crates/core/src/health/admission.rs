@@ -1,11 +1,11 @@
-//! What a node takes while it lacks memory, space, or a disk that answers.
+//! What a node accepts while it lacks memory, disk space, or a disk that answers.
 //!
-//! A write is refused before its proposal, when nothing has happened yet. While the log has no space or the disk does not
-//! answer, writes would otherwise wait until their deadlines and end unknown.
+//! A write is refused before its proposal, when nothing has happened yet. While the log has no space or the disk does
+//! not answer, writes would otherwise wait until their deadlines and end with an unknown outcome.
 //!
 //! Entries from other leaders are dropped if there is no space, or if too many bytes wait for the disk: otherwise they
-//! would gather in memory without bound. Raft sends them again. All other messages are taken, so that a node whose disk
-//! is bad does not look dead.
+//! would accumulate in memory without bound. Raft sends them again. All other messages are accepted, so that a node
+//! with a bad disk does not look dead.
 
 use crate::limits::MAX_UNSYNCED_BYTES;
 use crate::message::RaftMessage;

@@ -25,7 +25,7 @@ pub(super) struct Shedding {
 }
 
 impl<T> Replica<T> {
-    /// Hands leadership over because this node is about to stop. False if no voter can take it, or this replica does
+    /// Hands leadership over because this node is about to stop. False if no voter can take over, or this replica does
     /// not lead.
     pub fn hand_over(&mut self, health: &BTreeMap<NodeId, NodeHealth>) -> bool {
         let voters = self.raft.raft.prs().conf().voters().ids();

@@ -8,8 +8,8 @@
 //!   the promise whatever term it learns of meanwhile. raft-rs alone does not do this: it forgets its leader at any
 //!   message of a later term except vote requests, for example a pre-vote rejection that was delayed by a slow disk.
 //! - **The round.** Each heartbeat carries the number of its round, and the echo returns it. If a quorum of every
-//!   active configuration has echoed a round *in this term*, no other leader can be elected until the round's start
-//!   plus [`PROMISE`]: any quorum of that election would contain a voter that is bound.
+//!   active configuration has echoed a round *in this term*, no other leader can be elected until the length of the
+//!   promise has passed since the start of the round: any quorum of that election would contain a bound voter.
 //! - **The clocks** of two nodes run apart by less than 1 % ([`DRIFT_PERMILLE`](crate::limits::DRIFT_PERMILLE)), and
 //!   count while a machine sleeps.
 //!

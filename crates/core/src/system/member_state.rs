@@ -12,7 +12,7 @@ use crate::codec::{Reader, put_bytes};
 pub enum MemberState {
     /// An operator wants it empty. It stays a member.
     Drained,
-    /// An operator wants it gone.
+    /// An operator wants it removed.
     Leaving,
     /// It has been silent for too long. It becomes active again if it is heard before it is removed.
     Dead,

@@ -1,12 +1,12 @@
 //! Adds to a number.
 //!
-//! A number is a value like any other: decimal text. What counts as one is what Redis' `INCRBY` takes: digits without
-//! leading zeros, after a minus if the number is negative, within 64 bits. All else is text, and the increment is
-//! refused: a plus, a space, `-0`, a fraction, an empty value.
+//! A number is stored as any other value, as decimal text. A value is a number if Redis' `INCRBY` accepts it: digits
+//! without leading zeros, after a minus if the number is negative, within 64 bits. Any other value is text, and the
+//! increment is refused: a plus, a space, `-0`, a fraction, an empty value.
 
 use super::*;
 
-/// Adds to the number of the key, which counts as 0 if there is no such key.
+/// Adds to the key's number; a missing key counts as 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Increment {
     pub key: Bytes,
@@ -53,7 +53,7 @@ impl Mutate for Increment {
     }
 }
 
-/// The number in a value, if it is written as an increment writes it.
+/// The number in a value, if the value has the form that an increment writes.
 fn number_of(value: &[u8]) -> Option<i64> {
     // As long as the longest number.
     const MAX_BYTES: usize = "-9223372036854775808".len();

@@ -5,13 +5,13 @@
 //! | bytes | meaning |
 //! |---|---|
 //! | `01` | the type of the value: bytes. More types will come with the Redis protocol |
-//! | varint | version: the puts since the key was created, from 1 |
+//! | varint | version: the writes since the key was created, counting from 1 |
 //! | varint | create revision |
 //! | varint | modify revision - create revision |
 //! | the rest | the value |
 //!
-//! A key of 16 bytes with a value of 128 takes about 150 bytes and the pointer in the tree; pointers and counters side
-//! by side would take 80 bytes more.
+//! A key of 16 bytes with a value of 128 takes about 150 bytes and the pointer in the tree; separate pointers and
+//! counters would take 80 bytes more.
 
 use super::element::Element;
 use super::tables::ElementError;

@@ -10,7 +10,7 @@
 //! state, the entry's timestamp and the command.
 //!
 //! **Revisions**, as in etcd: the shard's revision counts the commands that changed something; a key carries the
-//! revision that created it, the one that changed it last, and its version, the number of puts since its creation.
+//! revision that created it, the one that changed it last, and its version, the number of writes since its creation.
 //!
 //! **Memory.** A key takes one allocation (`element`) and one place in a B-tree: for keys of 16 bytes and values of
 //! 128, 180 to 197 bytes of resident memory (`cargo run --release -p ringfort-core --example machine_load`).
@@ -71,7 +71,7 @@ pub struct Machine {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub value: Bytes,
-    /// Puts since the key was created, from 1.
+    /// Writes since the key was created, counting from 1.
     pub version: u64,
     pub create_revision: u64,
     pub modify_revision: u64,
