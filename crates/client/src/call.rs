@@ -90,9 +90,9 @@ impl Client {
     where
         M: Clone,
     {
-        let mut retry = Retry::new(PACE, effect != Effect::Write);
+        let reserve = reserve(effect, deadline.saturating_duration_since(Instant::now()));
+        let mut retry = Retry::new(PACE, effect != Effect::Write).with_reserve(reserve);
         let mut causes = Causes::default();
-        let last_attempt = deadline - reserve(effect, deadline.saturating_duration_since(Instant::now()));
         loop {
             if deadline <= Instant::now() {
                 return Err(causes.into());
@@ -114,8 +114,7 @@ impl Client {
                 Err(status) => status,
             };
             let attempt = judge(&status, effect, is_redirected);
-            let until = if attempt == Attempt::Redirected { deadline } else { last_attempt };
-            let left = until.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             let pause = match (retry.ended(attempt, left), attempt) {
                 (Next::GiveUp, Attempt::Unknown) if effect == Effect::Write => {
                     return Err(Error::UnknownOutcome(status));

@@ -112,10 +112,13 @@ impl Shell {
             // Only reads are sent to a silent leader. It may have crashed, so its being unreachable is not reported.
             let heard = execution.asked_leader();
             let unreachable = |however_short| heard.and_then(|node| self.unreachable(shard, node, however_short));
-            let pause = match execution.failed(failure, deadline.saturating_duration_since(now)) {
+            let next = execution.failed(failure, deadline.saturating_duration_since(now));
+            // Without a place to wait, the failure is reported at once.
+            let place = if matches!(next, Next::SendAfter(_)) { self.in_flight.wait() } else { None };
+            let pause = match next {
                 Next::AskLeader => continue,
-                Next::SendAfter(pause) => pause,
-                Next::GiveUp => {
+                Next::SendAfter(pause) if place.is_some() => pause,
+                Next::SendAfter(_) | Next::GiveUp => {
                     return Err(match failure {
                         Failure::MemoryFull => ExecuteError::MemoryFull { node: self.name_of(target) },
                         Failure::DiskFull => ExecuteError::DiskFull { node: self.name_of(target) },

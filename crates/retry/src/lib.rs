@@ -53,6 +53,7 @@ pub struct Pace {
 pub struct Retry {
     pace: Pace,
     repeats: bool,
+    reserve: Duration,
     pause: Duration,
     redirections: u32,
     is_unknown: bool,
@@ -61,10 +62,16 @@ pub struct Retry {
 impl Retry {
     /// `repeats`: whether applying the request twice has the same effect as once. True for reads.
     pub const fn new(pace: Pace, repeats: bool) -> Retry {
-        Retry { pace, repeats, pause: pace.first_pause, redirections: 0, is_unknown: false }
+        Retry { pace, repeats, reserve: Duration::ZERO, pause: pace.first_pause, redirections: 0, is_unknown: false }
     }
 
-    /// An attempt has ended without an answer. `left` is the remaining time in which the next attempt may begin.
+    /// No attempt begins after a pause in this last part of the time: its answer might come too late, and the outcome
+    /// would be unknown instead of certainly not applied. A leader that was named is still asked at once.
+    pub const fn with_reserve(self, reserve: Duration) -> Retry {
+        Retry { reserve, ..self }
+    }
+
+    /// An attempt has ended without an answer. `left` is the time until the request's deadline.
     pub fn ended(&mut self, attempt: Attempt, left: Duration) -> Next {
         match attempt {
             Attempt::Refused => return Next::GiveUp,
@@ -82,7 +89,7 @@ impl Retry {
         }
         self.redirections = 0;
         let pause = self.pause;
-        if pause >= left {
+        if pause >= left.saturating_sub(self.reserve) {
             return Next::GiveUp;
         }
         self.pause = (pause * 2).min(self.pace.longest_pause);
@@ -128,6 +135,16 @@ mod tests {
         let mut retry = Retry::new(PACE, true);
         assert_eq!(retry.ended(Attempt::NotApplied, PACE.first_pause), Next::GiveUp);
         assert_eq!(retry.ended(Attempt::Redirected, Duration::ZERO), Next::GiveUp);
+    }
+
+    #[test]
+    fn no_pause_ends_in_the_reserve_although_the_answers_name_a_leader() {
+        let reserve = Duration::from_millis(200);
+        let mut retry = Retry::new(PACE, false).with_reserve(reserve);
+        let within = reserve + PACE.first_pause;
+        let ended: Vec<Next> = (0..3).map(|_| retry.ended(Attempt::Redirected, within)).collect();
+        assert_eq!(ended, [Next::AskLeader, Next::AskLeader, Next::GiveUp]);
+        assert_eq!(retry.ended(Attempt::NotApplied, within + PACE.first_pause), pause(2));
     }
 
     fn attempts() -> impl Strategy<Value = Vec<Attempt>> {

@@ -3,8 +3,8 @@
 use crate::SMALL;
 use crate::http2::{greeting, put_frames};
 use crate::support::{Cluster, came_about, text};
-use ringfort_proto::v1::PutRequest;
 use ringfort_proto::v1::kv_client::KvClient;
+use ringfort_proto::v1::{Consistency, GetRequest, PutRequest};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -68,4 +68,31 @@ async fn clients_that_leave_take_their_requests_along() {
     let mut client = KvClient::connect(format!("http://{}", cluster.nodes[0].endpoint())).await.unwrap();
     client.put(PutRequest { key: "other".into(), value: "v".into(), ..Default::default() }).await.unwrap();
     assert_eq!(cluster.prints(&["get", "other"]), "v");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_wait_for_a_leader_leave_room_for_others() {
+    let mut cluster = Cluster::start_with(3, &SMALL);
+    cluster.prints(&["put", "k", "v"]);
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    let has_no_leader = || text(&cluster.runs(&["put", "k", "w", "--timeout=500ms"]).stderr).contains("has no leader");
+    assert!(came_about(has_no_leader));
+    let pipeline: Vec<u8> = (0..REQUESTS).flat_map(|number| put_frames(2 * number + 1, "k", "v")).collect();
+    let connections: Vec<TcpStream> = (0..ROUNDS * CONNECTIONS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(cluster.nodes[0].endpoint()).unwrap();
+            stream.write_all(&greeting()).unwrap();
+            stream.write_all(&pipeline).unwrap();
+            stream
+        })
+        .collect();
+    let mut client = KvClient::connect(format!("http://{}", cluster.nodes[0].endpoint())).await.unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1500) {
+        // A node answers these alone.
+        let consistency = Consistency::Eventual.into();
+        client.get(GetRequest { key: "k".into(), consistency }).await.unwrap();
+    }
+    drop(connections);
 }
