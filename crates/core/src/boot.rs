@@ -117,7 +117,8 @@ pub struct Boot<D: ?Sized> {
     /// Replicas that were removed: neither this id nor a lower one may start again.
     pub removed: Vec<(ShardId, ReplicaId)>,
     pub eventual: journal::Recovered,
-    /// Whether the log has never held anything, as far as the other files show: only in such a directory may a cluster begin.
+    /// Whether the log has never held anything, as far as the other files show. A cluster may begin only in such a
+    /// directory.
     pub is_log_empty: bool,
     pub owner: Option<Owner>,
     /// None if the directory belongs to no cluster yet.

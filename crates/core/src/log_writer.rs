@@ -54,7 +54,7 @@ pub const fn record_bytes(timing: Timing) -> u64 {
 // A part of a record may have to wait for a part of a snapshot or of a spare segment.
 const _: () = assert!(record_bytes(Timing::SHORTEST) + SYNCED_PART_BYTES < patience_bytes(Timing::SHORTEST));
 
-/// The log, and the batches on their way to it. Each source of batches, a worker or gossip, has a number.
+/// The log, and the batches on their way to it from the workers and gossip ([`BatchSource`]).
 pub struct LogWriter<D> {
     log: Log<D>,
     record_bytes: u64,

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-/// The memory that an entry is charged beside its key and value. The limits count it as well.
+/// The memory charged for an entry beside its key and value. The limits count it as well.
 pub const ENTRY_OVERHEAD_BYTES: usize = 128;
 
 /// A write.
@@ -143,7 +143,7 @@ impl Keyspace {
         self.clock
     }
 
-    /// The memory that the entries are charged, tombstones included.
+    /// The memory charged for the entries, tombstones included.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -271,7 +271,7 @@ impl Keyspace {
 /// The approximate size of an encoded part beside its entries; an entry takes half of that beside its key and value.
 const PART_BYTES: usize = 32;
 
-/// The memory that an entry is charged.
+/// The memory charged for an entry.
 pub fn cost(key: &Bytes, value: Option<&Bytes>) -> usize {
     ENTRY_OVERHEAD_BYTES + key.len() + value.map_or(0, Bytes::len)
 }

@@ -50,7 +50,7 @@ pub enum Body {
 /// Summary of what the sender has; all of it is durable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Digest {
-    /// Names the exchange: the answer repeats it.
+    /// Identifies this digest. The delta that answers it repeats this.
     pub exchange: Exchange,
     /// The sender's wall clock.
     pub wall: Wall,
@@ -62,14 +62,14 @@ pub struct Digest {
     pub seen: VersionVector,
 }
 
-/// Identifies an exchange by the incarnation and the version that the asking node had when it sent its digest.
+/// Identifies a digest by the incarnation and the version that its sender had when it sent the digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
     pub incarnation: Incarnation,
     pub version: Version,
 }
 
-/// The updates that the receiver lacked when it sent the digest of this exchange.
+/// The updates that the receiver lacked when it sent the digest that this delta answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delta {
     pub exchange: Exchange,

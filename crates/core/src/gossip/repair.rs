@@ -34,8 +34,8 @@ use std::time::Duration;
 /// repair does not handle.
 pub const DIVERGED_AFTER: Duration = Duration::from_secs(30);
 
-/// Periods between the end of a repair and the start of the next one with the same node, which may not have finished
-/// its own repair yet.
+/// The number of periods between the end of a repair and the start of the next one with the same node. That node may
+/// not have finished its own repair yet.
 pub const REST_PERIODS: u64 = 20;
 
 /// Another node's keyspace differs from this one's, though both have seen the same versions.

@@ -4,8 +4,8 @@
 //! once a tick, because the first one is blocked in the system call while the disk hangs.
 //!
 //! **Hung.** A disk is hung if the current record has taken longer than [`Timing::disk_patience`] and longer than
-//! [`UNUSUAL`] times the mean latency: a disk that is always slow is not hung. The mean is a moving one in which no record
-//! counts for more than twice the mean so far, so that a single hang hardly changes it.
+//! [`UNUSUAL`] times the mean latency: a disk that is always slow is not hung. The mean is a moving average in which no
+//! record counts for more than twice the mean so far, so that a single hang hardly changes it.
 //!
 //! **Recovering.** A disk that hung or was full once often is again, and each time it interrupts the shards that the
 //! node leads. (A disk has little space left after a log that is over its budget has deleted a segment, or another

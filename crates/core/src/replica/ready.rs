@@ -10,7 +10,8 @@
 //! 5. when the log reports the batch durable, Raft is told and the waiting messages are sent.
 //!
 //! A `Ready` with nothing to make durable never causes a sync: it is reported as persisted as soon as everything before
-//! it is. A new commit index alone does not cause a record either; it is logged with the next one.
+//! it is. A new commit index alone does not cause a record either, except after a configuration change (see
+//! `membership`); it is logged with the next record.
 
 use super::*;
 use crate::limits::{MAX_RESTATED_BYTES, SILENT_TICKS};
