@@ -305,7 +305,7 @@ fn write_system_snapshot<D: Disk + ?Sized>(
 pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D>, BootError> {
     let topology = saved_topology(&**disk)?;
     let mutation = config.mutation;
-    // The log is always opened before the first topology is saved. Of the snapshots only one is older than the log's first
+    // The log is always opened before the first topology is saved. Only one snapshot is older than the log's first
     // record: the one that `bootstrap` writes.
     let is_first = |name: &str| name == snapshot_name(ShardId::SYSTEM, LogIndex::BASE);
     let has_snapshots = disk.list()?.iter().any(|name| snapshot::is_snapshot(name) && !is_first(name));

@@ -168,7 +168,7 @@ mod tests {
         let [own, b, c] = ["a", "b", "c"].map(|name| waiting(name, true));
         assert_eq!(decide(&[name(&[])]), missing(Missing::Silent), "it does not resolve");
         assert_eq!(decide(&[name(&[("10.0.0.1", own.clone())])]), missing(Missing::Itself));
-        // A name for all nodes, of which this one is found first.
+        // A name that resolves to all nodes, with this one first.
         let [one, two, three] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
         let all = name(&[(one, own.clone()), (two, b.clone()), (three, c.clone())]);
         assert_eq!(decide(&[all]), missing(Missing::Several));

@@ -14,8 +14,8 @@
 //! complete states again. They are asked again after [`PRESSURE_INTERVAL`], or when a segment has been released.
 //!
 //! The shell repeats: [`add`](LogWriter::add) the batches that have arrived while there [is room](LogWriter::has_room),
-//! [`append`](LogWriter::append) until that is done, [`sync`](LogWriter::sync), then report what is durable, and ask
-//! the shards that [`pressed`](LogWriter::pressed) names.
+//! [`append`](LogWriter::append) until it succeeds, [`sync`](LogWriter::sync), then report what is durable, and ask the
+//! shards that [`pressed`](LogWriter::pressed) names.
 
 use crate::disk::Disk;
 use crate::limits::{SLOW_DISK_BYTES_A_MS, SYNCED_PART_BYTES};

@@ -73,7 +73,7 @@ impl<T> Replica<T> {
                         command = spoiled(command);
                     }
                     let machine = writer.machine(command.encoded_len());
-                    // Nobody watches the changes yet.
+                    // Nothing consumes the changes yet.
                     let reply = command.apply(&mut machine.begin(decoded.timestamp, &mut |_| {}));
                     if let Some(responder) = responders.next() {
                         out.replies.push((responder, Ok(Reply::Command(reply))));

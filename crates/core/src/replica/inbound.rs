@@ -103,8 +103,8 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Whether the replica belongs to this shard. The topology names a new voter before the log makes it one, and the end of
-    /// this log may be lost.
+    /// Whether the replica belongs to this shard. The topology names a new voter before the log makes it one, and the
+    /// end of this replica's log may be lost.
     fn knows(&self, replica: ReplicaId) -> bool {
         let Membership { configurations, group, .. } = &self.membership;
         configurations.iter().any(|voters| voters.contains(&replica)) || group.replicas.contains(&replica)

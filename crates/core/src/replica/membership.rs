@@ -44,7 +44,7 @@ pub enum StepRefused {
 /// What a replica knows of the members of its shard.
 #[derive(Default)]
 pub(super) struct Membership {
-    /// Where the topology puts this shard's replicas.
+    /// The target and the replicas of this shard in the topology.
     pub group: Group,
     /// The voters of every active configuration: one, or two while joint.
     pub configurations: Vec<Vec<ReplicaId>>,

@@ -171,7 +171,7 @@ pub struct Replica<T> {
     heard: Option<(u64, Moment)>,
     /// A hand-over in progress to a node whose disk answers.
     shedding: Option<handover::Shedding>,
-    /// Hashes to be compared with those of other replicas.
+    /// Hashes to compare with those of other replicas.
     marks: Marks,
 }
 

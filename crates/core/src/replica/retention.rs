@@ -52,7 +52,8 @@ impl<T> Replica<T> {
         self.storage().bytes_up_to(self.release_limit(spare_followers))
     }
 
-    /// Releases entries, whether or not a snapshot covers them, until at most `keep_bytes` are left, if possible.
+    /// Releases entries, whether or not a snapshot covers them, until at most `keep_bytes` are left or no more can be
+    /// released.
     pub fn release_entries(&mut self, spare_followers: bool, keep_bytes: usize) {
         let limit = self.release_limit(spare_followers);
         self.raft.mut_store().release(limit, keep_bytes);

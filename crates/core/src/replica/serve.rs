@@ -116,7 +116,7 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Starts a ReadIndex round for the reads that have come since the last one.
+    /// Starts a ReadIndex round for the reads that have arrived since the last one.
     pub(super) fn ask_for_reads(&mut self) {
         // Before the term's first commit, raft-rs drops the request silently.
         if self.reads.has_unasked() && self.is_leader() && self.raft.raft.commit_to_current_term() {

@@ -290,7 +290,7 @@ impl Topology {
     fn renew(&mut self, shard: ShardId, replica: ReplicaId) -> Result<(), String> {
         let group = self.groups.get(&shard).ok_or_else(|| format!("there is no shard {shard}"))?;
         if group.replica_on(replica.node()) != Some(replica) {
-            return Ok(()); // Asked twice, or the node is to have no replica any more.
+            return Ok(()); // A repeated request, or the node must have no replica any more.
         }
         self.hand_out(shard, replica.node())
     }

@@ -27,7 +27,7 @@ fn a_learner_is_promoted_only_when_it_has_the_log() {
 #[test]
 fn a_leader_that_finds_itself_joint_leaves() {
     let mut joint = initial_state();
-    // Without raft-rs's own way out, as when the leader that should have taken it was lost.
+    // Without raft-rs's automatic leave, as if the leader that should have proposed it was lost.
     joint.base.conf_state.voters_outgoing = vec![REPLICAS[0].0, REPLICAS[1].0];
     joint.base.conf_state.auto_leave = false;
     let mut group = Group::starting_from(joint);

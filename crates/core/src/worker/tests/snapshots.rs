@@ -31,7 +31,7 @@ impl Group {
         self.run();
     }
 
-    /// A leader that is sending a snapshot to a follower that was away; with the file's name.
+    /// A leader that is sending a snapshot to a follower that was away, and the file's name.
     fn sending() -> (Group, NodeId, NodeId, String) {
         let (mut group, leader) = Group::with_leader();
         let follower = group.others(leader)[0];
