@@ -9,7 +9,7 @@
 //! 3. A directory with a topology continues as a member, unless another cluster has claimed the node under its name and
 //!    address ([`crate::control`], claims): then an operator must decide first.
 //! 4. A directory with intact replicas and without the topology is refused: it has lost a file.
-//! 5. Any other directory belongs to no cluster yet ([`Start::Stranger`]). The caller asks other nodes to decide
+//! 5. Any other directory belongs to no cluster yet ([`Start::Newcomer`]). The caller asks other nodes to decide
 //!    whether it begins a cluster or joins one ([`crate::founding`]). A directory that has lost its topology and all
 //!    its replicas may join; it begins no cluster, because it belongs to one. The same holds for a node that was
 //!    declared dead.
@@ -24,7 +24,7 @@ use std::sync::Arc;
 /// What to do with a directory.
 pub enum Start<D: ?Sized> {
     Member(Member<D>),
-    Stranger(Stranger<D>),
+    Newcomer(Newcomer<D>),
 }
 
 /// A directory whose node continues as a member of its cluster.
@@ -35,7 +35,7 @@ pub struct Member<D: ?Sized> {
 }
 
 /// A directory whose node is part of no cluster yet.
-pub struct Stranger<D: ?Sized> {
+pub struct Newcomer<D: ?Sized> {
     disk: Arc<D>,
     log: LogConfig,
     boot: Boot<D>,
@@ -101,7 +101,7 @@ pub fn open<D: Disk + ?Sized>(
         return Err(Refusal::NoTopology);
     }
     let contacts = boot::contacts(&**disk)?;
-    Ok(Start::Stranger(Stranger { disk: disk.clone(), log, boot, owner, was_owned, contacts }))
+    Ok(Start::Newcomer(Newcomer { disk: disk.clone(), log, boot, owner, was_owned, contacts }))
 }
 
 /// The directory's owner, and whether it had one.
@@ -131,7 +131,7 @@ impl<D: ?Sized> Member<D> {
     }
 }
 
-impl<D: Disk + ?Sized> Stranger<D> {
+impl<D: Disk + ?Sized> Newcomer<D> {
     pub fn owner(&self) -> &Owner {
         &self.owner
     }
@@ -153,7 +153,7 @@ impl<D: Disk + ?Sized> Stranger<D> {
 
     /// Begins the cluster of this topology, with this node as its first.
     pub fn begin(self, topology: &Topology) -> Result<Member<D>, Refusal> {
-        let Stranger { disk, log, boot, .. } = self;
+        let Newcomer { disk, log, boot, .. } = self;
         // The log is opened again below.
         drop(boot);
         boot::bootstrap(&disk, log.clone(), topology, NodeId(1))?;
@@ -162,7 +162,7 @@ impl<D: Disk + ?Sized> Stranger<D> {
 
     /// Makes the node a member of this topology's cluster.
     pub fn join(self, topology: Topology) -> Result<Member<D>, Refusal> {
-        let Stranger { disk, mut boot, owner, was_owned, .. } = self;
+        let Newcomer { disk, mut boot, owner, was_owned, .. } = self;
         boot.join(&disk, owner, topology, was_owned)?;
         Member::of(boot)
     }
@@ -184,9 +184,9 @@ mod tests {
         open(disk, log, name, "here:1", || IDENTITY)
     }
 
-    fn stranger(disk: &Arc<MemDisk>, name: &str) -> Stranger<MemDisk> {
-        let Ok(Start::Stranger(stranger)) = start(disk, name) else { panic!("it is of no cluster") };
-        stranger
+    fn newcomer(disk: &Arc<MemDisk>, name: &str) -> Newcomer<MemDisk> {
+        let Ok(Start::Newcomer(newcomer)) = start(disk, name) else { panic!("it is of no cluster") };
+        newcomer
     }
 
     fn topology(name: &str, cluster: u64) -> Topology {
@@ -197,16 +197,16 @@ mod tests {
     /// The directory of the only node of cluster 5.
     fn begun() -> Arc<MemDisk> {
         let disk = Arc::new(MemDisk::new());
-        stranger(&disk, "one").begin(&topology("one", 5)).map_err(drop).expect("its disk works");
+        newcomer(&disk, "one").begin(&topology("one", 5)).map_err(drop).expect("its disk works");
         disk
     }
 
     #[test]
     fn an_empty_directory_begins_or_joins_and_goes_on_as_a_member() {
         let disk = Arc::new(MemDisk::new());
-        assert!(stranger(&disk, "one").may_begin());
+        assert!(newcomer(&disk, "one").may_begin());
         for disk in [begun(), {
-            let joined = stranger(&disk, "one").join(topology("one", 5));
+            let joined = newcomer(&disk, "one").join(topology("one", 5));
             assert!(joined.is_ok_and(|member| member.node == NodeId(1)));
             disk
         }] {
@@ -219,9 +219,9 @@ mod tests {
     #[test]
     fn a_node_that_no_cluster_has_taken_in_may_be_renamed_and_keeps_its_identity() {
         let disk = Arc::new(MemDisk::new());
-        stranger(&disk, "one");
+        newcomer(&disk, "one");
         let renamed = open(&disk, LogConfig::default(), "two", "here:1", || Identity(8));
-        let Ok(Start::Stranger(renamed)) = renamed else { panic!("it is of no cluster") };
+        let Ok(Start::Newcomer(renamed)) = renamed else { panic!("it is of no cluster") };
         assert_eq!(renamed.owner(), &Owner { identity: IDENTITY, name: "two".to_owned() });
     }
 
@@ -233,7 +233,7 @@ mod tests {
         boot::set_departure(&*disk, MemberState::Dead).unwrap();
         assert!(matches!(clear_if_given_up(&*disk), Ok(true)));
         assert!(matches!(clear_if_given_up(&*disk), Ok(false)));
-        assert!(stranger(&disk, "one").may_begin(), "it knew no other node");
+        assert!(newcomer(&disk, "one").may_begin(), "it knew no other node");
 
         let disk = begun();
         let mut topology = topology("one", 5);
@@ -241,9 +241,9 @@ mod tests {
         boot::save_topology(&*disk, &topology).unwrap();
         boot::set_departure(&*disk, MemberState::Dead).unwrap();
         assert!(matches!(clear_if_given_up(&*disk), Ok(true)));
-        let stranger = stranger(&disk, "one");
-        assert_eq!(stranger.contacts(), [member("two").grpc_address]);
-        assert!(!stranger.may_begin());
+        let newcomer = newcomer(&disk, "one");
+        assert_eq!(newcomer.contacts(), [member("two").grpc_address]);
+        assert!(!newcomer.may_begin());
     }
 
     #[test]
@@ -256,7 +256,7 @@ mod tests {
         for name in disk.list().unwrap().iter().filter(|name| name.ends_with(".seg")) {
             disk.delete(name).unwrap();
         }
-        let lost = stranger(&disk, "one");
+        let lost = newcomer(&disk, "one");
         assert!(lost.has_lost_topology() && !lost.may_begin());
     }
 

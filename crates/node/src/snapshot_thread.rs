@@ -15,7 +15,7 @@ pub fn run(shell: Arc<Shell>, events: Receiver<SnapshotEvent>) {
     let mut files = CutFiles::new(shell.disk.clone());
     while let Ok(SnapshotEvent::Work(work)) = events.recv() {
         match files.perform(*work, &mut warn) {
-            Performed::Silently => {}
+            Performed::Done => {}
             Performed::Chunk(shard) => shell.worker(shard).push_event(Event::ChunkWritten(shard)),
             Performed::File { shard, name, written } => {
                 shell.metrics.snapshots_written.count(written);

@@ -18,7 +18,7 @@ use crate::random::{random_u64, random_u128};
 use ringfort_core::boot::{self, Boot, BootError};
 use ringfort_core::disk::Disk;
 use ringfort_core::log::LogConfig;
-use ringfort_core::start::{self, Refusal, Start, Stranger};
+use ringfort_core::start::{self, Newcomer, Refusal, Start};
 use ringfort_core::system::topology::{NODE_NAME_RULE, is_node_name};
 use ringfort_core::system::{Member, Topology};
 use ringfort_core::timing::Timing;
@@ -195,10 +195,10 @@ pub fn membership(
             let identity = found.topology.nodes[&found.node].identity;
             (found, member(identity), Since::Before)
         }
-        Start::Stranger(stranger) => {
-            let member = member(stranger.owner().identity);
+        Start::Newcomer(newcomer) => {
+            let member = member(newcomer.owner().identity);
             let clients = (clients, counters);
-            let (found, since) = begin_or_join(config, stranger, &member, runtime, clients, nodes)?;
+            let (found, since) = begin_or_join(config, newcomer, &member, runtime, clients, nodes)?;
             (found, member, since)
         }
     };
@@ -211,7 +211,7 @@ pub fn membership(
 /// Makes the node a member of a cluster: of a new one that it creates, or of one that admits it.
 fn begin_or_join(
     config: &NodeConfig,
-    stranger: Stranger<dyn Disk>,
+    newcomer: Newcomer<dyn Disk>,
     member: &Member,
     runtime: &Runtime,
     (clients, counters): ((&TcpListener, usize), &Connections),
@@ -224,11 +224,11 @@ fn begin_or_join(
         return Err(no_space);
     }
     let deadline = Instant::now() + config.join_timeout;
-    let given = [&config.join[..], stranger.contacts()].concat();
+    let given = [&config.join[..], newcomer.contacts()].concat();
     let told = told(&given, config.listen, &member.grpc_address);
     let is_alone = told.iter().all(|told| told.is_own);
-    let may_begin = config.bootstrap && stranger.may_begin();
-    let own = stranger.owner().clone();
+    let may_begin = config.bootstrap && newcomer.may_begin();
+    let own = newcomer.owner().clone();
     let waiting = match told.is_empty() {
         true => None,
         false => Some(Waiting::serve(runtime, clients, counters.clone(), nodes, &own, may_begin)?),
@@ -239,7 +239,7 @@ fn begin_or_join(
     let begins = may_begin && runtime.block_on(join::may_begin(&told, &own, deadline))?;
     let joined = match begins {
         true => None,
-        false if is_alone && stranger.has_lost_topology() => {
+        false if is_alone && newcomer.has_lost_topology() => {
             return Err(StartError::LostTopology { directory });
         }
         false if given.is_empty() => return Err(StartError::NoWay { directory }),
@@ -254,7 +254,7 @@ fn begin_or_join(
         // From now on the others dial this node. What they dial until it serves stays queued instead of being closed.
         drop(waiting);
         tracing::info!(cluster = %topology.cluster, %node, "joined the cluster");
-        return Ok((stranger.join(topology).map_err(refused)?, Since::Joining));
+        return Ok((newcomer.join(topology).map_err(refused)?, Since::Joining));
     }
     let timing = config.timing.unwrap_or_default();
     check_disk_timeout(config, timing)?;
@@ -263,7 +263,7 @@ fn begin_or_join(
         waiting.begins(cluster);
     }
     let topology = Topology::bootstrap(cluster, shards(config), timing, member.clone());
-    let begun = stranger.begin(&topology).map_err(refused)?;
+    let begun = newcomer.begin(&topology).map_err(refused)?;
     tracing::info!(
         cluster = %topology.cluster,
         shards = topology.shards.get(),

@@ -26,7 +26,7 @@ pub struct CutFiles<D: Disk + ?Sized> {
 #[derive(Debug)]
 pub enum Performed {
     /// Nothing to report.
-    Silently,
+    Done,
     /// A written chunk: report it by
     /// [`Worker::handle_snapshot_chunk_written`](crate::worker::Worker::handle_snapshot_chunk_written).
     Chunk(ShardId),
@@ -49,7 +49,7 @@ impl<D: Disk + ?Sized> CutFiles<D> {
                 match SnapshotWriter::begin(self.disk.clone(), &name, &header) {
                     Ok(writer) => {
                         self.open.insert(name, writer);
-                        Performed::Silently
+                        Performed::Done
                     }
                     Err(error) => {
                         failed(&name, &error);
@@ -75,14 +75,14 @@ impl<D: Disk + ?Sized> CutFiles<D> {
             }
             SnapshotWork::Abandon { name } => {
                 self.abandon(&name, failed);
-                Performed::Silently
+                Performed::Done
             }
             SnapshotWork::Delete { name } => {
                 // The next start deletes files that can't be deleted now.
                 if let Err(error) = self.disk.delete(&name) {
                     failed(&name, &error.into());
                 }
-                Performed::Silently
+                Performed::Done
             }
             SnapshotWork::Send { name, message } => Performed::Send { name, message: Box::new(message) },
         }
@@ -152,12 +152,12 @@ mod tests {
     fn a_cut_that_is_given_up_leaves_no_file_whether_it_was_finished_or_not() {
         let mut scene = Scene::new();
         for is_finished in [false, true] {
-            assert!(matches!(scene.begin(), (Performed::Silently, false)));
+            assert!(matches!(scene.begin(), (Performed::Done, false)));
             if is_finished {
                 assert!(matches!(scene.finish(), (Performed::File { written: true, .. }, false)));
             }
             let abandoned = scene.perform(SnapshotWork::Abandon { name: "cut".to_owned() });
-            assert!(matches!(abandoned, (Performed::Silently, false)));
+            assert!(matches!(abandoned, (Performed::Done, false)));
             assert_eq!(scene.disk.list().unwrap(), [""; 0], "finished: {is_finished}");
         }
     }

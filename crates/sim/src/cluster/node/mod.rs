@@ -26,7 +26,7 @@ use ringfort_core::log::LogConfig;
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{self, ReplicaConfig};
 use ringfort_core::request::Failure;
-use ringfort_core::start::{self, Refusal, Start, Stranger};
+use ringfort_core::start::{self, Newcomer, Refusal, Start};
 use ringfort_core::system::{Member, MemberState, Topology};
 use ringfort_core::time::Moment;
 use ringfort_core::timing::Timing;
@@ -115,7 +115,7 @@ enum State {
 /// A node that asks to join.
 struct Joining {
     member: Member,
-    stranger: Stranger<MemDisk>,
+    newcomer: Newcomer<MemDisk>,
 }
 
 impl Node {
@@ -209,23 +209,23 @@ impl Node {
         let new_identity = || Identity(u128::from(random.next_u64()));
         let log = self.settings.log.clone();
         let found = start::open(&self.disk, log, &name, &self.endpoint.to_string(), new_identity).map_err(fail)?;
-        let stranger = match found {
+        let newcomer = match found {
             Start::Member(member) => {
                 self.check_trust(&member.boot)?;
                 self.run_from(member, world);
                 return Ok(());
             }
-            Start::Stranger(stranger) => stranger,
+            Start::Newcomer(newcomer) => newcomer,
         };
-        let member = self.member(stranger.owner().identity);
-        if self.endpoint == NodeId(1) && !std::mem::replace(&mut self.has_begun, true) && stranger.may_begin() {
+        let member = self.member(newcomer.owner().identity);
+        if self.endpoint == NodeId(1) && !std::mem::replace(&mut self.has_begun, true) && newcomer.may_begin() {
             let topology =
                 Topology::bootstrap(ClusterId(self.random.next_u64()), self.shards, self.timing, member.clone());
-            let begun = stranger.begin(&topology).map_err(fail)?;
+            let begun = newcomer.begin(&topology).map_err(fail)?;
             self.run_from(begun, world);
             return Ok(());
         }
-        self.state = State::Joining(Box::new(Joining { member, stranger }));
+        self.state = State::Joining(Box::new(Joining { member, newcomer }));
         self.plan(Task::AskToJoin, world.now, world);
         Ok(())
     }
@@ -483,7 +483,7 @@ impl Node {
                     && topology.node_named(&joining.member.name).is_some_and(|(_, known)| *known == joining.member) =>
             {
                 let State::Joining(joining) = std::mem::replace(&mut self.state, State::Down) else { return };
-                let joined = joining.stranger.join(Topology::clone(&topology));
+                let joined = joining.newcomer.join(Topology::clone(&topology));
                 let joined =
                     joined.unwrap_or_else(|refusal| panic!("the disk of a node that joins works: {refusal:?}"));
                 self.quarantined.extend(&joined.boot.lost);

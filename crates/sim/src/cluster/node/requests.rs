@@ -24,12 +24,12 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The requests that this node executes for others or itself, by the number of the attempt under way.
 #[derive(Default)]
-pub struct Executing {
+pub struct PendingRequests {
     last: u64,
-    requests: BTreeMap<u64, Executed>,
+    requests: BTreeMap<u64, Pending>,
 }
 
-struct Executed {
+struct Pending {
     request: Request,
     asker: Asker,
     execution: Execution,
@@ -59,15 +59,15 @@ pub struct Joiner {
     epoch: Epoch,
 }
 
-impl Executing {
+impl PendingRequests {
     /// Whether no client waits for an answer.
     pub fn has_answered_clients(&self) -> bool {
-        !self.requests.values().any(|executed| matches!(executed.asker, Asker::Client { .. }))
+        !self.requests.values().any(|pending| matches!(pending.asker, Asker::Client { .. }))
     }
 
-    fn add(&mut self, executed: Executed) -> u64 {
+    fn add(&mut self, pending: Pending) -> u64 {
         self.last += 1;
-        self.requests.insert(self.last, executed);
+        self.requests.insert(self.last, pending);
         self.last
     }
 }
@@ -105,18 +105,18 @@ impl Running {
     pub(super) fn execute_anywhere(&mut self, request: Request, asker: Asker, patience: Duration, out: &mut Outbox) {
         let deadline = self.now.moment + patience;
         let execution = Execution::new(&request, self.mutation());
-        self.attempt(Executed { request, asker, execution, deadline }, out);
+        self.attempt(Pending { request, asker, execution, deadline }, out);
     }
 
     /// Sends a request once.
-    fn attempt(&mut self, mut executed: Executed, out: &mut Outbox) {
-        if let Some(reply) = self.read_here(&executed.request, self.now) {
-            return self.answer(executed.asker, Ok(reply), out);
+    fn attempt(&mut self, mut pending: Pending, out: &mut Outbox) {
+        if let Some(reply) = self.read_here(&pending.request, self.now) {
+            return self.answer(pending.asker, Ok(reply), out);
         }
-        let target = executed.execution.begin_attempt(self.route(executed.request.shard()));
-        let (request, deadline) = (executed.request.clone(), executed.deadline);
-        let may_be_overtaken = executed.execution.may_be_overtaken();
-        let number = self.executing.add(executed);
+        let target = pending.execution.begin_attempt(self.route(pending.request.shard()));
+        let (request, deadline) = (pending.request.clone(), pending.deadline);
+        let may_be_overtaken = pending.execution.may_be_overtaken();
+        let number = self.pending.add(pending);
         out.tasks.push((When::Local(deadline), Task::AttemptTimedOut(number)));
         match target.filter(|&node| node != self.node).map(|node| self.endpoint_of(node)) {
             Some(Some(to)) => {
@@ -133,36 +133,36 @@ impl Running {
 
     /// Handles the answer to an attempt.
     fn attempt_ended(&mut self, number: u64, answer: Answer, out: &mut Outbox) {
-        let Some(mut executed) = self.executing.requests.remove(&number) else { return };
+        let Some(mut pending) = self.pending.requests.remove(&number) else { return };
         let failure = match answer {
             Ok(reply) => {
-                if let Some(leader) = executed.execution.found_leader() {
-                    self.set_leader(executed.request.shard(), leader);
+                if let Some(leader) = pending.execution.found_leader() {
+                    self.set_leader(pending.request.shard(), leader);
                 }
-                return self.answer(executed.asker, Ok(reply), out);
+                return self.answer(pending.asker, Ok(reply), out);
             }
             Err(failure) => failure,
         };
-        match executed.execution.failed(failure, executed.deadline.saturating_since(self.now.moment)) {
+        match pending.execution.failed(failure, pending.deadline.saturating_since(self.now.moment)) {
             Next::AskLeader => {
                 out.events.push("redirections followed");
-                self.attempt(executed, out);
+                self.attempt(pending, out);
             }
             Next::SendAfter(pause) => {
                 out.events.push("requests sent again");
-                let number = self.executing.add(executed);
+                let number = self.pending.add(pending);
                 out.tasks.push((When::After(pause), Task::SendAgain(number)));
             }
             Next::GiveUp => {
-                let failure = if executed.execution.may_be_applied() { Failure::Unknown } else { failure };
-                self.answer(executed.asker, Err(failure), out);
+                let failure = if pending.execution.may_be_applied() { Failure::Unknown } else { failure };
+                self.answer(pending.asker, Err(failure), out);
             }
         }
     }
 
     pub(super) fn send_again(&mut self, number: u64, out: &mut Outbox) {
-        if let Some(executed) = self.executing.requests.remove(&number) {
-            self.attempt(executed, out);
+        if let Some(pending) = self.pending.requests.remove(&number) {
+            self.attempt(pending, out);
         }
     }
 
@@ -173,8 +173,8 @@ impl Running {
 
     /// Sends a forwarded request elsewhere if another node leads the shard by now.
     pub(super) fn look_for_leader(&mut self, number: u64, out: &mut Outbox) {
-        let Some(executed) = self.executing.requests.get(&number) else { return };
-        if executed.execution.is_overtaken(self.route(executed.request.shard())) {
+        let Some(pending) = self.pending.requests.get(&number) else { return };
+        if pending.execution.is_overtaken(self.route(pending.request.shard())) {
             out.events.push("forwarded reads overtaken");
             self.attempt_ended(number, Err(Failure::Unknown), out);
         } else {

@@ -6,7 +6,7 @@ mod stop;
 
 use super::divergence::SCRUB_BYTES_PER_SECOND;
 use super::gossip::EventualResponder;
-use super::requests::{Executing, Joiner};
+use super::requests::{Joiner, PendingRequests};
 use super::snapshots::Files;
 use super::{Message, Responder, Task};
 use crate::network::Endpoint;
@@ -159,7 +159,7 @@ pub struct Running {
     stopping: Option<Stopping>,
     /// The node serves clients.
     pub(super) is_serving: bool,
-    pub(super) executing: Executing,
+    pub(super) pending: PendingRequests,
     /// The nodes that last announced that they lead a shard.
     pub(super) told_leaders: BTreeMap<ShardId, NodeId>,
     pub(super) joiners: Vec<Joiner>,
@@ -246,7 +246,7 @@ impl Running {
             is_memory_full: false,
             stopping: None,
             is_serving: true,
-            executing: Executing::default(),
+            pending: PendingRequests::default(),
             told_leaders: BTreeMap::new(),
             joiners: Vec::new(),
             routed: topology,

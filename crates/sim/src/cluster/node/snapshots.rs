@@ -94,7 +94,7 @@ impl Running {
             return self.hung_snapshots.push(work);
         }
         match self.files.cuts.perform(work, &mut |_, _| out.events.push("snapshot files that failed")) {
-            Performed::Silently => {}
+            Performed::Done => {}
             Performed::Chunk(shard) => self.give(shard, Input::ChunkWritten(shard), out),
             Performed::File { shard, name, written } => {
                 out.events.push(if written { "snapshots taken" } else { "snapshots not written" });

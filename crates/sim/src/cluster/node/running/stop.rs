@@ -24,7 +24,7 @@ impl Running {
 
     pub(super) fn step_stop(&mut self, out: &mut Outbox) {
         let led = self.replicas().filter(|replica| replica.is_leader()).count();
-        let has_answered = self.executing.has_answered_clients();
+        let has_answered = self.pending.has_answered_clients();
         let Some(stopping) = &mut self.stopping else { return };
         match stopping.next(self.now.moment, led, has_answered) {
             Step::Wait => {}
