@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// How many operations a key takes.
 const OPERATIONS: usize = 160;
 
-/// A key that has so many writes of unknown outcome takes no more.
+/// A key with this many writes of unknown outcome takes no more operations.
 const UNKNOWN: usize = 8;
 
 // This leaves room for the operations that are under way when a key is closed, and for the last look.

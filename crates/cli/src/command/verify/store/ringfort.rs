@@ -21,7 +21,7 @@ use std::time::Duration;
 use tonic::Status;
 use tonic::transport::Channel;
 
-/// One of so many requests goes to a node at random.
+/// One in this many requests goes to a random node.
 const BLIND_ONE_OF: u64 = 4;
 
 #[derive(Clone)]
