@@ -1,18 +1,18 @@
-//! How much memory a piece of work holds at its peak, counted by an allocator that every program with this library has.
+//! Measures the peak memory of a piece of work with a counting allocator, which every program with this library uses.
 //!
-//! Counted are the bytes that were asked for, on the calling thread, from the start of the work: what is live at the
-//! most at any time. A buffer that grows counts twice while it is copied, as it does in memory. What the allocator
-//! itself needs is not counted.
+//! It counts the requested bytes on the calling thread from the start of the work: the most that is live at any time. A
+//! buffer that grows counts twice while it is copied, because both copies are in memory. The allocator's own overhead
+//! is not counted.
 //!
 //! A parser may hold a multiple of its input: an element that takes one byte on the wire may be a structure of fifty in
-//! memory, and a vector that doubles holds up to three times what it needs while it grows ([`GROWTH`]). What it may not
-//! do is believe a length before the bytes are there. So each target states a [`Bound`], derived from the sizes of its
-//! elements, and an input of a few bytes that announces gigabytes breaks it.
+//! memory, and a vector that doubles holds up to three times what it needs while it grows ([`GROWTH`]). But it must not
+//! trust a length before the bytes have arrived. So each target states a [`Bound`], derived from the sizes of its
+//! elements; a parser that allocates gigabytes because an input of a few bytes announces them exceeds it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// What a growing vector holds at the most, in multiples of its content: the new memory is twice the old.
+/// The most that a growing vector holds, in multiples of its content: the new allocation is twice the old one.
 pub const GROWTH: usize = 3;
 
 /// Entries of an ordered map are in nodes of eleven, which may be half full; above ten leaves there is another node.
@@ -26,12 +26,12 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// The bound of inputs that consist of vectors of `T`, each of which takes `least` bytes or more in the input.
+    /// The bound for inputs that consist of vectors of `T`, if each element takes at least `least` bytes in the input.
     pub const fn of_elements<T>(least: usize) -> Bound {
         Bound { fixed: SMALL_THINGS, per_byte: (GROWTH * size_of::<T>()).div_ceil(least) }
     }
 
-    /// Enough for both.
+    /// A bound that is enough for either of the two.
     pub const fn or(self, other: Bound) -> Bound {
         const fn larger(one: usize, other: usize) -> usize {
             if one > other { one } else { other }
@@ -39,19 +39,19 @@ impl Bound {
         Bound { fixed: larger(self.fixed, other.fixed), per_byte: larger(self.per_byte, other.per_byte) }
     }
 
-    /// Enough for one after the other where the first stays.
+    /// A bound that is enough for both in sequence, if the first result is kept.
     pub const fn and(self, other: Bound) -> Bound {
         Bound { fixed: self.fixed + other.fixed, per_byte: self.per_byte + other.per_byte }
     }
 }
 
-/// What does not grow with the input: the first nodes of maps and vectors, the text of an error.
+/// Memory that does not grow with the input: the first nodes of maps and vectors, the text of an error.
 pub const SMALL_THINGS: usize = 4096;
 
-/// Does the work of reading `input_bytes`, within the bound.
+/// Runs `work`, which reads `input_bytes`, and checks the bound.
 ///
 /// # Panics
-/// If it took more.
+/// If the work took more.
 pub fn within<T>(bound: Bound, input_bytes: usize, work: impl FnOnce() -> T) -> T {
     let (result, peak) = peak_bytes(work);
     let Bound { fixed, per_byte } = bound;
@@ -62,7 +62,7 @@ pub fn within<T>(bound: Bound, input_bytes: usize, work: impl FnOnce() -> T) -> 
     result
 }
 
-/// The most bytes that `work` held at a time, beside what was there before.
+/// The result of `work`, and the most bytes that it held at a time in addition to those allocated before.
 pub fn peak_bytes<T>(work: impl FnOnce() -> T) -> (T, usize) {
     LIVE.set(0);
     PEAK.set(0);
@@ -71,7 +71,7 @@ pub fn peak_bytes<T>(work: impl FnOnce() -> T) -> (T, usize) {
 }
 
 thread_local! {
-    /// Bytes allocated less bytes freed. Negative where what was there before is freed.
+    /// Bytes allocated minus bytes freed. Negative if memory from before is freed.
     static LIVE: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
@@ -84,7 +84,7 @@ static ALLOCATOR: Counting = Counting;
 
 impl Counting {
     fn allocated(bytes: usize) {
-        // The counters have no destructor, so they are there for as long as a thread allocates.
+        // The counters have no destructor, so they exist for as long as a thread allocates.
         let live = LIVE.get().saturating_add_unsigned(bytes);
         LIVE.set(live);
         PEAK.set(PEAK.get().max(live));
@@ -95,8 +95,8 @@ impl Counting {
     }
 }
 
-// SAFETY: every call goes to the system's allocator as it came, and what that returns is returned. The counters are
-// plain numbers of the thread, initialised at compile time: to count neither allocates nor panics.
+// SAFETY: every call is passed on unchanged to the system's allocator, and its result is returned. The counters are
+// plain thread-local numbers, initialised at compile time: counting neither allocates nor panics.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Counting::allocated(layout.size());
@@ -117,7 +117,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Both are there while the content is copied.
+        // Both allocations exist while the content is copied.
         Counting::allocated(size);
         Counting::freed(layout.size());
         // SAFETY: the caller keeps the contract of `realloc`, and all memory here is the system allocator's.

@@ -1,13 +1,13 @@
-//! What holds for every pair of an encoder and a decoder.
+//! Properties of every pair of an encoder and a decoder.
 //!
-//! 1. A value that is encoded and decoded is the same value.
-//! 2. Bytes that decode, to a value, encode to bytes that decode to the same value; where the encoding is canonical
-//!    these are the same bytes.
+//! 1. Encoding and decoding a value gives the same value.
+//! 2. If bytes decode to a value, that value encodes to bytes that decode to the same value; if the encoding is
+//!    canonical, these are the same bytes.
 //! 3. No bytes make the decoder panic, or take more memory than its [`Bound`] says.
 //!
-//! [`check`] reads an input twice: as bytes to be decoded, and as decisions that make a value ([`Source`]). The encoding
-//! of that value is then damaged, and decoded again, so that one input goes through all of the decoder's first steps and
-//! fails in the midst of something.
+//! [`check`] reads an input twice: as bytes to decode, and as decisions that generate a value ([`Source`]). The
+//! encoding of that value is then damaged and decoded again, so that an input passes the decoder's first steps and
+//! fails in the middle.
 
 use crate::allocation::{Bound, within};
 use crate::source::Source;
@@ -18,18 +18,18 @@ use std::fmt::Debug;
 pub trait Codec {
     type Value: PartialEq + Debug;
 
-    /// Whether a value has no more than one encoding.
+    /// Whether each value has only one encoding.
     const CANONICAL: bool;
 
-    /// What decoding may take.
+    /// The memory that decoding may take.
     const BOUND: Bound;
 
-    /// Any value that can be encoded.
+    /// Draws any value that can be encoded.
     fn draw(source: &mut Source) -> Self::Value;
 
     fn encode(value: &Self::Value) -> Bytes;
 
-    /// None where the bytes are refused.
+    /// `None` if the bytes are refused.
     fn decode(bytes: Bytes) -> Option<Self::Value>;
 }
 
@@ -44,7 +44,7 @@ pub fn check<C: Codec>(data: &[u8]) {
     check_bytes::<C>(&damaged);
 }
 
-/// An encoding that the bytes of `data` decide on.
+/// The encoding of a value drawn from `data`.
 pub fn encoding<C: Codec>(data: &[u8]) -> Bytes {
     C::encode(&C::draw(&mut Source::new(data)))
 }

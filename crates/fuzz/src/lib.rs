@@ -1,16 +1,18 @@
-//! What must hold for every byte that comes from outside: a disk, a network, a user.
+//! Fuzz tests for all input from outside: from a disk, a network, or a user.
 //!
-//! Each file of [`targets`] has a *body*, a plain function of an input's bytes that panics where a property does not
-//! hold. The same bodies run under two programs:
+//! Each file of [`targets`] has a *body*, a plain function of an input's bytes that panics if a property does not hold.
+//! Two programs run the same bodies:
 //!
-//! - `cargo fuzz run TARGET`, in `fuzz/`, which looks for inputs that reach new code (libFuzzer, on a nightly toolchain);
-//! - `cargo test -p ringfort-fuzz`, on the stable one: random inputs, valid ones, damaged ones, and those of earlier
+//! - `cargo fuzz run TARGET`, in `fuzz/`, which searches for inputs that reach new code (libFuzzer, on a nightly
+//!   toolchain);
+//! - `cargo test -p ringfort-fuzz`, on the stable toolchain, with random, valid and damaged inputs and those of earlier
 //!   failures (`tests/regressions`).
 //!
-//! One idea serves both: an input is the decisions that make a value ([`source`]), and bytes to be decoded. What holds for
-//! formats is in [`codec`]; that none of them takes more memory than its input accounts for is measured ([`allocation`]).
+//! Both use an input in two ways: as decisions that generate a value ([`source`]), and as bytes to decode. The
+//! properties of formats are in [`codec`]; [`allocation`] measures that decoding takes no more memory than its input
+//! accounts for.
 //!
-//! No target draws a random number or reads a clock, so an input that fails once always does.
+//! No target draws a random number or reads a clock, so an input that fails once always fails.
 
 pub mod allocation;
 pub mod codec;

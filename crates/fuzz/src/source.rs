@@ -1,21 +1,21 @@
-//! Values out of bytes: what a fuzzer changes are the decisions that made a value.
+//! Generates values from bytes: a fuzzer that changes the bytes changes the decisions that generate a value.
 //!
-//! A [`Source`] hands out the bytes of an input one after the other, as numbers, choices and byte strings. When they are
-//! used up, it hands out zeros, which mean "the first", "none" and "empty": so whatever is drawn comes to an end. The same
-//! bytes give the same value, in a fuzzer and in a test.
+//! A [`Source`] hands out the bytes of an input one after the other, as numbers, choices and byte strings. When they
+//! are used up, it hands out zeros, which mean "the first", "none" and "empty", so every draw ends. The same bytes give
+//! the same value, in a fuzzer and in a test.
 
 use bytes::Bytes;
 use ringfort_core::codec::CodecError;
 use ringfort_core::codec::fields;
 
-/// The most elements of a collection. Few, since what there is to go wrong shows with three.
+/// The most elements of a collection. Few, because most bugs show with three.
 const MAX_ELEMENTS: usize = 6;
 
-/// The most bytes of a byte string, but for a rare long one.
+/// The most bytes of a byte string, except for rare long ones.
 const MAX_SHORT_BYTES: usize = 24;
 const MAX_LONG_BYTES: usize = 2000;
 
-/// What [`Source::end_of`] takes.
+/// How many bytes [`Source::end_of`] takes.
 const END_BYTES: usize = 24;
 
 pub struct Source<'a> {
@@ -27,7 +27,7 @@ impl<'a> Source<'a> {
         Source { rest: data }
     }
 
-    /// The end of an input, for decisions that are to be made however much of it the value before them took.
+    /// The end of an input, for decisions that must not depend on how much of the input an earlier value consumed.
     pub fn end_of(data: &'a [u8]) -> Source<'a> {
         Source { rest: &data[data.len().saturating_sub(END_BYTES)..] }
     }
@@ -38,7 +38,7 @@ impl<'a> Source<'a> {
         first
     }
 
-    /// A number of any size: as many are small as are large, and the largest is among them.
+    /// A number of any size: small and large ones are equally frequent, and the largest number is possible.
     pub fn number(&mut self) -> u64 {
         match self.byte() % 10 {
             9 => u64::MAX,
@@ -72,7 +72,7 @@ impl<'a> Source<'a> {
         (0..self.below(MAX_ELEMENTS + 1)).map(|_| draw(self)).collect()
     }
 
-    /// The bytes of the input that follow, and no zeros behind them.
+    /// The following bytes of the input, without zeros after its end.
     pub fn bytes(&mut self) -> Bytes {
         let max = if self.byte() == u8::MAX { MAX_LONG_BYTES } else { MAX_SHORT_BYTES };
         let len = self.below(max + 1).min(self.rest.len());
@@ -113,7 +113,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Generates a value of any type that is encoded as its fields: the type reads its fields from this source.
+/// Generates a value of any type that is encoded field by field: the type reads its fields from this source.
 impl fields::Source for Source<'_> {
     fn byte(&mut self) -> Result<u8, CodecError> {
         Ok(Source::byte(self))

@@ -1,11 +1,11 @@
-//! The targets' bodies on a stable toolchain.
+//! Runs the targets' bodies on a stable toolchain.
 
 use ringfort_fuzz::source::Source;
 use ringfort_fuzz::{TARGETS, Target};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// Inputs of each kind, for each target. Shorter ones first: what they find is easier to read.
+/// Inputs of each kind, for each target. Shorter ones first, because their failures are easier to read.
 const INPUTS: u64 = 3000;
 const MAX_INPUT_BYTES: u64 = 400;
 
@@ -26,7 +26,8 @@ impl Random {
     }
 }
 
-/// Runs a body; what fails is told with its input, as a file that the fuzzer and the regressions take.
+/// Runs a body. If it fails, prints the input in hexadecimal, from which a file for the fuzzer or the regression tests
+/// can be made.
 fn run(target: &Target, input: &[u8]) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (target.body)(input))) {
         let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,6 +1,6 @@
-//! The command line ([`ringfort_cli::args`]) and what is printed of keys and values ([`ringfort_cli::text`]).
+//! The command line ([`ringfort_cli::args`]) and the printed form of keys and values ([`ringfort_cli::text`]).
 //!
-//! Keys are bytes and are taken as they are; printed, they are text on one line, from which the bytes can be read back.
+//! Keys are arbitrary bytes; printed, they are text on one line, from which the bytes can be decoded.
 
 use crate::allocation::{Bound, SMALL_THINGS, within};
 use crate::source::Source;
@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::LazyLock;
 
-/// A byte is four characters at the most, in a text that doubles as it grows.
+/// A byte takes at most four characters, in a text that doubles as it grows.
 const TEXT_BOUND: Bound = Bound { fixed: SMALL_THINGS, per_byte: 12 };
 
 static COMMAND: LazyLock<Command> = LazyLock::new(Cli::command);
@@ -46,7 +46,7 @@ fn unescaped(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// The bytes that RFC 4648 says this stands for.
+/// The bytes that this text encodes according to RFC 4648.
 fn from_base64(text: &str) -> Vec<u8> {
     const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let (mut bits, mut number, mut bytes) = (0, 0usize, Vec::new());
@@ -76,11 +76,11 @@ fn check_printed(data: &[u8]) {
             assert_eq!(text::unescaped(json.as_bytes()).as_deref(), Ok(data), "JSON is read as what it stands for");
         }
     }
-    // Any text is read, or refused.
+    // Any text is decoded or refused.
     drop(text::unescaped(data));
 }
 
-/// Arguments are understood or refused, and a key is what was given.
+/// Arguments are accepted or refused, and a key is parsed as it was given.
 fn check_arguments(data: &[u8]) {
     let args: Vec<OsString> = data.split(|byte| *byte == 0).map(|arg| OsString::from_vec(arg.to_vec())).collect();
     let normal = normalized(args.clone());

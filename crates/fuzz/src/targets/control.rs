@@ -16,7 +16,7 @@ pub struct Messages;
 
 impl Codec for Messages {
     type Value = ControlMessage;
-    /// But for topologies, which are not.
+    /// False because topologies in messages are not canonical.
     const CANONICAL: bool = false;
     const BOUND: Bound =
         TOPOLOGY_BOUND.or(Bound::of_elements::<(ShardId, Term)>(2)).or(Bound::of_elements::<ReplicaId>(1));

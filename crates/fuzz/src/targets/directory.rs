@@ -1,7 +1,7 @@
-//! A node's directory when it starts ([`ringfort_core::boot`]): whose it is, the topology, the log with what it has of
-//! the shards and of the eventual keyspace, and snapshots.
+//! A node's directory at its start ([`ringfort_core::boot`]): its owner, the topology, the log with entries of the
+//! shards and of the eventual keyspace, and snapshots.
 //!
-//! Whatever is there, a node starts from it, or says why it can't. What one has written, the next one finds.
+//! Whatever is there, a node starts from it or reports why it can't. What one start has written, the next one finds.
 
 use super::{gossip, log, snapshot, system};
 use crate::allocation::{Bound, SMALL_THINGS, within};
@@ -15,7 +15,7 @@ use ringfort_core::log::item::{Change, LogItem};
 use ringfort_core::types::{Identity, ReplicaId, ShardId};
 use std::sync::Arc;
 
-/// The log, the topology, and the keyspace that is made of what the log's entries have.
+/// The log, the topology, and the keyspace that is built from the log's entries.
 const BOUND: Bound = Bound { fixed: 4 * SMALL_THINGS, per_byte: 4 }
     .and(log::BOUND)
     .and(system::TOPOLOGY_BOUND)
@@ -29,7 +29,7 @@ fn start(disk: &Arc<MemDisk>) {
     });
 }
 
-/// Files that say what the source wants, under checksums that are right.
+/// Files with contents from the source, under correct checksums.
 fn put_files(disk: &MemDisk, source: &mut Source) {
     for name in ["identity", "topology", "departed", "contacts"] {
         let content = match source.below(4) {
@@ -50,7 +50,7 @@ fn put_files(disk: &MemDisk, source: &mut Source) {
     }
 }
 
-/// What the log has of the eventual keyspace and of a shard, each perhaps damaged.
+/// Log items of the eventual keyspace and of a shard, each possibly damaged.
 fn items(source: &mut Source) -> Vec<LogItem> {
     let mut journal = journal::recover(None).expect("nothing is damaged").journal;
     let recovered = journal::recover(None).expect("nothing is damaged");
@@ -88,7 +88,7 @@ fn items(source: &mut Source) -> Vec<LogItem> {
     items
 }
 
-/// What a node writes of itself.
+/// Checks the files that a node writes about itself.
 fn check_written(source: &mut Source) {
     let disk = Arc::new(MemDisk::new());
     let owner = Owner { identity: Identity(source.number().into()), name: source.text(255) };
@@ -103,7 +103,7 @@ fn check_written(source: &mut Source) {
     boot::contacts(&*disk).expect("nothing is damaged");
 }
 
-/// Who a directory belongs to, as far as that can be read, is what it can be given to.
+/// Checks that if the owner of a directory can be read, it can be written back and read again.
 fn check_owner(disk: &MemDisk) {
     if let Ok(Some(owner)) = boot::owner(disk) {
         boot::set_owner(disk, &owner).expect("the disk has space");
@@ -130,7 +130,7 @@ pub fn body(data: &[u8]) {
     start(&disk);
 }
 
-/// The decisions that make a directory are all the input there is.
+/// Any input is valid: it is only used as decisions.
 pub fn seed(data: &[u8]) -> Bytes {
     Bytes::copy_from_slice(data)
 }

@@ -14,13 +14,13 @@ pub struct Entry;
 impl Codec for Entry {
     type Value = (HlcTimestamp, Vec<Command>);
     const CANONICAL: bool = true;
-    /// A command takes two bytes: its operation, and an empty key. The list of commands is made here; [`decode`] makes
-    /// none.
+    /// A command takes two bytes: its operation, and an empty key. This target collects the commands in a list;
+    /// [`decode`] does not.
     const BOUND: Bound = Bound { fixed: 512, per_byte: GROWTH * size_of::<Command>() / 2 };
 
     fn draw(source: &mut Source) -> Self::Value {
         let timestamp = HlcTimestamp(source.number());
-        // No entry takes a command that does not keep the limits.
+        // An entry can't contain a command that exceeds the limits.
         (timestamp, source.list(command).into_iter().filter(|command| command.check().is_ok()).collect())
     }
 

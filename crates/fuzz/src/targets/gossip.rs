@@ -1,7 +1,7 @@
-//! Gossip ([`ringfort_core::gossip::message`]): digests, and deltas of what nodes say and of the eventual keyspace.
+//! Gossip ([`ringfort_core::gossip::message`]): digests, and deltas of node states and of the eventual keyspace.
 //!
-//! Messages come from other nodes, parts of the keyspace from the log too. What nodes say are bytes inside the bytes,
-//! which are looked at when somebody asks for them: here, at once.
+//! Messages come from other nodes, parts of the keyspace also from the log. Node states are encoded inside the message
+//! and only decoded when they are read; this target reads them at once.
 
 use super::system;
 use crate::allocation::{Bound, MAP_GROWTH, SMALL_THINGS, within};
@@ -24,7 +24,7 @@ const BOUND: Bound = Bound::of_elements::<NodeStatePart>(5)
     .or(Bound::of_elements::<Entry>(4))
     .or(Bound { fixed: SMALL_THINGS, per_byte: MAP_GROWTH * size_of::<(u64, (u64, u64))>() / 3 });
 
-/// A keyspace made of parts: an entry is in two maps, and its key counts references.
+/// A keyspace built from parts: an entry is in two maps, and its key is reference-counted.
 pub const KEYSPACE_BOUND: Bound = BOUND
     .and(Bound { fixed: SMALL_THINGS, per_byte: MAP_GROWTH * (size_of::<Bytes>() + size_of::<Entry>()) / 4 })
     .and(Bound { fixed: 0, per_byte: MAP_GROWTH * (size_of::<Version>() + size_of::<Bytes>()) / 4 + 24 });
@@ -115,7 +115,7 @@ fn node_state_part(source: &mut Source) -> NodeStatePart {
     NodeStatePart { node, incarnation, after: Version(after), upto, facts }
 }
 
-/// Takes over what a message brings, as far as it can be taken over, and looks at it.
+/// Merges the content of a message as far as possible, and reads it.
 fn take_over(data: &[u8]) {
     let Ok(Message { body: Body::Give(delta) | Body::Answer(_, delta) | Body::All(_, delta), .. }) =
         Message::decode(data)

@@ -1,10 +1,10 @@
 //! The write-ahead log ([`ringfort_core::log`]): records in segments, and the items in them.
 //!
-//! Whatever is on the disk, the log opens, or says why it can't; it opens again to the same states; and a state that it
-//! gives is one that it would take: written to another log it comes back.
+//! Whatever is on the disk, the log opens or reports why it can't. If it opens, it opens again with the same states,
+//! and these can be written to another log and recovered from it.
 //!
-//! Records are under checksums, so items are also damaged *before* a record is made of them, by a second implementation
-//! of what the module's header draws ([`record`]).
+//! Records have checksums, so items are also damaged *before* they are put into a record, by a second implementation of
+//! the format in that module's header ([`record`]).
 
 use super::{snapshot, system};
 use crate::allocation::{Bound, MAP_GROWTH, SMALL_THINGS, within};
@@ -24,8 +24,8 @@ const FIRST_SEGMENT: &str = "log-00000000000000000001.seg";
 const HEADER_BYTES: usize = 52;
 const NAMED_BYTES: usize = 12;
 
-/// The segment, the record's body, and what comes of it: entries (of four bytes at least), which are appended to others,
-/// items (of three), and for each shard its state (of fifteen) and places in three maps.
+/// The segment, the record's body, and the decoded items: entries (of four bytes at least), which are appended to
+/// others, items (of three), and for each shard its state (of fifteen) and places in three maps.
 pub const BOUND: Bound = Bound { fixed: 4 * SMALL_THINGS, per_byte: 4 }
     .and(Bound::of_elements::<Entry>(4))
     .and(Bound::of_elements::<Entry>(4))
@@ -39,7 +39,7 @@ pub fn config() -> LogConfig {
 
 type Shards = BTreeMap<ShardId, RecoveredShard>;
 
-/// What a log finds on this disk, twice.
+/// Opens the log on this disk twice, and returns what it recovers.
 fn check_disk(disk: &Arc<MemDisk>) -> Option<Recovery> {
     let bytes = disk.used_bytes() as usize;
     let (log, recovery) = within(BOUND, bytes, || Log::open(disk.clone(), config())).ok()?;
@@ -50,7 +50,7 @@ fn check_disk(disk: &Arc<MemDisk>) -> Option<Recovery> {
     Some(recovery)
 }
 
-/// States that were recovered can be written to another log, and read from there.
+/// Checks that recovered states can be written to another log and read from there.
 fn check_states(shards: &Shards) {
     let state = |(&shard, recovered): (&ShardId, &RecoveredShard)| match recovered {
         RecoveredShard::Recovered { replica, state } => {
@@ -64,7 +64,7 @@ fn check_states(shards: &Shards) {
     assert!(written.iter().eq(live), "states that were written come back");
 }
 
-/// What is found after these batches were written.
+/// The shards recovered after these batches were written.
 fn reopened(batches: &[&[LogItem]]) -> Shards {
     let (_, recovery) = Log::open(written(batches), config()).expect("a log that was written opens");
     assert_eq!((recovery.shards_unknown, recovery.findings), (false, Vec::new()), "nothing is damaged");
@@ -81,7 +81,7 @@ pub fn written(batches: &[&[LogItem]]) -> Arc<MemDisk> {
     disk
 }
 
-/// Batches that a node could write, and what has to be there afterwards.
+/// Batches that a node could write, and the shards that must be recovered afterwards.
 fn batches(source: &mut Source) -> ([Vec<LogItem>; 2], Shards) {
     let mut shards = Shards::new();
     let (mut first, mut second) = (Vec::new(), Vec::new());
@@ -148,7 +148,7 @@ fn entries(source: &mut Source, first: u64) -> Vec<Entry> {
     })
 }
 
-/// A record as the module's header draws it, which begins in `sector` of the first segment.
+/// A record in the format of that module's header, which begins in `sector` of the first segment.
 fn record(sequence: u64, sector: u32, previous: u32, named: &[u8], body: &[u8]) -> (Vec<u8>, u32) {
     let tag = |kind: u32| (kind << 30 | sequence as u32 & 0x3fff_ffff).to_le_bytes();
     let mut bytes = tag(1).to_vec();
@@ -196,7 +196,7 @@ fn taken_apart(segment: &[u8]) -> Option<(Vec<u8>, Vec<u8>, usize)> {
     Some((payload, body, at.next_multiple_of(SECTOR_BYTES)))
 }
 
-/// The same log with other items: damaged, and put under checksums that are right.
+/// The same log with damaged items under correct checksums.
 pub fn damaged_items(segment: &[u8], source: &mut Source) -> Vec<u8> {
     let mut rebuilt: Vec<u8> = Vec::new();
     let (mut rest, mut previous, mut sequence) = (segment, 0, 1);
@@ -251,7 +251,8 @@ pub fn body(data: &[u8]) {
     }
 }
 
-/// What a damaged disk still says of a shard, it said once: after the last batch, or before that one was cut as torn.
+/// Checks that the state of a shard on a damaged disk is one that it had: after the last batch, or before it if that
+/// was cut off as torn.
 fn check_damaged(disk: &Arc<MemDisk>, possible: &[Shards]) {
     for (shard, recovered) in check_disk(disk).into_iter().flat_map(|recovery| recovery.shards) {
         let was_said = possible.iter().any(|shards| shards.get(&shard) == Some(&recovered));
@@ -275,7 +276,7 @@ mod tests {
         for length in 0..200u8 {
             let data: Vec<u8> = (0..length).map(|byte| byte.wrapping_mul(37)).collect();
             let segment = seed(&data);
-            // Zeros for decisions change nothing: 3 mod 4 is "as it is".
+            // These decisions change nothing: 3 mod 4 means "unchanged".
             let unchanged = damaged_items(&segment, &mut Source::new(&[3; 8]));
             assert_eq!(unchanged, segment);
         }

@@ -1,4 +1,4 @@
-//! The fuzz targets: a parser, or a few that belong together, in each file.
+//! The fuzz targets: one parser, or a few related ones, per file.
 
 pub mod command_line;
 pub mod control;
@@ -14,13 +14,13 @@ pub mod wire;
 
 use bytes::Bytes;
 
-/// What a fuzzer runs.
+/// A fuzz target.
 pub struct Target {
-    /// As `cargo fuzz run` knows it.
+    /// Its name for `cargo fuzz run`.
     pub name: &'static str,
-    /// Panics where something does not hold that must hold for every input.
+    /// Panics if a property that must hold for every input does not hold.
     pub body: fn(&[u8]),
-    /// An input that the body takes for a valid encoding; any bytes decide which.
+    /// Generates, from any bytes, an input that the body accepts as a valid encoding.
     pub seed: fn(&[u8]) -> Bytes,
 }
 

@@ -32,7 +32,7 @@ impl Codec for Requests {
             },
             _ => None,
         };
-        // The drawn operation may be beyond the limits.
+        // The drawn operation may exceed the limits.
         let request = request.unwrap_or_else(|| Request::system(system::system_command(source)));
         (request.shard(), request)
     }
@@ -50,7 +50,7 @@ impl Codec for Requests {
     }
 }
 
-/// Nothing beyond the limits, and nothing for another shard, gets past the decoder.
+/// Checks that the decoder refuses everything beyond the limits or for another shard.
 fn check_limits(request: &Request) {
     let key = match request.action() {
         Action::Command(command) => {

@@ -1,7 +1,7 @@
 //! The settings file of `ringfort serve` ([`ringfort_cli::settings`]).
 //!
-//! Any text is taken or refused, by line. What is taken becomes the flags' defaults, with which clap takes the command
-//! line or says what is wrong with it: a value that the file may have never makes clap panic.
+//! Any text is accepted, or refused with line numbers. Accepted settings become the flags' defaults, with which clap
+//! accepts the command line or reports an error: no value from the file makes clap panic.
 
 use crate::allocation::{Bound, within};
 use crate::source::Source;
@@ -11,13 +11,14 @@ use ringfort_cli::args::Cli;
 use ringfort_cli::settings::{parse, serve};
 use std::sync::LazyLock;
 
-/// An operator's own file, read once: this says that nothing in it makes a node take memory without end. A key of a
-/// letter costs a description of its flag, an error of clap's, and a message with a suggestion.
+/// The file is the operator's own and read once: the bound only ensures that nothing in it makes a node allocate
+/// without limit. A key of one letter costs a description of its flag, an error from clap, and a message with a
+/// suggestion.
 const BOUND: Bound = Bound { fixed: 256 << 10, per_byte: 4096 };
 
 static COMMAND: LazyLock<Command> = LazyLock::new(Cli::command);
 
-/// Names and values as they are written in a file, right and wrong ones.
+/// Names and values as written in a file, valid and invalid ones.
 const NAMES: [&str; 9] =
     ["port", "raft-dir", "node-id", "join-addr", "shards", "read-mode", "bootstrap", "election-timeout", "raft_dir"];
 const VALUES: [&str; 9] = ["1", "0xff", "\"a:1\"", "[\"a:1\", \"b:2\"]", "true", "64", "\"lease\"", "\"5s\"", "1.5"];

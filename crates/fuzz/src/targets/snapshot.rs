@@ -1,9 +1,8 @@
-//! Snapshots, as files and on their way between nodes ([`ringfort_core::snapshot`]), and the states in them
+//! Snapshots, as files and in transfers between nodes ([`ringfort_core::snapshot`]), and the states in them
 //! ([`ringfort_core::kv::state`]).
 //!
-//! Frames are under checksums, which no fuzzer guesses. So beside files that are damaged there are some whose frames
-//! say what the input wants, under checksums that are right ([`mended`]); what follows the checksum is then read as
-//! well.
+//! Frames have checksums, which no fuzzer guesses. So in addition to damaged files there are files whose frames have
+//! contents from the input under correct checksums ([`mended`]), so that the code after the checksum is reached too.
 
 use crate::allocation::{Bound, MAP_GROWTH, SMALL_THINGS, within};
 use crate::codec::{Codec, check, encoding};
@@ -83,7 +82,7 @@ const FILE_BOUND: Bound = Bound { fixed: SMALL_THINGS, per_byte: 4 }
 
 pub const NAME: &str = "snap-1-1.snap";
 
-/// Whatever is in the file, it is read to its end or to an error.
+/// Checks that a file with any content is read to its end or to an error.
 fn check_file(content: &[u8]) -> Option<(SnapshotHeader, Restored)> {
     let disk = disk_with(content);
     within(FILE_BOUND, content.len(), || load(&disk, NAME).ok())
@@ -100,7 +99,7 @@ pub fn put_file(disk: &MemDisk, content: &[u8]) {
     disk.write_at(NAME, 0, content).expect("the disk has space");
 }
 
-/// A state of a shard, of the keyspace or of the system, written as a node does it.
+/// A state of a shard, of the keyspace or of the system, written as a node writes it.
 fn check_state(source: &mut Source) -> Vec<u8> {
     let (mut machine, mut topology) = (Machine::new(), None);
     let (meta, chunks): (CutMeta, Vec<Bytes>) = if source.flag() {
@@ -132,7 +131,7 @@ fn check_state(source: &mut Source) -> Vec<u8> {
     content
 }
 
-/// What another node makes of the frames.
+/// Sends the frames to another node. Returns that node's disk.
 fn send(disk: &Arc<MemDisk>, header: &SnapshotHeader) -> Arc<MemDisk> {
     let received = Arc::new(MemDisk::new());
     let mut reader = SnapshotReader::open(disk.clone(), NAME).expect("it was read before");
@@ -153,7 +152,7 @@ fn read(disk: &Arc<MemDisk>) -> Vec<u8> {
 const FRAME_PREFIX_BYTES: usize = 13;
 const CHUNK_PREFIX_BYTES: usize = 2;
 
-/// A file of frames with right checksums: kinds and contents are the source's.
+/// A file of frames with correct checksums; kinds and contents come from the source.
 pub fn mended(source: &mut Source) -> Vec<u8> {
     let mut file = b"RingSnap".to_vec();
     let mut header_checksum = 0;

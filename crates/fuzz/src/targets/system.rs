@@ -1,4 +1,4 @@
-//! The cluster's own state: topologies, the commands that change them, and the answers to these
+//! The cluster's own state: topologies, the commands that change them, and the answers to these commands
 //! ([`ringfort_core::system`]). Topologies and commands come from other nodes and from the disk.
 
 use crate::allocation::{Bound, MAP_GROWTH, SMALL_THINGS};
@@ -45,7 +45,7 @@ impl Codec for Topologies {
 impl Codec for Commands {
     type Value = (HlcTimestamp, SystemCommand);
     const CANONICAL: bool = true;
-    /// Groups of a placement: two bytes where there is no node in one.
+    /// Groups of a placement: a group without nodes takes two bytes.
     const BOUND: Bound = Bound::of_elements::<(ShardId, Vec<NodeId>)>(2).or(Bound::of_elements::<NodeId>(1));
 
     fn draw(source: &mut Source) -> Self::Value {

@@ -1,12 +1,12 @@
-//! What travels between nodes and from clients ([`ringfort_proto::v1`]), and what a node makes of it: Raft's messages.
-//! Forwarded requests and their answers are opaque bytes here; [`super::request`] decodes them.
+//! Messages between nodes and from clients ([`ringfort_proto::v1`]), and the Raft messages that a node decodes from
+//! them. Forwarded requests and their answers are opaque bytes here; [`super::request`] decodes them.
 //!
-//! Protobuf is not canonical, and knows fields that a node does not look at. So a message that decodes has to survive
-//! its encoding, and what a node takes from it has to survive the way through another message.
+//! Protobuf is not canonical, and messages may have fields that a node ignores. So a decoded message must survive being
+//! encoded again, and the parts that a node uses must survive being sent in another message.
 //!
-//! An element of a repeated field may take two bytes on the wire, and is a structure of some hundred in memory: a message
-//! between nodes, 16 MiB at the most, can so be made to take [`BOUND`]`.per_byte` times as much while it is decoded. Who
-//! sends such a one speaks to the port that is for nodes only.
+//! An element of a repeated field may take two bytes on the wire, and is a structure of some hundred in memory: so a
+//! message between nodes, which has at most 16 MiB, can be made to take [`BOUND`]`.per_byte` times as much while it is
+//! decoded. Only a sender with access to the port for nodes can send one.
 
 use super::{control, gossip, snapshot, system};
 use crate::allocation::{Bound, within};
@@ -29,7 +29,7 @@ pub const BOUND: Bound = Bound::of_elements::<v1::RaftMessage>(2)
     .or(Bound::of_elements::<v1::PlannedMove>(2))
     .or(Bound::of_elements::<u64>(1));
 
-/// A message that decodes survives its encoding.
+/// Checks that a message that decodes survives being encoded again.
 fn check_message<M: Message + Default + PartialEq + Debug>(data: &[u8]) -> Option<M> {
     let bytes = Bytes::copy_from_slice(data);
     let message = within(BOUND, data.len(), || M::decode(bytes)).ok()?;
@@ -38,7 +38,7 @@ fn check_message<M: Message + Default + PartialEq + Debug>(data: &[u8]) -> Optio
     Some(message)
 }
 
-/// What a node takes from a batch survives the way to another node.
+/// Checks that the parts of a batch that a node uses survive being sent to another node.
 fn check_batch(data: &[u8]) {
     let Some(batch) = check_message::<v1::PeerBatch>(data) else { return };
     for message in batch.raft.into_iter().filter_map(convert::from_wire) {
@@ -46,7 +46,7 @@ fn check_batch(data: &[u8]) {
     }
 }
 
-/// A batch of what a node has to say, with what it is made of.
+/// A batch that a node could send, built from drawn parts.
 fn check_written(source: &mut Source) -> v1::PeerBatch {
     let raft = source.list(raft_message);
     let batch = v1::PeerBatch {
@@ -69,7 +69,7 @@ fn forward(source: &mut Source) -> v1::Forward {
     v1::Forward { id, shard, deadline_ms, request: source.bytes() }
 }
 
-/// A message of a kind that travels.
+/// A message of a type that is sent between nodes.
 fn raft_message(source: &mut Source) -> RaftMessage {
     const KINDS: [MessageType; 10] = [
         MessageType::MsgAppend,
