@@ -1,4 +1,4 @@
-//! `ringfort bench` against a real node: that its figures belong together, and that it leaves nothing behind.
+//! `ringfort bench` against a real node: its figures are consistent, and it leaves nothing behind.
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -64,7 +64,7 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-/// Counts, rates and percentiles of one kind of requests fit each other. Returns the count.
+/// Checks that counts, rates and percentiles of one kind of request are consistent. Returns the count.
 #[track_caller]
 fn check_operations(operations: &Value, seconds: f64) -> f64 {
     let count = number(&operations["operations"]);
@@ -81,7 +81,7 @@ fn puts_are_measured_and_deleted() {
     let report = node.benches(&["--in-flight=16"]);
     let puts = check_operations(&report["puts"], 1.0);
     assert_eq!((number(&report["operations"]), &report["gets"]), (puts, &Value::Null));
-    // In a closed loop there are never more under way than asked: Little's law bounds the mean, and so the median.
+    // A closed loop never has more requests under way than specified: Little's law bounds the mean, and so the median.
     assert!(number(&report["puts"]["latency_ms"]["p50"]) / 1000.0 * puts < 16.0 * 2.0, "{report}");
     let deleted = number(&report["keys_deleted"]);
     assert!(deleted > 0.0 && deleted <= 200.0, "{report}");

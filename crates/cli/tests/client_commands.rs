@@ -129,7 +129,7 @@ fn errors_are_one_line_and_exit_code_2() {
         assert!(stderr.lines().count() == 1 && stderr.contains(said), "{stderr}");
         assert!(output.stdout.is_empty());
     }
-    // A variable that is empty counts as one that is not set.
+    // An empty variable counts as unset.
     let output = run(&["get", "k", "--timeout=100ms"], b"", "");
     assert!(!String::from_utf8_lossy(&output.stderr).contains("give host:port"));
 }
@@ -194,7 +194,7 @@ fn an_error_names_each_endpoint_with_its_cause_once() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     let said = [format!("nothing listens at {first}, {second} "), format!("nothing listens at {second}, {first} ")];
     assert!(said.iter().any(|said| stderr.contains(said)), "{stderr}");
-    // One that answers, and in vain, has a cause of its own.
+    // An endpoint that accepts connections but never answers has its own cause in the error.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoints = format!("{first},{}", silent.local_addr().unwrap());
     let output = run(&["put", "k", "v", "--timeout=600ms"], b"", &endpoints);

@@ -1,4 +1,4 @@
-//! What an operator and a monitoring system see of `ringfort serve`: real processes, HTTP, logs, settings.
+//! `ringfort serve` as an operator and a monitoring system see it: real processes, HTTP, logs, settings.
 
 use ringfort_client::{Client, Consistency};
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-/// How long anything that is awaited may take.
+/// How long any awaited condition may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn ringfort(args: &[String]) -> Command {
@@ -48,7 +48,7 @@ impl Node {
         Node { child, lines, log: Vec::new() }
     }
 
-    /// What follows `mark` in the first line of the log that has it, up to a space, comma or quote.
+    /// The text after `mark` in the first log line that contains it, up to a space, comma or quote.
     fn word_after(&mut self, mark: &str) -> String {
         let begun = Instant::now();
         loop {
@@ -94,7 +94,7 @@ impl Drop for Node {
     }
 }
 
-/// Arguments of a node on ports of the system's choice.
+/// Arguments of a node on ports that the system chooses.
 fn args(directory: &Path, name: &str, extra: &[&str]) -> Vec<String> {
     let path = directory.join(name).display().to_string();
     let mut args: Vec<String> = [format!("--node-id={name}"), format!("--raft-dir={path}")].into_iter().collect();
@@ -126,7 +126,7 @@ fn ready_when(address: &str, expected: u16, reason: &str) {
     }
 }
 
-/// Waits until three nodes have caught-up voters of all five shards, the system shard among them.
+/// Waits until three nodes have caught-up voters of all five shards, including the system shard.
 fn spread_when(addresses: &[&str]) {
     let begun = Instant::now();
     let is_spread = |address: &&str| {
@@ -142,7 +142,7 @@ fn spread_when(addresses: &[&str]) {
     }
 }
 
-/// The samples of Prometheus's text format, by name and labels. Everything must be understood.
+/// The samples of Prometheus's text format, by name and labels. Every line must parse.
 fn samples(text: &str) -> BTreeMap<String, f64> {
     let mut samples = BTreeMap::new();
     let (mut helped, mut typed) = (String::new(), String::new());
@@ -197,7 +197,7 @@ async fn metrics_can_be_read_and_count_what_happens() {
     assert!(change("ringfort_log_sync_duration_seconds_count") >= 1.0);
     assert_eq!(change("ringfort_keys"), 1.0);
     assert!(change("ringfort_key_value_bytes") > 2.0);
-    // A node that begins a cluster dials itself, too, and hangs up.
+    // A node that creates a cluster also dials itself, and hangs up.
     let begun = Instant::now();
     while samples(&get(&http, "/metrics").1)["ringfort_connections{port=\"client\"}"] != 1.0 {
         assert!(begun.elapsed() < PATIENCE, "the client has one connection");
@@ -262,7 +262,7 @@ fn ready_is_a_node_with_a_cluster_and_leaders() {
     drop((second, third));
     ready_when(&http, 503, "no leader");
     assert_eq!(get(&http, "/healthz").0, 200);
-    // At other addresses, which the node that is left learns without a quorum.
+    // The second node restarts at other addresses, which the remaining node learns without a quorum.
     let _second = Node::start(&args(directory.path(), "b", &[]));
     ready_when(&http, 200, "ready");
 }
@@ -355,7 +355,7 @@ fn logs_in_json_are_one_object_a_line() {
     assert!(objects.iter().any(|object| object["shards"] == 4), "fields stay fields");
 }
 
-/// A port that the system gives to nobody else while it is held; who asks for it by its number gets it.
+/// A port that the system assigns to no other program while it is held; a program that asks for it by number gets it.
 fn hold_port() -> TcpSocket {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
@@ -395,7 +395,7 @@ fn one_command_line_makes_a_cluster_and_never_a_second_one() {
     let monitored: Vec<String> = nodes.iter_mut().map(Node::http).collect();
     spread_when(&monitored.iter().map(String::as_str).collect::<Vec<_>>());
 
-    // The first node loses its directory: it does not begin another cluster beside the one that goes on.
+    // The first node loses its directory: it must not create another cluster beside the existing one.
     drop(nodes.pop());
     std::fs::remove_dir_all(directory.path().join("0")).unwrap();
     let (code, log) = Node::start(&command_line(0)).end();

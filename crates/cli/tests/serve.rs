@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long anything that is awaited may take.
+/// How long any awaited condition may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node's process. Killed, as by `kill -9`, when it is dropped.
@@ -27,7 +27,7 @@ impl Process {
         let (serves_tx, serves_rx) = mpsc::channel();
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                // A node that ends before it serves is seen in what the test prints.
+                // If a node ends before it serves, its log shows in the test's output.
                 eprintln!("{line}");
                 if let Some((_, addresses)) = line.split_once(" serves on ") {
                     let _ = serves_tx.send(addresses.to_owned());
@@ -66,7 +66,7 @@ fn spawn(args: &[String]) -> Child {
 /// Directories and ports of nodes, which stay when processes end.
 struct Nodes {
     directory: TempDir,
-    /// Of a node that has run before: its ports.
+    /// The ports of nodes that have run before.
     ports: [Option<(String, String)>; 3],
 }
 
@@ -106,7 +106,7 @@ impl Nodes {
     /// The error of a node that does not start.
     fn fails(&self, node: usize, extra: &[&str]) -> String {
         let mut args = self.args(node, "0", "0");
-        // A flag is given once.
+        // Each flag may be given only once.
         args.retain(|arg| !extra.iter().any(|other| other.split('=').next() == arg.split('=').next()));
         args.extend(extra.iter().map(|arg| arg.to_string()));
         let output = spawn(&args).wait_with_output().unwrap();
@@ -182,7 +182,7 @@ async fn three_nodes_lose_nothing_when_one_is_killed() {
         all.put(format!("one{number}"), "1").await.unwrap();
     }
 
-    // Of writes under way when a node dies some may end unknown; what was acknowledged must be there.
+    // Some writes under way when a node dies may end as unknown; acknowledged writes must be there.
     drop(first);
     let rest = client(&[&second, &third]);
     let mut acknowledged = Vec::new();
@@ -228,7 +228,7 @@ async fn a_node_may_come_back_at_other_addresses() {
     client(&[&second]).put("k", "v").await.unwrap();
 }
 
-/// Services whose names a tool such as grpcurl is told: `$module` is the version of the reflection protocol.
+/// The services that reflection lists for a tool such as grpcurl; `$module` is the version of the reflection protocol.
 macro_rules! reflected {
     ($module:ident, $channel:expr) => {{
         use tonic_reflection::pb::$module::server_reflection_client::ServerReflectionClient;

@@ -1,5 +1,4 @@
-//! A cluster is created once: neither nodes that lost their directory nor nodes that all may create it make a second
-//! one.
+//! A cluster is created only once, even if nodes lose their directory or several nodes may create it.
 
 use crate::SMALL;
 use crate::support::{Cluster, Node, run, text};
@@ -16,7 +15,7 @@ fn clusters_created(cluster: &Cluster) -> usize {
     cluster.nodes.iter().map(|node| node.log().matches(CREATED).count()).sum()
 }
 
-/// Gives every node the addresses of all nodes.
+/// Configures every node with the addresses of all nodes.
 fn tell_all_of_all(cluster: &mut Cluster) {
     let addresses = cluster.endpoints().join(",");
     cluster.nodes.iter_mut().for_each(|node| node.set(&format!("--join_addr={addresses}")));
@@ -84,7 +83,7 @@ fn a_node_that_waits_in_vain_says_for_whom_and_what_else_there_is() {
     assert!(parts.iter().all(|part| log.lines().last().unwrap().contains(part)), "{log}");
 }
 
-/// Whatever its id is: `--replace` gives it another one.
+/// This holds whatever the node's id is: `--replace` gives it another one.
 #[test]
 fn a_first_node_that_began_anew_stops_for_its_former_cluster_and_does_not_start_again() {
     let mut cluster = Cluster::start_with(3, &SMALL);
@@ -116,7 +115,7 @@ fn a_first_node_that_began_anew_stops_for_its_former_cluster_and_does_not_start_
             "--node-id",
         ];
         assert!(parts.iter().all(|part| last.contains(part)), "{log}");
-        // If a supervisor restarts it, it does not serve even for a moment.
+        // If a supervisor restarts the node, it must not serve even for a moment.
         node.start();
         assert_eq!(node.ends(), Some(2));
         let last = node.log().lines().last().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! Bits that flip in the files of a node that is stopped: what was damaged is not trusted, and comes from the others.
+//! Bits that flip in the files of a stopped node: damaged data is not trusted, and is fetched from other nodes.
 
 use crate::SMALL;
 use crate::support::{Cluster, Node, list};
@@ -16,7 +16,7 @@ const KEYS: usize = 200;
 const SECTOR_BYTES: usize = 512;
 const MARK: (usize, &[u8]) = (48, b"RFL1");
 
-/// A byte in the header, and one in what comes after it.
+/// A byte in the header, and one after it.
 const IN_HEADER: usize = 10;
 const IN_BODY: usize = 300;
 
@@ -46,14 +46,14 @@ fn records(node: &Node) -> Vec<(PathBuf, usize)> {
     records.collect()
 }
 
-/// Flips a bit in one of the last records of the log, in one that others follow.
+/// Flips a bit in one of the last records of the log, but not in the very last one.
 fn damage_log(node: &Node, at: usize) {
     let records = records(node);
     let (path, start) = &records[records.len() - 10];
     flip(path, start + at);
 }
 
-/// Flips a bit in the middle of every snapshot: the shards that they are of.
+/// Flips a bit in the middle of every snapshot. Returns the snapshots' shards.
 fn damage_snapshots(node: &Node) -> BTreeSet<String> {
     let mut shards = BTreeSet::new();
     for path in files(&node.directory, "snap-") {
@@ -90,7 +90,7 @@ async fn put_keys(client: &Client) {
     }
 }
 
-/// What each key reads as, all at the same time: those of a shard that is offline end at the time limit.
+/// Reads all keys at the same time: reads in an offline shard end at the time limit.
 async fn read_keys(client: &Client) -> BTreeMap<usize, Result<Option<String>, Error>> {
     let mut reads = JoinSet::new();
     for number in 0..KEYS {
@@ -154,14 +154,14 @@ async fn damaged_replicas_are_replaced_from_the_others() {
     let log = cluster.nodes[1].log();
     assert!(log.contains("found at the start") && log.contains("can't be trusted: asking for"), "{log}");
 
-    // What node2 has must be whole: it is needed for a quorum now.
+    // Node2's data must be complete: it is needed for a quorum now.
     cluster.nodes[0].kill();
     for (number, read) in read_keys(&client).await {
         assert_eq!(read.unwrap(), Some(format!("value {number}")), "k{number:03}");
     }
 }
 
-/// Deletes the log's segments and, `with_extent`, the file that says that there were any.
+/// Deletes the log's segments and, if `with_extent`, also the file that records their existence.
 fn lose_log(node: &Node, with_extent: bool) {
     let segments = files(&node.directory, "log-0");
     assert!(!segments.is_empty());
@@ -237,7 +237,8 @@ async fn a_single_node_keeps_damaged_shards_offline_and_says_so() {
             }
         }
         assert!(unavailable > 0);
-        // It stays so. To replace the replica by an empty one would be to give up what can still be recovered.
+        // The state is permanent. Replacing the replica with an empty one would give up data that can still be
+        // recovered.
         let status = cluster.status().unwrap();
         assert!(is_missed(&status), "{}", status["summary"]);
         assert_eq!(unavailable == KEYS, all_are_lost, "{unavailable} keys can't be read");

@@ -43,7 +43,7 @@ async fn clients_are_refused_before_the_log_and_monitoring_lack_descriptors() {
     let endpoint = cluster.nodes[0].endpoint();
     let connect = |_| {
         let mut stream = TcpStream::connect(&endpoint).unwrap();
-        // Without a greeting a connection would be closed anyway; a refused one may fail here.
+        // Without a greeting a connection would be closed anyway; on a refused connection this may fail.
         let _ = stream.write_all(&greeting());
         stream
     };

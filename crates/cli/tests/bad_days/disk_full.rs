@@ -1,4 +1,5 @@
-//! No space for the log: writes are refused in time, reads go on, and so do writes when there is space again.
+//! No space for the log: writes are refused within their deadlines, reads continue, and writes continue once there is
+//! space again.
 
 use crate::support::small_disk::{DISK_BYTES, SmallDisk};
 use crate::support::{Cluster, PATIENCE};
@@ -42,7 +43,7 @@ async fn a_full_disk_stops_writes_but_not_reads_and_loses_nothing() {
                 assert_eq!(refused, 0, "there is no space yet");
                 acknowledged.push(number);
             }
-            // What was proposed before the log met the end of the disk.
+            // Writes that were proposed before the log found the disk full.
             Err(Error::UnknownOutcome(_)) => {
                 unknown += 1;
                 assert!(unknown < 10, "writes are taken in that can't be logged");
@@ -127,7 +128,7 @@ async fn a_new_replica_waits_for_space_and_nobody_waits_for_it() {
     for &number in &written {
         client.put(format!("k{number}"), value(number)).await.unwrap();
     }
-    // Enough for the node to start with, and not for the data of 6 MiB.
+    // Enough space for the node to start, but not for the 6 MiB of data.
     std::fs::write(disk.ballast(), vec![1; (DISK_BYTES - (5 << 20)) as usize]).unwrap();
     cluster.nodes[1].start();
     cluster.wait_for_status("node2 is a member", |status| status["nodes"].as_array().is_some_and(|all| all.len() == 2));

@@ -1,4 +1,4 @@
-//! A cluster keeps the election timeout that it began with, on every node and for good.
+//! A cluster permanently keeps the election timeout that it was created with, on every node.
 
 use crate::SMALL;
 use crate::support::{Cluster, Node, leader_of};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 const ELECTION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Kills the leader of a shard. For how long the shard then took no write.
+/// Kills the leader of a shard. Returns for how long the shard then accepted no writes.
 async fn outage(cluster: &mut Cluster) -> Duration {
     let client = cluster.client();
     client.put("k", "before").await.unwrap();
@@ -21,11 +21,11 @@ async fn outage(cluster: &mut Cluster) -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_keeps_the_election_timeout_that_it_began_with() {
-    // The last heartbeat may have been a tick before the kill.
+    // The last heartbeat may have been sent a tick before the kill.
     let least = ELECTION_TIMEOUT - ELECTION_TIMEOUT / 8;
     let mut cluster = Cluster::prepare(3, &SMALL);
     cluster.nodes[0].set("--election-timeout=2s");
-    // One that joins needs no flag, and another value is no reason not to start.
+    // A node that joins needs no flag, and a different value does not keep a node from starting.
     cluster.nodes[2].set("--election-timeout=400ms");
     cluster.nodes.iter_mut().for_each(Node::start);
     let status = cluster.wait_until_complete(3);

@@ -86,7 +86,7 @@ async fn answers_for_a_former_life_of_a_node_answer_nothing_of_its_next_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_for_a_leader_that_can_not_be_dialled_fails_at_once_and_names_it() {
     let mut cluster = Cluster::prepare(2, &SMALL);
-    // Nobody listens there. The other node joins at the address that it is given.
+    // No process listens at this address. The other node joins at the address in its configuration.
     cluster.nodes[0].set("--advertise=127.84.0.9");
     let nowhere = format!("127.84.0.9:{}", cluster.nodes[0].raft_port);
     cluster.nodes.iter_mut().for_each(Node::start);
@@ -145,7 +145,7 @@ async fn answers_come_while_the_other_node_can_not_connect() {
     cluster.wait_until_complete(3);
     let keys: Vec<String> = (0..100).map(|number| format!("k{number}")).collect();
     let leaders = |status: &Value| keys.iter().map(|key| leader_of(key, status)).collect::<Vec<_>>();
-    // Once they have been balanced: a leader that changes later is not known to a node that hears nobody.
+    // Wait until leaders have been balanced: a node that hears no other node does not learn of later changes.
     let mut before = (Instant::now(), Vec::new());
     let status = cluster.wait_for_status("leaders have not changed for two seconds", |status| {
         if status["healthy"] != true {
@@ -161,7 +161,7 @@ async fn answers_come_while_the_other_node_can_not_connect() {
     let mut client = connect(&cluster.nodes[0]).await;
     client.put(put(key)).await.unwrap();
     relay.shut_out_nodes();
-    // Both before and after this node considers the leader silent.
+    // Covers the time before and after this node considers the leader silent.
     for _ in 0..20 {
         let begun = Instant::now();
         let found = client.get(get(key)).await.map(|found| found.into_inner().found);

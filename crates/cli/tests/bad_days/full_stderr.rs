@@ -1,14 +1,14 @@
-//! A stderr that nobody reads: a pipe to a process that hangs, or a file on a disk that does.
+//! A stderr that is never read: a pipe to a hung process, or a file on a hung disk.
 
 use crate::support::{Cluster, program};
 use rustix::process::Signal;
 use std::io::{PipeReader, PipeWriter, Write, pipe};
 
-/// A pipe that is full, until the reader is dropped.
+/// A pipe that is full until its reader is dropped.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, writer) = pipe().unwrap();
     let mut filler = writer.try_clone().unwrap();
-    // The last write blocks, and fails when there is no reader any more.
+    // The last write blocks, and fails once the reader is gone.
     std::thread::spawn(move || while filler.write_all(&[b'.'; 4096]).is_ok() {});
     (reader, writer)
 }

@@ -1,4 +1,4 @@
-//! When nobody answers, and when nobody waits for the answer.
+//! No node answers, or no client waits for the answer.
 
 use crate::SMALL;
 use crate::http2::{greeting, put_frames};
@@ -28,12 +28,12 @@ fn without_a_quorum_every_command_ends_in_time() {
     let status = cluster.status().unwrap();
     assert_eq!(status["healthy"], false);
     assert!(status["summary"].as_str().unwrap().contains("without a leader or a quorum"), "{}", status["summary"]);
-    // Soon nobody takes itself for a leader any more, and it is known that nothing was done.
+    // Soon no node considers itself leader, and it is certain that nothing was applied.
     let is_known = || text(&cluster.runs(&["put", "k", "w", "--timeout=500ms"]).stderr).contains("has no leader");
     assert!(came_about(is_known));
 }
 
-/// Two rounds of these are more than a node takes in at a time.
+/// Two rounds of these send more than a node admits at a time.
 const CONNECTIONS: u32 = 6;
 const REQUESTS: u32 = 1000;
 const ROUNDS: u32 = 2;
@@ -64,7 +64,8 @@ async fn clients_that_leave_take_their_requests_along() {
     cluster.nodes[1].start();
     cluster.nodes[2].start();
     cluster.wait_until_complete(3);
-    // Nothing waits for those who left: there is room for others. The very node is asked, whoever leads the key.
+    // The requests of clients that left hold no room: there is room for others. This asks the node itself, whichever
+    // node leads the key.
     let mut client = KvClient::connect(format!("http://{}", cluster.nodes[0].endpoint())).await.unwrap();
     client.put(PutRequest { key: "other".into(), value: "v".into(), ..Default::default() }).await.unwrap();
     assert_eq!(cluster.prints(&["get", "other"]), "v");

@@ -1,4 +1,4 @@
-//! Gossip that nobody should have sent: a node of the cluster, or who says to be one, sends what can't be believed.
+//! Invalid gossip: a node of the cluster, or a process that claims to be one, sends messages that can't be true.
 
 use crate::SMALL;
 use crate::support::Cluster;
@@ -13,14 +13,14 @@ use ringfort_core::version::{Incarnation, Origin, Version};
 use ringfort_proto::v1::peer_client::PeerClient;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Far more than any clock may be off.
+/// Far more than the clocks of nodes may differ.
 const HOUR_US: u64 = 3_600_000_000;
 
 fn wall_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
 }
 
-/// What node 2 would send to node 1, in answer to what that one has asked last.
+/// What node 2 would send to node 1 in answer to its last question.
 fn give(known: &GossipResponse, origin: u64, after: u64, timestamp: u64) -> Bytes {
     let own = known.members.iter().find(|member| member.id == 1).expect("it knows itself");
     let exchange = Exchange { incarnation: Incarnation(own.incarnation), version: Version(own.heartbeat) };
@@ -54,7 +54,7 @@ async fn gossip_that_can_not_be_believed_is_refused_counted_and_harms_nobody() {
     send(2, give(&known, 9, 0, wall_us())).await;
     send(2, give(&known, 2, 5, wall_us())).await;
     send(2, give(&known, 2, 0, wall_us() + HOUR_US)).await;
-    // Node 1 would have sent it to itself.
+    // Here node 1 would have sent the message to itself.
     send(1, good).await;
 
     let mut refused = known.refused;

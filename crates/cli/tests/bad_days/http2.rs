@@ -1,4 +1,4 @@
-//! HTTP/2 by hand: what no library would send.
+//! Hand-made HTTP/2, to send what no library would send.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -49,7 +49,7 @@ pub fn call(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &block)
 }
 
-/// A message of gRPC that claims a length.
+/// A gRPC message that claims a length.
 pub fn message(claimed_bytes: u32, content: &[u8]) -> Vec<u8> {
     [&[0], &claimed_bytes.to_be_bytes()[..], content].concat()
 }
@@ -62,7 +62,7 @@ pub fn put_frames(stream: u32, key: &str, value: &str) -> Vec<u8> {
     [call(stream, "/ringfort.v1.Kv/Put"), data].concat()
 }
 
-/// Calls `see` with the kind, flags and stream of each whole frame; the number of bytes that they take.
+/// Calls `see` with the kind, flags and stream of each complete frame. Returns the number of bytes that they take.
 pub fn for_each_frame(bytes: &[u8], mut see: impl FnMut(u8, u8, u32)) -> usize {
     let mut at = 0;
     while let Some(&[a, b, c, kind, flags, d, e, f, g]) = bytes.get(at..at + 9) {
@@ -76,12 +76,12 @@ pub fn for_each_frame(bytes: &[u8], mut see: impl FnMut(u8, u8, u32)) -> usize {
     at
 }
 
-/// Sends all of it and reads until the node ends the connection, or says nothing for a moment.
+/// Sends all parts and reads until the node closes the connection or is silent for a moment.
 pub fn exchange(port: u16, parts: &[&[u8]]) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     for part in parts {
-        // A node that has seen enough ends the connection.
+        // The node may close the connection before it has read everything.
         if stream.write_all(part).is_err() {
             break;
         }

@@ -1,5 +1,5 @@
-//! Disks that do not answer: the node's shards take writes again soon, led by others; leadership returns when the disk
-//! has been healthy for a while; and when it never answers, the process ends.
+//! Disks that do not answer: other nodes soon lead the node's shards, which accept writes again; leadership returns
+//! when the disk has been healthy for a while; if it never answers, the process ends.
 
 use crate::support::verifying::Verifying;
 use crate::support::{Cluster, Node, list, run, text};
@@ -29,7 +29,7 @@ fn shards_of_a_node_whose_disk_hangs_are_led_by_others_and_come_back_when_it_is_
     cluster.nodes[1].hang_disk();
     cluster.wait_for_status("others lead", |status| led(status, "node2") == Some(0));
     assert!(cluster.nodes[1].log().contains("the disk has not answered for"), "the log says so");
-    // The new topology waits for that disk, and nothing else does.
+    // Only saving the new topology waits for that disk.
     cluster.prints(&["cluster", "pause"]);
     let changed = Instant::now();
     while changed.elapsed() < Duration::from_secs(1) {
@@ -80,8 +80,8 @@ fn no_shard_is_without_service_for_long_while_disks_hang_in_turn_for_two_minutes
     assert_served(&hang_in_turn(Duration::from_secs(120)));
 }
 
-/// One disk after the other of five nodes, each for 5 to 8 seconds. A node that was hit leads nothing for half a
-/// minute, so most shards soon have no replica left whose disk has been well for long.
+/// Hangs the disks of five nodes, one after the other, each for 5 to 8 seconds. A node whose disk hung leads nothing
+/// for half a minute, so most shards soon have no replica left whose disk has been healthy for long.
 fn hang_in_turn(duration: Duration) -> Value {
     let mut cluster = Cluster::prepare(5, &["--shards=16", "--segment-bytes=1048576", "--workers=1"]);
     cluster.nodes.iter_mut().for_each(|node| {

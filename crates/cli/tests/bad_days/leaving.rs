@@ -1,11 +1,11 @@
-//! Leaving, dying and coming back when things are not as they should be.
+//! Nodes that leave, die and come back while something else is wrong.
 
 use crate::SMALL;
 use crate::support::{Cluster, Node, came_about, list, text};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// The one line with which a command is refused.
+/// The one-line error of a refused command.
 #[track_caller]
 fn refused(cluster: &Cluster, arguments: &[&str]) -> String {
     let output = cluster.runs(arguments);
@@ -13,7 +13,7 @@ fn refused(cluster: &Cluster, arguments: &[&str]) -> String {
     text(&output.stderr)
 }
 
-/// The nodes' names, in their order. Ids follow the order in which they joined.
+/// The nodes' names, in the order of their ids, which is the order in which they joined.
 fn names(status: &Value) -> Vec<String> {
     let mut names: Vec<String> =
         list(status, "nodes").iter().map(|node| node["name"].as_str().unwrap().to_owned()).collect();
@@ -25,7 +25,7 @@ fn node<'a>(status: &'a Value, name: &str) -> &'a Value {
     list(status, "nodes").iter().find(|node| node["name"] == name).expect("the node is a member")
 }
 
-/// Small clusters with more flags.
+/// The flags of small clusters, and more.
 fn flags(more: &[&'static str]) -> Vec<&'static str> {
     [&SMALL[..], more].concat()
 }
@@ -41,7 +41,7 @@ fn whoever_holds_the_last_replica_stays() {
     cluster.wait_until_complete(2);
     assert!(refused(&cluster, &["cluster", "leave", "node1"]).contains("1 node for 2 replicas"));
     assert!(refused(&cluster, &["cluster", "drain", "node3"]).contains("there are node1, node2"));
-    // The first node, which leads everything, hands it all over and goes.
+    // The first node, which leads everything, hands over all leaderships and leaves.
     cluster.prints(&["cluster", "leave", "node1", "--fewer-replicas=true"]);
     assert_eq!(cluster.nodes[0].ends(), Some(0));
     cluster.wait_until_complete(1);
@@ -75,7 +75,7 @@ fn a_drained_node_stays_and_a_pause_is_a_pause() {
     let mut cluster = Cluster::prepare(4, &SMALL);
     cluster.nodes[..3].iter_mut().for_each(Node::start);
     cluster.wait_until_complete(3);
-    // The last leaders may still be on their way to where they should be.
+    // The last leaderships may still be moving.
     assert!(came_about(|| cluster.prints(&["cluster", "plan"]) == "nothing to move\n"));
     cluster.prints(&["cluster", "pause"]);
     cluster.nodes[3].start();
@@ -177,7 +177,7 @@ fn a_node_that_was_removed_while_it_was_stopped_is_told_where_nobody_can_dial_it
 fn a_lost_directory_is_replaced_under_its_old_name() {
     let mut cluster = Cluster::start_with(3, &SMALL);
     cluster.prints(&["put", "k", "v"]);
-    // Not while it runs.
+    // A node can't be replaced while it runs.
     let mut twin = Cluster::prepare(3, &SMALL);
     let (twin, running) = (&mut twin.nodes[2], cluster.nodes[0].endpoint());
     for flag in ["--replace=true", "--join_timeout=1s", &format!("--join_addr={running}")] {

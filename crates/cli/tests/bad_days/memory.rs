@@ -1,5 +1,5 @@
-//! A byte that changes in the memory of a node that runs: the node finds it, serves the shard no more, and gets it from
-//! the others.
+//! A byte that changes in the memory of a running node: the node finds it, stops serving the shard, and gets the shard
+//! from the others.
 
 use crate::support::{Cluster, Node, list};
 use crate::{SMALL, skip};
@@ -10,11 +10,11 @@ use std::os::unix::fs::FileExt;
 
 const KEY: &str = "the key whose value is damaged";
 
-/// Memory is looked through in pieces of this size that overlap by a value.
+/// Memory is searched in pieces of this size, which overlap by a value.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// What the node's map has of the key: its value behind the last of the entry's numbers, which is zero after one put.
-/// What the log has begins with the length of the value instead.
+/// The key's entry as stored in the node's map: its value after the last of the entry's numbers, which is zero after
+/// one put. In the log, the value follows its length instead.
 fn in_map() -> Vec<u8> {
     [b"\0", value().as_bytes()].concat()
 }
@@ -23,7 +23,7 @@ fn value() -> String {
     (0..40).map(|number| format!("recognizable {number:02};")).collect()
 }
 
-/// Flips a bit of each copy of the map's entry in the memory of a node: how many there were.
+/// Flips a bit of each copy of the map's entry in the memory of a node. Returns how many copies there were.
 fn flip_in_memory(node: &Node) -> io::Result<usize> {
     let id = node.process_id();
     let memory = File::options().read(true).write(true).open(format!("/proc/{id}/mem"))?;
@@ -72,7 +72,7 @@ async fn a_byte_that_changes_in_memory_is_found_and_its_replica_made_anew() {
     cluster.wait_until_complete(3);
     let client = cluster.client();
     client.put(KEY, value()).await.unwrap();
-    // The alarm stays to be seen: while paused, nothing is replaced.
+    // Keep the alarm visible: while paused, nothing is replaced.
     cluster.prints(&["cluster", "pause"]);
     match flip_in_memory(&cluster.nodes[1]) {
         Ok(0) => panic!("the value is nowhere in the memory of node2"),

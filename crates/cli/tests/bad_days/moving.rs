@@ -1,4 +1,4 @@
-//! Several changes at a time, and the node that conducts them gone in the middle.
+//! Several changes at a time, while the node that controls the moves dies in the middle.
 
 use crate::SMALL;
 use crate::support::{Cluster, Node, Writers, assert_all_there, list};
@@ -45,7 +45,8 @@ async fn the_node_that_conducts_the_moves_dies_in_the_middle() {
     let system = list(&status, "shards").iter().find(|shard| shard["shard"] == "system").expect("status shows it");
     let conductor = format!("node{}", system["leader"]);
     cluster.node(&conductor).kill();
-    // Another one goes on where it was; with the dead one's replicas the cluster is not whole, but the moves end.
+    // Another node continues the moves. Without the dead node's replicas the cluster is not complete, but the moves
+    // end.
     cluster.wait_for_status("nothing is on its way", |status| {
         let held = |shard: &&Value| list(shard, "members").iter().any(|member| member["node"] == 4);
         !is_on_its_way(status) && list(status, "shards").iter().filter(held).count() >= 3

@@ -1,4 +1,4 @@
-//! More than can be done, and more than may be held.
+//! More requests than can be executed, and more data than may be held.
 
 use crate::SMALL;
 use crate::http2::{DATA, END_STREAM, HEADERS, WINDOW_UPDATE, for_each_frame, frame, greeting, put_frames};
@@ -34,7 +34,7 @@ async fn full_memory_refuses_puts_and_takes_deletes() {
     const VALUE_BYTES: usize = 32 << 10;
     let limit = format!("--max_memory={LIMIT_BYTES}");
     let cluster = Cluster::start_with(3, &[&SMALL[..], &[&limit]].concat());
-    // All through one node: what others lead is refused by them.
+    // All requests go through one node; requests for shards that others lead are refused by those.
     let mut client = connect(&cluster.nodes[2].endpoint()).await;
     let mut acknowledged = Vec::new();
     let mut refused = 0;
@@ -49,7 +49,7 @@ async fn full_memory_refuses_puts_and_takes_deletes() {
                 refused += 1;
             }
         }
-        // Keys fall on all shards, and so on all nodes.
+        // Keys are spread over all shards, and so over all nodes.
         if refused == 30 {
             break;
         }
@@ -79,21 +79,21 @@ async fn full_memory_refuses_puts_and_takes_deletes() {
     }
 }
 
-/// Enough connections for more requests than a node takes in.
+/// Enough connections for more requests than a node admits.
 const CONNECTIONS: usize = 12;
 
-/// Below the 1,024 that a node lets a connection have.
+/// Below the 1,024 that a node allows per connection.
 const MOST_AT_A_TIME: usize = 1000;
 
-/// An answer that takes longer is worth nothing: what clients wait for unless told otherwise.
+/// A later answer is useless: this is the clients' default timeout.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// How requests come in.
+/// How requests are sent.
 #[derive(Clone, Copy)]
 enum Load {
-    /// The next one when one is answered; so many at a time on all connections together.
+    /// The next one when one is answered, with this many in flight over all connections.
     Closed(usize),
-    /// So many a second, come what may.
+    /// This many a second, whether or not they are answered.
     Open(f64),
 }
 
@@ -104,8 +104,8 @@ struct Counts {
     late: usize,
 }
 
-/// Puts on one connection for some time. A library's client takes as much of the machine as the node does; this one
-/// costs next to nothing, so that it is the node that has too much to do.
+/// Sends puts on one connection for some time. A library's client takes as much CPU time as the node; this one takes
+/// almost none, so that the node is overloaded and not the client.
 fn load_connection(port: u16, load: Load, time: Duration) -> Counts {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -113,7 +113,7 @@ fn load_connection(port: u16, load: Load, time: Duration) -> Counts {
     let window = frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
     stream.write_all(&[greeting(), window].concat()).unwrap();
     let mut counts = Counts::default();
-    // When each was sent, and whether a message came back.
+    // When each request was sent, and whether a message came back.
     let mut waiting: HashMap<u32, (Instant, bool)> = HashMap::new();
     let (mut next, mut offered) = (1, 0);
     let (mut received, mut buffer) = (Vec::new(), [0; 64 << 10]);
@@ -158,7 +158,7 @@ fn load_connection(port: u16, load: Load, time: Duration) -> Counts {
     counts
 }
 
-/// Requests a second that are done in time.
+/// Requests per second that are answered in time.
 fn rate(port: u16, load: Load, time: Duration) -> f64 {
     let connections: Vec<_> =
         (0..CONNECTIONS).map(|_| std::thread::spawn(move || load_connection(port, load, time))).collect();
@@ -176,7 +176,8 @@ fn rate(port: u16, load: Load, time: Duration) -> f64 {
 
 #[test]
 fn twice_the_load_that_can_be_done_does_not_stop_what_can() {
-    /// The machine may be busy with other things in one of the two measurements: the best of these counts.
+    /// The machine may be busy with other work during one of the two measurements, so the best of this many attempts
+    /// counts.
     const ATTEMPTS: usize = 3;
     let cluster = Cluster::start_with(1, &SMALL);
     let port = cluster.nodes[0].port;

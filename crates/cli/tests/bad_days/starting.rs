@@ -1,4 +1,4 @@
-//! A node that can't start, or must not go on, ends with exit code 2 and says what to do.
+//! A node that can't start, or must not continue, ends with exit code 2 and says what to do.
 
 use crate::support::small_disk::SmallDisk;
 use crate::support::{Cluster, Node, PATIENCE, program, run, text};
@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Starts a node that must fail; the last line that it says.
+/// Starts a node that must fail. Returns the last line that it prints.
 #[track_caller]
 fn fails(node: &mut Node) -> String {
     node.start();
@@ -153,8 +153,8 @@ fn a_directory_must_be_writable() {
     let node = &mut cluster.nodes[0];
     std::fs::create_dir(&node.directory).unwrap();
     std::fs::set_permissions(&node.directory, PermissionsExt::from_mode(0o555)).unwrap();
-    // The way to the directory is open to everybody, the directory is not; and nobody else can run the program where it
-    // was built.
+    // Another user can reach the directory's parent but not the directory; and the program can't be run by another user
+    // where it was built.
     let parent = node.directory.parent().unwrap();
     std::fs::set_permissions(parent, PermissionsExt::from_mode(0o755)).unwrap();
     let binary = parent.join("ringfort");
@@ -197,7 +197,7 @@ fn a_cluster_that_does_not_answer_is_asked_until_the_join_timeout() {
     assert!(begun.elapsed() >= Duration::from_secs(1) && begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
     assert_says(&node.log(), &["does not take this node in yet", "trying again"]);
 
-    // A port that takes connections and says nothing.
+    // A port that accepts connections and sends nothing.
     let silent = TcpListener::bind(&closed).unwrap();
     assert_says(&fails(node), &["before --join-timeout"]);
     drop(silent);
@@ -225,7 +225,7 @@ fn a_node_that_waits_for_its_cluster_can_be_stopped() {
     node.wait_for_log("trying again");
     assert_eq!(node.stop(Signal::TERM).code(), Some(0));
     node.wait_for_log("SIGTERM: stopped before the node had started");
-    // Nothing was left behind that keeps it from joining later.
+    // The failed start must have left nothing behind that keeps the node from joining later.
     cluster.nodes.iter_mut().for_each(Node::start);
     cluster.wait_until_complete(2);
 }
@@ -234,7 +234,7 @@ fn a_node_that_waits_for_its_cluster_can_be_stopped() {
 fn names_belong_to_the_directory_that_had_them_first() {
     let mut cluster = Cluster::start_with(3, &SMALL);
     let node = &mut cluster.nodes[1];
-    // The directory is lost; the node is known by another identity.
+    // The directory is lost; the cluster knows the node under another identity.
     node.kill();
     std::fs::rename(&node.directory, node.directory.with_extension("lost")).unwrap();
     assert_says(&fails(node), &["the cluster refuses this node", "\"node2\"", "choose another --node-id"]);
@@ -266,7 +266,7 @@ async fn a_node_that_lost_its_directory_joins_under_another_name() {
 fn peers_of_another_cluster_are_refused_and_said_so_once() {
     let mut cluster = Cluster::start_with(2, &SMALL);
     cluster.nodes[1].kill();
-    // Another cluster's node is where the first cluster's second node was.
+    // A node of another cluster takes the address of the first cluster's second node.
     let mut other = Cluster::prepare(1, &SMALL);
     let (node, lost) = (&mut other.nodes[0], &cluster.nodes[1]);
     node.set(&format!("--port={}", lost.port));
@@ -280,7 +280,7 @@ fn peers_of_another_cluster_are_refused_and_said_so_once() {
     std::thread::sleep(Duration::from_secs(3));
     let warnings = other.nodes[0].log().matches("call this node, of cluster").count();
     assert_eq!(warnings, 1);
-    // Each of the two connections to a node says so.
+    // Each of the two connections to a node logs it.
     let complaints = cluster.nodes[0].log().matches("this node belongs to cluster").count();
     assert!(complaints <= 2, "{complaints}");
     other.prints(&["put", "k", "v"]);

@@ -1,4 +1,4 @@
-//! What is no proper request is refused, and costs nobody else anything.
+//! Malformed requests are refused, at no cost to others.
 
 use crate::SMALL;
 use crate::http2::{
@@ -17,7 +17,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use tonic::Code;
 
-/// More than a node that does nothing needs, far below what the messages claim.
+/// More than an idle node needs, but far less than the messages claim.
 const MOST_MEMORY_BYTES: u64 = 256 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +94,7 @@ async fn nonsense_in_the_words_of_a_peer_changes_nothing() {
     let (own, other) = (shards.shard_of_key(b"new").0, shards.shard_of_key(b"new").0 ^ 1);
     let noise = |length: u8| (0..length).map(|byte| byte.wrapping_mul(37)).collect::<Vec<u8>>();
 
-    // From a node that is no member, to one of the replicas here or to none.
+    // From a node that is not a member, to one of the replicas here or to a missing one.
     let replica = |node: u64, number: u64| node << 32 | number;
     let raft = (0..40).flat_map(|kind| {
         (0..8).map(move |number| RaftMessage {
@@ -190,7 +190,7 @@ fn connections_that_say_nothing_cost_nobody_anything_and_are_closed() {
     }
     let mut open = SILENT;
     let closed = came_about(|| {
-        // The node begins with its settings; the end comes after them.
+        // The node first sends its settings; the end of the stream comes after them.
         let is_open = |mut stream: &TcpStream| loop {
             match stream.read(&mut [0; 64]) {
                 Ok(1..) => {}

@@ -1,4 +1,4 @@
-//! The wall clock timestamps entries. When it steps backwards, timestamps do not.
+//! Entries are timestamped by the wall clock. When it steps backwards, timestamps must not.
 
 use crate::support::wall_clock::WallClock;
 use crate::support::{Cluster, came_about, program, text};
@@ -18,7 +18,7 @@ async fn versions_and_revisions_grow_while_the_wall_clock_steps_back() {
     let client = cluster.client();
     let first = client.put("k", "v").await.unwrap();
     let mut last = (first.version, first.revision);
-    // All go back an hour, then one of them another one: leaders change between clocks that differ.
+    // All clocks go back an hour, then one of them another hour, so that leadership changes between different clocks.
     for (offset, stepped) in [(-3600, 0..3), (-7200, 0..1)] {
         for node in &cluster.nodes[stepped] {
             clock.set(node, offset);
@@ -30,7 +30,7 @@ async fn versions_and_revisions_grow_while_the_wall_clock_steps_back() {
             last = (put.version, put.revision);
         }
     }
-    // A node that starts in the past takes up with what it has.
+    // A node that starts with its clock in the past continues from its latest timestamp.
     cluster.nodes[1].kill();
     assert!(came_about(|| text(&cluster.runs(&["get", "k"]).stdout) == "v"));
     let put = client.put("other", "v").await.unwrap();

@@ -1,5 +1,5 @@
-//! A disk that is full for a while, and nodes that are killed meanwhile: writes are refused or go unanswered then, and
-//! nothing that was answered is gone.
+//! A disk that is full for a while, and nodes that are killed meanwhile: writes are then refused or not answered, and
+//! no acknowledged write is lost.
 
 use crate::support::small_disk::SmallDisk;
 use crate::support::verifying::Verifying;
@@ -17,7 +17,7 @@ const DEAD: Duration = Duration::from_secs(2);
 /// Enough to fill a segment of the log with a few writes.
 const VALUE_BYTES: usize = 64 << 10;
 
-/// Writes until the node wants another segment for its log and does not get it, for so many times now.
+/// Writes until the node has failed to get another segment for its log this many times in total.
 async fn write_until_refused(client: &Client, node: &Node, times: usize) {
     let begun = Instant::now();
     let refused = || node.log().matches("no space for the log").count();
@@ -26,7 +26,7 @@ async fn write_until_refused(client: &Client, node: &Node, times: usize) {
             return;
         }
         assert!(begun.elapsed() < PATIENCE, "a full disk is not noticed");
-        // What comes of it is not the point here.
+        // The outcome of this write does not matter here.
         let _ = client.put(format!("large-{}", number % 20), vec![b'v'; VALUE_BYTES]).await;
     }
 }
@@ -47,13 +47,14 @@ async fn a_full_disk_that_is_needed_for_a_quorum_acknowledges_nothing_that_it_do
         disk.fill();
         write_until_refused(&client, &cluster.nodes[0], round + 1).await;
         writers.wait_for(50).await;
-        // Without node2 the full disk is needed for a quorum, and what it does not take must not be acknowledged.
+        // Without node2, the node with the full disk is needed for a quorum, and writes that it can't log must not be
+        // acknowledged.
         cluster.nodes[1].kill();
         sleep(DEAD).await;
         cluster.nodes[0].kill();
         cluster.nodes[2].kill();
         disk.free();
-        // Now node1 alone can know what came while node2 was dead.
+        // Now only node1 can have the writes made while node2 was dead.
         cluster.nodes[..2].iter_mut().for_each(|node| node.start());
         writers.wait_for(200).await;
         cluster.nodes[2].start();

@@ -2,13 +2,13 @@
 //!
 //! | module | what goes wrong |
 //! |---|---|
-//! | `playground` | all that `ringfort playground --chaos` does, for a while, with its own checker |
+//! | `playground` | all faults of `ringfort playground --chaos`, for a while, with its own checker |
 //! | `sync_errors` | a disk that fails to sync |
 //! | `disk_full` | a disk without space, while another node is killed |
-//! | `namespaces` | firewalls between machines of their own, as network namespaces are, and wall clocks that step |
+//! | `namespaces` | firewalls between network namespaces, which act as separate machines, and wall clocks that step |
 //!
-//! All but the first run beside `ringfort verify`, which checks what clients are told. The last two need tools or what
-//! only root may do; without it they say so and pass.
+//! All but the first run beside `ringfort verify`, which checks the clients' answers. The last two need tools or root;
+//! without them they report that and pass.
 
 mod disk_full;
 mod namespaces;
@@ -21,7 +21,7 @@ mod sync_errors;
 /// Small clusters: these tests are about faults, not about numbers.
 const SMALL: [&str; 3] = ["--shards=4", "--segment-bytes=1048576", "--workers=1"];
 
-/// Says why a test can't be run here.
+/// Reports why a test can't be run here.
 fn skip(why: &str) {
     println!("skipped: {why}");
 }

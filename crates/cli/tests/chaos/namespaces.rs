@@ -1,9 +1,9 @@
-//! Three nodes in network namespaces of their own, joined by a bridge, and iptables between them: packets are dropped
-//! as by a switch or a firewall, for connections that there are and for new ones. `ringfort playground --chaos` does
-//! the same without root, from a process in between, where connections are accepted that nobody answers.
+//! Three nodes in separate network namespaces, joined by a bridge, with iptables between them: packets are dropped as
+//! by a switch or a firewall, on existing and on new connections. `ringfort playground --chaos` does the same without
+//! root through a proxy process, which accepts connections that are then not answered.
 //!
-//! Meanwhile the wall clocks of those concerned step by ten seconds. Who took the time of day for a measure of how long
-//! it has not heard from the others would go on serving reads, which are stale by then.
+//! Meanwhile the wall clocks of the affected nodes step by ten seconds. A node that used the time of day to measure how
+//! long it has not heard from the others would continue to serve reads, which are stale by then.
 
 use crate::support::verifying::Verifying;
 use crate::support::wall_clock::WallClock;
@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 const NODES: usize = 3;
 
-/// Between the writes before a partition and those after it, longer than it takes to find a new leader.
+/// The time between the writes before a partition and those after it: longer than it takes to elect a new leader.
 const CUT: Duration = Duration::from_millis(2500);
 
 fn does(command: &str) -> Result<(), String> {
@@ -27,14 +27,14 @@ fn does(command: &str) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(format!("{command}: {}", text(&output.stderr))) }
 }
 
-/// A bridge and namespaces of this process's own, gone when it is dropped.
+/// A bridge and namespaces of this process, removed when it is dropped.
 struct Machines {
     id: u32,
 }
 
 impl Machines {
     /// # Errors
-    /// What may not be done here, or is missing.
+    /// What is not permitted here, or missing.
     fn start() -> Result<Machines, String> {
         let id = std::process::id();
         let machines = Machines { id };
@@ -64,7 +64,7 @@ impl Machines {
         format!("rf{}n{number}", self.id)
     }
 
-    /// Of a network that tests at the same time do not share.
+    /// The address of a node, in a network that concurrent tests do not share.
     fn address(&self, host: usize) -> String {
         format!("10.83.{}.{host}", self.id % 256)
     }
@@ -73,7 +73,7 @@ impl Machines {
         does(&format!("ip netns exec {} {command}", self.namespace(number)))
     }
 
-    /// Drops what `from` sends to `to`.
+    /// Drops packets from `from` to `to`.
     fn cut(&self, from: usize, to: usize) {
         let drop = format!("iptables --append INPUT --source {} --jump DROP", self.address(from + 1));
         self.does_in(to, &drop).unwrap();
@@ -86,7 +86,7 @@ impl Machines {
 
 impl Drop for Machines {
     fn drop(&mut self) {
-        // The links go with their namespaces.
+        // The links are removed with their namespaces.
         for number in 0..NODES {
             let _ = does(&format!("ip netns delete {}", self.namespace(number)));
         }
@@ -97,7 +97,7 @@ impl Drop for Machines {
 /// A partition, and a clock that is wrong from then on.
 struct Cut {
     what: &'static str,
-    /// Whose messages do not come to whom.
+    /// Pairs of sender and receiver whose messages are dropped.
     pairs: &'static [(usize, usize)],
     stepping: usize,
     seconds: i32,

@@ -44,7 +44,7 @@ fn ctrl_c_ends_it_with_what_there_is() {
         line.clear();
         assert!(output.read_line(&mut line).unwrap() > 0, "it ended by itself");
     }
-    // Most likely in the middle of the next fault, which must be undone.
+    // The signal most likely arrives in the middle of the next fault, which must be undone.
     std::thread::sleep(std::time::Duration::from_secs(2));
     kill_process(Pid::from_child(&process), Signal::INT).unwrap();
     let mut rest = String::new();

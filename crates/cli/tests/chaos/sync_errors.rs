@@ -1,5 +1,5 @@
-//! A disk that says that it could not sync: nobody knows then what is on it, so the node ends, and says why. It is
-//! never tried again, since a second attempt can succeed without having written what the first one lost.
+//! A disk that reports a failed sync: its contents are then unknown, so the node ends and says why. The sync is never
+//! retried, because a second attempt can succeed without having written what the first one lost.
 
 use crate::SMALL;
 use crate::support::verifying::Verifying;
@@ -27,7 +27,7 @@ async fn a_node_whose_disk_fails_to_sync_ends_and_the_others_go_on() {
     cluster.wait_until_complete(3);
     verifying.finish();
     let acknowledged = writers.stop().await;
-    // What it has must be whole: it is needed for a quorum now.
+    // The node's data must be complete: it is needed for a quorum now.
     cluster.nodes[1].kill();
     assert_all_there(&client, &acknowledged).await;
 }

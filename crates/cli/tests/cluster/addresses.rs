@@ -1,10 +1,10 @@
-//! Nodes that come back at other addresses, where no quorum is there to write them down.
+//! Nodes that come back at other addresses while there is no quorum to commit them.
 
 use crate::support::{Cluster, Node};
 
 const SMALL: [&str; 3] = ["--shards=4", "--segment-bytes=1048576", "--workers=1"];
 
-/// Waits until the cluster itself knows its nodes where they are.
+/// Waits until the topology has the nodes' current addresses.
 async fn wait_until_known(cluster: &Cluster) {
     cluster.wait_until_complete(cluster.nodes.len());
     let topology = cluster.client().topology().await.unwrap();
@@ -28,7 +28,7 @@ async fn a_cluster_that_moves_as_a_whole_finds_itself_by_the_address_to_join_at(
         }
         assert_eq!(cluster.prints(&["get", "k"]), "before");
         assert_eq!(cluster.prints(&["put", "k", "after"]), "OK, version 2\n");
-        // Written down: what the nodes were told to join at is not needed any more.
+        // The addresses are committed, so the configured join addresses are no longer needed.
         cluster.nodes.iter_mut().for_each(Node::kill);
         cluster.nodes[1..].iter_mut().for_each(|node| node.set("--join_addr=localhost:1"));
         cluster.nodes.iter_mut().for_each(Node::start);

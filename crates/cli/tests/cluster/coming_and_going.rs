@@ -28,14 +28,15 @@ async fn three_nodes_become_five_then_four_then_three_under_load() {
     writers.wait_for(50).await;
     assert_eq!(cluster.prints(&["cluster", "leave", "node2"]).lines().count(), 1, "done is done");
 
-    // The first node dies: it began with everything, and leads the system shard as likely as not.
+    // The first node dies: it held everything at the beginning, and may well lead the system shard.
     cluster.nodes[0].kill();
     cluster.wait_until_complete(3);
     writers.wait_for(50).await;
     let acknowledged = writers.stop().await;
     assert_all_there(&client, &acknowledged).await;
 
-    // It comes back with what it had, is told, and joins as a new one, whatever its command line says of beginnings.
+    // It comes back with its old data, learns that it was declared dead, and joins as a new node, even though its
+    // command line has --bootstrap.
     let returned = &mut cluster.nodes[0];
     returned.start();
     returned.wait_for_log("others took its place: it starts anew");

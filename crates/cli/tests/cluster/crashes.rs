@@ -12,14 +12,15 @@ async fn acknowledged_writes_outlive_their_leader() {
     writers.wait_for(300).await;
     let leader = leader_of("k", &cluster.status().unwrap());
     cluster.node(&leader).kill();
-    // What is sent before the client sees that the connection broke may end unknown; all else waits for a new leader.
+    // A write sent before the client notices the broken connection may end as unknown; all others wait for a new
+    // leader.
     while let Err(error) = client.put("k", "written after the crash").await {
         assert!(matches!(error, Error::UnknownOutcome(_)), "{error}");
     }
     writers.wait_for(300).await;
     assert_ne!(leader_of("k", &cluster.status().unwrap()), leader);
 
-    // The survivors alone have everything, and with the one that comes back they have it too.
+    // The survivors alone have everything, and still do together with the node that comes back.
     let more = Writers::start(&client, "later");
     let acknowledged = writers.stop().await;
     assert_all_there(&client, &acknowledged).await;

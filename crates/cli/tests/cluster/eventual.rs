@@ -1,4 +1,4 @@
-//! The eventual keyspace: writable without a quorum, the same everywhere after.
+//! The eventual keyspace: writable without a quorum, and the same on all nodes afterwards.
 
 use crate::support::{Cluster, came_about, get, run, text};
 use ringfort_client::Error;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 const SMALL: [&str; 4] = ["--shards=4", "--segment-bytes=1048576", "--workers=1", "--gossip-period=200ms"];
 
-/// What `status --gossip` of one node says.
+/// The output of `status --gossip` from one node.
 fn gossip(cluster: &Cluster, node: &str) -> Value {
     let output = run(&["status", "--gossip", "-o", "json"], &endpoint(cluster, node), b"");
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -19,7 +19,7 @@ fn endpoint(cluster: &Cluster, node: &str) -> String {
     cluster.nodes.iter().find(|known| known.name == node).expect("there is such a node").endpoint()
 }
 
-/// Runs a command against one node alone.
+/// Runs a command against a single node.
 #[track_caller]
 fn on(cluster: &Cluster, node: &str, arguments: &[&str]) -> String {
     let output = run(arguments, &endpoint(cluster, node), b"");
@@ -31,7 +31,7 @@ fn rows(cluster: &Cluster, node: &str) -> String {
     on(cluster, node, &["scan", "--eventual"])
 }
 
-/// Waits until all nodes hold the same; returns how many rounds of gossip that took at the most.
+/// Waits until all nodes hold the same keyspace. Returns the most gossip rounds that it took any node.
 #[track_caller]
 fn rounds_until_equal(cluster: &Cluster) -> u64 {
     let names: Vec<&str> = cluster.nodes.iter().map(|node| &node.name[..]).collect();
@@ -73,7 +73,7 @@ fn a_node_without_a_quorum_takes_writes_and_all_agree_when_it_has_one() {
     assert!(dead, "{}", gossip(&cluster, "node1"));
     assert!(text(&run(&["status"], &endpoint(&cluster, "node1"), b"").stdout).contains(" dead "));
 
-    // Killed right after its answer it has the write all the same, while the others are back without it.
+    // A node killed right after its answer still has the write, while the others are back without it.
     on(&cluster, "node1", &["put", "--eventual", "last", "words"]);
     cluster.node("node1").kill();
     cluster.node("node2").start();
@@ -117,7 +117,7 @@ async fn a_thousand_keys_differ_nowhere_ten_rounds_after_a_heal() {
     for node in ["node1", "node2", "node3"] {
         assert_eq!(rows(&cluster, node).lines().count(), 1_000, "{node}");
     }
-    // What was taken from another node is durable as well.
+    // Data received from another node is durable too.
     cluster.nodes.iter_mut().for_each(|node| node.kill());
     cluster.node("node3").start();
     assert!(came_about(|| run(&["status", "--gossip"], &endpoint(&cluster, "node3"), b"").status.success()));
@@ -149,7 +149,7 @@ async fn a_write_that_is_not_synced_when_its_node_stops_is_unknown_and_may_be_ke
     let node = &mut cluster.nodes[0];
     node.take_disk_faults();
     node.set("--http-port=0");
-    // While it stops, the node ends at once if its disk hangs: not before two election timeouts.
+    // A stopping node ends at once if its disk hangs, which takes two election timeouts to detect.
     node.set("--election-timeout=2s");
     node.start();
     let monitored = node.monitored_at();

@@ -21,7 +21,7 @@ async fn one_node_becomes_five_under_load() {
     }
     let acknowledged = writers.stop().await;
 
-    // Moves may still be under way between two looks: wait for the final placement.
+    // Moves may still be under way between two checks: wait for the final placement.
     let status = cluster.wait_for_status("each shard on three nodes, each node with its share", |status| {
         let mut replicas = BTreeMap::new();
         let shards = list(status, "shards").iter().filter(|shard| shard["shard"] != "system");
@@ -42,7 +42,7 @@ async fn one_node_becomes_five_under_load() {
     assert_eq!(summary(&status), "5 nodes, 64 shards, tolerates 1 node failure; all replicas caught up");
     assert_all_there(&client, &acknowledged).await;
 
-    // And it is true: any one node may fail.
+    // Check the promise: any one node may fail.
     cluster.nodes[0].kill();
     assert_all_there(&client, &acknowledged).await;
 }

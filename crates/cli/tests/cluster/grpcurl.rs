@@ -1,4 +1,4 @@
-//! A tool that knows nothing of Ringfort finds its way by reflection.
+//! A generic gRPC tool can use Ringfort through reflection.
 
 use crate::support::{Cluster, text};
 use std::process::{Command, Output};

@@ -1,4 +1,4 @@
-//! A client of the original system, made from that system's description alone, runs unchanged.
+//! A client of the original system, built only from that system's description, runs unchanged.
 
 use crate::support::{Cluster, came_about, run, text};
 use protox::prost_reflect::prost::Message;
@@ -8,7 +8,7 @@ use std::path::Path;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Status, transport};
 
-/// A client that is made of a `.proto` file while it runs.
+/// A client that is built from a `.proto` file at run time.
 struct Stub {
     service: DescriptorPool,
     channel: transport::Channel,
@@ -60,7 +60,7 @@ fn string(text: &str) -> Value {
     Value::String(text.to_owned())
 }
 
-/// Encodes what a method takes and decodes what it gives.
+/// Encodes a method's requests and decodes its responses.
 struct Dynamic(MethodDescriptor);
 
 impl Codec for Dynamic {
@@ -109,7 +109,7 @@ async fn a_client_of_the_original_system_runs_unchanged() {
     let cluster = Cluster::start(2);
     let [first, second] = [0, 1].map(|node| Stub::connect(&cluster.nodes[node].endpoint()));
 
-    // Put and Get: the linearizable keyspace, the same as that of ringfort.v1, at every node.
+    // Put and Get use the linearizable keyspace of ringfort.v1, at every node.
     for number in 0..8 {
         let (key, value) = (format!("key{number}"), format!("value {number}"));
         first.put(&key, &value).await.unwrap();
@@ -120,7 +120,7 @@ async fn a_client_of_the_original_system_runs_unchanged() {
     assert_eq!(first.get("key0").await.unwrap(), "of another");
     assert_eq!(first.get("missing").await.unwrap(), "");
 
-    // What its strings can't hold, and what no interface takes.
+    // Values that its strings can't hold, and requests that no interface accepts.
     assert!(run(&["put", "bytes"], &cluster.nodes[0].endpoint(), b"\xff\x00").status.success());
     assert_refused(second.get("bytes").await, Code::FailedPrecondition, "read it with ringfort.v1.Kv/Get");
     assert_refused(first.put("", "value").await, Code::InvalidArgument, "the key is empty");
@@ -146,7 +146,7 @@ async fn the_original_gossip_is_merged_by_last_write_wins() {
     assert!(came_about(|| eventual(1, "a") == "2"), "{:?}", eventual(1, "a"));
     assert_eq!(eventual(1, "b"), "1");
 
-    // More keys than are under way at once.
+    // More keys than are in flight at once.
     let keys: Vec<String> = (0..3000).map(|number| format!("many{number}")).collect();
     first.gossip(keys.iter().map(|key| (&key[..], "v"))).await.unwrap();
     let found = run(&["scan", "--eventual", "--prefix=many"], &cluster.nodes[0].endpoint(), b"").stdout;

@@ -20,14 +20,14 @@ fn tour_tells_its_story_in_half_a_minute() {
     }
 }
 
-/// A playground that has told how to use it.
+/// A playground that has printed how to use it.
 struct Playground {
     process: Child,
     output: BufReader<ChildStdout>,
     endpoints: Vec<String>,
     pids: Vec<Pid>,
     data: PathBuf,
-    /// Everything that it printed at its start.
+    /// Everything that the playground printed at its start.
     told: String,
 }
 
@@ -81,7 +81,7 @@ impl Playground {
 
     #[track_caller]
     fn assert_no_process_is_left(&self) {
-        // Where the playground is dead, somebody else has to take note of its nodes' end first.
+        // If the playground is dead, its nodes stay zombies until another process reaps them.
         let is_gone = |pid: &Pid| test_kill_process(*pid).is_err() || is_zombie(*pid);
         assert!(came_about(|| self.pids.iter().all(is_gone)), "of {:?} some live on", self.pids);
     }

@@ -1,4 +1,4 @@
-//! What can't be done is said in one line, in time.
+//! Requests that can't be executed end with a one-line error, in time.
 
 use crate::support::{Cluster, came_about, run, text};
 use std::process::Output;
@@ -60,7 +60,8 @@ fn increments_add_up_and_are_refused_where_they_can_not() {
 
 #[test]
 fn nobody_answers() {
-    // Held but not listened on by a node: what is sent there is never answered. Closed: refused at once.
+    // On the first port, no node serves: requests to it are never answered. The second is closed: connections are
+    // refused at once.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let in_vain = "check that the nodes run and are reachable";
@@ -81,8 +82,8 @@ fn without_a_quorum_there_is_no_answer_and_status_says_why() {
     cluster.nodes[0].kill();
     cluster.nodes[1].kill();
     for command in [&["put", "k", "w"][..], &["get", "k"], &["delete", "k"]] {
-        // Every answer comes in time. It is known that nothing was done once the node that is left knows that it leads
-        // no more.
+        // Every answer comes in time. Once the remaining node knows that it no longer leads, it is certain that nothing
+        // was applied.
         let knows = || {
             let begun = Instant::now();
             let output = cluster.runs(&[command, &["--timeout=2s"]].concat());

@@ -1,4 +1,4 @@
-//! The tour of the README, with its flags as they stand there.
+//! The README's tour, with exactly its flags.
 
 use crate::support::{Cluster, Node, run, summary, text};
 

@@ -10,7 +10,7 @@ fn a_cluster_that_loses_a_leader_is_linearizable() {
     let mut cluster = Cluster::start(3);
     // 24 keys at a time, so that the node that is killed leads some of their shards.
     let verify = cluster.spawn(&["verify", "--duration=8s", "--rate=600", "--clients=96", "-o", "json"]);
-    // Not awaiting anything: the clients are to be in the middle of their work.
+    // This awaits no condition: the clients should be in the middle of their work.
     thread::sleep(Duration::from_secs(2));
     let status = cluster.status().unwrap();
     let leader = &list(&status, "shards")[1]["leader"];

@@ -1,4 +1,4 @@
-//! A store in memory that speaks as much of the Redis protocol as `ringfort verify` does, and does one thing wrong.
+//! An in-memory store with one bug. It speaks the part of the Redis protocol that `ringfort verify` uses.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -6,17 +6,17 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// One of so many operations of the kind that is concerned goes wrong.
+/// One in this many operations of the affected kind goes wrong.
 const ONE_OF: u64 = 5;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bug {
     None,
-    /// A put is acknowledged and not done.
+    /// A put is acknowledged but not applied.
     LosesWrites,
-    /// A get is answered with what was put before.
+    /// A get returns the previous value.
     ReadsStale,
-    /// A delete is acknowledged and not done.
+    /// A delete is acknowledged but not applied.
     Resurrects,
     /// An increment is done twice and answered as if it were done once.
     CountsTwice,
@@ -36,7 +36,7 @@ struct State {
 #[derive(Clone, Default)]
 struct Held {
     value: Option<Vec<u8>>,
-    /// What the key held before that.
+    /// The key's previous value.
     before: Option<Vec<u8>>,
 }
 
@@ -63,7 +63,7 @@ impl FaultyStore {
         FaultyStore { endpoint, state }
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub fn keys(&self) -> usize {
         self.state.lock().unwrap().keys.values().filter(|held| held.value.is_some()).count()
     }
@@ -130,7 +130,7 @@ impl State {
                 format!(":{sum}\r\n").into_bytes()
             }
             b"SCAN" => {
-                // The pattern is a prefix and an asterisk, and all keys are one page.
+                // The pattern is a prefix and an asterisk, and all keys fit on one page.
                 let prefix = words[3].strip_suffix(b"*").unwrap();
                 let held = self.keys.iter().filter(|(key, held)| held.value.is_some() && key.starts_with(prefix));
                 let keys: Vec<Vec<u8>> = held.map(|(key, _)| bulk(Some(key))).collect();

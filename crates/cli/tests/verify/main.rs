@@ -1,8 +1,7 @@
-//! `ringfort verify`: that it finds what a store does wrong, and accuses none that does nothing wrong.
+//! `ringfort verify` finds the bugs of faulty stores, and reports none for correct stores.
 //!
-//! The stores that do something wrong speak the Redis protocol ([`faulty`]), so that the whole command is tried on
-//! them: workload, checker, drawing, exit code. Ringfort itself, with a node that is killed, is among the tests of
-//! clusters.
+//! The faulty stores speak the Redis protocol ([`faulty`]), so that they test the whole command: workload, checker,
+//! drawing, exit code. The tests of clusters cover Ringfort itself, with a node that is killed.
 
 mod faulty;
 #[path = "../cluster/support/mod.rs"]
@@ -45,7 +44,7 @@ fn shown_of(bug: Bug) -> Vec<String> {
     let [page] = &pages(directory.path())[..] else { panic!("one page for one run") };
     assert_eq!(page.matches("<rect").count(), shown.len());
     assert!(directory.path().join(report["page"].as_str().unwrap()).is_file());
-    // A store that keeps what is deleted keeps it now, too.
+    // A store that does not delete keys still has them now.
     assert!(store.keys() == 0 || bug == Bug::Resurrects, "{bug:?}: no key is left");
     shown.iter().map(|operation| operation["operation"].as_str().unwrap().to_owned()).collect()
 }
@@ -136,7 +135,7 @@ fn a_store_that_does_not_answer_is_an_error() {
     }
 }
 
-/// The report of a run that found nothing wrong.
+/// The report of a run that must find nothing wrong.
 #[track_caller]
 fn clean(output: &Output) -> Value {
     assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
@@ -154,7 +153,7 @@ struct Server {
 }
 
 impl Server {
-    /// `None`, with a word about it, where the program is not installed.
+    /// `None`, with a message, if the program is not installed.
     fn start(program: &str, arguments: impl Fn(u16, u16, &Path) -> Vec<String>) -> Option<Server> {
         let directory = TempDir::new().unwrap();
         let [port, other] = [(), ()].map(|()| free_port());

@@ -1,11 +1,11 @@
-//! Nodes whose disks are slow, hang or fail as a test demands.
+//! Nodes whose disks are slow, hang or fail on demand.
 
 use super::Node;
 use std::path::PathBuf;
 use std::time::Duration;
 
 impl Node {
-    /// Lets the methods below set faults of the node's disk, from its next start on.
+    /// Enables the methods below to set faults of the node's disk, from its next start on.
     pub fn take_disk_faults(&mut self) {
         let flag = format!("--disk-faults={}", self.disk_faults().display());
         self.set(&flag);

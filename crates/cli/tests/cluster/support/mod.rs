@@ -1,4 +1,4 @@
-//! Nodes as processes, commands as a user types them, and waiting for what is to come about.
+//! Test support: nodes as processes, commands as a user types them, and waiting for conditions.
 //!
 //! Directories are removed and processes killed when a [`Cluster`] is dropped; a test that fails prints the nodes'
 //! logs.
@@ -25,13 +25,13 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
-/// How long anything that is awaited may take. Far above what it takes, for machines that are busy.
+/// How long any awaited condition may take. Far more than needed, because machines may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The pause between two looks at what is awaited.
+/// How often an awaited condition is checked.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A node that is asked to stop has this long.
+/// How long a node that is asked to stop may take.
 pub const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A node, running or not.
@@ -39,7 +39,7 @@ pub struct Node {
     pub name: String,
     pub port: u16,
     pub raft_port: u16,
-    /// Of `ringfort serve`. A flag that is given again wins only where [`Node::set`] replaces it.
+    /// The arguments of `ringfort serve`. A flag must not be given twice; [`Node::set`] replaces it.
     pub arguments: Vec<String>,
     pub directory: PathBuf,
     log: PathBuf,
@@ -56,7 +56,7 @@ impl Node {
         self.start_by(program());
     }
 
-    /// Starts the node by a program that runs this one.
+    /// Starts the node through a program that runs this one.
     pub fn start_by(&mut self, program: Command) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         self.start_with_stderr(program, log);
@@ -81,13 +81,13 @@ impl Node {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Waits until the node has logged this.
+    /// Waits until the node has logged this text.
     #[track_caller]
     pub fn wait_for_log(&self, said: &str) {
         assert!(came_about(|| self.log().contains(said)), "{} did not say {said:?}", self.name);
     }
 
-    /// Waits until the process ends by itself: its exit code.
+    /// Waits until the process ends by itself. Returns its exit code.
     #[track_caller]
     pub fn ends(&mut self) -> Option<i32> {
         let mut process = self.process.take().expect("it runs");
@@ -108,7 +108,7 @@ impl Node {
         self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
     }
 
-    /// The number of the process.
+    /// The process's id.
     pub fn process_id(&self) -> u32 {
         self.process.as_ref().expect("it runs").id()
     }
@@ -148,18 +148,18 @@ impl Node {
         process.wait().unwrap();
     }
 
-    /// Ctrl-C: the status that the process ends with in time.
+    /// Sends Ctrl-C. Returns the exit status of the process, which must end in time.
     #[track_caller]
     pub fn interrupt(&mut self) -> ExitStatus {
         self.stop(Signal::INT)
     }
 
-    /// Sends a signal, and waits for nothing.
+    /// Sends a signal without waiting.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(self.process.as_ref().expect("it runs")), signal).unwrap();
     }
 
-    /// Sends a signal that stops a node: the status that the process ends with in time.
+    /// Sends a signal that stops a node. Returns the exit status of the process, which must end in time.
     #[track_caller]
     pub fn stop(&mut self, signal: Signal) -> ExitStatus {
         let mut process = self.process.take().expect("it runs");
@@ -187,8 +187,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Nodes node1, node2, ... with ports of their own, none of which runs. Each is started by the README's command,
-    /// with underscores in its flags; what else is given comes after it.
+    /// Nodes node1, node2, ... with their own ports, none of them running. Each is started by the README's command,
+    /// with underscores in its flags, followed by the `extra` arguments.
     pub fn prepare(count: usize, extra: &[&str]) -> Cluster {
         let directory = tempfile::tempdir().unwrap();
         let held: Vec<TcpSocket> = (0..2 * count).map(|_| hold_port()).collect();
@@ -215,7 +215,7 @@ impl Cluster {
 
     /// A cluster of running nodes in which every shard has all its replicas.
     pub fn start(count: usize) -> Cluster {
-        // Small segments: the disk space that a node secures before it serves.
+        // Small segments, because a node allocates disk space for them before it serves.
         Cluster::start_with(count, &["--segment-bytes=4194304"])
     }
 
@@ -227,7 +227,7 @@ impl Cluster {
         cluster
     }
 
-    /// Gives a node that does not run other ports, and the address of the first node as the one to join at.
+    /// Gives a stopped node other ports, and the address of the first node as the one to join.
     pub fn readdress(&mut self, number: usize) {
         let held = [hold_port(), hold_port()];
         let first = self.nodes[0].port;
@@ -267,7 +267,7 @@ impl Cluster {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// What a command prints that must succeed.
+    /// Runs a command that must succeed. Returns its output.
     #[track_caller]
     pub fn prints(&self, arguments: &[&str]) -> String {
         let output = self.runs(arguments);
@@ -275,7 +275,7 @@ impl Cluster {
         text(&output.stdout)
     }
 
-    /// The answer of `status -o json`, or what kept it from coming.
+    /// The answer of `status -o json`, or the error.
     pub fn status(&self) -> Result<Value, String> {
         let output = self.runs(&["status", "-o", "json"]);
         if output.status.code() == Some(2) {
@@ -299,8 +299,8 @@ impl Cluster {
         last.expect("the condition was fulfilled")
     }
 
-    /// Waits until `nodes` nodes are there and every shard is on as many of them as it can be, up to three, with all
-    /// replicas caught up; and checks that the status then says what that is worth.
+    /// Waits until there are `nodes` nodes and every shard is on as many of them as possible, up to three, with all
+    /// replicas caught up; and checks that the status then promises the right number of tolerated failures.
     #[track_caller]
     pub fn wait_until_complete(&self, nodes: usize) -> Value {
         let replicas = nodes.min(3);
@@ -336,7 +336,7 @@ impl Drop for Cluster {
     }
 }
 
-/// The program under test, out of reach of the settings of whoever runs the tests.
+/// The program under test, isolated from the environment variables of the user who runs the tests.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringfort"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RINGFORT_")) {
@@ -372,7 +372,7 @@ pub fn get(address: &str, path: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-/// Whether a condition comes about before the patience is over.
+/// Whether a condition becomes true before [`PATIENCE`] is over.
 pub fn came_about(mut condition: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
     loop {
@@ -386,8 +386,8 @@ pub fn came_about(mut condition: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// A port for one program: bound, so that the system gives it to nobody else, and not listened on, so that who asks for
-/// it by its number gets it.
+/// A port for one program: bound, so that the system assigns it to no other, but not listened on, so that a program
+/// that asks for it by number gets it.
 fn hold_port() -> TcpSocket {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();

@@ -1,4 +1,4 @@
-//! A disk that is soon full.
+//! A small disk, which is soon full.
 
 use std::fs::File;
 use std::io::Write;
@@ -7,11 +7,11 @@ use std::process::Command;
 
 pub const DISK_BYTES: u64 = 24 << 20;
 
-/// A small disk of its own at a directory.
+/// A small disk mounted at a directory.
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Nothing where this process may not mount.
+    /// `None` if this process may not mount.
     pub fn mount(directory: &Path) -> Option<SmallDisk> {
         std::fs::create_dir_all(directory).unwrap();
         let size = format!("size={DISK_BYTES}");
@@ -19,7 +19,7 @@ impl SmallDisk {
         mounted.is_ok_and(|output| output.status.success()).then(|| SmallDisk(directory.to_owned()))
     }
 
-    /// A file that takes space; to be written before the disk is filled, or not at all.
+    /// A file that takes space. Write it before the disk is filled, or not at all.
     pub fn ballast(&self) -> PathBuf {
         self.0.join(".ballast")
     }
@@ -37,7 +37,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // The nodes may be running still.
+        // The nodes may still be running.
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
     }
 }

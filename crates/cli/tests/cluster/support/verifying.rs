@@ -6,15 +6,15 @@ use serde_json::Value;
 use std::io::Read;
 use std::process::{Child, Stdio};
 
-/// Many at a time, so that each shard of a small cluster has several keys under way.
+/// Many clients, so that each shard of a small cluster has several keys under way.
 const CLIENTS: &str = "--clients=64";
 const RATE: &str = "--rate=800";
 
-/// A run that goes on until the test ends it.
+/// A run that continues until the test ends it.
 pub struct Verifying(Child);
 
 impl Verifying {
-    /// Begins to ask the nodes at `endpoints`, separated by commas.
+    /// Starts a run against the nodes at `endpoints`, separated by commas.
     pub fn start(endpoints: &str) -> Verifying {
         let mut command = program();
         command.args([
@@ -28,7 +28,7 @@ impl Verifying {
             "--endpoints",
             endpoints,
         ]);
-        // Where a contradiction is drawn.
+        // The page that shows a contradiction is written there.
         command.current_dir(std::env::temp_dir());
         Verifying(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
     }

@@ -1,4 +1,4 @@
-//! Clients that write without pause, and remember what was acknowledged.
+//! Clients that write without pause, and record which writes were acknowledged.
 
 use ringfort_client::{Client, Error};
 use std::collections::BTreeMap;
@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep};
 
 use super::PATIENCE;
 
-/// Tasks that write at the same time, each one write after the other.
+/// How many tasks write at the same time, each one write after the other.
 const TASKS: usize = 3;
 
-/// Reads at the same time, where everything is read back.
+/// How many reads run at the same time when everything is read back.
 const READERS: usize = 16;
 
 pub struct Writers {
@@ -23,7 +23,7 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Begins to write keys that begin with `prefix`, each one once.
+    /// Starts to write keys that begin with `prefix`, each of them once.
     pub fn start(client: &Client, prefix: &'static str) -> Writers {
         let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let mut tasks = JoinSet::new();
@@ -51,7 +51,7 @@ impl Writers {
         Writers { stop, acknowledged, tasks }
     }
 
-    /// Waits until so many more writes are acknowledged; how long that took.
+    /// Waits until this many more writes are acknowledged. Returns how long that took.
     #[track_caller]
     pub fn wait_for(&self, more: usize) -> impl Future<Output = Duration> {
         let wanted = self.acknowledged.load(Ordering::Relaxed) + more;
@@ -65,7 +65,7 @@ impl Writers {
         }
     }
 
-    /// Ends the writing, and returns all that was acknowledged.
+    /// Stops the writers, and returns all acknowledged writes.
     pub async fn stop(self) -> BTreeMap<String, String> {
         self.stop.store(true, Ordering::Relaxed);
         self.tasks.join_all().await.into_iter().flatten().collect()
