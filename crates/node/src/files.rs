@@ -1,8 +1,8 @@
 //! File descriptors: how many this process may have open, and what they are reserved for.
 //!
 //! Each connection and each open file needs one. If clients could take all of them, the log could not create its next
-//! segment, no snapshot could be written, other nodes could not connect, and monitoring would fail, too. So the limit
-//! is divided at the start: clients get what the node itself and the other nodes leave, and are refused first.
+//! segment, no snapshot could be written, other nodes could not connect, and monitoring would fail. So the limit is
+//! divided at the start: clients get what the node itself and the other nodes leave, and are refused first.
 
 use crate::start::StartError;
 use std::io;

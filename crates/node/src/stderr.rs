@@ -1,6 +1,6 @@
 //! What a node writes to stderr: its log, and the last line before it ends.
 //!
-//! A write to stderr may never return: stderr may be a pipe that nobody reads, or a file on a disk that hangs. Threads
+//! A write to stderr may never return: stderr may be a pipe that is never read, or a file on a disk that hangs. Threads
 //! that log must not block on it, above all the one that watches the disk. So only one thread writes, and the others
 //! hand it their lines. Its queue is bounded. When it is full, further lines are dropped, and their number is logged
 //! once stderr takes lines again.
@@ -61,7 +61,7 @@ pub fn flush() {
 }
 
 /// Reports panics through the same thread. The default hook writes to stderr directly, and a node must end after a
-/// panic even if nobody reads stderr.
+/// panic even if stderr is never read.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let current = thread::current();
@@ -137,7 +137,7 @@ fn write(mut out: impl Write, lines: &Receiver<Line>, left_out: &AtomicU64, repo
 mod tests {
     use super::*;
 
-    /// A stderr that nobody reads, until `reads` is dropped.
+    /// A stderr that is never read, until `reads` is dropped.
     struct FullPipe {
         reads: Receiver<()>,
         written: Sender<String>,

@@ -153,8 +153,7 @@ fn a_directory_must_be_writable() {
     let node = &mut cluster.nodes[0];
     std::fs::create_dir(&node.directory).unwrap();
     std::fs::set_permissions(&node.directory, PermissionsExt::from_mode(0o555)).unwrap();
-    // Another user can reach the directory's parent but not the directory; and the program can't be run by another user
-    // where it was built.
+    // Another user can reach the directory but not write to it, and can't run the program where it was built.
     let parent = node.directory.parent().unwrap();
     std::fs::set_permissions(parent, PermissionsExt::from_mode(0o755)).unwrap();
     let binary = parent.join("ringfort");

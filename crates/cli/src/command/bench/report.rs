@@ -1,4 +1,4 @@
-//! The result: for programs as JSON, for people as a table and sentences. Latencies are shown in milliseconds.
+//! The result: as JSON, or as a table and sentences. Latencies are shown in milliseconds.
 
 use super::measurement::{Errors, Measurement};
 use crate::command::print_line;

@@ -1,8 +1,8 @@
 //! `ringfort verify`: checks from outside whether a running cluster keeps its guarantees.
 //!
-//! [`workload`] has clients ask for few keys at the same time and write down what they asked and were told; [`judge`]
-//! looks for an order of each key's operations that explains the answers (`ringfort-check`), while the run goes on.
-//! Meanwhile the user does to the cluster what the cluster is to survive.
+//! The clients of [`workload`] use few keys at the same time and record their operations and answers; [`judge`]
+//! searches for an order of each key's operations that explains the answers (`ringfort-check`), while the run
+//! continues. Meanwhile the user injects the faults that the cluster must survive.
 //!
 //! For a [peer](store::Peer) the workload and the checker are the same, and only the [store] differs: so a user can see
 //! that the checker does find violations.

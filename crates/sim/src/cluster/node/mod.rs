@@ -446,7 +446,8 @@ impl Node {
         }
     }
 
-    /// Flips a bit in the memory of one of its replicas. Returns which one; `None` if all are empty.
+    /// Flips a bit in the memory of one of its replicas. Returns which one; `None` if no replica has anything to
+    /// damage.
     pub fn damage_memory(&mut self, random: &mut Random) -> Option<(ShardId, ReplicaId)> {
         let views: Vec<_> = self.running()?.views().filter(|view| view.size().0 > 0).cloned().collect();
         if views.is_empty() {
