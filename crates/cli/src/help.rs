@@ -15,7 +15,7 @@ enum Kind {
 }
 
 /// For each command: its words, its kind, and examples, one on each line. The examples of commands that change a key
-/// stand beside these ([`WRITE_EXAMPLES`]).
+/// are in their own table ([`WRITE_EXAMPLES`]).
 const COMMANDS: [(&str, Kind, &str); 20] = [
     (
         "serve",

@@ -221,7 +221,7 @@ impl Client {
         self.call(target, Effect::Write, deadline, message, send).await
     }
 
-    /// Adds to the number that a key holds as decimal text, and answers the sum. A missing key counts as 0.
+    /// Adds to the number that a key holds as decimal text, and returns the sum. A missing key counts as 0.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/node.rs"));
@@ -242,9 +242,9 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Rejected`] if the key's value is no decimal 64-bit integer, or if the sum is beyond 64 bits; nothing
-    /// has changed then. Otherwise as for [`Client::put`]. After [`Error::UnknownOutcome`] do not repeat it: it could
-    /// count twice.
+    /// [`Error::Rejected`] if the key's value is not a decimal 64-bit integer, or if the sum exceeds 64 bits; nothing
+    /// has changed then. Otherwise as for [`Client::put`]. After [`Error::UnknownOutcome`] do not repeat the call: the
+    /// increment could be applied twice.
     pub async fn increment(&self, key: impl Into<Bytes>, by: i64) -> Result<v1::IncrementResponse, Error> {
         let (key, deadline) = (key.into(), self.deadline());
         check_size(key.len())?;

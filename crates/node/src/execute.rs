@@ -113,7 +113,7 @@ impl Shell {
             let heard = execution.asked_leader();
             let unreachable = |however_short| heard.and_then(|node| self.unreachable(shard, node, however_short));
             let next = execution.failed(failure, deadline.saturating_duration_since(now));
-            // Without a place to wait, the failure is reported at once.
+            // If there is no place to wait, report the failure at once.
             let place = if matches!(next, Next::SendAfter(_)) { self.in_flight.wait() } else { None };
             let pause = match next {
                 Next::AskLeader => continue,

@@ -14,9 +14,9 @@ pub const MAX_REQUESTS: usize = 8192;
 /// Bytes of keys and values in these requests; further ones are refused as overload.
 pub const MAX_BYTES: usize = 256 << 20;
 
-/// Requests that may wait to be sent again at the same time, as a rule because their shard has no leader; more fail at
-/// once. Without this bound a shard that has lost its quorum would soon occupy the whole node, since requests for it wait
-/// until their deadlines.
+/// How many requests may wait for a retry at the same time, usually because their shard has no leader; further ones
+/// fail at once. Without this bound a shard that has lost its quorum would soon occupy the whole node, since requests
+/// for it wait until their deadlines.
 pub const MAX_WAITING: usize = MAX_REQUESTS / 4;
 
 #[derive(Debug, Default)]
@@ -34,12 +34,12 @@ pub struct Taken<'a> {
     bytes: usize,
 }
 
-/// A request that waits to be sent again. It waits no more when this is dropped.
+/// A request that waits for a retry. Dropping this ends the wait.
 #[derive(Debug)]
 pub struct Waiting<'a>(&'a InFlight);
 
 impl InFlight {
-    /// Lets a request wait until it is sent again; `None` if too many wait already.
+    /// Lets a request wait for a retry; `None` if too many wait already.
     pub fn wait(&self) -> Option<Waiting<'_>> {
         let others = self.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(self);

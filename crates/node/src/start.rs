@@ -251,7 +251,8 @@ fn begin_or_join(
         }
     };
     if let Some(Joined { node, topology }) = joined {
-        // From now on the others dial this node. What they dial until it serves stays queued instead of being closed.
+        // From now on other nodes dial this one. Until it serves, their connections stay queued instead of being
+        // closed.
         drop(waiting);
         tracing::info!(cluster = %topology.cluster, %node, "joined the cluster");
         return Ok((newcomer.join(topology).map_err(refused)?, Since::Joining));

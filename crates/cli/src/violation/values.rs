@@ -20,8 +20,8 @@ impl Values {
         format!("{:08x}.{}.{}", self.run, value.writer, value.number).into()
     }
 
-    /// What a key holds: a value, a number that increments led to, or Parses a value; [`Value::FOREIGN`] if this run
-    /// has not written it.
+    /// Parses a key's content: a value, the number that increments led to, or [`Value::FOREIGN`] if this run has not
+    /// written it.
     pub fn parse(self, bytes: &[u8]) -> Content {
         let text = str::from_utf8(bytes).unwrap_or_default();
         let number = || text.parse().ok().filter(|number: &i64| number.to_string() == text).map(Content::from);

@@ -91,7 +91,7 @@ async fn requests_that_wait_for_a_leader_leave_room_for_others() {
     let mut client = KvClient::connect(format!("http://{}", cluster.nodes[0].endpoint())).await.unwrap();
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(1500) {
-        // A node answers these alone.
+        // A node answers these without the others.
         let consistency = Consistency::Eventual.into();
         client.get(GetRequest { key: "k".into(), consistency }).await.unwrap();
     }

@@ -18,7 +18,7 @@ pub enum Bug {
     ReadsStale,
     /// A delete is acknowledged but not applied.
     Resurrects,
-    /// An increment is done twice and answered as if it were done once.
+    /// An increment is applied twice but answered as if it were applied once.
     CountsTwice,
 }
 

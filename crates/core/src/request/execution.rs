@@ -82,8 +82,8 @@ impl Execution {
         self.repeats
     }
 
-    /// Whether the shard has a newly known leader while the attempt waits for the answer of another node, and the request
-    /// may be sent again.
+    /// Whether the shard has a newly known leader while the attempt waits for the answer of another node, and the
+    /// request may be sent again.
     pub fn is_overtaken(&self, route: Route) -> bool {
         let Attempt { asked, known, .. } = self.attempt;
         self.repeats && route.leader.is_some() && route.leader != known && route.leader != asked

@@ -119,7 +119,7 @@ impl Cluster for ClusterService {
 }
 
 impl ClusterService {
-    /// The silent node whose name a node takes over that is to replace it.
+    /// The silent node that the joining node, which has the same name, replaces.
     async fn replaced(&self, member: &Member) -> Result<Option<NodeId>, Status> {
         let topology = self.shell.routing.topology();
         let gossip = gossip::knowledge(&self.shell).await?.status;

@@ -13,7 +13,7 @@ pub enum ErrorKind {
     Overloaded,
     /// Nothing was applied: the call itself is invalid, and a retry would fail too.
     Invalid,
-    /// Nothing was applied: the call can't be carried out on what is there. A retry fails too until that changes.
+    /// Nothing was applied: the call can't be executed on the current data. A retry fails too until the data changes.
     Refused,
     /// A write may or may not have been applied, and may still be.
     Unknown,

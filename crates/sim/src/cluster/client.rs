@@ -373,8 +373,8 @@ fn operation_of(asked: Asked, key: Key, value: Value) -> Kind {
         Asked::Put => Kind::put(value),
         Asked::Get => Kind::Get { found: None },
         Asked::Delete => Kind::Delete { found: None },
-        // All clients add the same to a key: increments of unknown outcome stand for each other then, which keeps the
-        // checker's search short.
+        // All clients add the same number to a key, so that increments of unknown outcome are interchangeable, which
+        // keeps the checker's search short.
         Asked::Increment => Kind::Increment { by: 1 + i64::from(key.0), number: None },
         Asked::Scan => panic!("scans have no share"),
     }
@@ -393,7 +393,7 @@ fn encode(value: Value) -> Bytes {
     bytes.into()
 }
 
-/// What a key holds: the value that was put, the number that increments led to, or [`Value::FOREIGN`] if no client can
+/// A key's content: the value that was put, the number that increments led to, or [`Value::FOREIGN`] if no client can
 /// have put these bytes.
 pub(super) fn decode(bytes: &[u8]) -> Content {
     let number_at = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub struct Tally(Mutex<Counts>);
 
 pub struct Counts {
-    /// By [`Asked`]: latencies of what was answered, in nanoseconds.
+    /// Indexed by [`Asked`]: latencies of answered operations, in nanoseconds.
     latencies: Vec<Histogram<u64>>,
     pub failures: Failures,
     pub service: Service,

@@ -1,7 +1,7 @@
 //! The stores that can be verified: Ringfort, and peers for comparison.
 //!
-//! Each of them is asked for the same, and says for each failure whether the request may have been applied. That is the
-//! delicate part. A wrong "not applied" accuses the store wrongly; a wrong "unknown" only makes the checker accept
+//! Each store gets the same requests, and reports for each failure whether the request may have been applied. That is
+//! the delicate part. A wrong "not applied" accuses the store wrongly; a wrong "unknown" only makes the checker accept
 //! more. So in doubt the outcome is unknown.
 
 mod etcd;
@@ -30,7 +30,7 @@ pub enum Peer {
 /// Why there is no answer.
 #[derive(Debug)]
 pub struct Failed {
-    /// Of a write.
+    /// The outcome of a write.
     pub outcome: Outcome,
     pub message: String,
 }
@@ -98,7 +98,7 @@ impl Store {
     pub fn has_counters(&self) -> bool {
         match self {
             Store::Ringfort(_) | Store::Redis(_) => true,
-            // Only as a read and a conditional put, which may have to be repeated.
+            // etcd can increment only with a read and a conditional put, which may have to be repeated.
             Store::Etcd(_) => false,
         }
     }

@@ -93,7 +93,8 @@ impl Running {
         address.parse().ok().map(|at| Endpoint::Node(NodeId(at)))
     }
 
-    /// The silent node whose name a node takes over that is to replace it; an error if that node may run.
+    /// The silent node that the joining node, which has the same name, replaces; an error if the silent node may be
+    /// running.
     pub(in crate::cluster::node) fn replaced(&self, member: &Member) -> Result<Option<NodeId>, ()> {
         let liveness = |node| self.gossip.liveness(node, self.now.moment);
         takeover::replaced(self.topology(), member, liveness).map_err(|_| ())
