@@ -287,9 +287,9 @@ fn not_found(error: &io::Error) -> Status {
     Status::unavailable(format!("its name can't be resolved: {error}"))
 }
 
-/// Tells the other nodes this node's addresses until the topology contains them. It calls the client addresses of the
-/// known members and those in `join`. Announcements also do this as long as the other nodes have kept their addresses;
-/// if all have moved, they find each other this way.
+/// Tells the other nodes this node's addresses until the topology contains them or a node has committed them. It calls
+/// the client addresses of the known members and those in `join`. Announcements also do this as long as the other nodes
+/// have kept their addresses; if all have moved, they find each other this way.
 pub async fn introduce(shell: Weak<Shell>, member: Member, join: Vec<String>) {
     let mut progress = Instant::now();
     loop {

@@ -13,7 +13,7 @@ pub struct Process {
     cpu_seconds: CpuSeconds,
 }
 
-/// A counter in the metrics' sense that is set rather than incremented.
+/// Fractional seconds, raised to the system's value at each update.
 type CpuSeconds = prometheus::Counter;
 
 impl Process {
