@@ -416,7 +416,7 @@ mod tests {
         topology.nodes.insert(NodeId(2), member("node2"));
         let (shard, node) = (ShardId(0), NodeId(1));
         let replica = topology.replica(shard, node).expect("the first node has all");
-        let renew = SystemCommand::Renew { shard, replica };
+        let renew = [SystemCommand::Renew { shard, replica }];
         let mut now = Moment::default();
         let mut control = Control::new(node, Arc::new(topology), member("node1"), ControlConfig::default(), now);
         let mut asked_after = |control: &mut Control, pause, leads: Option<ShardId>| {
@@ -434,8 +434,8 @@ mod tests {
         control.handle_lost_replica(shard, replica, QuarantineReason::Memory);
         assert_eq!(asked_after(&mut control, PATIENCE, None), [], "its leader may have failed");
         assert_eq!(asked_after(&mut control, PATIENCE, Some(ShardId(1))), [], "it leads another shard");
-        assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), [renew.clone()]);
-        assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), [renew], "until it has an effect");
+        assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), renew);
+        assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), renew, "until it has an effect");
         assert_eq!(asked_after(&mut control, LEADER_PATIENCE, None), [], "its leader has failed");
     }
 
