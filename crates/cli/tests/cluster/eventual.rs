@@ -66,9 +66,7 @@ fn a_node_without_a_quorum_takes_writes_and_all_agree_when_it_has_one() {
     assert_eq!(rows(&cluster, "node1"), "k\tof node1\n");
     let dead = came_about(|| {
         let nodes = gossip(&cluster, "node1")["nodes"].clone();
-        [1, 2]
-            .iter()
-            .all(|&at: &usize| nodes[at]["liveness"] == "dead" && nodes[at]["reason"] == "heartbeats ceased to come")
+        [1, 2].iter().all(|&at: &usize| nodes[at]["liveness"] == "dead" && nodes[at]["reason"] == "no more heartbeats")
     });
     assert!(dead, "{}", gossip(&cluster, "node1"));
     assert!(text(&run(&["status"], &endpoint(&cluster, "node1"), b"").stdout).contains(" dead "));

@@ -25,7 +25,6 @@ use crate::types::NodeId;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The health that each node last reported. A node that is missing has not reported, and counts as healthy.
 pub type HealthView = Arc<BTreeMap<NodeId, NodeHealth>>;
@@ -86,11 +85,6 @@ impl NodeHealth {
     /// nodes to it, but prefers it to a node whose disk hangs now.
     pub fn can_lead(self) -> bool {
         matches!(self.abstention(), None | Some(Abstention::DiskRecovering))
-    }
-
-    /// [`sync_latency_ms`](NodeHealth::sync_latency_ms) as a duration.
-    pub fn sync_latency(self) -> Duration {
-        Duration::from_millis(self.sync_latency_ms.into())
     }
 
     pub(crate) fn encode(self, out: &mut Vec<u8>) {

@@ -68,6 +68,8 @@ pub struct DiskReport {
     pub health: NodeHealth,
     /// How long the record that is being synced has taken so far; zero if there is none.
     pub age: Duration,
+    /// The longest recent latency, which the health rounds up.
+    pub latency: Duration,
     /// The disk has failed, and the process must end.
     pub must_end: bool,
 }
@@ -144,7 +146,7 @@ impl HealthMonitor {
             () => DiskState::Healthy,
         };
         let health = NodeHealth { disk, sync_latency_ms: rounded_ms(latency), is_stopping: self.is_stopping };
-        DiskReport { health, age, must_end: age >= self.config.give_up_after }
+        DiskReport { health, age, latency, must_end: age >= self.config.give_up_after }
     }
 
     /// How long the current record has taken so far, without pauses of the process.
@@ -293,7 +295,8 @@ mod tests {
         let mut scene = Scene::new();
         scene.record(300 * MS);
         scene.record(MS);
-        assert_eq!(scene.monitor.report(scene.now).health.sync_latency_ms, 512);
+        let report = scene.monitor.report(scene.now);
+        assert_eq!((report.latency, report.health.sync_latency_ms), (300 * MS, 512));
         scene.pass(LATENCY_HALF_LIFE);
         assert_eq!(scene.monitor.report(scene.now).health.sync_latency_ms, 256);
         scene.pass(10 * LATENCY_HALF_LIFE);

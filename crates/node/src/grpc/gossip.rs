@@ -48,9 +48,9 @@ pub fn liveness(liveness: liveness::Liveness) -> Liveness {
     let ms = |since: Moment| now.saturating_since(since).as_millis() as u64;
     let reason = match liveness.reason {
         Reason::Expected => "not heard of yet",
-        Reason::Heard => "heartbeats come",
-        Reason::Silent => "heartbeats ceased to come",
-        Reason::Back => "heartbeats come again",
+        Reason::Heard => "heartbeats arrive",
+        Reason::Silent => "no more heartbeats",
+        Reason::Back => "heartbeats arrive again",
         Reason::Restarted => "started again",
     };
     let state = match liveness.state {

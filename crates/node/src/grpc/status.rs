@@ -9,7 +9,7 @@ use crate::shell::Shell;
 use crossbeam_channel::Sender;
 use ringfort_core::divergence as core_divergence;
 use ringfort_core::replica::ReplicaStatus as CoreStatus;
-use ringfort_core::system::{self, Topology};
+use ringfort_core::system::{self, Group, Topology};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
 use ringfort_proto::outcome;
 use ringfort_proto::v1::cluster_client::ClusterClient;
@@ -223,7 +223,11 @@ fn shard_here(topology: &Topology, replica: &CoreStatus) -> ShardStatus {
         Some(report) => {
             let mut roles: BTreeMap<ReplicaId, ReplicaRole> = BTreeMap::new();
             let group = topology.groups.get(&replica.shard);
-            roles.extend(group.iter().flat_map(|group| &group.replicas).map(|&id| (id, ReplicaRole::Joining)));
+            let target = group.map(Group::target_replicas).unwrap_or_default();
+            let placed = group.iter().flat_map(|group| &group.replicas);
+            roles.extend(
+                placed.map(|&id| (id, if target.contains(&id) { ReplicaRole::Joining } else { ReplicaRole::Leaving })),
+            );
             roles.extend(report.learners.iter().map(|&id| (id, ReplicaRole::Learner)));
             roles.extend(report.voters.iter().chain(&report.outgoing).map(|&id| (id, ReplicaRole::Voter)));
             let member =
@@ -292,9 +296,10 @@ fn member_of(replica: ReplicaId, role: ReplicaRole) -> ReplicaStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringfort_core::message::ShardReport;
     use ringfort_core::system::Member;
     use ringfort_core::timing::Timing;
-    use ringfort_core::types::{ClusterId, Identity};
+    use ringfort_core::types::{ClusterId, Identity, Term};
     use ringfort_ring::ShardCount;
 
     #[tokio::test]
@@ -325,6 +330,46 @@ mod tests {
         assert_eq!((merged.leader, merged.term, merged.applied_index), (2, 5, 100));
         let seen: Vec<_> = merged.members.iter().map(|member| (member.lag, member.offline, member.caught_up)).collect();
         assert_eq!(seen, [(10, false, true), (0, false, true), (100, true, false)]);
+    }
+
+    #[test]
+    fn a_replica_that_is_placed_and_no_member_joins_if_it_is_in_the_target_and_leaves_otherwise() {
+        let ids = [1, 2, 3, 4, 5].map(|node| ReplicaId::new(NodeId(node), node as u32));
+        let renewed = ReplicaId::new(NodeId(3), 9);
+        let mut topology = topology();
+        let group = topology.groups.get_mut(&ShardId(0)).unwrap();
+        group.target = [2, 3, 4].map(NodeId).to_vec();
+        group.replicas = [&ids[..], &[renewed]].concat();
+        let report = ShardReport {
+            shard: ShardId(0),
+            leader: ids[1],
+            term: Term(1),
+            configuration: 1,
+            voters: vec![ids[1], ids[4]],
+            outgoing: Vec::new(),
+            learners: vec![ids[3]],
+            caught_up: vec![ids[1]],
+            confirmed: Vec::new(),
+            copied_bytes: 0,
+        };
+        let leader = CoreStatus {
+            shard: ShardId(0),
+            replica: ids[1],
+            leader: Some(NodeId(2)),
+            is_leader: true,
+            is_learner: false,
+            term: 1,
+            committed: 9,
+            applied: 9,
+            last: 9,
+            base: 4,
+            report: Some(report),
+        };
+        let members = shard_here(&topology, &leader).members;
+        let role = |id: ReplicaId| members.iter().find(|member| member.replica == id.0).unwrap().role();
+        assert_eq!([ids[0], ids[2]].map(role), [ReplicaRole::Leaving; 2]);
+        assert_eq!([ids[1], ids[4]].map(role), [ReplicaRole::Voter; 2]);
+        assert_eq!([renewed, ids[3]].map(role), [ReplicaRole::Joining, ReplicaRole::Learner]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use prometheus::{Gauge, IntGauge, IntGaugeVec};
 use ringfort_core::gossip::status::MemberStatus;
 use ringfort_core::health::{DiskReport, DiskState};
 use ringfort_core::replica::ReplicaStatus;
-use ringfort_core::system::Topology;
+use ringfort_core::system::{Group, Topology};
 use std::sync::atomic::Ordering;
 use tonic::Status;
 
@@ -24,6 +24,7 @@ pub struct Gauges {
     lagging: IntGauge,
     moving_joining: IntGauge,
     moving_learners: IntGauge,
+    moving_leaving: IntGauge,
     moves_left: IntGauge,
     lost: IntGauge,
     silence_seconds: IntGaugeVec,
@@ -43,7 +44,7 @@ pub struct Gauges {
 impl Gauges {
     pub(super) fn new(maker: &Maker) -> Gauges {
         let replicas = maker.gauges("raft_replicas", "Replicas on this node, by their role.", "role");
-        let help = "Replicas on their way into a shard that is led here: placed and not in its group yet, or learners.";
+        let help = "Replicas on their way into a shard that is led here (joining, learner) or out of it (leaving).";
         let moving = maker.gauges("moving_replicas", help, "state");
         Gauges {
             nodes: maker.gauge("nodes", "Nodes of the cluster, as this one knows it."),
@@ -61,6 +62,7 @@ impl Gauges {
                 .gauge("raft_voters_lagging", "Voters of the shards led here that could not take over at once."),
             moving_joining: moving.with_label_values(&["joining"]),
             moving_learners: moving.with_label_values(&["learner"]),
+            moving_leaving: moving.with_label_values(&["leaving"]),
             moves_left: maker.gauge(
                 "moves_left",
                 "Replicas of the cluster that are still to arrive; known to the system shard's leader, 0 elsewhere.",
@@ -89,7 +91,7 @@ impl Gauges {
             ),
             sync_latency_seconds: maker.float_gauge(
                 "disk_sync_latency_seconds",
-                "The longest recent sync latency of a record, rounded up to a power of two of milliseconds.",
+                "The longest recent sync latency of a record, halved for every 10 s since.",
             ),
             unsynced_bytes: maker.gauge("disk_unsynced_bytes", "Bytes of entries that are not synced yet."),
             memory_full: maker.gauge("memory_full", "1 while --max-memory is reached, and puts are refused."),
@@ -103,17 +105,22 @@ impl Gauges {
         self.followers.set(count(|replica| !replica.is_leader && !replica.is_learner));
         self.leaderless.set(count(|replica| replica.leader.is_none()));
         self.log_entries.set(replicas.iter().map(|replica| replica.last.saturating_sub(replica.base) as i64).sum());
-        let (mut lagging, mut joining, mut learners) = (0, 0, 0);
+        let (mut lagging, mut joining, mut learners, mut leaving) = (0, 0, 0, 0);
         for report in replicas.iter().filter_map(|replica| replica.report.as_ref()) {
             lagging += report.voters.iter().filter(|voter| !report.caught_up.contains(voter)).count();
             learners += report.learners.len();
             let members = || report.voters.iter().chain(&report.outgoing).chain(&report.learners);
-            let placed = topology.groups.get(&report.shard).map(|group| &group.replicas[..]).unwrap_or_default();
-            joining += placed.iter().filter(|replica| !members().any(|member| member == *replica)).count();
+            let group = topology.groups.get(&report.shard);
+            let target = group.map(Group::target_replicas).unwrap_or_default();
+            let placed = group.iter().flat_map(|group| &group.replicas);
+            for replica in placed.filter(|replica| !members().any(|member| member == *replica)) {
+                *(if target.contains(replica) { &mut joining } else { &mut leaving }) += 1;
+            }
         }
         self.lagging.set(lagging as i64);
         self.moving_joining.set(joining as i64);
         self.moving_learners.set(learners as i64);
+        self.moving_leaving.set(leaving as i64);
         self.nodes.set(topology.nodes.len() as i64);
         self.shards.set(topology.shards.get().into());
         self.election_timeout_seconds.set(topology.timing.election_timeout().as_secs_f64());
@@ -126,7 +133,7 @@ impl Gauges {
             gauge.set((report.health.disk == state).into());
         }
         self.sync_age_seconds.set(report.age.as_secs_f64());
-        self.sync_latency_seconds.set(report.health.sync_latency().as_secs_f64());
+        self.sync_latency_seconds.set(report.latency.as_secs_f64());
     }
 
     fn set_silences(&self, topology: &Topology, members: &[MemberStatus]) {
@@ -184,8 +191,10 @@ mod tests {
     fn replicas_are_counted_by_role_and_by_what_they_lack() {
         let member = Member { identity: Identity(1), ..Member::default() };
         let mut topology = Topology::bootstrap(ClusterId(1), ShardCount::new(2).unwrap(), Timing::DEFAULT, member);
-        let ids = [1, 2, 3, 4].map(|node| ReplicaId::new(NodeId(node), 7));
-        topology.groups.get_mut(&ShardId(0)).unwrap().replicas = ids.to_vec();
+        let ids = [1, 2, 3, 4, 5].map(|node| ReplicaId::new(NodeId(node), 7));
+        let group = topology.groups.get_mut(&ShardId(0)).unwrap();
+        group.replicas = ids.to_vec();
+        group.target = [1, 3, 4].map(NodeId).to_vec();
         let report = ShardReport {
             shard: ShardId(0),
             leader: ids[0],
@@ -220,8 +229,9 @@ mod tests {
         gauges.set(&replicas, &topology);
         let counted = [&gauges.leaders, &gauges.followers, &gauges.learners, &gauges.leaderless].map(IntGauge::get);
         assert_eq!(counted, [1, 1, 1, 1]);
-        let counted = [&gauges.lagging, &gauges.moving_joining, &gauges.moving_learners].map(IntGauge::get);
-        assert_eq!(counted, [1, 1, 1]);
+        assert_eq!(gauges.lagging.get(), 1);
+        let moving = [&gauges.moving_joining, &gauges.moving_learners, &gauges.moving_leaving].map(IntGauge::get);
+        assert_eq!(moving, [1, 1, 1]);
         assert_eq!((gauges.log_entries.get(), gauges.shards.get(), gauges.nodes.get()), (15, 2, 1));
     }
 }

@@ -2,11 +2,12 @@
 
 use super::report::liveness_name;
 use super::tables::{Style, bytes, is_wider, number, right, table as empty_table, text};
-use crate::text::counted;
+use crate::text::{counted, duration};
 use comfy_table::{Cell, Table};
 use ringfort_client::v1::{GossipMember, GossipResponse, LivenessState};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The answer of `-o json`. Field names are stable.
 #[derive(Serialize)]
@@ -90,14 +91,16 @@ pub fn sentence(gossip: &GossipResponse) -> String {
         members.filter(|liveness| liveness.state() == state).count()
     };
     let mut sentence = format!(
-        "{} of {} nodes alive as {} sees it; the eventual keyspace here has {} in {} and lacks {}",
+        "{} of {} nodes alive as {} sees it; the eventual keyspace here has {} in {}",
         gossip.members.len() - count(LivenessState::Suspect) - count(LivenessState::Dead),
         gossip.members.len(),
         name_of(gossip.node),
         counted(gossip.keys as usize, "key"),
         bytes(gossip.bytes),
-        counted(gossip.missing as usize, "write"),
     );
+    if gossip.missing > 0 {
+        sentence += &format!(" and lacks {}", counted(gossip.missing as usize, "write"));
+    }
     for &node in &gossip.diverged {
         let name = name_of(node);
         sentence += &format!("; {name} holds something else and does not come to agree: see docs/gossip.md");
@@ -106,7 +109,7 @@ pub fn sentence(gossip: &GossipResponse) -> String {
     if !refused.is_empty() {
         let mut refused = refused;
         refused.sort();
-        sentence += &format!("; messages not taken: {}", refused.join(", "));
+        sentence += &format!("; messages that were not accepted: {}", refused.join(", "));
     }
     sentence
 }
@@ -124,7 +127,9 @@ fn table_of(gossip: &GossipResponse, style: Style, has_all: bool) -> Table {
     let columns: &[&str] = if has_all { &ALL } else { &FEW };
     let mut table = empty_table(style, columns);
     for member in &gossip.members {
+        // A healthy node was heard less than a second ago.
         let seconds = |ms: u64| right(format!("{:.1} s", ms as f64 / 1000.0));
+        let since = |ms: u64| right(duration(Duration::from_millis(ms)));
         let dash = || Cell::new("-");
         let liveness = member.liveness.as_ref();
         table.add_row(columns.iter().map(|column| match *column {
@@ -133,7 +138,7 @@ fn table_of(gossip: &GossipResponse, style: Style, has_all: bool) -> Table {
             "STATE" => {
                 liveness.map_or_else(|| Cell::new("itself"), |liveness| Cell::new(liveness_name(liveness.state())))
             }
-            "SINCE" => liveness.map_or_else(dash, |liveness| seconds(liveness.since_ms)),
+            "SINCE" => liveness.map_or_else(dash, |liveness| since(liveness.since_ms)),
             "WHY" => liveness.map_or_else(dash, |liveness| text(&liveness.reason)),
             "HEARD" => liveness.map_or_else(dash, |liveness| seconds(liveness.heard_ms)),
             "BEATS" => number(member.heartbeat),
@@ -153,8 +158,12 @@ mod tests {
     use ringfort_client::v1::Liveness;
 
     fn gossip() -> GossipResponse {
-        let liveness =
-            Liveness { state: LivenessState::Dead.into(), since_ms: 1500, reason: "heartbeats".into(), heard_ms: 9000 };
+        let liveness = Liveness {
+            state: LivenessState::Dead.into(),
+            since_ms: 1_200_000,
+            reason: "heartbeats".into(),
+            heard_ms: 9000,
+        };
         let one = GossipMember { id: 1, name: "node1".into(), lag: Some(0), ..Default::default() };
         let two = GossipMember { id: 2, name: "node2".into(), liveness: Some(liveness), ..Default::default() };
         let refused = [("late".to_owned(), 3)].into();
@@ -166,7 +175,7 @@ mod tests {
         let sentence = sentence(&gossip());
         assert!(sentence.starts_with("1 of 2 nodes alive as node1 sees it; the eventual keyspace here has 7 keys"));
         assert!(sentence.contains("; node2 holds something else"));
-        assert!(sentence.ends_with("; messages not taken: 3 late"));
+        assert!(sentence.ends_with("; messages that were not accepted: 3 late"));
     }
 
     #[test]
@@ -174,7 +183,7 @@ mod tests {
         let gossip = gossip();
         let table = table(&gossip, Style::Plain, None).to_string();
         let row: Vec<&str> = table.lines().nth(2).unwrap().split_whitespace().collect();
-        assert_eq!(row[..8], ["node2", "2", "dead", "1.5", "s", "heartbeats", "9.0", "s"]);
+        assert_eq!(row[..8], ["node2", "2", "dead", "20", "min", "heartbeats", "9.0", "s"]);
         let json = serde_json::to_value(Report::new(&gossip)).unwrap();
         assert_eq!(json["nodes"][1]["liveness"], "dead");
         assert_eq!((&json["nodes"][0]["liveness"], &json["nodes"][0]["lag"]), (&serde_json::Value::Null, &0.into()));
@@ -187,7 +196,12 @@ mod tests {
         gossip.members[1].liveness.as_mut().unwrap().reason = "indirect checks failed".into();
         let widths =
             |width| table(&gossip, Style::Lines, width).lines().map(|line| line.chars().count()).max().unwrap();
-        assert!(widths(Some(80)) <= 80 && widths(None) > 80);
+        assert!(
+            widths(Some(80)) <= 80 && widths(None) > 80,
+            "{} {}",
+            widths(Some(80)),
+            table(&gossip, Style::Lines, Some(80))
+        );
         assert_eq!(widths(Some(200)), widths(None));
     }
 }

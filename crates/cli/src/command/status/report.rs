@@ -203,6 +203,7 @@ pub fn role_name(role: ReplicaRole) -> &'static str {
         ReplicaRole::Voter => "voter",
         ReplicaRole::Learner => "learner",
         ReplicaRole::Joining => "joining",
+        ReplicaRole::Leaving => "leaving",
     }
 }
 

@@ -4,12 +4,13 @@ use super::report::{liveness_name, member_state_name, role_name};
 use super::shard_name;
 use super::trouble::disk_name;
 use super::verdict::SYSTEM_SHARD;
-use crate::text::escaped;
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use crate::text::{duration, escaped};
+use comfy_table::{Cell, CellAlignment, Table, TableComponent, presets};
 use ringfort_client::v1::{
-    DiskHealth, LivenessState, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse,
+    DiskHealth, LivenessState, MemberState, NodeStatus, ReplicaRole, ReplicaStatus, ShardStatus, StatusResponse,
 };
 use std::io::IsTerminal;
+use std::time::Duration;
 
 #[derive(Clone, Copy)]
 pub enum Style {
@@ -17,10 +18,20 @@ pub enum Style {
     Plain,
 }
 
+/// The columns of the table of nodes, and what is left of them on narrower and narrower terminals.
+const NODE_COLUMNS: [&[&str]; 4] = [
+    &["NODE", "ID", "GRPC", "RAFT", "ZONE", "STATE", "VERSION", "LEADS", "REPLICAS", "KEYS", "DATA", "LOG"],
+    &["NODE", "GRPC", "STATE", "LEADS", "REPLICAS", "KEYS", "DATA"],
+    &["NODE", "GRPC", "STATE", "KEYS", "DATA"],
+    &["NODE", "STATE", "KEYS"],
+];
+
 /// A row for each node: all columns if they fit into `width`, otherwise the most important ones.
 pub fn nodes(status: &StatusResponse, style: Style, width: Option<usize>) -> Table {
-    let all = nodes_table(status, style, true);
-    if width.is_some_and(|width| is_wider(&all, width)) { nodes_table(status, style, false) } else { all }
+    let [all @ .., fewest] = NODE_COLUMNS;
+    let mut tables = all.into_iter().map(|columns| nodes_table(status, style, columns));
+    let fits = |table: &Table| width.is_none_or(|width| !is_wider(table, width));
+    tables.find(fits).unwrap_or_else(|| nodes_table(status, style, fewest))
 }
 
 /// Whether a line of the table would wrap on a terminal that is `width` columns wide.
@@ -28,11 +39,7 @@ pub fn is_wider(table: &Table, width: usize) -> bool {
     table.lines().any(|line| line.chars().count() > width)
 }
 
-fn nodes_table(status: &StatusResponse, style: Style, has_all: bool) -> Table {
-    const FEW: [&str; 7] = ["NODE", "GRPC", "STATE", "LEADS", "REPLICAS", "KEYS", "DATA"];
-    const ALL: [&str; 12] =
-        ["NODE", "ID", "GRPC", "RAFT", "ZONE", "STATE", "VERSION", "LEADS", "REPLICAS", "KEYS", "DATA", "LOG"];
-    let columns: &[&str] = if has_all { &ALL } else { &FEW };
+fn nodes_table(status: &StatusResponse, style: Style, columns: &[&str]) -> Table {
     let mut table = table(style, columns);
     for node in &status.nodes {
         // The contents of a silent node are unknown, which is not the same as zero.
@@ -60,7 +67,8 @@ pub fn shards_in_short(status: &StatusResponse) -> String {
     let shards: Vec<_> = status.shards.iter().filter(|shard| shard.shard != SYSTEM_SHARD).collect();
     let count = |matches: fn(&ShardStatus) -> bool| shards.iter().filter(|shard| matches(shard)).count();
     let (led, lacking) = (count(|shard| shard.leader != 0), count(lacks));
-    let behind = count(|shard| shard.leader != 0 && !is_well(shard)) - count(|shard| shard.leader != 0 && lacks(shard));
+    let behind = count(|shard| shard.leader != 0 && !lacks(shard) && lags(shard));
+    let leaving = count(|shard| shard.leader != 0 && !lacks(shard) && !lags(shard) && !is_well(shard));
     let mut said = vec![match shards.len() {
         0 => "no shard was reported".to_owned(),
         all if count(is_well) == all => format!("all {all} shards are led, with all replicas caught up"),
@@ -71,6 +79,9 @@ pub fn shards_in_short(status: &StatusResponse) -> String {
     }
     if behind > 0 {
         said.push(format!("{behind} {} for a replica to catch up", if behind == 1 { "waits" } else { "wait" }));
+    }
+    if leaving > 0 {
+        said.push(format!("{leaving} {} a replica that leaves", if leaving == 1 { "has" } else { "have" }));
     }
     // Only a leader reports what its shard holds.
     let bytes_held = bytes(shards.iter().map(|shard| shard.key_value_bytes).sum());
@@ -84,7 +95,12 @@ pub fn shards_in_short(status: &StatusResponse) -> String {
 
 /// Whether a replica of the shard does not take part.
 fn lacks(shard: &ShardStatus) -> bool {
-    shard.members.iter().any(|member| member.offline)
+    shard.members.iter().any(|member| member.offline && member.role() != ReplicaRole::Leaving)
+}
+
+/// Whether a replica of the shard has not caught up, or is still to become a voter.
+fn lags(shard: &ShardStatus) -> bool {
+    shard.members.iter().any(|member| member.role() != ReplicaRole::Leaving && !remark(member).is_empty())
 }
 
 /// Whether a shard has a leader and no replica with a remark.
@@ -140,6 +156,15 @@ pub(super) fn table(style: Style, header: &[&str]) -> Table {
         Style::Lines => presets::UTF8_HORIZONTAL_ONLY,
         Style::Plain => presets::NOTHING,
     });
+    // Lines between the rows would double the height.
+    for component in [
+        TableComponent::HorizontalLines,
+        TableComponent::MiddleIntersections,
+        TableComponent::LeftBorderIntersections,
+        TableComponent::RightBorderIntersections,
+    ] {
+        table.remove_style(component);
+    }
     table.set_header(header);
     table
 }
@@ -158,6 +183,7 @@ pub(super) fn right(text: String) -> Cell {
 
 fn state(node: &NodeStatus) -> String {
     let dead = node.liveness.as_ref().filter(|liveness| liveness.state() != LivenessState::Alive);
+    let silence = duration(Duration::from_millis(node.silent_ms));
     let alive = match dead {
         // The node has just answered, whatever its heartbeats say.
         _ if node.alive => {
@@ -166,13 +192,17 @@ fn state(node: &NodeStatus) -> String {
             let memory = node.memory_full.then(|| "memory full".to_owned());
             ["alive".to_owned()].into_iter().chain(disk).chain(memory).collect::<Vec<_>>().join(", ")
         }
-        Some(liveness) => format!("{} {} s", liveness_name(liveness.state()), liveness.since_ms / 1000),
+        // For as long as the sentence says. It was not known to be dead all the time.
+        Some(liveness) if node.silent_ms >= 1000 => format!("{} {silence}", liveness_name(liveness.state())),
+        Some(liveness) => liveness_name(liveness.state()).to_owned(),
         None if node.silent_ms < 1000 => "does not answer".to_owned(),
-        None => format!("silent {} s", node.silent_ms / 1000),
+        None => format!("silent {silence}"),
     };
-    match member_state_name(node.member_state()) {
-        "active" => alive,
-        state => format!("{alive}, {state}"),
+    match node.member_state() {
+        MemberState::Active => alive,
+        // "Dead" would be told beside what the node's heartbeats say.
+        MemberState::Dead => format!("{alive}, given up"),
+        state => format!("{alive}, {}", member_state_name(state)),
     }
 }
 
@@ -182,7 +212,9 @@ fn remark(member: &ReplicaStatus) -> String {
     if member.role() != ReplicaRole::Voter {
         remarks.push(role_name(member.role()).to_owned());
     }
-    if member.offline {
+    if member.role() == ReplicaRole::Leaving {
+        // Whether it lags does not matter any more.
+    } else if member.offline {
         remarks.push("offline".to_owned());
     } else if !member.caught_up {
         remarks.push(format!("lag {}", member.lag));
@@ -204,6 +236,7 @@ pub fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringfort_client::v1::{Liveness, NodeHealthStatus};
 
     #[test]
     fn plain_tables_are_aligned_columns() {
@@ -232,11 +265,57 @@ mod tests {
         assert_eq!(wide[0].len(), 12);
         let narrow = nodes(&status, Style::Lines, Some(80));
         assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+        let mut two = status.clone();
+        two.nodes.push(two.nodes[0].clone());
+        let heights = [&status, &two].map(|status| nodes(status, Style::Lines, Some(80)).lines().count());
+        assert_eq!(heights[1], heights[0] + 1, "a row is a line");
         let nodes = words(nodes(&status, Style::Plain, None));
         assert_eq!(nodes[1], ["node1", "1", "alive", "0", "0", "0", "0", "B", "1.5", "KiB"]);
         let shards = words(shards(&status, Style::Plain));
         assert_eq!(shards[1], ["0", "0-16383", "node1", "4", "10", "node1", "node", "2(learner,", "lag", "5)"]);
         assert_eq!(shards[2][..3], ["system", "-", "none"]);
+    }
+
+    #[test]
+    fn whether_a_node_lives_and_whether_it_was_given_up_are_different_words() {
+        let given_up = |node| NodeStatus { member_state: MemberState::Dead.into(), ..node };
+        let alive = NodeStatus { alive: true, ..Default::default() };
+        assert_eq!(state(&given_up(alive)), "alive, given up");
+        let liveness = Liveness { state: LivenessState::Dead.into(), since_ms: 12_000, ..Default::default() };
+        let dead = NodeStatus { silent_ms: 17_000, liveness: Some(liveness), ..Default::default() };
+        assert_eq!(state(&dead), "dead 17 s");
+        assert_eq!(state(&given_up(dead)), "dead 17 s, given up");
+    }
+
+    #[test]
+    fn the_table_fits_into_a_narrow_terminal_whatever_is_wrong() {
+        let node = NodeStatus {
+            id: 1,
+            name: "node1".to_owned(),
+            grpc_address: "127.0.0.1:50051".to_owned(),
+            alive: true,
+            keys: 1_000_000,
+            key_value_bytes: 1 << 29,
+            memory_full: true,
+            ..Default::default()
+        };
+        let mut status = StatusResponse { nodes: vec![node], ..Default::default() };
+        for (width, disk, columns) in [(80, DiskHealth::Healthy, 5), (60, DiskHealth::Recovering, 3)] {
+            status.nodes[0].health = Some(NodeHealthStatus { disk: disk.into(), ..Default::default() });
+            let table = nodes(&status, Style::Lines, Some(width));
+            assert!(!is_wider(&table, width), "{table}");
+            assert_eq!(table.header().unwrap().cell_count(), columns, "{table}");
+        }
+    }
+
+    #[test]
+    fn a_shard_whose_former_replica_leaves_waits_for_nothing_to_catch_up() {
+        let voter = ReplicaStatus { node: 1, caught_up: true, ..Default::default() };
+        let leaving = ReplicaStatus { role: ReplicaRole::Leaving.into(), offline: true, lag: 1, ..Default::default() };
+        let shard = ShardStatus { leader: 1, members: vec![voter, leaving], ..Default::default() };
+        let said = shards_in_short(&StatusResponse { shards: vec![shard], ..Default::default() });
+        assert!(said.starts_with("1 of 1 shards are led; 1 has a replica that leaves; "), "{said}");
+        assert_eq!(remark(&leaving), "(leaving)");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn of(node: &NodeStatus, are_paused: bool) -> Vec<String> {
     if !node.alive {
         if is_mute(node) {
             return vec![format!(
-                "{name} does not answer at {} (its port for clients), but was heard {:.1} s ago: if its process still runs, \
+                "{name} does not answer at {}, and was last heard {:.1} s ago: start it again, or, if its process still runs, \
                  see ringfort_connections_refused_total in its metrics",
                 escaped(node.grpc_address.as_bytes()),
                 Duration::from_millis(node.silent_ms).as_secs_f64()
@@ -82,23 +82,31 @@ pub fn is_disk_unusable(node: &NodeStatus) -> bool {
     node.health.is_some_and(|health| matches!(health.disk(), DiskHealth::Full | DiskHealth::Hung))
 }
 
-/// A remark about a node that works, if there is one.
-pub fn notes(node: &NodeStatus) -> Option<String> {
-    let health = node.health.filter(|_| node.alive)?;
-    let name = name(node);
-    if health.is_stopping {
-        return Some(format!("{name} is stopping"));
+/// Remarks about nodes that work.
+pub fn notes(nodes: &[NodeStatus]) -> Vec<String> {
+    let healths: Vec<_> =
+        nodes.iter().filter(|node| node.alive).filter_map(|node| Some((name(node), node.health?))).collect();
+    let (mut notes, mut slow) = (Vec::new(), Vec::new());
+    for (name, health) in &healths {
+        match health.disk() {
+            _ if health.is_stopping => notes.push(format!("{name} is stopping")),
+            DiskHealth::Slow => slow.push((name.clone(), health.sync_latency_ms)),
+            DiskHealth::Recovering => notes.push(format!(
+                "the disk of {name} hung or was full recently: the node leads nothing until the disk has been healthy for \
+                 a while"
+            )),
+            DiskHealth::Healthy | DiskHealth::Full | DiskHealth::Hung => {}
+        }
     }
-    match health.disk() {
-        DiskHealth::Slow => Some(format!(
-            "the disk of {name} is slow (a sync recently took {} ms): check what else uses it",
-            health.sync_latency_ms
-        )),
-        DiskHealth::Recovering => Some(format!(
-            "the disk of {name} hung or was full recently: the node leads nothing until the disk has been healthy for a while"
-        )),
-        DiskHealth::Healthy | DiskHealth::Full | DiskHealth::Hung => None,
+    let (names, latencies): (Vec<String>, Vec<u64>) = slow.into_iter().unzip();
+    if let Some(longest) = latencies.iter().max() {
+        let (disks, them) = if names.len() == 1 { ("disk", "is slow") } else { ("disks", "are slow") };
+        let names = some_of(&names);
+        notes.push(format!(
+            "the {disks} of {names} {them} (a sync recently took up to {longest} ms): check what else uses the disk"
+        ));
     }
+    notes
 }
 
 /// The state of a node's disk, in a word.
@@ -150,6 +158,16 @@ mod tests {
         let silent = |silent_ms, member_state: MemberState| {
             of(&NodeStatus { alive: false, silent_ms, member_state: member_state.into(), ..node() }, false).join("; ")
         };
+        let killed_just_now = NodeStatus {
+            alive: false,
+            silent_ms: 900,
+            liveness: Some(Default::default()),
+            grpc_address: "localhost:50052".to_owned(),
+            ..node()
+        };
+        let told = of(&killed_just_now, false).concat();
+        let first = "node2 does not answer at localhost:50052, and was last heard 0.9 s ago: start it again";
+        assert!(told.starts_with(first), "{told}");
         assert_eq!(silent(0, MemberState::Active), "node2 does not answer: wait, and start it again if it stays so");
         assert_eq!(silent(12_345, MemberState::Active), "node2 has been silent for 12 s: start it again");
         assert_eq!(silent(600_000, MemberState::Dead), "node2 has been silent for 10 min: others take its place");
@@ -164,25 +182,34 @@ mod tests {
     #[test]
     fn a_disk_that_is_full_or_hung_is_trouble_and_one_that_is_slow_is_worth_a_word() {
         let all = |node: NodeStatus| [of(&node, false), shared(&[node])].concat().join("; ");
-        let told = |disk| (all(with_disk(disk)), notes(&with_disk(disk)).unwrap_or_default());
+        let told = |disk| (all(with_disk(disk)), notes(&[with_disk(disk)]).concat());
         let none = String::new;
         assert_eq!(told(DiskHealth::Healthy), (none(), none()));
         let (full, hung) = (told(DiskHealth::Full), told(DiskHealth::Hung));
         assert!(full.0.contains("refuses every write") && full.1.is_empty(), "{full:?}");
         assert!(hung.0.contains("has not answered for 12 s") && hung.1.is_empty(), "{hung:?}");
         let (slow, recovering) = (told(DiskHealth::Slow), told(DiskHealth::Recovering));
-        assert!(slow.0.is_empty() && slow.1.contains("512 ms"), "{slow:?}");
+        assert!(slow.0.is_empty() && slow.1.contains("up to 512 ms"), "{slow:?}");
         assert!(recovering.0.is_empty() && recovering.1.contains("leads nothing"), "{recovering:?}");
         let silent = NodeStatus { alive: false, silent_ms: 5000, ..with_disk(DiskHealth::Full) };
         let told = of(&silent, false).join("; ");
         assert!(told.contains("its disk was full"), "{told}");
-        assert_eq!(notes(&silent), None);
+        assert!(notes(&[silent]).is_empty());
     }
 
     #[test]
     fn a_node_whose_memory_is_full_says_that_it_refuses_puts() {
         let full = shared(&[NodeStatus { memory_full: true, ..node() }]).join("; ");
         assert!(full.contains("refuses every put") && full.contains("--max-memory"), "{full}");
+    }
+
+    #[test]
+    fn slow_disks_are_told_together() {
+        let other = NodeStatus { name: "node3".to_owned(), ..with_disk(DiskHealth::Slow) };
+        assert_eq!(
+            notes(&[with_disk(DiskHealth::Slow), other, node()]),
+            ["the disks of node2, node3 are slow (a sync recently took up to 512 ms): check what else uses the disk"]
+        );
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub fn judge(status: &StatusResponse) -> Verdict {
     let silent: Vec<&NodeStatus> = status.nodes.iter().filter(|node| !node.alive).collect();
     let answering = |member: &&ReplicaStatus| served_by(member.node);
     let offline = shards().flat_map(|shard| &shard.members).filter(answering).filter(|member| member.offline);
-    let offline = offline.filter(|member| !has_wrong_state(member));
+    let offline = offline.filter(|member| !has_wrong_state(member) && member.role() != ReplicaRole::Leaving);
     let offline: BTreeSet<u64> = offline.map(|member| member.node).collect();
     let wrong = wrong_states(status, can_serve);
     // Only a leader knows which replicas have caught up; without one this is unknown.
@@ -71,7 +71,13 @@ pub fn judge(status: &StatusResponse) -> Verdict {
     let gets_on =
         |member: &&ReplicaStatus| !nodes.get(&member.node).is_some_and(|node| trouble::is_disk_unusable(node));
     let lagging = served().filter(voting).filter(gets_on).filter(|member| !member.caught_up).count();
-    let arriving = served().filter(gets_on).filter(|member| !voting(member)).count();
+    let arrives = |member: &&ReplicaStatus| matches!(member.role(), ReplicaRole::Learner | ReplicaRole::Joining);
+    let arriving = served().filter(gets_on).filter(arrives).count();
+    // A replica leaves when every voter knows that it may.
+    let is_known = |shard: &&ShardStatus| {
+        shard.members.iter().all(|member| member.role() != ReplicaRole::Voter || served_by(member.node))
+    };
+    let departing: usize = shards().filter(|shard| can_serve(shard)).filter(is_known).map(leaving).sum();
 
     let mut clauses = Vec::new();
     if !lost.is_empty() {
@@ -101,6 +107,9 @@ pub fn judge(status: &StatusResponse) -> Verdict {
         });
         clauses.push(format!("{} being added{}: wait", counted(arriving, "replica"), estimate.unwrap_or_default()));
     }
+    if departing > 0 {
+        clauses.push(format!("{} being removed: wait", counted(departing, "replica")));
+    }
     let unserved = shards().filter(|shard| !can_serve(shard));
     let unserved: BTreeSet<u32> = unserved.map(|shard| shard.shard).collect();
     clauses.extend(silent.iter().filter_map(|node| waiting_for(status, node, &unserved)));
@@ -122,7 +131,7 @@ pub fn judge(status: &StatusResponse) -> Verdict {
         }
     }
 
-    clauses.extend(status.nodes.iter().filter_map(trouble::notes));
+    clauses.extend(trouble::notes(&status.nodes));
     clauses.extend(under_orders(status));
 
     let shard_count = shards().filter(|shard| shard.shard != SYSTEM_SHARD).count();
@@ -200,8 +209,14 @@ fn waiting_for(status: &StatusResponse, node: &NodeStatus, unserved: &BTreeSet<u
         return None;
     }
     let served = status.shards.iter().filter(|shard| !unserved.contains(&shard.shard));
-    let members = served.flat_map(|shard| &shard.members).filter(|member| member.node == node.id);
-    let waiting = members.filter(|member| member.role() != ReplicaRole::Voter).count();
+    let waiting_in = |shard: &ShardStatus| {
+        let here = || shard.members.iter().filter(|member| member.node == node.id);
+        let arriving = here().filter(|member| matches!(member.role(), ReplicaRole::Learner | ReplicaRole::Joining));
+        // What leaves waits until every voter knows that it may.
+        let votes = here().any(|member| member.role() == ReplicaRole::Voter);
+        arriving.count() + if votes { leaving(shard) } else { 0 }
+    };
+    let waiting: usize = served.map(waiting_in).sum();
     if waiting == 0 {
         return None;
     }
@@ -216,6 +231,11 @@ fn waiting_for(status: &StatusResponse, node: &NodeStatus, unserved: &BTreeSet<u
     };
     let moves = if waiting == 1 { "1 move waits".to_owned() } else { format!("{waiting} moves wait") };
     Some(format!("{moves} for {}, which is silent: {next}", name(node)))
+}
+
+/// Replicas that have left the shard, and that their nodes have not deleted yet.
+fn leaving(shard: &ShardStatus) -> usize {
+    shard.members.iter().filter(|member| member.role() == ReplicaRole::Leaving).count()
 }
 
 /// Operator commands still in effect, which the operator may have forgotten. They are not problems.
@@ -369,8 +389,8 @@ mod tests {
         }
         assert_says(
             &status,
-            "3 nodes, 2 shards, tolerates no node failure; node1 does not answer at 127.0.0.1:50051 (its port for \
-             clients), but was heard 0.4 s ago: if its process still runs, see ringfort_connections_refused_total in its \
+            "3 nodes, 2 shards, tolerates no node failure; node1 does not answer at 127.0.0.1:50051, and was last heard \
+             0.4 s ago: start it again, or, if its process still runs, see ringfort_connections_refused_total in its \
              metrics",
         );
         status.nodes[0].silent_ms = 4000;
@@ -446,6 +466,29 @@ mod tests {
         );
         status.nodes[3].member_state = MemberState::Dead.into();
         assert!(!judge(&status).sentence.contains("wait for node4"), "others take its place");
+    }
+
+    #[test]
+    fn a_replica_that_leaves_is_not_being_added_and_waits_for_a_silent_voter() {
+        let mut status = cluster(5);
+        for shard in &mut status.shards[..2] {
+            shard.members[0].node = 4;
+            shard.leader = 2;
+            let left = ReplicaStatus { node: 1, role: ReplicaRole::Leaving.into(), lag: 1, ..Default::default() };
+            shard.members.push(left);
+        }
+        status.moves = Some(MoveStatus { left: 1, estimate_ms: 1, replace_after_ms: 60_000, ..Default::default() });
+        assert_says(&status, "5 nodes, 2 shards, tolerates 1 node failure; 2 replicas being removed: wait");
+        silence(&mut status, 3);
+        assert_says(
+            &status,
+            "5 nodes, 2 shards, tolerates no node failure; node4 has been silent for 12 s: start it again; \
+             2 moves wait for node4, which is silent: it will be replaced in 47 s unless it returns",
+        );
+        let mut replaced = cluster(3);
+        let lost = ReplicaStatus { node: 1, role: ReplicaRole::Leaving.into(), offline: true, ..Default::default() };
+        replaced.shards[0].members.push(lost);
+        assert_says(&replaced, "3 nodes, 2 shards, tolerates 1 node failure; 1 replica being removed: wait");
     }
 
     #[test]

@@ -318,7 +318,7 @@ impl Cluster {
 /// The summary of a status, without remarks about disks: a slow disk is a property of this machine, not of the cluster.
 pub fn summary(status: &Value) -> String {
     let summary = status["summary"].as_str().expect("status has a summary");
-    summary.split("; ").filter(|part| !part.starts_with("the disk of ")).collect::<Vec<_>>().join("; ")
+    summary.split("; ").filter(|part| !part.starts_with("the disk")).collect::<Vec<_>>().join("; ")
 }
 
 impl Drop for Cluster {
