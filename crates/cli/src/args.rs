@@ -27,11 +27,18 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_subcommands(without_empty_variables)
 }
 
-/// Adds a hint to the error if a switch is followed by a separate value, or if `scan` was given a prefix without
+/// Names the environment variable that has a wrong value. Adds a hint if a switch is followed by a separate value, or if `scan` was given a prefix without
 /// --prefix.
 pub fn hinted(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     let found = match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::UnknownArgument, Some(ContextValue::String(found))) => found.clone(),
+        (ErrorKind::ValueValidation | ErrorKind::InvalidValue, Some(ContextValue::String(flag))) => {
+            if let Some(variable) = variable_of(flag, args) {
+                let named = ContextValue::String(format!("{variable} ({flag})"));
+                error.insert(ContextKind::InvalidArg, named);
+            }
+            return error;
+        }
         _ => return error,
     };
     if args.get(1).is_some_and(|command| command == "scan") && !found.starts_with('-') {
@@ -48,6 +55,24 @@ pub fn hinted(mut error: clap::Error, args: &[OsString]) -> clap::Error {
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error
+}
+
+/// The environment variable that a flag has its value from, if it is not on the command line. `flag` is as an error
+/// names it, with the name of its value.
+fn variable_of(flag: &str, args: &[OsString]) -> Option<String> {
+    let words = || args.iter().skip(1).map_while(|arg| arg.to_str()).take_while(|arg| !arg.starts_with('-'));
+    let all = command();
+    let command = words().try_fold(&all, |command, word| command.find_subcommand(word).ok_or(command));
+    let command = command.unwrap_or_else(|deepest| deepest);
+    let long = flag.split([' ', '=', '[']).next()?;
+    let arg = command.get_arguments().find(|arg| long.strip_prefix("--") == arg.get_long())?;
+    let short = arg.get_short().map(|short| format!("-{short}"));
+    let is_given = |given: &str| {
+        given.strip_prefix(long).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+            || short.as_ref().is_some_and(|short| !given.starts_with("--") && given.starts_with(short))
+    };
+    let variable = arg.get_env().filter(|variable| std::env::var_os(variable).is_some())?;
+    (!args.iter().filter_map(|arg| arg.to_str()).any(is_given)).then(|| variable.to_string_lossy().into_owned())
 }
 
 /// Turns `--raft_dir=x` into `--raft-dir=x`: long flags are also accepted with underscores, as in settings files.

@@ -115,6 +115,26 @@ fn status_opens_with_a_sentence() {
 }
 
 #[test]
+fn a_wrong_value_of_an_environment_variable_is_told_with_its_name() {
+    let told = |args: &[&str], variable: &str, value: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringfort")).args(args).env(variable, value).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let serve = ["serve", "--node-id=a", "--raft-dir=d"];
+    for (args, variable, value) in [
+        (&serve[..], "RINGFORT_PORT", "abc"),
+        (&["get", "k"], "RINGFORT_TIMEOUT", "abc"),
+        (&["cluster", "plan"], "RINGFORT_OUTPUT", "xml"),
+    ] {
+        let stderr = told(args, variable, value);
+        assert!(stderr.contains(&format!("invalid value '{value}' for '{variable} (--")), "{stderr}");
+    }
+    let stderr = told(&["get", "k", "--timeout=soon"], "RINGFORT_TIMEOUT", "1s");
+    assert!(stderr.contains("invalid value 'soon' for '--timeout <TIME>'"), "{stderr}");
+}
+
+#[test]
 fn errors_are_one_line_and_exit_code_2() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     for (args, endpoint, said) in [

@@ -95,7 +95,7 @@ impl Client {
         let mut causes = Causes::default();
         loop {
             if deadline <= Instant::now() {
-                return Err(causes.into());
+                return Err(self.unavailable(causes));
             }
             let (address, result) = match effect {
                 Effect::Write => self.ask_once(target, deadline, message.clone(), &send).await,
@@ -122,7 +122,7 @@ impl Client {
                 (Next::GiveUp, Attempt::Refused) => return Err(refused(status)),
                 (Next::GiveUp, _) => {
                     causes.note(&address, status);
-                    return Err(causes.into());
+                    return Err(self.unavailable(causes));
                 }
                 (Next::AskLeader, _) => Duration::ZERO,
                 (Next::SendAfter(pause), _) => pause,
@@ -148,7 +148,7 @@ impl Client {
                 let left = deadline.saturating_duration_since(Instant::now());
                 match retry.ended(Attempt::NotApplied, left) {
                     Next::SendAfter(pause) => sleep(jittered(pause)).await,
-                    Next::AskLeader | Next::GiveUp => return Err(causes.into()),
+                    Next::AskLeader | Next::GiveUp => return Err(self.unavailable(causes)),
                 }
             }
         }
@@ -298,6 +298,10 @@ impl Client {
             Some(status) if all_refuse && left.is_empty() => Err(Error::Rejected(status)),
             _ => other_cluster,
         }
+    }
+
+    fn unavailable(&self, causes: Causes) -> Error {
+        causes.into_error(self.read_routes().nodes())
     }
 
     /// The endpoint to ask first. If none answers in time, one that answers late.

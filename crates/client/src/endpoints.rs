@@ -39,6 +39,9 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Beyond it, all endpoints are dropped and created again when needed.
 const MAX_ENDPOINTS: usize = 4096;
 
+/// Why a write was not sent.
+pub(crate) const NO_SIGN_OF_LIFE: &str = "no sign of life";
+
 const POISONED: &str = "no code panics while it holds the lock";
 
 pub(crate) struct Endpoints {
@@ -47,7 +50,6 @@ pub(crate) struct Endpoints {
 }
 
 pub(crate) struct Endpoint {
-    address: Address,
     dial: Dial,
     connection: Mutex<Connection>,
     circuit: Mutex<Circuit>,
@@ -76,8 +78,8 @@ impl Endpoints {
         }
         let endpoint = known.entry(address.clone()).or_insert_with(|| {
             let connection = Mutex::new(Connection::new(&dial));
-            let (address, changes) = (address.clone(), self.changes.clone());
-            Arc::new(Endpoint { address, dial, connection, circuit: Mutex::default(), changes })
+            let changes = self.changes.clone();
+            Arc::new(Endpoint { dial, connection, circuit: Mutex::default(), changes })
         });
         Ok(endpoint.clone())
     }
@@ -189,7 +191,7 @@ impl Endpoint {
         // No longer than this, because another endpoint may answer.
         match timeout(limit.min(2 * PROBE_LIMIT), lives).await {
             Ok(true) => Ok(()),
-            _ => Err(outcome::unavailable(format!("no sign of life; nothing was sent to {}", self.address), None)),
+            _ => Err(outcome::unavailable(NO_SIGN_OF_LIFE, None)),
         }
     }
 

@@ -1,5 +1,8 @@
 //! The errors of a call, and what they mean for a write.
 
+use crate::endpoints::NO_SIGN_OF_LIFE;
+use crate::routes::Address;
+use ringfort_proto::metadata;
 use ringfort_proto::outcome::Outcome;
 use std::io;
 use tonic::{Code, Status};
@@ -50,7 +53,7 @@ pub enum Error {
 
     /// Until the deadline no node could execute the request: unreachable, or without a leader. Nothing was applied;
     /// safe to retry.
-    #[error("no node could answer in time ({}); check that the nodes run and are reachable", list(.causes))]
+    #[error("{}", unavailable(.causes))]
     Unavailable {
         /// Why each endpoint that was asked did not answer.
         causes: Vec<Cause>,
@@ -92,6 +95,11 @@ pub struct Cause {
 }
 
 impl Cause {
+    /// Whether a node said it, which runs.
+    fn is_of_a_node(&self) -> bool {
+        self.status.metadata().contains_key(metadata::OUTCOME) && self.status.message() != NO_SIGN_OF_LIFE
+    }
+
     /// Whether no process listens at the endpoint.
     pub fn is_connection_refused(&self) -> bool {
         let mut source = std::error::Error::source(&self.status);
@@ -140,34 +148,113 @@ impl Causes {
     }
 }
 
-impl From<Causes> for Error {
-    fn from(causes: Causes) -> Error {
-        Error::Unavailable { causes: causes.0 }
+impl Causes {
+    /// The error for a cluster with nodes at these addresses, which may be none that is known. An endpoint by which the
+    /// user names one of them is left out, because the node would be there twice.
+    pub(crate) fn into_error(self, nodes: &[Address]) -> Error {
+        let Causes(mut causes) = self;
+        let is_node = |cause: &Cause| nodes.iter().any(|node| **node == *cause.endpoint);
+        let all_are_there = nodes.iter().all(|node| causes.iter().any(|cause| *cause.endpoint == **node));
+        let says_enough = causes.iter().filter(|cause| is_node(cause)).any(Cause::is_of_a_node)
+            || !causes.iter().any(Cause::is_of_a_node);
+        if !nodes.is_empty() && all_are_there && says_enough {
+            causes.retain(is_node);
+        }
+        Error::Unavailable { causes }
     }
 }
 
-fn list(causes: &[Cause]) -> String {
-    if causes.is_empty() {
-        return "the time limit was over before any was asked".to_owned();
+/// Why no node could answer, and what to do. Where some nodes answer that they can't, those that do not answer are what is
+/// missing.
+fn unavailable(causes: &[Cause]) -> String {
+    let (answered, silent): (Vec<&Cause>, Vec<&Cause>) = causes.iter().partition(|cause| cause.is_of_a_node());
+    match (&answered[..], &silent[..]) {
+        ([], []) => {
+            "no node could answer in time (the time limit was over before any was asked); check that the nodes run \
+                     and are reachable"
+                .to_owned()
+        }
+        ([first, ..], [_, ..]) => format!(
+            "{} ({}): start the nodes that do not answer ({})",
+            describe(&first.status),
+            first.endpoint,
+            list(&silent)
+        ),
+        _ => format!(
+            "no node could answer in time ({}); check that the nodes run and are reachable",
+            list(&causes.iter().collect::<Vec<_>>())
+        ),
     }
-    let each: Vec<String> =
-        causes.iter().map(|cause| format!("{}: {}", cause.endpoint, describe(&cause.status))).collect();
+}
+
+/// The causes, each with all endpoints that have it.
+fn list(causes: &[&Cause]) -> String {
+    let mut endpoints: Vec<(String, Vec<&str>)> = Vec::new();
+    for cause in causes {
+        let why = describe(&cause.status);
+        match endpoints.iter_mut().find(|(other, _)| *other == why) {
+            Some((_, same)) => same.push(&cause.endpoint),
+            None => endpoints.push((why, vec![&cause.endpoint])),
+        }
+    }
+    let each: Vec<String> = endpoints.iter().map(|(why, same)| format!("{}: {why}", same.join(", "))).collect();
     each.join("; ")
 }
 
-/// A status in words, including its root cause: "transport error" alone does not help.
+/// A status in words. Of an error of the connection only the root cause: what is above it says less.
 fn describe(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    if text.is_empty() {
-        text = status.code().description().to_owned();
-    }
+    let mut text = match status.message() {
+        "" => status.code().description().to_owned(),
+        message => message.to_owned(),
+    };
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
+        text = error.to_string();
         source = error.source();
     }
     text.replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfort_proto::outcome;
+
+    fn causes(causes: &[(&str, &Status)]) -> Causes {
+        let mut noted = Causes::default();
+        causes.iter().for_each(|(endpoint, status)| noted.note(endpoint, (*status).clone()));
+        noted
+    }
+
+    #[test]
+    fn without_a_quorum_the_nodes_that_do_not_answer_are_named_once_and_are_to_be_started() {
+        let leaderless = outcome::unavailable("shard 63 has no leader that could be reached in time", None);
+        let refused = Status::from_error(Box::new(io::Error::from(io::ErrorKind::ConnectionRefused)));
+        let mute = outcome::unavailable(NO_SIGN_OF_LIFE, None);
+        let nodes = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"].map(Address::from);
+        let noted = causes(&[
+            ("127.0.0.1:1", &leaderless),
+            ("127.0.0.1:2", &refused),
+            ("127.0.0.1:3", &refused),
+            ("localhost:2", &mute),
+            ("localhost:1", &leaderless),
+        ]);
+        assert_eq!(
+            noted.into_error(&nodes).to_string(),
+            "shard 63 has no leader that could be reached in time (127.0.0.1:1): start the nodes that do not answer \
+             (127.0.0.1:2, 127.0.0.1:3: connection refused)"
+        );
+        let noted = causes(&[("127.0.0.1:2", &refused), ("localhost:1", &leaderless)]);
+        let Error::Unavailable { causes } = noted.into_error(&nodes[1..2]) else { panic!("nodes did not answer") };
+        assert_eq!(causes.len(), 2, "a node answers only at the endpoint that the user gave");
+    }
+
+    #[test]
+    fn nodes_that_do_not_answer_for_the_same_reason_are_told_together() {
+        let mute = outcome::unavailable(NO_SIGN_OF_LIFE, None);
+        assert_eq!(
+            causes(&[("a:1", &mute), ("b:1", &mute)]).into_error(&[]).to_string(),
+            "no node could answer in time (a:1, b:1: no sign of life); check that the nodes run and are reachable"
+        );
+    }
 }

@@ -66,6 +66,11 @@ impl Routes {
         &self.seeds
     }
 
+    /// The addresses that the nodes of the cluster advertise, once a topology is known.
+    pub(crate) fn nodes(&self) -> &[Address] {
+        self.table.as_ref().map_or(&[], |table| &table.nodes)
+    }
+
     /// Names the cluster that this client is bound to since its first topology.
     pub(crate) fn cluster_header(&self) -> Option<MetadataValue<Ascii>> {
         self.table.as_ref().map(|table| table.cluster_header.clone())

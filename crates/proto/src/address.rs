@@ -10,6 +10,8 @@ use std::net::{IpAddr, Ipv6Addr};
 pub enum AddressError {
     #[error("give host:port")]
     NoPort,
+    #[error("{0:?} is not a port: give host:port, with a port from 1 to 65535")]
+    BadPort(String),
     #[error("an IPv6 address needs brackets: write {0}")]
     NoBrackets(String),
     #[error("{0:?} is not a host: give a name or an IP address")]
@@ -36,8 +38,8 @@ pub fn check_address(text: &str) -> Result<(), AddressError> {
     if host.parse::<Ipv6Addr>().is_ok() {
         return Err(AddressError::NoBrackets(format!("[{host}]:{port}")));
     }
-    if !port.parse::<u16>().is_ok_and(|port| port > 0) || host.is_empty() {
-        return Err(AddressError::NoPort);
+    if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+        return Err(AddressError::BadPort(port.to_owned()));
     }
     parse_host(host).map(drop).map_err(|_| AddressError::Host(host.to_owned()))
 }
@@ -98,6 +100,9 @@ mod tests {
         for bad in ["", "node1", ":1", "node1:", "node1:0", "node1:port", "node1:65536", "a b:1", "h:1/path", "a/b:1"] {
             assert!(check_address(bad).is_err(), "{bad}");
         }
+        let told = |text: &str| check_address(text).unwrap_err().to_string();
+        assert_eq!(told("node1:65536"), "\"65536\" is not a port: give host:port, with a port from 1 to 65535");
+        assert!(told(":1").contains("is not a host"));
         assert!(check_address("http://node1:1").is_err());
         assert!(check_address("[10.0.0.1]:1").is_err());
     }

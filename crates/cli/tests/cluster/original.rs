@@ -162,10 +162,13 @@ async fn the_original_gossip_is_merged_by_last_write_wins() {
         Code::InvalidArgument,
         "the eventual keyspace is 65536",
     );
-    let partly = first.gossip([("c", "1"), ("large", &large)]).await.unwrap_err();
-    assert!(partly.message().contains("1 of 2 keys were stored"), "{partly:?}");
-    assert_eq!(outcome::of(&partly), Outcome::Unknown);
-    assert_eq!(eventual(0, "c"), "1");
+    let long = "k".repeat((64 << 10) + 1);
+    for (key, value) in [("large", &large[..]), ("", "1"), (&long, "1")] {
+        let refused = first.gossip([("c", "1"), (key, value)]).await;
+        assert_eq!(outcome::of(refused.as_ref().unwrap_err()), Outcome::NotApplied);
+        assert_refused(refused, Code::InvalidArgument, "none of the 2 keys was stored");
+        assert_eq!(eventual(0, "c"), "", "nothing was stored");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -51,6 +51,14 @@ pub enum WriteError {
     Overloaded,
 }
 
+/// Checks the limit on an entry.
+pub fn check_size(key: &Bytes, value: Option<&Bytes>) -> Result<(), WriteError> {
+    match key.len() + value.map_or(0, Bytes::len) {
+        bytes if bytes > MAX_EVENTUAL_ENTRY_BYTES => Err(WriteError::TooLarge(bytes)),
+        _ => Ok(()),
+    }
+}
+
 /// Why a part of another node was refused, whole or in part.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PartRefusal {
@@ -328,10 +336,7 @@ impl<T> Eventual<T> {
     }
 
     fn check_write(&self, key: &Bytes, value: Option<&Bytes>) -> Result<(), WriteError> {
-        let bytes = key.len() + value.map_or(0, Bytes::len);
-        if bytes > MAX_EVENTUAL_ENTRY_BYTES {
-            return Err(WriteError::TooLarge(bytes));
-        }
+        check_size(key, value)?;
         if self.pending_bytes >= MAX_EVENTUAL_PENDING_BYTES {
             return Err(WriteError::Overloaded);
         }

@@ -127,7 +127,7 @@ pub enum LogError {
     NoSegment(#[source] io::Error),
     /// The content of the disk is unknown. The process must abort, since a retry could report as durable what is not;
     /// the log is recovered at the next start.
-    #[error("could not {doing}: the log cannot go on, and this process must not")]
+    #[error("could not {doing}: without its log, this node must stop")]
     Failed { doing: &'static str, source: io::Error },
     /// The log could not be read at start. Nothing has changed, except that old spare segments may have been deleted.
     #[error("the log cannot be read")]

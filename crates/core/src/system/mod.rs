@@ -193,7 +193,7 @@ impl Topology {
                 _ => {
                     // Only `leave` has that option.
                     let can_be_meant = state == MemberState::Leaving && successor.is_none();
-                    let or_else = if can_be_meant { ", or say --fewer-replicas" } else { "" };
+                    let or_else = if can_be_meant { ", or have it leave with --fewer-replicas" } else { "" };
                     let nodes = if others == 1 { "node" } else { "nodes" };
                     let drained = self.member_states.iter().find(|(_, state)| **state == MemberState::Drained);
                     let undo = drained.and_then(|(&id, _)| name(id)).filter(|drained| *drained != own_name);

@@ -2,10 +2,11 @@
 
 use super::call::{answer, open};
 use super::status_of;
-use crate::service::{Call, Consistency, ErrorKind, Service};
+use crate::service::{Call, CallError, Consistency, ErrorKind, Service};
 use crate::shell::Shell;
 use bytes::Bytes;
-use ringfort_core::kv::{Get, Kind, Put};
+use ringfort_core::eventual;
+use ringfort_core::kv::{Get, Kind, Operation, Put};
 use ringfort_core::system::topology::{NODE_NAME_RULE, is_node_name};
 use ringfort_proto::original::kv_server::Kv;
 use ringfort_proto::original::*;
@@ -33,7 +34,8 @@ impl Kv for OriginalService {
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let (deadline, put) = open(&self.service, Kind::Put, request)?;
-        let call = put_call(put.key, put.value, Consistency::Linearizable);
+        let put = Put { key: put.key.into(), value: put.value.into() };
+        let call = Call::command(put, Consistency::Linearizable);
         answer::<Put>(&self.service, call, deadline).await?;
         Ok(Response::new(PutResponse {}))
     }
@@ -76,7 +78,14 @@ impl Kv for OriginalService {
                 "{keys} keys in one call of Gossip: send {MAX_GOSSIP_KEYS} at most, and the others in further calls"
             )));
         }
-        let writes = gossip.state.into_iter().map(|(key, value)| put_call(key, value, Consistency::Eventual));
+        let puts = gossip.state.into_iter().map(|(key, value)| Put { key: key.into(), value: value.into() });
+        let puts: Vec<Put> = puts.collect();
+        // A retry would fail too, so nothing is stored that it could overwrite.
+        puts.iter().try_for_each(check_eventual).map_err(|error| {
+            self.service.count_refused(Kind::Put);
+            outcome::invalid(format!("{error}; none of the {keys} keys was stored"))
+        })?;
+        let writes = puts.into_iter().map(|put| Call::command(put, Consistency::Eventual));
         let answers = self.service.answer_all(writes.collect(), deadline).await;
         let all = answers.len();
         let errors: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
@@ -93,8 +102,9 @@ impl Kv for OriginalService {
     }
 }
 
-fn put_call(key: String, value: String, consistency: Consistency) -> Call {
-    Call::command(Put { key: key.into(), value: value.into() }, consistency)
+fn check_eventual(put: &Put) -> Result<(), CallError> {
+    put.check()?;
+    Ok(eventual::check_size(&put.key, Some(&put.value))?)
 }
 
 /// Decodes a value that another interface may have written.

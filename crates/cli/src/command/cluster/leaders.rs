@@ -107,7 +107,8 @@ impl<'a> Led<'a> {
 
     fn print(&self) -> Result<(), Failure> {
         for Leader { name, shards } in &self.nodes {
-            print_line(&format!("{} leads {}: {}", escaped(name.as_bytes()), shards.len(), some_of(shards)))?;
+            let which = if shards.is_empty() { String::new() } else { format!(": {}", some_of(shards)) };
+            print_line(&format!("{} leads {}{which}", escaped(name.as_bytes()), shards.len()))?;
         }
         if !self.without_leader.is_empty() {
             print_line(&format!("without a leader: {}", some_of(&self.without_leader)))?;

@@ -58,6 +58,9 @@ struct Watch {
     begun: Instant,
     /// The most that were left at any time.
     most: usize,
+    looked: Instant,
+    /// For how long something kept it from getting on, which says nothing of the pace.
+    halted: Duration,
     line_due: Instant,
 }
 
@@ -67,16 +70,30 @@ impl Watch {
             ProgressStyle::with_template("{prefix} [{bar:16}] {wide_msg}").expect("the template is well-formed");
         let bar = ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_prefix(doing.to_owned());
         let now = Instant::now();
-        Watch { bar, doing: doing.to_owned(), pieces: pieces.to_owned(), begun: now, most: 0, line_due: now }
+        Watch {
+            bar,
+            doing: doing.to_owned(),
+            pieces: pieces.to_owned(),
+            begun: now,
+            most: 0,
+            looked: now,
+            halted: Duration::ZERO,
+            line_due: now,
+        }
     }
 
     fn show(&mut self, left: usize, obstacle: Option<String>) {
         self.most = self.most.max(left);
         let done = self.most - left;
-        let estimate = estimate(self.begun.elapsed(), done, left);
-        let mut text = format!("{done} of {} {} done{estimate}", self.most, self.pieces);
-        if let Some(obstacle) = obstacle {
-            text += &format!("; {obstacle}");
+        let since = std::mem::replace(&mut self.looked, Instant::now());
+        let mut text = format!("{done} of {} {} done", self.most, self.pieces);
+        match obstacle {
+            // In front, where a narrow terminal shows it.
+            Some(obstacle) => {
+                self.halted += self.looked - since;
+                text = format!("{obstacle}; {text}");
+            }
+            None => text += &estimate(self.begun.elapsed().saturating_sub(self.halted), done, left),
         }
         self.bar.set_length(self.most as u64);
         self.bar.set_position(done as u64);

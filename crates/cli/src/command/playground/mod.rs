@@ -41,7 +41,7 @@ pub struct Playground {
     #[arg(long, conflicts_with_all = ["tour", "chaos"])]
     logs: bool,
 
-    /// Show in half a minute what happens when a node is killed: write, kill the leader, write on, read everything
+    /// Show in a few seconds what happens when a node is killed: write, kill the leader, write on, read everything
     /// back.
     #[arg(long, conflicts_with_all = ["nodes", "dir"])]
     tour: bool,
@@ -135,9 +135,11 @@ async fn play(cluster: &mut Cluster, screen: &Screen) -> Result<(), Failure> {
     while running > 0 {
         let ended = cluster.next_ended().await;
         running -= 1;
-        let command = cluster.nodes.iter().find(|node| node.command.name == ended.name).map(|node| node.command.line());
-        screen.line(&format!("{ended}"))?;
-        screen.line(&format!("to start {} again: {}", ended.name, command.unwrap_or_default()))?;
+        screen.line(&ended.to_string())?;
+        let node = cluster.nodes.iter().find(|node| node.command.name == ended.name);
+        if let Some(node) = node.filter(|_| !ended.is_removed()) {
+            screen.line(&format!("to start {} again: {}", ended.name, node.command.line()))?;
+        }
     }
     screen.line("no node is left")?;
     Ok(())

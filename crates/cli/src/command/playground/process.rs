@@ -4,10 +4,13 @@
 //! its nodes itself. No node outlives the playground, however it ends: the kernel kills them with it.
 
 use super::screen::Screen;
+use crate::command::serve::DIRECTORY_IS_USELESS;
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -78,16 +81,31 @@ pub enum Logs {
 
 /// A node has ended without being asked to.
 #[derive(Debug, thiserror::Error)]
-#[error("{name} ended by itself: {status}{}", last_words(.log))]
 pub struct Ended {
     pub name: String,
     pub status: ExitStatus,
-    /// Its last lines, if they were not shown.
+    /// Its last lines.
     pub log: Vec<String>,
 }
 
-fn last_words(log: &[String]) -> String {
-    if log.is_empty() { String::new() } else { format!("; it said: {}", log.join(" / ")) }
+impl Ended {
+    /// Whether the cluster has removed the node, so that it can't be started again in its directory.
+    pub fn is_removed(&self) -> bool {
+        self.status.success() && self.log.iter().any(|line| line.contains(DIRECTORY_IS_USELESS))
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ended { name, status, log } = self;
+        match (status.signal(), log.last()) {
+            (Some(signal), _) => write!(f, "{name} was killed by signal {signal}"),
+            _ if self.is_removed() => write!(f, "{name} has left the cluster, and its process has ended"),
+            _ if status.success() => write!(f, "{name} was stopped"),
+            (None, Some(last)) => write!(f, "{name} ended by itself, with {status}: {last}"),
+            (None, None) => write!(f, "{name} ended by itself, with {status}"),
+        }
+    }
 }
 
 /// A running node. Killed with the runtime, if it has not ended before.
@@ -140,7 +158,7 @@ impl NodeProcess {
                 // Even if lines can't be shown, as in `ringfort playground | head`, they must be read: a full pipe
                 // would stop the node.
                 if logs == Logs::Shown {
-                    return drop(screen.log(number, &name, &line));
+                    let _ = screen.log(number, &name, &line);
                 }
                 if let Some(file) = &mut file {
                     let _ = writeln!(file, "{line}");
@@ -259,6 +277,24 @@ async fn follow(mut child: Child, stderr: ChildStderr, mut on_line: impl FnMut(S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_a_node_ended_is_told_in_plain_words() {
+        let ended = |status, log: &[&str]| Ended {
+            name: "node3".to_owned(),
+            status: ExitStatus::from_raw(status),
+            log: log.iter().map(|line| (*line).to_owned()).collect(),
+        };
+        let log = ["INFO node3 joined the cluster", "INFO node3 serves on"];
+        assert_eq!(ended(9, &log).to_string(), "node3 was killed by signal 9");
+        assert_eq!(ended(0, &log).to_string(), "node3 was stopped");
+        let failed = ended(2 << 8, &["INFO node3 starts", "ringfort: the port is taken"]);
+        assert_eq!(failed.to_string(), "node3 ended by itself, with exit status: 2: ringfort: the port is taken");
+        assert!(!failed.is_removed());
+        let left = ended(0, &["INFO node3 has left the cluster: stopping; data/node3 can be deleted", "INFO stopped"]);
+        assert!(left.is_removed());
+        assert_eq!(left.to_string(), "node3 has left the cluster, and its process has ended");
+    }
 
     #[test]
     fn words_are_quoted_where_a_shell_would_read_them_otherwise() {

@@ -10,6 +10,9 @@ use std::io::IsTerminal;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// What the log says at the end of a node that the cluster has removed.
+pub const DIRECTORY_IS_USELESS: &str = "can be deleted";
+
 impl Serve {
     pub fn run(self) -> Result<Answer, Failure> {
         match self.serve() {
@@ -102,10 +105,10 @@ fn run_once(runtime: &Runtime, mut signals: Signals, config: NodeConfig) -> Resu
             return Ok(Ended::GivenUp(signals));
         }
         End::Departure(MemberState::Replaced) => tracing::warn!(
-            "another node has joined as {name} with --replace, and taken its place: stopping; {directory} can be deleted"
+            "another node has joined as {name} with --replace, and taken its place: stopping; {directory} {DIRECTORY_IS_USELESS}"
         ),
         End::Departure(_) => tracing::info!(
-            "{name} has left the cluster, and other nodes hold all its data: stopping; {directory} can be deleted. \
+            "{name} has left the cluster, and other nodes hold all its data: stopping; {directory} {DIRECTORY_IS_USELESS}. \
              To join again, start it with an empty --raft-dir and --join-addr"
         ),
         End::Signal(received) => {

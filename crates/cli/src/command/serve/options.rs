@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Run a node
 ///
@@ -386,6 +387,14 @@ fn parse_address(text: &str) -> Result<String, AddressError> {
 }
 
 fn parse_filter(text: &str) -> Result<String, String> {
+    // The filter would take another word for the name of a module, and log nothing.
+    let is_level = |part: &str| part.parse::<LevelFilter>().is_ok();
+    let word = text.split(',').map(str::trim).find(|part| !part.contains(['=', '[', ']']) && !is_level(part));
+    if let Some(word) = word {
+        return Err(format!(
+            "{word:?} is not a level: give error, warn, info, debug, trace or off, or a filter such as ringfort_core=debug"
+        ));
+    }
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
@@ -431,6 +440,18 @@ mod tests {
         }
         let told = parse_election_timeout("400").unwrap_err();
         assert!(told.ends_with("; 400 means 400 s: write 400ms for milliseconds"), "{told}");
+    }
+
+    #[test]
+    fn a_log_level_is_a_level_or_a_filter() {
+        for good in ["info", "WARN", "off", "warn,ringfort_core=debug", "ringfort_node[span]=trace"] {
+            assert_eq!(parse_filter(good).as_deref(), Ok(good));
+        }
+        for bad in ["verbose", "info,verbose", "ringfort_core=loud"] {
+            assert!(parse_filter(bad).is_err(), "{bad}");
+        }
+        let told = parse_filter("verbose").unwrap_err();
+        assert!(told.contains("error, warn, info, debug, trace"), "{told}");
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct Failed {
 pub enum StoreError {
     #[error("{0:?} is not an endpoint: give host:port")]
     InvalidEndpoint(String),
-    #[error("{name} does not answer at {endpoints}: {message}; name its nodes with --endpoints")]
+    #[error("no {name} answers at {endpoints}: {message}; name its nodes with --endpoints")]
     NoAnswer { name: &'static str, endpoints: String, message: String },
     #[error("not all keys that begin with {prefix} could be deleted: {message}")]
     NotCleared { prefix: String, message: String },
@@ -150,6 +150,14 @@ fn address(endpoint: &str) -> Result<String, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_without_words_gets_some() {
+        let told = |status: tonic::Status| Failed::from(status).message;
+        assert_eq!(told(tonic::Status::unimplemented("")), "what listens there does not know this request");
+        assert!(!told(tonic::Status::internal("")).is_empty());
+        assert_eq!(told(tonic::Status::internal("why")), "why");
+    }
 
     #[test]
     fn endpoints_have_a_host_and_a_port() {

@@ -18,8 +18,8 @@ use ringfort_proto::outcome;
 use ringfort_ring::ShardCount;
 use std::sync::Arc;
 use std::time::Duration;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 /// One in this many requests goes to a random node.
 const BLIND_ONE_OF: u64 = 4;
@@ -131,6 +131,12 @@ impl From<Error> for Failed {
 
 impl From<Status> for Failed {
     fn from(status: Status) -> Failed {
-        Failed { outcome: outcome::of(&status), message: status.message().to_owned() }
+        let message = match (status.message(), status.code()) {
+            // Another kind of server, whose own words are none.
+            ("", Code::Unimplemented) => "what listens there does not know this request".to_owned(),
+            ("", code) => code.description().to_owned(),
+            (message, _) => message.to_owned(),
+        };
+        Failed { outcome: outcome::of(&status), message }
     }
 }
