@@ -34,11 +34,20 @@ pub enum Answer {
     Silent,
 }
 
+/// Whether a name is this node's own. All nodes may be given the same list, with all their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    Yes,
+    /// An IP address that this machine may have. Hosts can be set up so that an address of another machine looks like
+    /// one of their own (`ip_nonlocal_bind`, a `local` route). Only the answer shows which node it is.
+    IfItAnswers,
+    No,
+}
+
 /// The answers for one name that the node was told of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
-    /// The name is this node's own: all nodes may be given the same list.
-    pub is_own: bool,
+    pub is_own: Own,
     /// One for each address that the name resolves to; none if it does not resolve.
     pub answers: Vec<(IpAddr, Answer)>,
 }
@@ -75,15 +84,15 @@ impl Asked {
             _ => None,
         });
         let Some((first, may_begin)) = waiting.next() else {
-            return if self.is_own { Ok(None) } else { Err(Missing::Silent) };
+            return if self.is_own == Own::Yes { Ok(None) } else { Err(Missing::Silent) };
         };
         let is_own_identity = first.identity == own.identity;
-        if waiting.any(|(owner, _)| owner.identity != first.identity) || (self.is_own && !is_own_identity) {
+        if waiting.any(|(owner, _)| owner.identity != first.identity) || (self.is_own == Own::Yes && !is_own_identity) {
             return Err(Missing::Several);
         }
         match (is_own_identity, self.is_own) {
-            (true, true) => Ok(None),
-            (true, false) => Err(Missing::Itself),
+            (true, Own::Yes | Own::IfItAnswers) => Ok(None),
+            (true, Own::No) => Err(Missing::Itself),
             _ if !self.is_complete() => Err(Missing::Silent),
             _ => Ok(Some((first, may_begin))),
         }
@@ -143,7 +152,7 @@ mod tests {
     /// A name, with the answers of the addresses that it resolves to.
     fn name(answers: &[(&str, Answer)]) -> Asked {
         let answers = answers.iter().map(|(ip, answer)| (ip.parse().unwrap(), answer.clone())).collect();
-        Asked { is_own: false, answers }
+        Asked { is_own: Own::No, answers }
     }
 
     /// Decides when each name has one address.
@@ -156,7 +165,7 @@ mod tests {
     fn a_node_that_was_told_of_nobody_else_begins() {
         assert_eq!(decide(&owner("b"), &[]), Decision::Begin);
         for answer in [waiting("b", true), Answer::Silent] {
-            let own = Asked { is_own: true, ..name(&[("10.0.0.1", answer)]) };
+            let own = Asked { is_own: Own::Yes, ..name(&[("10.0.0.1", answer)]) };
             assert_eq!(decide(&owner("b"), &[own]), Decision::Begin);
         }
     }
@@ -177,11 +186,22 @@ mod tests {
         let member = Answer::Member(ClusterId(7));
         assert_eq!(decide(&[name(&[(one, own.clone()), (two, b.clone()), (three, member)])]), Decision::Join);
         // Its own name resolves to another node as well.
-        let own_name = Asked { is_own: true, ..name(&[(one, own), (two, b.clone())]) };
+        let own_name = Asked { is_own: Own::Yes, ..name(&[(one, own), (two, b.clone())]) };
         assert_eq!(decide(&[own_name]), missing(Missing::Several));
         // Two names of one node: the second may be meant for another node.
         let twice = [name(&[(one, b.clone())]), name(&[(two, b)])];
         assert_eq!(decide(&twice), Decision::WaitFor(vec![(1, Missing::Same(0))]));
+    }
+
+    #[test]
+    fn an_address_that_may_be_this_machines_counts_as_own_only_if_it_answers_as_this_node() {
+        let decide = |answer: Answer| {
+            decide(&owner("a"), &[Asked { is_own: Own::IfItAnswers, ..name(&[("10.0.0.1", answer)]) }])
+        };
+        assert_eq!(decide(waiting("a", true)), Decision::Begin);
+        assert_eq!(decide(Answer::Silent), Decision::WaitFor(vec![(0, Missing::Silent)]));
+        assert_eq!(decide(Answer::Member(ClusterId(7))), Decision::Join);
+        assert_eq!(decide(waiting("b", true)), Decision::Begin, "it is another node, which yields to this one");
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl Shell {
         &self,
         request: Request,
         target: Option<NodeId>,
-        execution: &Execution,
+        execution: &mut Execution,
         deadline: Instant,
     ) -> Result<Reply, Failure> {
         match target {
@@ -209,9 +209,10 @@ impl Shell {
             Some(node) => {
                 let remaining = deadline.saturating_duration_since(Instant::now());
                 let forwarded = self.peers.forward(node, &request, remaining);
+                let may_be_overtaken = execution.may_be_overtaken();
                 let forwarded = tokio::select! {
                     forwarded = forwarded => forwarded,
-                    () = self.is_overtaken(execution, request.shard()), if execution.may_be_overtaken() => Forwarded::Lost,
+                    () = self.is_overtaken(execution, request.shard()), if may_be_overtaken => Forwarded::Lost,
                 };
                 match forwarded {
                     Forwarded::Answer(answer) => answer,
@@ -223,7 +224,7 @@ impl Shell {
     }
 
     /// Waits until another node is known to lead the shard.
-    async fn is_overtaken(&self, execution: &Execution, shard: ShardId) {
+    async fn is_overtaken(&self, execution: &mut Execution, shard: ShardId) {
         while !execution.is_overtaken(self.routing.route(shard)) {
             sleep(LEADER_CHECK).await;
         }

@@ -5,7 +5,7 @@ use crate::shell::Shell;
 use crate::start::{StartError, with_sources};
 use bytes::Bytes;
 use ringfort_core::boot::Owner;
-use ringfort_core::founding::{self, Answer, Asked, Decision, Missing};
+use ringfort_core::founding::{self, Answer, Asked, Decision, Missing, Own};
 use ringfort_core::system::{Member, Topology};
 use ringfort_core::timing::Timing;
 use ringfort_core::types::{ClusterId, Identity, NodeId};
@@ -60,8 +60,8 @@ pub enum Joins {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contact {
     pub address: String,
-    /// Whether it is this node's own address.
-    pub is_own: bool,
+    /// Whether it is this node's own address. See [`Own`].
+    pub is_own: Own,
 }
 
 /// The addresses that `address` resolves to, at least one.
@@ -201,7 +201,7 @@ fn endpoint(address: &str, at: SocketAddr) -> Result<Endpoint, Status> {
 
 /// Logs which of the --join-addr nodes belong to a different cluster than this node's directory.
 pub async fn compare_clusters(addresses: Vec<String>, own: ClusterId, directory: String) {
-    let told: Vec<Contact> = addresses.into_iter().map(|address| Contact { address, is_own: false }).collect();
+    let told: Vec<Contact> = addresses.into_iter().map(|address| Contact { address, is_own: Own::No }).collect();
     let answers = ask_all(&told, Instant::now() + RESOLVE_TIMEOUT).await;
     for (Contact { address, .. }, asked) in told.iter().zip(answers) {
         let other = asked.answers.into_iter().find_map(|(_, answer)| match answer {
@@ -246,7 +246,8 @@ pub async fn join(
     disk_timeout: Duration,
     deadline: Instant,
 ) -> Result<Option<Joined>, StartError> {
-    let addresses: Vec<&String> = told.iter().filter(|told| !told.is_own).map(|told| &told.address).collect();
+    let addresses: Vec<&String> =
+        told.iter().filter(|told| told.is_own != Own::Yes).map(|told| &told.address).collect();
     let mut progress = Instant::now();
     let mut last = Status::unavailable("nobody was asked");
     for (index, &address) in addresses.iter().enumerate().cycle() {
@@ -376,7 +377,7 @@ mod tests {
     }
 
     fn contact(address: String) -> Contact {
-        Contact { address, is_own: false }
+        Contact { address, is_own: Own::No }
     }
 
     fn waiting(runtime: &Runtime, clients: &TcpListener, nodes: &TcpListener, own: &Owner) -> Waiting {
@@ -420,7 +421,7 @@ mod tests {
         assert_eq!(asked(), Some(Answer::Member(ClusterId(9))));
         // A node with a lower name, which would otherwise create the cluster.
         let other = Owner { identity: Identity(1), name: "a".to_owned() };
-        let asked = Asked { is_own: false, answers: vec![(address.ip(), asked().unwrap())] };
+        let asked = Asked { is_own: Own::No, answers: vec![(address.ip(), asked().unwrap())] };
         assert_eq!(founding::decide(&other, &[asked]), Decision::Join);
     }
 
@@ -435,7 +436,7 @@ mod tests {
         member.begins(ClusterId(9));
         let found = [&own_clients, &clients].map(|listener| listener.local_addr().unwrap());
         let answers = runtime.block_on(ask_everywhere("all.example:1", found.to_vec()));
-        let asked = Asked { is_own: false, answers };
+        let asked = Asked { is_own: Own::No, answers };
         assert_eq!(founding::decide(&own, &[asked]), Decision::Join);
 
         let told = [contact(found[0].to_string())];

@@ -17,6 +17,7 @@ use crate::node::{DEFAULT_SHARDS, NodeConfig};
 use crate::random::{random_u64, random_u128};
 use ringfort_core::boot::{self, Boot, BootError};
 use ringfort_core::disk::Disk;
+use ringfort_core::founding::Own;
 use ringfort_core::log::LogConfig;
 use ringfort_core::start::{self, Newcomer, Refusal, Start};
 use ringfort_core::system::topology::{NODE_NAME_RULE, is_node_name};
@@ -226,7 +227,7 @@ fn begin_or_join(
     let deadline = Instant::now() + config.join_timeout;
     let given = [&config.join[..], newcomer.contacts()].concat();
     let told = told(&given, config.listen, &member.grpc_address);
-    let is_alone = told.iter().all(|told| told.is_own);
+    let is_alone = told.iter().all(|told| told.is_own == Own::Yes);
     let may_begin = config.bootstrap && newcomer.may_begin();
     let own = newcomer.owner().clone();
     let waiting = match told.is_empty() {
@@ -345,13 +346,17 @@ fn shards(config: &NodeConfig) -> ShardCount {
 /// list. Names are not looked up: a name that leads here now may stand for all nodes.
 fn told(given: &[String], listen: IpAddr, own_address: &str) -> Vec<Contact> {
     let port = |address: &str| address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    let is_here = |host: &str| match ringfort_proto::address::parse_host(host).map(|host| host.parse::<IpAddr>()) {
-        Ok(Ok(ip)) => ip == listen || (listen.is_unspecified() && is_of_this_machine(ip)),
-        _ => host == "localhost" && (listen.is_loopback() || listen.is_unspecified()),
+    let by_host = |host: &str| match ringfort_proto::address::parse_host(host).map(|host| host.parse::<IpAddr>()) {
+        Ok(Ok(ip)) if ip == listen || (listen.is_unspecified() && ip.is_loopback()) => Own::Yes,
+        Ok(Ok(ip)) if listen.is_unspecified() && can_be_bound(ip) => Own::IfItAnswers,
+        Ok(Ok(_)) => Own::No,
+        _ if host == "localhost" && (listen.is_loopback() || listen.is_unspecified()) => Own::Yes,
+        _ => Own::No,
     };
-    let is_own = |address: &str| {
-        let host = address.rsplit_once(':').map(|(host, _)| host);
-        address == own_address || (port(address) == port(own_address) && host.is_some_and(is_here))
+    let is_own = |address: &str| match address.rsplit_once(':') {
+        _ if address == own_address => Own::Yes,
+        Some((host, _)) if port(address) == port(own_address) => by_host(host),
+        _ => Own::No,
     };
     let mut told: Vec<Contact> = Vec::new();
     for address in given {
@@ -362,8 +367,8 @@ fn told(given: &[String], listen: IpAddr, own_address: &str) -> Vec<Contact> {
     told
 }
 
-/// Only an address of this machine can be bound.
-fn is_of_this_machine(ip: IpAddr) -> bool {
+/// Whether `ip` may be an address of this machine. Usually no other address can be bound, but see [`Own::IfItAnswers`].
+fn can_be_bound(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
@@ -437,7 +442,7 @@ mod tests {
             let given: Vec<String> = given.iter().map(|address| address.to_string()).collect();
             let told = told(&given, listen.parse().unwrap(), "node1.example:7000");
             assert_eq!(told.len(), given.len());
-            told.into_iter().filter(|told| told.is_own).map(|told| told.address).collect()
+            told.into_iter().filter(|told| told.is_own == Own::Yes).map(|told| told.address).collect()
         };
         let given = ["node1.example:7000", "127.0.0.1:7000", "localhost:7000"];
         assert_eq!(own(&given, "127.0.0.1"), given);

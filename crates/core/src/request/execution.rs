@@ -84,7 +84,12 @@ impl Execution {
 
     /// Whether the shard has a newly known leader while the attempt waits for the answer of another node, and the
     /// request may be sent again.
-    pub fn is_overtaken(&self, route: Route) -> bool {
+    pub fn is_overtaken(&mut self, route: Route) -> bool {
+        // The leader that was known before only guards against a route that is older than a hint. Once the route has
+        // changed it is not that old, and the same node may lead again.
+        if route.leader != self.attempt.known {
+            self.attempt.known = None;
+        }
         let Attempt { asked, known, .. } = self.attempt;
         self.repeats && route.leader.is_some() && route.leader != known && route.leader != asked
     }
@@ -186,5 +191,18 @@ mod tests {
         let mut delete = write();
         delete.begin_attempt(KNOWN);
         assert!(!delete.is_overtaken(SUCCESSOR), "it must not be sent again");
+    }
+
+    #[test]
+    fn a_read_that_followed_a_hint_is_overtaken_when_the_leader_before_leads_again() {
+        let mut get = read();
+        get.begin_attempt(KNOWN);
+        assert_eq!(get.failed(Failure::NotLeader(Some(NodeId(2))), LONG), Next::AskLeader);
+        assert_eq!(get.begin_attempt(KNOWN), Some(NodeId(2)));
+        assert!(!get.is_overtaken(KNOWN), "the route is older than the hint");
+        let hinted = |leader, silent| Route { leader, silent };
+        assert!(!get.is_overtaken(hinted(Some(NodeId(2)), None)));
+        assert!(!get.is_overtaken(hinted(None, Some(NodeId(2)))), "it may still answer");
+        assert!(get.is_overtaken(KNOWN));
     }
 }

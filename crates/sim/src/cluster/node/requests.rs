@@ -174,7 +174,9 @@ impl Running {
     /// Sends a forwarded request elsewhere if another node leads the shard by now.
     pub(super) fn look_for_leader(&mut self, number: u64, out: &mut Outbox) {
         let Some(pending) = self.pending.requests.get(&number) else { return };
-        if pending.execution.is_overtaken(self.route(pending.request.shard())) {
+        let route = self.route(pending.request.shard());
+        let Some(pending) = self.pending.requests.get_mut(&number) else { return };
+        if pending.execution.is_overtaken(route) {
             out.events.push("forwarded reads overtaken");
             self.attempt_ended(number, Err(Failure::Unknown), out);
         } else {
