@@ -19,7 +19,7 @@ async fn a_node_whose_disk_fails_to_sync_ends_and_the_others_go_on() {
     cluster.nodes[0].fail_disk();
     assert_eq!(cluster.nodes[0].ends(), None, "it aborts");
     let log = cluster.nodes[0].log();
-    assert!(log.contains("the log cannot go on"), "{log}");
+    assert!(log.contains("without its log, this node must stop"), "{log}");
     writers.wait_for(200).await;
 
     cluster.nodes[0].heal_disk();
