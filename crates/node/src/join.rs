@@ -255,15 +255,18 @@ pub async fn join(
         if let Err(error) = &found {
             last = not_found(error);
         }
-        for at in found.unwrap_or_default() {
+        let mut refusal = None;
+        for at in found.unwrap_or_default().into_iter().take_while(|_| Instant::now() < deadline) {
             check_disk_timeout(address, at, disk_timeout).await?;
             match ask(address, at, member, joins).await {
                 Ok(joined) => return Ok(Some(joined)),
-                Err(status) if is_refusal(&status) => {
-                    return Err(StartError::Refused { address: address.clone(), reason: status.message().to_owned() });
-                }
+                Err(status) if is_refusal(&status) => refusal = Some(status),
                 Err(status) => last = status,
             }
+        }
+        // Another address of the name may have led to a node that takes this one in.
+        if let Some(status) = refusal {
+            return Err(StartError::Refused { address: address.clone(), reason: status.message().to_owned() });
         }
         if let Some(own) = founder.filter(|_| index + 1 == addresses.len())
             && founding::decide(own, &ask_all(told, deadline).await) == Decision::Begin

@@ -118,7 +118,8 @@ fn probe(disk: &dyn Disk, health: &Mutex<HealthMonitor>) {
 /// Hands a batch from a worker or from gossip to the log thread.
 pub fn hand_in(shell: &Shell, source: BatchSource, batch: LogBatch) {
     shell.admission.unsynced(batch.new_entry_bytes());
-    // The log thread outlives its callers, so no batch is lost.
+    // The log thread outlives the workers. Gossip's last batch may come too late when the node stops: nothing in it has
+    // been acknowledged.
     let _ = shell.log.send(LogEvent::Batch { source, batch });
 }
 

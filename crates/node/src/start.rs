@@ -372,11 +372,23 @@ fn can_be_bound(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
+/// Creates the directory and its missing ancestors, and syncs each new entry: what the node writes and syncs later must
+/// not be lost with the directory.
+fn create_durably(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| path.parent().is_some() && !path.exists()).collect();
+    fs::create_dir_all(path)?;
+    for created in missing {
+        let parent = created.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
 /// Locks the directory, and creates it first if it is missing.
 fn lock(path: &Path) -> Result<File, StartError> {
     let directory = || path.display().to_string();
     let failed = |source| StartError::Directory { directory: directory(), source };
-    fs::create_dir_all(path).map_err(failed)?;
+    create_durably(path).map_err(failed)?;
     let foreign = foreign_names(path).map_err(failed)?;
     if !foreign.is_empty() {
         return Err(StartError::Foreign { directory: directory(), names: foreign.join(", ") });
