@@ -7,7 +7,8 @@ use ringfort_check::{Found, Kind, Value};
 use ringfort_client::{Client, Error};
 use ringfort_node::Kind as Asked;
 
-/// One in this many keys is a counter: it is incremented and never put, so that no increment is refused.
+/// One in this many keys is a counter: it is incremented, and neither put nor appended to, so that no increment is
+/// refused.
 pub const COUNTERS_ONE_OF: u64 = 4;
 
 /// A request for one key.
@@ -19,6 +20,8 @@ pub enum Request {
     Scan,
     Delete,
     Increment(i64),
+    /// Of the value's bytes.
+    Append(Value),
 }
 
 impl Request {
@@ -31,6 +34,7 @@ impl Request {
             Asked::Delete => Request::Delete,
             // The writers add different numbers, so that a sum shows whose increment is missing.
             Asked::Increment => Request::Increment(1 + i64::from(value.writer % 7)),
+            Asked::Append => Request::Append(value),
         }
     }
 
@@ -42,16 +46,18 @@ impl Request {
             Request::Scan => Asked::Scan,
             Request::Delete => Asked::Delete,
             Request::Increment(_) => Asked::Increment,
+            Request::Append(_) => Asked::Append,
         }
     }
 
     /// The record of the request if there was no answer.
     pub fn unanswered(self) -> Kind {
         match self {
-            Request::Put(value) => Kind::put(value),
+            Request::Put(value) => Kind::Put { value, bytes: Values::len_bytes(value), version: None },
             Request::Get | Request::Scan => Kind::Get { found: None },
             Request::Delete => Kind::Delete { found: None },
             Request::Increment(by) => Kind::Increment { by, number: None },
+            Request::Append(value) => Kind::Append { value, bytes: Values::len_bytes(value), length: None },
         }
     }
 
@@ -70,7 +76,7 @@ impl Request {
         Ok(match self {
             Request::Put(value) => {
                 let answer = client.put(key, values.bytes(value)).await?;
-                Kind::Put { value, bytes: 0, version: Some(answer.version) }
+                Kind::Put { value, bytes: Values::len_bytes(value), version: Some(answer.version) }
             }
             Request::Get => {
                 let answer = client.get(key).await?;
@@ -83,6 +89,10 @@ impl Request {
             }
             Request::Delete => Kind::Delete { found: Some(client.delete(key).await?.found) },
             Request::Increment(by) => Kind::Increment { by, number: Some(client.increment(key, by).await?.number) },
+            Request::Append(value) => {
+                let length = Some(client.append(key, values.bytes(value)).await?.length_bytes);
+                Kind::Append { value, bytes: Values::len_bytes(value), length }
+            }
         })
     }
 }

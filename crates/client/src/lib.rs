@@ -254,6 +254,35 @@ impl Client {
         self.call(target, Effect::Write, deadline, message, send).await
     }
 
+    /// Appends to the value of a key, and answers the new length. A missing key counts as empty.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/node.rs"));
+    /// # fn main() {
+    /// # with_node(async |endpoint| {
+    /// use ringfort_client::Client;
+    ///
+    /// let client = Client::connect([endpoint])?;
+    /// assert_eq!(client.append("events", "login;").await?.length_bytes, 6);
+    /// assert_eq!(client.append("events", "logout;").await?.length_bytes, 13);
+    /// assert_eq!(client.get("events").await?.unwrap().value, "login;logout;");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] if the result would be larger than a value may be; nothing has changed then. Otherwise as
+    /// for [`Client::put`]. After [`Error::UnknownOutcome`] do not repeat it: the bytes could be appended twice.
+    pub async fn append(&self, key: impl Into<Bytes>, bytes: impl Into<Bytes>) -> Result<v1::AppendResponse, Error> {
+        let (key, bytes, deadline) = (key.into(), bytes.into(), self.deadline());
+        check_size(key.len() + bytes.len())?;
+        let target = Target::Leader(self.shard_of(&key, deadline).await?);
+        let message = v1::AppendRequest { key, bytes, ..Default::default() };
+        let send = async |channel, request| kv(channel).append(request).await;
+        self.call(target, Effect::Write, deadline, message, send).await
+    }
+
     /// All keys with a prefix, in ascending order, with their values. The whole result is held in memory. Pages are
     /// read one after the other, each within the time limit; see [`Client::scan_page`] for the guarantees.
     pub async fn scan(&self, prefix: impl Into<Bytes>) -> Result<Vec<v1::Entry>, Error> {

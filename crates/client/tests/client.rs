@@ -99,15 +99,16 @@ async fn write_waits_for_a_leader() {
 async fn unknown_outcome_is_not_retried() {
     let servers = Servers::start(3);
     let client = servers.client();
-    for is_put in [true, false] {
+    for operation in ["put", "increment", "append"] {
         for status in [outcome::unknown("no quorum"), Status::unavailable("from a proxy"), Status::internal("?")] {
             let before = servers.with(|state| {
                 state.faults.push_back(Fault::Answer(status));
                 state.writes.iter().sum::<u32>()
             });
-            let error = match is_put {
-                true => client.put("k", "1").await.unwrap_err(),
-                false => client.increment("k", 1).await.unwrap_err(),
+            let error = match operation {
+                "put" => client.put("k", "1").await.unwrap_err(),
+                "increment" => client.increment("k", 1).await.unwrap_err(),
+                _ => client.append("k", "1").await.unwrap_err(),
             };
             assert!(matches!(error, Error::UnknownOutcome(_)), "{error}");
             assert_eq!((error.outcome(), error.is_retry_safe()), (Outcome::Unknown, false));
@@ -115,6 +116,7 @@ async fn unknown_outcome_is_not_retried() {
         }
     }
     assert_eq!(client.increment("k", 1).await.unwrap().number, 1);
+    assert_eq!(client.append("k", "1").await.unwrap().length_bytes, 1);
 }
 
 #[tokio::test]

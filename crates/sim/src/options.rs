@@ -158,10 +158,12 @@ pub struct Options {
     pub keys: usize,
     /// Of 1,000 operations, this many are writes; the others are gets.
     pub put_permille: u32,
-    /// Of 1,000 writes, this many are deletes; the others are puts or increments.
+    /// Of 1,000 writes, this many are deletes; the others are puts, appends or increments.
     pub delete_permille: u32,
-    /// Whether every other key is a counter, which is incremented and never put.
+    /// Whether every other key is a counter, which is incremented, and neither put nor appended to.
     pub counters: bool,
+    /// Whether half of the writes that would be puts are appends.
+    pub appends: bool,
     /// The time from an answer to a client's next operation.
     pub think_time: RangeInclusive<Duration>,
     /// After how long a client gives up on an operation, whose outcome is then unknown.
@@ -202,6 +204,7 @@ impl Options {
             put_permille: *root.fork("puts").pick(&[100, 300, 500, 900]),
             delete_permille: *root.fork("deletes").pick(&[0, 100, 300]),
             counters: *root.fork("counters").pick_weighted(&[(2, false), (1, true)]),
+            appends: *root.fork("appends").pick_weighted(&[(2, false), (1, true)]),
             think_time: Duration::ZERO..=milliseconds(*root.fork("think time").pick(&[1, 5, 20, 100])),
             request_timeout: milliseconds(between("request timeout", 100..=3_000)),
             read_mode: *root.fork("read mode").pick(&[ReadMode::Lease, ReadMode::Quorum]),
@@ -331,6 +334,7 @@ impl fmt::Display for Options {
         line("operations", format_args!("{} writes in 1000, on {} keys", self.put_permille, self.keys))?;
         line("deletes", format_args!("{} in 1000 writes", self.delete_permille))?;
         line("counters", format_args!("{}", if self.counters { "every other key" } else { "none" }))?;
+        line("appends", format_args!("{}", if self.appends { "half of the puts" } else { "none" }))?;
         line("request timeout", format_args!("{:?}", self.request_timeout))?;
         line("read mode", format_args!("{:?}", self.read_mode))?;
         line("tick phases", format_args!("{:?}", self.tick_phases))?;

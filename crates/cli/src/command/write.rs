@@ -1,4 +1,4 @@
-//! The commands that change a key: `ringfort put`, `ringfort delete` and `ringfort increment`.
+//! The commands that change a key: `ringfort put`, `delete`, `increment` and `append`.
 
 use super::key::KeyArgument;
 use super::{bytes_of, print_json, print_line};
@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
 
 /// Examples for the help of each command, one on each line.
-pub const EXAMPLES: [(&str, &str); 3] = [
+pub const EXAMPLES: [(&str, &str); 4] = [
     (
         "put",
         r"ringfort put greeting hello
@@ -32,6 +32,13 @@ ringfort increment visits 5
 ringfort increment visits -5             subtracts
 ringfort increment --key-base64 AP8= 5   a key that can't be typed",
     ),
+    (
+        "append",
+        "ringfort append events 'login;'
+ringfort append events < more.txt
+ringfort append events -- -1             bytes that begin with a dash
+ringfort append --key-base64 AP8= more   a key that can't be typed",
+    ),
 ];
 
 #[derive(Subcommand, Debug)]
@@ -42,6 +49,7 @@ pub enum Write {
     Delete(Delete),
     #[command(visible_alias = "incr")]
     Increment(Increment),
+    Append(Append),
 }
 
 impl Write {
@@ -50,6 +58,7 @@ impl Write {
             Write::Put(put) => put.run(),
             Write::Delete(delete) => delete.run(),
             Write::Increment(increment) => increment.run(),
+            Write::Append(append) => append.run(),
         }
     }
 }
@@ -83,6 +92,20 @@ pub struct Put {
     client: ClientOptions,
 }
 
+/// The value, taken from stdin if it is no argument.
+fn given_or_read(value: Option<OsString>) -> io::Result<Bytes> {
+    if let Some(value) = &value {
+        return Ok(bytes_of(value));
+    }
+    let mut stdin = io::stdin().lock();
+    if stdin.is_terminal() {
+        eprintln!("type the value and end it with Ctrl-D; Ctrl-C cancels");
+    }
+    let mut value = Vec::new();
+    stdin.read_to_end(&mut value)?;
+    Ok(value.into())
+}
+
 /// The answer of `put -o json`. For an eventual write, the version is 0 and the revision is its timestamp.
 #[derive(Serialize)]
 struct Written {
@@ -93,18 +116,7 @@ struct Written {
 impl Put {
     pub fn run(self) -> Result<Answer, Failure> {
         let (key, value) = self.key.key_and_value(self.value)?;
-        let value = match &value {
-            Some(value) => bytes_of(value),
-            None => {
-                let mut stdin = io::stdin().lock();
-                if stdin.is_terminal() {
-                    eprintln!("type the value and end it with Ctrl-D; Ctrl-C cancels");
-                }
-                let mut value = Vec::new();
-                stdin.read_to_end(&mut value)?;
-                Bytes::from(value)
-            }
-        };
+        let value = given_or_read(value)?;
         if self.eventual {
             let timestamp = self.client.run(async |client| Ok(client.eventual().put(key, value).await?))?;
             match self.client.output {
@@ -213,6 +225,49 @@ impl Increment {
             Output::Json => {
                 let v1::IncrementResponse { number, version, revision } = incremented;
                 print_json(&Incremented { number, version, revision })?;
+            }
+        }
+        Ok(Answer::Yes)
+    }
+}
+
+/// Append to a value
+///
+/// Prints the new length in bytes. A missing key counts as empty. If the result would be larger than a value may be,
+/// that is an error and nothing changes. An append is never repeated by itself: where its outcome is unknown, the error
+/// says so, and a second one could append the bytes twice.
+#[derive(Args, Debug)]
+pub struct Append {
+    #[command(flatten)]
+    key: KeyArgument,
+
+    /// The bytes to append, taken as they are, without escapes. If they are missing, all of stdin is read. After `--`
+    /// they may begin with a dash.
+    #[arg(allow_negative_numbers = true)]
+    value: Option<OsString>,
+
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+/// The answer of `append -o json`.
+#[derive(Serialize)]
+struct Appended {
+    length_bytes: u64,
+    version: u64,
+    revision: u64,
+}
+
+impl Append {
+    pub fn run(self) -> Result<Answer, Failure> {
+        let (key, bytes) = self.key.key_and_value(self.value)?;
+        let bytes = given_or_read(bytes)?;
+        let appended = self.client.run(async |client| Ok(client.append(key, bytes).await?))?;
+        match self.client.output {
+            Output::Table => print_line(&appended.length_bytes.to_string())?,
+            Output::Json => {
+                let v1::AppendResponse { length_bytes, version, revision } = appended;
+                print_json(&Appended { length_bytes, version, revision })?;
             }
         }
         Ok(Answer::Yes)

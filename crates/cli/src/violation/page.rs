@@ -40,7 +40,8 @@ pub fn page(sentence: &str, key: &str, violation: &Violation) -> String {
              an open end is one whose outcome nobody knows. From left to right is the order of these moments, not to \
              scale; the seconds are those of the run. An operation takes effect at one moment within its bar. There is \
              no choice of moments that explains all these answers; the other operations on the key do not matter for \
-             that. The value <code>3.17</code> is the seventeenth that client 3 put.</p>\n</html>\n";
+             that. The value <code>3.17</code> is the seventeenth that client 3 wrote; <code>3.17+1.4</code> is that \
+             value with another one appended.</p>\n</html>\n";
     html
 }
 

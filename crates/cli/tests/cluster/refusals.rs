@@ -59,6 +59,27 @@ fn increments_add_up_and_are_refused_where_they_can_not() {
 }
 
 #[test]
+fn appends_add_up_and_are_refused_beyond_the_limit() {
+    let cluster = Cluster::start(1);
+    let endpoint = cluster.nodes[0].endpoint();
+    assert_eq!(cluster.prints(&["append", "events", "in;"]), "3\n");
+    let output = run(&["append", "events"], &endpoint, b"out\xff\n");
+    assert_eq!(text(&output.stdout), "8\n", "{}", text(&output.stderr));
+    let json = cluster.prints(&["append", "--key-hex=6576656e7473", "ok", "-o", "json"]);
+    assert!(json.starts_with("{\"length_bytes\":10,\"version\":3,"), "{json}");
+    assert_eq!(run(&["get", "events"], &endpoint, b"").stdout, b"in;out\xff\nok");
+
+    let value = vec![b'v'; LARGEST_VALUE];
+    assert!(run(&["append", "large"], &endpoint, &value).status.success());
+    assert_fails(&cluster.runs(&["append", "large", "v"]), "the value would have more than 1048576 bytes");
+    assert_eq!(run(&["get", "large"], &endpoint, b"").stdout, value, "what was refused was not done");
+    assert_eq!(cluster.prints(&["append", "large", ""]), "1048576\n");
+    assert_eq!(cluster.prints(&["put", "large", ""]), "OK, version 3\n", "a refusal is no write");
+    let larger = vec![b'v'; LARGEST_VALUE + 1];
+    assert_fails(&run(&["append", "large"], &endpoint, &larger), "the value has 1048577 bytes, the limit is 1048576");
+}
+
+#[test]
 fn nobody_answers() {
     // On the first port, no node serves: requests to it are never answered. The second is closed: connections are
     // refused at once.

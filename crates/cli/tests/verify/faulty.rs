@@ -20,6 +20,8 @@ pub enum Bug {
     Resurrects,
     /// An increment is applied twice but answered as if it were applied once.
     CountsTwice,
+    /// An append is done twice and answered as if it were done once.
+    AppendsTwice,
 }
 
 pub struct FaultyStore {
@@ -128,6 +130,17 @@ impl State {
                 let is_doubled = goes_wrong && self.bug == Bug::CountsTwice;
                 held.set(Some((sum + if is_doubled { by } else { 0 }).to_string().into_bytes()));
                 format!(":{sum}\r\n").into_bytes()
+            }
+            b"APPEND" => {
+                let held = self.keys.entry(key()).or_default();
+                let mut value = held.value.clone().unwrap_or_default();
+                value.extend_from_slice(&words[2]);
+                let length = value.len();
+                if goes_wrong && self.bug == Bug::AppendsTwice {
+                    value.extend_from_slice(&words[2]);
+                }
+                held.set(Some(value));
+                format!(":{length}\r\n").into_bytes()
             }
             b"SCAN" => {
                 // The pattern is a prefix and an asterisk, and all keys fit on one page.

@@ -74,6 +74,12 @@ fn increments_that_count_twice_are_found() {
 }
 
 #[test]
+fn appends_that_are_done_twice_are_found() {
+    let shown = shown_of(Bug::AppendsTwice);
+    assert!(shown.iter().any(|operation| operation.starts_with("append ")), "{shown:?}");
+}
+
+#[test]
 fn a_violation_is_shown_to_people_in_a_hundred_columns() {
     let (store, directory) = (FaultyStore::start(Bug::ReadsStale), TempDir::new().unwrap());
     let output = verify(directory.path(), "redis", &store.endpoint, &["--html=here.html"]);
@@ -104,7 +110,9 @@ fn a_store_without_bugs_is_not_accused() {
     let report = clean(&output);
     assert!(report["operations"].as_u64().unwrap() > 1000, "{report}");
     assert!(report["gets"]["latency_ms"]["p50"].as_f64().unwrap() > 0.0, "{report}");
-    assert!(report["increments"]["operations"].as_u64().unwrap() > 0, "{report}");
+    for asked in ["increments", "appends"] {
+        assert!(report[asked]["operations"].as_u64().unwrap() > 0, "{report}");
+    }
     assert!(pages(directory.path()).is_empty() && store.keys() == 0);
 }
 

@@ -161,6 +161,17 @@ impl Kv for Server {
         self.serve(request, |_, increment| IncrementResponse { number: increment.by, version: 1, revision: 1 })
     }
 
+    async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
+        if let Some(Fault::Answer(status)) = self.fault() {
+            return Err(status);
+        }
+        self.serve(request, |state, append| {
+            let value = state.map.entry(append.key.to_vec()).or_default();
+            value.extend_from_slice(&append.bytes);
+            AppendResponse { length_bytes: value.len() as u64, version: 1, revision: 1 }
+        })
+    }
+
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         self.with_read();
         self.serve(request, |state, get| {

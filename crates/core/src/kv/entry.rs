@@ -173,7 +173,7 @@ impl ExactSizeIterator for Commands {}
 mod tests {
     use super::*;
     use crate::codec::put_bytes;
-    use crate::kv::{Delete, Increment, Put};
+    use crate::kv::{Append, Delete, Increment, Put};
     use proptest::prelude::*;
 
     fn put(key: &'static str, value: &'static str) -> Command {
@@ -200,6 +200,7 @@ mod tests {
             (bytes(1), bytes(0)).prop_map(|(key, value)| Command::from(Put { key, value })),
             bytes(1).prop_map(|key| Delete { key }.into()),
             (bytes(1), any::<i64>()).prop_map(|(key, by)| Increment { key, by }.into()),
+            (bytes(1), bytes(0)).prop_map(|(key, bytes)| Append { key, bytes }.into()),
         ]
     }
 

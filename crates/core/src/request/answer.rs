@@ -207,7 +207,7 @@ pub enum AnswerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::{Delete, DeleteReply, Get, IncrementReply, Put, PutReply, Record, Refusal, ScanPage};
+    use crate::kv::{AppendReply, Delete, DeleteReply, Get, IncrementReply, Put, PutReply, Record, Refusal, ScanPage};
     use crate::types::Epoch;
 
     fn record() -> Record {
@@ -221,8 +221,10 @@ mod tests {
             Ok(Reply::Command(CommandReply::Put(PutReply { version: 2, revision: 300 }))),
             Ok(Reply::Command(CommandReply::Delete(DeleteReply { existed: true, revision: 5 }))),
             Ok(Reply::Command(CommandReply::Increment(IncrementReply { number: -7, version: 2, revision: 5 }))),
+            Ok(Reply::Command(CommandReply::Append(AppendReply { length_bytes: 300, version: 2, revision: 5 }))),
             Ok(Reply::Command(CommandReply::Refused(Refusal::NotANumber))),
             Ok(Reply::Command(CommandReply::Refused(Refusal::Overflow))),
+            Ok(Reply::Command(CommandReply::Refused(Refusal::LargeValue))),
             Ok(Reply::Query(QueryReply::Get(Some(record())))),
             Ok(Reply::Query(QueryReply::Get(None))),
             Ok(Reply::Query(QueryReply::Scan(page))),
@@ -254,8 +256,11 @@ mod tests {
         assert_eq!(&reply(Reply::Command(CommandReply::Put(put)))[..], b"\x01\x01\x02\xac\x02");
         let increment = IncrementReply { number: 300, version: 2, revision: 5 };
         assert_eq!(&reply(Reply::Command(CommandReply::Increment(increment)))[..], b"\x01\x03\xac\x02\x02\x05");
+        let append = AppendReply { length_bytes: 300, version: 2, revision: 5 };
+        assert_eq!(&reply(Reply::Command(CommandReply::Append(append)))[..], b"\x01\x04\xac\x02\x02\x05");
         assert_eq!(&reply(Reply::Command(CommandReply::Refused(Refusal::NotANumber)))[..], b"\x01\x00\x01");
         assert_eq!(&reply(Reply::Command(CommandReply::Refused(Refusal::Overflow)))[..], b"\x01\x00\x02");
+        assert_eq!(&reply(Reply::Command(CommandReply::Refused(Refusal::LargeValue)))[..], b"\x01\x00\x03");
         assert_eq!(&reply(Reply::Query(QueryReply::Get(Some(record()))))[..], b"\x02\x01\x01\x02\x03\x04\x01v");
         let page = ScanPage { entries: vec![("k".into(), record())], more: true };
         assert_eq!(&reply(Reply::Query(QueryReply::Scan(page)))[..], b"\x02\x02\x01\x01\x01k\x02\x03\x04\x01v");

@@ -111,7 +111,7 @@ impl Execution {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::{Delete, Get, Increment, Put};
+    use crate::kv::{Append, Delete, Get, Increment, Put};
     use bytes::Bytes;
     use ringfort_ring::ShardCount;
 
@@ -167,6 +167,11 @@ mod tests {
         increment.begin_attempt(KNOWN);
         assert_eq!(increment.failed(Failure::Unknown, LONG), Next::GiveUp);
         assert!(increment.may_be_applied());
+        let append = Request::command(ShardCount::MAX, Append { key: key(), bytes: key() }).unwrap();
+        let mut append = Execution::new(&append, Mutation::None);
+        append.begin_attempt(KNOWN);
+        assert_eq!(append.failed(Failure::Unknown, LONG), Next::GiveUp);
+        assert!(append.may_be_applied());
         let mut get = read();
         get.begin_attempt(KNOWN);
         assert!(matches!(get.failed(Failure::Unknown, LONG), Next::SendAfter(_)));

@@ -220,7 +220,7 @@ fn has_keys(shard: ShardId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::{Delete, Get, Increment, Put, Scan};
+    use crate::kv::{Append, Delete, Get, Increment, Put, Scan};
     use crate::limits::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
     use crate::types::NodeId;
 
@@ -234,6 +234,7 @@ mod tests {
             Request::command(SHARDS, Delete { key: key.clone() }).unwrap(),
             Request::command(SHARDS, Increment { key: key.clone(), by: 300 }).unwrap(),
             Request::command(SHARDS, Increment { key: key.clone(), by: -1 }).unwrap(),
+            Request::command(SHARDS, Append { key: key.clone(), bytes: "value".into() }).unwrap(),
             Request::query(SHARDS, Get { key }).unwrap(),
             Request::part(ShardId(3), scan).unwrap(),
             Request::system(SystemCommand::Remove { node: NodeId(7) }),
@@ -250,6 +251,7 @@ mod tests {
                 b"\x01\x02\x01k",
                 b"\x01\x03\x01k\xac\x02",
                 b"\x01\x03\x01k\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+                b"\x01\x04\x01k\x05value",
                 b"\x02\x01\x01k",
                 b"\x02\x02\x01k\x01\x01k\x01\x02k2\xac\x02",
                 b"\x03\x01\x00\x06\x07",
@@ -309,6 +311,6 @@ mod tests {
     #[test]
     fn reads_repeat_and_writes_do_not() {
         let repeats: Vec<bool> = requests().iter().map(Request::repeats).collect();
-        assert_eq!(repeats, [false, false, false, false, true, true, false]);
+        assert_eq!(repeats, [false, false, false, false, false, true, true, false]);
     }
 }

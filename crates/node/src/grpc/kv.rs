@@ -3,7 +3,7 @@
 use super::call::{answer, open};
 use crate::service::{self, Call, Service};
 use bytes::Bytes;
-use ringfort_core::kv::{Delete, Get, Increment, IncrementReply, Kind, Put, Record, Scan};
+use ringfort_core::kv::{Append, AppendReply, Delete, Get, Increment, IncrementReply, Kind, Put, Record, Scan};
 use ringfort_core::limits::MAX_SCAN_ENTRIES;
 use ringfort_proto::v1::kv_server::Kv;
 use ringfort_proto::v1::*;
@@ -44,6 +44,18 @@ impl Kv for KvService {
         let call = Call::command(Increment { key: increment.key, by: increment.by }, consistency);
         let reply = answer::<Increment>(&self.service, call, deadline).await?;
         Ok(reply.map(|IncrementReply { number, version, revision }| IncrementResponse { number, version, revision }))
+    }
+
+    async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
+        let (deadline, append) = open(&self.service, Kind::Append, request)?;
+        let consistency = promised(append.consistency());
+        let call = Call::command(Append { key: append.key, bytes: append.bytes }, consistency);
+        let reply = answer::<Append>(&self.service, call, deadline).await?;
+        Ok(reply.map(|AppendReply { length_bytes, version, revision }| AppendResponse {
+            length_bytes,
+            version,
+            revision,
+        }))
     }
 
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {

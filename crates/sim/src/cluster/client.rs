@@ -4,7 +4,7 @@
 //! operations that were reported as not applied. If an answer does not come in time, the client gives up on the
 //! operation: a write may still take effect, a get is forgotten.
 
-use super::invariants::{AcknowledgedWrites, SessionMonotonicity};
+use super::invariants::{AcknowledgedWrites, SessionMonotonicity, Told};
 use super::node::{Answer, Message, Node};
 use super::{Wake, Without};
 use crate::agenda::Agenda;
@@ -17,7 +17,8 @@ use crate::random::Random;
 use bytes::Bytes;
 use ringfort_check::{Content, Found, Kind, Operation, Value};
 use ringfort_core::kv::{
-    CommandReply, Delete, DeleteReply, Get, Increment, IncrementReply, Kind as Asked, Put, PutReply, QueryReply,
+    Append, AppendReply, CommandReply, Delete, DeleteReply, Get, Increment, IncrementReply, Kind as Asked, Put,
+    PutReply, QueryReply,
 };
 use ringfort_core::request::{Reply, Request};
 use ringfort_core::time::Moment;
@@ -46,6 +47,7 @@ pub(super) struct Clients {
     put_permille: u32,
     delete_permille: u32,
     counters: bool,
+    appends: bool,
     think_time: RangeInclusive<Duration>,
     timeout: Duration,
     working: bool,
@@ -83,6 +85,7 @@ impl Clients {
             put_permille: options.put_permille,
             delete_permille: options.delete_permille,
             counters: options.counters,
+            appends: options.appends,
             think_time: options.think_time.clone(),
             timeout: options.request_timeout,
             working: false,
@@ -188,7 +191,7 @@ impl Clients {
         // Deletes take the lowest numbers of their own random source, so that their share does not affect the other
         // draws.
         let drawn = |sum: u32| sum - 1 - self.deletes.below(u64::from(sum)) as u32;
-        Asked::drawn(|kind| share(kind, is_write, is_counter, self.delete_permille), drawn)
+        Asked::drawn(|kind| share(kind, is_write, is_counter, self.appends, self.delete_permille), drawn)
     }
 
     /// Retries the operation, which was reported as not applied.
@@ -227,7 +230,7 @@ impl Clients {
             Kind::Get { .. } => Request::query(self.shards, Get { key }),
             Kind::Delete { .. } => Request::command(self.shards, Delete { key }),
             Kind::Increment { by, .. } => Request::command(self.shards, Increment { key, by }),
-            Kind::Append { .. } => panic!("no client asks for this"),
+            Kind::Append { value, .. } => Request::command(self.shards, Append { key, bytes: encode(value) }),
         };
         request.expect("keys and values are within the limits")
     }
@@ -253,7 +256,7 @@ impl Clients {
                 self.history.answered(id, asked, now);
                 self.written.retain(|written| *written != key);
                 self.written.push(key);
-                let acknowledged = self.acknowledged.acknowledge(key, Some(value.into()), revision, now);
+                let acknowledged = self.acknowledged.acknowledge(key, Told::Holds(value.into()), revision, now);
                 self.violation = acknowledged.and(self.sessions.saw(client, key, revision));
             }
             (
@@ -263,7 +266,17 @@ impl Clients {
                 self.history.answered(id, Kind::Increment { by, number: Some(number) }, now);
                 self.written.retain(|written| *written != key);
                 self.written.push(key);
-                let acknowledged = self.acknowledged.acknowledge(key, Some(number.into()), revision, now);
+                let acknowledged = self.acknowledged.acknowledge(key, Told::Holds(number.into()), revision, now);
+                self.violation = acknowledged.and(self.sessions.saw(client, key, revision));
+            }
+            (
+                Ok(Reply::Command(CommandReply::Append(AppendReply { length_bytes, revision, .. }))),
+                &Kind::Append { value, bytes, .. },
+            ) => {
+                self.history.answered(id, Kind::Append { value, bytes, length: Some(length_bytes) }, now);
+                self.written.retain(|written| *written != key);
+                self.written.push(key);
+                let acknowledged = self.acknowledged.acknowledge(key, Told::EndsWith(value), revision, now);
                 self.violation = acknowledged.and(self.sessions.saw(client, key, revision));
             }
             (Ok(Reply::Query(QueryReply::Get(record))), Kind::Get { .. }) => {
@@ -278,7 +291,7 @@ impl Clients {
                 self.history.answered(id, Kind::Delete { found: Some(existed) }, now);
                 self.acknowledged.is_settled(key, id);
                 if existed {
-                    let acknowledged = self.acknowledged.acknowledge(key, None, revision, now);
+                    let acknowledged = self.acknowledged.acknowledge(key, Told::IsAbsent, revision, now);
                     self.violation = acknowledged.and(self.sessions.saw(client, key, revision));
                 }
             }
@@ -352,16 +365,19 @@ fn got(found: Option<Content>) -> Kind {
     Kind::Get { found: found.map(|content| Found { content, version: None }) }
 }
 
-/// How often an operation is drawn out of a thousand writes, or out of a thousand reads. A counter is incremented and
-/// never put, so that no increment is refused.
-fn share(asked: Asked, is_write: bool, is_counter: bool, delete_permille: u32) -> u32 {
+/// How often an operation is drawn out of a thousand writes, or out of a thousand reads. A counter is incremented, and
+/// neither put nor appended to, so that no increment is refused. Puts keep values short, so that no append is refused.
+fn share(asked: Asked, is_write: bool, is_counter: bool, appends: bool, delete_permille: u32) -> u32 {
+    let append_permille = if appends { (1000 - delete_permille) / 2 } else { 0 };
     match (asked, is_write) {
-        (Asked::Put, true) if is_counter => 0,
+        (Asked::Put | Asked::Append, true) if is_counter => 0,
         (Asked::Increment, true) if !is_counter => 0,
-        (Asked::Put | Asked::Increment, true) => 1000 - delete_permille,
+        (Asked::Put, true) => 1000 - delete_permille - append_permille,
+        (Asked::Append, true) => append_permille,
+        (Asked::Increment, true) => 1000 - delete_permille,
         (Asked::Delete, true) => delete_permille,
         (Asked::Get, false) => 1000,
-        (Asked::Put | Asked::Delete | Asked::Increment, false) | (Asked::Get, true) => 0,
+        (Asked::Put | Asked::Delete | Asked::Increment | Asked::Append, false) | (Asked::Get, true) => 0,
         // A scan reads many keys, and the checker judges each key separately.
         (Asked::Scan, _) => 0,
     }
@@ -370,7 +386,8 @@ fn share(asked: Asked, is_write: bool, is_counter: bool, delete_permille: u32) -
 /// The operation that a client performs. Only for operations that have a share.
 fn operation_of(asked: Asked, key: Key, value: Value) -> Kind {
     match asked {
-        Asked::Put => Kind::put(value),
+        Asked::Put => Kind::Put { value, bytes: encode(value).len() as u32, version: None },
+        Asked::Append => Kind::Append { value, bytes: encode(value).len() as u32, length: None },
         Asked::Get => Kind::Get { found: None },
         Asked::Delete => Kind::Delete { found: None },
         // All clients add the same number to a key, so that increments of unknown outcome are interchangeable, which
@@ -393,14 +410,28 @@ fn encode(value: Value) -> Bytes {
     bytes.into()
 }
 
-/// A key's content: the value that was put, the number that increments led to, or [`Value::FOREIGN`] if no client can
-/// have put these bytes.
+/// What a key holds: values, each appended to the one before, the number that increments led to, or [`Value::FOREIGN`]
+/// if no client can have written these bytes.
 pub(super) fn decode(bytes: &[u8]) -> Content {
-    let number_at = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
-    let value = number_at(0).zip(number_at(4)).map(|(number, writer)| Value { writer, number });
-    let value = value.filter(|value| bytes == encode(*value)).map(Content::from);
+    let text = || {
+        let (first, mut rest) = split_first(bytes)?;
+        let mut content = Content::from(first);
+        while !rest.is_empty() {
+            let (next, after) = split_first(rest)?;
+            content.appended.push(next);
+            rest = after;
+        }
+        Some(content)
+    };
     let counted = || str::from_utf8(bytes).ok()?.parse().ok().map(|number: i64| Content::from(number));
-    value.or_else(counted).unwrap_or(Value::FOREIGN.into())
+    text().or_else(counted).unwrap_or(Value::FOREIGN.into())
+}
+
+/// The value that the bytes begin with, which says itself how long it is, and what follows it.
+fn split_first(bytes: &[u8]) -> Option<(Value, &[u8])> {
+    let number_at = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
+    let value = Value { number: number_at(0)?, writer: number_at(4)? };
+    Some((value, bytes.strip_prefix(&encode(value)[..])?))
 }
 
 #[cfg(test)]
@@ -417,7 +448,7 @@ mod tests {
     #[test]
     fn every_operation_that_is_not_left_out_is_drawn() {
         let mut clients = clients(1);
-        (clients.put_permille, clients.delete_permille, clients.counters) = (500, 500, true);
+        (clients.put_permille, clients.delete_permille, clients.counters, clients.appends) = (500, 500, true, true);
         let drawn: Vec<Asked> = (0..1000).map(|number| clients.draw(Key(number))).collect();
         for kind in Asked::ALL {
             assert_ne!(drawn.contains(kind), LEFT_OUT.contains(kind), "{kind:?}");
@@ -425,9 +456,21 @@ mod tests {
     }
 
     #[test]
+    fn appended_values_are_read_back_in_order() {
+        let values = [7, 300, 0].map(|number| Value { writer: 2, number });
+        let mut content = Content::from(values[0]);
+        content.appended.extend(&values[1..]);
+        let bytes = values.map(encode).concat();
+        assert_eq!(decode(&bytes), content);
+        for foreign in [&bytes[1..], &bytes[..bytes.len() - 1], &[&bytes[..], b"x"].concat(), b""] {
+            assert_eq!(decode(foreign), Value::FOREIGN.into());
+        }
+    }
+
+    #[test]
     fn draws_mean_what_recorded_seeds_rest_on() {
         let (mut clients, mut same) = (clients(7), self::clients(7));
-        (clients.put_permille, clients.delete_permille, clients.counters) = (600, 300, false);
+        (clients.put_permille, clients.delete_permille, clients.counters, clients.appends) = (600, 300, false, false);
         for _ in 0..1000 {
             let expected = match (same.random.chance(600), same.deletes.chance(300)) {
                 (false, _) => Asked::Get,

@@ -75,6 +75,10 @@ impl Kv for Echo {
         Err(Status::unimplemented("an echo"))
     }
 
+    async fn append(&self, _: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
+        Err(Status::unimplemented("an echo"))
+    }
+
     async fn scan(&self, _: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
         Err(Status::unimplemented("an echo"))
     }

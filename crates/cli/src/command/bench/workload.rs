@@ -61,7 +61,7 @@ impl Workload {
         let key = self.key(random.next() % self.keys);
         match Kind::drawn(|kind| self.share(kind), |sum| (random.next() % u64::from(sum)) as u32) {
             Kind::Get => Operation::Get(key),
-            Kind::Put | Kind::Delete | Kind::Increment | Kind::Scan => Operation::Put(key),
+            Kind::Put | Kind::Delete | Kind::Increment | Kind::Append | Kind::Scan => Operation::Put(key),
         }
     }
 
@@ -71,9 +71,9 @@ impl Workload {
         match kind {
             Kind::Get => reads_percent,
             Kind::Put => 100 - reads_percent,
-            // Deletes and increments take the same path as a put. A scan reads all shards, and would be a separate
-            // measurement.
-            Kind::Delete | Kind::Increment | Kind::Scan => 0,
+            // Deletes and increments take the same path as a put, and so do appends, which would let the values grow. A
+            // scan reads all shards, and would be a separate measurement.
+            Kind::Delete | Kind::Increment | Kind::Append | Kind::Scan => 0,
         }
     }
 }

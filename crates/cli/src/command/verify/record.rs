@@ -38,7 +38,7 @@ pub struct Keys {
 /// A key and the operations on it.
 pub struct Record {
     pub key: Bytes,
-    /// Whether it is incremented, and not put.
+    /// Whether it is incremented, and neither put nor appended to.
     pub is_counter: bool,
     state: Mutex<State>,
 }

@@ -89,7 +89,7 @@ impl Workload {
         let lanes = Lane::several(clients.div_ceil(CLIENTS_PER_KEY) as usize);
         let period = Duration::from_secs(1) * clients / rate / BEATS_PER_OPERATION;
         let (keys, begun, tally) =
-            (Keys::new(prefix, store.shards(), store.has_counters()), Instant::now(), Tally::new());
+            (Keys::new(prefix, store.shards(), store.has_counters_and_appends()), Instant::now(), Tally::new());
         let run = Arc::new(Run { store, keys, lanes, period, begun, tally, unread: AtomicU64::new(0) });
         let (resting_tx, resting_rx) = mpsc::channel(RESTING);
         let (stop_tx, stop_rx) = watch::channel(false);
@@ -172,15 +172,26 @@ impl Run {
     }
 }
 
+/// What is asked for on a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mix {
+    /// Increments, and neither puts nor appends, so that no increment is refused.
+    Counter,
+    Text,
+    /// Puts without appends, for a store that has none.
+    PutText,
+}
+
 /// The share of a kind of operation on a key, in percent; the shares add up to 100.
-fn share(kind: Asked, is_counter: bool) -> u32 {
-    match kind {
-        Asked::Put if is_counter => 0,
-        Asked::Increment if !is_counter => 0,
-        Asked::Put | Asked::Increment => 45,
-        Asked::Get => 35,
-        Asked::Scan => 5,
-        Asked::Delete => 15,
+fn share(kind: Asked, mix: Mix) -> u32 {
+    match (kind, mix) {
+        (Asked::Increment, Mix::Counter) | (Asked::Put, Mix::PutText) => 45,
+        (Asked::Put, Mix::Text) => 25,
+        (Asked::Append, Mix::Text) => 20,
+        (Asked::Put | Asked::Increment | Asked::Append, _) => 0,
+        (Asked::Get, _) => 35,
+        (Asked::Scan, _) => 5,
+        (Asked::Delete, _) => 15,
     }
 }
 
@@ -197,7 +208,12 @@ async fn ask(run: Arc<Run>, client: u32, resting_tx: mpsc::Sender<Resting>, mut 
             continue;
         }
         let record = run.lanes[number].begin(&run.keys);
-        let share = |kind| share(kind, record.is_counter);
+        let mix = match record.is_counter {
+            true => Mix::Counter,
+            false if run.store.has_counters_and_appends() => Mix::Text,
+            false => Mix::PutText,
+        };
+        let share = |kind| share(kind, mix);
         let asked = Asked::drawn(share, |sum| (random.next() % u64::from(sum)) as u32);
         let request = Request::new(asked, Value { writer: client, number: next_value });
         next_value += u32::from(request.writes_value());
@@ -261,10 +277,11 @@ mod tests {
     #[test]
     fn every_operation_is_asked_for() {
         for kind in Asked::ALL {
-            assert!(share(*kind, false) + share(*kind, true) > 0, "{kind:?} is not asked for, so it is not verified");
+            let asked = share(*kind, Mix::Counter) + share(*kind, Mix::Text);
+            assert!(asked > 0, "{kind:?} is not asked for, so it is not verified");
         }
-        for is_counter in [false, true] {
-            assert_eq!(Asked::ALL.iter().map(|kind| share(*kind, is_counter)).sum::<u32>(), 100);
+        for mix in [Mix::Counter, Mix::Text, Mix::PutText] {
+            assert_eq!(Asked::ALL.iter().map(|kind| share(*kind, mix)).sum::<u32>(), 100);
         }
     }
 }

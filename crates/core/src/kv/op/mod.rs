@@ -9,12 +9,14 @@
 
 #[macro_use]
 mod table;
+mod append;
 mod delete;
 mod get;
 mod increment;
 mod put;
 mod scan;
 
+pub use append::{Append, AppendReply};
 pub use delete::{Delete, DeleteReply};
 pub use get::Get;
 pub use increment::{Increment, IncrementReply};
@@ -33,6 +35,7 @@ operations! {
         1 => Put,
         2 => Delete,
         3 => Increment,
+        4 => Append,
     }
     queries {
         1 => Get,
@@ -109,6 +112,8 @@ pub enum Refusal {
     NotANumber,
     #[error("the sum is beyond the limits of a 64-bit integer; the number was left as it is")]
     Overflow,
+    #[error("the value would have more than {MAX_VALUE_BYTES} bytes, which is the limit; it was left as it is")]
+    LargeValue,
 }
 
 impl Encoded for Refusal {
@@ -116,13 +121,15 @@ impl Encoded for Refusal {
         out.byte(match self {
             Refusal::NotANumber => 1,
             Refusal::Overflow => 2,
+            Refusal::LargeValue => 3,
         });
     }
 
     fn decode(source: &mut impl Source) -> Result<Refusal, CodecError> {
-        match source.code(&[1, 2])? {
+        match source.code(&[1, 2, 3])? {
             1 => Ok(Refusal::NotANumber),
-            _ => Ok(Refusal::Overflow),
+            2 => Ok(Refusal::Overflow),
+            _ => Ok(Refusal::LargeValue),
         }
     }
 }
@@ -169,7 +176,7 @@ mod tests {
         let share = |kind| match kind {
             Kind::Put => 2,
             Kind::Get => 1,
-            Kind::Delete | Kind::Increment | Kind::Scan => 0,
+            Kind::Delete | Kind::Increment | Kind::Append | Kind::Scan => 0,
         };
         let drawn = |number| {
             Kind::drawn(share, |sum| {
@@ -195,7 +202,12 @@ mod tests {
         assert_eq!(increment(), CommandReply::Increment(IncrementReply { number: 7, version: 1, revision: 4 }));
         assert_eq!(increment(), CommandReply::Increment(IncrementReply { number: 14, version: 2, revision: 5 }));
         apply(Put { key: key.clone(), value: "v".into() }.into());
-        assert_eq!(apply(Increment { key, by: 7 }.into()), CommandReply::Refused(Refusal::NotANumber));
+        let increment = Increment { key: key.clone(), by: 7 };
+        assert_eq!(apply(increment.into()), CommandReply::Refused(Refusal::NotANumber));
+        let mut append = |bytes: Bytes| apply(Append { key: key.clone(), bytes }.into());
+        let reply = AppendReply { length_bytes: 3, version: 4, revision: 7 };
+        assert_eq!(append("ab".into()), CommandReply::Append(reply));
+        assert_eq!(append(vec![0; MAX_VALUE_BYTES].into()), CommandReply::Refused(Refusal::LargeValue));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Compares the machine with the simplest map that behaves the same, sometimes with a cut in progress.
 
 use super::*;
-use crate::kv::{Command, CommandReply, Delete, DeleteReply, Increment, IncrementReply, Put, PutReply, Refusal};
+use crate::kv::{
+    Append, AppendReply, Command, CommandReply, Delete, DeleteReply, Increment, IncrementReply, Put, PutReply, Refusal,
+};
+use crate::limits::MAX_VALUE_BYTES;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -29,6 +32,16 @@ impl Model {
                 let Ok(number) = i64::try_from(sum) else { return CommandReply::Refused(Refusal::Overflow) };
                 let (version, revision) = self.put(key, sum.to_string().into());
                 CommandReply::Increment(IncrementReply { number, version, revision })
+            }
+            Command::Append(Append { key, bytes }) => {
+                let mut value = self.records.get(key).map_or_else(Vec::new, |record| record.value.to_vec());
+                value.extend_from_slice(bytes);
+                if value.len() > MAX_VALUE_BYTES {
+                    return CommandReply::Refused(Refusal::LargeValue);
+                }
+                let length_bytes = value.len() as u64;
+                let (version, revision) = self.put(key, value.into());
+                CommandReply::Append(AppendReply { length_bytes, version, revision })
             }
             Command::Delete(Delete { key }) => {
                 let existed = self.records.remove(key).is_some();
@@ -100,6 +113,11 @@ fn by() -> impl Strategy<Value = i64> {
     prop_oneof![3 => -9..=9i64, 1 => any::<i64>()]
 }
 
+/// Sometimes so many bytes that a second append of them is refused.
+fn appended() -> impl Strategy<Value = Bytes> {
+    prop_oneof![19 => value(), 1 => Just(vec![7; MAX_VALUE_BYTES / 2 + 1].into())]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let bound = || prop::option::of(key());
     let scan = (prop::collection::vec(b'a'..=b'e', 0..2), bound(), bound(), 0..6usize, 0..300usize);
@@ -107,6 +125,7 @@ fn step() -> impl Strategy<Value = Step> {
         10 => (key(), value()).prop_map(|(key, value)| Step::Apply(Put { key, value }.into())),
         5 => key().prop_map(|key| Step::Apply(Delete { key }.into())),
         5 => (key(), by()).prop_map(|(key, by)| Step::Apply(Increment { key, by }.into())),
+        5 => (key(), appended()).prop_map(|(key, bytes)| Step::Apply(Append { key, bytes }.into())),
         2 => scan.prop_map(|(prefix, start_after, up_to, limit, max_bytes)| {
             Step::Scan { prefix: prefix.into(), start_after, up_to, limit, max_bytes }
         }),

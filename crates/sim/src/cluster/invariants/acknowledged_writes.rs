@@ -9,32 +9,45 @@ use super::super::client::{decode, key_bytes};
 use super::{Node, Running};
 use crate::history::{Key, OperationId};
 use crate::invariant::{Invariant, Violation};
-use ringfort_check::Content;
+use ringfort_check::{Content, Value};
 use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What the answer to a write says about the key.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Told {
+    Holds(Content),
+    /// The value was appended; the answer does not say to what.
+    EndsWith(Value),
+    IsAbsent,
+}
+
+impl Told {
+    fn fits(&self, found: &Content) -> bool {
+        match self {
+            Told::Holds(content) => found == content,
+            Told::EndsWith(value) => found.values().last() == Some(*value),
+            Told::IsAbsent => false,
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct AcknowledgedWrites {
-    /// By revision: what the key holds, or `None` if the key was deleted, and the time of the acknowledgement.
-    acknowledged: BTreeMap<Key, BTreeMap<u64, (Option<Content>, Moment)>>,
+    /// By revision: what a client was told, and the time of the acknowledgement.
+    acknowledged: BTreeMap<Key, BTreeMap<u64, (Told, Moment)>>,
     /// Deletes that may have taken effect and were not acknowledged.
     unsure: BTreeMap<Key, BTreeSet<OperationId>>,
 }
 
 impl AcknowledgedWrites {
-    /// A client was told that the key holds `content` since this revision, or that it was deleted.
-    pub fn acknowledge(
-        &mut self,
-        key: Key,
-        content: Option<Content>,
-        revision: u64,
-        now: Moment,
-    ) -> Result<(), Violation> {
-        match self.acknowledged.entry(key).or_default().insert(revision, (content.clone(), now)) {
+    /// A client was told this about the key as of this revision.
+    pub fn acknowledge(&mut self, key: Key, told: Told, revision: u64, now: Moment) -> Result<(), Violation> {
+        match self.acknowledged.entry(key).or_default().insert(revision, (told.clone(), now)) {
             None => Ok(()),
             Some((other, _)) => {
-                let what = format!("writes of {other:?} and {content:?} to key {key} both have revision {revision}");
+                let what = format!("writes of {other:?} and {told:?} to key {key} both have revision {revision}");
                 Err(Invariant::AcknowledgedWrites.broken(what))
             }
         }
@@ -57,7 +70,7 @@ impl AcknowledgedWrites {
         let mut later = self.acknowledged.get(&key).into_iter().flat_map(|writes| writes.range(revision..));
         revision == 0
             || self.unsure.get(&key).is_some_and(|unsure| !unsure.is_empty())
-            || later.any(|(_, (content, _))| content.is_none())
+            || later.any(|(_, (told, _))| *told == Told::IsAbsent)
     }
 
     /// The highest revision of the key that was acknowledged by `moment`.
@@ -70,15 +83,15 @@ impl AcknowledgedWrites {
     pub fn check(&self, nodes: &BTreeMap<NodeId, Node>) -> Result<(), Violation> {
         let running = || nodes.iter().filter_map(|(id, node)| Some((id, node.running()?)));
         for (&key, writes) in &self.acknowledged {
-            let Some((&revision, (content, _))) = writes.last_key_value() else { continue };
+            let Some((&revision, (told, _))) = writes.last_key_value() else { continue };
             for (id, found) in running().filter_map(|(id, running)| Some((id, find(running, key)?))) {
                 let is_kept = match &found {
                     None => self.may_be_absent_after(key, revision),
-                    Some((at, found)) => *at > revision || (*at == revision && Some(found) == content.as_ref()),
+                    Some((at, found)) => *at > revision || (*at == revision && told.fits(found)),
                 };
                 if !is_kept {
                     let what = format!(
-                        "{content:?} was written to key {key} with revision {revision}, but node {id} holds {found:?} in the \
+                        "{told:?} was written to key {key} with revision {revision}, but node {id} holds {found:?} in the \
                          end"
                     );
                     return Err(Invariant::AcknowledgedWrites.broken(what));

@@ -24,7 +24,7 @@ mod slot_ownership;
 mod snapshots_held;
 mod state_machine_safety;
 
-pub(super) use acknowledged_writes::AcknowledgedWrites;
+pub(super) use acknowledged_writes::{AcknowledgedWrites, Told};
 pub(super) use gossip_convergence::{CATCH_UP, REST};
 pub(super) use session_monotonicity::SessionMonotonicity;
 

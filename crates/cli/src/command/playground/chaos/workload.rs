@@ -1,4 +1,4 @@
-//! Clients that write, increment, read and delete without pause, remember each answer, and time the gaps between them.
+//! Clients that write, read and delete without pause, remember each answer, and time the gaps between them.
 //!
 //! Some clients share each shard: they work on the same key at a time, so that their answers can contradict each other,
 //! and move on to the next key after a number of operations that the checker can handle. A client soon gives up on a
@@ -38,8 +38,11 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(30);
 fn share(kind: Asked, is_counter: bool) -> u32 {
     match kind {
         Asked::Put if is_counter => 0,
+        Asked::Append if is_counter => 0,
         Asked::Increment if !is_counter => 0,
-        Asked::Put | Asked::Increment => 55,
+        Asked::Increment => 55,
+        Asked::Put => 30,
+        Asked::Append => 25,
         Asked::Get => 35,
         Asked::Delete => 10,
         // A scan reads all shards, so it would not measure any single one.

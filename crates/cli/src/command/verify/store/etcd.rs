@@ -130,7 +130,7 @@ impl Session {
                 let answer: DeleteRangeResponse = self.send("/etcdserverpb.KV/DeleteRange", message).await?;
                 Kind::Delete { found: Some(answer.deleted > 0) }
             }
-            Request::Increment(_) => unreachable!("etcd has no counters"),
+            Request::Increment(_) | Request::Append(_) => unreachable!("etcd has neither counters nor appends"),
         })
     }
 

@@ -94,8 +94,8 @@ impl Store {
         }
     }
 
-    /// Whether it can increment.
-    pub fn has_counters(&self) -> bool {
+    /// Whether it can increment and append.
+    pub fn has_counters_and_appends(&self) -> bool {
         match self {
             Store::Ringfort(_) | Store::Redis(_) => true,
             // etcd can increment only with a read and a conditional put, which may have to be repeated.

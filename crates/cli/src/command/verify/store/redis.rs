@@ -84,7 +84,7 @@ impl Session {
         let values = self.store.values;
         Ok(match request {
             Request::Put(value) => match self.execute(key, &[b"SET", key, &values.bytes(value)]).await? {
-                Reply::Text(_) => Kind::put(value),
+                Reply::Text(_) => request.unanswered(),
                 reply => return Err(unexpected(&reply)),
             },
             Request::Get | Request::Scan => match self.execute(key, &[b"GET", key]).await? {
@@ -99,6 +99,13 @@ impl Session {
             },
             Request::Increment(by) => match self.execute(key, &[b"INCRBY", key, by.to_string().as_bytes()]).await? {
                 Reply::Integer(number) => Kind::Increment { by, number: Some(number) },
+                reply => return Err(unexpected(&reply)),
+            },
+            Request::Append(value) => match self.execute(key, &[b"APPEND", key, &values.bytes(value)]).await? {
+                Reply::Integer(length) => {
+                    let length = Some(length.unsigned_abs());
+                    Kind::Append { value, bytes: Values::len_bytes(value), length }
+                }
                 reply => return Err(unexpected(&reply)),
             },
         })

@@ -12,7 +12,7 @@ use crate::random::Random;
 use bytes::Bytes;
 use ringfort_check::{Found, Kind};
 use ringfort_client::v1::kv_client::KvClient;
-use ringfort_client::v1::{DeleteRequest, GetRequest, IncrementRequest, PutRequest};
+use ringfort_client::v1::{AppendRequest, DeleteRequest, GetRequest, IncrementRequest, PutRequest};
 use ringfort_client::{Client, Error};
 use ringfort_proto::outcome;
 use ringfort_ring::ShardCount;
@@ -93,7 +93,7 @@ impl Session {
             Request::Put(value) => {
                 let message = PutRequest { key, value: values.bytes(value), ..Default::default() };
                 let answer = node.put(limited(message, timeout)).await?.into_inner();
-                Kind::Put { value, bytes: 0, version: Some(answer.version) }
+                Kind::Put { value, bytes: Values::len_bytes(value), version: Some(answer.version) }
             }
             Request::Get | Request::Scan => {
                 let message = GetRequest { key, ..Default::default() };
@@ -108,6 +108,12 @@ impl Session {
                 let message = IncrementRequest { key, by, ..Default::default() };
                 let answer = node.increment(limited(message, timeout)).await?;
                 Kind::Increment { by, number: Some(answer.get_ref().number) }
+            }
+            Request::Append(value) => {
+                let message = AppendRequest { key, bytes: values.bytes(value), ..Default::default() };
+                let answer = node.append(limited(message, timeout)).await?;
+                let length = Some(answer.get_ref().length_bytes);
+                Kind::Append { value, bytes: Values::len_bytes(value), length }
             }
         })
     }
