@@ -25,7 +25,7 @@ use ringfort_core::time::Moment;
 use ringfort_core::types::NodeId;
 use ringfort_retry::{Attempt, Next, Pace, Retry};
 use ringfort_ring::ShardCount;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -48,6 +48,9 @@ pub(super) struct Clients {
     delete_permille: u32,
     counters: bool,
     appends: bool,
+    /// Keys with an append of unknown outcome. Nothing more is appended to them: each such append doubles what the checker
+    /// has to search through.
+    unsure_appends: BTreeSet<Key>,
     think_time: RangeInclusive<Duration>,
     timeout: Duration,
     working: bool,
@@ -86,6 +89,7 @@ impl Clients {
             delete_permille: options.delete_permille,
             counters: options.counters,
             appends: options.appends,
+            unsure_appends: BTreeSet::new(),
             think_time: options.think_time.clone(),
             timeout: options.request_timeout,
             working: false,
@@ -191,7 +195,17 @@ impl Clients {
         // Deletes take the lowest numbers of their own random source, so that their share does not affect the other
         // draws.
         let drawn = |sum: u32| sum - 1 - self.deletes.below(u64::from(sum)) as u32;
-        Asked::drawn(|kind| share(kind, is_write, is_counter, self.appends, self.delete_permille), drawn)
+        let asked = Asked::drawn(|kind| share(kind, is_write, is_counter, self.appends, self.delete_permille), drawn);
+        if asked == Asked::Append && (self.unsure_appends.contains(&key) || self.is_appending(key)) {
+            return Asked::Put;
+        }
+        asked
+    }
+
+    /// Whether an append to the key waits for its answer.
+    fn is_appending(&self, key: Key) -> bool {
+        let appends = |id| matches!(self.history.operation(id).kind, Kind::Append { .. });
+        self.waiting.values().any(|waiting| self.history.key(waiting.id) == key && appends(waiting.id))
     }
 
     /// Retries the operation, which was reported as not applied.
@@ -341,6 +355,9 @@ impl Clients {
 
     pub fn timed_out(&mut self, client: ClientId, id: OperationId, now: Moment, agenda: &mut Agenda<Wake>) {
         let Some(waiting) = self.waiting.get(&client).filter(|waiting| waiting.id == id) else { return };
+        if matches!(self.history.operation(id).kind, Kind::Append { .. }) {
+            self.unsure_appends.insert(self.history.key(id));
+        }
         if !waiting.may_be_applied {
             self.history.failed(id);
             self.acknowledged.is_settled(self.history.key(id), id);
