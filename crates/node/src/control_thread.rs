@@ -79,7 +79,7 @@ fn handle(control: &mut Control, event: ControlEvent) {
         ControlEvent::Applied(topology) => control.handle_topology(topology),
         ControlEvent::Report(report) => control.handle_local_report(report),
         ControlEvent::Leadership { shard, term, leads } => control.handle_leadership(now, shard, term, leads),
-        ControlEvent::Lost { shard, replica, why } => control.handle_lost_replica(shard, replica, why),
+        ControlEvent::Lost { shard, replica, why } => control.handle_lost_replica(clock::moment(), shard, replica, why),
         ControlEvent::Message { from, message } => control.handle_message(now, from, message),
         ControlEvent::Liveness(at, liveness) => control.handle_liveness(at, liveness),
         ControlEvent::Testimony(testimony) => control.handle_testimony(now, &testimony),

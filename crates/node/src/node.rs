@@ -247,7 +247,7 @@ impl Node {
         for (shard, replica) in boot.lost {
             let snapshots = lost_snapshots.remove(&shard).unwrap_or_default();
             workers[worker_of(shard, config.workers)].quarantine(shard, replica, snapshots);
-            control.handle_lost_replica(shard, replica, QuarantineReason::Log);
+            control.handle_lost_replica(now, shard, replica, QuarantineReason::Log);
         }
 
         let spawn_log = (shell.clone(), boot.log);

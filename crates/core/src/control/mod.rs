@@ -66,6 +66,16 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A leader that has not announced itself for this long may no longer lead.
 const LEADER_PATIENCE: Duration = ANNOUNCEMENT_INTERVAL.saturating_mul(3);
 
+/// A leader that announces itself for this many election timeouts after a replica was lost leads with a quorum without
+/// it: one that lacks a quorum steps down after two.
+const PROVEN_AFTER: u32 = 3;
+
+/// A replica on this node that can't be run.
+struct Lost {
+    why: QuarantineReason,
+    since: Moment,
+}
+
 /// How a node runs the cluster while it leads the system shard.
 #[derive(Clone, Copy, Debug)]
 pub struct ControlConfig {
@@ -134,7 +144,7 @@ pub struct Control {
     leadership: Leadership,
     controller: Controller,
     /// Replicas of this node that can't be trusted and need replacing.
-    lost: BTreeMap<(ShardId, ReplicaId), QuarantineReason>,
+    lost: BTreeMap<(ShardId, ReplicaId), Lost>,
     renewed: Option<Moment>,
     reintroduced: Option<Moment>,
     next_announcement: Moment,
@@ -254,13 +264,13 @@ impl Control {
     }
 
     /// A replica on this node can't be run, for this reason.
-    pub fn handle_lost_replica(&mut self, shard: ShardId, replica: ReplicaId, why: QuarantineReason) {
-        self.lost.insert((shard, replica), why);
+    pub fn handle_lost_replica(&mut self, now: Moment, shard: ShardId, replica: ReplicaId, why: QuarantineReason) {
+        self.lost.entry((shard, replica)).or_insert(Lost { why, since: now });
     }
 
     /// The replicas on this node that can't be run.
     pub fn lost_replicas(&self) -> impl Iterator<Item = (ShardId, ReplicaId, QuarantineReason)> + '_ {
-        self.lost.iter().map(|(&(shard, replica), &why)| (shard, replica, why))
+        self.lost.iter().map(|(&(shard, replica), lost)| (shard, replica, lost.why))
     }
 
     /// Handles a node's introduction: its name, identity and addresses, sent outside the streams between nodes. A known
@@ -365,9 +375,9 @@ impl Control {
         }
     }
 
-    /// Asks for new replicas in place of those that can't be run, if the shard has a leader on another node: then a
-    /// quorum without them has every acknowledged write. If no such leader has been heard recently, the damaged log may
-    /// hold the only copy. It is kept, for a restart that can read it or for an operator to recover, because a new
+    /// Asks for new replicas in place of those that can't be run, if another node has led the shard for long enough since
+    /// they stopped: then a quorum without them has every acknowledged write. Otherwise the damaged log may hold the only
+    /// copy. It is kept, for a restart that can read it or for an operator to recover, because a new
     /// replica would take its place.
     fn ask_for_new_replicas(&mut self, now: Moment) {
         let topology = &self.topology;
@@ -377,12 +387,18 @@ impl Control {
         if self.renewed.is_some_and(|at| now < at + PATIENCE) {
             return;
         }
-        let leads_elsewhere = |leader: &Leader| leader.node != self.node && now < leader.heard + LEADER_PATIENCE;
-        let is_led_elsewhere = |shard: ShardId| self.leaders.get(&shard).is_some_and(leads_elsewhere);
+        let proven_after = topology.timing.election_timeout() * PROVEN_AFTER;
+        let is_led_without = |shard: ShardId, since: Moment| {
+            self.leaders.get(&shard).is_some_and(|leader| {
+                leader.node != self.node && now < leader.heard + LEADER_PATIENCE && leader.heard >= since + proven_after
+            })
+        };
         let is_latest = |shard, replica: ReplicaId| topology.replica(shard, replica.node()) == Some(replica);
-        let replaceable =
-            self.lost.keys().filter(|(shard, replica)| is_led_elsewhere(*shard) && is_latest(*shard, *replica));
-        let renew: Vec<_> = replaceable.map(|&(shard, replica)| SystemCommand::Renew { shard, replica }).collect();
+        let replaceable = self
+            .lost
+            .iter()
+            .filter(|((shard, replica), lost)| is_led_without(*shard, lost.since) && is_latest(*shard, *replica));
+        let renew: Vec<_> = replaceable.map(|(&(shard, replica), _)| SystemCommand::Renew { shard, replica }).collect();
         if !renew.is_empty() {
             self.renewed = Some(now);
             self.out.proposals.extend(renew);
@@ -430,9 +446,10 @@ mod tests {
             control.take_effects().proposals
         };
         assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), [], "nothing is lost yet");
-        asked_after(&mut control, LEADER_PATIENCE, None);
-        control.handle_lost_replica(shard, replica, QuarantineReason::Memory);
-        assert_eq!(asked_after(&mut control, PATIENCE, None), [], "its leader may have failed");
+        let lost_at = Moment::default() + PATIENCE;
+        control.handle_lost_replica(lost_at, shard, replica, QuarantineReason::Memory);
+        assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), [], "the leader may need it for its quorum");
+        assert_eq!(asked_after(&mut control, LEADER_PATIENCE, None), [], "its leader may have failed");
         assert_eq!(asked_after(&mut control, PATIENCE, Some(ShardId(1))), [], "it leads another shard");
         assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), renew);
         assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), renew, "until it has an effect");

@@ -1,9 +1,9 @@
 //! The files of this node's own snapshots: performs the work that workers ask for, in their order.
 //!
-//! A worker sends the chunks of a cut while its replica continues, and waits for each to be written. So every piece of
-//! work is reported, also for a file that has failed: such a file is abandoned at once, and its end reported as not
-//! written. If not even its header can be written, that is reported at once, so that the worker does not cut for
-//! nothing.
+//! A worker sends the chunks of a cut while its replica continues, and waits for each to be written. If a file can't be
+//! begun or a chunk can't be written, the file is abandoned and its end is reported at once, so that the replica does
+//! not cut the rest for nothing. The end of each file is reported once: the work for it that is still queued then is
+//! skipped.
 //!
 //! A replica may abandon a cut just when its file is complete. So [`SnapshotWork::Abandon`] deletes the file under its
 //! final name as well: nothing else refers to it.
@@ -58,20 +58,23 @@ impl<D: Disk + ?Sized> CutFiles<D> {
                 }
             }
             SnapshotWork::Chunk { shard, name, payload } => {
-                if let Some(writer) = self.open.get_mut(&name)
-                    && let Err(error) = writer.chunk(&payload)
-                {
-                    failed(&name, &error);
-                    self.abandon(&name, failed);
+                let Some(writer) = self.open.get_mut(&name) else { return Performed::Done };
+                match writer.chunk(&payload) {
+                    Ok(_) => Performed::Chunk(shard),
+                    Err(error) => {
+                        failed(&name, &error);
+                        self.abandon(&name, failed);
+                        Performed::File { shard, name, written: false }
+                    }
                 }
-                Performed::Chunk(shard)
             }
             SnapshotWork::Finish { shard, name } => {
-                let finished = self.open.remove(&name).map(SnapshotWriter::finish);
-                if let Some(Err(error)) = &finished {
+                let Some(writer) = self.open.remove(&name) else { return Performed::Done };
+                let finished = writer.finish();
+                if let Err(error) = &finished {
                     failed(&name, error);
                 }
-                Performed::File { shard, name, written: matches!(finished, Some(Ok(_))) }
+                Performed::File { shard, name, written: finished.is_ok() }
             }
             SnapshotWork::Abandon { name } => {
                 self.abandon(&name, failed);
@@ -163,16 +166,20 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_fails_is_given_up_and_each_piece_of_work_is_still_reported() {
+    fn the_end_of_a_file_that_fails_is_reported_at_once_and_only_once() {
         let mut scene = Scene::new();
         scene.begin();
         scene.disk.set_capacity(Some(scene.disk.used_bytes()));
-        assert!(matches!(scene.chunk(), (Performed::Chunk(SHARD), true)));
+        assert!(matches!(scene.chunk(), (Performed::File { written: false, .. }, true)));
         assert_eq!(scene.disk.list().unwrap(), [""; 0], "its space is needed");
-        assert!(matches!(scene.chunk(), (Performed::Chunk(SHARD), false)));
-        assert!(matches!(scene.finish(), (Performed::File { written: false, .. }, false)));
+        let is_skipped = |scene: &mut Scene| {
+            assert!(matches!(scene.chunk(), (Performed::Done, false)));
+            assert!(matches!(scene.finish(), (Performed::Done, false)));
+        };
+        is_skipped(&mut scene);
         scene.disk.set_capacity(Some(scene.disk.used_bytes()));
-        assert!(matches!(scene.begin(), (Performed::File { written: false, .. }, true)), "nothing needs to be cut");
+        assert!(matches!(scene.begin(), (Performed::File { written: false, .. }, true)));
+        is_skipped(&mut scene);
     }
 
     #[test]

@@ -220,7 +220,7 @@ impl Running {
         let own = topology.nodes[&node].clone();
         let mut control = Control::new(node, topology.clone(), own, settings.control, now);
         for (shard, replica) in boot.lost {
-            control.handle_lost_replica(shard, replica, QuarantineReason::Log);
+            control.handle_lost_replica(now, shard, replica, QuarantineReason::Log);
         }
         Running {
             node,
@@ -450,7 +450,7 @@ impl Running {
             if why != QuarantineReason::Log {
                 self.alarms.push(format!("replica {replica} of shard {shard} ended: {why}"));
             }
-            self.control.handle_lost_replica(shard, replica, why);
+            self.control.handle_lost_replica(self.now.moment, shard, replica, why);
         }
         self.perform_control(out);
     }
