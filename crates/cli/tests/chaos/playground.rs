@@ -58,5 +58,5 @@ fn ctrl_c_ends_it_with_what_there_is() {
 fn fewer_than_three_nodes_are_refused() {
     let output = program().args(["playground", "--chaos", "--nodes=2"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("three nodes or more"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("give --nodes=3 or more"), "{}", text(&output.stderr));
 }
