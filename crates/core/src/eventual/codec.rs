@@ -1,6 +1,7 @@
 //! Parts of the keyspace and version vectors as bytes, on the wire and in the log.
 //!
-//! One encoding for each value. Decoding never panics and allocates no more than it is given.
+//! Each value has exactly one encoding. Decoding never panics, and its allocations are bounded by the size of its
+//! input.
 
 use super::keyspace::{Entry, Part};
 use crate::codec::{CodecError, Reader, put_bytes, put_u64, put_varint};
