@@ -352,7 +352,7 @@ fn judge(status: &Status, effect: Effect, is_redirected: bool) -> Attempt {
         Outcome::Unknown if effect != Effect::Write && REFUSALS.contains(&status.code()) => Attempt::Refused,
         Outcome::Unknown => Attempt::Unknown,
         Outcome::NotApplied if is_redirected => Attempt::Redirected,
-        Outcome::NotApplied if outcome::was_never_sent(status) || status.code() == Code::Unavailable => {
+        Outcome::NotApplied if outcome::reached_no_handler(status) || status.code() == Code::Unavailable => {
             Attempt::NotApplied
         }
         Outcome::NotApplied => Attempt::Refused,

@@ -12,7 +12,8 @@
 //! **The metadata decides, not the code.** gRPC libraries and proxies generate `UNAVAILABLE` and `RESOURCE_EXHAUSTED`
 //! themselves, for requests that did reach a node: when a connection misses its keep-alive, everything in flight on it
 //! ends with `UNAVAILABLE`. Retrying such a write would apply it twice, with other writes in between. So an error
-//! without `ringfort-outcome` means unknown, with the one exception of a request that was [never sent](was_never_sent).
+//! without `ringfort-outcome` means unknown, with the one exception of a request that certainly [reached no
+//! handler](reached_no_handler).
 //!
 //! A read has no outcome: any read may be retried.
 
@@ -78,23 +79,34 @@ pub fn of(status: &Status) -> Outcome {
     match status.metadata().get(metadata::OUTCOME).map(|value| value.as_bytes()) {
         Some(value) if value == NOT_APPLIED.as_bytes() => Outcome::NotApplied,
         Some(_) => Outcome::Unknown,
-        None if was_never_sent(status) => Outcome::NotApplied,
+        None if reached_no_handler(status) => Outcome::NotApplied,
         None => Outcome::Unknown,
     }
 }
 
-/// Whether no byte of the request has left this process: the connection could not be made, or it was found closed
-/// before it took the request. (hyper calls the latter canceled, and in HTTP/2 nothing else: it hands the request
-/// back.)
-pub fn was_never_sent(status: &Status) -> bool {
+/// Whether no handler of a server saw the request, and none ever will:
+///
+/// - The connection could not be made, or it was found closed before it took the request. (hyper calls the latter
+///   canceled, and in HTTP/2 nothing else: it hands the request back.)
+/// - The server announced by a GOAWAY that it stops, and that this request's stream is not among those which it
+///   processes (RFC 9113, section 6.8). The library ends only such streams with the server's GOAWAY, and requests that
+///   came after it and were not sent. Streams that the server does process keep waiting for their answers.
+pub fn reached_no_handler(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() || error.downcast_ref().is_some_and(hyper::Error::is_canceled) {
+        if error.is::<tonic::ConnectError>()
+            || error.downcast_ref().is_some_and(hyper::Error::is_canceled)
+            || error.downcast_ref().is_some_and(is_of_a_server_that_stops)
+        {
             return true;
         }
         source = error.source();
     }
     false
+}
+
+fn is_of_a_server_that_stops(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
 
 #[cfg(test)]

@@ -104,9 +104,11 @@ struct Watched {
 }
 
 impl Liveness {
-    /// The time since its latest heartbeat; None if none ever arrived.
+    /// The time since its latest heartbeat. Of a node that was never heard: the time since it became known, once it is
+    /// no longer expected to be heard soon; None before.
     pub fn silence(&self, now: Moment) -> Option<Duration> {
-        self.was_heard.then(|| now.saturating_since(self.heard))
+        let is_expected = !self.was_heard && self.state == LivenessState::Alive;
+        (!is_expected).then(|| now.saturating_since(self.heard))
     }
 }
 
@@ -301,7 +303,10 @@ mod tests {
         detector.watch(at(0), [NODE].into_iter());
         let liveness = detector.liveness(NODE, at(0)).unwrap();
         assert_eq!((liveness.state, liveness.reason), (LivenessState::Alive, Reason::Expected));
+        assert_eq!(liveness.silence(at(100)), None);
         let dead = wait_for(&mut detector, 0, 20_000, LivenessState::Dead).unwrap();
+        let silence = detector.liveness(NODE, at(20_000)).unwrap().silence(at(20_000));
+        assert_eq!(silence, Some(Duration::from_secs(20)), "since it became known");
         assert!((4_000..=8_000).contains(&dead), "{dead}");
         assert_eq!(detector.liveness(NodeId(9), at(0)), None);
     }
