@@ -177,10 +177,7 @@ impl Shell {
         let collected = large.and_then(|query| Some((self.routing.view(request.shard())?, query.clone())));
         let worker = self.worker(request.shard());
         let (answered, answer) = oneshot::channel();
-        let incoming = Incoming { request, responder: Responder::Task(answered) };
-        if !worker.push_requests([incoming]).is_empty() {
-            return Err(Failure::Overloaded);
-        }
+        worker.push_requests([Incoming { request, responder: Responder::Task(answered) }]);
         // Dropped unanswered: the worker has stopped.
         match answer.await.unwrap_or(Err(Failure::Unknown)) {
             Ok(Reply::Confirmed) => {

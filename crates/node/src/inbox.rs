@@ -14,7 +14,8 @@ use ringfort_core::divergence::QuarantineReason;
 use ringfort_core::health::HealthView;
 use ringfort_core::message::{RaftMessage, StepRequest};
 use ringfort_core::replica::Restored;
-use ringfort_core::request::Request;
+use ringfort_core::request::{Failure, Request};
+use ringfort_core::stopping::Unfinished;
 use ringfort_core::system::Topology;
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
 use std::sync::Arc;
@@ -82,8 +83,8 @@ pub enum Event {
         replica: ReplicaId,
         why: QuarantineReason,
     },
-    /// Hand over leadership where possible; the answer is the number of shards that the worker still leads.
-    HandOver(mpsc::Sender<usize>),
+    /// Hand over leadership where possible; the answer is what the worker still has to do.
+    HandOver(mpsc::Sender<Unfinished>),
     /// A reader has asked the worker's board for its status, and the next tick may be a second away.
     Show,
     Stop,
@@ -103,6 +104,7 @@ struct Waiting {
     message_bytes: u64,
     request_bytes: u64,
     is_parked: bool,
+    has_ended: bool,
 }
 
 #[derive(Default)]
@@ -112,24 +114,38 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Adds requests. Returns those that exceed the bounds: they were not executed.
-    #[must_use = "what comes back must be answered"]
-    pub fn push_requests(&self, requests: impl IntoIterator<Item = Incoming>) -> Vec<Incoming> {
+    /// Adds requests, and refuses those that exceed the bounds, or all if the worker has ended.
+    pub fn push_requests(&self, requests: impl IntoIterator<Item = Incoming>) {
         let mut refused = Vec::new();
         self.push(|waiting| {
             for incoming in requests {
                 let bytes = incoming.size_bytes();
                 let is_full = waiting.drained.requests.len() >= MAX_WAITING_REQUESTS
                     || waiting.request_bytes + bytes > MAX_WAITING_REQUEST_BYTES;
-                if is_full {
-                    refused.push(incoming);
+                if waiting.has_ended {
+                    refused.push((incoming.responder, Failure::NotApplied));
+                } else if is_full {
+                    refused.push((incoming.responder, Failure::Overloaded));
                 } else {
                     waiting.request_bytes += bytes;
                     waiting.drained.requests.push(incoming);
                 }
             }
         });
-        refused
+        for (responder, failure) in refused {
+            responder.answer(Err(failure));
+        }
+    }
+
+    /// The worker has ended: refuses the requests that wait, and all that come later. Another node may execute them.
+    pub fn end(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.has_ended = true;
+        let refused = std::mem::take(&mut waiting.drained.requests);
+        drop(waiting);
+        for incoming in refused {
+            incoming.responder.answer(Err(Failure::NotApplied));
+        }
     }
 
     /// Adds messages from peers, and drops those that exceed the bounds. Returns how many bytes of entries were
@@ -216,24 +232,42 @@ mod tests {
     const LARGEST: u64 = MAX_VALUE_BYTES as u64;
 
     fn put(value_bytes: u64) -> Incoming {
+        awaited_put(value_bytes).0
+    }
+
+    /// A put, and the failure with which it is answered.
+    fn awaited_put(value_bytes: u64) -> (Incoming, impl FnMut() -> Option<Failure>) {
         let put = Put { key: "k".into(), value: Bytes::from(vec![0; value_bytes as usize]) };
-        Incoming {
-            request: Request::command(ShardCount::MAX, put).unwrap(),
-            responder: Responder::Peer { answers: Default::default(), id: 0, deadline: std::time::Instant::now() },
-        }
+        let (sender, mut answer) = tokio::sync::oneshot::channel();
+        let request = Request::command(ShardCount::MAX, put).unwrap();
+        (Incoming { request, responder: Responder::Task(sender) }, move || answer.try_recv().ok()?.err())
     }
 
     #[test]
-    fn requests_beyond_the_bounds_come_back_and_events_never_do() {
+    fn requests_beyond_the_bounds_are_refused_and_events_never() {
         let inbox = Inbox::default();
         let fitting = MAX_WAITING_REQUEST_BYTES / LARGEST - 1;
-        assert!(inbox.push_requests((0..fitting).map(|_| put(LARGEST))).is_empty());
-        assert_eq!(inbox.push_requests([put(LARGEST), put(10)]).len(), 1);
+        inbox.push_requests((0..fitting).map(|_| put(LARGEST)));
+        let ((large, mut large_failure), (small, mut small_failure)) = (awaited_put(LARGEST), awaited_put(10));
+        inbox.push_requests([large, small]);
+        assert_eq!((large_failure(), small_failure()), (Some(Failure::Overloaded), None));
         inbox.push_event(Event::Stop);
         let mut drained = Drained::default();
         inbox.drain(&mut drained, Duration::ZERO);
         assert_eq!((drained.requests.len(), drained.events.len()), (1, 1));
-        assert!(inbox.push_requests([put(LARGEST)]).is_empty(), "a drain makes room");
+        let (large, mut large_failure) = awaited_put(LARGEST);
+        inbox.push_requests([large]);
+        assert_eq!(large_failure(), None, "a drain makes room");
+    }
+
+    #[test]
+    fn nothing_waits_for_a_worker_that_has_ended() {
+        let inbox = Inbox::default();
+        let ((before, mut failure_before), (after, mut failure_after)) = (awaited_put(1), awaited_put(1));
+        inbox.push_requests([before]);
+        inbox.end();
+        inbox.push_requests([after]);
+        assert_eq!((failure_before(), failure_after()), (Some(Failure::NotApplied), Some(Failure::NotApplied)));
     }
 
     #[test]
@@ -264,7 +298,7 @@ mod tests {
     fn what_came_in_at_once_is_drained_in_parts_and_in_order() {
         let inbox = Inbox::default();
         let sizes = [DRAIN_BYTES / 2, DRAIN_BYTES / 4, LARGEST, 1, DRAIN_BYTES / 2];
-        assert!(inbox.push_requests(sizes.map(put)).is_empty());
+        inbox.push_requests(sizes.map(put));
         let mut drained = Drained::default();
         let parts = [&sizes[..2], &sizes[2..3], &sizes[3..]];
         for part in parts {

@@ -38,7 +38,7 @@ use ringfort_core::health::{HealthConfig, HealthMonitor};
 use ringfort_core::limits::{ENTRY_BUDGET_BYTES, MAX_SNAPSHOTS_RECEIVED};
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::{ReadMode, ReplicaConfig};
-use ringfort_core::stopping::{REQUEST_PATIENCE, STEP_INTERVAL, Step, Stopping};
+use ringfort_core::stopping::{REQUEST_PATIENCE, STEP_INTERVAL, Step, Stopping, Unfinished};
 use ringfort_core::system::MemberState;
 use ringfort_core::timing::Timing;
 use ringfort_core::types::{ReplicaId, ShardId};
@@ -128,7 +128,7 @@ pub struct Node {
     grpc_address: SocketAddr,
     raft_address: SocketAddr,
     stop_serving: Arc<Notify>,
-    serving: tokio::task::JoinHandle<()>,
+    serving: Serving,
     health: HealthReporter,
     workers: Vec<JoinHandle<()>>,
     helpers: Vec<JoinHandle<()>>,
@@ -364,8 +364,8 @@ impl Node {
         let is_alone = self.shell.routing.topology().nodes.len() == 1;
         let mut stopping = Stopping::new(clock::moment(), is_alone);
         loop {
-            let led = if is_alone { 0 } else { self.hand_over() };
-            match stopping.next(clock::moment(), led, self.serving.is_finished()) {
+            let unfinished = if is_alone { Unfinished::default() } else { self.hand_over() };
+            match stopping.next(clock::moment(), unfinished, self.serving.clients.is_finished()) {
                 Step::Wait => {}
                 Step::StopServing => {
                     self.shell.stopping.store(true, Ordering::Relaxed);
@@ -379,6 +379,7 @@ impl Node {
         self.shell.push_event_to_all(|| Event::Stop);
         let join = |threads: Vec<JoinHandle<()>>| threads.into_iter().for_each(|thread| drop(thread.join()));
         join(self.workers);
+        self.shell.peers.stop();
         drop(self.stop_looking);
         let _ = self.shell.gossip.send(GossipEvent::Stop);
         // After the workers have ended, so that these threads have received everything from them.
@@ -393,11 +394,13 @@ impl Node {
         let (stop_watching, watching) = self.disk_watch;
         drop(stop_watching);
         join(vec![watching]);
+        // Usually they were told while the threads above ended. A snapshot's transfer may take longer.
+        wait_for(REQUEST_PATIENCE, || self.serving.peers.is_finished());
         self.runtime.shutdown_timeout(REQUEST_PATIENCE);
     }
 
-    /// Has the workers hand over their leaderships. Returns how many shards they still lead.
-    fn hand_over(&self) -> usize {
+    /// Has the workers hand over their leaderships. Returns what they still have to do.
+    fn hand_over(&self) -> Unfinished {
         let (asked, answers) = mpsc::channel();
         self.shell.push_event_to_all(|| Event::HandOver(asked.clone()));
         drop(asked);
@@ -457,6 +460,12 @@ fn advertise(config: &NodeConfig, port: u16) -> String {
 }
 
 /// Serves on both ports. The returned handle's task ends when the server for clients has stopped.
+/// The servers' tasks.
+struct Serving {
+    clients: tokio::task::JoinHandle<()>,
+    peers: tokio::task::JoinHandle<()>,
+}
+
 fn serve(
     runtime: &Runtime,
     shell: &Arc<Shell>,
@@ -464,22 +473,23 @@ fn serve(
     (clients, health): (TcpListener, HealthServer<impl Health>),
     peers: TcpListener,
     stop: Arc<Notify>,
-) -> Result<tokio::task::JoinHandle<()>, StartError> {
+) -> Result<Serving, StartError> {
     let _context = runtime.enter();
     let clients = (tokio::net::TcpListener::from_std(clients)?, shares.clients);
     let peers = (tokio::net::TcpListener::from_std(peers)?, shares.peers);
     let shared = shell.clone();
-    runtime.spawn(async move {
+    let peers = runtime.spawn(async move {
         if let Err(error) = grpc::serve_peers(shared, peers).await {
             tracing::error!("nodes are served no more: {error}");
         }
     });
     let shared = shell.clone();
-    Ok(runtime.spawn(async move {
+    let clients = runtime.spawn(async move {
         if let Err(error) = grpc::serve_clients(shared, clients, health, async move { stop.notified().await }).await {
             tracing::error!("clients are served no more: {error}");
         }
-    }))
+    });
+    Ok(Serving { clients, peers })
 }
 
 #[cfg(test)]

@@ -20,7 +20,6 @@ use ringfort_core::disk::Disk;
 use ringfort_core::health::HealthMonitor;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::ReplicaStatus;
-use ringfort_core::request::Failure;
 use ringfort_core::system::MemberState;
 use ringfort_core::types::{ClusterId, NodeId, ShardId};
 use ringfort_core::worker::worker_of;
@@ -86,13 +85,9 @@ impl Shell {
         &self.workers[worker_of(shard, self.workers.len())]
     }
 
-    /// Distributes the requests of one connection, with one push per worker. Answers those for which there is no room.
+    /// Distributes the requests of one connection, with one push per worker.
     pub fn push_requests(&self, requests: Vec<Incoming>) {
-        let refused =
-            self.by_worker(requests, |incoming| incoming.request.shard(), |inbox, part| inbox.push_requests(part));
-        for incoming in refused.into_iter().flatten() {
-            incoming.responder.answer(Err(Failure::Overloaded));
-        }
+        self.by_worker(requests, |incoming| incoming.request.shard(), |inbox, part| inbox.push_requests(part));
     }
 
     /// Distributes a peer's messages, with one push per worker.

@@ -28,6 +28,8 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Responder>) {
         let now = clock::now();
         for event in drained.events.drain(..) {
             if matches!(event, Event::Stop) {
+                drained.requests.drain(..).for_each(|incoming| incoming.responder.answer(Err(Failure::NotApplied)));
+                shell.workers[index].end();
                 return;
             }
             handle(&mut worker, now, event);
@@ -67,7 +69,7 @@ fn handle(worker: &mut Worker<Responder>, now: Now, event: Event) {
         Event::Quarantine { shard, replica, why } => worker.handle_quarantine(shard, replica, why),
         Event::HandOver(asked) => {
             worker.hand_over();
-            let _ = asked.send(worker.leads());
+            let _ = asked.send(worker.unfinished());
         }
         // Every turn publishes the status if a reader has asked.
         Event::Show => {}

@@ -89,8 +89,9 @@ pub fn of(status: &Status) -> Outcome {
 /// - The connection could not be made, or it was found closed before it took the request. (hyper calls the latter
 ///   canceled, and in HTTP/2 nothing else: it hands the request back.)
 /// - The server announced by a GOAWAY that it stops, and that this request's stream is not among those which it
-///   processes (RFC 9113, section 6.8). The library ends only such streams with the server's GOAWAY, and requests that
-///   came after it and were not sent. Streams that the server does process keep waiting for their answers.
+///   processes (RFC 9113, section 6.8). The library ends such streams with the server's GOAWAY, refuses requests that
+///   come after it, and may cancel a request whose headers are sent and whose message is not: a handler is called only
+///   with the message. Streams that the server does process keep waiting for their answers.
 pub fn reached_no_handler(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {

@@ -60,6 +60,7 @@ use crate::log::item::{Base, ReplicaState};
 use crate::message::{RaftMessage, ShardReport};
 use crate::mutation::Mutation;
 use crate::request::{Action, Failure, Reply};
+use crate::stopping::Unfinished;
 use crate::system::{Group, SystemCommand, SystemMachine};
 use crate::time::{HlcTimestamp, Moment};
 use crate::timing::Timing;
@@ -272,6 +273,11 @@ impl<T> Replica<T> {
 
     pub fn is_leader(&self) -> bool {
         self.raft.raft.state == StateRole::Leader
+    }
+
+    /// What it still has to do before its node may end.
+    pub fn unfinished(&self) -> Unfinished {
+        Unfinished { led: self.is_leader().into(), unsettled: (!self.proposals.is_empty()).into() }
     }
 
     /// The system shard's state, if this is its replica.

@@ -28,6 +28,7 @@ use crate::mutation::Mutation;
 use crate::replica::transfers::{TransferPermit, is_empty_state};
 use crate::replica::{Replica, ReplicaConfig, ReplicaStatus, Restored};
 use crate::request::{Failure, Request};
+use crate::stopping::Unfinished;
 use crate::system::Topology;
 use crate::time::{Moment, Now};
 use crate::timing::Timing;
@@ -305,9 +306,9 @@ impl<T> Worker<T> {
         }
     }
 
-    /// The number of shards that this worker leads.
-    pub fn leads(&self) -> usize {
-        self.replicas.values().filter(|replica| replica.is_leader()).count()
+    /// What its replicas still have to do before the node may end.
+    pub fn unfinished(&self) -> Unfinished {
+        self.replicas.values().map(Replica::unfinished).sum()
     }
 
     /// The snapshot thread has written a chunk of this shard's cut.

@@ -153,7 +153,7 @@ impl Group {
     }
 
     fn leader(&self, not: &[NodeId]) -> Option<NodeId> {
-        let leads = |node: &NodeId| self.workers[node].leads() == 1 && !not.contains(node);
+        let leads = |node: &NodeId| self.workers[node].unfinished().led == 1 && !not.contains(node);
         self.workers.keys().copied().find(leads)
     }
 

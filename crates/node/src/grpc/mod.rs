@@ -117,7 +117,7 @@ pub async fn end_watches(health: &mut HealthReporter) {
     }
 }
 
-/// Serves the other nodes until the process ends.
+/// Serves the other nodes until the workers have ended and the other nodes have been told so.
 pub async fn serve_peers(
     shell: Arc<Shell>,
     (listener, most): (TcpListener, usize),
@@ -126,6 +126,7 @@ pub async fn serve_peers(
     let members = shell.routing.members();
     let clients = members.get(&shell.node).map_or("--port", |own| &own.grpc_address);
     let wrong_port = outcome::refused(format!("this is not a node's port for clients, which is {clients}"));
+    let stopped = shell.peers.stopped();
     let peer = PeerServer::new(peer::PeerService::new(shell)).max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
     Server::builder()
         .initial_stream_window_size(PEER_WINDOW_BYTES)
@@ -136,7 +137,7 @@ pub async fn serve_peers(
         .add_service(Refusing::<OriginalServer<()>>::new(wrong_port.clone()))
         .add_service(Refusing::<ClusterServer<()>>::new(wrong_port.clone()))
         .add_service(Refusing::<MembershipServer<()>>::new(wrong_port))
-        .serve_with_incoming(connections)
+        .serve_with_incoming_shutdown(connections, stopped)
         .await
 }
 

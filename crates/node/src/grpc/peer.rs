@@ -46,9 +46,17 @@ impl Peer for PeerService {
         let (receiver, batches, outgoing) = (self.receiver.clone(), request.into_inner(), answers.clone().outgoing());
         // A separate task: a node that is slow to read its answers must not block the receipt of heartbeats.
         tokio::spawn(async move {
-            let ended = receiver.receive(batches, &answers, caller.as_deref()).await;
+            let mut last_forward = 0;
+            let received = receiver.receive(batches, &answers, caller.as_deref(), &mut last_forward);
+            let ended = tokio::select! {
+                ended = received => Some(ended),
+                () = receiver.shell.peers.stopped() => None,
+            };
             receiver.shell.peers.forget(&answers);
-            answers.end(ended.err());
+            match ended {
+                Some(ended) => answers.end(ended.err()),
+                None => answers.finish(last_forward),
+            }
         });
         Ok(Response::new(outgoing))
     }
@@ -73,12 +81,14 @@ impl PeerService {
 }
 
 impl Receiver {
-    /// Handles the batches of a stream until the stream ends or a batch is not meant for this node.
+    /// Handles the batches of a stream until the stream ends or a batch is not meant for this node. `last_forward` is
+    /// the greatest id of a request that was taken.
     async fn receive(
         &self,
         mut batches: Streaming<PeerBatch>,
         answers: &Arc<Answers>,
         caller: Option<&str>,
+        last_forward: &mut u64,
     ) -> Result<(), Status> {
         let mut known = None;
         while let Some(batch) = batches.message().await? {
@@ -91,6 +101,7 @@ impl Receiver {
             if !batch.control.is_empty() && self.shell.routing.topology().has_removed(from) {
                 self.shell.peers.set_removed(from, answers);
             }
+            *last_forward = batch.forwards.iter().map(|forward| forward.id).fold(*last_forward, u64::max);
             self.take(from, batch, answers);
         }
         Ok(())

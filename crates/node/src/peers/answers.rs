@@ -4,6 +4,9 @@
 //! come. And an answer can only reach the process that sent the request: after a restart, that node has new streams,
 //! although it numbers its requests from 1 again.
 //!
+//! A node that stops names the last request that it has taken from the stream, as the GOAWAY of HTTP/2 does. Requests
+//! that it has not read are then known as not executed.
+//!
 //! A removed node is told of its removal on its own stream too: this node keeps no other stream to it, and other nodes
 //! may not be able to dial it.
 
@@ -22,6 +25,8 @@ use tonic::Status;
 #[derive(Default)]
 struct State {
     batches: Batches<PeerAnswers>,
+    /// The stream ends when all batches are sent.
+    is_finishing: bool,
     /// Set once no more answers are accepted; with the reason, until the other node has been told.
     ended: Option<Option<Status>>,
 }
@@ -89,7 +94,20 @@ impl Answers {
         self.0.lock().ended.is_some()
     }
 
-    /// Ends the stream, with a reason to tell the other node, if it needs one.
+    /// Ends the stream after the answers that wait, because this node stops. `last_forward` is the greatest id of a
+    /// request that was taken from it.
+    pub fn finish(&self, last_forward: u64) {
+        let mut state = self.0.lock();
+        if state.ended.is_none() {
+            state.batches.last(0, PeerAnswers::default).last_forward = Some(last_forward);
+            state.is_finishing = true;
+            let waker = state.batches.take_waker();
+            drop(state);
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Ends the stream at once, with a reason to tell the other node, if it needs one.
     pub fn end(&self, reason: Option<Status>) {
         let mut state = self.0.lock();
         state.ended.get_or_insert(reason);
@@ -113,9 +131,16 @@ impl Stream for Outgoing {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut state = self.0.0.lock();
-        match &mut state.ended {
-            Some(reason) => Poll::Ready(reason.take().map(Err)),
-            None => state.batches.poll(context).map(|batch| Some(Ok(batch))),
+        if let Some(reason) = &mut state.ended {
+            return Poll::Ready(reason.take().map(Err));
+        }
+        match state.batches.poll(context) {
+            Poll::Ready(batch) => Poll::Ready(Some(Ok(batch))),
+            Poll::Pending if state.is_finishing => {
+                state.ended = Some(None);
+                Poll::Ready(None)
+            }
+            Poll::Pending => Poll::Pending,
         }
     }
 }
@@ -166,6 +191,18 @@ mod tests {
             refused += batch.replies.iter().filter(is_refusal).count();
         }
         assert_eq!(refused, 2, "of {count}");
+    }
+
+    #[test]
+    fn a_stream_that_finishes_sends_what_waits_and_names_the_last_request() {
+        let answers = Arc::new(Answers::default());
+        let mut outgoing = answers.clone().outgoing();
+        answers.give(7, Err(Failure::NotApplied));
+        answers.finish(8);
+        let Poll::Ready(Some(Ok(last))) = next(&mut outgoing) else { panic!("a batch waits") };
+        assert_eq!((last.replies[0].id, last.last_forward), (7, Some(8)));
+        assert!(matches!(next(&mut outgoing), Poll::Ready(None)));
+        assert!(answers.has_ended());
     }
 
     #[test]

@@ -31,7 +31,7 @@ static UNREADABLE: Seldom = Seldom::new();
 
 /// - `batches` is empty while `accepts` is false.
 /// - `forwarded` holds every request that was queued since the stream was opened and is not answered.
-/// - `is_confirmed` is false while `accepts` is false.
+/// - `is_confirmed` is false while `accepts` is false, and once the peer has said that it stops.
 struct State {
     batches: Batches<PeerBatch>,
     forwarded: HashMap<u64, oneshot::Sender<Forwarded>>,
@@ -128,6 +128,17 @@ impl Lane {
                 });
                 let _ = waiting.send(Forwarded::Answer(answer));
             }
+        }
+    }
+
+    /// The peer stops. It has taken the forwarded requests up to this id, and takes no more.
+    pub fn stops_after(&self, last_forward: u64) {
+        let mut state = self.state.lock();
+        state.is_confirmed = false;
+        let not_taken: Vec<_> = state.forwarded.extract_if(|id, _| *id > last_forward).collect();
+        drop(state);
+        for (_, waiting) in not_taken {
+            let _ = waiting.send(Forwarded::NotSent);
         }
     }
 
@@ -313,6 +324,20 @@ mod tests {
         assert!(matches!(next(&mut outgoing), Poll::Ready(None)), "the old stream ends");
         let _open = confirmed(&lane);
         assert!(forward(&lane, 4).try_recv().is_err(), "it waits for the new stream");
+    }
+
+    #[test]
+    fn what_a_stopping_peer_has_not_taken_was_not_sent() {
+        let lane = lane();
+        let mut outgoing = confirmed(&lane);
+        let (mut taken, mut not_taken) = (forward(&lane, 4), forward(&lane, 5));
+        assert!(next(&mut outgoing).is_ready());
+        lane.stops_after(4);
+        assert!(taken.try_recv().is_err(), "it may have been executed");
+        assert!(matches!(not_taken.try_recv(), Ok(Forwarded::NotSent)));
+        assert!(matches!(forward(&lane, 6).try_recv(), Ok(Forwarded::NotSent)));
+        lane.close();
+        assert!(matches!(taken.try_recv(), Ok(Forwarded::Lost)));
     }
 
     #[test]

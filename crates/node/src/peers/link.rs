@@ -159,10 +159,12 @@ async fn stream(
             Ok(Some(mut batch)) => {
                 lane.confirmed();
                 let control = std::mem::take(&mut batch.control);
+                let last_forward = batch.last_forward;
                 if let Some(shell) = shell.upgrade() {
                     control_thread::deliver(&shell, node, control);
                 }
                 lane.answered(batch);
+                last_forward.into_iter().for_each(|last| lane.stops_after(last));
             }
             Ok(None) => return Status::unavailable("the node ended the stream"),
             Err(status) => return status,

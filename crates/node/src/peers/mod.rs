@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Gossip messages above this size are sent with the entries.
 const URGENT_GOSSIP_BYTES: usize = 16 << 10;
@@ -39,7 +39,7 @@ const URGENT_GOSSIP_BYTES: usize = 16 << 10;
 pub enum Forwarded {
     /// The peer answered.
     Answer(Result<Reply, Failure>),
-    /// The request never left this node.
+    /// The request never left this node, or the peer stopped before it took it.
     NotSent,
     /// The connection broke before the answer came.
     Lost,
@@ -52,6 +52,8 @@ pub struct Peers {
     next_forward: AtomicU64,
     /// The streams from nodes that are no longer members. Messages to such a node are sent only there.
     removed: Mutex<BTreeMap<NodeId, Arc<Answers>>>,
+    /// The workers have ended: nothing is taken from the other nodes' streams any more.
+    has_stopped: watch::Sender<bool>,
 }
 
 struct Peer {
@@ -61,7 +63,14 @@ struct Peer {
 
 impl Peers {
     pub fn new(cluster: ClusterId, node: NodeId) -> Peers {
-        Peers { cluster, node, peers: ArcSwap::default(), next_forward: AtomicU64::new(1), removed: Mutex::default() }
+        Peers {
+            cluster,
+            node,
+            peers: ArcSwap::default(),
+            next_forward: AtomicU64::new(1),
+            removed: Mutex::default(),
+            has_stopped: watch::Sender::new(false),
+        }
     }
 
     /// Connects to new members, follows changed addresses, and disconnects from nodes that are no longer members.
@@ -131,6 +140,17 @@ impl Peers {
     /// The outage of the connection to `node`, if requests can't be sent there now.
     pub fn outage(&self, node: NodeId) -> Option<Outage> {
         self.peers.load().get(&node)?.bulk.lane.outage()
+    }
+
+    /// Ends the streams from the other nodes, with the answers that wait. The workers must have ended.
+    pub fn stop(&self) {
+        self.has_stopped.send_replace(true);
+    }
+
+    /// Returns once this node takes nothing from the other nodes' streams any more.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut has_stopped = self.has_stopped.subscribe();
+        async move { drop(has_stopped.wait_for(|stopped| *stopped).await) }
     }
 
     /// `node` has connected to this node: it is alive, so a pause before connecting to it can end.

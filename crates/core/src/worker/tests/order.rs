@@ -109,7 +109,7 @@ fn all_heartbeats_between_two_nodes_leave_in_one_message() {
         }
     };
     flush(now, &mut worker);
-    assert_eq!(worker.leads(), shards as usize);
+    assert_eq!(worker.unfinished().led, shards as usize);
     for replica in worker.status() {
         worker.handle_step(&step_request(&replica.report.unwrap(), Step::AddLearner(id(2))));
     }

@@ -23,10 +23,10 @@ impl Running {
     }
 
     pub(super) fn step_stop(&mut self, out: &mut Outbox) {
-        let led = self.replicas().filter(|replica| replica.is_leader()).count();
+        let unfinished = self.replicas().map(Replica::unfinished).sum();
         let has_answered = self.pending.has_answered_clients();
         let Some(stopping) = &mut self.stopping else { return };
-        match stopping.next(self.now.moment, led, has_answered) {
+        match stopping.next(self.now.moment, unfinished, has_answered) {
             Step::Wait => {}
             Step::StopServing => self.is_serving = false,
             Step::End => {
