@@ -8,7 +8,7 @@ use crate::events::{ControlEvent, ControlKnowledge};
 use crate::inbox::Event;
 use crate::saving::Saved;
 use crate::shell::Shell;
-use crate::start;
+use crate::start_error::CLAIM_ADVICE;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ringfort_core::boot::Claim;
@@ -140,8 +140,7 @@ fn stop_for(shell: &Shell, control: &Control, cluster: ClusterId, saving: &Sende
     shell.fail(format!(
         "the nodes of cluster {cluster} have confirmed that {:?} at this address is a member of their cluster, and \
          {standing}. {}",
-        own.name,
-        start::CLAIM_ADVICE
+        own.name, CLAIM_ADVICE
     ));
     // A process that ends in an orderly way waits for the thread that saves.
     let claim = Claim { cluster, name: own.name.clone(), raft_address: control.own_addresses().raft.clone() };

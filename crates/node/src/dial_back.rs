@@ -8,7 +8,7 @@
 //! node that has begun a cluster dials itself, because no other node has dialled it back. These failures are not
 //! errors: other nodes may be down, and some networks do not let a node reach itself.
 
-use crate::start::with_sources;
+use crate::start_error::with_sources;
 use bytes::Bytes;
 use ringfort_core::system::{Member, Topology};
 use ringfort_core::types::NodeId;

@@ -4,7 +4,7 @@
 //! segment, no snapshot could be written, other nodes could not connect, and monitoring would fail. So the limit is
 //! divided at the start: clients get what the node itself and the other nodes leave, and are refused first.
 
-use crate::start::StartError;
+use crate::start_error::StartError;
 use std::io;
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //! tells the cluster about new addresses of this node.
 
 use crate::shell::Shell;
-use crate::start::{StartError, with_sources};
+use crate::start_error::{StartError, with_sources};
 use bytes::Bytes;
 use ringfort_core::boot::Owner;
 use ringfort_core::founding::{self, Answer, Asked, Decision, Missing, Own};

@@ -10,6 +10,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `config`, `start_error` | what an operator can set, and why a node does not start |
 //! | `node`, `start`, `join`, `dial_back` | a node's life from start to stop, and how it joins or creates a cluster |
 //! | `shell` | what all threads and tasks share |
 //! | `worker_thread`, `inbox`, `responder` | the loop around a core worker, its input, and where its answers go |
@@ -35,6 +36,7 @@
 mod admission;
 mod board;
 mod clock;
+mod config;
 mod control_thread;
 pub mod convert;
 mod dial_back;
@@ -70,13 +72,15 @@ mod snapshot_thread;
 mod snapshot_transfer;
 mod spare_segments;
 mod start;
+mod start_error;
 pub mod stderr;
 mod strangers;
 mod threads;
 mod throttle;
 mod worker_thread;
 
-pub use node::{DEFAULT_SHARDS, Node, NodeConfig, NodeFailure};
+pub use config::{DEFAULT_SHARDS, NodeConfig};
+pub use node::{Node, NodeFailure};
 pub use ringfort_core::gossip::GossipConfig;
 pub use ringfort_core::kv::Kind;
 pub use ringfort_core::limits::{CONCURRENT_MOVES, DISK_TIMEOUT, LEAD_AFTER, REPLACE_AFTER, SCRUB_BYTES_PER_SECOND};
@@ -84,4 +88,4 @@ pub use ringfort_core::replica::ReadMode;
 pub use ringfort_core::system::MemberState;
 pub use ringfort_core::system::topology::{NODE_NAME_RULE, is_node_name};
 pub use ringfort_core::timing::Timing;
-pub use start::StartError;
+pub use start_error::StartError;
