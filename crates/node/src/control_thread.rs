@@ -118,7 +118,7 @@ fn perform(shell: &Arc<Shell>, control: &mut Control, saving: &Sender<Saved>) {
         shell.peers.set_members(shell, &members);
         shell.routing.set_members(members);
     }
-    if let Some(cluster) = effects.claimed_by.filter(|_| shell.failure.borrow().is_none()) {
+    if let Some(cluster) = effects.claimed_by.filter(|_| !shell.lifecycle.has_failed()) {
         stop_for(shell, control, cluster, saving);
     }
     if let Some(why) = effects.departure {
@@ -137,7 +137,7 @@ fn stop_for(shell: &Shell, control: &Control, cluster: ClusterId, saving: &Sende
         1 => format!("its --raft-dir holds the new cluster {}", shell.cluster),
         _ => format!("it reaches no majority of its own cluster {}", shell.cluster),
     };
-    shell.fail(format!(
+    shell.lifecycle.fail(format!(
         "the nodes of cluster {cluster} have confirmed that {:?} at this address is a member of their cluster, and \
          {standing}. {}",
         own.name, CLAIM_ADVICE

@@ -15,7 +15,6 @@ use crate::stderr::last_line;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ringfort_core::health::{DiskReport, DiskState, NodeHealth};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tonic_health::server::HealthReporter;
 
@@ -28,7 +27,7 @@ pub fn run(shell: Arc<Shell>, reporter: HealthReporter, stopped: Receiver<()>) {
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(interval) {
         let report = shell.health.lock().look(clock::moment());
         let is_hung = report.health.disk == DiskState::Hung;
-        if is_hung && shell.stopping.load(Ordering::Relaxed) {
+        if is_hung && shell.lifecycle.is_stopping() {
             stop_without_disk();
         }
         if report.must_end {

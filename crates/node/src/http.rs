@@ -26,7 +26,6 @@ use ringfort_proto::outcome;
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -157,10 +156,10 @@ impl Http {
         let Some(shell) = self.shell.get() else {
             return Some("not part of a cluster yet".to_owned());
         };
-        if shell.handing_over.load(Ordering::Relaxed) {
+        if shell.lifecycle.is_handing_over() {
             return Some("handing over, to stop then".to_owned());
         }
-        if shell.failure.borrow().is_some() {
+        if shell.lifecycle.has_failed() {
             return Some("stopping after a failure".to_owned());
         }
         if shell.admission.is_disk_hung() {

@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `config`, `start_error` | what an operator can set, and why a node does not start |
 //! | `node`, `start`, `join`, `dial_back` | a node's life from start to stop, and how it joins or creates a cluster |
+//! | `lifecycle` | why the node stops, and how far it is |
 //! | `shell` | what all threads and tasks share |
 //! | `worker_thread`, `inbox`, `responder` | the loop around a core worker, its input, and where its answers go |
 //! | `log_thread`, `spare_segments`, [`disk`] | group commit: one record and one sync for all waiting batches |
@@ -52,6 +53,7 @@ mod http;
 mod in_flight;
 mod inbox;
 mod join;
+mod lifecycle;
 mod log_thread;
 mod memory_watch;
 mod metrics;

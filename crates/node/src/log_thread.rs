@@ -163,7 +163,7 @@ fn append(shell: &Shell, writer: &mut LogWriter<Arc<dyn Disk>>) -> bool {
                 shell.health.lock().set_full(clock::moment(), true);
                 shell.admission.set_disk_full(!lacks_files);
                 shell.admission.set_without_files(lacks_files);
-                if shell.stopping.load(Ordering::Relaxed) {
+                if shell.lifecycle.is_stopping() {
                     return false;
                 }
                 thread::sleep(pause);

@@ -15,6 +15,7 @@ use crate::gossip_thread;
 use crate::http::Http;
 use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox};
+use crate::lifecycle::Lifecycle;
 use crate::log_thread;
 use crate::memory_watch;
 use crate::metrics::Metrics;
@@ -47,12 +48,12 @@ use ringfort_core::worker::{Worker, WorkerConfig, worker_of};
 use std::fs::File;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
@@ -147,15 +148,12 @@ impl Node {
             receives: Arc::new(Semaphore::new(MAX_SNAPSHOTS_RECEIVED)),
             sends: Sends::default(),
             move_bandwidth: Throttle::new(config.move_bandwidth),
-            failure: watch::Sender::new(None),
-            departure: watch::Sender::new(None),
-            handing_over: AtomicBool::new(false),
+            lifecycle: Lifecycle::default(),
             health: Mutex::new(HealthMonitor::new(health, now)),
             admission: AdmissionState::new(config.max_memory_bytes),
             in_flight: InFlight::default(),
             scans: Semaphore::new(SCANS_AT_ONCE),
             operator_calls: OperatorCalls::default(),
-            stopping: AtomicBool::new(false),
         });
 
         let control_config = ControlConfig {
@@ -273,30 +271,19 @@ impl Node {
 
     /// Waits until the node finds that it must stop, and returns the reason. The caller must then shut the node down.
     pub fn failed(&self) -> impl Future<Output = NodeFailure> + use<> {
-        let mut failure = self.shell.failure.subscribe();
-        async move {
-            match failure.wait_for(Option::is_some).await {
-                Ok(reason) => NodeFailure(reason.clone().unwrap_or_default()),
-                Err(_) => std::future::pending().await,
-            }
-        }
+        let failed = self.shell.lifecycle.failed();
+        async move { NodeFailure(failed.await) }
     }
 
     /// Waits until the node is no longer a member, and returns the reason. The caller must then shut the node down.
     /// After a restart it joins as a new node if it was [dead](MemberState::Dead), and is refused otherwise.
     pub fn departed(&self) -> impl Future<Output = MemberState> + use<> {
-        let mut departure = self.shell.departure.subscribe();
-        async move {
-            match departure.wait_for(Option::is_some).await.map(|why| *why) {
-                Ok(Some(why)) => why,
-                _ => std::future::pending().await,
-            }
-        }
+        self.shell.lifecycle.departed()
     }
 
     /// Shuts down gracefully: leadership moves to other nodes, requests under way are answered, all threads end.
     pub fn shutdown(mut self) {
-        self.shell.handing_over.store(true, Ordering::Relaxed);
+        self.shell.lifecycle.hand_over();
         // Before any hand-over, so that the controller does not give leadership back.
         let health = {
             let mut health = self.shell.health.lock();
@@ -312,7 +299,7 @@ impl Node {
             match stopping.next(clock::moment(), unfinished, self.serving.clients.is_finished()) {
                 Step::Wait => {}
                 Step::StopServing => {
-                    self.shell.stopping.store(true, Ordering::Relaxed);
+                    self.shell.lifecycle.stop();
                     self.stop_serving.notify_one();
                     self.runtime.block_on(grpc::end_watches(&mut self.health));
                 }

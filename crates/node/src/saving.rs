@@ -63,8 +63,8 @@ pub fn run(shell: Arc<Shell>, decisions: Receiver<Saved>) {
 
 fn save_departure(shell: &Shell, why: MemberState) {
     match boot::set_departure(&*shell.disk, why) {
-        Ok(()) => drop(shell.departure.send_replace(Some(why))),
-        Err(error) => shell.fail(format!(
+        Ok(()) => shell.lifecycle.depart(why),
+        Err(error) => shell.lifecycle.fail(format!(
             "this node is no member any more ({why:?}), and could not write that to its directory ({error}): check the \
              disk"
         )),

@@ -8,6 +8,7 @@ use crate::events::LogEvent;
 use crate::events::SnapshotEvent;
 use crate::in_flight::InFlight;
 use crate::inbox::{Event, Inbox, Incoming};
+use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::operator_calls::OperatorCalls;
 use crate::peers::Peers;
@@ -20,13 +21,12 @@ use ringfort_core::disk::Disk;
 use ringfort_core::health::HealthMonitor;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::ReplicaStatus;
-use ringfort_core::system::MemberState;
 use ringfort_core::types::{ClusterId, NodeId, ShardId};
 use ringfort_core::worker::worker_of;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 pub struct Shell {
     pub node: NodeId,
@@ -51,12 +51,7 @@ pub struct Shell {
     pub sends: Sends,
     /// The bandwidth that all sent snapshots share.
     pub move_bandwidth: Throttle,
-    /// Why the node must stop, in words for the operator.
-    pub failure: watch::Sender<Option<String>>,
-    /// Why the node is no longer a member.
-    pub departure: watch::Sender<Option<MemberState>>,
-    /// The node is handing over its leaderships before it stops.
-    pub handing_over: AtomicBool,
+    pub lifecycle: Lifecycle,
     /// Monitors the node's own health.
     pub health: Mutex<HealthMonitor>,
     /// Whether the node has room for requests.
@@ -66,20 +61,9 @@ pub struct Shell {
     /// One permit for each scan that may collect a page at the same time.
     pub scans: Semaphore,
     pub operator_calls: OperatorCalls,
-    /// The node is about to stop: threads no longer wait for disk space.
-    pub stopping: AtomicBool,
 }
 
 impl Shell {
-    /// The node must stop for this reason. Only the first reason is kept.
-    pub fn fail(&self, reason: String) {
-        self.failure.send_if_modified(|known| {
-            let is_first = known.is_none();
-            known.get_or_insert(reason);
-            is_first
-        });
-    }
-
     /// The inbox of the worker that owns a shard.
     pub fn worker(&self, shard: ShardId) -> &Inbox {
         &self.workers[worker_of(shard, self.workers.len())]
