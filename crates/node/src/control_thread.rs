@@ -109,7 +109,7 @@ fn perform(shell: &Arc<Shell>, control: &mut Control, saving: &Sender<Saved>) {
         });
     }
     for step in effects.steps {
-        shell.worker(step.shard).push_event(Event::Step(step));
+        shell.workers.of(step.shard).push_event(Event::Step(step));
     }
     if let Some(topology) = effects.topology {
         let _ = saving.send(Saved::Topology(topology));

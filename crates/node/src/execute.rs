@@ -175,7 +175,7 @@ impl Shell {
     pub async fn ask_worker(&self, request: Request) -> Result<Reply, Failure> {
         let large = request.as_query().filter(|query| query.is_large());
         let collected = large.and_then(|query| Some((self.routing.view(request.shard())?, query.clone())));
-        let worker = self.worker(request.shard());
+        let worker = self.workers.of(request.shard());
         let (answered, answer) = oneshot::channel();
         worker.push_requests([Incoming { request, responder: Responder::Task(answered) }]);
         // Dropped unanswered: the worker has stopped.

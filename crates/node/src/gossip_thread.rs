@@ -119,7 +119,7 @@ fn perform(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
         log_thread::hand_in(shell, BatchSource::Gossip, batch);
     }
     if let Some(health) = effects.health {
-        shell.push_event_to_all(|| Event::Health(health.clone()));
+        shell.workers.push_event_to_all(|| Event::Health(health.clone()));
         let _ = shell.control.send(ControlEvent::Health(health));
     }
     for (answer, written) in effects.replies {
@@ -138,7 +138,11 @@ fn compare(shell: &Shell, gossip: &mut Gossip<WriteAnswer>, divergence: &mut Div
                 tracing::error!("{divergence}");
             }
             divergence::Event::Minority { shard, replica } => {
-                shell.worker(shard).push_event(Event::Quarantine { shard, replica, why: QuarantineReason::Minority });
+                shell.workers.of(shard).push_event(Event::Quarantine {
+                    shard,
+                    replica,
+                    why: QuarantineReason::Minority,
+                });
             }
             divergence::Event::Over(shard) => tracing::info!(%shard, "its replicas do not differ any more"),
         }

@@ -14,7 +14,7 @@
 //! | `node`, `start`, `join`, `dial_back` | a node's life from start to stop, and how it joins or creates a cluster |
 //! | `lifecycle` | why the node stops, and how far it is |
 //! | `shell` | what all threads and tasks share |
-//! | `worker_thread`, `inbox`, `responder` | the loop around a core worker, its input, and where its answers go |
+//! | `worker_thread`, `workers`, `inbox`, `responder` | the loop around a core worker, its input, and where its answers go |
 //! | `log_thread`, `spare_segments`, [`disk`] | group commit: one record and one sync for all waiting batches |
 //! | `snapshot_thread`, `snapshot_transfer`, `sends`, `throttle` | snapshot files, and their transfer between nodes |
 //! | `control_thread`, `saving` | the node's controller, and what it saves |
@@ -80,6 +80,7 @@ mod strangers;
 mod threads;
 mod throttle;
 mod worker_thread;
+mod workers;
 
 pub use config::{DEFAULT_SHARDS, NodeConfig};
 pub use node::{Node, NodeFailure};

@@ -66,13 +66,13 @@ pub fn run(shell: Arc<Shell>, log: Log<Arc<dyn Disk>>, events: Receiver<LogEvent
         for (source, number) in batches {
             match source {
                 BatchSource::Gossip => drop(shell.gossip.send(GossipEvent::Persisted(number))),
-                BatchSource::Worker(worker) => shell.workers[worker].push_event(Event::Persisted(number)),
+                BatchSource::Worker(worker) => shell.workers.inbox(worker).push_event(Event::Persisted(number)),
             }
         }
         for shard in writer.pressed(clock::moment()) {
             match shard {
                 ShardId::EVENTUAL => drop(shell.gossip.send(GossipEvent::LogPressure)),
-                shard => shell.worker(shard).push_event(Event::LogPressure(shard)),
+                shard => shell.workers.of(shard).push_event(Event::LogPressure(shard)),
             }
         }
     }

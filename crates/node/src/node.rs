@@ -1,7 +1,6 @@
 //! One node, from start to shutdown.
 
 use crate::admission::AdmissionState;
-use crate::board::Board;
 use crate::clock;
 use crate::config::NodeConfig;
 use crate::control_thread;
@@ -14,7 +13,7 @@ use crate::files::FileShares;
 use crate::gossip_thread;
 use crate::http::Http;
 use crate::in_flight::InFlight;
-use crate::inbox::{Event, Inbox};
+use crate::inbox::Event;
 use crate::lifecycle::Lifecycle;
 use crate::log_thread;
 use crate::memory_watch;
@@ -31,6 +30,7 @@ use crate::snapshot_thread;
 use crate::start::{self, Membership, Since};
 use crate::start_error::StartError;
 use crate::throttle::Throttle;
+use crate::workers::Workers;
 use crate::{directory_watch, disk_watch, grpc, join, saving, scrub_thread, threads, worker_thread};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::Mutex;
@@ -134,8 +134,7 @@ impl Node {
             cluster: topology.cluster,
             runtime: runtime.handle().clone(),
             disk,
-            workers: (0..config.workers).map(|_| Inbox::default()).collect(),
-            boards: (0..config.workers).map(|_| Board::default()).collect(),
+            workers: Workers::new(config.workers),
             log: log_tx,
             snapshots: snapshots_tx,
             control: control_tx,
@@ -307,7 +306,7 @@ impl Node {
             }
             thread::sleep(STEP_INTERVAL);
         }
-        self.shell.push_event_to_all(|| Event::Stop);
+        self.shell.workers.push_event_to_all(|| Event::Stop);
         let join = |threads: Vec<JoinHandle<()>>| threads.into_iter().for_each(|thread| drop(thread.join()));
         join(self.workers);
         self.shell.peers.stop();
@@ -333,7 +332,7 @@ impl Node {
     /// Has the workers hand over their leaderships. Returns what they still have to do.
     fn hand_over(&self) -> Unfinished {
         let (asked, answers) = mpsc::channel();
-        self.shell.push_event_to_all(|| Event::HandOver(asked.clone()));
+        self.shell.workers.push_event_to_all(|| Event::HandOver(asked.clone()));
         drop(asked);
         answers.iter().sum()
     }

@@ -50,12 +50,12 @@ pub fn run(shell: Arc<Shell>, decisions: Receiver<Saved>) {
         }
         match takes_effect {
             Effect::Full(topology) => {
-                shell.push_event_to_all(|| Event::Topology(topology.clone()));
+                shell.workers.push_event_to_all(|| Event::Topology(topology.clone()));
                 let _ = shell.gossip.send(GossipEvent::Topology(topology.clone()));
                 shell.routing.set_topology(topology);
             }
             Effect::Retirements(topology) => {
-                shell.push_event_to_all(|| Event::Retirements(topology.clone()));
+                shell.workers.push_event_to_all(|| Event::Retirements(topology.clone()));
             }
         }
     }

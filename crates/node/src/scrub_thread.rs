@@ -18,7 +18,7 @@ pub fn run(shell: Arc<Shell>, mut scrubber: Scrubber, stopped: Receiver<()>) {
         let damaged = scrubber.handle_step(clock::moment(), shards, |shard| shell.routing.view(shard));
         shell.metrics.divergence.scrubbed.inc_by(scrubber.walks() - before);
         if let Some((shard, replica)) = damaged {
-            shell.worker(shard).push_event(Event::Quarantine { shard, replica, why: QuarantineReason::Memory });
+            shell.workers.of(shard).push_event(Event::Quarantine { shard, replica, why: QuarantineReason::Memory });
         }
     }
 }

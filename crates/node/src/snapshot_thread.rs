@@ -16,10 +16,10 @@ pub fn run(shell: Arc<Shell>, events: Receiver<SnapshotEvent>) {
     while let Ok(SnapshotEvent::Work(work)) = events.recv() {
         match files.perform(*work, &mut warn) {
             Performed::Done => {}
-            Performed::Chunk(shard) => shell.worker(shard).push_event(Event::ChunkWritten(shard)),
+            Performed::Chunk(shard) => shell.workers.of(shard).push_event(Event::ChunkWritten(shard)),
             Performed::File { shard, name, written } => {
                 shell.metrics.snapshots_written.count(written);
-                shell.worker(shard).push_event(Event::SnapshotWritten { shard, name, written });
+                shell.workers.of(shard).push_event(Event::SnapshotWritten { shard, name, written });
             }
             Performed::Send { name, message } => {
                 shell.runtime.spawn(snapshot_transfer::send(shell.clone(), name, *message));

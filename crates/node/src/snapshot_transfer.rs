@@ -69,7 +69,7 @@ pub async fn send(shell: Arc<Shell>, name: String, message: RaftMessage) {
     let (shard, to) = (message.shard, message.to);
     let Some(turn) = shell.sends.turn(to.node()).await else {
         // Raft asks again, after a pause that grows.
-        shell.worker(shard).push_event(Event::SnapshotSent { shard, to, arrived: false });
+        shell.workers.of(shard).push_event(Event::SnapshotSent { shard, to, arrived: false });
         return;
     };
     let arrived = match stream(&shell, name, message).await {
@@ -86,7 +86,7 @@ pub async fn send(shell: Arc<Shell>, name: String, message: RaftMessage) {
     };
     drop(turn);
     shell.metrics.snapshots_sent.count(arrived);
-    shell.worker(shard).push_event(Event::SnapshotSent { shard, to, arrived });
+    shell.workers.of(shard).push_event(Event::SnapshotSent { shard, to, arrived });
 }
 
 async fn stream(shell: &Arc<Shell>, name: String, message: RaftMessage) -> Result<SnapshotAck, TransferError> {
@@ -210,7 +210,7 @@ pub async fn receive(
     let (disk, receiver, file_name) = (shell.disk.clone(), shell.clone(), name.clone());
     let deliver = move |restored| {
         let restored = Box::new(restored);
-        receiver.worker(shard).push_event(Event::Snapshot { message, name: file_name, restored });
+        receiver.workers.of(shard).push_event(Event::Snapshot { message, name: file_name, restored });
         drop(permit);
     };
     let tell_progress = || {

@@ -24,12 +24,12 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Responder>) {
     let mut more = true;
     loop {
         let patience = if more { Duration::ZERO } else { clock::until(worker.next_tick()) };
-        shell.workers[index].drain(&mut drained, patience);
+        shell.workers.inbox(index).drain(&mut drained, patience);
         let now = clock::now();
         for event in drained.events.drain(..) {
             if matches!(event, Event::Stop) {
                 drained.requests.drain(..).for_each(|incoming| incoming.responder.answer(Err(Failure::NotApplied)));
-                shell.workers[index].end();
+                shell.workers.inbox(index).end();
                 return;
             }
             handle(&mut worker, now, event);
@@ -49,7 +49,7 @@ pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Responder>) {
         more = again;
         perform(&shell, index, effects);
         shell.admission.handled(entry_bytes);
-        shell.boards[index].show(|| worker.status());
+        shell.workers.board(index).show(|| worker.status());
     }
 }
 

@@ -124,13 +124,14 @@ impl Receiver {
         let is_meant = |message: &ringfort_core::message::RaftMessage| {
             (message.from.node(), message.to.node()) == (from, self.shell.node) && self.shell.admission.admits(message)
         };
-        self.shell.push_messages(batch.raft.into_iter().filter_map(convert::from_wire).filter(is_meant).collect());
+        let messages = batch.raft.into_iter().filter_map(convert::from_wire).filter(is_meant).collect();
+        self.shell.admission.handled(self.shell.workers.push_messages(messages));
         control_thread::deliver(&self.shell, from, batch.control);
         for bytes in batch.gossip {
             gossip_thread::deliver(&self.shell, from, bytes);
         }
         let forwarded = batch.forwards.into_iter().filter_map(|forward| self.forwarded(from, forward, answers));
-        self.shell.push_requests(forwarded.collect());
+        self.shell.workers.push_requests(forwarded.collect());
     }
 
     /// The request for a worker, or `None` if it is answered without one.

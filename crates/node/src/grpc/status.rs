@@ -1,10 +1,8 @@
 //! Cluster status: each node reports what it knows, and the node that is asked merges the reports.
 
 use super::gossip;
-use crate::board::Board;
 use crate::clock;
 use crate::events::{ControlEvent, ControlKnowledge};
-use crate::inbox::Event;
 use crate::shell::Shell;
 use crossbeam_channel::Sender;
 use ringfort_core::divergence as core_divergence;
@@ -183,16 +181,8 @@ async fn ask(address: String) -> Option<StatusResponse> {
 
 /// The status of the replicas on this node.
 pub async fn replicas(shell: &Shell) -> Result<Vec<CoreStatus>, Status> {
-    let asked: Vec<_> = shell.boards.iter().map(Board::ask).collect();
-    shell.push_event_to_all(|| Event::Show);
-    let mut replicas = Vec::new();
-    for shown in asked {
-        let shown = shown.await.ok_or_else(|| {
-            outcome::unavailable("a worker of this node has not published its status yet; retry", None)
-        })?;
-        replicas.extend(shown.iter().cloned());
-    }
-    Ok(replicas)
+    let replicas = shell.workers.statuses().await;
+    replicas.ok_or_else(|| outcome::unavailable("a worker of this node has not published its status yet; retry", None))
 }
 
 /// What the controller knows of moves, and of replicas that can't be run.

@@ -112,9 +112,7 @@ async fn keep_connected(
             tracing::info!(%node, "no connection to {name} ({target}): {why}");
             said = why;
         }
-        for worker in &shell.workers {
-            worker.push_event(Event::Unreachable(node));
-        }
+        shell.workers.push_event_to_all(|| Event::Unreachable(node));
         drop(shell);
         pause = if started.elapsed() > GOOD_CONNECTION { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
         tokio::select! {
