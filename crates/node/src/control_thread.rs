@@ -4,7 +4,7 @@
 //! still announces leaders to other nodes and answers `status`.
 
 use crate::clock;
-use crate::events::{ControlEvent, ControlKnowledge};
+use crate::events::{ControlEvent, ControlKnowledge, Mailbox, NoAnswer};
 use crate::inbox::Event;
 use crate::saving::Saved;
 use crate::shell::Shell;
@@ -20,38 +20,47 @@ use ringfort_core::time::Moment;
 use ringfort_core::types::{ClusterId, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Messages from other nodes that may wait; further ones are dropped, and their senders repeat them.
 const MAX_WAITING: usize = 4096;
 
-/// Passes messages from another node to the control thread, or drops them if too many wait.
-pub fn deliver(shell: &Shell, from: NodeId, messages: Vec<Bytes>) {
-    for bytes in messages {
-        match codec::decode(&bytes) {
-            Ok(message) => send(shell, ControlEvent::Message { from, message }),
-            Err(error) => tracing::warn!(node = %from, "a control message can't be read: {error}"),
+/// How long to wait for the controller's answer. Its thread may be waiting for a disk that hangs.
+pub const KNOWLEDGE_TIMEOUT: Duration = Duration::from_millis(500);
+
+impl Mailbox<ControlEvent> {
+    /// Passes messages from another node to the control thread, or drops them if too many wait.
+    pub fn deliver(&self, from: NodeId, messages: Vec<Bytes>) {
+        for bytes in messages {
+            match codec::decode(&bytes) {
+                Ok(message) => {
+                    self.offer(ControlEvent::Message { from, message }, MAX_WAITING);
+                }
+                Err(error) => tracing::warn!(node = %from, "a control message can't be read: {error}"),
+            }
         }
     }
-}
 
-/// Passes on the name and addresses with which a node introduces itself, or drops them if too many messages wait.
-pub fn introduce(shell: &Shell, member: Member) {
-    send(shell, ControlEvent::Introduction(member));
-}
+    /// Passes on the name and addresses with which a node introduces itself, or drops them if too many messages wait.
+    pub fn introduce(&self, member: Member) {
+        self.offer(ControlEvent::Introduction(member), MAX_WAITING);
+    }
 
-/// Passes on gossip's current view of the other members' liveness.
-pub fn tell_liveness(shell: &Shell, at: Moment, liveness: BTreeMap<NodeId, Liveness>) {
-    send(shell, ControlEvent::Liveness(at, liveness));
-}
+    /// Passes on gossip's current view of the other members' liveness.
+    pub fn tell_liveness(&self, at: Moment, liveness: BTreeMap<NodeId, Liveness>) {
+        self.offer(ControlEvent::Liveness(at, liveness), MAX_WAITING);
+    }
 
-/// Passes a testimony on to the control thread.
-pub fn tell_testimony(shell: &Shell, testimony: Testimony) {
-    send(shell, ControlEvent::Testimony(testimony));
-}
+    /// Passes a testimony on to the control thread.
+    pub fn tell_testimony(&self, testimony: Testimony) {
+        self.offer(ControlEvent::Testimony(testimony), MAX_WAITING);
+    }
 
-fn send(shell: &Shell, event: ControlEvent) {
-    if shell.control.len() < MAX_WAITING {
-        let _ = shell.control.send(event);
+    /// What the controller knows of moves, and of replicas that can't be run.
+    pub async fn knowledge(&self) -> Result<ControlKnowledge, NoAnswer> {
+        let asked = timeout(KNOWLEDGE_TIMEOUT, self.ask(ControlEvent::Knowledge));
+        asked.await.unwrap_or(Err(NoAnswer::Controller))
     }
 }
 
@@ -145,4 +154,16 @@ fn stop_for(shell: &Shell, control: &Control, cluster: ClusterId, saving: &Sende
     // A process that ends in an orderly way waits for the thread that saves.
     let claim = Claim { cluster, name: own.name.clone(), raft_address: control.own_addresses().raft.clone() };
     let _ = saving.send(Saved::Claim(claim));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn status_does_not_wait_for_a_controller_whose_disk_hangs() {
+        let (control, _events) = Mailbox::<ControlEvent>::new();
+        let asked = timeout(2 * KNOWLEDGE_TIMEOUT, control.knowledge());
+        assert_eq!(asked.await.expect("it ends").map(drop), Err(NoAnswer::Controller));
+    }
 }

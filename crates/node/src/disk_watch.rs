@@ -50,7 +50,7 @@ pub fn run(shell: Arc<Shell>, reporter: HealthReporter, stopped: Receiver<()>) {
 fn tell(shell: &Shell, reporter: &HealthReporter, before: Option<NodeHealth>, report: DiskReport) {
     let disk = |health: NodeHealth| health.disk;
     let (was, is) = (before.map_or(DiskState::Healthy, disk), report.health.disk);
-    let _ = shell.gossip.send(GossipEvent::Health(report.health));
+    shell.gossip.send(GossipEvent::Health(report.health));
     if (was == DiskState::Hung) != (is == DiskState::Hung) && !report.health.is_stopping {
         shell.runtime.block_on(grpc::set_health(reporter, is != DiskState::Hung));
     }

@@ -1,6 +1,8 @@
-//! What a node's threads tell each other. A worker's events are in [`inbox`](crate::inbox).
+//! What a node's threads tell each other, and the mailboxes that they do it through. A worker's events are in
+//! [`inbox`](crate::inbox).
 
 use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use ringfort_core::control::Testimony;
 use ringfort_core::control::progress::Progress;
 use ringfort_core::divergence::{Divergence, QuarantineReason};
@@ -19,6 +21,50 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// The way to a thread. Events are handled in the order in which they are sent; an ended thread takes none.
+pub struct Mailbox<E>(Sender<E>);
+
+impl<E> Clone for Mailbox<E> {
+    fn clone(&self) -> Mailbox<E> {
+        Mailbox(self.0.clone())
+    }
+}
+
+impl<E> Mailbox<E> {
+    pub fn new() -> (Mailbox<E>, Receiver<E>) {
+        let (sender, receiver) = unbounded();
+        (Mailbox(sender), receiver)
+    }
+
+    /// Returns whether the event was taken.
+    pub fn send(&self, event: E) -> bool {
+        self.0.send(event).is_ok()
+    }
+
+    /// Sends the event, or drops it if `most` events wait. Returns whether it was taken.
+    pub fn offer(&self, event: E, most: usize) -> bool {
+        self.0.len() < most && self.send(event)
+    }
+
+    /// Sends a question and waits for the answer.
+    pub async fn ask<A>(&self, question: impl FnOnce(oneshot::Sender<A>) -> E) -> Result<A, NoAnswer> {
+        let (asked, answer) = oneshot::channel();
+        self.send(question(asked));
+        answer.await.map_err(|_| NoAnswer::Stopping)
+    }
+}
+
+/// Why a thread of this node does not tell what it knows.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    #[error("this node is stopping")]
+    Stopping,
+    #[error("this node's controller does not answer: its disk may hang")]
+    Controller,
+    #[error("a worker of this node has not published its status yet; retry")]
+    Worker,
+}
 
 /// For the `control` thread.
 pub enum ControlEvent {

@@ -4,11 +4,8 @@
 //! which reports back with an event. Reads run on this thread too and never wait for the disk.
 
 use crate::clock;
-use crate::control_thread;
-use crate::events::ControlEvent;
-use crate::events::{GossipEvent, GossipKnowledge, WriteAnswer};
+use crate::events::{ControlEvent, GossipEvent, GossipKnowledge, Mailbox, NoAnswer, WriteAnswer};
 use crate::inbox::Event;
-use crate::log_thread;
 use crate::shell::Shell;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -32,11 +29,15 @@ const LOAD_ROUNDS: u64 = 10;
 /// Of each kind of refusal, one in this many is logged.
 const REFUSALS_A_LINE: u64 = 1000;
 
-/// Passes on a message from another node, or drops it if too many wait.
-pub fn deliver(shell: &Shell, from: NodeId, bytes: Bytes) {
-    if shell.gossip.len() < MAX_WAITING {
-        shell.metrics.gossip.received_bytes.inc_by(bytes.len() as u64);
-        let _ = shell.gossip.send(GossipEvent::Message { from, bytes });
+impl Mailbox<GossipEvent> {
+    /// Passes on a message from another node, or drops it if too many wait. Returns whether it was taken.
+    pub fn deliver(&self, from: NodeId, bytes: Bytes) -> bool {
+        self.offer(GossipEvent::Message { from, bytes }, MAX_WAITING)
+    }
+
+    /// What the gossip thread knows.
+    pub async fn knowledge(&self) -> Result<GossipKnowledge, NoAnswer> {
+        self.ask(GossipEvent::Status).await
     }
 }
 
@@ -69,7 +70,7 @@ pub fn run(
         gossip.handle_tick(now);
         let rounds = gossip.rounds();
         if rounds > rounds_before {
-            control_thread::tell_liveness(&shell, now.moment, gossip.all_liveness(now.moment));
+            shell.control.tell_liveness(now.moment, gossip.all_liveness(now.moment));
         }
         if said_rounds.is_none_or(|said| rounds >= said + LOAD_ROUNDS) {
             said_rounds = Some(rounds);
@@ -116,11 +117,11 @@ fn perform(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
         shell.peers.send_gossip(node, message);
     }
     if let Some(batch) = effects.log {
-        log_thread::hand_in(shell, BatchSource::Gossip, batch);
+        shell.log.hand_in(BatchSource::Gossip, batch);
     }
     if let Some(health) = effects.health {
         shell.workers.push_event_to_all(|| Event::Health(health.clone()));
-        let _ = shell.control.send(ControlEvent::Health(health));
+        shell.control.send(ControlEvent::Health(health));
     }
     for (answer, written) in effects.replies {
         let _ = answer.send(written);

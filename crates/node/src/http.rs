@@ -134,7 +134,7 @@ impl Http {
         if let Some(shell) = self.shell.get() {
             match timeout(LOOK_TIMEOUT, self.metrics.look(shell)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(status)) => return text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", status.message())),
+                Ok(Err(reason)) => return text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
                 Err(_) => {
                     let reason = format!("the node's threads do not answer within {} s\n", LOOK_TIMEOUT.as_secs());
                     return text(StatusCode::SERVICE_UNAVAILABLE, reason);

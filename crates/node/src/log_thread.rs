@@ -4,9 +4,9 @@
 //! disk are then unknown. The health monitor ([`ringfort_core::health`]) gets the time that each record takes and,
 //! while there is nothing to log, the time that a [`probe`] takes. It counts each part of a large record as a record.
 
+use crate::admission::AdmissionState;
 use crate::clock;
-use crate::events::GossipEvent;
-use crate::events::LogEvent;
+use crate::events::{GossipEvent, LogEvent, Mailbox};
 use crate::files;
 use crate::inbox::{DRAIN_BYTES, Event};
 use crate::seldom::Seldom;
@@ -65,13 +65,17 @@ pub fn run(shell: Arc<Shell>, log: Log<Arc<dyn Disk>>, events: Receiver<LogEvent
         shell.metrics.log_record_items.observe(items as f64);
         for (source, number) in batches {
             match source {
-                BatchSource::Gossip => drop(shell.gossip.send(GossipEvent::Persisted(number))),
+                BatchSource::Gossip => {
+                    shell.gossip.send(GossipEvent::Persisted(number));
+                }
                 BatchSource::Worker(worker) => shell.workers.inbox(worker).push_event(Event::Persisted(number)),
             }
         }
         for shard in writer.pressed(clock::moment()) {
             match shard {
-                ShardId::EVENTUAL => drop(shell.gossip.send(GossipEvent::LogPressure)),
+                ShardId::EVENTUAL => {
+                    shell.gossip.send(GossipEvent::LogPressure);
+                }
                 shard => shell.workers.of(shard).push_event(Event::LogPressure(shard)),
             }
         }
@@ -115,12 +119,31 @@ fn probe(disk: &dyn Disk, health: &Mutex<HealthMonitor>) {
     }
 }
 
-/// Hands a batch from a worker or from gossip to the log thread.
-pub fn hand_in(shell: &Shell, source: BatchSource, batch: LogBatch) {
-    shell.admission.unsynced(batch.new_entry_bytes());
-    // The log thread outlives the workers. Gossip's last batch may come too late when the node stops: nothing in it has
-    // been acknowledged.
-    let _ = shell.log.send(LogEvent::Batch { source, batch });
+/// The way to the log, for workers and gossip.
+#[derive(Clone)]
+pub struct LogQueue {
+    events: Mailbox<LogEvent>,
+    admission: Arc<AdmissionState>,
+}
+
+impl LogQueue {
+    pub fn new(admission: Arc<AdmissionState>) -> (LogQueue, Receiver<LogEvent>) {
+        let (events, received) = Mailbox::new();
+        (LogQueue { events, admission }, received)
+    }
+
+    /// Hands a batch to the log thread.
+    pub fn hand_in(&self, source: BatchSource, batch: LogBatch) {
+        self.admission.unsynced(batch.new_entry_bytes());
+        // The log thread outlives the workers. Gossip's last batch may come too late when the node stops: nothing in it
+        // has been acknowledged.
+        self.events.send(LogEvent::Batch { source, batch });
+    }
+
+    /// All workers have ended: ends the thread after the batches that it has.
+    pub fn stop(&self) {
+        self.events.send(LogEvent::Stop);
+    }
 }
 
 /// Writes the record, waiting for disk space for as long as it takes. Returns false if the node stops meanwhile.

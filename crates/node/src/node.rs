@@ -5,17 +5,14 @@ use crate::clock;
 use crate::config::NodeConfig;
 use crate::control_thread;
 use crate::dial_back;
-use crate::events::ControlEvent;
-use crate::events::GossipEvent;
-use crate::events::LogEvent;
-use crate::events::SnapshotEvent;
+use crate::events::{ControlEvent, GossipEvent, Mailbox, SnapshotEvent};
 use crate::files::FileShares;
 use crate::gossip_thread;
 use crate::http::Http;
 use crate::in_flight::InFlight;
 use crate::inbox::Event;
 use crate::lifecycle::Lifecycle;
-use crate::log_thread;
+use crate::log_thread::{self, LogQueue};
 use crate::memory_watch;
 use crate::metrics::Metrics;
 use crate::operator_calls::OperatorCalls;
@@ -125,20 +122,21 @@ impl Node {
             give_up_after: config.disk_timeout,
             timing: topology.timing,
         };
-        let (log_tx, log_rx) = unbounded();
-        let (snapshots_tx, snapshots_rx) = unbounded();
-        let (control_tx, control_rx) = unbounded();
-        let (gossip_tx, gossip_rx) = unbounded();
+        let admission = Arc::new(AdmissionState::new(config.max_memory_bytes));
+        let (log, log_rx) = LogQueue::new(admission.clone());
+        let (snapshots, snapshots_rx) = Mailbox::new();
+        let (control_mailbox, control_rx) = Mailbox::new();
+        let (gossip_mailbox, gossip_rx) = Mailbox::new();
         let shell = Arc::new(Shell {
             node,
             cluster: topology.cluster,
             runtime: runtime.handle().clone(),
             disk,
             workers: Workers::new(config.workers),
-            log: log_tx,
-            snapshots: snapshots_tx,
-            control: control_tx,
-            gossip: gossip_tx,
+            log,
+            snapshots,
+            control: control_mailbox,
+            gossip: gossip_mailbox,
             routing: Routing::new(node, topology.clone()),
             peers: Peers::new(topology.cluster, node),
             metrics,
@@ -149,7 +147,7 @@ impl Node {
             move_bandwidth: Throttle::new(config.move_bandwidth),
             lifecycle: Lifecycle::default(),
             health: Mutex::new(HealthMonitor::new(health, now)),
-            admission: AdmissionState::new(config.max_memory_bytes),
+            admission,
             in_flight: InFlight::default(),
             scans: Semaphore::new(SCANS_AT_ONCE),
             operator_calls: OperatorCalls::default(),
@@ -289,7 +287,7 @@ impl Node {
             health.set_stopping();
             health.report(clock::moment()).health
         };
-        let _ = self.shell.gossip.send(GossipEvent::Health(health));
+        self.shell.gossip.send(GossipEvent::Health(health));
         self.runtime.block_on(grpc::set_health(&self.health, false));
         let is_alone = self.shell.routing.topology().nodes.len() == 1;
         let mut stopping = Stopping::new(clock::moment(), is_alone);
@@ -311,11 +309,11 @@ impl Node {
         join(self.workers);
         self.shell.peers.stop();
         drop(self.stop_looking);
-        let _ = self.shell.gossip.send(GossipEvent::Stop);
+        self.shell.gossip.send(GossipEvent::Stop);
         // After the workers have ended, so that these threads have received everything from them.
-        let _ = self.shell.log.send(LogEvent::Stop);
-        let _ = self.shell.snapshots.send(SnapshotEvent::Stop);
-        let _ = self.shell.control.send(ControlEvent::Stop);
+        self.shell.log.stop();
+        self.shell.snapshots.send(SnapshotEvent::Stop);
+        self.shell.control.send(ControlEvent::Stop);
         // The disk watch sees only the log's records; other threads may also be waiting for the disk.
         if !wait_for(DISK_PATIENCE_AT_STOP, || self.helpers.iter().all(JoinHandle::is_finished)) {
             disk_watch::stop_without_disk();

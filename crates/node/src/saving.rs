@@ -51,7 +51,7 @@ pub fn run(shell: Arc<Shell>, decisions: Receiver<Saved>) {
         match takes_effect {
             Effect::Full(topology) => {
                 shell.workers.push_event_to_all(|| Event::Topology(topology.clone()));
-                let _ = shell.gossip.send(GossipEvent::Topology(topology.clone()));
+                shell.gossip.send(GossipEvent::Topology(topology.clone()));
                 shell.routing.set_topology(topology);
             }
             Effect::Retirements(topology) => {

@@ -1,12 +1,10 @@
 //! State that all threads and tasks of a node share, such as the channels to each other.
 
 use crate::admission::AdmissionState;
-use crate::events::ControlEvent;
-use crate::events::GossipEvent;
-use crate::events::LogEvent;
-use crate::events::SnapshotEvent;
+use crate::events::{ControlEvent, GossipEvent, Mailbox, SnapshotEvent};
 use crate::in_flight::InFlight;
 use crate::lifecycle::Lifecycle;
+use crate::log_thread::LogQueue;
 use crate::metrics::Metrics;
 use crate::operator_calls::OperatorCalls;
 use crate::peers::Peers;
@@ -14,7 +12,6 @@ use crate::routing::Routing;
 use crate::sends::Sends;
 use crate::throttle::Throttle;
 use crate::workers::Workers;
-use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use ringfort_core::disk::Disk;
 use ringfort_core::health::HealthMonitor;
@@ -30,10 +27,10 @@ pub struct Shell {
     pub runtime: Handle,
     pub disk: Arc<dyn Disk>,
     pub workers: Workers,
-    pub log: Sender<LogEvent>,
-    pub snapshots: Sender<SnapshotEvent>,
-    pub control: Sender<ControlEvent>,
-    pub gossip: Sender<GossipEvent>,
+    pub log: LogQueue,
+    pub snapshots: Mailbox<SnapshotEvent>,
+    pub control: Mailbox<ControlEvent>,
+    pub gossip: Mailbox<GossipEvent>,
     pub routing: Routing,
     pub peers: Peers,
     pub metrics: Arc<Metrics>,
@@ -49,7 +46,7 @@ pub struct Shell {
     /// Monitors the node's own health.
     pub health: Mutex<HealthMonitor>,
     /// Whether the node has room for requests.
-    pub admission: AdmissionState,
+    pub admission: Arc<AdmissionState>,
     /// Client requests in flight.
     pub in_flight: InFlight,
     /// One permit for each scan that may collect a page at the same time.

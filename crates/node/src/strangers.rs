@@ -4,7 +4,6 @@
 //! gRPC address that the caller gives; the core evaluates the answers ([`ringfort_core::control`], claims). Only one
 //! caller is asked at a time, however many call.
 
-use crate::control_thread;
 use crate::shell::Shell;
 use ringfort_core::control::Testimony;
 use ringfort_core::types::{ClusterId, NodeId};
@@ -47,7 +46,7 @@ impl Strangers {
         let (cluster, from, to) = (ClusterId(batch.cluster_id), NodeId(batch.from_node), NodeId(batch.to_node));
         tokio::spawn(async move {
             if let Ok(Some(testimony)) = timeout(ANSWER_TIMEOUT, ask(cluster, from, to, address)).await {
-                control_thread::tell_testimony(&shell, testimony);
+                shell.control.tell_testimony(testimony);
             }
             is_asking.store(false, Ordering::Relaxed);
         });

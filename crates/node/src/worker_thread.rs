@@ -2,10 +2,8 @@
 //! waits for more.
 
 use crate::clock;
-use crate::events::ControlEvent;
-use crate::events::SnapshotEvent;
+use crate::events::{ControlEvent, SnapshotEvent};
 use crate::inbox::{Drained, Event, Incoming};
-use crate::log_thread;
 use crate::responder::Responder;
 use crate::shell::Shell;
 use ringfort_core::effects::Effects;
@@ -86,15 +84,17 @@ fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Responder>) {
     }
     // The receiving threads outlive the workers, so nothing is lost.
     if let Some(batch) = log {
-        log_thread::hand_in(shell, BatchSource::Worker(index), batch);
+        shell.log.hand_in(BatchSource::Worker(index), batch);
     }
     for work in snapshots {
-        let _ = shell.snapshots.send(SnapshotEvent::Work(Box::new(work)));
+        shell.snapshots.send(SnapshotEvent::Work(Box::new(work)));
     }
     for (shard, view) in views {
         shell.routing.set_view(shard, view);
     }
-    let control = |event| drop(shell.control.send(event));
+    let control = |event| {
+        shell.control.send(event);
+    };
     topology.into_iter().map(ControlEvent::Applied).for_each(control);
     for (responder, answer) in replies {
         responder.answer(answer);

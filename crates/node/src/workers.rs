@@ -1,6 +1,7 @@
 //! The way to this node's workers: their inboxes, and the boards on which they publish the status of their replicas.
 
 use crate::board::Board;
+use crate::events::NoAnswer;
 use crate::inbox::{Event, Inbox, Incoming};
 use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::ReplicaStatus;
@@ -53,15 +54,15 @@ impl Workers {
         self.inboxes.iter().for_each(|inbox| inbox.push_event(event()));
     }
 
-    /// The status of all replicas on this node; `None` if a worker has never published it.
-    pub async fn statuses(&self) -> Option<Vec<ReplicaStatus>> {
+    /// The status of all replicas on this node.
+    pub async fn statuses(&self) -> Result<Vec<ReplicaStatus>, NoAnswer> {
         let asked: Vec<_> = self.boards.iter().map(Board::ask).collect();
         self.push_event_to_all(|| Event::Show);
         let mut replicas = Vec::new();
         for shown in asked {
-            replicas.extend(shown.await?.iter().cloned());
+            replicas.extend(shown.await.ok_or(NoAnswer::Worker)?.iter().cloned());
         }
-        Some(replicas)
+        Ok(replicas)
     }
 
     fn by_worker<I, R>(

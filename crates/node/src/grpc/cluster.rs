@@ -1,7 +1,6 @@
 //! The Cluster service, for operators, clients, and nodes that want to join.
 
 use super::{gossip, operate, status, status_of, timeout};
-use crate::control_thread;
 use crate::dial_back;
 use crate::shell::Shell;
 use ringfort_core::control::takeover;
@@ -35,7 +34,7 @@ impl Cluster for ClusterService {
         }
         // Without a quorum the cluster can't commit the node's addresses, yet may need the node to form a quorum. So
         // they are passed on before the command is committed.
-        control_thread::introduce(&self.shell, member.clone());
+        self.shell.control.introduce(member.clone());
         let command = CoreRequest::system(SystemCommand::Join { member, replaces, known_as });
         let executed = self.shell.execute(command, deadline).await;
         let (node, epoch) = match executed.map_err(|error| status_of(&error.into()))?.reply {
@@ -122,7 +121,7 @@ impl ClusterService {
     /// The silent node that the joining node, which has the same name, replaces.
     async fn replaced(&self, member: &Member) -> Result<Option<NodeId>, Status> {
         let topology = self.shell.routing.topology();
-        let gossip = gossip::knowledge(&self.shell).await?.status;
+        let gossip = self.shell.gossip.knowledge().await?.status;
         let liveness = |node| gossip.members.iter().find(|known| known.node == node).and_then(|known| known.liveness);
         takeover::replaced(&topology, member, liveness).map_err(|known| {
             let (name, at) = (&known.name, &known.raft_address);

@@ -1,8 +1,7 @@
 //! What this node knows through gossip, as messages for operators.
 
-use super::status::stopping;
 use crate::clock;
-use crate::events::{GossipEvent, GossipKnowledge};
+use crate::events::GossipKnowledge;
 use crate::shell::Shell;
 use ringfort_core::gossip::node_state::Fact;
 use ringfort_core::gossip::status::MemberStatus;
@@ -10,19 +9,11 @@ use ringfort_core::health::{DiskState, NodeHealth};
 use ringfort_core::liveness::{self, Reason};
 use ringfort_core::time::Moment;
 use ringfort_proto::v1::*;
-use tokio::sync::oneshot;
 use tonic::Status;
-
-/// What the gossip thread knows.
-pub async fn knowledge(shell: &Shell) -> Result<GossipKnowledge, Status> {
-    let (asked, answer) = oneshot::channel();
-    let _ = shell.gossip.send(GossipEvent::Status(asked));
-    answer.await.map_err(|_| stopping())
-}
 
 /// The gossip thread's knowledge as a message.
 pub async fn own(shell: &Shell) -> Result<GossipResponse, Status> {
-    let GossipKnowledge { status, rounds, refused, .. } = knowledge(shell).await?;
+    let GossipKnowledge { status, rounds, refused, .. } = shell.gossip.knowledge().await?;
     let topology = shell.routing.topology();
     let members = status.members.into_iter().map(|member| {
         let name = topology.nodes.get(&member.node).map(|known| known.name.clone());

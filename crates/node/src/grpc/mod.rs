@@ -14,6 +14,7 @@ pub mod refusing;
 pub mod status;
 mod timeout;
 
+use crate::events::NoAnswer;
 use crate::service::{CallError, ErrorKind, Service};
 use crate::shell::Shell;
 use refusing::Refusing;
@@ -150,5 +151,11 @@ fn status_of(error: &CallError) -> Status {
         ErrorKind::Invalid => outcome::invalid(said),
         ErrorKind::Refused => outcome::refused(said),
         ErrorKind::Unknown => outcome::unknown(said),
+    }
+}
+
+impl From<NoAnswer> for Status {
+    fn from(reason: NoAnswer) -> Status {
+        outcome::unavailable(reason.to_string(), None)
     }
 }

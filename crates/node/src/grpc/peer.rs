@@ -1,7 +1,5 @@
 //! The Peer service: receives what other nodes send.
 
-use crate::control_thread;
-use crate::gossip_thread;
 use crate::inbox::Incoming;
 use crate::peers::answers::{Answers, Outgoing};
 use crate::responder::Responder;
@@ -126,9 +124,12 @@ impl Receiver {
         };
         let messages = batch.raft.into_iter().filter_map(convert::from_wire).filter(is_meant).collect();
         self.shell.admission.handled(self.shell.workers.push_messages(messages));
-        control_thread::deliver(&self.shell, from, batch.control);
+        self.shell.control.deliver(from, batch.control);
         for bytes in batch.gossip {
-            gossip_thread::deliver(&self.shell, from, bytes);
+            let length = bytes.len() as u64;
+            if self.shell.gossip.deliver(from, bytes) {
+                self.shell.metrics.gossip.received_bytes.inc_by(length);
+            }
         }
         let forwarded = batch.forwards.into_iter().filter_map(|forward| self.forwarded(from, forward, answers));
         self.shell.workers.push_requests(forwarded.collect());

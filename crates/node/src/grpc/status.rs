@@ -2,21 +2,19 @@
 
 use super::gossip;
 use crate::clock;
-use crate::events::{ControlEvent, ControlKnowledge};
+use crate::control_thread::KNOWLEDGE_TIMEOUT;
+use crate::events::ControlKnowledge;
 use crate::shell::Shell;
-use crossbeam_channel::Sender;
 use ringfort_core::divergence as core_divergence;
 use ringfort_core::replica::ReplicaStatus as CoreStatus;
 use ringfort_core::system::{self, Group, Topology};
 use ringfort_core::types::{NodeId, ReplicaId, ShardId};
-use ringfort_proto::outcome;
 use ringfort_proto::v1::cluster_client::ClusterClient;
 use ringfort_proto::v1::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::Status;
@@ -24,9 +22,6 @@ use tonic::transport::Endpoint;
 
 /// A node that takes longer is reported as silent.
 const NODE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long to wait for the controller. Its thread may be waiting for a disk that hangs.
-const KNOWLEDGE_TIMEOUT: Duration = Duration::from_millis(500);
 
 const _: () = assert!(KNOWLEDGE_TIMEOUT.as_millis() < NODE_TIMEOUT.as_millis(), "the node that asked hears the reason");
 
@@ -45,8 +40,8 @@ pub async fn gather(shell: &Arc<Shell>) -> Result<Arc<StatusResponse>, Status> {
 
 async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
     let topology = shell.routing.topology();
-    let ControlKnowledge { lost, progress, replace_after } = knowledge(shell).await?;
-    let mut replicas = replicas(shell).await?;
+    let ControlKnowledge { lost, progress, replace_after } = shell.control.knowledge().await?;
+    let mut replicas = shell.workers.statuses().await?;
     replicas.sort_by_key(|replica| replica.shard);
     let sizes = replicas.iter().filter_map(|replica| Some(shell.routing.view(replica.shard)?.size()));
     let (keys, bytes) = sizes.fold((0, 0), |(keys, bytes), (more, larger)| (keys + more, bytes + larger));
@@ -107,7 +102,7 @@ async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
 
 async fn ask_all(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
     let (topology, members) = (shell.routing.topology(), shell.routing.members());
-    let told = gossip::knowledge(shell).await?;
+    let told = shell.gossip.knowledge().await?;
     let gossip = told.status;
     let mut asked = JoinSet::new();
     for (&node, member) in members.iter().filter(|(node, _)| **node != shell.node) {
@@ -177,30 +172,6 @@ async fn ask(address: String) -> Option<StatusResponse> {
     let channel = Endpoint::from_shared(format!("http://{address}")).ok()?.connect().await.ok()?;
     let mut client = ClusterClient::new(channel).max_decoding_message_size(MAX_STATUS_BYTES);
     Some(client.node_status(NodeStatusRequest {}).await.ok()?.into_inner())
-}
-
-/// The status of the replicas on this node.
-pub async fn replicas(shell: &Shell) -> Result<Vec<CoreStatus>, Status> {
-    let replicas = shell.workers.statuses().await;
-    replicas.ok_or_else(|| outcome::unavailable("a worker of this node has not published its status yet; retry", None))
-}
-
-/// What the controller knows of moves, and of replicas that can't be run.
-pub async fn knowledge(shell: &Shell) -> Result<ControlKnowledge, Status> {
-    ask_controller(&shell.control).await
-}
-
-async fn ask_controller(control: &Sender<ControlEvent>) -> Result<ControlKnowledge, Status> {
-    let (asked, answer) = oneshot::channel();
-    let _ = control.send(ControlEvent::Knowledge(asked));
-    match timeout(KNOWLEDGE_TIMEOUT, answer).await {
-        Ok(answer) => answer.map_err(|_| stopping()),
-        Err(_) => Err(outcome::unavailable("this node's controller does not answer: its disk may hang", None)),
-    }
-}
-
-pub fn stopping() -> Status {
-    outcome::unavailable("this node is stopping", None)
 }
 
 /// A shard as its replica on this node sees it: a leader reports all members, another replica only itself.
@@ -291,15 +262,6 @@ mod tests {
     use ringfort_core::timing::Timing;
     use ringfort_core::types::{ClusterId, Identity, Term};
     use ringfort_ring::ShardCount;
-
-    #[tokio::test]
-    async fn status_does_not_wait_for_a_controller_whose_disk_hangs() {
-        let (control, _events) = crossbeam_channel::unbounded();
-        let asked = timeout(2 * KNOWLEDGE_TIMEOUT, ask_controller(&control));
-        let failed = asked.await.expect("it ends").map(drop).unwrap_err();
-        assert_eq!(failed.code(), tonic::Code::Unavailable);
-        assert!(failed.message().contains("its disk may hang"), "{failed}");
-    }
 
     fn topology() -> Topology {
         let member = Member { identity: Identity(1), ..Member::default() };

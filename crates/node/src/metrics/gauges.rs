@@ -2,7 +2,7 @@
 
 use super::{Maker, Metrics};
 use crate::clock;
-use crate::grpc::{gossip, status};
+use crate::events::NoAnswer;
 use crate::shell::Shell;
 use prometheus::{Gauge, IntGauge, IntGaugeVec};
 use ringfort_core::gossip::status::MemberStatus;
@@ -10,7 +10,6 @@ use ringfort_core::health::{DiskReport, DiskState};
 use ringfort_core::replica::ReplicaStatus;
 use ringfort_core::system::{Group, Topology};
 use std::sync::atomic::Ordering;
-use tonic::Status;
 
 pub struct Gauges {
     nodes: IntGauge,
@@ -152,12 +151,12 @@ impl Metrics {
     /// Updates all gauges.
     ///
     /// # Errors
-    /// The node is stopping.
-    pub async fn look(&self, shell: &Shell) -> Result<(), Status> {
+    /// A thread of the node does not answer.
+    pub async fn look(&self, shell: &Shell) -> Result<(), NoAnswer> {
         let topology = shell.routing.topology();
-        let replicas = status::replicas(shell).await?;
-        let knowledge = status::knowledge(shell).await?;
-        let gossip = gossip::knowledge(shell).await?;
+        let replicas = shell.workers.statuses().await?;
+        let knowledge = shell.control.knowledge().await?;
+        let gossip = shell.gossip.knowledge().await?;
         self.gossip.set(&gossip);
         self.divergence.set(&gossip);
         self.gauges.set(&replicas, &topology);

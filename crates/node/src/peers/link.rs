@@ -1,7 +1,6 @@
 //! Keeps one lane connected: connects, streams until the stream ends, reports the failure, pauses, and connects again.
 
 use super::lane::Lane;
-use crate::control_thread;
 use crate::inbox::Event;
 use crate::shell::Shell;
 use ringfort_core::limits::MAX_PEER_MESSAGE_BYTES;
@@ -159,7 +158,7 @@ async fn stream(
                 let control = std::mem::take(&mut batch.control);
                 let last_forward = batch.last_forward;
                 if let Some(shell) = shell.upgrade() {
-                    control_thread::deliver(&shell, node, control);
+                    shell.control.deliver(node, control);
                 }
                 lane.answered(batch);
                 last_forward.into_iter().for_each(|last| lane.stops_after(last));

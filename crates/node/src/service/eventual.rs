@@ -77,14 +77,14 @@ async fn write(shell: &Shell, key: Bytes, value: Option<Bytes>, deadline: Instan
         return Err(CallError::DiskHung);
     }
     let (answer, written) = oneshot::channel();
-    shell.gossip.send(GossipEvent::Write { key, value, answer }).map_err(|_| CallError::Stopping)?;
+    if !shell.gossip.send(GossipEvent::Write { key, value, answer }) {
+        return Err(CallError::Stopping);
+    }
     let written = timeout_at(deadline, written).await.map_err(|_| CallError::DiskLate)?;
     // An update that was handed to the log may become durable after the gossip thread has stopped.
     Ok(written.map_err(|_| CallError::StoppedMeanwhile)??)
 }
 
 async fn ask<A>(shell: &Shell, event: impl FnOnce(oneshot::Sender<A>) -> GossipEvent) -> Result<A, CallError> {
-    let (answer, answered) = oneshot::channel();
-    let _ = shell.gossip.send(event(answer));
-    answered.await.map_err(|_| CallError::Stopping)
+    shell.gossip.ask(event).await.map_err(|_| CallError::Stopping)
 }
