@@ -124,7 +124,7 @@ fn perform(shell: &Arc<Shell>, control: &mut Control, saving: &Sender<Saved>) {
         let _ = saving.send(Saved::Topology(topology));
     }
     if let Some(members) = effects.members {
-        shell.peers.set_members(shell, &members);
+        shell.peers.set_members(&members);
         shell.routing.set_members(members);
     }
     if let Some(cluster) = effects.claimed_by.filter(|_| !shell.lifecycle.has_failed()) {
@@ -141,10 +141,10 @@ fn perform(shell: &Arc<Shell>, control: &mut Control, saving: &Sender<Saved>) {
 /// Another cluster has proven that this node is its member: it must not serve in this cluster, now or after a restart.
 fn stop_for(shell: &Shell, control: &Control, cluster: ClusterId, saving: &Sender<Saved>) {
     let topology = control.topology();
-    let Some(own) = topology.nodes.get(&shell.node) else { return };
+    let Some(own) = topology.nodes.get(&shell.routing.node()) else { return };
     let standing = match topology.nodes.len() {
-        1 => format!("its --raft-dir holds the new cluster {}", shell.cluster),
-        _ => format!("it reaches no majority of its own cluster {}", shell.cluster),
+        1 => format!("its --raft-dir holds the new cluster {}", shell.routing.cluster()),
+        _ => format!("it reaches no majority of its own cluster {}", shell.routing.cluster()),
     };
     shell.lifecycle.fail(format!(
         "the nodes of cluster {cluster} have confirmed that {:?} at this address is a member of their cluster, and \

@@ -100,7 +100,7 @@ impl Shell {
             let attempt = self.attempt(request.clone(), target, execution, deadline);
             let failure = match timeout_at(deadline, attempt).await.unwrap_or(Err(Failure::Unknown)) {
                 Ok(reply) => {
-                    let is_elsewhere = |node: &NodeId| *node != self.node;
+                    let is_elsewhere = |node: &NodeId| *node != self.routing.node();
                     if let Some(leader) = execution.found_leader().filter(is_elsewhere) {
                         self.routing.set_leader(shard, leader);
                     }
@@ -197,7 +197,7 @@ impl Shell {
     ) -> Result<Reply, Failure> {
         match target {
             None => Err(Failure::NotLeader(None)),
-            Some(node) if node == self.node => {
+            Some(node) if node == self.routing.node() => {
                 if let Some(failure) = self.admission.refusal(&request) {
                     return Err(failure);
                 }

@@ -163,7 +163,7 @@ fn speak(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
             load.keys += keys as u64;
             load.key_value_bytes += bytes as u64;
         }
-        if view.leader() == Some(shell.node) {
+        if view.leader() == Some(shell.routing.node()) {
             leads.push(shard);
         }
     }

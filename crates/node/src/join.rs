@@ -298,10 +298,10 @@ pub async fn introduce(shell: Weak<Shell>, member: Member, join: Vec<String>) {
     let mut progress = Instant::now();
     loop {
         let Some(shell) = shell.upgrade() else { return };
-        if shell.routing.topology().nodes.get(&shell.node) == Some(&member) {
+        if shell.routing.topology().nodes.get(&shell.routing.node()) == Some(&member) {
             return;
         }
-        let (node, cluster, members) = (shell.node, shell.cluster, shell.routing.members());
+        let (node, cluster, members) = (shell.routing.node(), shell.routing.cluster(), shell.routing.members());
         drop(shell);
         let known = members.iter().filter(|(other, _)| **other != node).map(|(_, other)| &other.grpc_address);
         let mut said = None;

@@ -20,7 +20,7 @@
 //! | `control_thread`, `saving` | the node's controller, and what it saves |
 //! | `disk_watch`, `directory_watch` | check that the disk answers and that the directory still exists |
 //! | `gossip_thread` | gossip, and the eventual keyspace |
-//! | `peers`, [`convert`] | streams to the other nodes |
+//! | `peers`, `answers`, `batches`, [`convert`] | streams to and from the other nodes |
 //! | `strangers` | calls from nodes of another cluster |
 //! | `service` | client requests, independent of the protocol: limits, keyspaces, deadlines, counting |
 //! | `routing`, `execute` | the path of a request |
@@ -35,6 +35,8 @@
 //! simulator tests the same protocol code that ships.
 
 mod admission;
+mod answers;
+mod batches;
 mod board;
 mod clock;
 mod config;

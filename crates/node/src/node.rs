@@ -9,14 +9,13 @@ use crate::events::{ControlEvent, GossipEvent, Mailbox, SnapshotEvent};
 use crate::files::FileShares;
 use crate::gossip_thread;
 use crate::http::Http;
-use crate::in_flight::InFlight;
 use crate::inbox::Event;
-use crate::lifecycle::Lifecycle;
 use crate::log_thread::{self, LogQueue};
 use crate::memory_watch;
 use crate::metrics::Metrics;
 use crate::operator_calls::OperatorCalls;
 use crate::peers::Peers;
+use crate::peers::link::Links;
 use crate::random::random_u64;
 use crate::responder::Responder;
 use crate::routing::Routing;
@@ -127,28 +126,30 @@ impl Node {
         let (snapshots, snapshots_rx) = Mailbox::new();
         let (control_mailbox, control_rx) = Mailbox::new();
         let (gossip_mailbox, gossip_rx) = Mailbox::new();
+        let routing = Arc::new(Routing::new(node, topology.clone()));
+        let workers = Arc::new(Workers::new(config.workers));
+        let links = Links::new(routing.clone(), workers.clone(), control_mailbox.clone(), runtime.handle().clone());
+        let peers = Arc::new(Peers::new(links));
         let shell = Arc::new(Shell {
-            node,
-            cluster: topology.cluster,
             runtime: runtime.handle().clone(),
             disk,
-            workers: Workers::new(config.workers),
+            workers,
             log,
             snapshots,
             control: control_mailbox,
             gossip: gossip_mailbox,
-            routing: Routing::new(node, topology.clone()),
-            peers: Peers::new(topology.cluster, node),
+            routing,
+            peers,
             metrics,
             log_bytes: AtomicU64::new(0),
             next_received: AtomicU64::new(boot_nonce),
             receives: Arc::new(Semaphore::new(MAX_SNAPSHOTS_RECEIVED)),
             sends: Sends::default(),
             move_bandwidth: Throttle::new(config.move_bandwidth),
-            lifecycle: Lifecycle::default(),
-            health: Mutex::new(HealthMonitor::new(health, now)),
+            lifecycle: Arc::default(),
+            health: Arc::new(Mutex::new(HealthMonitor::new(health, now))),
             admission,
-            in_flight: InFlight::default(),
+            in_flight: Arc::default(),
             scans: Semaphore::new(SCANS_AT_ONCE),
             operator_calls: OperatorCalls::default(),
         });

@@ -1,6 +1,6 @@
 //! Delivers the answer to a request to the task or node that waits for it.
 
-use crate::peers::answers::Answers;
+use crate::answers::Answers;
 use ringfort_core::request::{Failure, Reply};
 use std::sync::Arc;
 use std::time::Instant;

@@ -5,7 +5,7 @@
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringfort_core::request::Route;
 use ringfort_core::system::{Members, Topology};
-use ringfort_core::types::{Epoch, NodeId, ShardId};
+use ringfort_core::types::{ClusterId, Epoch, NodeId, ShardId};
 use ringfort_core::view::ShardView;
 use ringfort_ring::ShardCount;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 pub struct Routing {
     node: NodeId,
+    cluster: ClusterId,
     topology: ArcSwap<Topology>,
     members: ArcSwap<Members>,
     changed: watch::Sender<()>,
@@ -34,7 +35,18 @@ impl Routing {
     pub fn new(node: NodeId, topology: Arc<Topology>) -> Routing {
         let places = (0..=topology.shards.get()).map(|_| Place::default()).collect();
         let members = ArcSwap::from_pointee(topology.nodes.clone());
-        Routing { node, topology: ArcSwap::new(topology), members, changed: watch::Sender::new(()), places }
+        let cluster = topology.cluster;
+        Routing { node, cluster, topology: ArcSwap::new(topology), members, changed: watch::Sender::new(()), places }
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The cluster that this node belongs to.
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
     }
 
     pub fn topology(&self) -> Arc<Topology> {
@@ -119,7 +131,7 @@ mod tests {
     use super::*;
     use ringfort_core::system::Member;
     use ringfort_core::timing::Timing;
-    use ringfort_core::types::{ClusterId, Identity};
+    use ringfort_core::types::Identity;
 
     #[tokio::test]
     async fn an_older_topology_does_not_end_the_wait() {

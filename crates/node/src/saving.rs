@@ -23,7 +23,7 @@ pub enum Saved {
 /// Saves each decision, then puts it into effect; of several waiting topologies, only the latest is saved. Runs until
 /// the sender is dropped.
 pub fn run(shell: Arc<Shell>, decisions: Receiver<Saved>) {
-    let mut store = TopologyStore::new(&*shell.disk, shell.node);
+    let mut store = TopologyStore::new(&*shell.disk, shell.routing.node());
     let mut warned_of = None;
     loop {
         let next = match store.is_waiting() {

@@ -15,24 +15,21 @@ use crate::workers::Workers;
 use parking_lot::Mutex;
 use ringfort_core::disk::Disk;
 use ringfort_core::health::HealthMonitor;
-use ringfort_core::types::{ClusterId, NodeId};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 pub struct Shell {
-    pub node: NodeId,
-    pub cluster: ClusterId,
     pub runtime: Handle,
     pub disk: Arc<dyn Disk>,
-    pub workers: Workers,
+    pub workers: Arc<Workers>,
     pub log: LogQueue,
     pub snapshots: Mailbox<SnapshotEvent>,
     pub control: Mailbox<ControlEvent>,
     pub gossip: Mailbox<GossipEvent>,
-    pub routing: Routing,
-    pub peers: Peers,
+    pub routing: Arc<Routing>,
+    pub peers: Arc<Peers>,
     pub metrics: Arc<Metrics>,
     /// Bytes in the log's segments, for `status`.
     pub log_bytes: AtomicU64,
@@ -42,13 +39,13 @@ pub struct Shell {
     pub sends: Sends,
     /// The bandwidth that all sent snapshots share.
     pub move_bandwidth: Throttle,
-    pub lifecycle: Lifecycle,
+    pub lifecycle: Arc<Lifecycle>,
     /// Monitors the node's own health.
-    pub health: Mutex<HealthMonitor>,
+    pub health: Arc<Mutex<HealthMonitor>>,
     /// Whether the node has room for requests.
     pub admission: Arc<AdmissionState>,
     /// Client requests in flight.
-    pub in_flight: InFlight,
+    pub in_flight: Arc<InFlight>,
     /// One permit for each scan that may collect a page at the same time.
     pub scans: Semaphore,
     pub operator_calls: OperatorCalls,

@@ -96,8 +96,8 @@ async fn stream(shell: &Arc<Shell>, name: String, message: RaftMessage) -> Resul
     let channel = link::connect(address).await?;
     let (parts_tx, parts_rx) = mpsc::channel(CHUNKS_AHEAD);
     let header = v1::SnapshotHeader {
-        cluster_id: shell.cluster.0,
-        from_node: shell.node.0,
+        cluster_id: shell.routing.cluster().0,
+        from_node: shell.routing.node().0,
         to_node: to_node.0,
         message: Some(convert::to_wire(message)),
         header: Bytes::new(),
@@ -263,7 +263,7 @@ async fn take(
 
 /// Whether the snapshot is meant for this node.
 fn check(shell: &Shell, header: &v1::SnapshotHeader) -> Result<RaftMessage, Status> {
-    if (header.cluster_id, header.to_node) != (shell.cluster.0, shell.node.0) {
+    if (header.cluster_id, header.to_node) != (shell.routing.cluster().0, shell.routing.node().0) {
         return Err(Status::failed_precondition("this is another node, or one of another cluster"));
     }
     let message = header.message.clone().and_then(convert::from_wire);

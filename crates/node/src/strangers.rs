@@ -35,7 +35,7 @@ impl Strangers {
                 "nodes of cluster {} call this node, of cluster {}: if it should be one of theirs, stop it and start it \
                  with an empty --raft-dir, --join-addr, and --replace or another --node-id",
                 ClusterId(batch.cluster_id),
-                shell.cluster
+                shell.routing.cluster()
             );
         }
         let Some(address) = address.filter(|address| check_address(address).is_ok()) else { return };

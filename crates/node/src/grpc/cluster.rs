@@ -22,7 +22,7 @@ pub struct ClusterService {
 #[tonic::async_trait]
 impl Cluster for ClusterService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
+        metadata::check_cluster(request.metadata(), self.shell.routing.cluster().0)?;
         let deadline = timeout::deadline(request.metadata());
         let request = request.into_inner();
         let (replace, known_as) = (request.replace, Some(NodeId(request.known_as)).filter(|node| node.0 != 0));
@@ -48,7 +48,11 @@ impl Cluster for ClusterService {
         let topology = timeout_at(deadline, self.shell.routing.wait_for(epoch)).await.map_err(|_| {
             outcome::unavailable("the node has joined, and its topology is still on its way: ask again", None)
         })?;
-        Ok(Response::new(JoinResponse { node: node.0, cluster_id: self.shell.cluster.0, topology: topology.encode() }))
+        Ok(Response::new(JoinResponse {
+            node: node.0,
+            cluster_id: self.shell.routing.cluster().0,
+            topology: topology.encode(),
+        }))
     }
 
     async fn topology(&self, _: Request<TopologyRequest>) -> Result<Response<TopologyResponse>, Status> {
@@ -133,7 +137,7 @@ impl ClusterService {
 
     /// Waits for this call's turn and returns its executor, if the request is for this cluster.
     async fn operator<R>(&self, request: &Request<R>) -> Result<operate::Operator<'_>, Status> {
-        metadata::check_cluster(request.metadata(), self.shell.cluster.0)?;
+        metadata::check_cluster(request.metadata(), self.shell.routing.cluster().0)?;
         let deadline = timeout::deadline(request.metadata());
         let turn = self.shell.operator_calls.changes.take(deadline).await?;
         Ok(operate::Operator { shell: &self.shell, deadline, _turn: turn })

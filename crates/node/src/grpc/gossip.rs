@@ -20,7 +20,7 @@ pub async fn own(shell: &Shell) -> Result<GossipResponse, Status> {
         self::member(member, name.unwrap_or_default())
     });
     Ok(GossipResponse {
-        node: shell.node.0,
+        node: shell.routing.node().0,
         members: members.collect(),
         keys: status.keys as u64,
         tombstones: status.tombstones as u64,

@@ -83,9 +83,9 @@ pub async fn serve_clients(
     let original = OriginalServer::new(original).max_decoding_message_size(MAX_REQUEST_BYTES);
     let kv = KvServer::new(kv::KvService { service }).max_decoding_message_size(MAX_REQUEST_BYTES);
     let topology = shell.routing.topology();
-    let own = topology.nodes.get(&shell.node).cloned().unwrap_or_default();
+    let own = topology.nodes.get(&shell.routing.node()).cloned().unwrap_or_default();
     let owner = Owner { identity: own.identity, name: own.name };
-    let membership = membership::MembershipService::member(shell.cluster, topology.timing, &owner);
+    let membership = membership::MembershipService::member(shell.routing.cluster(), topology.timing, &owner);
     Server::builder()
         .max_concurrent_streams(MAX_REQUESTS_IN_FLIGHT)
         .initial_stream_window_size(CLIENT_WINDOW_BYTES)
@@ -125,7 +125,7 @@ pub async fn serve_peers(
 ) -> Result<(), tonic::transport::Error> {
     let connections = connections::accepted(listener, most, shell.metrics.peer_connections.clone());
     let members = shell.routing.members();
-    let clients = members.get(&shell.node).map_or("--port", |own| &own.grpc_address);
+    let clients = members.get(&shell.routing.node()).map_or("--port", |own| &own.grpc_address);
     let wrong_port = outcome::refused(format!("this is not a node's port for clients, which is {clients}"));
     let stopped = shell.peers.stopped();
     let peer = PeerServer::new(peer::PeerService::new(shell)).max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);

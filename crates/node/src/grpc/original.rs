@@ -61,7 +61,7 @@ impl Kv for OriginalService {
                 known.raft_address, known.grpc_address
             ))),
             None => {
-                let own = members.get(&self.shell.node).map_or("HOST:PORT", |own| &own.grpc_address);
+                let own = members.get(&self.shell.routing.node()).map_or("HOST:PORT", |own| &own.grpc_address);
                 Err(outcome::refused(format!(
                     "this call does not add members: start a Ringfort node with `ringfort serve --node-id={node_id} \
                      --join-addr={own}`, and it joins by itself"

@@ -1,7 +1,7 @@
 //! The Peer service: receives what other nodes send.
 
+use crate::answers::{Answers, Outgoing};
 use crate::inbox::Incoming;
-use crate::peers::answers::{Answers, Outgoing};
 use crate::responder::Responder;
 use crate::seldom::Seldom;
 use crate::shell::Shell;
@@ -107,12 +107,15 @@ impl Receiver {
 
     /// The sender, if the batch is meant for this node.
     fn check(&self, batch: &PeerBatch, caller: Option<&str>) -> Result<NodeId, Status> {
-        if batch.cluster_id != self.shell.cluster.0 {
+        if batch.cluster_id != self.shell.routing.cluster().0 {
             self.strangers.called(&self.shell, batch, caller);
-            return Err(Status::failed_precondition(format!("this node belongs to cluster {}", self.shell.cluster)));
+            return Err(Status::failed_precondition(format!(
+                "this node belongs to cluster {}",
+                self.shell.routing.cluster()
+            )));
         }
-        if batch.to_node != self.shell.node.0 {
-            return Err(Status::failed_precondition(format!("this is node {}", self.shell.node)));
+        if batch.to_node != self.shell.routing.node().0 {
+            return Err(Status::failed_precondition(format!("this is node {}", self.shell.routing.node())));
         }
         Ok(NodeId(batch.from_node))
     }
@@ -120,7 +123,8 @@ impl Receiver {
     fn take(&self, from: NodeId, batch: PeerBatch, answers: &Arc<Answers>) {
         // Drop messages whose replicas are not on the sender and on this node.
         let is_meant = |message: &ringfort_core::message::RaftMessage| {
-            (message.from.node(), message.to.node()) == (from, self.shell.node) && self.shell.admission.admits(message)
+            (message.from.node(), message.to.node()) == (from, self.shell.routing.node())
+                && self.shell.admission.admits(message)
         };
         let messages = batch.raft.into_iter().filter_map(convert::from_wire).filter(is_meant).collect();
         self.shell.admission.handled(self.shell.workers.push_messages(messages));

@@ -46,10 +46,10 @@ async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
     let sizes = replicas.iter().filter_map(|replica| Some(shell.routing.view(replica.shard)?.size()));
     let (keys, bytes) = sizes.fold((0, 0), |(keys, bytes), (more, larger)| (keys + more, bytes + larger));
     let members = shell.routing.members();
-    let member = members.get(&shell.node);
+    let member = members.get(&shell.routing.node());
     let text = |field: fn(&ringfort_core::system::Member) -> &String| member.map(field).cloned().unwrap_or_default();
     let node = NodeStatus {
-        id: shell.node.0,
+        id: shell.routing.node().0,
         name: text(|member| &member.name),
         grpc_address: text(|member| &member.grpc_address),
         raft_address: text(|member| &member.raft_address),
@@ -64,7 +64,7 @@ async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
         key_value_bytes: bytes as u64,
         liveness: None,
         zone: text(|member| &member.zone),
-        member_state: member_state_of(&topology, shell.node).into(),
+        member_state: member_state_of(&topology, shell.routing.node()).into(),
         memory_full: shell.admission.is_memory_full(),
         health: Some(gossip::own_health(shell)),
     };
@@ -105,11 +105,11 @@ async fn ask_all(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
     let told = shell.gossip.knowledge().await?;
     let gossip = told.status;
     let mut asked = JoinSet::new();
-    for (&node, member) in members.iter().filter(|(node, _)| **node != shell.node) {
+    for (&node, member) in members.iter().filter(|(node, _)| **node != shell.routing.node()) {
         let address = member.grpc_address.clone();
         asked.spawn(async move { (node, timeout(NODE_TIMEOUT, ask(address)).await.ok().flatten()) });
     }
-    let mut parts = BTreeMap::from([(shell.node, Arc::unwrap_or_clone(own(shell).await?))]);
+    let mut parts = BTreeMap::from([(shell.routing.node(), Arc::unwrap_or_clone(own(shell).await?))]);
     for (node, part) in asked.join_all().await {
         // Another node, of this cluster or of another one, may have taken over the address.
         let is_meant = |part: &StatusResponse| {

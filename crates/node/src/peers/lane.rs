@@ -9,7 +9,7 @@
 //! refused would count as lost, although it can't have been executed.
 
 use super::Forwarded;
-use super::batches::{Batches, ITEM_BYTES};
+use crate::batches::{Batches, ITEM_BYTES};
 use crate::seldom::Seldom;
 use bytes::Bytes;
 use futures_core::Stream;
@@ -242,7 +242,7 @@ impl Stream for Outgoing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peers::batches::{BATCH_BYTES, MAX_WAITING_BYTES};
+    use crate::batches::{BATCH_BYTES, MAX_WAITING_BYTES};
 
     fn lane() -> Arc<Lane> {
         Arc::new(Lane::new(ClusterId(7), NodeId(1), NodeId(2)))

@@ -1,14 +1,17 @@
 //! Keeps one lane connected: connects, streams until the stream ends, reports the failure, pauses, and connects again.
 
 use super::lane::Lane;
+use crate::events::{ControlEvent, Mailbox};
 use crate::inbox::Event;
-use crate::shell::Shell;
+use crate::routing::Routing;
+use crate::workers::Workers;
 use ringfort_core::limits::MAX_PEER_MESSAGE_BYTES;
 use ringfort_core::types::NodeId;
 use ringfort_proto::metadata;
 use ringfort_proto::v1::peer_client::PeerClient;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
@@ -41,17 +44,114 @@ pub struct Link {
     task: tokio::task::AbortHandle,
 }
 
-impl Link {
-    /// Starts connecting. Of the links to one node, only the one with `tells` logs why there is no connection.
-    pub fn start(shell: &Arc<Shell>, lane: Lane, node: NodeId, address: &str, tells: bool) -> Link {
-        let lane = Arc::new(lane);
+/// Starts links, and has what they use of their own node.
+#[derive(Clone)]
+pub struct Links {
+    routing: Arc<Routing>,
+    workers: Arc<Workers>,
+    control: Mailbox<ControlEvent>,
+    runtime: Handle,
+}
+
+impl Links {
+    pub fn new(routing: Arc<Routing>, workers: Arc<Workers>, control: Mailbox<ControlEvent>, runtime: Handle) -> Links {
+        Links { routing, workers, control, runtime }
+    }
+
+    /// The node that the links start from.
+    pub fn node(&self) -> NodeId {
+        self.routing.node()
+    }
+
+    /// Starts connecting to `node`. Of its links, only the one with `tells` logs why there is no connection.
+    pub fn start(&self, node: NodeId, address: &str, tells: bool) -> Link {
+        let lane = Arc::new(Lane::new(self.routing.cluster(), self.routing.node(), node));
         let (address_tx, address_rx) = watch::channel(address.to_owned());
         let hurry = Arc::new(Notify::new());
-        let task = keep_connected(lane.clone(), (node, tells), address_rx, hurry.clone(), Arc::downgrade(shell));
-        let task = shell.runtime.spawn(task).abort_handle();
+        let task = self.clone().keep_connected(lane.clone(), (node, tells), address_rx, hurry.clone());
+        let task = self.runtime.spawn(task).abort_handle();
         Link { lane, address: address_tx, hurry, task }
     }
 
+    /// Where clients reach this node.
+    fn own_address(&self) -> Option<String> {
+        Some(self.routing.members().get(&self.node())?.grpc_address.clone())
+    }
+
+    async fn keep_connected(
+        self,
+        lane: Arc<Lane>,
+        (node, tells): (NodeId, bool),
+        mut address: watch::Receiver<String>,
+        hurry: Arc<Notify>,
+    ) {
+        let mut pause = FIRST_PAUSE;
+        // An attempt that fails for the same reason as the one before is not logged again.
+        let mut said = String::new();
+        loop {
+            let target = address.borrow_and_update().clone();
+            let started = Instant::now();
+            let error: Status = match connect(&target).await {
+                Ok(channel) => {
+                    tracing::debug!(%node, target, "connected");
+                    let caller = self.own_address();
+                    tokio::select! {
+                        ended = self.stream(&lane, node, channel, caller) => ended,
+                        _ = address.changed() => Status::unavailable("the node has another address"),
+                    }
+                }
+                Err(error) => Status::from_error(Box::new(error)),
+            };
+            let why = root_cause(&error);
+            lane.fail(&target, &why);
+            if tells && said != why {
+                let members = self.routing.members();
+                let name = members.get(&node).map_or("a node that is no member any more", |member| &member.name);
+                tracing::info!(%node, "no connection to {name} ({target}): {why}");
+                said = why;
+            }
+            self.workers.push_event_to_all(|| Event::Unreachable(node));
+            pause = if started.elapsed() > GOOD_CONNECTION { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            tokio::select! {
+                _ = tokio::time::sleep(pause) => {}
+                _ = hurry.notified() => said.clear(),
+                changed = address.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Sends the lane's messages to `node` and receives the answers until the stream ends. Returns why it ended. `caller`
+    /// is this node's gRPC address, at which a node of another cluster can ask back.
+    async fn stream(&self, lane: &Arc<Lane>, node: NodeId, channel: Channel, caller: Option<String>) -> Status {
+        let mut client = PeerClient::new(channel)
+            .max_encoding_message_size(MAX_PEER_MESSAGE_BYTES)
+            .max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
+        let mut request = Request::new(lane.open());
+        if let Some(caller) = caller {
+            metadata::set_caller(request.metadata_mut(), &caller);
+        }
+        let mut answers = match client.raft(request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return status,
+        };
+        loop {
+            match answers.message().await {
+                Ok(Some(mut batch)) => {
+                    lane.confirmed();
+                    let control = std::mem::take(&mut batch.control);
+                    let last_forward = batch.last_forward;
+                    self.control.deliver(node, control);
+                    lane.answered(batch);
+                    last_forward.into_iter().for_each(|last| lane.stops_after(last));
+                }
+                Ok(None) => return Status::unavailable("the node ended the stream"),
+                Err(status) => return status,
+            }
+        }
+    }
+}
+
+impl Link {
     pub fn set_address(&self, address: &str) {
         self.address.send_if_modified(|known| {
             let is_new = known != address;
@@ -75,53 +175,6 @@ impl Drop for Link {
     }
 }
 
-async fn keep_connected(
-    lane: Arc<Lane>,
-    (node, tells): (NodeId, bool),
-    mut address: watch::Receiver<String>,
-    hurry: Arc<Notify>,
-    shell: Weak<Shell>,
-) {
-    let mut pause = FIRST_PAUSE;
-    // An attempt that fails for the same reason as the one before is not logged again.
-    let mut said = String::new();
-    loop {
-        let target = address.borrow_and_update().clone();
-        let started = Instant::now();
-        let error: Status = match connect(&target).await {
-            Ok(channel) => {
-                tracing::debug!(%node, target, "connected");
-                let caller = shell.upgrade().and_then(|shell| {
-                    let members = shell.routing.members();
-                    members.get(&shell.node).map(|own| own.grpc_address.clone())
-                });
-                tokio::select! {
-                    ended = stream(&lane, node, channel, caller, &shell) => ended,
-                    _ = address.changed() => Status::unavailable("the node has another address"),
-                }
-            }
-            Err(error) => Status::from_error(Box::new(error)),
-        };
-        let why = root_cause(&error);
-        lane.fail(&target, &why);
-        let Some(shell) = shell.upgrade() else { return };
-        if tells && said != why {
-            let members = shell.routing.members();
-            let name = members.get(&node).map_or("a node that is no member any more", |member| &member.name);
-            tracing::info!(%node, "no connection to {name} ({target}): {why}");
-            said = why;
-        }
-        shell.workers.push_event_to_all(|| Event::Unreachable(node));
-        drop(shell);
-        pause = if started.elapsed() > GOOD_CONNECTION { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
-        tokio::select! {
-            _ = tokio::time::sleep(pause) => {}
-            _ = hurry.notified() => said.clear(),
-            changed = address.changed() => if changed.is_err() { return },
-        }
-    }
-}
-
 /// The innermost cause of a failure. The outer ones only say that there is no connection.
 fn root_cause(status: &Status) -> String {
     let Some(mut cause) = std::error::Error::source(status) else { return status.message().to_owned() };
@@ -129,44 +182,6 @@ fn root_cause(status: &Status) -> String {
         cause = deeper;
     }
     cause.to_string()
-}
-
-/// Sends the lane's messages to `node` and receives the answers until the stream ends. Returns why it ended. `caller`
-/// is this node's gRPC address, at which a node of another cluster can ask back.
-async fn stream(
-    lane: &Arc<Lane>,
-    node: NodeId,
-    channel: Channel,
-    caller: Option<String>,
-    shell: &Weak<Shell>,
-) -> Status {
-    let mut client = PeerClient::new(channel)
-        .max_encoding_message_size(MAX_PEER_MESSAGE_BYTES)
-        .max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
-    let mut request = Request::new(lane.open());
-    if let Some(caller) = caller {
-        metadata::set_caller(request.metadata_mut(), &caller);
-    }
-    let mut answers = match client.raft(request).await {
-        Ok(response) => response.into_inner(),
-        Err(status) => return status,
-    };
-    loop {
-        match answers.message().await {
-            Ok(Some(mut batch)) => {
-                lane.confirmed();
-                let control = std::mem::take(&mut batch.control);
-                let last_forward = batch.last_forward;
-                if let Some(shell) = shell.upgrade() {
-                    shell.control.deliver(node, control);
-                }
-                lane.answered(batch);
-                last_forward.into_iter().for_each(|last| lane.stops_after(last));
-            }
-            Ok(None) => return Status::unavailable("the node ended the stream"),
-            Err(status) => return status,
-        }
-    }
 }
 
 /// A connection to a node's Raft port.

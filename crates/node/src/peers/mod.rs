@@ -5,25 +5,22 @@
 //! come back on the same stream. When a connection breaks, Raft repeats its messages, and each waiting request is told
 //! whether it was never sent or lost on the way.
 
-pub mod answers;
-mod batches;
 mod lane;
 pub mod link;
 
+use crate::answers::Answers;
 use crate::convert;
-use crate::shell::Shell;
-use answers::Answers;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use lane::{Lane, Outage};
-use link::Link;
+use link::{Link, Links};
 use parking_lot::Mutex;
 use ringfort_core::control::codec;
 use ringfort_core::effects::is_urgent;
 use ringfort_core::message::{ControlMessage, RaftMessage};
 use ringfort_core::request::{Failure, Reply, Request};
 use ringfort_core::system::Members;
-use ringfort_core::types::{ClusterId, NodeId};
+use ringfort_core::types::NodeId;
 use ringfort_proto::v1;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,8 +43,7 @@ pub enum Forwarded {
 }
 
 pub struct Peers {
-    cluster: ClusterId,
-    node: NodeId,
+    links: Links,
     peers: ArcSwap<BTreeMap<NodeId, Arc<Peer>>>,
     next_forward: AtomicU64,
     /// The streams from nodes that are no longer members. Messages to such a node are sent only there.
@@ -62,10 +58,9 @@ struct Peer {
 }
 
 impl Peers {
-    pub fn new(cluster: ClusterId, node: NodeId) -> Peers {
+    pub fn new(links: Links) -> Peers {
         Peers {
-            cluster,
-            node,
+            links,
             peers: ArcSwap::default(),
             next_forward: AtomicU64::new(1),
             removed: Mutex::default(),
@@ -74,13 +69,12 @@ impl Peers {
     }
 
     /// Connects to new members, follows changed addresses, and disconnects from nodes that are no longer members.
-    pub fn set_members(&self, shell: &Arc<Shell>, members: &Members) {
+    pub fn set_members(&self, members: &Members) {
         let known = self.peers.load();
         let mut peers = BTreeMap::new();
-        for (&node, member) in members.iter().filter(|(node, _)| **node != self.node) {
+        for (&node, member) in members.iter().filter(|(node, _)| **node != self.links.node()) {
             let peer = known.get(&node).cloned().unwrap_or_else(|| {
-                let lane = || Lane::new(self.cluster, self.node, node);
-                let link = |tells| Link::start(shell, lane(), node, &member.raft_address, tells);
+                let link = |tells| self.links.start(node, &member.raft_address, tells);
                 Arc::new(Peer { urgent: link(true), bulk: link(false) })
             });
             peer.urgent.set_address(&member.raft_address);

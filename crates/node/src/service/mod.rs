@@ -97,7 +97,7 @@ impl Service {
 
     /// The cluster that this node belongs to.
     pub fn cluster(&self) -> ClusterId {
-        self.shell.cluster
+        self.shell.routing.cluster()
     }
 
     /// Calls `use_address` with the address at which clients reach a node, if it is known.

@@ -10,7 +10,7 @@
 //! A removed node is told of its removal on its own stream too: this node keeps no other stream to it, and other nodes
 //! may not be able to dial it.
 
-use super::batches::Batches;
+use crate::batches::Batches;
 use bytes::Bytes;
 use futures_core::Stream;
 use parking_lot::Mutex;
@@ -154,7 +154,7 @@ impl Drop for Outgoing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peers::batches::{BATCH_BYTES, MAX_WAITING_BYTES};
+    use crate::batches::{BATCH_BYTES, MAX_WAITING_BYTES};
     use ringfort_core::kv::{QueryReply, Record};
     use ringfort_core::request::decode_answer;
 
