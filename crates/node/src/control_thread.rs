@@ -114,7 +114,7 @@ fn perform(shell: &Arc<Shell>, control: &mut Control, saving: &Sender<Saved>) {
         shell.runtime.clone().spawn(async move {
             let request = Request::system(command);
             // The result is visible in the topology; if the command had no effect, the controller proposes it again.
-            let _ = shell.execute(request, tokio::time::Instant::now() + PROPOSAL_TIMEOUT).await;
+            let _ = shell.executor.execute(request, tokio::time::Instant::now() + PROPOSAL_TIMEOUT).await;
         });
     }
     for step in effects.steps {

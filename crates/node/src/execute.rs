@@ -7,17 +7,21 @@
 //! usually takes. Then the client is told the leader's name and address, since the client may be able to reach it
 //! directly.
 
+use crate::admission::AdmissionState;
 use crate::clock;
+use crate::in_flight::InFlight;
 use crate::inbox::Incoming;
-use crate::peers::Forwarded;
+use crate::peers::{Forwarded, Peers};
 use crate::responder::Responder;
-use crate::shell::Shell;
+use crate::routing::Routing;
+use crate::workers::Workers;
 use ringfort_core::kv::Invalid;
 use ringfort_core::limits::STALENESS_BOUND;
 use ringfort_core::mutation::Mutation;
 use ringfort_core::request::{Execution, Failure, LEADER_CHECK, Reply, Request};
 use ringfort_core::types::{NodeId, ShardId};
 use ringfort_retry::Next;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
@@ -75,7 +79,26 @@ pub struct Executed {
     pub elsewhere: Option<NodeId>,
 }
 
-impl Shell {
+/// Executes requests.
+pub struct Executor {
+    routing: Arc<Routing>,
+    workers: Arc<Workers>,
+    peers: Arc<Peers>,
+    admission: Arc<AdmissionState>,
+    in_flight: Arc<InFlight>,
+}
+
+impl Executor {
+    pub fn new(
+        routing: Arc<Routing>,
+        workers: Arc<Workers>,
+        peers: Arc<Peers>,
+        admission: Arc<AdmissionState>,
+        in_flight: Arc<InFlight>,
+    ) -> Executor {
+        Executor { routing, workers, peers, admission, in_flight }
+    }
+
     /// Executes a request, whichever node leads its shard.
     pub async fn execute(&self, request: Request, deadline: Instant) -> Result<Executed, ExecuteError> {
         let shard = request.shard();

@@ -22,7 +22,7 @@
 //! | `gossip_thread` | gossip, and the eventual keyspace |
 //! | `peers`, `answers`, `batches`, [`convert`] | streams to and from the other nodes |
 //! | `strangers` | calls from nodes of another cluster |
-//! | `service` | client requests, independent of the protocol: limits, keyspaces, deadlines, counting |
+//! | `service`, `error_kind` | client requests, independent of the protocol: limits, keyspaces, deadlines, counting |
 //! | `routing`, `execute` | the path of a request |
 //! | `files` | how file descriptors are divided among clients, peers and the node itself |
 //! | [`stderr`], `seldom` | log lines: no thread waits until they are written; rate limits |
@@ -46,6 +46,7 @@ mod dial_back;
 mod directory_watch;
 pub mod disk;
 mod disk_watch;
+mod error_kind;
 mod events;
 mod execute;
 mod files;

@@ -6,9 +6,11 @@ use crate::config::NodeConfig;
 use crate::control_thread;
 use crate::dial_back;
 use crate::events::{ControlEvent, GossipEvent, Mailbox, SnapshotEvent};
+use crate::execute::Executor;
 use crate::files::FileShares;
 use crate::gossip_thread;
 use crate::http::Http;
+use crate::in_flight::InFlight;
 use crate::inbox::Event;
 use crate::log_thread::{self, LogQueue};
 use crate::memory_watch;
@@ -20,7 +22,7 @@ use crate::random::random_u64;
 use crate::responder::Responder;
 use crate::routing::Routing;
 use crate::sends::Sends;
-use crate::service::SCANS_AT_ONCE;
+use crate::service::Service;
 use crate::shell::Shell;
 use crate::snapshot_thread;
 use crate::start::{self, Membership, Since};
@@ -130,6 +132,18 @@ impl Node {
         let workers = Arc::new(Workers::new(config.workers));
         let links = Links::new(routing.clone(), workers.clone(), control_mailbox.clone(), runtime.handle().clone());
         let peers = Arc::new(Peers::new(links));
+        let in_flight = Arc::new(InFlight::default());
+        let executor =
+            Executor::new(routing.clone(), workers.clone(), peers.clone(), admission.clone(), in_flight.clone());
+        let executor = Arc::new(executor);
+        let service = Service::new(
+            routing.clone(),
+            executor.clone(),
+            gossip_mailbox.clone(),
+            admission.clone(),
+            in_flight.clone(),
+            metrics.clone(),
+        );
         let shell = Arc::new(Shell {
             runtime: runtime.handle().clone(),
             disk,
@@ -140,6 +154,7 @@ impl Node {
             gossip: gossip_mailbox,
             routing,
             peers,
+            executor,
             metrics,
             log_bytes: AtomicU64::new(0),
             next_received: AtomicU64::new(boot_nonce),
@@ -149,8 +164,7 @@ impl Node {
             lifecycle: Arc::default(),
             health: Arc::new(Mutex::new(HealthMonitor::new(health, now))),
             admission,
-            in_flight: Arc::default(),
-            scans: Semaphore::new(SCANS_AT_ONCE),
+            in_flight,
             operator_calls: OperatorCalls::default(),
         });
 
@@ -228,7 +242,7 @@ impl Node {
         let watch_disk = move || disk_watch::run(shared, reporter, stopped);
         let disk_watch = (stop_watching, threads::spawn("disk-watch", watch_disk)?);
         let clients = (grpc_listener, health_service);
-        let serving = serve(&runtime, &shell, shares, clients, raft_listener, stop_serving.clone())?;
+        let serving = serve(&runtime, &shell, shares, (clients, service), raft_listener, stop_serving.clone())?;
         if let Some(http) = http {
             http.set_shell(shell.clone());
         }
@@ -399,7 +413,7 @@ fn serve(
     runtime: &Runtime,
     shell: &Arc<Shell>,
     shares: FileShares,
-    (clients, health): (TcpListener, HealthServer<impl Health>),
+    ((clients, health), service): ((TcpListener, HealthServer<impl Health>), Service),
     peers: TcpListener,
     stop: Arc<Notify>,
 ) -> Result<Serving, StartError> {
@@ -414,7 +428,9 @@ fn serve(
     });
     let shared = shell.clone();
     let clients = runtime.spawn(async move {
-        if let Err(error) = grpc::serve_clients(shared, clients, health, async move { stop.notified().await }).await {
+        if let Err(error) =
+            grpc::serve_clients(shared, service, clients, health, async move { stop.notified().await }).await
+        {
             tracing::error!("clients are served no more: {error}");
         }
     });

@@ -2,6 +2,7 @@
 
 use crate::admission::AdmissionState;
 use crate::events::{ControlEvent, GossipEvent, Mailbox, SnapshotEvent};
+use crate::execute::Executor;
 use crate::in_flight::InFlight;
 use crate::lifecycle::Lifecycle;
 use crate::log_thread::LogQueue;
@@ -30,6 +31,7 @@ pub struct Shell {
     pub gossip: Mailbox<GossipEvent>,
     pub routing: Arc<Routing>,
     pub peers: Arc<Peers>,
+    pub executor: Arc<Executor>,
     pub metrics: Arc<Metrics>,
     /// Bytes in the log's segments, for `status`.
     pub log_bytes: AtomicU64,
@@ -46,7 +48,5 @@ pub struct Shell {
     pub admission: Arc<AdmissionState>,
     /// Client requests in flight.
     pub in_flight: Arc<InFlight>,
-    /// One permit for each scan that may collect a page at the same time.
-    pub scans: Semaphore,
     pub operator_calls: OperatorCalls,
 }

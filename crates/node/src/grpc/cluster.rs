@@ -36,7 +36,7 @@ impl Cluster for ClusterService {
         // they are passed on before the command is committed.
         self.shell.control.introduce(member.clone());
         let command = CoreRequest::system(SystemCommand::Join { member, replaces, known_as });
-        let executed = self.shell.execute(command, deadline).await;
+        let executed = self.shell.executor.execute(command, deadline).await;
         let (node, epoch) = match executed.map_err(|error| status_of(&error.into()))?.reply {
             Reply::System(SystemReply::Joined { node, epoch }) => (node, epoch),
             Reply::System(SystemReply::Refused(reason)) => return Err(Status::already_exists(reason)),

@@ -14,8 +14,9 @@ pub mod refusing;
 pub mod status;
 mod timeout;
 
+use crate::error_kind::ErrorKind;
 use crate::events::NoAnswer;
-use crate::service::{CallError, ErrorKind, Service};
+use crate::service::{CallError, Service};
 use crate::shell::Shell;
 use refusing::Refusing;
 use ringfort_core::boot::Owner;
@@ -62,6 +63,7 @@ const _: () = assert!(LARGEST_ENTRY_BYTES < MAX_REQUEST_BYTES);
 /// Serves clients until `stop` completes and all requests under way are answered.
 pub async fn serve_clients(
     shell: Arc<Shell>,
+    service: Service,
     (listener, most): (TcpListener, usize),
     health: HealthServer<impl Health>,
     stop: impl Future<Output = ()>,
@@ -78,8 +80,7 @@ pub async fn serve_clients(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let broken = "the descriptors come from the compiler";
-    let service = Service::new(shell.clone());
-    let original = original::OriginalService { service: service.clone(), shell: shell.clone() };
+    let original = original::OriginalService { service: service.clone() };
     let original = OriginalServer::new(original).max_decoding_message_size(MAX_REQUEST_BYTES);
     let kv = KvServer::new(kv::KvService { service }).max_decoding_message_size(MAX_REQUEST_BYTES);
     let topology = shell.routing.topology();

@@ -118,7 +118,7 @@ impl Operator<'_> {
 
     async fn execute(&self, command: SystemCommand) -> Result<OperationResponse, Status> {
         let request = Request::system(command);
-        let executed = self.shell.execute(request, self.deadline).await;
+        let executed = self.shell.executor.execute(request, self.deadline).await;
         match executed.map_err(|error| status_of(&error.into()))?.reply {
             Reply::System(SystemReply::Done(epoch)) => Ok(OperationResponse { epoch: epoch.0 }),
             Reply::System(SystemReply::Refused(why)) => Err(outcome::refused(why)),

@@ -2,8 +2,8 @@
 
 use super::call::{answer, open};
 use super::status_of;
-use crate::service::{Call, CallError, Consistency, ErrorKind, Service};
-use crate::shell::Shell;
+use crate::error_kind::ErrorKind;
+use crate::service::{Call, CallError, Consistency, Service};
 use bytes::Bytes;
 use ringfort_core::eventual;
 use ringfort_core::kv::{Get, Kind, Operation, Put};
@@ -11,7 +11,6 @@ use ringfort_core::system::topology::{NODE_NAME_RULE, is_node_name};
 use ringfort_proto::original::kv_server::Kv;
 use ringfort_proto::original::*;
 use ringfort_proto::{metadata, outcome};
-use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 /// The most keys in one call of Gossip: more would keep other work of its network thread waiting.
@@ -19,7 +18,6 @@ const MAX_GOSSIP_KEYS: usize = 4096;
 
 pub struct OriginalService {
     pub service: Service,
-    pub shell: Arc<Shell>,
 }
 
 #[tonic::async_trait]
@@ -50,7 +48,7 @@ impl Kv for OriginalService {
         if !is_node_name(&node_id) {
             return Err(outcome::invalid(format!("node_id is not a valid node name: {NODE_NAME_RULE}")));
         }
-        let members = self.shell.routing.members();
+        let members = self.service.members();
         match members.values().find(|member| member.name == node_id) {
             Some(known) if known.raft_address == raft_address && known.grpc_address == grpc_address => {
                 Ok(Response::new(JoinResponse {}))
@@ -61,7 +59,7 @@ impl Kv for OriginalService {
                 known.raft_address, known.grpc_address
             ))),
             None => {
-                let own = members.get(&self.shell.routing.node()).map_or("HOST:PORT", |own| &own.grpc_address);
+                let own = members.get(&self.service.node()).map_or("HOST:PORT", |own| &own.grpc_address);
                 Err(outcome::refused(format!(
                     "this call does not add members: start a Ringfort node with `ringfort serve --node-id={node_id} \
                      --join-addr={own}`, and it joins by itself"

@@ -155,13 +155,13 @@ impl Receiver {
                 return None;
             }
         };
-        if let Some(reply) = self.shell.read_here(&request) {
+        if let Some(reply) = self.shell.executor.read_here(&request) {
             responder.answer(Ok(reply));
         } else if request.as_query().is_some_and(|query| query.is_large()) {
             // The worker confirms the query; the answer is collected here.
             let shell = self.shell.clone();
             tokio::spawn(async move {
-                let answer = timeout_at(deadline.into(), shell.ask_worker(request)).await;
+                let answer = timeout_at(deadline.into(), shell.executor.ask_worker(request)).await;
                 responder.answer(answer.unwrap_or(Err(Failure::Unknown)));
             });
         } else if let Some(failure) = self.shell.admission.refusal(&request) {

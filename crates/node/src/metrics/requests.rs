@@ -1,7 +1,7 @@
 //! Metrics of client requests: how many, how they ended, how long they took.
 
 use super::{Maker, SECONDS};
-use crate::service::ErrorKind;
+use crate::error_kind::ErrorKind;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter};
 use ringfort_core::kv::Kind;
 use std::time::Instant;

@@ -3,9 +3,8 @@
 //! Replies have timestamps in place of revisions, and 0 for the numbers that only a shard's log can count: versions and
 //! create revisions.
 
-use super::{CallError, Operation};
+use super::{CallError, Operation, Service};
 use crate::events::GossipEvent;
-use crate::shell::Shell;
 use bytes::Bytes;
 use ringfort_core::eventual::Written;
 use ringfort_core::eventual::keyspace::Found;
@@ -14,27 +13,27 @@ use ringfort_core::request::Reply;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-pub async fn carry_out(shell: &Shell, operation: Operation, deadline: Instant) -> Result<Reply, CallError> {
+pub async fn carry_out(service: &Service, operation: Operation, deadline: Instant) -> Result<Reply, CallError> {
     match operation {
         Operation::Command(command) => {
             command.check()?;
-            change(shell, command, deadline).await
+            change(service, command, deadline).await
         }
         Operation::Query(query) => {
             query.check()?;
-            read(shell, query).await
+            read(service, query).await
         }
     }
 }
 
-async fn change(shell: &Shell, command: Command, deadline: Instant) -> Result<Reply, CallError> {
+async fn change(service: &Service, command: Command, deadline: Instant) -> Result<Reply, CallError> {
     let reply = match command {
         Command::Put(put) => {
-            let Written { timestamp, .. } = write(shell, put.key, Some(put.value), deadline).await?;
+            let Written { timestamp, .. } = write(service, put.key, Some(put.value), deadline).await?;
             CommandReply::Put(PutReply { version: 0, revision: timestamp.0 })
         }
         Command::Delete(delete) => {
-            let Written { timestamp, existed } = write(shell, delete.key, None, deadline).await?;
+            let Written { timestamp, existed } = write(service, delete.key, None, deadline).await?;
             CommandReply::Delete(DeleteReply { existed, revision: timestamp.0 })
         }
         #[allow(unreachable_patterns, reason = "an operation that depends on the old value has no place here")]
@@ -43,22 +42,22 @@ async fn change(shell: &Shell, command: Command, deadline: Instant) -> Result<Re
     Ok(Reply::Command(reply))
 }
 
-async fn read(shell: &Shell, query: Query) -> Result<Reply, CallError> {
+async fn read(service: &Service, query: Query) -> Result<Reply, CallError> {
     let reply = match query {
         Query::Get(get) => {
-            let found = ask(shell, |answer| GossipEvent::Get { key: get.key, answer }).await?;
+            let found = ask(service, |answer| GossipEvent::Get { key: get.key, answer }).await?;
             QueryReply::Get(found.map(record))
         }
-        Query::Scan(query) => QueryReply::Scan(scan(shell, query).await?),
+        Query::Scan(query) => QueryReply::Scan(scan(service, query).await?),
         #[allow(unreachable_patterns, reason = "other queries are about what only shards have")]
         query => return Err(CallError::NotEventual(query.kind().name())),
     };
     Ok(Reply::Query(reply))
 }
 
-async fn scan(shell: &Shell, scan: Scan) -> Result<ScanPage, CallError> {
+async fn scan(service: &Service, scan: Scan) -> Result<ScanPage, CallError> {
     let Scan { prefix, start_after, up_to, limit } = scan;
-    let page = ask(shell, |answer| GossipEvent::Scan { prefix, start_after, limit, answer }).await?;
+    let page = ask(service, |answer| GossipEvent::Scan { prefix, start_after, limit, answer }).await?;
     let is_in_range = |key: &Bytes| up_to.as_ref().is_none_or(|last| key <= last);
     let more = page.more && page.entries.last().is_none_or(|(key, _)| is_in_range(key));
     let entries = page.entries.into_iter().filter(|(key, _)| is_in_range(key));
@@ -69,15 +68,15 @@ fn record(found: Found) -> Record {
     Record { value: found.value, version: 0, create_revision: 0, modify_revision: found.timestamp.0 }
 }
 
-async fn write(shell: &Shell, key: Bytes, value: Option<Bytes>, deadline: Instant) -> Result<Written, CallError> {
-    if shell.admission.is_disk_full() {
+async fn write(service: &Service, key: Bytes, value: Option<Bytes>, deadline: Instant) -> Result<Written, CallError> {
+    if service.admission.is_disk_full() {
         return Err(CallError::DiskFull);
     }
-    if shell.admission.is_disk_hung() {
+    if service.admission.is_disk_hung() {
         return Err(CallError::DiskHung);
     }
     let (answer, written) = oneshot::channel();
-    if !shell.gossip.send(GossipEvent::Write { key, value, answer }) {
+    if !service.gossip.send(GossipEvent::Write { key, value, answer }) {
         return Err(CallError::Stopping);
     }
     let written = timeout_at(deadline, written).await.map_err(|_| CallError::DiskLate)?;
@@ -85,6 +84,6 @@ async fn write(shell: &Shell, key: Bytes, value: Option<Bytes>, deadline: Instan
     Ok(written.map_err(|_| CallError::StoppedMeanwhile)??)
 }
 
-async fn ask<A>(shell: &Shell, event: impl FnOnce(oneshot::Sender<A>) -> GossipEvent) -> Result<A, CallError> {
-    shell.gossip.ask(event).await.map_err(|_| CallError::Stopping)
+async fn ask<A>(service: &Service, event: impl FnOnce(oneshot::Sender<A>) -> GossipEvent) -> Result<A, CallError> {
+    service.gossip.ask(event).await.map_err(|_| CallError::Stopping)
 }

@@ -17,18 +17,23 @@ mod eventual;
 mod scan;
 
 pub use deadline::deadline;
-pub use error::{CallError, ErrorKind};
-pub use scan::SCANS_AT_ONCE;
+pub use error::CallError;
 
-use crate::execute::Executed;
-use crate::in_flight;
-use crate::shell::Shell;
+use crate::admission::AdmissionState;
+use crate::error_kind::ErrorKind;
+use crate::events::{GossipEvent, Mailbox};
+use crate::execute::{Executed, Executor};
+use crate::in_flight::{self, InFlight};
+use crate::metrics::Metrics;
+use crate::routing::Routing;
 use futures_util::{StreamExt, stream};
 use ringfort_core::codec::fields::Encoded;
 use ringfort_core::kv::{Command, CommandReply, Kind, Query, QueryReply};
 use ringfort_core::request::{Reply, Request};
+use ringfort_core::system::Members;
 use ringfort_core::types::{ClusterId, NodeId};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// How many calls of one batch are in flight at the same time. The others wait.
@@ -87,29 +92,54 @@ impl Call {
 /// Answers clients' calls.
 #[derive(Clone)]
 pub struct Service {
-    shell: Arc<Shell>,
+    routing: Arc<Routing>,
+    executor: Arc<Executor>,
+    gossip: Mailbox<GossipEvent>,
+    admission: Arc<AdmissionState>,
+    in_flight: Arc<InFlight>,
+    /// One permit for each scan that may collect a page at the same time.
+    scans: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
 }
 
 impl Service {
-    pub fn new(shell: Arc<Shell>) -> Service {
-        Service { shell }
+    pub fn new(
+        routing: Arc<Routing>,
+        executor: Arc<Executor>,
+        gossip: Mailbox<GossipEvent>,
+        admission: Arc<AdmissionState>,
+        in_flight: Arc<InFlight>,
+        metrics: Arc<Metrics>,
+    ) -> Service {
+        let scans = Arc::new(Semaphore::new(scan::SCANS_AT_ONCE));
+        Service { routing, executor, gossip, admission, in_flight, scans, metrics }
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.routing.node()
     }
 
     /// The cluster that this node belongs to.
     pub fn cluster(&self) -> ClusterId {
-        self.shell.routing.cluster()
+        self.routing.cluster()
+    }
+
+    /// All nodes with their last known addresses.
+    pub fn members(&self) -> Arc<Members> {
+        self.routing.members()
     }
 
     /// Calls `use_address` with the address at which clients reach a node, if it is known.
     pub fn with_address(&self, node: NodeId, use_address: impl FnOnce(&str)) {
-        if let Some(member) = self.shell.routing.members().get(&node) {
+        if let Some(member) = self.routing.members().get(&node) {
             use_address(&member.grpc_address);
         }
     }
 
     /// Executes one call.
     pub async fn answer(&self, call: Call, deadline: Instant) -> Result<Executed, CallError> {
-        let taken = self.shell.in_flight.take(1, call.size_bytes());
+        let taken = self.in_flight.take(1, call.size_bytes());
         self.counted(call, taken.is_some(), deadline).await
     }
 
@@ -119,7 +149,7 @@ impl Service {
     pub async fn answer_all(&self, calls: Vec<Call>, deadline: Instant) -> Vec<Result<Executed, CallError>> {
         // Many small calls take most of their memory for the `Call`s themselves.
         let bytes = calls.iter().map(|call| size_of::<Call>() + call.size_bytes()).sum();
-        let taken = self.shell.in_flight.take(calls.len().min(BATCH_AT_ONCE), bytes);
+        let taken = self.in_flight.take(calls.len().min(BATCH_AT_ONCE), bytes);
         let is_taken = taken.is_some();
         let answers = calls.into_iter().map(|call| self.counted(call, is_taken, deadline));
         stream::iter(answers).buffered(BATCH_AT_ONCE).collect().await
@@ -127,12 +157,12 @@ impl Service {
 
     /// Counts a request that its adapter refused.
     pub fn count_refused(&self, operation: Kind) {
-        self.shell.metrics.begin(operation).end(Some(ErrorKind::Invalid));
+        self.metrics.begin(operation).end(Some(ErrorKind::Invalid));
     }
 
     /// Executes a call if there was room for it, and counts its outcome.
     async fn counted(&self, call: Call, is_taken: bool, deadline: Instant) -> Result<Executed, CallError> {
-        let counting = self.shell.metrics.begin(call.kind());
+        let counting = self.metrics.begin(call.kind());
         let answer = if is_taken { self.carry_out(call, deadline).await } else { Err(CallError::TooMany) };
         counting.end(answer.as_ref().err().map(CallError::kind));
         answer
@@ -141,15 +171,15 @@ impl Service {
     async fn carry_out(&self, call: Call, deadline: Instant) -> Result<Executed, CallError> {
         let Call { operation, consistency } = call;
         if consistency == Consistency::Eventual {
-            let reply = eventual::carry_out(&self.shell, operation, deadline).await?;
+            let reply = eventual::carry_out(self, operation, deadline).await?;
             return Ok(Executed { reply, elsewhere: None });
         }
-        let shards = self.shell.routing.shards();
+        let shards = self.routing.shards();
         let request = match operation {
             Operation::Command(command) => Request::command(shards, command)?,
             Operation::Query(Query::Scan(_)) if consistency == Consistency::Stale => return Err(CallError::NeverStale),
             Operation::Query(Query::Scan(scan)) => {
-                let page = scan::scan(&self.shell, scan, deadline).await?;
+                let page = scan::scan(self, scan, deadline).await?;
                 return Ok(Executed { reply: Reply::Query(QueryReply::Scan(page)), elsewhere: None });
             }
             Operation::Query(query) => Request::query(shards, query)?,
@@ -159,13 +189,13 @@ impl Service {
                 return Err(CallError::NeverStale);
             }
             // If no replica here is fresh enough, the leader answers, which promises more.
-            if let Some(reply) = self.shell.read_stale(&request) {
+            if let Some(reply) = self.executor.read_stale(&request) {
                 return Ok(Executed { reply, elsewhere: None });
             }
         }
-        let executed = self.shell.execute(request, deadline).await?;
+        let executed = self.executor.execute(request, deadline).await?;
         if executed.elsewhere.is_some() {
-            self.shell.metrics.forwarded.inc();
+            self.metrics.forwarded.inc();
         }
         match executed.reply {
             Reply::Command(CommandReply::Refused(refusal)) => Err(refusal.into()),

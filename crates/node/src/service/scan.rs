@@ -8,19 +8,18 @@
 //! large values collects about five pages in total instead of one from every shard. [`SCANS_AT_ONCE`] scans run at a
 //! time; the others wait until their deadline.
 
+use super::Service;
 use crate::execute::ExecuteError;
-use crate::shell::Shell;
 use bytes::Bytes;
 use ringfort_core::kv::{Record, Scan, ScanPage};
 use ringfort_core::limits::MAX_SCAN_BYTES;
 use ringfort_core::request::{Reply, Request};
 use ringfort_core::types::ShardId;
-use std::sync::Arc;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout_at};
 
 /// Scans that collect a page at the same time on one node; others wait, and are refused as overload at their deadline.
-pub const SCANS_AT_ONCE: usize = 4;
+pub(super) const SCANS_AT_ONCE: usize = 4;
 
 /// Shards on other nodes that one scan asks at the same time.
 const SHARDS_AT_ONCE: usize = 4;
@@ -35,16 +34,16 @@ const _: () = assert!(COLLECTED_BYTES <= 64 << 20);
 const WHOLE_PAGE_ENTRIES: usize = 256;
 
 /// The entries that the query selects, at most as many as it allows and [`MAX_SCAN_BYTES`] of them.
-pub(super) async fn scan(shell: &Arc<Shell>, scan: Scan, deadline: Instant) -> Result<ScanPage, ExecuteError> {
-    let Ok(turn) = timeout_at(deadline, shell.scans.acquire()).await else { return Err(ExecuteError::TooManyScans) };
+pub(super) async fn scan(service: &Service, scan: Scan, deadline: Instant) -> Result<ScanPage, ExecuteError> {
+    let Ok(turn) = timeout_at(deadline, service.scans.acquire()).await else { return Err(ExecuteError::TooManyScans) };
     let _turn = turn.expect("the semaphore is never closed");
-    let shards = shell.routing.shards();
+    let shards = service.routing.shards();
     let mut merged = Merged::new(scan.limit, MAX_SCAN_BYTES);
     let scan = part_of(scan, shards.get() as usize);
     let mut asked = JoinSet::new();
     for shard in shards.ids() {
         let request = Request::part(shard, merged.narrowed(scan.clone()))?;
-        match shell.read_here(&request) {
+        match service.executor.read_here(&request) {
             Some(reply) => {
                 merged.add(page_of(shard, reply)?);
                 // Other tasks need this thread, for example to send heartbeats.
@@ -55,8 +54,8 @@ pub(super) async fn scan(shell: &Arc<Shell>, scan: Scan, deadline: Instant) -> R
                     merged.add(next_of(&mut asked).await?);
                 }
                 let request = Request::part(shard, merged.narrowed(scan.clone()))?;
-                let shell = shell.clone();
-                asked.spawn(async move { page_of(shard, shell.execute(request, deadline).await?.reply) });
+                let executor = service.executor.clone();
+                asked.spawn(async move { page_of(shard, executor.execute(request, deadline).await?.reply) });
             }
         }
     }
