@@ -21,13 +21,12 @@ use crate::peers::link::Links;
 use crate::random::random_u64;
 use crate::responder::Responder;
 use crate::routing::Routing;
-use crate::sends::Sends;
 use crate::service::Service;
 use crate::shell::Shell;
 use crate::snapshot_thread;
+use crate::snapshot_transfer::Transfers;
 use crate::start::{self, Membership, Since};
 use crate::start_error::StartError;
-use crate::throttle::Throttle;
 use crate::workers::Workers;
 use crate::{directory_watch, disk_watch, grpc, join, saving, scrub_thread, threads, worker_thread};
 use crossbeam_channel::{Sender, bounded, unbounded};
@@ -36,7 +35,7 @@ use ringfort_core::control::{Control, ControlConfig};
 use ringfort_core::divergence::{DivergenceDetector, QuarantineReason, Scrubber};
 use ringfort_core::gossip::Gossip;
 use ringfort_core::health::{HealthConfig, HealthMonitor};
-use ringfort_core::limits::{ENTRY_BUDGET_BYTES, MAX_SNAPSHOTS_RECEIVED};
+use ringfort_core::limits::ENTRY_BUDGET_BYTES;
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::ReplicaConfig;
 use ringfort_core::stopping::{REQUEST_PATIENCE, STEP_INTERVAL, Step, Stopping, Unfinished};
@@ -51,7 +50,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
@@ -144,6 +143,16 @@ impl Node {
             in_flight.clone(),
             metrics.clone(),
         );
+        let health = Arc::new(Mutex::new(HealthMonitor::new(health, now)));
+        let transfers = Arc::new(Transfers::new(
+            disk.clone(),
+            routing.clone(),
+            workers.clone(),
+            health.clone(),
+            metrics.clone(),
+            config.move_bandwidth,
+            boot_nonce,
+        ));
         let shell = Arc::new(Shell {
             runtime: runtime.handle().clone(),
             disk,
@@ -157,12 +166,9 @@ impl Node {
             executor,
             metrics,
             log_bytes: AtomicU64::new(0),
-            next_received: AtomicU64::new(boot_nonce),
-            receives: Arc::new(Semaphore::new(MAX_SNAPSHOTS_RECEIVED)),
-            sends: Sends::default(),
-            move_bandwidth: Throttle::new(config.move_bandwidth),
+            transfers,
             lifecycle: Arc::default(),
-            health: Arc::new(Mutex::new(HealthMonitor::new(health, now))),
+            health,
             admission,
             in_flight,
             operator_calls: OperatorCalls::default(),

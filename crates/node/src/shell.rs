@@ -10,8 +10,7 @@ use crate::metrics::Metrics;
 use crate::operator_calls::OperatorCalls;
 use crate::peers::Peers;
 use crate::routing::Routing;
-use crate::sends::Sends;
-use crate::throttle::Throttle;
+use crate::snapshot_transfer::Transfers;
 use crate::workers::Workers;
 use parking_lot::Mutex;
 use ringfort_core::disk::Disk;
@@ -19,7 +18,6 @@ use ringfort_core::health::HealthMonitor;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 pub struct Shell {
     pub runtime: Handle,
@@ -35,12 +33,7 @@ pub struct Shell {
     pub metrics: Arc<Metrics>,
     /// Bytes in the log's segments, for `status`.
     pub log_bytes: AtomicU64,
-    /// Makes the names of received snapshots unique; it starts at a random number.
-    pub next_received: AtomicU64,
-    pub receives: Arc<Semaphore>,
-    pub sends: Sends,
-    /// The bandwidth that all sent snapshots share.
-    pub move_bandwidth: Throttle,
+    pub transfers: Arc<Transfers>,
     pub lifecycle: Arc<Lifecycle>,
     /// Monitors the node's own health.
     pub health: Arc<Mutex<HealthMonitor>>,

@@ -4,7 +4,6 @@ use crate::events::SnapshotEvent;
 use crate::inbox::Event;
 use crate::seldom::Seldom;
 use crate::shell::Shell;
-use crate::snapshot_transfer;
 use crossbeam_channel::Receiver;
 use ringfort_core::replica::cut_files::{CutFiles, Performed};
 use ringfort_core::snapshot::SnapshotError;
@@ -22,7 +21,7 @@ pub fn run(shell: Arc<Shell>, events: Receiver<SnapshotEvent>) {
                 shell.workers.of(shard).push_event(Event::SnapshotWritten { shard, name, written });
             }
             Performed::Send { name, message } => {
-                shell.runtime.spawn(snapshot_transfer::send(shell.clone(), name, *message));
+                shell.runtime.spawn(shell.transfers.clone().send(name, *message));
             }
         }
     }

@@ -7,24 +7,29 @@
 use crate::clock;
 use crate::convert;
 use crate::inbox::Event;
+use crate::metrics::Metrics;
 use crate::peers::link;
-use crate::shell::Shell;
+use crate::routing::Routing;
+use crate::sends::Sends;
+use crate::throttle::Throttle;
+use crate::workers::Workers;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use raft::eraftpb::MessageType;
 use ringfort_core::disk::Disk;
-use ringfort_core::health::DiskState;
+use ringfort_core::health::{DiskState, HealthMonitor};
+use ringfort_core::limits::MAX_SNAPSHOTS_RECEIVED;
 use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::Restored;
 use ringfort_core::replica::receiving::{self, Progress, Receiving};
 use ringfort_core::replica::restore::LoadError;
 use ringfort_core::snapshot::{SnapshotError, SnapshotHeader, SnapshotReader};
-
 use ringfort_proto::v1::peer_client::PeerClient;
 use ringfort_proto::v1::{self, SnapshotAck, SnapshotChunk, snapshot_chunk::Part};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
@@ -64,79 +69,187 @@ enum TransferError {
     NoAnswer,
 }
 
-/// Sends the snapshot `name` with `message`, and tells the worker how it ended.
-pub async fn send(shell: Arc<Shell>, name: String, message: RaftMessage) {
-    let (shard, to) = (message.shard, message.to);
-    let Some(turn) = shell.sends.turn(to.node()).await else {
-        // Raft asks again, after a pause that grows.
-        shell.workers.of(shard).push_event(Event::SnapshotSent { shard, to, arrived: false });
-        return;
-    };
-    let arrived = match stream(&shell, name, message).await {
-        Ok(ack) => {
-            if !ack.installed {
-                tracing::debug!(%shard, %to, "a snapshot was refused: {}", ack.reason);
-            }
-            ack.installed
-        }
-        Err(error) => {
-            tracing::debug!(%shard, %to, "a snapshot could not be sent: {error}");
-            false
-        }
-    };
-    drop(turn);
-    shell.metrics.snapshots_sent.count(arrived);
-    shell.workers.of(shard).push_event(Event::SnapshotSent { shard, to, arrived });
+/// Sends and receives snapshots, within the node's bounds on transfers.
+pub struct Transfers {
+    disk: Arc<dyn Disk>,
+    routing: Arc<Routing>,
+    workers: Arc<Workers>,
+    health: Arc<Mutex<HealthMonitor>>,
+    metrics: Arc<Metrics>,
+    sends: Sends,
+    receives: Arc<Semaphore>,
+    /// The bandwidth that all sent snapshots share.
+    bandwidth: Throttle,
+    /// Makes the names of received snapshots unique; it starts at a random number.
+    next_received: AtomicU64,
 }
 
-async fn stream(shell: &Arc<Shell>, name: String, message: RaftMessage) -> Result<SnapshotAck, TransferError> {
-    let to_node = message.to.node();
-    let members = shell.routing.members();
-    let address = &members.get(&to_node).ok_or(TransferError::UnknownNode)?.raft_address;
-    let channel = link::connect(address).await?;
-    let (parts_tx, parts_rx) = mpsc::channel(CHUNKS_AHEAD);
-    let header = v1::SnapshotHeader {
-        cluster_id: shell.routing.cluster().0,
-        from_node: shell.routing.node().0,
-        to_node: to_node.0,
-        message: Some(convert::to_wire(message)),
-        header: Bytes::new(),
-    };
-    let (disk, sender) = (shell.disk.clone(), shell.clone());
-    let moves = Arc::new(AtomicBool::new(true));
-    let progress = moves.clone();
-    let pace = move |bytes| {
-        let mut left = sender.move_bandwidth.pause(Instant::now(), bytes);
-        while !left.is_zero() {
-            let pause = left.min(LONGEST_PAUSE);
-            std::thread::sleep(pause);
-            left -= pause;
+impl Transfers {
+    /// `bandwidth` is the limit in bytes per second, and `first_received` a random number.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        routing: Arc<Routing>,
+        workers: Arc<Workers>,
+        health: Arc<Mutex<HealthMonitor>>,
+        metrics: Arc<Metrics>,
+        bandwidth: Option<u64>,
+        first_received: u64,
+    ) -> Transfers {
+        Transfers {
+            disk,
+            routing,
+            workers,
+            health,
+            metrics,
+            sends: Sends::default(),
+            receives: Arc::new(Semaphore::new(MAX_SNAPSHOTS_RECEIVED)),
+            bandwidth: Throttle::new(bandwidth),
+            next_received: AtomicU64::new(first_received),
+        }
+    }
+
+    /// Sends the snapshot `name` with `message`, and tells the worker how it ended.
+    pub async fn send(self: Arc<Transfers>, name: String, message: RaftMessage) {
+        let (shard, to) = (message.shard, message.to);
+        let Some(turn) = self.sends.turn(to.node()).await else {
+            // Raft asks again, after a pause that grows.
+            self.workers.of(shard).push_event(Event::SnapshotSent { shard, to, arrived: false });
+            return;
+        };
+        let arrived = match self.stream(name, message).await {
+            Ok(ack) => {
+                if !ack.installed {
+                    tracing::debug!(%shard, %to, "a snapshot was refused: {}", ack.reason);
+                }
+                ack.installed
+            }
+            Err(error) => {
+                tracing::debug!(%shard, %to, "a snapshot could not be sent: {error}");
+                false
+            }
+        };
+        drop(turn);
+        self.metrics.snapshots_sent.count(arrived);
+        self.workers.of(shard).push_event(Event::SnapshotSent { shard, to, arrived });
+    }
+
+    async fn stream(self: &Arc<Transfers>, name: String, message: RaftMessage) -> Result<SnapshotAck, TransferError> {
+        let to_node = message.to.node();
+        let members = self.routing.members();
+        let address = &members.get(&to_node).ok_or(TransferError::UnknownNode)?.raft_address;
+        let channel = link::connect(address).await?;
+        let (parts_tx, parts_rx) = mpsc::channel(CHUNKS_AHEAD);
+        let header = v1::SnapshotHeader {
+            cluster_id: self.routing.cluster().0,
+            from_node: self.routing.node().0,
+            to_node: to_node.0,
+            message: Some(convert::to_wire(message)),
+            header: Bytes::new(),
+        };
+        let (disk, sender) = (self.disk.clone(), self.clone());
+        let moves = Arc::new(AtomicBool::new(true));
+        let progress = moves.clone();
+        let pace = move |bytes| {
+            let mut left = sender.bandwidth.pause(Instant::now(), bytes);
+            while !left.is_zero() {
+                let pause = left.min(LONGEST_PAUSE);
+                std::thread::sleep(pause);
+                left -= pause;
+                progress.store(true, Ordering::Relaxed);
+            }
             progress.store(true, Ordering::Relaxed);
-        }
-        progress.store(true, Ordering::Relaxed);
-    };
-    let (accepted_tx, accepted) = oneshot::channel();
-    let reading = tokio::task::spawn_blocking(move || read(disk, &name, header, &parts_tx, accepted, pace));
-    let mut client = PeerClient::new(channel);
-    let moves = &*moves;
-    let sending = async move {
-        let mut accepted = Some(accepted_tx);
-        let mut answers = client.snapshot(ReceiverStream::new(parts_rx)).await?.into_inner();
-        while let Some(answer) = answers.message().await? {
-            if !answer.builds {
-                return Ok(answer);
+        };
+        let (accepted_tx, accepted) = oneshot::channel();
+        let reading = tokio::task::spawn_blocking(move || read(disk, &name, header, &parts_tx, accepted, pace));
+        let mut client = PeerClient::new(channel);
+        let moves = &*moves;
+        let sending = async move {
+            let mut accepted = Some(accepted_tx);
+            let mut answers = client.snapshot(ReceiverStream::new(parts_rx)).await?.into_inner();
+            while let Some(answer) = answers.message().await? {
+                if !answer.builds {
+                    return Ok(answer);
+                }
+                if let Some(accepted) = accepted.take() {
+                    let _ = accepted.send(());
+                }
+                moves.store(true, Ordering::Relaxed);
             }
-            if let Some(accepted) = accepted.take() {
-                let _ = accepted.send(());
-            }
-            moves.store(true, Ordering::Relaxed);
+            Err(TransferError::NoAnswer)
+        };
+        let answer = unless_stalled(sending, moves, STALLED_AFTER).await?;
+        match reading.await {
+            Ok(Err(error)) => Err(error),
+            _ => answer,
         }
-        Err(TransferError::NoAnswer)
-    };
-    let answer = unless_stalled(sending, moves, STALLED_AFTER).await?;
-    match reading.await {
-        Ok(Err(error)) => Err(error),
-        _ => answer,
+    }
+
+    /// Receives a snapshot that another node streams. Sends progress reports to `answers`, and returns the last answer once
+    /// the snapshot is durable and its worker has it.
+    pub async fn receive(
+        &self,
+        parts: Streaming<SnapshotChunk>,
+        answers: &mpsc::Sender<Result<SnapshotAck, Status>>,
+    ) -> Result<SnapshotAck, Status> {
+        let received = self.receive_one(parts, answers).await;
+        self.metrics.snapshots_received.count(received.as_ref().is_ok_and(|ack| ack.installed));
+        received
+    }
+
+    async fn receive_one(
+        &self,
+        mut parts: Streaming<SnapshotChunk>,
+        answers: &mpsc::Sender<Result<SnapshotAck, Status>>,
+    ) -> Result<SnapshotAck, Status> {
+        let Some(Part::Header(header)) = parts.message().await?.and_then(|chunk| chunk.part) else {
+            return Err(Status::invalid_argument("a snapshot begins with its header"));
+        };
+        let message = self.check(&header)?;
+        let Ok(permit) = self.receives.clone().try_acquire_owned() else {
+            return Ok(refused("too many snapshots are arriving"));
+        };
+        let (shard, metadata) = (message.shard, message.message.get_snapshot().get_metadata());
+        let file_header = match SnapshotHeader::decode(&header.header) {
+            Ok(file_header) => file_header,
+            Err(error) => return Ok(refused(&error.to_string())),
+        };
+        if !receiving::fits(&file_header, &message) {
+            return Err(Status::invalid_argument("the snapshot's file is of another position than its message"));
+        }
+        // Accepted: now the sender sends the frames.
+        let _ = answers.send(Ok(SnapshotAck { builds: true, ..SnapshotAck::default() })).await;
+        // A name that differs from those of this node's own snapshots and of all received ones, including those from before
+        // a restart.
+        let unique = self.next_received.fetch_add(1, Ordering::Relaxed);
+        let name = format!("snap-{shard}-{}-from-{}-{unique:x}.snap", metadata.index, message.from);
+        let (disk, receiver, file_name) = (self.disk.clone(), self.workers.clone(), name.clone());
+        let deliver = move |restored| {
+            let restored = Box::new(restored);
+            receiver.of(shard).push_event(Event::Snapshot { message, name: file_name, restored });
+            drop(permit);
+        };
+        let tell_progress = || {
+            if self.health.lock().report(clock::moment()).health.disk != DiskState::Hung {
+                // If the channel is full, the sender has an unread report that says the same.
+                let _ = answers.try_send(Ok(SnapshotAck { builds: true, ..SnapshotAck::default() }));
+            }
+        };
+        take(disk, name, file_header, parts, deliver, tell_progress).await
+    }
+
+    /// Whether the snapshot is meant for this node.
+    fn check(&self, header: &v1::SnapshotHeader) -> Result<RaftMessage, Status> {
+        if (header.cluster_id, header.to_node) != (self.routing.cluster().0, self.routing.node().0) {
+            return Err(Status::failed_precondition("this is another node, or one of another cluster"));
+        }
+        let message = header.message.clone().and_then(convert::from_wire);
+        message
+            .filter(|message| {
+                let nodes = (message.from.node().0, message.to.node().0);
+                nodes == (header.from_node, header.to_node)
+                    && message.message.get_msg_type() == MessageType::MsgSnapshot
+            })
+            .ok_or_else(|| Status::invalid_argument("the snapshot's message is not one"))
     }
 }
 
@@ -179,49 +292,6 @@ fn read(
     Ok(())
 }
 
-/// Receives a snapshot that another node streams. Sends progress reports to `answers`, and returns the last answer once
-/// the snapshot is durable and its worker has it.
-pub async fn receive(
-    shell: &Arc<Shell>,
-    mut parts: Streaming<SnapshotChunk>,
-    answers: &mpsc::Sender<Result<SnapshotAck, Status>>,
-) -> Result<SnapshotAck, Status> {
-    let Some(Part::Header(header)) = parts.message().await?.and_then(|chunk| chunk.part) else {
-        return Err(Status::invalid_argument("a snapshot begins with its header"));
-    };
-    let message = check(shell, &header)?;
-    let Ok(permit) = shell.receives.clone().try_acquire_owned() else {
-        return Ok(refused("too many snapshots are arriving"));
-    };
-    let (shard, metadata) = (message.shard, message.message.get_snapshot().get_metadata());
-    let file_header = match SnapshotHeader::decode(&header.header) {
-        Ok(file_header) => file_header,
-        Err(error) => return Ok(refused(&error.to_string())),
-    };
-    if !receiving::fits(&file_header, &message) {
-        return Err(Status::invalid_argument("the snapshot's file is of another position than its message"));
-    }
-    // Accepted: now the sender sends the frames.
-    let _ = answers.send(Ok(SnapshotAck { builds: true, ..SnapshotAck::default() })).await;
-    // A name that differs from those of this node's own snapshots and of all received ones, including those from before
-    // a restart.
-    let unique = shell.next_received.fetch_add(1, Ordering::Relaxed);
-    let name = format!("snap-{shard}-{}-from-{}-{unique:x}.snap", metadata.index, message.from);
-    let (disk, receiver, file_name) = (shell.disk.clone(), shell.clone(), name.clone());
-    let deliver = move |restored| {
-        let restored = Box::new(restored);
-        receiver.workers.of(shard).push_event(Event::Snapshot { message, name: file_name, restored });
-        drop(permit);
-    };
-    let tell_progress = || {
-        if shell.health.lock().report(clock::moment()).health.disk != DiskState::Hung {
-            // If the channel is full, the sender has an unread report that says the same.
-            let _ = answers.try_send(Ok(SnapshotAck { builds: true, ..SnapshotAck::default() }));
-        }
-    };
-    take(disk, name, file_header, parts, deliver, tell_progress).await
-}
-
 /// Receives the parts of a file after its header. The resulting snapshot is delivered or deleted even if this future is
 /// dropped.
 async fn take(
@@ -259,20 +329,6 @@ async fn take(
         Ok(Err(error)) => Ok(refused(&error.to_string())),
         Err(error) => Err(Status::internal(error.to_string())),
     }
-}
-
-/// Whether the snapshot is meant for this node.
-fn check(shell: &Shell, header: &v1::SnapshotHeader) -> Result<RaftMessage, Status> {
-    if (header.cluster_id, header.to_node) != (shell.routing.cluster().0, shell.routing.node().0) {
-        return Err(Status::failed_precondition("this is another node, or one of another cluster"));
-    }
-    let message = header.message.clone().and_then(convert::from_wire);
-    message
-        .filter(|message| {
-            let nodes = (message.from.node().0, message.to.node().0);
-            nodes == (header.from_node, header.to_node) && message.message.get_msg_type() == MessageType::MsgSnapshot
-        })
-        .ok_or_else(|| Status::invalid_argument("the snapshot's message is not one"))
 }
 
 /// Writes the frames of a file as they arrive. Returns the state, built from the file on the disk.

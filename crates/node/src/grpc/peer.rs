@@ -1,12 +1,12 @@
 //! The Peer service: receives what other nodes send.
 
 use crate::answers::{Answers, Outgoing};
+use crate::convert;
 use crate::inbox::Incoming;
 use crate::responder::Responder;
 use crate::seldom::Seldom;
 use crate::shell::Shell;
 use crate::strangers::Strangers;
-use crate::{convert, snapshot_transfer};
 use ringfort_core::request::{Failure, Request as CoreRequest};
 use ringfort_core::types::{NodeId, ShardId};
 use ringfort_proto::metadata;
@@ -61,10 +61,9 @@ impl Peer for PeerService {
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotAnswers>, Status> {
         let (answers_tx, answers_rx) = mpsc::channel(1);
-        let (shell, parts) = (self.receiver.shell.clone(), request.into_inner());
+        let (transfers, parts) = (self.receiver.shell.transfers.clone(), request.into_inner());
         tokio::spawn(async move {
-            let received = snapshot_transfer::receive(&shell, parts, &answers_tx).await;
-            shell.metrics.snapshots_received.count(received.as_ref().is_ok_and(|ack| ack.installed));
+            let received = transfers.receive(parts, &answers_tx).await;
             // The sender may have stopped waiting.
             let _ = answers_tx.send(received).await;
         });
