@@ -15,7 +15,6 @@ use ringfort_core::gossip::{Gossip, Refusal};
 use ringfort_core::log::BatchSource;
 use ringfort_core::types::{NodeId, ShardId};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Messages from other nodes that may wait; further ones are dropped, and gossip sends their contents again.
 const MAX_WAITING: usize = 1024;
@@ -153,7 +152,7 @@ fn compare(shell: &Shell, gossip: &mut Gossip<WriteAnswer>, divergence: &mut Div
 /// Publishes this node's load and the shards that it leads.
 fn speak(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
     let topology = shell.routing.topology();
-    let mut load = Load { log_bytes: shell.log_bytes.load(Ordering::Relaxed), ..Load::default() };
+    let mut load = Load { log_bytes: shell.log_size.bytes(), ..Load::default() };
     let mut leads = Vec::new();
     for &shard in topology.groups.keys() {
         let Some(view) = shell.routing.view(shard) else { continue };

@@ -9,11 +9,11 @@
 //! It serves from the start of the process, also while the node waits for its cluster. It exposes no data and accepts
 //! only requests without a body; the number of connections and the time to send a request are bounded.
 
-use crate::clock;
 use crate::files::{ACCEPT_PAUSE, MONITORS};
+use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
+use crate::observer::Observer;
 use crate::seldom::Seldom;
-use crate::shell::Shell;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -52,7 +52,7 @@ const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 pub struct Http {
     metrics: Arc<Metrics>,
     /// Set once the node is part of a cluster.
-    shell: OnceLock<Arc<Shell>>,
+    running: OnceLock<(Arc<Observer>, Arc<Lifecycle>)>,
 }
 
 impl Http {
@@ -64,15 +64,15 @@ impl Http {
     ) -> io::Result<Arc<Http>> {
         let _context = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let http = Arc::new(Http { metrics, shell: OnceLock::new() });
+        let http = Arc::new(Http { metrics, running: OnceLock::new() });
         runtime.spawn(http.clone().accept(listener));
         tracing::info!("metrics and health on http://{address}");
         Ok(http)
     }
 
     /// The node is part of a cluster.
-    pub fn set_shell(&self, shell: Arc<Shell>) {
-        assert!(self.shell.set(shell).is_ok(), "a node becomes part of a cluster once");
+    pub fn set_running(&self, observer: Arc<Observer>, lifecycle: Arc<Lifecycle>) {
+        assert!(self.running.set((observer, lifecycle)).is_ok(), "a node becomes part of a cluster once");
     }
 
     async fn accept(self: Arc<Http>, listener: tokio::net::TcpListener) {
@@ -131,8 +131,8 @@ impl Http {
     }
 
     async fn answer_metrics(&self) -> Response<Full<Bytes>> {
-        if let Some(shell) = self.shell.get() {
-            match timeout(LOOK_TIMEOUT, self.metrics.look(shell)).await {
+        if let Some((observer, _)) = self.running.get() {
+            match timeout(LOOK_TIMEOUT, self.metrics.look(observer)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(reason)) => return text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
                 Err(_) => {
@@ -153,24 +153,24 @@ impl Http {
 
     /// Why requests should not be sent to this node now, if they should not.
     fn obstacle(&self) -> Option<String> {
-        let Some(shell) = self.shell.get() else {
+        let Some((observer, lifecycle)) = self.running.get() else {
             return Some("not part of a cluster yet".to_owned());
         };
-        if shell.lifecycle.is_handing_over() {
+        if lifecycle.is_handing_over() {
             return Some("handing over, to stop then".to_owned());
         }
-        if shell.lifecycle.has_failed() {
+        if lifecycle.has_failed() {
             return Some("stopping after a failure".to_owned());
         }
-        if shell.admission.is_disk_hung() {
-            let age = shell.health.lock().report(clock::moment()).age;
+        if observer.is_disk_hung() {
+            let age = observer.disk().age;
             return Some(format!("the disk has not answered for {:.1} s", age.as_secs_f64()));
         }
-        if shell.routing.leader(ShardId::SYSTEM).is_none() {
+        if observer.leader(ShardId::SYSTEM).is_none() {
             return Some("no leader of the system shard is known".to_owned());
         }
-        let shards = shell.routing.topology().shards;
-        let here = shards.ids().chain([ShardId::SYSTEM]).filter_map(|shard| shell.routing.view(shard));
+        let shards = observer.topology().shards;
+        let here = shards.ids().chain([ShardId::SYSTEM]).filter_map(|shard| observer.view(shard));
         let leaderless: Vec<String> =
             here.filter(|view| view.leader().is_none()).map(|view| view.shard.to_string()).collect();
         match &leaderless[..] {

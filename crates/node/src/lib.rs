@@ -27,7 +27,7 @@
 //! | `files` | how file descriptors are divided among clients, peers and the node itself |
 //! | [`stderr`], `seldom` | log lines: no thread waits until they are written; rate limits |
 //! | `admission` | refusals before a proposal: memory or disk full |
-//! | `board`, `shared_call`, `operator_calls` | the status of the node, for many readers at little cost |
+//! | `observer`, `board`, `shared_call`, `operator_calls` | the status of the node, for many readers at little cost |
 //! | `grpc` | the gRPC services, and the connections they are served on |
 //! | `http`, `metrics` | monitoring |
 //!
@@ -61,6 +61,7 @@ mod log_thread;
 mod memory_watch;
 mod metrics;
 mod node;
+mod observer;
 mod operator_calls;
 mod peers;
 mod random;

@@ -25,7 +25,7 @@ use ringfort_core::timing::Timing;
 use ringfort_core::types::ShardId;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,13 +36,27 @@ const _: () = assert!(record_bytes(Timing::DEFAULT) >= 2 * DRAIN_BYTES);
 /// snapshot here, and does not wear out a disk.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How many bytes the log's segments take. Only the log thread changes it.
+#[derive(Default)]
+pub struct LogSize(AtomicU64);
+
+impl LogSize {
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, bytes: u64) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+}
+
 /// Runs until [`LogEvent::Stop`].
 pub fn run(shell: Arc<Shell>, log: Log<Arc<dyn Disk>>, events: Receiver<LogEvent>) {
     let mut writer = LogWriter::new(log, shell.routing.topology().timing, LOG_BUDGET_BYTES);
     let spares = SpareSegments::new(shell.disk.clone());
     let mut is_stopping = false;
     while !is_stopping {
-        shell.log_bytes.store(writer.log().size_bytes(), Ordering::Relaxed);
+        shell.log_size.set(writer.log().size_bytes());
         spares.make(writer.log_mut());
         is_stopping = match fill(&mut writer, &events, PROBE_INTERVAL) {
             Ok(is_stopping) => is_stopping,

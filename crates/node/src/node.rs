@@ -12,10 +12,10 @@ use crate::gossip_thread;
 use crate::http::Http;
 use crate::in_flight::InFlight;
 use crate::inbox::Event;
-use crate::log_thread::{self, LogQueue};
+use crate::log_thread::{self, LogQueue, LogSize};
 use crate::memory_watch;
 use crate::metrics::Metrics;
-use crate::operator_calls::OperatorCalls;
+use crate::observer::Observer;
 use crate::peers::Peers;
 use crate::peers::link::Links;
 use crate::random::random_u64;
@@ -45,7 +45,6 @@ use ringfort_core::worker::{Worker, WorkerConfig, worker_of};
 use std::fs::File;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -153,6 +152,15 @@ impl Node {
             config.move_bandwidth,
             boot_nonce,
         ));
+        let log_size = Arc::new(LogSize::default());
+        let observer = Arc::new(Observer::new(
+            (routing.clone(), workers.clone()),
+            (control_mailbox.clone(), gossip_mailbox.clone()),
+            health.clone(),
+            admission.clone(),
+            in_flight,
+            log_size.clone(),
+        ));
         let shell = Arc::new(Shell {
             runtime: runtime.handle().clone(),
             disk,
@@ -165,13 +173,12 @@ impl Node {
             peers,
             executor,
             metrics,
-            log_bytes: AtomicU64::new(0),
+            log_size,
+            observer,
             transfers,
             lifecycle: Arc::default(),
             health,
             admission,
-            in_flight,
-            operator_calls: OperatorCalls::default(),
         });
 
         let control_config = ControlConfig {
@@ -250,7 +257,7 @@ impl Node {
         let clients = (grpc_listener, health_service);
         let serving = serve(&runtime, &shell, shares, (clients, service), raft_listener, stop_serving.clone())?;
         if let Some(http) = http {
-            http.set_shell(shell.clone());
+            http.set_running(shell.observer.clone(), shell.lifecycle.clone());
         }
         match since {
             Since::Beginning => drop(runtime.spawn(dial_back::check_own(member.clone()))),

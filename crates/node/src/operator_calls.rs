@@ -1,9 +1,6 @@
-//! Bounds the cost of operator calls: few run at a time, and concurrent callers of the same status share one answer.
+//! Bounds the cost of operator calls: few run at a time.
 
-use crate::shared_call::SharedCall;
 use ringfort_proto::outcome;
-use ringfort_proto::v1::StatusResponse;
-use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
@@ -11,30 +8,18 @@ use tonic::Status;
 /// Calls of one kind that run at the same time; others wait, and are refused as overload at their deadline.
 const CALLS_AT_ONCE: usize = 16;
 
-type Shown = Result<Arc<StatusResponse>, Status>;
-
 /// The kinds are bounded separately: changes that wait for a quorum must not block the status that shows why, and
 /// operators must not make this node look silent to the others.
 pub struct OperatorCalls {
     pub looks: Bound,
     pub looks_of_nodes: Bound,
     pub changes: Bound,
-    /// The status of this node alone.
-    pub own: SharedCall<Shown>,
-    /// The status of all nodes that can be reached.
-    pub gathered: SharedCall<Shown>,
 }
 
 impl Default for OperatorCalls {
     fn default() -> OperatorCalls {
         let bound = || Bound(Semaphore::new(CALLS_AT_ONCE));
-        OperatorCalls {
-            looks: bound(),
-            looks_of_nodes: bound(),
-            changes: bound(),
-            own: SharedCall::default(),
-            gathered: SharedCall::default(),
-        }
+        OperatorCalls { looks: bound(), looks_of_nodes: bound(), changes: bound() }
     }
 }
 

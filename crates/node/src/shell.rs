@@ -3,11 +3,10 @@
 use crate::admission::AdmissionState;
 use crate::events::{ControlEvent, GossipEvent, Mailbox, SnapshotEvent};
 use crate::execute::Executor;
-use crate::in_flight::InFlight;
 use crate::lifecycle::Lifecycle;
-use crate::log_thread::LogQueue;
+use crate::log_thread::{LogQueue, LogSize};
 use crate::metrics::Metrics;
-use crate::operator_calls::OperatorCalls;
+use crate::observer::Observer;
 use crate::peers::Peers;
 use crate::routing::Routing;
 use crate::snapshot_transfer::Transfers;
@@ -16,7 +15,6 @@ use parking_lot::Mutex;
 use ringfort_core::disk::Disk;
 use ringfort_core::health::HealthMonitor;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use tokio::runtime::Handle;
 
 pub struct Shell {
@@ -31,15 +29,12 @@ pub struct Shell {
     pub peers: Arc<Peers>,
     pub executor: Arc<Executor>,
     pub metrics: Arc<Metrics>,
-    /// Bytes in the log's segments, for `status`.
-    pub log_bytes: AtomicU64,
+    pub log_size: Arc<LogSize>,
+    pub observer: Arc<Observer>,
     pub transfers: Arc<Transfers>,
     pub lifecycle: Arc<Lifecycle>,
     /// Monitors the node's own health.
     pub health: Arc<Mutex<HealthMonitor>>,
     /// Whether the node has room for requests.
     pub admission: Arc<AdmissionState>,
-    /// Client requests in flight.
-    pub in_flight: Arc<InFlight>,
-    pub operator_calls: OperatorCalls,
 }

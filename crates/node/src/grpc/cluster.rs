@@ -1,8 +1,13 @@
 //! The Cluster service, for operators, clients, and nodes that want to join.
 
-use super::{gossip, operate, status, status_of, timeout};
+use super::status::StatusReporter;
+use super::{gossip, operate, status_of, timeout};
 use crate::dial_back;
-use crate::shell::Shell;
+use crate::events::{ControlEvent, Mailbox};
+use crate::execute::Executor;
+use crate::observer::Observer;
+use crate::operator_calls::OperatorCalls;
+use crate::routing::Routing;
 use ringfort_core::control::takeover;
 use ringfort_core::request::{Reply, Request as CoreRequest};
 use ringfort_core::system::topology::{MAX_NAME_BYTES, NODE_NAME_RULE, is_node_name};
@@ -16,13 +21,17 @@ use tokio::time::timeout_at;
 use tonic::{Request, Response, Status};
 
 pub struct ClusterService {
-    pub shell: Arc<Shell>,
+    routing: Arc<Routing>,
+    executor: Arc<Executor>,
+    control: Mailbox<ControlEvent>,
+    status: StatusReporter,
+    calls: OperatorCalls,
 }
 
 #[tonic::async_trait]
 impl Cluster for ClusterService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        metadata::check_cluster(request.metadata(), self.shell.routing.cluster().0)?;
+        metadata::check_cluster(request.metadata(), self.routing.cluster().0)?;
         let deadline = timeout::deadline(request.metadata());
         let request = request.into_inner();
         let (replace, known_as) = (request.replace, Some(NodeId(request.known_as)).filter(|node| node.0 != 0));
@@ -34,9 +43,9 @@ impl Cluster for ClusterService {
         }
         // Without a quorum the cluster can't commit the node's addresses, yet may need the node to form a quorum. So
         // they are passed on before the command is committed.
-        self.shell.control.introduce(member.clone());
+        self.control.introduce(member.clone());
         let command = CoreRequest::system(SystemCommand::Join { member, replaces, known_as });
-        let executed = self.shell.executor.execute(command, deadline).await;
+        let executed = self.executor.execute(command, deadline).await;
         let (node, epoch) = match executed.map_err(|error| status_of(&error.into()))?.reply {
             Reply::System(SystemReply::Joined { node, epoch }) => (node, epoch),
             Reply::System(SystemReply::Refused(reason)) => return Err(Status::already_exists(reason)),
@@ -45,19 +54,19 @@ impl Cluster for ClusterService {
         // If another node leads the system shard, the topology arrives here a little later. An older topology may
         // contain the new node too, but still assign it a replica that it held and lost: the new node would create that
         // replica again, empty.
-        let topology = timeout_at(deadline, self.shell.routing.wait_for(epoch)).await.map_err(|_| {
+        let topology = timeout_at(deadline, self.routing.wait_for(epoch)).await.map_err(|_| {
             outcome::unavailable("the node has joined, and its topology is still on its way: ask again", None)
         })?;
         Ok(Response::new(JoinResponse {
             node: node.0,
-            cluster_id: self.shell.routing.cluster().0,
+            cluster_id: self.routing.cluster().0,
             topology: topology.encode(),
         }))
     }
 
     async fn topology(&self, _: Request<TopologyRequest>) -> Result<Response<TopologyResponse>, Status> {
-        let topology = self.shell.routing.topology();
-        let members = self.shell.routing.members();
+        let topology = self.routing.topology();
+        let members = self.routing.members();
         let nodes = members.iter().map(|(id, member)| Node {
             id: id.0,
             name: member.name.clone(),
@@ -68,7 +77,7 @@ impl Cluster for ClusterService {
         let shards = groups.map(|(&shard, group)| ShardPlace {
             shard: shard.0,
             members: group.target.iter().map(|node| node.0).collect(),
-            leader: self.shell.routing.leader(shard).map_or(0, |NodeId(node)| node),
+            leader: self.routing.leader(shard).map_or(0, |NodeId(node)| node),
         });
         Ok(Response::new(TopologyResponse {
             cluster_id: topology.cluster.0,
@@ -80,22 +89,22 @@ impl Cluster for ClusterService {
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let _turn = self.shell.operator_calls.looks.take(timeout::deadline(request.metadata())).await?;
-        Ok(Response::new(Arc::unwrap_or_clone(status::gather(&self.shell).await?)))
+        let _turn = self.calls.looks.take(timeout::deadline(request.metadata())).await?;
+        Ok(Response::new(Arc::unwrap_or_clone(self.status.gather().await?)))
     }
 
     async fn node_status(&self, request: Request<NodeStatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let _turn = self.shell.operator_calls.looks_of_nodes.take(timeout::deadline(request.metadata())).await?;
-        Ok(Response::new(Arc::unwrap_or_clone(status::own(&self.shell).await?)))
+        let _turn = self.calls.looks_of_nodes.take(timeout::deadline(request.metadata())).await?;
+        Ok(Response::new(Arc::unwrap_or_clone(self.status.own().await?)))
     }
 
     async fn gossip(&self, _: Request<GossipRequest>) -> Result<Response<GossipResponse>, Status> {
-        Ok(Response::new(gossip::own(&self.shell).await?))
+        Ok(Response::new(gossip::own(&self.status.observer).await?))
     }
 
     async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
-        let _turn = self.shell.operator_calls.looks.take(timeout::deadline(request.metadata())).await?;
-        operate::plan(&self.shell, request.into_inner()).await.map(Response::new)
+        let _turn = self.calls.looks.take(timeout::deadline(request.metadata())).await?;
+        operate::plan(&self.status, request.into_inner()).await.map(Response::new)
     }
 
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<OperationResponse>, Status> {
@@ -122,10 +131,20 @@ impl Cluster for ClusterService {
 }
 
 impl ClusterService {
+    pub fn new(
+        routing: Arc<Routing>,
+        executor: Arc<Executor>,
+        control: Mailbox<ControlEvent>,
+        observer: Arc<Observer>,
+    ) -> ClusterService {
+        let status = StatusReporter::new(observer);
+        ClusterService { routing, executor, control, status, calls: OperatorCalls::default() }
+    }
+
     /// The silent node that the joining node, which has the same name, replaces.
     async fn replaced(&self, member: &Member) -> Result<Option<NodeId>, Status> {
-        let topology = self.shell.routing.topology();
-        let gossip = self.shell.gossip.knowledge().await?.status;
+        let topology = self.routing.topology();
+        let gossip = self.status.observer.gossip().await?.status;
         let liveness = |node| gossip.members.iter().find(|known| known.node == node).and_then(|known| known.liveness);
         takeover::replaced(&topology, member, liveness).map_err(|known| {
             let (name, at) = (&known.name, &known.raft_address);
@@ -137,10 +156,10 @@ impl ClusterService {
 
     /// Waits for this call's turn and returns its executor, if the request is for this cluster.
     async fn operator<R>(&self, request: &Request<R>) -> Result<operate::Operator<'_>, Status> {
-        metadata::check_cluster(request.metadata(), self.shell.routing.cluster().0)?;
+        metadata::check_cluster(request.metadata(), self.routing.cluster().0)?;
         let deadline = timeout::deadline(request.metadata());
-        let turn = self.shell.operator_calls.changes.take(deadline).await?;
-        Ok(operate::Operator { shell: &self.shell, deadline, _turn: turn })
+        let turn = self.calls.changes.take(deadline).await?;
+        Ok(operate::Operator { executor: &self.executor, status: &self.status, deadline, _turn: turn })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::clock;
 use crate::events::GossipKnowledge;
-use crate::shell::Shell;
+use crate::observer::Observer;
 use ringfort_core::gossip::node_state::Fact;
 use ringfort_core::gossip::status::MemberStatus;
 use ringfort_core::health::{DiskState, NodeHealth};
@@ -12,15 +12,15 @@ use ringfort_proto::v1::*;
 use tonic::Status;
 
 /// The gossip thread's knowledge as a message.
-pub async fn own(shell: &Shell) -> Result<GossipResponse, Status> {
-    let GossipKnowledge { status, rounds, refused, .. } = shell.gossip.knowledge().await?;
-    let topology = shell.routing.topology();
+pub async fn own(observer: &Observer) -> Result<GossipResponse, Status> {
+    let GossipKnowledge { status, rounds, refused, .. } = observer.gossip().await?;
+    let topology = observer.topology();
     let members = status.members.into_iter().map(|member| {
         let name = topology.nodes.get(&member.node).map(|known| known.name.clone());
         self::member(member, name.unwrap_or_default())
     });
     Ok(GossipResponse {
-        node: shell.routing.node().0,
+        node: observer.node().0,
         members: members.collect(),
         keys: status.keys as u64,
         tombstones: status.tombstones as u64,
@@ -75,8 +75,8 @@ pub fn health(health: NodeHealth) -> NodeHealthStatus {
 }
 
 /// This node's own health.
-pub fn own_health(shell: &Shell) -> NodeHealthStatus {
-    let report = shell.health.lock().report(clock::moment());
+pub fn own_health(observer: &Observer) -> NodeHealthStatus {
+    let report = observer.disk();
     NodeHealthStatus { sync_age_ms: report.age.as_millis() as u64, ..health(report.health) }
 }
 

@@ -83,6 +83,12 @@ pub async fn serve_clients(
     let original = original::OriginalService { service: service.clone() };
     let original = OriginalServer::new(original).max_decoding_message_size(MAX_REQUEST_BYTES);
     let kv = KvServer::new(kv::KvService { service }).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let cluster = cluster::ClusterService::new(
+        shell.routing.clone(),
+        shell.executor.clone(),
+        shell.control.clone(),
+        shell.observer.clone(),
+    );
     let topology = shell.routing.topology();
     let own = topology.nodes.get(&shell.routing.node()).cloned().unwrap_or_default();
     let owner = Owner { identity: own.identity, name: own.name };
@@ -94,7 +100,7 @@ pub async fn serve_clients(
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .add_service(marked::Marked(kv))
         .add_service(marked::Marked(original))
-        .add_service(ClusterServer::new(cluster::ClusterService { shell }))
+        .add_service(ClusterServer::new(cluster))
         .add_service(MembershipServer::new(membership))
         .add_service(health)
         .add_service(descriptors().build_v1().expect(broken))

@@ -3,8 +3,9 @@
 //! After each command, the controller does the rest by itself. This module checks whether a command is safe now, given
 //! which nodes answer; the system shard decides whether it is allowed at all.
 
-use super::{status, status_of};
-use crate::shell::Shell;
+use super::status::StatusReporter;
+use super::status_of;
+use crate::execute::Executor;
 use ringfort_core::control::removal::{self, Present};
 use ringfort_core::control::{plan, preview};
 use ringfort_core::request::{Reply, Request};
@@ -13,7 +14,6 @@ use ringfort_core::types::{NodeId, ShardId};
 use ringfort_proto::outcome;
 use ringfort_proto::v1::*;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep};
@@ -23,13 +23,13 @@ use tonic::Status;
 const STALE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The moves that the controller would make, and why.
-pub async fn plan(shell: &Arc<Shell>, request: PlanRequest) -> Result<PlanResponse, Status> {
-    let topology = shell.routing.topology();
+pub async fn plan(status: &StatusReporter, request: PlanRequest) -> Result<PlanResponse, Status> {
+    let topology = status.observer.topology();
     let leaving: Vec<NodeId> = request.leave.iter().map(|name| member(&topology, name)).collect::<Result<_, _>>()?;
     if topology.active().all(|(node, _)| leaving.contains(&node)) {
         return Err(outcome::refused("no node would be left to hold the data"));
     }
-    let status = status::gather(shell).await?;
+    let status = status.gather().await?;
     let (mut held, mut bytes) = (BTreeMap::new(), BTreeMap::new());
     for shard in &status.shards {
         let leader = (shard.leader != 0).then_some(NodeId(shard.leader));
@@ -51,14 +51,15 @@ pub async fn plan(shell: &Arc<Shell>, request: PlanRequest) -> Result<PlanRespon
 
 /// Executes one command until a deadline.
 pub struct Operator<'a> {
-    pub shell: &'a Arc<Shell>,
+    pub executor: &'a Executor,
+    pub status: &'a StatusReporter,
     pub deadline: Instant,
     pub _turn: SemaphorePermit<'a>,
 }
 
 impl Operator<'_> {
     pub async fn drain(&self, request: DrainRequest) -> Result<OperationResponse, Status> {
-        let topology = self.shell.routing.topology();
+        let topology = self.status.observer.topology();
         let node = member(&topology, &request.node)?;
         if !request.undo {
             self.check(&topology, node).await?;
@@ -69,7 +70,7 @@ impl Operator<'_> {
 
     pub async fn leave(&self, request: LeaveRequest) -> Result<OperationResponse, Status> {
         let LeaveRequest { node: name, successor, fewer_replicas } = request;
-        let topology = self.shell.routing.topology();
+        let topology = self.status.observer.topology();
         let has_left = |departed: &ringfort_core::system::Departed| departed.name == name;
         if topology.node_named(&name).is_none() && topology.departed.values().any(has_left) {
             return Ok(OperationResponse { epoch: topology.epoch.0 });
@@ -90,7 +91,7 @@ impl Operator<'_> {
 
     pub async fn balance_leaders(&self) -> Result<OperationResponse, Status> {
         loop {
-            let topology = self.shell.routing.topology();
+            let topology = self.status.observer.topology();
             if topology.paused {
                 return Err(outcome::refused("moves are paused: ringfort cluster resume lets leaders change, too"));
             }
@@ -112,13 +113,13 @@ impl Operator<'_> {
 
     /// Checks that a node may be emptied, given which other nodes answer.
     async fn check(&self, topology: &Topology, node: NodeId) -> Result<(), Status> {
-        let status = status::gather(self.shell).await?;
+        let status = self.status.gather().await?;
         removal::obstacle(topology, node, &present(&status)).map_or(Ok(()), |why| Err(outcome::refused(why)))
     }
 
     async fn execute(&self, command: SystemCommand) -> Result<OperationResponse, Status> {
         let request = Request::system(command);
-        let executed = self.shell.executor.execute(request, self.deadline).await;
+        let executed = self.executor.execute(request, self.deadline).await;
         match executed.map_err(|error| status_of(&error.into()))?.reply {
             Reply::System(SystemReply::Done(epoch)) => Ok(OperationResponse { epoch: epoch.0 }),
             Reply::System(SystemReply::Refused(why)) => Err(outcome::refused(why)),

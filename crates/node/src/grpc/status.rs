@@ -4,7 +4,8 @@ use super::gossip;
 use crate::clock;
 use crate::control_thread::KNOWLEDGE_TIMEOUT;
 use crate::events::ControlKnowledge;
-use crate::shell::Shell;
+use crate::observer::Observer;
+use crate::shared_call::SharedCall;
 use ringfort_core::divergence as core_divergence;
 use ringfort_core::replica::ReplicaStatus as CoreStatus;
 use ringfort_core::system::{self, Group, Topology};
@@ -13,7 +14,6 @@ use ringfort_proto::v1::cluster_client::ClusterClient;
 use ringfort_proto::v1::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -28,28 +28,42 @@ const _: () = assert!(KNOWLEDGE_TIMEOUT.as_millis() < NODE_TIMEOUT.as_millis(), 
 /// Larger than the status of ten thousand replicas.
 const MAX_STATUS_BYTES: usize = 16 << 20;
 
-/// The status of this node alone.
-pub async fn own(shell: &Shell) -> Result<Arc<StatusResponse>, Status> {
-    shell.operator_calls.own.get(async { look(shell).await.map(Arc::new) }).await
+type Shown = Result<Arc<StatusResponse>, Status>;
+
+/// Reports the status. Concurrent callers share one answer.
+pub struct StatusReporter {
+    pub(super) observer: Arc<Observer>,
+    own: SharedCall<Shown>,
+    gathered: SharedCall<Shown>,
 }
 
-/// The status of all nodes that can be reached in time.
-pub async fn gather(shell: &Arc<Shell>) -> Result<Arc<StatusResponse>, Status> {
-    shell.operator_calls.gathered.get(async { ask_all(shell).await.map(Arc::new) }).await
+impl StatusReporter {
+    pub fn new(observer: Arc<Observer>) -> StatusReporter {
+        StatusReporter { observer, own: SharedCall::default(), gathered: SharedCall::default() }
+    }
+
+    /// The status of this node alone.
+    pub async fn own(&self) -> Shown {
+        self.own.get(async { look(&self.observer).await.map(Arc::new) }).await
+    }
+
+    /// The status of all nodes that can be reached in time.
+    pub async fn gather(&self) -> Shown {
+        self.gathered.get(async { ask_all(self).await.map(Arc::new) }).await
+    }
 }
 
-async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
-    let topology = shell.routing.topology();
-    let ControlKnowledge { lost, progress, replace_after } = shell.control.knowledge().await?;
-    let mut replicas = shell.workers.statuses().await?;
+async fn look(observer: &Observer) -> Result<StatusResponse, Status> {
+    let topology = observer.topology();
+    let ControlKnowledge { lost, progress, replace_after } = observer.controller().await?;
+    let mut replicas = observer.replicas().await?;
     replicas.sort_by_key(|replica| replica.shard);
-    let sizes = replicas.iter().filter_map(|replica| Some(shell.routing.view(replica.shard)?.size()));
-    let (keys, bytes) = sizes.fold((0, 0), |(keys, bytes), (more, larger)| (keys + more, bytes + larger));
-    let members = shell.routing.members();
-    let member = members.get(&shell.routing.node());
+    let (keys, bytes) = observer.total_size(&replicas);
+    let members = observer.members();
+    let member = members.get(&observer.node());
     let text = |field: fn(&ringfort_core::system::Member) -> &String| member.map(field).cloned().unwrap_or_default();
     let node = NodeStatus {
-        id: shell.routing.node().0,
+        id: observer.node().0,
         name: text(|member| &member.name),
         grpc_address: text(|member| &member.grpc_address),
         raft_address: text(|member| &member.raft_address),
@@ -58,17 +72,17 @@ async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
         build_version: env!("CARGO_PKG_VERSION").to_owned(),
         shards_led: replicas.iter().filter(|replica| replica.is_leader).count() as u32,
         replicas: replicas.len() as u32,
-        log_bytes: shell.log_bytes.load(Ordering::Relaxed),
+        log_bytes: observer.log_bytes(),
         log_entries: replicas.iter().map(|replica| replica.last.saturating_sub(replica.base)).sum(),
         keys: keys as u64,
         key_value_bytes: bytes as u64,
         liveness: None,
         zone: text(|member| &member.zone),
-        member_state: member_state_of(&topology, shell.routing.node()).into(),
-        memory_full: shell.admission.is_memory_full(),
-        health: Some(gossip::own_health(shell)),
+        member_state: member_state_of(&topology, observer.node()).into(),
+        memory_full: observer.is_memory_full(),
+        health: Some(gossip::own_health(observer)),
     };
-    let size = |shard| shell.routing.view(shard).map_or(0, |view| view.size().1 as u64);
+    let size = |shard| observer.size(shard).1 as u64;
     let here =
         |replica: &CoreStatus| ShardStatus { key_value_bytes: size(replica.shard), ..shard_here(&topology, replica) };
     let mut shards: Vec<ShardStatus> = replicas.iter().map(here).collect();
@@ -100,16 +114,17 @@ async fn look(shell: &Shell) -> Result<StatusResponse, Status> {
     })
 }
 
-async fn ask_all(shell: &Arc<Shell>) -> Result<StatusResponse, Status> {
-    let (topology, members) = (shell.routing.topology(), shell.routing.members());
-    let told = shell.gossip.knowledge().await?;
+async fn ask_all(reporter: &StatusReporter) -> Result<StatusResponse, Status> {
+    let observer = &*reporter.observer;
+    let (topology, members) = (observer.topology(), observer.members());
+    let told = observer.gossip().await?;
     let gossip = told.status;
     let mut asked = JoinSet::new();
-    for (&node, member) in members.iter().filter(|(node, _)| **node != shell.routing.node()) {
+    for (&node, member) in members.iter().filter(|(node, _)| **node != observer.node()) {
         let address = member.grpc_address.clone();
         asked.spawn(async move { (node, timeout(NODE_TIMEOUT, ask(address)).await.ok().flatten()) });
     }
-    let mut parts = BTreeMap::from([(shell.routing.node(), Arc::unwrap_or_clone(own(shell).await?))]);
+    let mut parts = BTreeMap::from([(observer.node(), Arc::unwrap_or_clone(reporter.own().await?))]);
     for (node, part) in asked.join_all().await {
         // Another node, of this cluster or of another one, may have taken over the address.
         let is_meant = |part: &StatusResponse| {

@@ -3,13 +3,12 @@
 use super::{Maker, Metrics};
 use crate::clock;
 use crate::events::NoAnswer;
-use crate::shell::Shell;
+use crate::observer::Observer;
 use prometheus::{Gauge, IntGauge, IntGaugeVec};
 use ringfort_core::gossip::status::MemberStatus;
 use ringfort_core::health::{DiskReport, DiskState};
 use ringfort_core::replica::ReplicaStatus;
 use ringfort_core::system::{Group, Topology};
-use std::sync::atomic::Ordering;
 
 pub struct Gauges {
     nodes: IntGauge,
@@ -152,27 +151,26 @@ impl Metrics {
     ///
     /// # Errors
     /// A thread of the node does not answer.
-    pub async fn look(&self, shell: &Shell) -> Result<(), NoAnswer> {
-        let topology = shell.routing.topology();
-        let replicas = shell.workers.statuses().await?;
-        let knowledge = shell.control.knowledge().await?;
-        let gossip = shell.gossip.knowledge().await?;
+    pub async fn look(&self, observer: &Observer) -> Result<(), NoAnswer> {
+        let topology = observer.topology();
+        let replicas = observer.replicas().await?;
+        let knowledge = observer.controller().await?;
+        let gossip = observer.gossip().await?;
         self.gossip.set(&gossip);
         self.divergence.set(&gossip);
         self.gauges.set(&replicas, &topology);
         self.gauges.set_silences(&topology, &gossip.status.members);
         self.gauges.moves_left.set(knowledge.progress.map_or(0, |progress| progress.left as i64));
         self.gauges.lost.set(knowledge.lost.len() as i64);
-        self.gauges.log_bytes.set(shell.log_bytes.load(Ordering::Relaxed) as i64);
-        let sizes = replicas.iter().filter_map(|replica| Some(shell.routing.view(replica.shard)?.size()));
-        let (keys, bytes) = sizes.fold((0, 0), |(keys, bytes), (more, larger)| (keys + more, bytes + larger));
+        self.gauges.log_bytes.set(observer.log_bytes() as i64);
+        let (keys, bytes) = observer.total_size(&replicas);
         self.gauges.keys.set(keys as i64);
         self.gauges.key_value_bytes.set(bytes as i64);
-        self.gauges.requests_in_flight.set(shell.in_flight.requests() as i64);
-        self.gauges.disk_full.set(shell.admission.is_disk_full().into());
-        self.gauges.memory_full.set(shell.admission.is_memory_full().into());
-        self.gauges.unsynced_bytes.set(shell.admission.unsynced_bytes() as i64);
-        self.gauges.set_disk(shell.health.lock().report(clock::moment()));
+        self.gauges.requests_in_flight.set(observer.requests_in_flight() as i64);
+        self.gauges.disk_full.set(observer.is_disk_full().into());
+        self.gauges.memory_full.set(observer.is_memory_full().into());
+        self.gauges.unsynced_bytes.set(observer.unsynced_bytes() as i64);
+        self.gauges.set_disk(observer.disk());
         Ok(())
     }
 }
