@@ -5,10 +5,14 @@
 
 use crate::clock;
 use crate::events::{ControlEvent, ControlKnowledge, Mailbox, NoAnswer};
+use crate::execute::Executor;
 use crate::inbox::Event;
+use crate::lifecycle::Lifecycle;
+use crate::peers::Peers;
+use crate::routing::Routing;
 use crate::saving::Saved;
-use crate::shell::Shell;
 use crate::start_error::CLAIM_ADVICE;
+use crate::workers::Workers;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ringfort_core::boot::Claim;
@@ -21,6 +25,7 @@ use ringfort_core::types::{ClusterId, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// Messages from other nodes that may wait; further ones are dropped, and their senders repeat them.
@@ -64,21 +69,87 @@ impl Mailbox<ControlEvent> {
     }
 }
 
-/// Runs until [`ControlEvent::Stop`]. Sends what must be saved to `saving`.
-pub fn run(shell: Arc<Shell>, mut control: Control, events: Receiver<ControlEvent>, saving: Sender<Saved>) {
-    let mut next_tick = clock::moment();
-    loop {
-        perform(&shell, &mut control, &saving);
-        match events.recv_timeout(clock::until(next_tick)) {
-            Ok(ControlEvent::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-            Ok(event) => handle(&mut control, event),
-            Err(RecvTimeoutError::Timeout) => {}
+/// What the thread uses of its node.
+pub struct ControlThread {
+    pub routing: Arc<Routing>,
+    pub workers: Arc<Workers>,
+    pub peers: Arc<Peers>,
+    pub executor: Arc<Executor>,
+    pub lifecycle: Arc<Lifecycle>,
+    pub runtime: Handle,
+    /// Receives what must be saved.
+    pub saving: Sender<Saved>,
+}
+
+impl ControlThread {
+    /// Runs until [`ControlEvent::Stop`].
+    pub fn run(self, mut control: Control, events: Receiver<ControlEvent>) {
+        let mut next_tick = clock::moment();
+        loop {
+            self.perform(&mut control);
+            match events.recv_timeout(clock::until(next_tick)) {
+                Ok(ControlEvent::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(event) => handle(&mut control, event),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = clock::moment();
+            if now >= next_tick {
+                control.handle_tick(now);
+                next_tick = control.next_tick(now);
+            }
         }
-        let now = clock::moment();
-        if now >= next_tick {
-            control.handle_tick(now);
-            next_tick = control.next_tick(now);
+    }
+
+    fn perform(&self, control: &mut Control) {
+        let effects = control.take_effects();
+        for (node, message) in effects.messages {
+            self.peers.send_control(node, &message);
         }
+        for command in effects.proposals {
+            let executor = self.executor.clone();
+            self.runtime.spawn(async move {
+                let request = Request::system(command);
+                // The result is visible in the topology; if the command had no effect, the controller proposes it again.
+                let _ = executor.execute(request, tokio::time::Instant::now() + PROPOSAL_TIMEOUT).await;
+            });
+        }
+        for step in effects.steps {
+            self.workers.of(step.shard).push_event(Event::Step(step));
+        }
+        if let Some(topology) = effects.topology {
+            let _ = self.saving.send(Saved::Topology(topology));
+        }
+        if let Some(members) = effects.members {
+            self.peers.set_members(&members);
+            self.routing.set_members(members);
+        }
+        if let Some(cluster) = effects.claimed_by.filter(|_| !self.lifecycle.has_failed()) {
+            self.stop_for(control, cluster);
+        }
+        if let Some(why) = effects.departure {
+            let _ = self.saving.send(Saved::Departure(why));
+        }
+        for (shard, node) in effects.leaders {
+            self.routing.set_leader(shard, node);
+        }
+    }
+
+    /// Another cluster has proven that this node is its member: it must not serve in this cluster, now or after a restart.
+    fn stop_for(&self, control: &Control, cluster: ClusterId) {
+        let topology = control.topology();
+        let Some(own) = topology.nodes.get(&self.routing.node()) else { return };
+        let standing = match topology.nodes.len() {
+            1 => format!("its --raft-dir holds the new cluster {}", self.routing.cluster()),
+            _ => format!("it reaches no majority of its own cluster {}", self.routing.cluster()),
+        };
+        self.lifecycle.fail(format!(
+            "the nodes of cluster {cluster} have confirmed that {:?} at this address is a member of their cluster, and \
+             {standing}. {}",
+            own.name, CLAIM_ADVICE
+        ));
+        // A process that ends in an orderly way waits for the thread that saves.
+        let claim = Claim { cluster, name: own.name.clone(), raft_address: control.own_addresses().raft.clone() };
+        let _ = self.saving.send(Saved::Claim(claim));
     }
 }
 
@@ -102,58 +173,6 @@ fn handle(control: &mut Control, event: ControlEvent) {
         }
         ControlEvent::Stop => {}
     }
-}
-
-fn perform(shell: &Arc<Shell>, control: &mut Control, saving: &Sender<Saved>) {
-    let effects = control.take_effects();
-    for (node, message) in effects.messages {
-        shell.peers.send_control(node, &message);
-    }
-    for command in effects.proposals {
-        let shell = shell.clone();
-        shell.runtime.clone().spawn(async move {
-            let request = Request::system(command);
-            // The result is visible in the topology; if the command had no effect, the controller proposes it again.
-            let _ = shell.executor.execute(request, tokio::time::Instant::now() + PROPOSAL_TIMEOUT).await;
-        });
-    }
-    for step in effects.steps {
-        shell.workers.of(step.shard).push_event(Event::Step(step));
-    }
-    if let Some(topology) = effects.topology {
-        let _ = saving.send(Saved::Topology(topology));
-    }
-    if let Some(members) = effects.members {
-        shell.peers.set_members(&members);
-        shell.routing.set_members(members);
-    }
-    if let Some(cluster) = effects.claimed_by.filter(|_| !shell.lifecycle.has_failed()) {
-        stop_for(shell, control, cluster, saving);
-    }
-    if let Some(why) = effects.departure {
-        let _ = saving.send(Saved::Departure(why));
-    }
-    for (shard, node) in effects.leaders {
-        shell.routing.set_leader(shard, node);
-    }
-}
-
-/// Another cluster has proven that this node is its member: it must not serve in this cluster, now or after a restart.
-fn stop_for(shell: &Shell, control: &Control, cluster: ClusterId, saving: &Sender<Saved>) {
-    let topology = control.topology();
-    let Some(own) = topology.nodes.get(&shell.routing.node()) else { return };
-    let standing = match topology.nodes.len() {
-        1 => format!("its --raft-dir holds the new cluster {}", shell.routing.cluster()),
-        _ => format!("it reaches no majority of its own cluster {}", shell.routing.cluster()),
-    };
-    shell.lifecycle.fail(format!(
-        "the nodes of cluster {cluster} have confirmed that {:?} at this address is a member of their cluster, and \
-         {standing}. {}",
-        own.name, CLAIM_ADVICE
-    ));
-    // A process that ends in an orderly way waits for the thread that saves.
-    let claim = Claim { cluster, name: own.name.clone(), raft_address: control.own_addresses().raft.clone() };
-    let _ = saving.send(Saved::Claim(claim));
 }
 
 #[cfg(test)]

@@ -6,63 +6,81 @@
 //! `--disk-timeout`. A node that is stopping does not wait for a hung disk. Nothing here blocks on stderr, which may be
 //! on the same disk: the last line is given a bounded time to be written ([`crate::stderr`]).
 
+use crate::admission::AdmissionState;
 use crate::clock;
-use crate::events::GossipEvent;
+use crate::events::{GossipEvent, Mailbox};
 use crate::grpc;
+use crate::lifecycle::Lifecycle;
 use crate::seldom::Seldom;
-use crate::shell::Shell;
 use crate::stderr::last_line;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use ringfort_core::health::{DiskReport, DiskState, NodeHealth};
+use parking_lot::Mutex;
+use ringfort_core::health::{DiskReport, DiskState, HealthMonitor, NodeHealth};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tonic_health::server::HealthReporter;
 
 static HANGS: Seldom = Seldom::new();
 
-/// Runs until `stopped` is closed.
-pub fn run(shell: Arc<Shell>, reporter: HealthReporter, stopped: Receiver<()>) {
-    let interval = shell.routing.topology().timing.tick();
-    let mut said = None;
-    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(interval) {
-        let report = shell.health.lock().look(clock::moment());
-        let is_hung = report.health.disk == DiskState::Hung;
-        if is_hung && shell.lifecycle.is_stopping() {
-            stop_without_disk();
-        }
-        if report.must_end {
-            end(report.age);
-        }
-        shell.admission.set_disk_hung(is_hung);
-        if said != Some(report.health) {
-            tell(&shell, &reporter, said, report);
-            said = Some(report.health);
-        }
-        if is_hung && HANGS.due().is_some() {
-            tracing::warn!(
-                "the disk has not answered for {:.1} s: writes are refused here, and leadership goes to other nodes",
-                report.age.as_secs_f64()
-            );
-        }
-    }
+/// What the thread uses of its node.
+pub struct DiskWatch {
+    /// The time between two looks.
+    pub interval: Duration,
+    pub gossip: Mailbox<GossipEvent>,
+    pub health: Arc<Mutex<HealthMonitor>>,
+    pub admission: Arc<AdmissionState>,
+    pub lifecycle: Arc<Lifecycle>,
+    pub runtime: Handle,
+    pub reporter: HealthReporter,
 }
 
-fn tell(shell: &Shell, reporter: &HealthReporter, before: Option<NodeHealth>, report: DiskReport) {
-    let disk = |health: NodeHealth| health.disk;
-    let (was, is) = (before.map_or(DiskState::Healthy, disk), report.health.disk);
-    shell.gossip.send(GossipEvent::Health(report.health));
-    if (was == DiskState::Hung) != (is == DiskState::Hung) && !report.health.is_stopping {
-        shell.runtime.block_on(grpc::set_health(reporter, is != DiskState::Hung));
+impl DiskWatch {
+    /// Runs until `stopped` is closed.
+    pub fn run(self, stopped: Receiver<()>) {
+        let mut said = None;
+        while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(self.interval) {
+            let report = self.health.lock().look(clock::moment());
+            let is_hung = report.health.disk == DiskState::Hung;
+            if is_hung && self.lifecycle.is_stopping() {
+                stop_without_disk();
+            }
+            if report.must_end {
+                end(report.age);
+            }
+            self.admission.set_disk_hung(is_hung);
+            if said != Some(report.health) {
+                self.tell(said, report);
+                said = Some(report.health);
+            }
+            if is_hung && HANGS.due().is_some() {
+                tracing::warn!(
+                    "the disk has not answered for {:.1} s: writes are refused here, and leadership goes to other nodes",
+                    report.age.as_secs_f64()
+                );
+            }
+        }
     }
-    match (was, is) {
-        _ if was == is => {}
-        (DiskState::Hung, DiskState::Recovering) => {
-            tracing::warn!("the disk answers again: this node leads again when the disk has been healthy for a while")
+
+    fn tell(&self, before: Option<NodeHealth>, report: DiskReport) {
+        let disk = |health: NodeHealth| health.disk;
+        let (was, is) = (before.map_or(DiskState::Healthy, disk), report.health.disk);
+        self.gossip.send(GossipEvent::Health(report.health));
+        if (was == DiskState::Hung) != (is == DiskState::Hung) && !report.health.is_stopping {
+            self.runtime.block_on(grpc::set_health(&self.reporter, is != DiskState::Hung));
         }
-        (DiskState::Recovering, DiskState::Healthy | DiskState::Slow) => {
-            tracing::info!("the disk has been healthy for a while: this node leads again");
+        match (was, is) {
+            _ if was == is => {}
+            (DiskState::Hung, DiskState::Recovering) => {
+                tracing::warn!(
+                    "the disk answers again: this node leads again when the disk has been healthy for a while"
+                )
+            }
+            (DiskState::Recovering, DiskState::Healthy | DiskState::Slow) => {
+                tracing::info!("the disk has been healthy for a while: this node leads again");
+            }
+            _ => {}
         }
-        _ => {}
     }
 }
 

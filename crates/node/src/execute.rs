@@ -182,6 +182,11 @@ impl Executor {
         member.map_or_else(|| "the node that leads its shard".to_owned(), |member| member.name.clone())
     }
 
+    /// Why this node must not propose the request now, if it must not.
+    pub fn refusal(&self, request: &Request) -> Option<Failure> {
+        self.admission.refusal(request)
+    }
+
     /// Answers a linearizable read from this node's memory, if its replica holds the lease.
     pub fn read_here(&self, request: &Request) -> Option<Reply> {
         let query = request.as_query()?;
@@ -221,7 +226,7 @@ impl Executor {
         match target {
             None => Err(Failure::NotLeader(None)),
             Some(node) if node == self.routing.node() => {
-                if let Some(failure) = self.admission.refusal(&request) {
+                if let Some(failure) = self.refusal(&request) {
                     return Err(failure);
                 }
                 self.ask_worker(request).await

@@ -6,7 +6,11 @@
 use crate::clock;
 use crate::events::{ControlEvent, GossipEvent, GossipKnowledge, Mailbox, NoAnswer, WriteAnswer};
 use crate::inbox::Event;
-use crate::shell::Shell;
+use crate::log_queue::{LogQueue, LogSize};
+use crate::metrics::Metrics;
+use crate::peers::Peers;
+use crate::routing::Routing;
+use crate::workers::Workers;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ringfort_core::divergence::{self, DivergenceDetector, QuarantineReason};
@@ -29,9 +33,9 @@ const LOAD_ROUNDS: u64 = 10;
 const REFUSALS_A_LINE: u64 = 1000;
 
 impl Mailbox<GossipEvent> {
-    /// Passes on a message from another node, or drops it if too many wait. Returns whether it was taken.
-    pub fn deliver(&self, from: NodeId, bytes: Bytes) -> bool {
-        self.offer(GossipEvent::Message { from, bytes }, MAX_WAITING)
+    /// Passes on a message from another node, or drops it if too many wait.
+    pub fn deliver(&self, from: NodeId, bytes: Bytes) {
+        self.offer(GossipEvent::Message { from, bytes }, MAX_WAITING);
     }
 
     /// What the gossip thread knows.
@@ -40,43 +44,120 @@ impl Mailbox<GossipEvent> {
     }
 }
 
-/// Runs until [`GossipEvent::Stop`].
-pub fn run(
-    shell: Arc<Shell>,
-    mut gossip: Gossip<WriteAnswer>,
-    mut divergence: DivergenceDetector,
-    events: Receiver<GossipEvent>,
-) {
-    gossip.say(&Fact::Build(env!("CARGO_PKG_VERSION").to_owned()));
-    let mut said_rounds = None;
-    loop {
-        let mut next = match events.recv_timeout(clock::until(gossip.next_tick())) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        let mut drained = 0;
-        while let Some(event) = next {
-            if matches!(event, GossipEvent::Stop) {
-                return;
+/// What the thread uses of its node.
+pub struct GossipThread {
+    pub routing: Arc<Routing>,
+    pub workers: Arc<Workers>,
+    pub peers: Arc<Peers>,
+    pub control: Mailbox<ControlEvent>,
+    pub log: LogQueue,
+    pub log_size: Arc<LogSize>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl GossipThread {
+    /// Runs until [`GossipEvent::Stop`].
+    pub fn run(
+        self,
+        mut gossip: Gossip<WriteAnswer>,
+        mut divergence: DivergenceDetector,
+        events: Receiver<GossipEvent>,
+    ) {
+        gossip.say(&Fact::Build(env!("CARGO_PKG_VERSION").to_owned()));
+        let mut said_rounds = None;
+        loop {
+            let mut next = match events.recv_timeout(clock::until(gossip.next_tick())) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let mut drained = 0;
+            while let Some(event) = next {
+                if matches!(event, GossipEvent::Stop) {
+                    return;
+                }
+                if let GossipEvent::Message { bytes, .. } = &event {
+                    self.metrics.gossip.received_bytes.inc_by(bytes.len() as u64);
+                }
+                handle(&mut gossip, &divergence, event);
+                drained += 1;
+                next = if drained < MAX_DRAINED { events.try_recv().ok() } else { None };
             }
-            handle(&mut gossip, &divergence, event);
-            drained += 1;
-            next = if drained < MAX_DRAINED { events.try_recv().ok() } else { None };
+            let rounds_before = gossip.rounds();
+            let now = clock::now();
+            gossip.handle_tick(now);
+            let rounds = gossip.rounds();
+            if rounds > rounds_before {
+                self.control.tell_liveness(now.moment, gossip.all_liveness(now.moment));
+            }
+            if said_rounds.is_none_or(|said| rounds >= said + LOAD_ROUNDS) {
+                said_rounds = Some(rounds);
+                self.speak(&mut gossip);
+            }
+            self.compare(&mut gossip, &mut divergence);
+            self.perform(&mut gossip);
         }
-        let rounds_before = gossip.rounds();
-        let now = clock::now();
-        gossip.handle_tick(now);
-        let rounds = gossip.rounds();
-        if rounds > rounds_before {
-            shell.control.tell_liveness(now.moment, gossip.all_liveness(now.moment));
+    }
+
+    fn perform(&self, gossip: &mut Gossip<WriteAnswer>) {
+        let effects = gossip.take_effects();
+        for (node, message) in effects.messages {
+            self.metrics.gossip.sent_bytes.inc_by(message.len() as u64);
+            self.peers.send_gossip(node, message);
         }
-        if said_rounds.is_none_or(|said| rounds >= said + LOAD_ROUNDS) {
-            said_rounds = Some(rounds);
-            speak(&shell, &mut gossip);
+        if let Some(batch) = effects.log {
+            self.log.hand_in(BatchSource::Gossip, batch);
         }
-        compare(&shell, &mut gossip, &mut divergence);
-        perform(&shell, &mut gossip);
+        if let Some(health) = effects.health {
+            self.workers.push_event_to_all(|| Event::Health(health.clone()));
+            self.control.send(ControlEvent::Health(health));
+        }
+        for (answer, written) in effects.replies {
+            let _ = answer.send(written);
+        }
+    }
+
+    /// Compares the replicas of all nodes, and acts on the result.
+    fn compare(&self, gossip: &mut Gossip<WriteAnswer>, divergence: &mut DivergenceDetector) {
+        let topology = self.routing.topology();
+        let own = topology.groups.keys().filter_map(|&shard| self.routing.view(shard)?.point());
+        for event in divergence.handle_round(gossip, &topology, own) {
+            match event {
+                divergence::Event::Alarm(divergence) => {
+                    self.metrics.divergence.count_divergence(&divergence);
+                    tracing::error!("{divergence}");
+                }
+                divergence::Event::Minority { shard, replica } => {
+                    self.workers.of(shard).push_event(Event::Quarantine {
+                        shard,
+                        replica,
+                        why: QuarantineReason::Minority,
+                    });
+                }
+                divergence::Event::Over(shard) => tracing::info!(%shard, "its replicas do not differ any more"),
+            }
+        }
+    }
+
+    /// Publishes this node's load and the shards that it leads.
+    fn speak(&self, gossip: &mut Gossip<WriteAnswer>) {
+        let topology = self.routing.topology();
+        let mut load = Load { log_bytes: self.log_size.bytes(), ..Load::default() };
+        let mut leads = Vec::new();
+        for &shard in topology.groups.keys() {
+            let Some(view) = self.routing.view(shard) else { continue };
+            load.replicas += 1;
+            if shard != ShardId::SYSTEM {
+                let (keys, bytes) = view.size();
+                load.keys += keys as u64;
+                load.key_value_bytes += bytes as u64;
+            }
+            if view.leader() == Some(self.routing.node()) {
+                leads.push(shard);
+            }
+        }
+        gossip.say(&Fact::Load(load));
+        gossip.say(&Fact::Leads(leads));
     }
 }
 
@@ -107,67 +188,6 @@ fn handle(gossip: &mut Gossip<WriteAnswer>, divergence: &DivergenceDetector, eve
         }
         GossipEvent::Write { .. } | GossipEvent::Stop => {}
     }
-}
-
-fn perform(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
-    let effects = gossip.take_effects();
-    for (node, message) in effects.messages {
-        shell.metrics.gossip.sent_bytes.inc_by(message.len() as u64);
-        shell.peers.send_gossip(node, message);
-    }
-    if let Some(batch) = effects.log {
-        shell.log.hand_in(BatchSource::Gossip, batch);
-    }
-    if let Some(health) = effects.health {
-        shell.workers.push_event_to_all(|| Event::Health(health.clone()));
-        shell.control.send(ControlEvent::Health(health));
-    }
-    for (answer, written) in effects.replies {
-        let _ = answer.send(written);
-    }
-}
-
-/// Compares the replicas of all nodes, and acts on the result.
-fn compare(shell: &Shell, gossip: &mut Gossip<WriteAnswer>, divergence: &mut DivergenceDetector) {
-    let topology = shell.routing.topology();
-    let own = topology.groups.keys().filter_map(|&shard| shell.routing.view(shard)?.point());
-    for event in divergence.handle_round(gossip, &topology, own) {
-        match event {
-            divergence::Event::Alarm(divergence) => {
-                shell.metrics.divergence.count_divergence(&divergence);
-                tracing::error!("{divergence}");
-            }
-            divergence::Event::Minority { shard, replica } => {
-                shell.workers.of(shard).push_event(Event::Quarantine {
-                    shard,
-                    replica,
-                    why: QuarantineReason::Minority,
-                });
-            }
-            divergence::Event::Over(shard) => tracing::info!(%shard, "its replicas do not differ any more"),
-        }
-    }
-}
-
-/// Publishes this node's load and the shards that it leads.
-fn speak(shell: &Shell, gossip: &mut Gossip<WriteAnswer>) {
-    let topology = shell.routing.topology();
-    let mut load = Load { log_bytes: shell.log_size.bytes(), ..Load::default() };
-    let mut leads = Vec::new();
-    for &shard in topology.groups.keys() {
-        let Some(view) = shell.routing.view(shard) else { continue };
-        load.replicas += 1;
-        if shard != ShardId::SYSTEM {
-            let (keys, bytes) = view.size();
-            load.keys += keys as u64;
-            load.key_value_bytes += bytes as u64;
-        }
-        if view.leader() == Some(shell.routing.node()) {
-            leads.push(shard);
-        }
-    }
-    gossip.say(&Fact::Load(load));
-    gossip.say(&Fact::Leads(leads));
 }
 
 /// Logs the first refusal of each kind, and then one in [`REFUSALS_A_LINE`]. If the data will be sent again anyway, the

@@ -1,7 +1,7 @@
 //! Joining a cluster: asks other nodes until it is clear whether a cluster exists and whether it admits this node. Also
 //! tells the cluster about new addresses of this node.
 
-use crate::shell::Shell;
+use crate::routing::Routing;
 use crate::start_error::{StartError, with_sources};
 use bytes::Bytes;
 use ringfort_core::boot::Owner;
@@ -15,7 +15,7 @@ use ringfort_proto::v1::membership_client::MembershipClient;
 use ringfort_proto::v1::{JoinRequest, MembershipRequest, MembershipResponse};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Weak;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -294,15 +294,13 @@ fn not_found(error: &io::Error) -> Status {
 /// Tells the other nodes this node's addresses until the topology contains them or a node has committed them. It calls
 /// the client addresses of the known members and those in `join`. Announcements also do this as long as the other nodes
 /// have kept their addresses; if all have moved, they find each other this way.
-pub async fn introduce(shell: Weak<Shell>, member: Member, join: Vec<String>) {
+pub async fn introduce(routing: Arc<Routing>, member: Member, join: Vec<String>) {
     let mut progress = Instant::now();
     loop {
-        let Some(shell) = shell.upgrade() else { return };
-        if shell.routing.topology().nodes.get(&shell.routing.node()) == Some(&member) {
+        let (node, cluster, members) = (routing.node(), routing.cluster(), routing.members());
+        if routing.topology().nodes.get(&node) == Some(&member) {
             return;
         }
-        let (node, cluster, members) = (shell.routing.node(), shell.routing.cluster(), shell.routing.members());
-        drop(shell);
         let known = members.iter().filter(|(other, _)| **other != node).map(|(_, other)| &other.grpc_address);
         let mut said = None;
         for address in known.chain(&join).filter(|address| **address != member.grpc_address) {

@@ -10,12 +10,11 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `node`, `start`, `join`, `dial_back` | a node's life from start to stop, and how it joins or creates a cluster; `node/parts` says which thread and which server uses which of the parts below |
 //! | `config`, `start_error` | what an operator can set, and why a node does not start |
-//! | `node`, `start`, `join`, `dial_back` | a node's life from start to stop, and how it joins or creates a cluster |
 //! | `lifecycle` | why the node stops, and how far it is |
-//! | `shell` | what all threads and tasks share |
 //! | `worker_thread`, `workers`, `inbox`, `responder` | the loop around a core worker, its input, and where its answers go |
-//! | `log_thread`, `spare_segments`, [`disk`] | group commit: one record and one sync for all waiting batches |
+//! | `log_thread`, `log_queue`, `spare_segments`, [`disk`] | group commit: one record and one sync for all waiting batches |
 //! | `snapshot_thread`, `snapshot_transfer`, `sends`, `throttle` | snapshot files, and their transfer between nodes |
 //! | `control_thread`, `saving` | the node's controller, and what it saves |
 //! | `disk_watch`, `directory_watch` | check that the disk answers and that the directory still exists |
@@ -57,6 +56,7 @@ mod in_flight;
 mod inbox;
 mod join;
 mod lifecycle;
+mod log_queue;
 mod log_thread;
 mod memory_watch;
 mod metrics;
@@ -73,7 +73,6 @@ mod seldom;
 mod sends;
 mod service;
 mod shared_call;
-mod shell;
 mod snapshot_thread;
 mod snapshot_transfer;
 mod spare_segments;

@@ -9,23 +9,25 @@ use crate::clock;
 use crate::events::{GossipEvent, LogEvent, Mailbox};
 use crate::files;
 use crate::inbox::{DRAIN_BYTES, Event};
+use crate::lifecycle::Lifecycle;
+use crate::log_queue::LogSize;
+use crate::metrics::Metrics;
 use crate::seldom::Seldom;
-use crate::shell::Shell;
 use crate::spare_segments::SpareSegments;
 use crate::stderr::last_line;
+use crate::workers::Workers;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 use ringfort_core::boot::PROBE_FILE;
 use ringfort_core::disk::{Disk, SECTOR_BYTES};
 use ringfort_core::health::HealthMonitor;
 use ringfort_core::limits::LOG_BUDGET_BYTES;
-use ringfort_core::log::{BatchSource, Log, LogBatch, LogError};
+use ringfort_core::log::{BatchSource, Log, LogError};
 use ringfort_core::log_writer::{Appended, LogWriter, Synced, record_bytes};
 use ringfort_core::timing::Timing;
 use ringfort_core::types::ShardId;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,61 +38,111 @@ const _: () = assert!(record_bytes(Timing::DEFAULT) >= 2 * DRAIN_BYTES);
 /// snapshot here, and does not wear out a disk.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many bytes the log's segments take. Only the log thread changes it.
-#[derive(Default)]
-pub struct LogSize(AtomicU64);
-
-impl LogSize {
-    pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, bytes: u64) {
-        self.0.store(bytes, Ordering::Relaxed);
-    }
+/// What the thread uses of its node.
+pub struct LogThread {
+    pub disk: Arc<dyn Disk>,
+    pub timing: Timing,
+    pub workers: Arc<Workers>,
+    pub gossip: Mailbox<GossipEvent>,
+    pub health: Arc<Mutex<HealthMonitor>>,
+    pub admission: Arc<AdmissionState>,
+    pub lifecycle: Arc<Lifecycle>,
+    pub size: Arc<LogSize>,
+    pub metrics: Arc<Metrics>,
 }
 
-/// Runs until [`LogEvent::Stop`].
-pub fn run(shell: Arc<Shell>, log: Log<Arc<dyn Disk>>, events: Receiver<LogEvent>) {
-    let mut writer = LogWriter::new(log, shell.routing.topology().timing, LOG_BUDGET_BYTES);
-    let spares = SpareSegments::new(shell.disk.clone());
-    let mut is_stopping = false;
-    while !is_stopping {
-        shell.log_size.set(writer.log().size_bytes());
-        spares.make(writer.log_mut());
-        is_stopping = match fill(&mut writer, &events, PROBE_INTERVAL) {
-            Ok(is_stopping) => is_stopping,
-            Err(RecvTimeoutError::Timeout) => {
-                probe(&*shell.disk, &shell.health);
-                continue;
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        let gathered_bytes = writer.gathered_bytes();
-        spares.wait(writer.log_mut(), gathered_bytes, &shell.health);
-        if !append(&shell, &mut writer) {
-            return;
-        }
-        let begun = Instant::now();
-        let Synced { batches, items, unsynced_bytes } = writer.sync().unwrap_or_else(|error| abort(&error));
-        shell.health.lock().record_ended(clock::moment());
-        shell.admission.synced(unsynced_bytes);
-        shell.metrics.log_sync_seconds.observe(begun.elapsed().as_secs_f64());
-        shell.metrics.log_record_items.observe(items as f64);
-        for (source, number) in batches {
-            match source {
-                BatchSource::Gossip => {
-                    shell.gossip.send(GossipEvent::Persisted(number));
+impl LogThread {
+    /// Runs until [`LogEvent::Stop`].
+    pub fn run(self, log: Log<Arc<dyn Disk>>, events: Receiver<LogEvent>) {
+        let mut writer = LogWriter::new(log, self.timing, LOG_BUDGET_BYTES);
+        let spares = SpareSegments::new(self.disk.clone());
+        let mut is_stopping = false;
+        while !is_stopping {
+            self.size.set(writer.log().size_bytes());
+            spares.make(writer.log_mut());
+            is_stopping = match fill(&mut writer, &events, PROBE_INTERVAL) {
+                Ok(is_stopping) => is_stopping,
+                Err(RecvTimeoutError::Timeout) => {
+                    probe(&*self.disk, &self.health);
+                    continue;
                 }
-                BatchSource::Worker(worker) => shell.workers.inbox(worker).push_event(Event::Persisted(number)),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let gathered_bytes = writer.gathered_bytes();
+            spares.wait(writer.log_mut(), gathered_bytes, &self.health);
+            if !self.append(&mut writer) {
+                return;
+            }
+            let begun = Instant::now();
+            let Synced { batches, items, unsynced_bytes } = writer.sync().unwrap_or_else(|error| abort(&error));
+            self.health.lock().record_ended(clock::moment());
+            self.admission.synced(unsynced_bytes);
+            self.metrics.log_sync_seconds.observe(begun.elapsed().as_secs_f64());
+            self.metrics.log_record_items.observe(items as f64);
+            for (source, number) in batches {
+                match source {
+                    BatchSource::Gossip => {
+                        self.gossip.send(GossipEvent::Persisted(number));
+                    }
+                    BatchSource::Worker(worker) => self.workers.inbox(worker).push_event(Event::Persisted(number)),
+                }
+            }
+            for shard in writer.pressed(clock::moment()) {
+                match shard {
+                    ShardId::EVENTUAL => {
+                        self.gossip.send(GossipEvent::LogPressure);
+                    }
+                    shard => self.workers.of(shard).push_event(Event::LogPressure(shard)),
+                }
             }
         }
-        for shard in writer.pressed(clock::moment()) {
-            match shard {
-                ShardId::EVENTUAL => {
-                    shell.gossip.send(GossipEvent::LogPressure);
+    }
+
+    /// Writes the record, waiting for disk space for as long as it takes. Returns false if the node stops meanwhile.
+    fn append(&self, writer: &mut LogWriter<Arc<dyn Disk>>) -> bool {
+        static FULL: Seldom = Seldom::new();
+        let mut is_said = false;
+        loop {
+            match append_once(writer, &self.health).unwrap_or_else(|error| abort(&error)) {
+                Appended::Written { had_no_space } => {
+                    if had_no_space {
+                        self.health.lock().set_full(clock::moment(), false);
+                        self.admission.set_disk_full(false);
+                        self.admission.set_without_files(false);
+                    }
+                    if is_said {
+                        tracing::info!(
+                            "the log has room again: writes go on, and this node leads again when that has lasted for a while"
+                        );
+                    }
+                    return true;
                 }
-                shard => shell.workers.of(shard).push_event(Event::LogPressure(shard)),
+                Appended::NoSpace { error, pause } => {
+                    let lacks_files = files::are_used_up(&error);
+                    // An almost full disk alternates between having room and having none.
+                    if !is_said && FULL.due().is_some() {
+                        is_said = true;
+                        match lacks_files {
+                            true => tracing::warn!(
+                                "no file descriptor for the log ({error}): no writes until there is one; raise the limit on \
+                                 open files (ulimit -n)"
+                            ),
+                            false => {
+                                tracing::warn!(
+                                    "no space for the log ({error}): no writes until there is; free some disk space"
+                                )
+                            }
+                        }
+                    }
+                    // Without file descriptors the node can't log either, and must not lead.
+                    self.health.lock().set_full(clock::moment(), true);
+                    self.admission.set_disk_full(!lacks_files);
+                    self.admission.set_without_files(lacks_files);
+                    if self.lifecycle.is_stopping() {
+                        return false;
+                    }
+                    thread::sleep(pause);
+                }
             }
         }
     }
@@ -133,82 +185,6 @@ fn probe(disk: &dyn Disk, health: &Mutex<HealthMonitor>) {
     }
 }
 
-/// The way to the log, for workers and gossip.
-#[derive(Clone)]
-pub struct LogQueue {
-    events: Mailbox<LogEvent>,
-    admission: Arc<AdmissionState>,
-}
-
-impl LogQueue {
-    pub fn new(admission: Arc<AdmissionState>) -> (LogQueue, Receiver<LogEvent>) {
-        let (events, received) = Mailbox::new();
-        (LogQueue { events, admission }, received)
-    }
-
-    /// Hands a batch to the log thread.
-    pub fn hand_in(&self, source: BatchSource, batch: LogBatch) {
-        self.admission.unsynced(batch.new_entry_bytes());
-        // The log thread outlives the workers. Gossip's last batch may come too late when the node stops: nothing in it
-        // has been acknowledged.
-        self.events.send(LogEvent::Batch { source, batch });
-    }
-
-    /// All workers have ended: ends the thread after the batches that it has.
-    pub fn stop(&self) {
-        self.events.send(LogEvent::Stop);
-    }
-}
-
-/// Writes the record, waiting for disk space for as long as it takes. Returns false if the node stops meanwhile.
-fn append(shell: &Shell, writer: &mut LogWriter<Arc<dyn Disk>>) -> bool {
-    static FULL: Seldom = Seldom::new();
-    let mut is_said = false;
-    loop {
-        match append_once(writer, &shell.health).unwrap_or_else(|error| abort(&error)) {
-            Appended::Written { had_no_space } => {
-                if had_no_space {
-                    shell.health.lock().set_full(clock::moment(), false);
-                    shell.admission.set_disk_full(false);
-                    shell.admission.set_without_files(false);
-                }
-                if is_said {
-                    tracing::info!(
-                        "the log has room again: writes go on, and this node leads again when that has lasted for a while"
-                    );
-                }
-                return true;
-            }
-            Appended::NoSpace { error, pause } => {
-                let lacks_files = files::are_used_up(&error);
-                // An almost full disk alternates between having room and having none.
-                if !is_said && FULL.due().is_some() {
-                    is_said = true;
-                    match lacks_files {
-                        true => tracing::warn!(
-                            "no file descriptor for the log ({error}): no writes until there is one; raise the limit on \
-                             open files (ulimit -n)"
-                        ),
-                        false => {
-                            tracing::warn!(
-                                "no space for the log ({error}): no writes until there is; free some disk space"
-                            )
-                        }
-                    }
-                }
-                // Without file descriptors the node can't log either, and must not lead.
-                shell.health.lock().set_full(clock::moment(), true);
-                shell.admission.set_disk_full(!lacks_files);
-                shell.admission.set_without_files(lacks_files);
-                if shell.lifecycle.is_stopping() {
-                    return false;
-                }
-                thread::sleep(pause);
-            }
-        }
-    }
-}
-
 /// Begins a record for the health monitor and appends it. The caller ends the record after the log's sync. Each part
 /// that becomes durable before that counts as a record of its own.
 fn append_once<D: Disk>(writer: &mut LogWriter<D>, health: &Mutex<HealthMonitor>) -> Result<Appended, LogError> {
@@ -239,8 +215,8 @@ mod tests {
     use raft::eraftpb::Entry;
     use ringfort_core::disk::mem::MemDisk;
     use ringfort_core::health::DiskState;
-    use ringfort_core::log::LogConfig;
     use ringfort_core::log::item::{Change, LogItem, ReplicaState};
+    use ringfort_core::log::{LogBatch, LogConfig};
     use ringfort_core::types::ReplicaId;
 
     /// A batch with a shard's complete state and entries of this many bytes.

@@ -1,40 +1,26 @@
 //! One node, from start to shutdown.
 
-use crate::admission::AdmissionState;
+mod parts;
+
 use crate::clock;
 use crate::config::NodeConfig;
-use crate::control_thread;
 use crate::dial_back;
-use crate::events::{ControlEvent, GossipEvent, Mailbox, SnapshotEvent};
-use crate::execute::Executor;
+use crate::events::{ControlEvent, GossipEvent, SnapshotEvent};
 use crate::files::FileShares;
-use crate::gossip_thread;
 use crate::http::Http;
-use crate::in_flight::InFlight;
 use crate::inbox::Event;
-use crate::log_thread::{self, LogQueue, LogSize};
 use crate::memory_watch;
 use crate::metrics::Metrics;
-use crate::observer::Observer;
-use crate::peers::Peers;
-use crate::peers::link::Links;
 use crate::random::random_u64;
 use crate::responder::Responder;
-use crate::routing::Routing;
-use crate::service::Service;
-use crate::shell::Shell;
-use crate::snapshot_thread;
-use crate::snapshot_transfer::Transfers;
 use crate::start::{self, Membership, Since};
 use crate::start_error::StartError;
-use crate::workers::Workers;
-use crate::{directory_watch, disk_watch, grpc, join, saving, scrub_thread, threads, worker_thread};
+use crate::{directory_watch, disk_watch, grpc, join, scrub_thread, threads};
 use crossbeam_channel::{Sender, bounded, unbounded};
-use parking_lot::Mutex;
+use parts::Parts;
 use ringfort_core::control::{Control, ControlConfig};
 use ringfort_core::divergence::{DivergenceDetector, QuarantineReason, Scrubber};
 use ringfort_core::gossip::Gossip;
-use ringfort_core::health::{HealthConfig, HealthMonitor};
 use ringfort_core::limits::ENTRY_BUDGET_BYTES;
 use ringfort_core::mutation::Mutation;
 use ringfort_core::replica::ReplicaConfig;
@@ -64,7 +50,7 @@ pub struct NodeFailure(String);
 
 /// A running node.
 pub struct Node {
-    shell: Arc<Shell>,
+    parts: Parts,
     runtime: Runtime,
     grpc_address: SocketAddr,
     raft_address: SocketAddr,
@@ -116,70 +102,8 @@ impl Node {
         let topology = Arc::new(topology);
         let boot_nonce = random_u64()?;
         let now = clock::moment();
-        let health = HealthConfig {
-            return_after: config.lead_after,
-            give_up_after: config.disk_timeout,
-            timing: topology.timing,
-        };
-        let admission = Arc::new(AdmissionState::new(config.max_memory_bytes));
-        let (log, log_rx) = LogQueue::new(admission.clone());
-        let (snapshots, snapshots_rx) = Mailbox::new();
-        let (control_mailbox, control_rx) = Mailbox::new();
-        let (gossip_mailbox, gossip_rx) = Mailbox::new();
-        let routing = Arc::new(Routing::new(node, topology.clone()));
-        let workers = Arc::new(Workers::new(config.workers));
-        let links = Links::new(routing.clone(), workers.clone(), control_mailbox.clone(), runtime.handle().clone());
-        let peers = Arc::new(Peers::new(links));
-        let in_flight = Arc::new(InFlight::default());
-        let executor =
-            Executor::new(routing.clone(), workers.clone(), peers.clone(), admission.clone(), in_flight.clone());
-        let executor = Arc::new(executor);
-        let service = Service::new(
-            routing.clone(),
-            executor.clone(),
-            gossip_mailbox.clone(),
-            admission.clone(),
-            in_flight.clone(),
-            metrics.clone(),
-        );
-        let health = Arc::new(Mutex::new(HealthMonitor::new(health, now)));
-        let transfers = Arc::new(Transfers::new(
-            disk.clone(),
-            routing.clone(),
-            workers.clone(),
-            health.clone(),
-            metrics.clone(),
-            config.move_bandwidth,
-            boot_nonce,
-        ));
-        let log_size = Arc::new(LogSize::default());
-        let observer = Arc::new(Observer::new(
-            (routing.clone(), workers.clone()),
-            (control_mailbox.clone(), gossip_mailbox.clone()),
-            health.clone(),
-            admission.clone(),
-            in_flight,
-            log_size.clone(),
-        ));
-        let shell = Arc::new(Shell {
-            runtime: runtime.handle().clone(),
-            disk,
-            workers,
-            log,
-            snapshots,
-            control: control_mailbox,
-            gossip: gossip_mailbox,
-            routing,
-            peers,
-            executor,
-            metrics,
-            log_size,
-            observer,
-            transfers,
-            lifecycle: Arc::default(),
-            health,
-            admission,
-        });
+        let (parts, receivers) =
+            Parts::new(&config, node, topology.clone(), disk, runtime.handle().clone(), metrics, boot_nonce);
 
         let control_config = ControlConfig {
             moves: config.moves,
@@ -217,47 +141,45 @@ impl Node {
             control.handle_lost_replica(now, shard, replica, QuarantineReason::Log);
         }
 
-        let spawn_log = (shell.clone(), boot.log);
-        let mut helpers = vec![threads::spawn("log", move || log_thread::run(spawn_log.0, spawn_log.1, log_rx))?];
-        let shared = shell.clone();
-        helpers.push(threads::spawn("snapshots", move || snapshot_thread::run(shared, snapshots_rx))?);
+        let log_thread = parts.log_thread();
+        let mut helpers = vec![threads::spawn("log", move || log_thread.run(boot.log, receivers.log))?];
+        let snapshot_thread = parts.snapshot_thread();
+        helpers.push(threads::spawn("snapshots", move || snapshot_thread.run(receivers.snapshots))?);
         let (saving_tx, saving_rx) = unbounded();
-        let shared = shell.clone();
-        helpers.push(threads::spawn("save", move || saving::run(shared, saving_rx))?);
-        let shared = shell.clone();
-        let run_control = move || control_thread::run(shared, control, control_rx, saving_tx);
-        helpers.push(threads::spawn("control", run_control)?);
+        let saving_thread = parts.saving_thread();
+        helpers.push(threads::spawn("save", move || saving_thread.run(saving_rx))?);
+        let control_thread = parts.control_thread(saving_tx);
+        helpers.push(threads::spawn("control", move || control_thread.run(control, receivers.control))?);
         let gossip = Gossip::new(node, config.gossip, topology.clone(), boot.eventual, clock::now(), boot_nonce);
-        let shared = shell.clone();
+        let gossip_thread = parts.gossip_thread();
         helpers.push(threads::spawn("gossip", move || {
-            gossip_thread::run(shared, gossip, DivergenceDetector::new(node), gossip_rx)
+            gossip_thread.run(gossip, DivergenceDetector::new(node), receivers.gossip)
         })?);
         let (stop_looking, stopped) = bounded(0);
         if config.scrub_rate > 0 {
-            let (shared, stopped) = (shell.clone(), stopped.clone());
-            let scrubber = Scrubber::new(config.scrub_rate, now);
-            helpers.push(threads::spawn("scrubber", move || scrub_thread::run(shared, scrubber, stopped))?);
+            let (routing, workers, metrics) = (parts.routing.clone(), parts.workers.clone(), parts.metrics.clone());
+            let (scrubber, stopped) = (Scrubber::new(config.scrub_rate, now), stopped.clone());
+            let scrub = move || scrub_thread::run(&routing, &workers, &metrics, scrubber, stopped);
+            helpers.push(threads::spawn("scrubber", scrub)?);
         }
         helpers.push(threads::spawn("directory-watch", move || directory_watch::run(files, stopped))?);
         let mut worker_threads = Vec::new();
         for (index, worker) in workers.into_iter().enumerate() {
-            let shared = shell.clone();
-            let run = move || worker_thread::run(shared, index, worker);
-            worker_threads.push(threads::spawn(&format!("worker-{index}"), run)?);
+            let worker_thread = parts.worker_thread(index);
+            worker_threads.push(threads::spawn(&format!("worker-{index}"), move || worker_thread.run(worker))?);
         }
 
-        runtime.spawn(memory_watch::run(Arc::downgrade(&shell)));
+        runtime.spawn(memory_watch::run(parts.routing.clone(), parts.admission.clone()));
         let stop_serving = Arc::new(Notify::new());
         let (health, health_service) = tonic_health::server::health_reporter();
         runtime.block_on(grpc::set_health(&health, true));
         let (stop_watching, stopped) = bounded(0);
-        let (shared, reporter) = (shell.clone(), health.clone());
-        let watch_disk = move || disk_watch::run(shared, reporter, stopped);
-        let disk_watch = (stop_watching, threads::spawn("disk-watch", watch_disk)?);
+        let disk_watch = parts.disk_watch(health.clone());
+        let disk_watch = (stop_watching, threads::spawn("disk-watch", move || disk_watch.run(stopped))?);
         let clients = (grpc_listener, health_service);
-        let serving = serve(&runtime, &shell, shares, (clients, service), raft_listener, stop_serving.clone())?;
+        let serving = serve(&runtime, &parts, shares, clients, raft_listener, stop_serving.clone())?;
         if let Some(http) = http {
-            http.set_running(shell.observer.clone(), shell.lifecycle.clone());
+            http.set_running(parts.observer.clone(), parts.lifecycle.clone());
         }
         match since {
             Since::Beginning => drop(runtime.spawn(dial_back::check_own(member.clone()))),
@@ -267,9 +189,9 @@ impl Node {
         }
         let directory = config.directory.display().to_string();
         runtime.spawn(join::compare_clusters(config.join.clone(), topology.cluster, directory));
-        runtime.spawn(join::introduce(Arc::downgrade(&shell), member, config.join));
+        runtime.spawn(join::introduce(parts.routing.clone(), member, config.join));
         Ok(Node {
-            shell,
+            parts,
             runtime,
             grpc_address,
             raft_address,
@@ -296,35 +218,35 @@ impl Node {
 
     /// Waits until the node finds that it must stop, and returns the reason. The caller must then shut the node down.
     pub fn failed(&self) -> impl Future<Output = NodeFailure> + use<> {
-        let failed = self.shell.lifecycle.failed();
+        let failed = self.parts.lifecycle.failed();
         async move { NodeFailure(failed.await) }
     }
 
     /// Waits until the node is no longer a member, and returns the reason. The caller must then shut the node down.
     /// After a restart it joins as a new node if it was [dead](MemberState::Dead), and is refused otherwise.
     pub fn departed(&self) -> impl Future<Output = MemberState> + use<> {
-        self.shell.lifecycle.departed()
+        self.parts.lifecycle.departed()
     }
 
     /// Shuts down gracefully: leadership moves to other nodes, requests under way are answered, all threads end.
     pub fn shutdown(mut self) {
-        self.shell.lifecycle.hand_over();
+        self.parts.lifecycle.hand_over();
         // Before any hand-over, so that the controller does not give leadership back.
         let health = {
-            let mut health = self.shell.health.lock();
+            let mut health = self.parts.health.lock();
             health.set_stopping();
             health.report(clock::moment()).health
         };
-        self.shell.gossip.send(GossipEvent::Health(health));
+        self.parts.gossip.send(GossipEvent::Health(health));
         self.runtime.block_on(grpc::set_health(&self.health, false));
-        let is_alone = self.shell.routing.topology().nodes.len() == 1;
+        let is_alone = self.parts.routing.topology().nodes.len() == 1;
         let mut stopping = Stopping::new(clock::moment(), is_alone);
         loop {
             let unfinished = if is_alone { Unfinished::default() } else { self.hand_over() };
             match stopping.next(clock::moment(), unfinished, self.serving.clients.is_finished()) {
                 Step::Wait => {}
                 Step::StopServing => {
-                    self.shell.lifecycle.stop();
+                    self.parts.lifecycle.stop();
                     self.stop_serving.notify_one();
                     self.runtime.block_on(grpc::end_watches(&mut self.health));
                 }
@@ -332,16 +254,16 @@ impl Node {
             }
             thread::sleep(STEP_INTERVAL);
         }
-        self.shell.workers.push_event_to_all(|| Event::Stop);
+        self.parts.workers.push_event_to_all(|| Event::Stop);
         let join = |threads: Vec<JoinHandle<()>>| threads.into_iter().for_each(|thread| drop(thread.join()));
         join(self.workers);
-        self.shell.peers.stop();
+        self.parts.peers.stop();
         drop(self.stop_looking);
-        self.shell.gossip.send(GossipEvent::Stop);
+        self.parts.gossip.send(GossipEvent::Stop);
         // After the workers have ended, so that these threads have received everything from them.
-        self.shell.log.stop();
-        self.shell.snapshots.send(SnapshotEvent::Stop);
-        self.shell.control.send(ControlEvent::Stop);
+        self.parts.log.stop();
+        self.parts.snapshots.send(SnapshotEvent::Stop);
+        self.parts.control.send(ControlEvent::Stop);
         // The disk watch sees only the log's records; other threads may also be waiting for the disk.
         if !wait_for(DISK_PATIENCE_AT_STOP, || self.helpers.iter().all(JoinHandle::is_finished)) {
             disk_watch::stop_without_disk();
@@ -358,7 +280,7 @@ impl Node {
     /// Has the workers hand over their leaderships. Returns what they still have to do.
     fn hand_over(&self) -> Unfinished {
         let (asked, answers) = mpsc::channel();
-        self.shell.workers.push_event_to_all(|| Event::HandOver(asked.clone()));
+        self.parts.workers.push_event_to_all(|| Event::HandOver(asked.clone()));
         drop(asked);
         answers.iter().sum()
     }
@@ -415,35 +337,34 @@ fn advertise(config: &NodeConfig, port: u16) -> String {
     }
 }
 
-/// Serves on both ports. The returned handle's task ends when the server for clients has stopped.
 /// The servers' tasks.
 struct Serving {
     clients: tokio::task::JoinHandle<()>,
     peers: tokio::task::JoinHandle<()>,
 }
 
+/// Serves on both ports.
 fn serve(
     runtime: &Runtime,
-    shell: &Arc<Shell>,
+    parts: &Parts,
     shares: FileShares,
-    ((clients, health), service): ((TcpListener, HealthServer<impl Health>), Service),
+    (clients, health): (TcpListener, HealthServer<impl Health>),
     peers: TcpListener,
     stop: Arc<Notify>,
 ) -> Result<Serving, StartError> {
     let _context = runtime.enter();
     let clients = (tokio::net::TcpListener::from_std(clients)?, shares.clients);
     let peers = (tokio::net::TcpListener::from_std(peers)?, shares.peers);
-    let shared = shell.clone();
+    let (service, counters) = (parts.peer_service(), parts.metrics.peer_connections.clone());
     let peers = runtime.spawn(async move {
-        if let Err(error) = grpc::serve_peers(shared, peers).await {
+        if let Err(error) = grpc::serve_peers(service, peers, counters).await {
             tracing::error!("nodes are served no more: {error}");
         }
     });
-    let shared = shell.clone();
+    let (services, counters) = ((parts.service(), parts.cluster_service()), parts.metrics.client_connections.clone());
     let clients = runtime.spawn(async move {
-        if let Err(error) =
-            grpc::serve_clients(shared, service, clients, health, async move { stop.notified().await }).await
-        {
+        let stopped = async move { stop.notified().await };
+        if let Err(error) = grpc::serve_clients(services, clients, counters, health, stopped).await {
             tracing::error!("clients are served no more: {error}");
         }
     });

@@ -4,7 +4,7 @@ use crate::admission::AdmissionState;
 use crate::clock;
 use crate::events::{ControlEvent, ControlKnowledge, GossipEvent, GossipKnowledge, Mailbox, NoAnswer};
 use crate::in_flight::InFlight;
-use crate::log_thread::LogSize;
+use crate::log_queue::LogSize;
 use crate::routing::Routing;
 use crate::workers::Workers;
 use parking_lot::Mutex;

@@ -5,20 +5,21 @@
 
 use crate::clock;
 use crate::inbox::Event;
-use crate::shell::Shell;
+use crate::metrics::Metrics;
+use crate::routing::Routing;
+use crate::workers::Workers;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ringfort_core::divergence::{QuarantineReason, Scrubber};
-use std::sync::Arc;
 
 /// Runs until the sender of `stopped` is dropped.
-pub fn run(shell: Arc<Shell>, mut scrubber: Scrubber, stopped: Receiver<()>) {
+pub fn run(routing: &Routing, workers: &Workers, metrics: &Metrics, mut scrubber: Scrubber, stopped: Receiver<()>) {
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(clock::until(scrubber.next_step())) {
         let before = scrubber.walks();
-        let shards = shell.routing.topology().shards;
-        let damaged = scrubber.handle_step(clock::moment(), shards, |shard| shell.routing.view(shard));
-        shell.metrics.divergence.scrubbed.inc_by(scrubber.walks() - before);
+        let shards = routing.topology().shards;
+        let damaged = scrubber.handle_step(clock::moment(), shards, |shard| routing.view(shard));
+        metrics.divergence.scrubbed.inc_by(scrubber.walks() - before);
         if let Some((shard, replica)) = damaged {
-            shell.workers.of(shard).push_event(Event::Quarantine { shard, replica, why: QuarantineReason::Memory });
+            workers.of(shard).push_event(Event::Quarantine { shard, replica, why: QuarantineReason::Memory });
         }
     }
 }

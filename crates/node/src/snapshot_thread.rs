@@ -2,26 +2,41 @@
 
 use crate::events::SnapshotEvent;
 use crate::inbox::Event;
+use crate::metrics::Metrics;
 use crate::seldom::Seldom;
-use crate::shell::Shell;
+use crate::snapshot_transfer::Transfers;
+use crate::workers::Workers;
 use crossbeam_channel::Receiver;
+use ringfort_core::disk::Disk;
 use ringfort_core::replica::cut_files::{CutFiles, Performed};
 use ringfort_core::snapshot::SnapshotError;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 
-/// Runs until [`SnapshotEvent::Stop`].
-pub fn run(shell: Arc<Shell>, events: Receiver<SnapshotEvent>) {
-    let mut files = CutFiles::new(shell.disk.clone());
-    while let Ok(SnapshotEvent::Work(work)) = events.recv() {
-        match files.perform(*work, &mut warn) {
-            Performed::Done => {}
-            Performed::Chunk(shard) => shell.workers.of(shard).push_event(Event::ChunkWritten(shard)),
-            Performed::File { shard, name, written } => {
-                shell.metrics.snapshots_written.count(written);
-                shell.workers.of(shard).push_event(Event::SnapshotWritten { shard, name, written });
-            }
-            Performed::Send { name, message } => {
-                shell.runtime.spawn(shell.transfers.clone().send(name, *message));
+/// What the thread uses of its node.
+pub struct SnapshotThread {
+    pub disk: Arc<dyn Disk>,
+    pub workers: Arc<Workers>,
+    pub transfers: Arc<Transfers>,
+    pub metrics: Arc<Metrics>,
+    pub runtime: Handle,
+}
+
+impl SnapshotThread {
+    /// Runs until [`SnapshotEvent::Stop`].
+    pub fn run(self, events: Receiver<SnapshotEvent>) {
+        let mut files = CutFiles::new(self.disk.clone());
+        while let Ok(SnapshotEvent::Work(work)) = events.recv() {
+            match files.perform(*work, &mut warn) {
+                Performed::Done => {}
+                Performed::Chunk(shard) => self.workers.of(shard).push_event(Event::ChunkWritten(shard)),
+                Performed::File { shard, name, written } => {
+                    self.metrics.snapshots_written.count(written);
+                    self.workers.of(shard).push_event(Event::SnapshotWritten { shard, name, written });
+                }
+                Performed::Send { name, message } => {
+                    self.runtime.spawn(self.transfers.clone().send(name, *message));
+                }
             }
         }
     }

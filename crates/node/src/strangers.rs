@@ -4,7 +4,7 @@
 //! gRPC address that the caller gives; the core evaluates the answers ([`ringfort_core::control`], claims). Only one
 //! caller is asked at a time, however many call.
 
-use crate::shell::Shell;
+use crate::events::{ControlEvent, Mailbox};
 use ringfort_core::control::Testimony;
 use ringfort_core::types::{ClusterId, NodeId};
 use ringfort_proto::address::check_address;
@@ -20,33 +20,39 @@ use tonic::transport::Endpoint;
 /// How long the caller may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-#[derive(Default)]
 pub struct Strangers {
+    /// The cluster that this node belongs to.
+    own: ClusterId,
+    control: Mailbox<ControlEvent>,
     /// The cluster that called last, to log it once: its nodes keep calling.
     last: AtomicU64,
     is_asking: Arc<AtomicBool>,
 }
 
 impl Strangers {
+    pub fn new(own: ClusterId, control: Mailbox<ControlEvent>) -> Strangers {
+        Strangers { own, control, last: AtomicU64::default(), is_asking: Arc::default() }
+    }
+
     /// A node of another cluster has called, and gives `address` as its gRPC address.
-    pub fn called(&self, shell: &Arc<Shell>, batch: &PeerBatch, address: Option<&str>) {
+    pub fn called(&self, batch: &PeerBatch, address: Option<&str>) {
         if self.last.swap(batch.cluster_id, Ordering::Relaxed) != batch.cluster_id {
             tracing::warn!(
                 "nodes of cluster {} call this node, of cluster {}: if it should be one of theirs, stop it and start it \
                  with an empty --raft-dir, --join-addr, and --replace or another --node-id",
                 ClusterId(batch.cluster_id),
-                shell.routing.cluster()
+                self.own
             );
         }
         let Some(address) = address.filter(|address| check_address(address).is_ok()) else { return };
         if self.is_asking.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (shell, is_asking, address) = (shell.clone(), self.is_asking.clone(), address.to_owned());
+        let (control, is_asking, address) = (self.control.clone(), self.is_asking.clone(), address.to_owned());
         let (cluster, from, to) = (ClusterId(batch.cluster_id), NodeId(batch.from_node), NodeId(batch.to_node));
         tokio::spawn(async move {
             if let Ok(Some(testimony)) = timeout(ANSWER_TIMEOUT, ask(cluster, from, to, address)).await {
-                shell.control.tell_testimony(testimony);
+                control.tell_testimony(testimony);
             }
             is_asking.store(false, Ordering::Relaxed);
         });

@@ -1,11 +1,16 @@
 //! Drives one worker. Each turn drains the inbox, hands its contents to the worker, flushes, performs the effects, and
 //! waits for more.
 
+use crate::admission::AdmissionState;
 use crate::clock;
-use crate::events::{ControlEvent, SnapshotEvent};
+use crate::events::{ControlEvent, Mailbox, SnapshotEvent};
 use crate::inbox::{Drained, Event, Incoming};
+use crate::log_queue::LogQueue;
+use crate::metrics::Metrics;
+use crate::peers::Peers;
 use crate::responder::Responder;
-use crate::shell::Shell;
+use crate::routing::Routing;
+use crate::workers::Workers;
 use ringfort_core::effects::Effects;
 use ringfort_core::log::BatchSource;
 use ringfort_core::message::RaftMessage;
@@ -14,40 +19,97 @@ use ringfort_core::time::Now;
 use ringfort_core::worker::Worker;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 
-/// Runs until [`Event::Stop`].
-pub fn run(shell: Arc<Shell>, index: usize, mut worker: Worker<Responder>) {
-    let mut drained = Drained::default();
-    // Replicas that exist at the start have effects at once.
-    let mut more = true;
-    loop {
-        let patience = if more { Duration::ZERO } else { clock::until(worker.next_tick()) };
-        shell.workers.inbox(index).drain(&mut drained, patience);
-        let now = clock::now();
-        for event in drained.events.drain(..) {
-            if matches!(event, Event::Stop) {
-                drained.requests.drain(..).for_each(|incoming| incoming.responder.answer(Err(Failure::NotApplied)));
-                shell.workers.inbox(index).end();
-                return;
+/// What the thread uses of its node.
+pub struct WorkerThread {
+    pub index: usize,
+    pub routing: Arc<Routing>,
+    pub workers: Arc<Workers>,
+    pub peers: Arc<Peers>,
+    pub log: LogQueue,
+    pub snapshots: Mailbox<SnapshotEvent>,
+    pub control: Mailbox<ControlEvent>,
+    pub admission: Arc<AdmissionState>,
+    pub metrics: Arc<Metrics>,
+    pub runtime: Handle,
+}
+
+impl WorkerThread {
+    /// Runs until [`Event::Stop`].
+    pub fn run(self, mut worker: Worker<Responder>) {
+        let mut drained = Drained::default();
+        // Replicas that exist at the start have effects at once.
+        let mut more = true;
+        loop {
+            let patience = if more { Duration::ZERO } else { clock::until(worker.next_tick()) };
+            self.workers.inbox(self.index).drain(&mut drained, patience);
+            let now = clock::now();
+            for event in drained.events.drain(..) {
+                if matches!(event, Event::Stop) {
+                    drained.requests.drain(..).for_each(|incoming| incoming.responder.answer(Err(Failure::NotApplied)));
+                    self.workers.inbox(self.index).end();
+                    return;
+                }
+                handle(&mut worker, now, event);
             }
-            handle(&mut worker, now, event);
-        }
-        let entry_bytes = drained.messages.iter().map(RaftMessage::entry_bytes).sum();
-        worker.handle_raft(now.moment, drained.messages.drain(..));
-        let arrived = Instant::now();
-        for Incoming { request, responder } in drained.requests.drain(..) {
-            if responder.is_abandoned(arrived) {
-                responder.answer(Err(Failure::NotApplied));
-                continue;
+            let entry_bytes = drained.messages.iter().map(RaftMessage::entry_bytes).sum();
+            worker.handle_raft(now.moment, drained.messages.drain(..));
+            let arrived = Instant::now();
+            for Incoming { request, responder } in drained.requests.drain(..) {
+                if responder.is_abandoned(arrived) {
+                    responder.answer(Err(Failure::NotApplied));
+                    continue;
+                }
+                worker.handle_request(now.moment, request, responder);
             }
-            worker.handle_request(now.moment, request, responder);
+            worker.handle_tick(now.moment);
+            let (effects, again) = worker.flush(now);
+            more = again;
+            self.perform(effects);
+            self.admission.handled(entry_bytes);
+            self.workers.board(self.index).show(|| worker.status());
         }
-        worker.handle_tick(now.moment);
-        let (effects, again) = worker.flush(now);
-        more = again;
-        perform(&shell, index, effects);
-        shell.admission.handled(entry_bytes);
-        shell.workers.board(index).show(|| worker.status());
+    }
+
+    /// Performs a turn's effects in the order that the core documents.
+    fn perform(&self, effects: Effects<Responder>) {
+        let Effects { messages, log, snapshots, views, topology, replies, reports, leadership, lost, garbage, counts } =
+            effects;
+        for (node, messages) in messages {
+            self.peers.send_raft(node, messages);
+        }
+        // The receiving threads outlive the workers, so nothing is lost.
+        if let Some(batch) = log {
+            self.log.hand_in(BatchSource::Worker(self.index), batch);
+        }
+        for work in snapshots {
+            self.snapshots.send(SnapshotEvent::Work(Box::new(work)));
+        }
+        for (shard, view) in views {
+            self.routing.set_view(shard, view);
+        }
+        let control = |event| {
+            self.control.send(event);
+        };
+        topology.into_iter().map(ControlEvent::Applied).for_each(control);
+        for (responder, answer) in replies {
+            responder.answer(answer);
+        }
+        reports.into_iter().map(ControlEvent::Report).for_each(control);
+        self.metrics.count_turn(counts);
+        for (shard, term, leads) in leadership {
+            self.metrics.count_leadership(leads);
+            control(ControlEvent::Leadership { shard, term, leads });
+        }
+        if !garbage.is_empty() {
+            // Dropping a map of 4 million keys takes almost a second: not on this thread, nor on a network thread.
+            self.runtime.spawn_blocking(move || drop(garbage));
+        }
+        for (shard, replica, why) in lost {
+            self.metrics.divergence.count_lost(why);
+            control(ControlEvent::Lost { shard, replica, why });
+        }
     }
 }
 
@@ -72,45 +134,5 @@ fn handle(worker: &mut Worker<Responder>, now: Now, event: Event) {
         // Every turn publishes the status if a reader has asked.
         Event::Show => {}
         Event::Stop => {}
-    }
-}
-
-/// Performs a turn's effects in the order that the core documents.
-fn perform(shell: &Arc<Shell>, index: usize, effects: Effects<Responder>) {
-    let Effects { messages, log, snapshots, views, topology, replies, reports, leadership, lost, garbage, counts } =
-        effects;
-    for (node, messages) in messages {
-        shell.peers.send_raft(node, messages);
-    }
-    // The receiving threads outlive the workers, so nothing is lost.
-    if let Some(batch) = log {
-        shell.log.hand_in(BatchSource::Worker(index), batch);
-    }
-    for work in snapshots {
-        shell.snapshots.send(SnapshotEvent::Work(Box::new(work)));
-    }
-    for (shard, view) in views {
-        shell.routing.set_view(shard, view);
-    }
-    let control = |event| {
-        shell.control.send(event);
-    };
-    topology.into_iter().map(ControlEvent::Applied).for_each(control);
-    for (responder, answer) in replies {
-        responder.answer(answer);
-    }
-    reports.into_iter().map(ControlEvent::Report).for_each(control);
-    shell.metrics.count_turn(counts);
-    for (shard, term, leads) in leadership {
-        shell.metrics.count_leadership(leads);
-        control(ControlEvent::Leadership { shard, term, leads });
-    }
-    if !garbage.is_empty() {
-        // Dropping a map of 4 million keys takes almost a second: not on this thread, nor on a network thread.
-        shell.runtime.spawn_blocking(move || drop(garbage));
-    }
-    for (shard, replica, why) in lost {
-        shell.metrics.divergence.count_lost(why);
-        control(ControlEvent::Lost { shard, replica, why });
     }
 }

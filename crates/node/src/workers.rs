@@ -1,5 +1,6 @@
 //! The way to this node's workers: their inboxes, and the boards on which they publish the status of their replicas.
 
+use crate::admission::AdmissionState;
 use crate::board::Board;
 use crate::events::NoAnswer;
 use crate::inbox::{Event, Inbox, Incoming};
@@ -7,18 +8,21 @@ use ringfort_core::message::RaftMessage;
 use ringfort_core::replica::ReplicaStatus;
 use ringfort_core::types::ShardId;
 use ringfort_core::worker::worker_of;
+use std::sync::Arc;
 
 /// Invariant: one inbox and one board for each worker, and at least one worker.
 pub struct Workers {
     inboxes: Vec<Inbox>,
     boards: Vec<Board<Vec<ReplicaStatus>>>,
+    admission: Arc<AdmissionState>,
 }
 
 impl Workers {
-    pub fn new(count: usize) -> Workers {
+    pub fn new(count: usize, admission: Arc<AdmissionState>) -> Workers {
         Workers {
             inboxes: (0..count).map(|_| Inbox::default()).collect(),
             boards: (0..count).map(|_| Board::default()).collect(),
+            admission,
         }
     }
 
@@ -42,12 +46,11 @@ impl Workers {
         self.by_worker(requests, |incoming| incoming.request.shard(), |inbox, part| inbox.push_requests(part));
     }
 
-    /// Distributes a peer's messages, with one push per worker. Returns how many bytes of entries were dropped because
-    /// there is no room.
-    #[must_use = "what is dropped waits for no worker any more"]
-    pub fn push_messages(&self, messages: Vec<RaftMessage>) -> u64 {
-        let dropped_bytes = self.by_worker(messages, |message| message.shard, |inbox, part| inbox.push_messages(part));
-        dropped_bytes.into_iter().sum()
+    /// Distributes a peer's messages, with one push per worker. Drops those for which there is no room.
+    pub fn push_messages(&self, messages: impl Iterator<Item = RaftMessage>) {
+        let admitted = messages.filter(|message| self.admission.admits(message)).collect();
+        let dropped_bytes = self.by_worker(admitted, |message| message.shard, |inbox, part| inbox.push_messages(part));
+        self.admission.handled(dropped_bytes.into_iter().sum());
     }
 
     pub fn push_event_to_all(&self, event: impl Fn() -> Event) {

@@ -1,5 +1,6 @@
 //! The Cluster service, for operators, clients, and nodes that want to join.
 
+use super::membership::MembershipService;
 use super::status::StatusReporter;
 use super::{gossip, operate, status_of, timeout};
 use crate::dial_back;
@@ -8,6 +9,7 @@ use crate::execute::Executor;
 use crate::observer::Observer;
 use crate::operator_calls::OperatorCalls;
 use crate::routing::Routing;
+use ringfort_core::boot::Owner;
 use ringfort_core::control::takeover;
 use ringfort_core::request::{Reply, Request as CoreRequest};
 use ringfort_core::system::topology::{MAX_NAME_BYTES, NODE_NAME_RULE, is_node_name};
@@ -139,6 +141,14 @@ impl ClusterService {
     ) -> ClusterService {
         let status = StatusReporter::new(observer);
         ClusterService { routing, executor, control, status, calls: OperatorCalls::default() }
+    }
+
+    /// What this node, as a member, tells nodes that look for a cluster.
+    pub fn membership(&self) -> MembershipService {
+        let topology = self.routing.topology();
+        let own = topology.nodes.get(&self.routing.node()).cloned().unwrap_or_default();
+        let owner = Owner { identity: own.identity, name: own.name };
+        MembershipService::member(self.routing.cluster(), topology.timing, &owner)
     }
 
     /// The silent node that the joining node, which has the same name, replaces.

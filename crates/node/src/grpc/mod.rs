@@ -1,25 +1,26 @@
 //! The node's gRPC servers: one for clients and operators, one for the other nodes.
 
 mod call;
-mod cluster;
+pub mod cluster;
 mod connections;
-pub mod gossip;
+mod gossip;
 mod kv;
 mod marked;
 pub mod membership;
 mod operate;
 mod original;
-mod peer;
+pub mod peer;
 pub mod refusing;
-pub mod status;
+mod status;
 mod timeout;
 
 use crate::error_kind::ErrorKind;
 use crate::events::NoAnswer;
+use crate::metrics::Connections;
 use crate::service::{CallError, Service};
-use crate::shell::Shell;
+use cluster::ClusterService;
+use peer::PeerService;
 use refusing::Refusing;
-use ringfort_core::boot::Owner;
 use ringfort_core::limits::{LARGEST_ENTRY_BYTES, MAX_PEER_MESSAGE_BYTES};
 use ringfort_proto::original::kv_server::KvServer as OriginalServer;
 use ringfort_proto::v1::cluster_server::ClusterServer;
@@ -28,7 +29,6 @@ use ringfort_proto::v1::membership_server::MembershipServer;
 use ringfort_proto::v1::peer_server::PeerServer;
 use ringfort_proto::{FILE_DESCRIPTOR_SET, outcome};
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::Status;
@@ -62,13 +62,13 @@ const _: () = assert!(LARGEST_ENTRY_BYTES < MAX_REQUEST_BYTES);
 
 /// Serves clients until `stop` completes and all requests under way are answered.
 pub async fn serve_clients(
-    shell: Arc<Shell>,
-    service: Service,
+    (service, cluster): (Service, ClusterService),
     (listener, most): (TcpListener, usize),
+    counters: Connections,
     health: HealthServer<impl Health>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let connections = connections::accepted(listener, most, shell.metrics.client_connections.clone());
+    let connections = connections::accepted(listener, most, counters);
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -83,16 +83,7 @@ pub async fn serve_clients(
     let original = original::OriginalService { service: service.clone() };
     let original = OriginalServer::new(original).max_decoding_message_size(MAX_REQUEST_BYTES);
     let kv = KvServer::new(kv::KvService { service }).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let cluster = cluster::ClusterService::new(
-        shell.routing.clone(),
-        shell.executor.clone(),
-        shell.control.clone(),
-        shell.observer.clone(),
-    );
-    let topology = shell.routing.topology();
-    let own = topology.nodes.get(&shell.routing.node()).cloned().unwrap_or_default();
-    let owner = Owner { identity: own.identity, name: own.name };
-    let membership = membership::MembershipService::member(shell.routing.cluster(), topology.timing, &owner);
+    let membership = cluster.membership();
     Server::builder()
         .max_concurrent_streams(MAX_REQUESTS_IN_FLIGHT)
         .initial_stream_window_size(CLIENT_WINDOW_BYTES)
@@ -127,20 +118,20 @@ pub async fn end_watches(health: &mut HealthReporter) {
 
 /// Serves the other nodes until the workers have ended and the other nodes have been told so.
 pub async fn serve_peers(
-    shell: Arc<Shell>,
+    peers: PeerService,
     (listener, most): (TcpListener, usize),
+    counters: Connections,
 ) -> Result<(), tonic::transport::Error> {
-    let connections = connections::accepted(listener, most, shell.metrics.peer_connections.clone());
-    let members = shell.routing.members();
-    let clients = members.get(&shell.routing.node()).map_or("--port", |own| &own.grpc_address);
+    let connections = connections::accepted(listener, most, counters);
+    let clients = peers.client_address().unwrap_or_else(|| "--port".to_owned());
     let wrong_port = outcome::refused(format!("this is not a node's port for clients, which is {clients}"));
-    let stopped = shell.peers.stopped();
-    let peer = PeerServer::new(peer::PeerService::new(shell)).max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
+    let stopped = peers.stopped();
+    let peers = PeerServer::new(peers).max_decoding_message_size(MAX_PEER_MESSAGE_BYTES);
     Server::builder()
         .initial_stream_window_size(PEER_WINDOW_BYTES)
         .initial_connection_window_size(PEER_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-        .add_service(peer)
+        .add_service(peers)
         .add_service(Refusing::<KvServer<()>>::new(wrong_port.clone()))
         .add_service(Refusing::<OriginalServer<()>>::new(wrong_port.clone()))
         .add_service(Refusing::<ClusterServer<()>>::new(wrong_port.clone()))

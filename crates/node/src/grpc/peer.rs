@@ -2,11 +2,16 @@
 
 use crate::answers::{Answers, Outgoing};
 use crate::convert;
+use crate::events::{ControlEvent, GossipEvent, Mailbox};
+use crate::execute::Executor;
 use crate::inbox::Incoming;
+use crate::peers::Peers;
 use crate::responder::Responder;
+use crate::routing::Routing;
 use crate::seldom::Seldom;
-use crate::shell::Shell;
+use crate::snapshot_transfer::Transfers;
 use crate::strangers::Strangers;
+use crate::workers::Workers;
 use ringfort_core::request::{Failure, Request as CoreRequest};
 use ringfort_core::types::{NodeId, ShardId};
 use ringfort_proto::metadata;
@@ -29,7 +34,13 @@ pub struct PeerService {
 
 /// State shared by all streams.
 struct Receiver {
-    shell: Arc<Shell>,
+    routing: Arc<Routing>,
+    workers: Arc<Workers>,
+    peers: Arc<Peers>,
+    executor: Arc<Executor>,
+    transfers: Arc<Transfers>,
+    control: Mailbox<ControlEvent>,
+    gossip: Mailbox<GossipEvent>,
     strangers: Strangers,
 }
 
@@ -48,9 +59,9 @@ impl Peer for PeerService {
             let received = receiver.receive(batches, &answers, caller.as_deref(), &mut last_forward);
             let ended = tokio::select! {
                 ended = received => Some(ended),
-                () = receiver.shell.peers.stopped() => None,
+                () = receiver.peers.stopped() => None,
             };
-            receiver.shell.peers.forget(&answers);
+            receiver.peers.forget(&answers);
             match ended {
                 Some(ended) => answers.end(ended.err()),
                 None => answers.finish(last_forward),
@@ -61,7 +72,7 @@ impl Peer for PeerService {
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotAnswers>, Status> {
         let (answers_tx, answers_rx) = mpsc::channel(1);
-        let (transfers, parts) = (self.receiver.shell.transfers.clone(), request.into_inner());
+        let (transfers, parts) = (self.receiver.transfers.clone(), request.into_inner());
         tokio::spawn(async move {
             let received = transfers.receive(parts, &answers_tx).await;
             // The sender may have stopped waiting.
@@ -72,8 +83,29 @@ impl Peer for PeerService {
 }
 
 impl PeerService {
-    pub fn new(shell: Arc<Shell>) -> PeerService {
-        PeerService { receiver: Arc::new(Receiver { shell, strangers: Strangers::default() }) }
+    pub fn new(
+        routing: Arc<Routing>,
+        workers: Arc<Workers>,
+        peers: Arc<Peers>,
+        executor: Arc<Executor>,
+        transfers: Arc<Transfers>,
+        control: Mailbox<ControlEvent>,
+        gossip: Mailbox<GossipEvent>,
+    ) -> PeerService {
+        let strangers = Strangers::new(routing.cluster(), control.clone());
+        let receiver = Receiver { routing, workers, peers, executor, transfers, control, gossip, strangers };
+        PeerService { receiver: Arc::new(receiver) }
+    }
+
+    /// Returns once this node takes nothing from the other nodes' streams any more.
+    pub fn stopped(&self) -> impl Future<Output = ()> + use<> {
+        self.receiver.peers.stopped()
+    }
+
+    /// Where clients reach this node, if it is known.
+    pub fn client_address(&self) -> Option<String> {
+        let routing = &self.receiver.routing;
+        Some(routing.members().get(&routing.node())?.grpc_address.clone())
     }
 }
 
@@ -92,11 +124,11 @@ impl Receiver {
             let from = self.check(&batch, caller)?;
             if known.replace(from) != Some(from) {
                 answers.confirm();
-                self.shell.peers.seen(from);
+                self.peers.seen(from);
             }
             // The node may be removed while its stream is open.
-            if !batch.control.is_empty() && self.shell.routing.topology().has_removed(from) {
-                self.shell.peers.set_removed(from, answers);
+            if !batch.control.is_empty() && self.routing.topology().has_removed(from) {
+                self.peers.set_removed(from, answers);
             }
             *last_forward = batch.forwards.iter().map(|forward| forward.id).fold(*last_forward, u64::max);
             self.take(from, batch, answers);
@@ -106,15 +138,15 @@ impl Receiver {
 
     /// The sender, if the batch is meant for this node.
     fn check(&self, batch: &PeerBatch, caller: Option<&str>) -> Result<NodeId, Status> {
-        if batch.cluster_id != self.shell.routing.cluster().0 {
-            self.strangers.called(&self.shell, batch, caller);
+        if batch.cluster_id != self.routing.cluster().0 {
+            self.strangers.called(batch, caller);
             return Err(Status::failed_precondition(format!(
                 "this node belongs to cluster {}",
-                self.shell.routing.cluster()
+                self.routing.cluster()
             )));
         }
-        if batch.to_node != self.shell.routing.node().0 {
-            return Err(Status::failed_precondition(format!("this is node {}", self.shell.routing.node())));
+        if batch.to_node != self.routing.node().0 {
+            return Err(Status::failed_precondition(format!("this is node {}", self.routing.node())));
         }
         Ok(NodeId(batch.from_node))
     }
@@ -122,20 +154,15 @@ impl Receiver {
     fn take(&self, from: NodeId, batch: PeerBatch, answers: &Arc<Answers>) {
         // Drop messages whose replicas are not on the sender and on this node.
         let is_meant = |message: &ringfort_core::message::RaftMessage| {
-            (message.from.node(), message.to.node()) == (from, self.shell.routing.node())
-                && self.shell.admission.admits(message)
+            (message.from.node(), message.to.node()) == (from, self.routing.node())
         };
-        let messages = batch.raft.into_iter().filter_map(convert::from_wire).filter(is_meant).collect();
-        self.shell.admission.handled(self.shell.workers.push_messages(messages));
-        self.shell.control.deliver(from, batch.control);
+        self.workers.push_messages(batch.raft.into_iter().filter_map(convert::from_wire).filter(is_meant));
+        self.control.deliver(from, batch.control);
         for bytes in batch.gossip {
-            let length = bytes.len() as u64;
-            if self.shell.gossip.deliver(from, bytes) {
-                self.shell.metrics.gossip.received_bytes.inc_by(length);
-            }
+            self.gossip.deliver(from, bytes);
         }
         let forwarded = batch.forwards.into_iter().filter_map(|forward| self.forwarded(from, forward, answers));
-        self.shell.workers.push_requests(forwarded.collect());
+        self.workers.push_requests(forwarded.collect());
     }
 
     /// The request for a worker, or `None` if it is answered without one.
@@ -143,7 +170,7 @@ impl Receiver {
         let Forward { id, shard, deadline_ms, request } = forward;
         let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
         let responder = Responder::Peer { answers: answers.clone(), id, deadline };
-        let request = match CoreRequest::decode(self.shell.routing.shards(), ShardId(shard), &request) {
+        let request = match CoreRequest::decode(self.routing.shards(), ShardId(shard), &request) {
             Ok(request) => request,
             Err(error) => {
                 if let Some(others) = UNREADABLE.due() {
@@ -154,16 +181,16 @@ impl Receiver {
                 return None;
             }
         };
-        if let Some(reply) = self.shell.executor.read_here(&request) {
+        if let Some(reply) = self.executor.read_here(&request) {
             responder.answer(Ok(reply));
         } else if request.as_query().is_some_and(|query| query.is_large()) {
             // The worker confirms the query; the answer is collected here.
-            let shell = self.shell.clone();
+            let executor = self.executor.clone();
             tokio::spawn(async move {
-                let answer = timeout_at(deadline.into(), shell.executor.ask_worker(request)).await;
+                let answer = timeout_at(deadline.into(), executor.ask_worker(request)).await;
                 responder.answer(answer.unwrap_or(Err(Failure::Unknown)));
             });
-        } else if let Some(failure) = self.shell.admission.refusal(&request) {
+        } else if let Some(failure) = self.executor.refusal(&request) {
             responder.answer(Err(failure));
         } else {
             return Some(Incoming { request, responder });
