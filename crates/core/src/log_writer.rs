@@ -20,7 +20,7 @@
 use crate::disk::Disk;
 use crate::limits::{SLOW_DISK_BYTES_A_MS, SYNCED_PART_BYTES};
 use crate::log::item::LogItem;
-use crate::log::{BatchSource, Log, LogBatch, LogError};
+use crate::log::{BatchNumber, BatchSource, Log, LogBatch, LogError};
 use crate::time::Moment;
 use crate::timing::Timing;
 use crate::types::ShardId;
@@ -71,7 +71,7 @@ pub struct LogWriter<D> {
 struct Record {
     items: Vec<LogItem>,
     /// The sources of its batches, each with its last batch.
-    batches: Vec<(BatchSource, u64)>,
+    batches: Vec<(BatchSource, BatchNumber)>,
     /// The bytes of all entries in it.
     bytes: u64,
     /// The bytes that its items add to the unsynced bytes.
@@ -91,7 +91,7 @@ pub enum Appended {
 #[derive(Debug, PartialEq)]
 pub struct Synced {
     /// The sources of its batches, each with its last batch, which implies the earlier ones.
-    pub batches: Vec<(BatchSource, u64)>,
+    pub batches: Vec<(BatchSource, BatchNumber)>,
     pub items: usize,
     /// The bytes that no longer count as unsynced.
     pub unsynced_bytes: u64,
@@ -197,14 +197,20 @@ mod tests {
     /// A batch with one entry of a shard.
     fn batch(number: u64, shard: u32, bytes: u64) -> LogBatch {
         let change = Change::Entries(vec![entry(number, bytes)]);
-        LogBatch { number, items: vec![LogItem { shard: ShardId(shard), replica: ReplicaId(1), change }] }
+        LogBatch {
+            number: BatchNumber(number),
+            items: vec![LogItem { shard: ShardId(shard), replica: ReplicaId(1), change }],
+        }
     }
 
     /// A batch with a shard's complete state, with entries of this many bytes.
     fn state(number: u64, shard: u32, bytes: u64) -> LogBatch {
         let entries = (1..=bytes >> 10).map(|index| entry(index, 1 << 10)).collect();
         let change = Change::State(Box::new(ReplicaState { entries, ..ReplicaState::default() }));
-        LogBatch { number, items: vec![LogItem { shard: ShardId(shard), replica: ReplicaId(1), change }] }
+        LogBatch {
+            number: BatchNumber(number),
+            items: vec![LogItem { shard: ShardId(shard), replica: ReplicaId(1), change }],
+        }
     }
 
     fn writer(budget_bytes: u64) -> (Arc<MemDisk>, LogWriter<Arc<MemDisk>>) {
@@ -226,7 +232,11 @@ mod tests {
         assert!(writer.has_room());
         writer.add(BatchSource::Worker(0), batch(2, 1, MAX_RECORD_BYTES / 2));
         assert!(!writer.has_room(), "the next batch waits for the next record");
-        assert_eq!(writer.record.batches, [(BatchSource::Worker(0), 2)], "a later batch stands for the earlier ones");
+        assert_eq!(
+            writer.record.batches,
+            [(BatchSource::Worker(0), BatchNumber(2))],
+            "a later batch stands for the earlier ones"
+        );
         let small = |writer: &mut LogWriter<_>| {
             (1..=500).for_each(|number| writer.add(BatchSource::Worker(1), batch(number, 1, 128)))
         };
@@ -236,7 +246,7 @@ mod tests {
         assert!(writer.has_room());
         assert_eq!(
             (writer.record.items.len(), &writer.record.batches[..]),
-            (501, &[(BatchSource::Worker(1), 500), (BatchSource::Worker(0), 7)][..])
+            (501, &[(BatchSource::Worker(1), BatchNumber(500)), (BatchSource::Worker(0), BatchNumber(7))][..])
         );
         assert_eq!([Timing::SHORTEST, Timing::LONGEST].map(record_bytes), [800_000, MAX_RECORD_BYTES]);
     }
@@ -270,7 +280,7 @@ mod tests {
         let synced = writer.sync().unwrap();
         assert_eq!(
             (synced.batches, synced.items, synced.unsynced_bytes),
-            (vec![(BatchSource::Worker(0), 2)], 1, 1 << 17)
+            (vec![(BatchSource::Worker(0), BatchNumber(2))], 1, 1 << 17)
         );
         assert!(writer.is_empty());
         writer.add(BatchSource::Worker(0), batch(3, 1, 1));

@@ -12,7 +12,7 @@ use ringfort_core::eventual::{WriteError, Written};
 use ringfort_core::gossip::status::GossipStatus;
 use ringfort_core::health::{HealthView, NodeHealth};
 use ringfort_core::liveness::Liveness;
-use ringfort_core::log::{BatchSource, LogBatch};
+use ringfort_core::log::{BatchNumber, BatchSource, LogBatch};
 use ringfort_core::message::{ControlMessage, ShardReport};
 use ringfort_core::system::{Member, Topology};
 use ringfort_core::time::Moment;
@@ -135,7 +135,7 @@ pub enum GossipEvent {
         limit: usize,
         answer: oneshot::Sender<Page>,
     },
-    Persisted(u64),
+    Persisted(BatchNumber),
     LogPressure,
     Status(oneshot::Sender<GossipKnowledge>),
     Stop,

@@ -12,6 +12,7 @@ use crate::responder::Responder;
 use parking_lot::{Condvar, Mutex};
 use ringfort_core::divergence::QuarantineReason;
 use ringfort_core::health::HealthView;
+use ringfort_core::log::BatchNumber;
 use ringfort_core::message::{RaftMessage, StepRequest};
 use ringfort_core::replica::Restored;
 use ringfort_core::request::{Failure, Request};
@@ -53,7 +54,7 @@ impl Incoming {
 
 /// An event for a worker. Events are never dropped.
 pub enum Event {
-    Persisted(u64),
+    Persisted(BatchNumber),
     /// The reported health of a node has changed.
     Health(HealthView),
     Topology(Arc<Topology>),
@@ -315,7 +316,7 @@ mod tests {
     fn a_push_wakes_the_worker() {
         let inbox = Inbox::default();
         std::thread::scope(|scope| {
-            scope.spawn(|| inbox.push_event(Event::Persisted(1)));
+            scope.spawn(|| inbox.push_event(Event::Persisted(BatchNumber(1))));
             let mut drained = Drained::default();
             while drained.events.is_empty() {
                 inbox.drain(&mut drained, Duration::from_secs(10));

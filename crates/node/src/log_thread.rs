@@ -216,7 +216,7 @@ mod tests {
     use ringfort_core::disk::mem::MemDisk;
     use ringfort_core::health::DiskState;
     use ringfort_core::log::item::{Change, LogItem, ReplicaState};
-    use ringfort_core::log::{LogBatch, LogConfig};
+    use ringfort_core::log::{BatchNumber, LogBatch, LogConfig};
     use ringfort_core::types::ReplicaId;
 
     /// A batch with a shard's complete state and entries of this many bytes.
@@ -224,7 +224,10 @@ mod tests {
         let entry = |index| Entry { index, term: 1, data: vec![0; 1 << 10].into(), ..Entry::default() };
         let state = ReplicaState { entries: (1..=bytes >> 10).map(entry).collect(), ..ReplicaState::default() };
         let change = Change::State(Box::new(state));
-        LogBatch { number, items: vec![LogItem { shard: ShardId(shard), replica: ReplicaId(1), change }] }
+        LogBatch {
+            number: BatchNumber(number),
+            items: vec![LogItem { shard: ShardId(shard), replica: ReplicaId(1), change }],
+        }
     }
 
     fn writer<D: Disk>(disk: D, timing: Timing) -> LogWriter<D> {
@@ -246,7 +249,7 @@ mod tests {
         sender.send(LogEvent::Stop).unwrap();
         assert_eq!(fill(&mut writer, &events, Duration::ZERO), Ok(false));
         assert!(matches!(append_once(&mut writer, &monitor(Timing::DEFAULT)), Ok(Appended::Written { .. })));
-        assert_eq!(writer.sync().unwrap().batches, [(BatchSource::Worker(0), 4)]);
+        assert_eq!(writer.sync().unwrap().batches, [(BatchSource::Worker(0), BatchNumber(4))]);
         assert_eq!(fill(&mut writer, &events, Duration::ZERO), Ok(true));
         assert!(!writer.is_empty(), "what came before is still written");
     }

@@ -18,7 +18,7 @@ pub mod keyspace;
 pub mod tombstones;
 
 use crate::limits::{MAX_EVENTUAL_BYTES, MAX_EVENTUAL_ENTRY_BYTES, MAX_EVENTUAL_PENDING_BYTES};
-use crate::log::LogBatch;
+use crate::log::{BatchNumber, LogBatch};
 use crate::mutation::Mutation;
 use crate::time::{HlcTimestamp, Wall};
 use crate::types::{Epoch, NodeId};
@@ -84,10 +84,10 @@ pub struct Eventual<T> {
     journal: Journal,
     /// Not part of a batch yet.
     staged: Batch<T>,
-    pending: VecDeque<(u64, Batch<T>)>,
+    pending: VecDeque<(BatchNumber, Batch<T>)>,
     pending_bytes: usize,
     reserved: VersionVector,
-    next_batch: u64,
+    next_batch: BatchNumber,
     wants_state: bool,
     collector: Collector,
     replies: Vec<(T, Result<Written, WriteError>)>,
@@ -123,7 +123,7 @@ impl<T> Eventual<T> {
             pending: VecDeque::new(),
             pending_bytes: 0,
             reserved: VersionVector::new(),
-            next_batch: 1,
+            next_batch: BatchNumber::FIRST,
             collector: Collector::new(mutation),
             replies: Vec::new(),
         }
@@ -279,7 +279,7 @@ impl<T> Eventual<T> {
     }
 
     /// The batch with this number, and all before it, are durable. Returns the nodes to ask for more.
-    pub fn handle_persisted(&mut self, number: u64) -> Vec<NodeId> {
+    pub fn handle_persisted(&mut self, number: BatchNumber) -> Vec<NodeId> {
         let mut again = Vec::new();
         while self.pending.front().is_some_and(|(pending, _)| *pending <= number) {
             let Some((_, batch)) = self.pending.pop_front() else { break };
@@ -326,7 +326,7 @@ impl<T> Eventual<T> {
             return None;
         }
         let number = self.next_batch;
-        self.next_batch += 1;
+        self.next_batch = number.next();
         self.pending.push_back((number, std::mem::take(&mut self.staged)));
         Some(LogBatch { number, items })
     }

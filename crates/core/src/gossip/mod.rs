@@ -73,7 +73,7 @@ use crate::eventual::keyspace::{Found, Keyspace, Page};
 use crate::eventual::{Eventual, WriteError, Written};
 use crate::health::HealthView;
 use crate::liveness::{Detector, Liveness};
-use crate::log::LogBatch;
+use crate::log::{BatchNumber, LogBatch};
 use crate::mutation::Mutation;
 use crate::system::Topology;
 use crate::time::{Moment, Now};
@@ -282,7 +282,7 @@ impl<T> Gossip<T> {
     }
 
     /// The batch with this number, and all before it, are durable.
-    pub fn handle_persisted(&mut self, now: Now, number: u64) {
+    pub fn handle_persisted(&mut self, now: Now, number: BatchNumber) {
         for node in self.eventual.handle_persisted(number) {
             self.ask(now.wall, node);
         }

@@ -10,11 +10,24 @@ pub enum BatchSource {
     Gossip,
 }
 
+/// The number of a batch among those of its source, which counts them from [`BatchNumber::FIRST`]. The default comes
+/// before all batches.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct BatchNumber(pub u64);
+
+impl BatchNumber {
+    pub const FIRST: BatchNumber = BatchNumber(1);
+
+    pub fn next(self) -> BatchNumber {
+        BatchNumber(self.0 + 1)
+    }
+}
+
 /// A batch of items. Its source numbers it, in order. It becomes durable as a whole, after all earlier batches of that
 /// source.
 #[derive(Debug, Default)]
 pub struct LogBatch {
-    pub number: u64,
+    pub number: BatchNumber,
     pub items: Vec<LogItem>,
 }
 

@@ -90,7 +90,7 @@ pub fn is_log_file(name: &str) -> bool {
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::mutation::Mutation;
 use crate::types::{ReplicaId, ShardId};
-pub use batch::{BatchSource, LogBatch};
+pub use batch::{BatchNumber, BatchSource, LogBatch};
 use codec::{encode_directory, encode_item};
 use index::Index;
 use item::{LogItem, ReplicaState};

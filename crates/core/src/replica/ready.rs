@@ -15,8 +15,8 @@
 
 use super::*;
 use crate::limits::{MAX_RESTATED_BYTES, SILENT_TICKS};
-use crate::log::LogBatch;
 use crate::log::item::{Change, LogItem};
+use crate::log::{BatchNumber, LogBatch};
 use crate::time::Now;
 use raft::eraftpb::{HardState, Message, MessageType, Snapshot};
 
@@ -61,7 +61,7 @@ impl<T> Replica<T> {
     }
 
     /// The log holds all batches up to `number`.
-    pub fn persisted(&mut self, number: u64, out: &mut Effects<T>) {
+    pub fn persisted(&mut self, number: BatchNumber, out: &mut Effects<T>) {
         for pending in self.durability.persist(number) {
             self.raft.on_persist_ready(pending.ready);
             send(pending.messages, out);
@@ -120,7 +120,7 @@ impl<T> Replica<T> {
         self.apply(committed, out);
     }
 
-    fn commit_saved(&mut self, batch: u64) {
+    fn commit_saved(&mut self, batch: BatchNumber) {
         let commit = self.storage().hard_state().commit;
         self.durability.set_commit(batch, commit);
     }
@@ -130,7 +130,7 @@ impl<T> Replica<T> {
         &mut self,
         ready: u64,
         must_sync: bool,
-        batch: u64,
+        batch: BatchNumber,
         mut messages: Vec<RaftMessage>,
         out: &mut Effects<T>,
     ) {

@@ -11,6 +11,7 @@
 
 use super::*;
 use crate::kv::state::CutMeta;
+use crate::log::BatchNumber;
 use crate::snapshot::{SnapshotHeader, snapshot_name};
 use raft::eraftpb::{Message, MessageType, Snapshot};
 
@@ -43,7 +44,7 @@ pub(super) struct Installing {
 /// A file that a later base has replaced.
 pub(super) struct Retired {
     /// The first batch whose record no longer names the file; none until the complete state is in a batch.
-    pub batch: Option<u64>,
+    pub batch: Option<BatchNumber>,
     pub name: String,
 }
 
@@ -80,7 +81,7 @@ impl Snapshots {
     }
 
     /// `batch` contains the complete state with the latest base.
-    pub fn restated_in(&mut self, batch: u64) {
+    pub fn restated_in(&mut self, batch: BatchNumber) {
         for retired in &mut self.retired {
             retired.batch = Some(retired.batch.map_or(batch, |earlier| earlier.min(batch)));
         }
@@ -230,7 +231,7 @@ impl<T> Replica<T> {
     }
 
     /// Raft has accepted the snapshot: it replaces the state.
-    pub(super) fn adopt_snapshot(&mut self, snapshot: &Snapshot, batch: u64, out: &mut Effects<T>) {
+    pub(super) fn adopt_snapshot(&mut self, snapshot: &Snapshot, batch: BatchNumber, out: &mut Effects<T>) {
         let Some(Installing { name, restored }) = self.snapshots.installing.take() else {
             panic!("Raft adopts a snapshot of shard {} that no message brought", self.shard)
         };

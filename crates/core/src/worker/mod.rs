@@ -21,8 +21,8 @@ use crate::effects::{Effects, SnapshotWork};
 use crate::health::{DiskState, HealthView, can_lead};
 use crate::kv::state::Machine;
 use crate::limits::RETAINED_SHARE;
-use crate::log::LogBatch;
 use crate::log::item::{Change, LogItem};
+use crate::log::{BatchNumber, LogBatch};
 use crate::message::{RaftMessage, Step, StepRequest};
 use crate::mutation::Mutation;
 use crate::replica::transfers::{TransferPermit, is_empty_state};
@@ -62,7 +62,7 @@ pub struct WorkerConfig {
 
 /// A batch that has been handed to the log and is not durable yet.
 struct Unsynced {
-    number: u64,
+    number: BatchNumber,
     handed_over: Moment,
     shards: Vec<ShardId>,
 }
@@ -86,7 +86,7 @@ pub struct Worker<T> {
     /// How long the log took for the latest durable batch.
     last_sync: Duration,
     /// Files of removed replicas, which are deleted when the removal is durable.
-    retired_snapshots: Vec<(u64, ShardId, String)>,
+    retired_snapshots: Vec<(BatchNumber, ShardId, String)>,
     /// Snapshots of suspect replicas, kept for an operator to inspect as long as the topology names these replicas.
     suspect_snapshots: BTreeMap<ShardId, Vec<String>>,
     snapshot_allowance: SnapshotAllowance,
@@ -107,7 +107,7 @@ impl<T> Worker<T> {
             dirty: BTreeSet::new(),
             next_tick: next_phase(now, config.replica.timing),
             next_unreadable_warning: now,
-            batch: LogBatch { number: 1, items: Vec::new() },
+            batch: LogBatch { number: BatchNumber::FIRST, items: Vec::new() },
             unsynced: VecDeque::new(),
             last_sync: Duration::ZERO,
             retired_snapshots: Vec::new(),
@@ -261,7 +261,7 @@ impl<T> Worker<T> {
     }
 
     /// The log holds all batches of this worker up to `number` durably.
-    pub fn handle_persisted(&mut self, now: Moment, number: u64) {
+    pub fn handle_persisted(&mut self, now: Moment, number: BatchNumber) {
         while let Some(batch) = self.unsynced.pop_front_if(|batch| batch.number <= number) {
             self.last_sync = now.saturating_since(batch.handed_over);
             for shard in batch.shards {
@@ -394,7 +394,7 @@ impl<T> Worker<T> {
         }
         if !self.batch.items.is_empty() {
             self.snapshot_allowance.earn(self.batch.new_entry_bytes() as usize);
-            let next = LogBatch { number: self.batch.number + 1, items: Vec::new() };
+            let next = LogBatch { number: self.batch.number.next(), items: Vec::new() };
             let batch = std::mem::replace(&mut self.batch, next);
             let shards: BTreeSet<ShardId> = batch.items.iter().map(|item| item.shard).collect();
             let shards = shards.into_iter().collect();

@@ -59,7 +59,7 @@ struct Group {
     /// Pairs between which nothing is delivered, in this direction.
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Nodes whose log does not sync for now, with the batches that wait.
-    slow: BTreeMap<NodeId, Vec<u64>>,
+    slow: BTreeMap<NodeId, Vec<BatchNumber>>,
     under_way: VecDeque<(NodeId, NodeId, RaftMessage)>,
     answers: BTreeMap<u32, Answer>,
     /// Everything that was sent, for tests that inspect it.

@@ -136,7 +136,7 @@ struct Disks {
     /// How long a sync takes on each node.
     sync: BTreeMap<NodeId, Duration>,
     /// When the sync under way ends, and the last batch in it.
-    under_way: BTreeMap<NodeId, (Moment, u64)>,
+    under_way: BTreeMap<NodeId, (Moment, BatchNumber)>,
 }
 
 impl Disks {

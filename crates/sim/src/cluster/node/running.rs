@@ -18,7 +18,7 @@ use ringfort_core::divergence::{DivergenceDetector, QuarantineReason, Scrubber};
 use ringfort_core::effects::{Effects, SnapshotWork};
 use ringfort_core::gossip::{Gossip, GossipConfig};
 use ringfort_core::health::{Admission, DiskState, HealthConfig, HealthMonitor, HealthView, NodeHealth};
-use ringfort_core::log::{BatchSource, LogBatch, LogConfig};
+use ringfort_core::log::{BatchNumber, BatchSource, LogBatch, LogConfig};
 use ringfort_core::log_writer::LogWriter;
 use ringfort_core::message::{ControlMessage, RaftMessage, ShardReport, StepRequest};
 use ringfort_core::mutation::Mutation;
@@ -84,7 +84,7 @@ pub struct Outbox {
 pub(super) enum Input {
     Raft(Box<RaftMessage>),
     Request { request: Request, responder: Responder },
-    Persisted(u64),
+    Persisted(BatchNumber),
     Topology(Arc<Topology>),
     Retirements(Arc<Topology>),
     Health(HealthView),
