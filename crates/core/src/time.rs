@@ -25,6 +25,19 @@ impl Add<Duration> for Moment {
     }
 }
 
+/// A count of Raft's clock ticks: since a replica was started, or as many as a time takes
+/// ([`Timing::ticks`](crate::timing::Timing::ticks)).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Ticks(pub u64);
+
+impl Add for Ticks {
+    type Output = Ticks;
+
+    fn add(self, other: Ticks) -> Ticks {
+        Ticks(self.0 + other.0)
+    }
+}
+
 /// A reading of this node's wall clock: microseconds since the Unix epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Wall(pub u64);

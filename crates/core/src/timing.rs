@@ -23,6 +23,7 @@ use crate::limits::{
     DISK_TIMEOUT, DRIFT_PERMILLE, ELECTION_TICKS, LEASE_MARGIN_TICKS, ROUNDS_A_TICK, SLOW_DISK_BYTES_A_MS,
     SYNCED_PART_BYTES,
 };
+use crate::time::Ticks;
 use std::fmt;
 use std::time::Duration;
 
@@ -107,9 +108,9 @@ impl Timing {
     }
 
     /// The number of ticks that take at least this long; at least one.
-    pub const fn ticks(self, time: Duration) -> u64 {
+    pub const fn ticks(self, time: Duration) -> Ticks {
         let ticks = (time.as_nanos() as u64).div_ceil(self.tick().as_nanos() as u64);
-        if ticks == 0 { 1 } else { ticks }
+        Ticks(if ticks == 0 { 1 } else { ticks })
     }
 }
 
@@ -188,12 +189,12 @@ mod tests {
         for timing in all() {
             for time in [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(500), Duration::from_secs(10)]
             {
-                let ticks = timing.ticks(time) as u32;
+                let ticks = timing.ticks(time).0 as u32;
                 assert!(ticks >= 1 && timing.tick() * ticks >= time, "{timing}");
                 assert!(ticks == 1 || timing.tick() * (ticks - 1) < time, "{timing}");
             }
         }
-        assert_eq!(Timing::default().ticks(Duration::from_secs(1)), 20);
+        assert_eq!(Timing::default().ticks(Duration::from_secs(1)), Ticks(20));
     }
 
     #[test]

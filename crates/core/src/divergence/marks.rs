@@ -10,6 +10,7 @@
 //!
 //! Costs: a hash of 32 bytes for every 16th entry, and 240 bytes of memory.
 
+use crate::time::Ticks;
 use crate::types::LogIndex;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ pub struct Marks {
 struct Mark {
     index: LogIndex,
     hash: u64,
-    ticks: u64,
+    ticks: Ticks,
 }
 
 impl Marks {
@@ -50,7 +51,7 @@ impl Marks {
     }
 
     /// Records the state's hash at an index at which it is due.
-    pub fn note(&mut self, index: LogIndex, hash: u64, ticks: u64) {
+    pub fn note(&mut self, index: LogIndex, hash: u64, ticks: Ticks) {
         for (multiple, mark) in self.multiples.iter_mut().enumerate() {
             let stride = 1 << (FIRST_STRIDE_BITS + STRIDE_STEP_BITS * multiple as u32);
             if index.0.is_multiple_of(stride) {
@@ -60,14 +61,14 @@ impl Marks {
     }
 
     /// Records the applied index at a tick.
-    pub fn tick(&mut self, index: LogIndex, hash: impl FnOnce() -> u64, ticks: u64) {
+    pub fn tick(&mut self, index: LogIndex, hash: impl FnOnce() -> u64, ticks: Ticks) {
         if self.rest.is_none_or(|rest| rest.index != index) {
             self.rest = Some(Mark { index, hash: hash(), ticks });
         }
     }
 
     /// The index and hash to publish at this tick: those of the latest mark that is at least `settled_ticks` old.
-    pub fn settled(&self, ticks: u64, settled_ticks: u64) -> Option<(LogIndex, u64)> {
+    pub fn settled(&self, ticks: Ticks, settled_ticks: Ticks) -> Option<(LogIndex, u64)> {
         let marks = self.multiples.iter().chain([&self.rest]).flatten();
         let settled = marks.filter(|mark| ticks >= mark.ticks + settled_ticks);
         settled.max_by_key(|mark| mark.index).map(|mark| (mark.index, mark.hash))
@@ -78,7 +79,7 @@ impl Marks {
 mod tests {
     use super::*;
 
-    const SETTLED_TICKS: u64 = 120;
+    const SETTLED_TICKS: Ticks = Ticks(120);
 
     /// Applies `per_tick` entries a tick; the hash is the index.
     fn run(marks: &mut Marks, ticks: std::ops::Range<u64>, start: u64, per_tick: u64) {
@@ -86,11 +87,11 @@ mod tests {
             let applied = start + (tick - ticks.start) * per_tick;
             for index in applied..applied + per_tick {
                 if Marks::is_due(LogIndex(index)) {
-                    marks.note(LogIndex(index), index, tick);
+                    marks.note(LogIndex(index), index, Ticks(tick));
                 }
             }
             let last = applied + per_tick - 1;
-            marks.tick(LogIndex(last), || last, tick);
+            marks.tick(LogIndex(last), || last, Ticks(tick));
         }
     }
 
@@ -98,8 +99,8 @@ mod tests {
     fn a_shard_at_rest_publishes_its_last_index() {
         let mut marks = Marks::default();
         run(&mut marks, 0..10, 100, 3);
-        assert_eq!(marks.settled(20, SETTLED_TICKS), None);
-        assert_eq!(marks.settled(9 + SETTLED_TICKS, SETTLED_TICKS), Some((LogIndex(129), 129)));
+        assert_eq!(marks.settled(Ticks(20), SETTLED_TICKS), None);
+        assert_eq!(marks.settled(Ticks(9) + SETTLED_TICKS, SETTLED_TICKS), Some((LogIndex(129), 129)));
     }
 
     #[test]
@@ -114,7 +115,7 @@ mod tests {
                     let lag = 2 * which as u64;
                     run(marks, tick..tick + 1, 1_000_000 + (tick + 10 - lag) * per_tick, per_tick);
                     if tick % 80 == 40 * which as u64 {
-                        published[which].extend(marks.settled(tick, SETTLED_TICKS));
+                        published[which].extend(marks.settled(Ticks(tick), SETTLED_TICKS));
                     }
                 }
             }

@@ -21,7 +21,7 @@ pub(super) struct Shedding {
     /// The index of the entry that the others must sync.
     proof: u64,
     /// The tick at which they had first synced it.
-    proved: Option<u64>,
+    proved: Option<Ticks>,
 }
 
 impl<T> Replica<T> {
@@ -64,7 +64,7 @@ impl<T> Replica<T> {
         if let Some(shedding) = &mut self.shedding {
             shedding.proved = Some(since);
         }
-        if self.ticks >= since + MAX_ELECTION_TICKS as u64 {
+        if self.ticks >= since + Ticks(MAX_ELECTION_TICKS as u64) {
             self.raft.raft.become_follower(term, raft::INVALID_ID);
             return true;
         }

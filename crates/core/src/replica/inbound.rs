@@ -40,7 +40,7 @@ pub struct Unreadable {
 impl<T> Replica<T> {
     /// One tick of the Raft clock. `sync` is how long this node's disk took for its latest batch, or has taken so far.
     pub fn tick(&mut self, now: Moment, sync: Duration) {
-        self.ticks += 1;
+        self.ticks = self.ticks + Ticks(1);
         let last = self.storage().last();
         if last != self.last_grown.0 {
             self.last_grown = (last, self.ticks);
@@ -173,7 +173,7 @@ impl<T> Replica<T> {
     /// Whether the replica was heard within an election timeout. (Raft resets its own mark of that, `recent_active`,
     /// for all replicas at each quorum check, until they answer the next heartbeat.)
     pub(super) fn answers(&self, replica: ReplicaId) -> bool {
-        self.membership.answered.get(&replica).is_some_and(|at| self.ticks <= at + ELECTION_TICKS as u64)
+        self.membership.answered.get(&replica).is_some_and(|at| self.ticks <= *at + Ticks(ELECTION_TICKS as u64))
     }
 
     /// Whether a bound replica must drop this message: see [`lease`].

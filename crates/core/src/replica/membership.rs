@@ -49,9 +49,9 @@ pub(super) struct Membership {
     /// The voters of every active configuration: one, or two while joint.
     pub configurations: Vec<Vec<ReplicaId>>,
     /// The tick at which each of the other replicas was last heard.
-    pub answered: BTreeMap<ReplicaId, u64>,
+    pub answered: BTreeMap<ReplicaId, Ticks>,
     /// The last report to the controller, and its tick.
-    pub last_report: Option<(u64, ShardReport)>,
+    pub last_report: Option<(Ticks, ShardReport)>,
     /// A configuration change was applied, so the commit index is logged at once.
     pub save_commit: bool,
 }
@@ -106,7 +106,7 @@ impl<T> Replica<T> {
         let due = match &self.membership.last_report {
             None => true,
             Some((_, last)) if *last != report => true,
-            Some((at, _)) => !self.is_settled(&report) && self.ticks >= at + self.config.timing.ticks(REPEAT_AFTER),
+            Some((at, _)) => !self.is_settled(&report) && self.ticks >= *at + self.config.timing.ticks(REPEAT_AFTER),
         };
         due.then(|| {
             self.membership.last_report = Some((self.ticks, report.clone()));

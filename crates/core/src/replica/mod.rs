@@ -62,7 +62,7 @@ use crate::mutation::Mutation;
 use crate::request::{Action, Failure, Reply};
 use crate::stopping::Unfinished;
 use crate::system::{Group, SystemCommand, SystemMachine};
-use crate::time::{HlcTimestamp, Moment};
+use crate::time::{HlcTimestamp, Moment, Ticks};
 use crate::timing::Timing;
 use crate::types::{LogIndex, NodeId, ReplicaId, ShardId, Term};
 use crate::view::ShardView;
@@ -159,9 +159,9 @@ pub struct Replica<T> {
 
     /// The role and term that the last turn ended in.
     role: (StateRole, u64),
-    ticks: u64,
+    ticks: Ticks,
     /// The last index of the log, and the tick at which it was first seen.
-    last_grown: (u64, u64),
+    last_grown: (u64, Ticks),
     /// The promise that this replica has made to a leader, before or after its last restart.
     promise: Promise,
     patience: Patience,
@@ -242,8 +242,8 @@ impl<T> Replica<T> {
             reads: Reads::new(config.boot_nonce),
             lease: LeaderLease::new(config.timing),
             role: (StateRole::Follower, raft.raft.term),
-            ticks: 0,
-            last_grown: (0, 0),
+            ticks: Ticks::default(),
+            last_grown: (0, Ticks::default()),
             promise,
             patience: Patience::new(raft.raft.term, config.timing),
             durability: Durability::new(durable_commit),

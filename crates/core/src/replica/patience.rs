@@ -68,7 +68,7 @@ impl Patience {
     }
 
     fn most_ticks(&self) -> usize {
-        (self.timing.ticks(MAX_PATIENCE) as usize).max(2 * MAX_ELECTION_TICKS)
+        (self.timing.ticks(MAX_PATIENCE).0 as usize).max(2 * MAX_ELECTION_TICKS)
     }
 }
 

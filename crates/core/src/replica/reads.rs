@@ -8,10 +8,11 @@
 //! no answer is repeated under a new context: raft-rs drops requests silently before the term's first commit, and
 //! messages get lost.
 
+use crate::time::Ticks;
 use std::collections::VecDeque;
 
 /// Ticks after which a round is repeated.
-pub const RETRY_TICKS: u64 = 4;
+pub const RETRY_TICKS: Ticks = Ticks(4);
 
 /// Reads of one shard that may wait; more are refused with `Overloaded`.
 pub const MAX_WAITING_READS: usize = 65_536;
@@ -28,7 +29,7 @@ pub struct Reads<R> {
 
 struct Round<R> {
     context: Vec<u8>,
-    asked_at_tick: u64,
+    asked_at_tick: Ticks,
     reads: Vec<R>,
 }
 
@@ -53,7 +54,7 @@ impl<R> Reads<R> {
     }
 
     /// Starts a round for all reads that have none, and returns the context to pass to Raft.
-    pub fn ask(&mut self, term: u64, tick: u64) -> Vec<u8> {
+    pub fn ask(&mut self, term: u64, tick: Ticks) -> Vec<u8> {
         self.sequence += 1;
         let context: Vec<u8> = [self.nonce, term, self.sequence].iter().flat_map(|part| part.to_le_bytes()).collect();
         let reads = std::mem::take(&mut self.unasked);
@@ -67,7 +68,7 @@ impl<R> Reads<R> {
     }
 
     /// Returns the reads of rounds that have gone unanswered for [`RETRY_TICKS`] to those without a round.
-    pub fn retry(&mut self, tick: u64) {
+    pub fn retry(&mut self, tick: Ticks) {
         while self.asked.front().is_some_and(|round| tick >= round.asked_at_tick + RETRY_TICKS) {
             let Some(round) = self.asked.pop_front() else { break };
             self.unasked.extend(round.reads);
@@ -119,7 +120,7 @@ mod tests {
             let mut reads = Reads::new(nonce);
             for term in [3, 3, 4] {
                 reads.push(()).unwrap();
-                assert!(seen.insert(reads.ask(term, 0)));
+                assert!(seen.insert(reads.ask(term, Ticks(0))));
             }
         }
     }
@@ -128,9 +129,9 @@ mod tests {
     fn reads_wait_for_their_index() {
         let mut reads = Reads::new(1);
         reads.push("a").unwrap();
-        let first = reads.ask(1, 0);
+        let first = reads.ask(1, Ticks(0));
         reads.push("b").unwrap();
-        let second = reads.ask(1, 0);
+        let second = reads.ask(1, Ticks(0));
         reads.confirm(&first, 5);
         reads.confirm(&second, 7);
         assert!(reads.ready(4).is_empty());
@@ -143,7 +144,7 @@ mod tests {
     fn an_answer_to_a_given_up_round_releases_nothing() {
         let mut reads = Reads::new(1);
         reads.push("a").unwrap();
-        let old = reads.ask(1, 0);
+        let old = reads.ask(1, Ticks(0));
         reads.retry(RETRY_TICKS);
         assert!(reads.has_unasked());
         let new = reads.ask(1, RETRY_TICKS);

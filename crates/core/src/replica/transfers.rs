@@ -67,7 +67,7 @@ struct Transfer {
 
 /// A pause after a failed transfer: the tick at which it ends, and its length.
 struct Wait {
-    until: u64,
+    until: Ticks,
     length: Duration,
 }
 
@@ -81,7 +81,7 @@ impl Transfers {
         self.under_way.values().any(|transfer| transfer.file == file)
     }
 
-    fn may_begin(&self, to: ReplicaId, tick: u64) -> bool {
+    fn may_begin(&self, to: ReplicaId, tick: Ticks) -> bool {
         !self.under_way.contains_key(&to) && self.waits.get(&to).is_none_or(|wait| tick >= wait.until)
     }
 
@@ -89,7 +89,7 @@ impl Transfers {
         self.under_way.insert(to, Transfer { file, index });
     }
 
-    fn end(&mut self, to: ReplicaId, arrived: bool, tick: u64, timing: Timing) {
+    fn end(&mut self, to: ReplicaId, arrived: bool, tick: Ticks, timing: Timing) {
         if self.under_way.remove(&to).is_none() {
             return;
         }
@@ -176,18 +176,18 @@ mod tests {
     fn waits_double_with_failures_and_end_with_an_arrival() {
         let to = ReplicaId::new(NodeId(2), 2);
         let mut transfers = Transfers::default();
-        let mut tick = 0;
-        for wait in [10, 20, 40, 80, 80] {
+        let mut tick = Ticks(0);
+        for wait in [10, 20, 40, 80, 80].map(Ticks) {
             assert!(transfers.may_begin(to, tick));
             transfers.begin(to, "file".into(), LogIndex(5));
             transfers.end(to, false, tick, Timing::DEFAULT);
-            assert!(!transfers.may_begin(to, tick + wait - 1));
-            tick += wait;
+            assert!(!transfers.may_begin(to, tick + Ticks(wait.0 - 1)));
+            tick = tick + wait;
         }
         transfers.begin(to, "file".into(), LogIndex(5));
         transfers.end(to, true, tick, Timing::DEFAULT);
         transfers.begin(to, "file".into(), LogIndex(5));
         transfers.end(to, false, tick, Timing::DEFAULT);
-        assert!(transfers.may_begin(to, tick + 10), "an arrival ends the doubling");
+        assert!(transfers.may_begin(to, tick + Ticks(10)), "an arrival ends the doubling");
     }
 }

@@ -10,6 +10,7 @@
 //! wrote anything is refunded; otherwise one large shard would delay all others for a snapshot that never was.
 
 use crate::limits::*;
+use crate::time::Ticks;
 use crate::timing::Timing;
 
 pub struct SnapshotAllowance {
@@ -21,7 +22,7 @@ pub struct SnapshotAllowance {
     /// Consecutive failures.
     failures: u32,
     /// Ticks until the next attempt after a failure.
-    ticks_to_wait: u64,
+    ticks_to_wait: Ticks,
     timing: Timing,
 }
 
@@ -30,11 +31,11 @@ impl SnapshotAllowance {
     pub fn new(workers: usize, timing: Timing) -> SnapshotAllowance {
         let per_tick = SNAPSHOT_BYTES_PER_SECOND as i64 * timing.tick().as_micros() as i64 / 1_000_000 / workers as i64;
         let most = SNAPSHOT_BURST_BYTES as i64 / workers as i64;
-        SnapshotAllowance { bytes: most, per_tick, most, failures: 0, ticks_to_wait: 0, timing }
+        SnapshotAllowance { bytes: most, per_tick, most, failures: 0, ticks_to_wait: Ticks(0), timing }
     }
 
     pub fn is_left(&self) -> bool {
-        self.has_bytes() && self.ticks_to_wait == 0
+        self.has_bytes() && self.ticks_to_wait == Ticks(0)
     }
 
     /// Whether a snapshot may begin once the wait after a failure is over.
@@ -45,7 +46,7 @@ impl SnapshotAllowance {
     /// A tick has passed.
     pub fn tick(&mut self) {
         self.bytes = (self.bytes + self.per_tick).min(self.most);
-        self.ticks_to_wait = self.ticks_to_wait.saturating_sub(1);
+        self.ticks_to_wait = Ticks(self.ticks_to_wait.0.saturating_sub(1));
     }
 
     /// Entries of this many bytes go to the log.

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const TICK: Duration = Timing::DEFAULT.tick();
-const QUIET_TICKS: u64 = Timing::DEFAULT.ticks(QUIET_AFTER);
+const QUIET_TICKS: u64 = Timing::DEFAULT.ticks(QUIET_AFTER).0;
 
 const SHARD: ShardId = ShardId(0);
 
