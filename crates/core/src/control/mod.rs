@@ -66,9 +66,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A leader that has not announced itself for this long may no longer lead.
 const LEADER_PATIENCE: Duration = ANNOUNCEMENT_INTERVAL.saturating_mul(3);
 
-/// A leader that announces itself for this many election timeouts after a replica was lost leads with a quorum without
-/// it: one that lacks a quorum steps down after two.
-const PROVEN_AFTER: u32 = 3;
+/// A leader that lacks a quorum steps down after this many election timeouts ...
+const STEPS_DOWN_AFTER: u32 = 2;
+
+/// ... and one that announces itself without a gap for this much longer after a replica was lost has a quorum without
+/// it. What may delay its announcements, or its finding, is shorter: a connection is closed after 3 s of silence, and a
+/// worker's turn takes far less than a second.
+const PROVEN_AFTER: Duration = Duration::from_secs(5);
 
 /// A replica on this node that can't be run.
 struct Lost {
@@ -127,6 +131,8 @@ struct Leader {
     node: NodeId,
     /// When it last announced that.
     heard: Moment,
+    /// Since when it has announced that without a gap of [`LEADER_PATIENCE`].
+    since: Moment,
 }
 
 /// One node's controller and its knowledge of the other nodes.
@@ -253,7 +259,7 @@ impl Control {
     pub fn handle_leadership(&mut self, now: Moment, shard: ShardId, term: Term, leads: bool) {
         if leads {
             self.led.insert(shard, term);
-            self.learn_leader(shard, Leader { term, node: self.node, heard: now });
+            self.learn_leader(now, shard, term, self.node);
         } else {
             self.led.remove(&shard);
             if shard == ShardId::SYSTEM {
@@ -333,7 +339,7 @@ impl Control {
 
     fn handle_announcement(&mut self, now: Moment, from: NodeId, announcement: Announcement) {
         for (shard, term) in announcement.leads {
-            self.learn_leader(shard, Leader { term, node: from, heard: now });
+            self.learn_leader(now, shard, term, from);
         }
         self.learn_addresses(from, announcement.addresses);
         if announcement.epoch < self.topology.epoch {
@@ -341,10 +347,13 @@ impl Control {
         }
     }
 
-    fn learn_leader(&mut self, shard: ShardId, leader: Leader) {
-        if self.leaders.get(&shard).is_none_or(|known| leader.term >= known.term) {
-            self.out.leaders.push((shard, leader.node));
-            self.leaders.insert(shard, leader);
+    fn learn_leader(&mut self, now: Moment, shard: ShardId, term: Term, node: NodeId) {
+        let known = self.leaders.get(&shard);
+        if known.is_none_or(|known| term >= known.term) {
+            let same = known.filter(|known| (known.term, known.node) == (term, node));
+            let since = same.filter(|known| now < known.heard + LEADER_PATIENCE).map_or(now, |known| known.since);
+            self.out.leaders.push((shard, node));
+            self.leaders.insert(shard, Leader { term, node, heard: now, since });
         }
     }
 
@@ -377,8 +386,8 @@ impl Control {
 
     /// Asks for new replicas in place of those that can't be run, if another node has led the shard for long enough since
     /// they stopped: then a quorum without them has every acknowledged write. Otherwise the damaged log may hold the only
-    /// copy. It is kept, for a restart that can read it or for an operator to recover, because a new
-    /// replica would take its place.
+    /// copy. It is kept, for a restart that can read it or for an operator to recover, because a new replica would take
+    /// its place.
     fn ask_for_new_replicas(&mut self, now: Moment) {
         let topology = &self.topology;
         // A lost replica is listed for as long as its shard has it, even if the new one is already assigned.
@@ -387,10 +396,12 @@ impl Control {
         if self.renewed.is_some_and(|at| now < at + PATIENCE) {
             return;
         }
-        let proven_after = topology.timing.election_timeout() * PROVEN_AFTER;
+        let proven_after = topology.timing.election_timeout() * STEPS_DOWN_AFTER + PROVEN_AFTER;
         let is_led_without = |shard: ShardId, since: Moment| {
             self.leaders.get(&shard).is_some_and(|leader| {
-                leader.node != self.node && now < leader.heard + LEADER_PATIENCE && leader.heard >= since + proven_after
+                leader.node != self.node
+                    && now < leader.heard + LEADER_PATIENCE
+                    && leader.heard >= leader.since.max(since) + proven_after
             })
         };
         let is_latest = |shard, replica: ReplicaId| topology.replica(shard, replica.node()) == Some(replica);
@@ -448,9 +459,15 @@ mod tests {
         assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), [], "nothing is lost yet");
         let lost_at = Moment::default() + PATIENCE;
         control.handle_lost_replica(lost_at, shard, replica, QuarantineReason::Memory);
-        assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), [], "the leader may need it for its quorum");
+        // Five seconds, and two election timeouts of 0.4 s.
+        for _ in 0..5 {
+            assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), [], "the leader may need it for its quorum");
+        }
         assert_eq!(asked_after(&mut control, LEADER_PATIENCE, None), [], "its leader may have failed");
         assert_eq!(asked_after(&mut control, PATIENCE, Some(ShardId(1))), [], "it leads another shard");
+        for _ in 0..6 {
+            assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), [], "it may have been paused in the gap");
+        }
         assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), renew);
         assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), renew, "until it has an effect");
         assert_eq!(asked_after(&mut control, LEADER_PATIENCE, None), [], "its leader has failed");
