@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`random`], [`agenda`], [`clock`], [`trace`] | randomness, time, clocks that are wrong, and the proof that nothing else influenced the run |
 //! | [`network`] | messages that are delayed, lost, duplicated and reordered |
-//! | [`options`], [`focus`] | from a seed to a cluster, a workload and its faults |
+//! | [`options`], [`focus`], [`narrowing`] | from a seed to a cluster, a workload and its faults |
 //! | [`cluster`] | nodes that run the real core, clients, and the faults that happen to them |
 //! | [`invariant`] | the invariants with their sources; the checks are in `cluster/invariants`, one file each |
 //! | [`history`], [`linearizability`] | what clients saw, and whether it is linearizable |
@@ -28,6 +28,7 @@ pub mod history;
 pub mod invariant;
 pub mod linearizability;
 pub mod minimise;
+pub mod narrowing;
 pub mod network;
 pub mod options;
 pub mod random;
