@@ -27,8 +27,8 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_subcommands(without_empty_variables)
 }
 
-/// Names the environment variable that has a wrong value. Adds a hint if a switch is followed by a separate value, or if `scan` was given a prefix without
-/// --prefix.
+/// Names the environment variable that has a wrong value. Adds a hint if a switch is followed by a separate value, or if
+/// `scan` was given a prefix without --prefix.
 pub fn hinted(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     let found = match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::UnknownArgument, Some(ContextValue::String(found))) => found.clone(),

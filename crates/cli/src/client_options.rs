@@ -25,11 +25,11 @@ pub struct ClientOptions {
     )]
     pub endpoints: Vec<String>,
 
-    /// How to print the answer. The fields of json are stable, the table is for people.
+    /// The output format. The fields of json are stable; table is for people.
     #[arg(short, long, env = "RINGFORT_OUTPUT", value_enum, default_value_t = Output::Table)]
     pub output: Output,
 
-    /// How long a request may take, all attempts together: 500ms, 5s, 1m.
+    /// The time limit for a request, including retries: 500ms, 5s, 1m.
     #[arg(long, env = "RINGFORT_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub timeout: Duration,
 }

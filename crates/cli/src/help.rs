@@ -21,7 +21,8 @@ const COMMANDS: [(&str, Kind, &str); 20] = [
         "serve",
         Kind::Node,
         "ringfort serve --node-id node1 --raft-dir ./node1 --bootstrap
-ringfort serve --node-id node2 --port 50052 --raft-port 12002 --raft-dir ./node2 --join-addr localhost:50051
+ringfort serve --node-id node2 --raft-dir ./node2 \\
+    --port 50052 --raft-port 12002 --join-addr localhost:50051
 ringfort serve --config ringfort.toml --node-id node1 --raft-dir ./node1",
     ),
     (
@@ -77,7 +78,12 @@ ringfort verify --against redis --endpoints localhost:7000",
     ),
     ("config check", Kind::Other, "ringfort config check ringfort.toml"),
     ("config example", Kind::Other, "ringfort config example > ringfort.toml"),
-    ("completions", Kind::Other, "ringfort completions bash > ~/.local/share/bash-completion/completions/ringfort"),
+    (
+        "completions",
+        Kind::Other,
+        "ringfort completions bash \\
+    > ~/.local/share/bash-completion/completions/ringfort",
+    ),
     ("man", Kind::Other, "ringfort man ~/.local/share/man/man1"),
     ("version", Kind::Other, "ringfort version"),
 ];
@@ -88,13 +94,13 @@ RINGFORT_TIMEOUT     for --timeout
 RINGFORT_OUTPUT      for --output";
 
 const NODE_ENVIRONMENT: &str = "\
-RINGFORT_CONFIG      for --config, and so on: each option says the name of its variable";
+RINGFORT_CONFIG      for --config; each option above names its variable";
 
-const OTHER_ENVIRONMENT: &str = "No variables are read.";
+const OTHER_ENVIRONMENT: &str = "none";
 
 const EXIT_STATUS: &str = "\
-0  done
-1  a clean \"no\": not found, not finished, not as it should be
+0  success
+1  a definite \"no\": not found, a problem was found, or not finished
 2  an error; one line on stderr says what to do";
 
 /// The commands of both tables.
@@ -158,7 +164,7 @@ mod tests {
     #[test]
     fn examples_are_understood() {
         for (words, _, examples) in commands() {
-            for example in examples.lines() {
+            for example in examples.replace("\\\n", "").lines() {
                 // Two spaces begin a remark, and the shell reads what follows a redirection.
                 let typed = example.split("  ").next().unwrap().split(['<', '>']).next().unwrap();
                 let typed: Vec<&str> = typed.split_whitespace().map(|word| word.trim_matches('\'')).collect();

@@ -6,11 +6,12 @@ use clap::Args;
 use clap_complete::Shell;
 use std::io::{self, Write};
 
-/// Print the completions for a shell
+/// Print completions for a shell
 ///
-/// For bash: `ringfort completions bash > ~/.local/share/bash-completion/completions/ringfort`.
+/// bash loads them from ~/.local/share/bash-completion/completions/ringfort.
 #[derive(Args, Debug)]
 pub struct Completions {
+    /// The shell.
     shell: Shell,
 }
 

@@ -16,8 +16,11 @@ pub struct Config {
 
 #[derive(Subcommand, Debug)]
 enum Action {
-    /// Check a settings file; exits with 1 and one line for each problem if it has any
-    Check { file: PathBuf },
+    /// Check a settings file: prints a line for each problem, and exits with 1 if there are any
+    Check {
+        /// The settings file.
+        file: PathBuf,
+    },
     /// Print an annotated settings file with all settings and their defaults
     Example,
 }

@@ -12,7 +12,7 @@ use std::io::{self, IsTerminal, Write};
 
 /// Read a key
 ///
-/// In a pipe or a file the value is printed unchanged, so that `ringfort get a | ringfort put b` copies it. On a
+/// To a pipe or a file the value is printed unchanged, so that `ringfort get a | ringfort put b` copies it. On a
 /// terminal it is printed on one line, with control characters, backslashes and bytes that are not UTF-8 escaped. Exits
 /// with 1 if there is no such key.
 #[derive(Args, Debug)]
@@ -20,7 +20,7 @@ pub struct Get {
     #[command(flatten)]
     key: KeyArgument,
 
-    /// Let any replica answer, even with a value that is a little old.
+    /// Let any replica answer, possibly with a slightly old value.
     #[arg(
         long,
         action = ArgAction::Set,
@@ -31,7 +31,7 @@ pub struct Get {
     )]
     stale: bool,
 
-    /// Read from the eventual keyspace, as the node that is asked holds it.
+    /// Read from the eventual keyspace. The node that is asked answers from its own copy.
     #[arg(
         long,
         conflicts_with = "stale",

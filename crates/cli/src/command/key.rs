@@ -8,16 +8,16 @@ use std::ffi::{OsStr, OsString};
 /// A key, as an argument or by an option for bytes that are hard to type.
 #[derive(Args, Clone, Debug)]
 pub struct KeyArgument {
-    /// The key. A backslash begins an escape, as `scan` prints them: \\ for itself, \t, \n, \r, \x00.
-    /// A key that begins with a dash stands after `--`.
+    /// The key, with escapes as `scan` prints them: \\ for a backslash, \t, \n, \r, \x00.
+    /// Write `--` before a key that begins with a dash.
     #[arg(verbatim_doc_comment)]
     key: Option<OsString>,
 
-    /// Give the key in hexadecimal instead: 00ff.
+    /// The key in hexadecimal, such as 00ff.
     #[arg(long, value_name = "HEX", conflicts_with = "key_base64")]
     key_hex: Option<String>,
 
-    /// Give the key in base64 instead: AP8=.
+    /// The key in base64, such as AP8=.
     #[arg(long, value_name = "BASE64")]
     key_base64: Option<String>,
 }

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 /// Write the manual pages into a directory
 ///
-/// One page a command, made from what --help says: ringfort.1, ringfort-serve.1 and so on.
+/// One page for each command, with the text of its --help: ringfort.1, ringfort-serve.1 and so on.
 #[derive(Args, Debug)]
 pub struct Man {
-    /// Made if it is missing.
+    /// The directory. It is created if it does not exist.
     directory: PathBuf,
 }
 

@@ -11,23 +11,23 @@ use serde::Serialize;
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
 
-/// List keys with their values, in the order of the keys' bytes
+/// List keys and their values, in the byte order of the keys
 ///
 /// Prints a line for each key: key, tab, value, with control characters, backslashes and bytes that are not UTF-8
-/// escaped (\n, \x00). With `-o json` it prints an object on each line, with {"base64":"..."} for bytes that are not
-/// UTF-8, and for keys with a backslash. All commands accept keys in both forms. Each shard is read at one point in
-/// time, different shards at different times.
+/// escaped (\n, \x00). With `-o json` it prints one object per line, with {"base64":"..."} for bytes that are not
+/// UTF-8, and for keys with a backslash. Other commands accept both forms of a key: the escapes as KEY, base64 with
+/// --key-base64. Each shard is read at one point in time, but different shards at different times.
 #[derive(Args, Debug)]
 pub struct Scan {
-    /// Only keys that begin with this, written as `scan` prints keys.
+    /// Only keys that begin with this, with escapes as `scan` prints them.
     #[arg(long, default_value = "")]
     prefix: OsString,
 
-    /// Only keys after this one, written as `scan` prints it.
+    /// Only keys after this one, with escapes as `scan` prints them.
     #[arg(long, default_value = "", value_name = "KEY")]
     start_after: OsString,
 
-    /// At most this many keys.
+    /// Print at most this many keys.
     #[arg(long, value_name = "COUNT")]
     limit: Option<u32>,
 
@@ -39,7 +39,7 @@ pub struct Scan {
     #[arg(long)]
     count: bool,
 
-    /// List the eventual keyspace, as the node that is asked holds it.
+    /// List the eventual keyspace. The node that is asked answers from its own copy.
     #[arg(
         long,
         action = ArgAction::Set,

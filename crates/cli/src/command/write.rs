@@ -65,19 +65,20 @@ impl Write {
 
 /// Set a key
 ///
-/// Returns once the write is durable on a quorum of the shard's replicas. Where the outcome of a write is unknown, the
-/// error says so, and the write is never repeated by itself.
+/// Returns once the write is durable on a quorum of the shard's replicas. If the outcome of the write is unknown, the
+/// error says so; the command never retries such a write.
 #[derive(Args, Debug)]
 pub struct Put {
     #[command(flatten)]
     key: KeyArgument,
 
-    /// The value, taken as it is, without escapes. If it is missing, all of stdin is read. After `--` it may begin with
-    /// a dash.
+    /// The value, without escapes. If it is not given, stdin is read to its end. Write `--` before a value that begins
+    /// with a dash.
     #[arg(allow_negative_numbers = true)]
     value: Option<OsString>,
 
-    /// Write to the eventual keyspace: one node takes it, quorum or not, and the others come to hold it.
+    /// Write to the eventual keyspace. One node accepts the write, with or without a quorum, and passes it on to the
+    /// others.
     #[arg(
         long,
         action = ArgAction::Set,
@@ -134,15 +135,15 @@ impl Put {
     }
 }
 
-/// Remove a key
+/// Delete a key
 ///
-/// Exits with 1 where there was no such key.
+/// Exits with 1 if there was no such key.
 #[derive(Args, Debug)]
 pub struct Delete {
     #[command(flatten)]
     key: KeyArgument,
 
-    /// Remove from the eventual keyspace, as the node that is asked holds it.
+    /// Delete from the eventual keyspace. The node that is asked answers from its own copy.
     #[arg(
         long,
         action = ArgAction::Set,
@@ -184,15 +185,15 @@ impl Delete {
 
 /// Add to a number
 ///
-/// Prints the sum. The number is the key's value, as decimal text; a missing key counts as 0. If the value is something
-/// else, or the sum is beyond 64 bits, that is an error and nothing changes. An increment is never repeated by itself:
-/// where its outcome is unknown, the error says so, and a second one could count twice.
+/// Prints the sum. The value of the key must be a decimal 64-bit integer; a missing key counts as 0. For any other
+/// value, or a sum that does not fit into 64 bits, the command fails and nothing changes. If the outcome of the
+/// increment is unknown, the error says so; the command never retries such an increment, which could count twice.
 #[derive(Args, Debug)]
 pub struct Increment {
     #[command(flatten)]
     key: KeyArgument,
 
-    /// What to add; negative to subtract [default: 1]
+    /// The number to add; a negative one is subtracted [default: 1]
     #[arg(allow_negative_numbers = true)]
     by: Option<OsString>,
 
@@ -209,7 +210,7 @@ struct Incremented {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} can't be added: give a whole number of 64 bits, such as 5 or -5")]
+#[error("{0:?} can't be added: give a 64-bit integer, such as 5 or -5")]
 struct NotANumber(OsString);
 
 impl Increment {
@@ -233,16 +234,16 @@ impl Increment {
 
 /// Append to a value
 ///
-/// Prints the new length in bytes. A missing key counts as empty. If the result would be larger than a value may be,
-/// that is an error and nothing changes. An append is never repeated by itself: where its outcome is unknown, the error
-/// says so, and a second one could append the bytes twice.
+/// Prints the new length in bytes. A missing key counts as empty. If the value would become larger than 1 MiB, the
+/// command fails and nothing changes. If the outcome of the append is unknown, the error says so; the command never
+/// retries such an append, which could add the bytes twice.
 #[derive(Args, Debug)]
 pub struct Append {
     #[command(flatten)]
     key: KeyArgument,
 
-    /// The bytes to append, taken as they are, without escapes. If they are missing, all of stdin is read. After `--`
-    /// they may begin with a dash.
+    /// The bytes to append, without escapes. If they are not given, stdin is read to its end. Write `--` before bytes
+    /// that begin with a dash.
     #[arg(allow_negative_numbers = true)]
     value: Option<OsString>,
 

@@ -7,8 +7,8 @@ use std::fmt::Write;
 const HEADER: &str = "\
 # Settings of a Ringfort node: ringfort serve --config FILE
 #
-# A flag wins over the environment, which wins over this file. Each setting stands here with its default; what has
-# none is commented out. `ringfort config check FILE` finds what is wrong with a file.
+# Flags take precedence over environment variables, which take precedence over this file. Each setting has its default
+# here; settings without a default are commented out. `ringfort config check FILE` lists the problems of a file.
 ";
 
 /// Columns of a comment.
@@ -24,10 +24,10 @@ pub fn example(serve: &Command) -> String {
         let choices: Vec<String> = arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
         let is_flag = choices == ["true", "false"];
         if !choices.is_empty() && !is_flag {
-            comment(&mut text, &format!("One of {}.", choices.join(", ")));
+            comment(&mut text, &format!("One of: {}.", choices.join(", ")));
         }
         if let Some(variable) = arg.get_env() {
-            comment(&mut text, &format!("In the environment: {}", variable.to_string_lossy()));
+            comment(&mut text, &format!("Environment variable: {}", variable.to_string_lossy()));
         }
         let name = arg.get_long().expect("settings have long flags");
         let line = match default(arg) {

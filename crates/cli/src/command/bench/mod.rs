@@ -40,42 +40,42 @@ use workload::Workload;
 /// The disk is measured for at most this long.
 const DISK_DURATION: Duration = Duration::from_secs(2);
 
-/// Measure how many requests a cluster answers, and how fast
+/// Measure the throughput and latency of a cluster
 ///
-/// Keeps a number of requests in flight and sends the next one when one is answered. The keys begin with bench/ and a
-/// random word, and are deleted afterwards. Ctrl-C ends the run early and reports the figures so far. Ends with 1 if
+/// Keeps a number of requests in flight, and sends the next one when one is answered. The keys begin with bench/ and a
+/// random word, and are deleted afterwards. Ctrl-C ends the run early and reports the results so far. Exits with 1 if
 /// requests failed.
 ///
-/// With --rate the requests come at that rate, whether or not earlier ones are answered, up to --in-flight.
+/// With --rate, requests are sent at that rate, whether or not earlier ones are answered, up to --in-flight.
 ///
-/// With --floor also measures what the machine could do at best: a gRPC server in a process of its own that answers
-/// the same requests at once, before and after the run, and a 4 KiB write with fdatasync. The ratios are what can be
-/// compared between machines.
+/// With --floor, also measures the best that the machine can do: a separate gRPC server process that answers the same
+/// requests at once, before and after the run, and 4 KiB writes with fdatasync. The ratios to these can be compared
+/// between machines.
 #[derive(Args, Debug)]
 pub struct Bench {
-    /// How many separate clients, each with a connection of its own to each node.
+    /// The number of separate clients, each with its own connection to each node.
     #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     connections: u16,
 
-    /// How many requests are in flight, over all connections.
+    /// The number of requests in flight, over all connections.
     #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     in_flight: u32,
 
-    /// Requests a second, each due at a time of its own from which its latency counts [default: as many as are
+    /// Requests per second. The latency of a request counts from the time at which it was due [default: as many as are
     /// answered]
     #[arg(long, value_name = "COUNT", conflicts_with = "floor", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rate: Option<u32>,
 
-    /// Bytes of a value.
+    /// The size of a value.
     #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
     value_size: u32,
 
-    /// Of a hundred requests so many are gets, the rest are puts. If any are, all keys are put first.
+    /// The percentage of gets; the other requests are puts. If there are gets, all keys are written first.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=100))]
     reads: u8,
 
-    /// How many keys; each request takes one of them at random.
-    #[arg(long, value_name = "COUNT", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    /// The number of keys. Each request takes one of them at random.
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000, value_parser = parse_keys)]
     keys: u64,
 
     /// How long to measure.
@@ -86,24 +86,30 @@ pub struct Bench {
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
     warm_up: Duration,
 
-    /// Send requests to the endpoints in turn, whoever leads the key, instead of to its leader.
+    /// Send requests to the endpoints in turn, instead of to the leader of the key.
     #[arg(long)]
     blind: bool,
 
-    /// Leave the keys in the cluster.
+    /// Keep the keys in the cluster.
     #[arg(long)]
     keep: bool,
 
-    /// Measure the echo and the disk of this machine too. Each echo takes half the --duration.
+    /// Also measure a gRPC echo and the disk of this machine. Each echo takes half the --duration.
     #[arg(long)]
     floor: bool,
 
-    /// Where --floor writes; on the same disk as the nodes [default: the directory for temporary files]
+    /// The directory in which --floor writes, on the same disk as the nodes [default: the directory for temporary
+    /// files]
     #[arg(long, value_name = "DIR", requires = "floor")]
     floor_dir: Option<PathBuf>,
 
     #[command(flatten)]
     client: ClientOptions,
+}
+
+fn parse_keys(text: &str) -> Result<u64, String> {
+    let keys = text.parse().ok().filter(|&keys| keys > 0);
+    keys.ok_or_else(|| "give a whole number, 1 or more".to_owned())
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -11,13 +11,14 @@ use std::cell::Cell;
 
 /// Move all replicas and leadership away from a node, which stays a member
 ///
-/// For maintenance that takes long. Waits until the node holds nothing; the same command waits again.
+/// Use it before maintenance that takes long. Waits until the node holds no replicas; after an interruption, run the
+/// same command again to keep waiting.
 #[derive(Args, Debug)]
 pub struct Drain {
     /// The node's name.
     node: String,
 
-    /// Let the node hold replicas again, also where it was to leave.
+    /// Let the node hold replicas again. This also cancels `cluster leave`.
     #[arg(
         long,
         action = ArgAction::Set,
@@ -35,16 +36,17 @@ pub struct Drain {
     client: ClientOptions,
 }
 
-/// Have a node leave: it is drained, then removed, and its process ends
+/// Make a node leave: it is drained, then removed, and its process ends
 ///
-/// Refused where replicas or a quorum would be lost; the answer says what must be done first. A node that is silent for
-/// good leaves the same way. Waits until the node is gone; the same command waits again.
+/// The cluster refuses if replicas or a quorum would be lost, and says what to do first. The same command removes a
+/// node that is down for good. Waits until the node is gone; after an interruption, run the same command again to keep
+/// waiting.
 #[derive(Args, Debug)]
 pub struct Leave {
     /// The node's name.
     node: String,
 
-    /// Go on where fewer nodes remain than shards have replicas: they will have fewer.
+    /// Continue even if fewer nodes remain than each shard has replicas. The shards will have fewer replicas.
     #[arg(
         long,
         action = ArgAction::Set,
@@ -62,9 +64,9 @@ pub struct Leave {
     client: ClientOptions,
 }
 
-/// Have a node leave, and another one take its place in every shard
+/// Make a node leave, and let another one take its place in every shard
 ///
-/// The new one must have joined. Only what the old one holds moves.
+/// The new node must be a member already. Only the replicas of the old node move.
 #[derive(Args, Debug)]
 pub struct Replace {
     /// The name of the node that leaves.
@@ -83,7 +85,7 @@ pub struct Replace {
 
 #[derive(Args, Debug)]
 struct Wait {
-    /// Do not wait for the moves that follow.
+    /// Do not wait for the resulting moves.
     #[arg(
         long,
         action = ArgAction::Set,

@@ -11,7 +11,7 @@ use clap::{ArgAction, Args, Subcommand};
 use ringfort_client::v1::{PlanResponse, StatusResponse};
 use serde::Serialize;
 
-/// Show how many shards each node leads, or even that out
+/// Show how many shards each node leads, or balance leadership
 ///
 /// Exits with 1 if a shard has no leader.
 #[derive(Args, Debug)]
@@ -43,13 +43,13 @@ enum Operation {
     Balance(Balance),
 }
 
-/// Have every node lead as many shards as the others
+/// Make every node lead as many shards as the others
 ///
-/// The cluster keeps leadership within a tenth of the mean by itself, and gives it back to a node that returns. This
-/// evens out the rest. No data moves. Waits until it is so.
+/// The cluster by itself keeps leadership within a tenth of the mean, and gives it back to a node that returns. This
+/// command evens out the rest. No data moves. Waits until leadership is balanced.
 #[derive(Args, Debug)]
 struct Balance {
-    /// Do not wait for it.
+    /// Do not wait until leadership is balanced.
     #[arg(
         long,
         action = ArgAction::Set,

@@ -13,7 +13,7 @@ use crate::failure::{Answer, Failure};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-/// Have nodes come and go, and see what moves
+/// Drain, remove and replace nodes, and control moves and leadership
 #[derive(Args, Debug)]
 pub struct Cluster {
     #[command(subcommand)]

@@ -6,17 +6,17 @@ use crate::command::{print_json, print_line};
 use crate::failure::{Answer, Failure};
 use clap::Args;
 
-/// Keep the cluster from beginning moves
+/// Stop the cluster from starting moves
 ///
-/// What is under way goes on. Nothing else is affected: elections, reads and writes go on as ever. A node that dies is
-/// not replaced meanwhile.
+/// Moves that are under way continue, and elections, reads and writes are not affected. While moves are paused, no dead
+/// node is replaced.
 #[derive(Args, Debug)]
 pub struct Pause {
     #[command(flatten)]
     client: ClientOptions,
 }
 
-/// Let the cluster begin moves again
+/// Let the cluster start moves again
 #[derive(Args, Debug)]
 pub struct Resume {
     #[command(flatten)]

@@ -12,13 +12,13 @@ use comfy_table::Table;
 use ringfort_client::v1::{MemberState, PlanResponse, PlannedMove, StatusResponse};
 use serde::Serialize;
 
-/// Show what would move, and why, without doing it
+/// Show what would move and why, without moving it
 ///
-/// When the cluster is at rest, there is nothing to move. With --leave: what would move if those nodes left, one after
-/// the other, and, if leaving would be refused now, why.
+/// If the cluster is balanced, there is nothing to move. With --leave, shows what would move if those nodes left one
+/// after the other and, if the cluster would refuse that now, why.
 #[derive(Args, Debug)]
 pub struct Plan {
-    /// A node that would leave. May be given more than once.
+    /// A node that would leave. Can be given several times.
     #[arg(long, value_name = "NODE")]
     leave: Vec<String>,
 

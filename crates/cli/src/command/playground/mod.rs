@@ -22,18 +22,19 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Start a cluster on this machine to try things on
+/// Start a cluster on this machine to experiment with
 ///
 /// The nodes are separate processes, on ports 50051, 50052, ... if these are free. Ctrl-C stops them all; they also end
-/// if the playground is killed. Their data is in a temporary directory, which is removed at the end unless --dir is
+/// if the playground is killed. Their data is in a temporary directory that is removed at the end, unless --dir is
 /// given.
 #[derive(Args, Debug)]
 pub struct Playground {
-    /// How many nodes. Only a cluster of three or more survives the failure of a node.
+    /// The number of nodes. Only a cluster of three or more survives the failure of a node.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: u8,
 
-    /// A directory to keep the data in. Started again in it, the cluster goes on with its data and its ports.
+    /// A directory to keep the data in. A playground that is started again with it continues with the same data and
+    /// ports.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 
@@ -41,14 +42,14 @@ pub struct Playground {
     #[arg(long, conflicts_with_all = ["tour", "chaos"])]
     logs: bool,
 
-    /// Show in a few seconds what happens when a node is killed: write, kill the leader, write on, read everything
-    /// back.
+    /// Demonstrate in a few seconds what happens when a node is killed: write, kill the leader, keep writing, read
+    /// everything back.
     #[arg(long, conflicts_with_all = ["nodes", "dir"])]
     tour: bool,
 
-    /// Kill, stop, cut off and damage nodes and make their disks slow or hang, one fault after the other, under clients
-    /// whose answers are checked; then say how long service was missed, and whether all answers were right. Ctrl-C ends
-    /// it early. With three nodes or more.
+    /// Inject one fault after the other while clients run: kill, pause, cut off and damage nodes, and make their disks
+    /// slow or hang. Then report how long service was interrupted, and whether the clients' answers were correct.
+    /// Ctrl-C ends the run early. Needs three nodes or more.
     #[arg(long, conflicts_with = "tour")]
     chaos: bool,
 

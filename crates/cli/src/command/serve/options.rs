@@ -19,12 +19,13 @@ use tracing_subscriber::filter::LevelFilter;
 
 /// Run a node
 ///
-/// The same command line starts a node the first time and every later time: once the directory holds data, what it says
-/// wins over --bootstrap and --join-addr. A flag wins over the environment, which wins over the settings file.
+/// Use the same command line for the first start and for every restart. Once --raft-dir holds data, that data takes
+/// precedence over --bootstrap and --join-addr. Flags take precedence over environment variables, which take precedence
+/// over the settings file.
 #[derive(Args, Debug, PartialEq)]
 pub struct Serve {
-    /// A settings file in TOML, whose keys are these flags without the dashes in front. `ringfort config example`
-    /// prints one.
+    /// A settings file in TOML. Its keys are these flags, without the leading dashes. `ringfort config example` prints
+    /// one.
     #[arg(long, env = "RINGFORT_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -36,20 +37,21 @@ pub struct Serve {
     #[arg(long, env = "RINGFORT_PORT", default_value_t = 50051, value_parser = parse_port)]
     pub port: u16,
 
-    /// The port for the other nodes.
+    /// The port for other nodes.
     #[arg(long, env = "RINGFORT_RAFT_PORT", value_name = "PORT", default_value_t = 12001, value_parser = parse_port)]
     pub raft_port: u16,
 
-    /// The port for /metrics, /healthz and /readyz; without one there are none.
+    /// The port for /metrics, /healthz and /readyz. They are not served unless it is given.
     #[arg(long, env = "RINGFORT_HTTP_PORT", value_name = "PORT", value_parser = parse_port)]
     pub http_port: Option<u16>,
 
-    /// The directory for the node's data; made if it is missing.
+    /// The directory for the node's data. It is created if it does not exist.
     #[arg(long, env = "RINGFORT_RAFT_DIR", value_name = "DIR")]
     pub raft_dir: PathBuf,
 
-    /// Create a new cluster, with this node as its first. With --join-addr, only when all nodes named there have
-    /// answered that they belong to none; if several nodes have this setting, the one with the lowest name creates it.
+    /// Create a new cluster with this node as its first member. With --join-addr, the node creates it only after all
+    /// nodes named there have answered that they do not belong to a cluster. If several nodes have this setting, the
+    /// one with the lowest name creates the cluster.
     #[arg(
         long,
         env = "RINGFORT_BOOTSTRAP",
@@ -61,11 +63,12 @@ pub struct Serve {
     )]
     pub bootstrap: bool,
 
-    /// The --node-id of the one node that is to have --bootstrap: so all nodes can be given the same command line.
+    /// The --node-id of the node that has --bootstrap, so that all nodes can have the same settings.
     #[arg(long, env = "RINGFORT_BOOTSTRAP_AS", value_name = "NAME")]
     pub bootstrap_as: Option<String>,
 
-    /// Nodes of the cluster to join, separated by commas; one that answers is enough. Write IPv6 addresses in brackets.
+    /// The client addresses of nodes of the cluster to join, separated by commas. One that answers is enough. Write
+    /// IPv6 addresses in brackets.
     #[arg(
         long,
         env = "RINGFORT_JOIN_ADDR",
@@ -75,12 +78,12 @@ pub struct Serve {
     )]
     pub join_addr: Vec<String>,
 
-    /// How long to ask the cluster to take this node in: 500ms, 60s, 5m.
+    /// How long to try to join the cluster before giving up: 500ms, 60s, 5m.
     #[arg(long, env = "RINGFORT_JOIN_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub join_timeout: Duration,
 
-    /// Join under the name of a member whose directory is lost: it gives up all that it held, and this node gets its
-    /// share anew. Without effect once the directory holds data.
+    /// Join under the name of a member whose directory is lost. The cluster drops the replicas of that member, and this
+    /// node receives new ones. This has no effect once the directory holds data.
     #[arg(
         long,
         env = "RINGFORT_REPLACE",
@@ -92,13 +95,13 @@ pub struct Serve {
     )]
     pub replace: bool,
 
-    /// What this node may fail together with: a rack, a room, a provider's zone. Replicas of a shard are put into
-    /// different ones.
+    /// The failure domain of this node: a rack, a room, a provider's zone. The replicas of a shard are placed in
+    /// different zones.
     #[arg(long, env = "RINGFORT_ZONE", value_name = "NAME")]
     pub zone: Option<String>,
 
-    /// How many shards of more than 1 MiB may receive a new replica at the same time, in the whole cluster. The node
-    /// that leads the system shard decides; set the same on all nodes.
+    /// How many shards of more than 1 MiB may receive a new replica at the same time, in the whole cluster. The leader
+    /// of the system shard uses its own value: set the same on all nodes.
     #[arg(
         long,
         env = "RINGFORT_MOVES",
@@ -108,48 +111,48 @@ pub struct Serve {
     )]
     pub moves: u16,
 
-    /// Bytes a second that this node sends to new or lagging replicas, such as 100MB; without it there is no limit.
+    /// How many bytes a second this node may send to new or lagging replicas, such as 100MB. Unlimited unless given.
     #[arg(long, env = "RINGFORT_MOVE_BANDWIDTH", value_name = "BYTES", value_parser = parse_bandwidth)]
     pub move_bandwidth: Option<u64>,
 
-    /// A node that is silent for this long gives up its replicas to others, if there are enough: 30s, 5m. The node that
-    /// leads the system shard decides; give all nodes the same.
+    /// When a node has been silent for this long, its replicas move to other nodes, if there are enough: 30s, 5m. The
+    /// leader of the system shard uses its own value: set the same on all nodes.
     #[arg(long, env = "RINGFORT_REPLACE_AFTER", value_name = "TIME", default_value = "5m", value_parser = parse_replace_after)]
     pub replace_after: Duration,
 
-    /// The process ends when its disk has not answered for this long: 20s, 2m. By then other nodes lead its shards; the
-    /// end of the process tells the operator, or the program that started it, that the disk needs attention. At least
-    /// four times the cluster's election timeout: 1600ms if that is 400ms.
+    /// End the process when its disk has not answered for this long: 20s, 2m. By then other nodes lead its shards; the
+    /// exit tells the operator or the supervisor that the disk needs attention. The minimum is four times the cluster's
+    /// election timeout: 1600ms if that is 400ms.
     #[arg(long, env = "RINGFORT_DISK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub disk_timeout: Duration,
 
-    /// How long a node that crashed, was cut off or had a hung or full disk must be healthy before it leads again: 5s,
-    /// 2m. The node that leads the system shard decides; set the same on all nodes.
+    /// How long a node that crashed, was cut off, or had a hung or full disk must be healthy before it leads again: 5s,
+    /// 2m. The leader of the system shard uses its own value: set the same on all nodes.
     #[arg(long, env = "RINGFORT_LEAD_AFTER", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub lead_after: Duration,
 
-    /// How many shards a new cluster has: a power of two, 64 unless given. Fixed for its lifetime: a node that restarts
-    /// or joins takes the cluster's value, and logs it if this one differs.
+    /// The number of shards of a new cluster: a power of two, 64 unless given. It is fixed for the cluster's lifetime:
+    /// a node that restarts or joins uses the cluster's value, and logs a warning if this one differs.
     #[arg(long, env = "RINGFORT_SHARDS", value_name = "NUMBER", value_parser = parse_shards)]
     pub shards: Option<ShardCount>,
 
-    /// How long the shards of a new cluster wait at least for a silent leader before they elect another one: 100ms to
-    /// 10s, 400ms unless given. Fixed for its lifetime, as --shards is. Give more for nodes that are far apart or have
-    /// slow disks; the price is a longer time without service when a leader dies.
+    /// The shortest time for which the shards of a new cluster wait for a silent leader before they elect another one:
+    /// 100ms to 10s, 400ms unless given. It is fixed for the cluster's lifetime, as --shards is. Raise it for nodes
+    /// that are far apart or have slow disks; service then takes longer to return when a leader dies.
     #[arg(long, env = "RINGFORT_ELECTION_TIMEOUT", value_name = "TIME", value_parser = parse_election_timeout)]
     pub election_timeout: Option<Timing>,
 
-    /// Threads that run the shards, and as many for the network; half the cores unless given.
+    /// The number of threads that run the shards; as many again serve the network. Half the cores unless given.
     #[arg(long, env = "RINGFORT_WORKERS", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
 
-    /// Bytes of keys and values, with what they cost around them, from which on this node refuses puts, such as 1GiB;
-    /// without it there is no limit.
+    /// Refuse puts, increments and appends while the keys and values here take this many bytes, including overhead,
+    /// such as 1GiB. Unlimited unless given.
     #[arg(long, env = "RINGFORT_MAX_MEMORY", value_name = "BYTES", value_parser = parse_bytes)]
     pub max_memory: Option<u64>,
 
-    /// How often this node has an exchange of gossip with another one. Shorter finds out sooner who is dead, and costs
-    /// more: see docs/gossip.md. The same for all nodes.
+    /// How often this node gossips with another one. With a shorter period, dead nodes are detected sooner, and gossip
+    /// costs more: see docs/gossip.md. Set the same on all nodes.
     #[arg(
         long,
         env = "RINGFORT_GOSSIP_PERIOD",
@@ -159,7 +162,7 @@ pub struct Serve {
     )]
     pub gossip_period: Duration,
 
-    /// With how many nodes at a time.
+    /// How many nodes this node gossips with in each period.
     #[arg(
         long,
         env = "RINGFORT_GOSSIP_FAN_OUT",
@@ -169,21 +172,20 @@ pub struct Serve {
     )]
     pub gossip_fan_out: u8,
 
-    /// Bytes of keys and values a second that this node compares with what was written to them, to find memory that is
-    /// damaged; 0 for none.
+    /// How many bytes of keys and values a second this node checks for damaged memory; 0 turns the check off.
     #[arg(long, env = "RINGFORT_SCRUB_RATE", value_name = "BYTES", default_value_t = SCRUB_BYTES_PER_SECOND, value_parser = parse_bytes)]
     pub scrub_rate: u64,
 
-    /// The address to listen on, with all ports. One that other machines reach needs --insecure.
+    /// The IP address to listen on, for all ports. An address that other machines can reach needs --insecure.
     #[arg(long, env = "RINGFORT_LISTEN", value_name = "IP", default_value = "127.0.0.1", value_parser = parse_ip)]
     pub listen: IpAddr,
 
-    /// The host that clients and nodes dial to reach this one; the address it listens on unless given.
+    /// The host at which clients and other nodes reach this node. The address of --listen unless given.
     #[arg(long, env = "RINGFORT_ADVERTISE", value_name = "HOST", value_parser = parse_advertised)]
     pub advertise: Option<String>,
 
-    /// Listen on an address that other machines reach, although there is no TLS and no authentication yet: whoever
-    /// reaches the ports may read and write everything.
+    /// Allow --listen with an address that other machines can reach. There is no TLS and no authentication yet: anyone
+    /// who can reach the ports can read and write everything.
     #[arg(
         long,
         env = "RINGFORT_INSECURE",
@@ -195,15 +197,15 @@ pub struct Serve {
     )]
     pub insecure: bool,
 
-    /// Whether leaders answer reads by their lease, or ask a quorum each time.
+    /// Whether leaders answer reads under their lease, or confirm each read with a quorum.
     #[arg(long, env = "RINGFORT_READ_MODE", value_name = "MODE", value_enum, default_value_t = Reads::Lease)]
     pub read_mode: Reads,
 
-    /// What to log: error, warn, info, debug, trace, or a filter such as ringfort_core=debug.
+    /// What to log: error, warn, info, debug, trace, off, or a filter such as ringfort_core=debug.
     #[arg(long, env = "RINGFORT_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = parse_filter)]
     pub log_level: String,
 
-    /// How to log: lines for people, or one JSON object a line.
+    /// The log format: text, or one JSON object per line.
     #[arg(long, env = "RINGFORT_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 

@@ -12,15 +12,15 @@ use crate::failure::{Answer, Failure};
 use clap::{ArgAction, Args};
 use std::io::{self, IsTerminal};
 
-/// Show how the cluster fares
+/// Show the status of the cluster
 ///
-/// Opens with a sentence that says how many node failures every shard survives right now and, where something is wrong,
-/// what to do. A table of the nodes follows, then a summary of the shards and a table of those with a problem. Exits
-/// with 1 if something is wrong; with --gossip it does not judge.
+/// The first line says how many node failures every shard survives right now and, if something is wrong, what to do. A
+/// table of the nodes follows, then a summary of the shards and a table of those with a problem. Exits with 1 if
+/// something is wrong. --gossip gives no verdict and never exits with 1.
 #[derive(Args, Debug)]
 pub struct Status {
-    /// Show what one node knows through gossip instead: who is alive, and how the eventual keyspace stands. It asks
-    /// nobody else, so it answers without a quorum too.
+    /// Show what one node knows through gossip instead: which nodes are alive, and the state of the eventual keyspace.
+    /// The node asks no others, so it can answer without a quorum.
     #[arg(
         long,
         action = ArgAction::Set,

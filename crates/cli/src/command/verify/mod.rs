@@ -30,8 +30,9 @@ use bytes::Bytes;
 use clap::Args;
 use judge::{Judge, Judged};
 use report::{Asked, Report, Verdict};
+use std::fs::{self, OpenOptions};
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use store::{Peer, Store, StoreError};
 use workload::{Run, Workload};
@@ -42,33 +43,34 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a progress line is printed if stderr is not a terminal.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Check that a running cluster is linearizable, while you do to it what it has to survive
+/// Check that a running cluster is linearizable while you inject faults
 ///
-/// Clients put, get, scan and delete keys that begin with verify/ and a random word. Four share a key and ask at the
-/// same time. What they were told is checked key by key, while the run goes on: is there an order of the operations
-/// that explains all answers? Meanwhile kill nodes, cut networks, fill disks. Ctrl-C ends the run early, with a
-/// verdict. In the end the keys are deleted.
+/// Clients read and write keys that begin with verify/ and a random word. Four clients share a key and use it at the
+/// same time. The answers are checked key by key during the run: is there an order of the operations that explains all
+/// answers? Meanwhile, kill nodes, cut networks, fill disks. Ctrl-C ends the run early, with a verdict. The keys are
+/// deleted at the end.
 ///
-/// Ends with 0 if all is explained, with 1 and the smallest contradiction if not, and with 2 if it can't be decided.
+/// Exits with 0 if there is such an order, with 1 and the smallest contradiction if there is none, and with 2 if that
+/// can't be decided.
 #[derive(Args, Debug)]
 pub struct Verify {
-    /// How long to ask.
+    /// How long the clients run.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     duration: Duration,
 
-    /// How many operations a second, over all clients, as long as the cluster answers in time.
+    /// Operations per second, over all clients, as long as the cluster keeps up.
     #[arg(long, value_name = "COUNT", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
 
-    /// How many clients; each has one operation under way.
+    /// The number of clients, each with one operation in flight.
     #[arg(long, value_name = "COUNT", default_value_t = 24, value_parser = clap::value_parser!(u32).range(2..=10_000))]
     clients: u32,
 
-    /// Verify another store instead, at its --endpoints, by the same workload and checker.
+    /// Verify another store at --endpoints instead, with the same workload and checker.
     #[arg(long, value_enum, value_name = "STORE")]
     against: Option<Peer>,
 
-    /// Where a contradiction is drawn for a browser [default: ringfort-verify-<word>.html]
+    /// The HTML file that shows a contradiction in a browser [default: ringfort-verify-<word>.html]
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
@@ -83,12 +85,15 @@ const _: () = assert!(10_000 < FIRST_LOOKER);
 enum VerifyError {
     #[error("interrupted before all keys that begin with {prefix} were deleted")]
     Interrupted { prefix: String },
-    #[error("{path} can't be written: {source}")]
+    #[error("can't write {path}: {source}")]
     Page { path: String, source: io::Error },
 }
 
 impl Verify {
     pub fn run(self) -> Result<Answer, Failure> {
+        if let Some(file) = &self.html {
+            check_writable(file)?;
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let values = Values::new();
         let prefix = format!("verify/{:08x}/", values.run);
@@ -194,11 +199,20 @@ impl Verify {
         let by_default = || PathBuf::from(format!("ringfort-verify-{:08x}.html", values.run));
         let file = self.html.clone().unwrap_or_else(by_default);
         let path = file.display().to_string();
-        match std::fs::write(&file, page(&report.sentence(), &summary.key, violation)) {
+        match fs::write(&file, page(&report.sentence(), &summary.key, violation)) {
             Ok(()) => Ok(Some(path)),
             Err(source) => Err(VerifyError::Page { path, source }),
         }
     }
+}
+
+/// Fails now if the page of a violation could not be written after the run. Changes no file, and leaves no new one.
+fn check_writable(file: &Path) -> Result<(), VerifyError> {
+    let is_new = !file.exists();
+    let opened = OpenOptions::new().create(true).append(true).open(file);
+    opened
+        .and_then(|_| if is_new { fs::remove_file(file) } else { Ok(()) })
+        .map_err(|source| VerifyError::Page { path: file.display().to_string(), source })
 }
 
 /// Shows how many keys must still be read a last time, which takes many seconds if the cluster does not answer. Never
@@ -231,6 +245,20 @@ mod tests {
 
     fn parsed(args: &str) -> Result<Verify, clap::Error> {
         Line::try_parse_from(format!("verify {args}").split_whitespace()).map(|line| line.verify)
+    }
+
+    #[test]
+    fn a_page_that_could_not_be_written_is_refused_before_the_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let verify = parsed(&format!("--endpoints 127.0.0.1:1 --html {}", directory.path().display())).unwrap();
+        let told = verify.run().unwrap_err().to_string();
+        assert!(told.starts_with(&format!("can't write {}: ", directory.path().display())), "{told}");
+        let file = directory.path().join("page.html");
+        check_writable(&file).unwrap();
+        assert!(!file.exists());
+        fs::write(&file, "kept").unwrap();
+        check_writable(&file).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
     }
 
     #[test]

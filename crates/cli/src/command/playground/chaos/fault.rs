@@ -10,25 +10,25 @@ use std::time::Duration;
 #[derive(ValueEnum, Serialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
-    /// kill -9 of one node, started again after a second or two.
+    /// kill -9 of one node, which starts again after a second or two.
     Kill,
     /// kill -9 of a majority of the nodes at once.
     Majority,
     /// kill -9 of all nodes at once.
     All,
-    /// SIGSTOP for 0.2 to 2 seconds, then SIGCONT.
+    /// SIGSTOP of one node for 0.2 to 2 seconds, then SIGCONT.
     Pause,
-    /// Nodes that do not hear each other, in one direction or both.
+    /// A network partition between nodes, in one direction or both.
     Partition,
-    /// Messages between nodes that are late, some by a repetition.
+    /// Messages between nodes arrive late, some of them as if they had been lost and sent again.
     Slow,
-    /// One node after the other, stopped by SIGINT and started again.
+    /// A rolling restart: each node in turn is stopped by SIGINT and started again.
     Restart,
-    /// kill -9 of one node, and damage to a file of its log or its snapshots before it starts again.
+    /// kill -9 of one node; a file of its log or its snapshots is damaged before it starts again.
     Corrupt,
-    /// Syncs of one node that take 100 to 900 milliseconds longer, for 2 to 5 seconds.
+    /// Syncs of one node take 100 to 900 milliseconds longer, for 2 to 5 seconds.
     SlowDisk,
-    /// Syncs of one node that do not return, for 3 to 10 seconds.
+    /// Syncs of one node do not return, for 3 to 10 seconds.
     HungDisk,
 }
 

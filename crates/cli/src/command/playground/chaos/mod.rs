@@ -70,15 +70,15 @@ pub struct ChaosOptions {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_length, requires = "chaos")]
     duration: Duration,
 
-    /// Which faults, separated by commas; all of them unless given.
+    /// Which kinds of faults to inject, separated by commas. All kinds unless given.
     #[arg(long, value_name = "FAULT,...", value_enum, value_delimiter = ',', requires = "chaos")]
     faults: Vec<Fault>,
 
-    /// Decides which faults come in which order; drawn at random unless given.
+    /// The seed that determines the faults and their order. Random unless given.
     #[arg(long, value_name = "NUMBER", requires = "chaos")]
     seed: Option<u64>,
 
-    /// How to print what came out. With json that is all that is printed.
+    /// The format of the report. With json, nothing else is printed.
     #[arg(short, long, value_enum, default_value_t = Output::Table, requires = "chaos")]
     pub output: Output,
 }
