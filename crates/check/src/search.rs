@@ -36,8 +36,15 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The longest history that can be judged.
 pub const MAX_OPERATIONS: usize = 1 << 20;
 
-/// How many steps the search may take before it gives up: about three seconds, and 300 MB.
+/// How many steps the search may take before it gives up: about three seconds.
 const BUDGET_STEPS: u32 = 1_500_000;
+
+/// How much memory the search may use before it gives up. Operations of unknown outcome that all differ, such as puts
+/// of various lengths when answers show lengths, would need tens of gigabytes.
+const BUDGET_BYTES: usize = 512 << 20;
+
+/// What a beginning or a visited place uses in addition to its numbers.
+const ENTRY_BYTES: usize = 100;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -55,7 +62,7 @@ pub fn judge<M: Model>(operations: &[Operation<M::Kind>]) -> Verdict {
 
 pub fn judge_within<M: Model>(operations: &[Operation<M::Kind>], budget_steps: u32) -> Verdict {
     assert!(operations.len() <= MAX_OPERATIONS, "a history has at most {MAX_OPERATIONS} operations");
-    Search::<M>::new(operations).run(budget_steps)
+    Search::<M>::new(operations).run(budget_steps, BUDGET_BYTES)
 }
 
 /// An operation that must be placed, and by when.
@@ -136,9 +143,10 @@ impl<M: Model> Search<M> {
         Search { model, chains, spare, viewers, been: BTreeMap::new() }
     }
 
-    fn run(mut self, budget_steps: u32) -> Verdict {
+    fn run(mut self, budget_steps: u32, budget_bytes: usize) -> Verdict {
         // Ordered by how many spare operations they use, fewest first. Among equals the last one is taken, depth first.
-        let counts = vec![0; self.chains.len() + self.spare_width()].into();
+        let counts: Box<[u32]> = vec![0; self.chains.len() + self.spare_width()].into();
+        let entry_bytes = ENTRY_BYTES + size_of_val(&*counts);
         let start = Beginning { counts, state: self.model.initial() };
         let (mut level, mut further, mut steps) = (vec![start], Vec::new(), 0);
         while !level.is_empty() {
@@ -147,7 +155,8 @@ impl<M: Model> Search<M> {
                 if self.has_been(&next) {
                     continue;
                 }
-                if steps == budget_steps {
+                let held = level.len() + further.len() + steps as usize;
+                if steps == budget_steps || held * entry_bytes > budget_bytes {
                     return Verdict::Undecided;
                 }
                 steps += 1;
@@ -432,9 +441,10 @@ mod tests {
     }
 
     #[test]
-    fn a_search_that_takes_too_long_is_undecided() {
+    fn a_search_that_takes_too_long_or_too_much_memory_is_undecided() {
         let history: Vec<Operation> =
             (0..40).map(|number| put(number, (1, 9))).chain([get(Some(99), (20, 21))]).collect();
         assert_eq!(judge_within::<KeyValue>(&history, 1000), Verdict::Undecided);
+        assert_eq!(Search::<KeyValue>::new(&history).run(u32::MAX, 1 << 20), Verdict::Undecided);
     }
 }
