@@ -114,6 +114,9 @@ pub struct Boot<D: ?Sized> {
     /// Replicas that can no longer be trusted, found by this start or an earlier one. They are never started; new ones
     /// replace them.
     pub lost: Vec<(ShardId, ReplicaId)>,
+    /// Earlier replicas of shards that have later ones here. The topology still names them, and the later ones may have
+    /// no data yet.
+    pub superseded: Vec<(ShardId, ReplicaId)>,
     /// Replicas that were removed: neither this id nor a lower one may start again.
     pub removed: Vec<(ShardId, ReplicaId)>,
     pub eventual: journal::Recovered,
@@ -320,6 +323,7 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
         log,
         replicas: Vec::new(),
         lost: Vec::new(),
+        superseded: Vec::new(),
         removed: Vec::new(),
         eventual,
         is_log_empty,
@@ -364,13 +368,13 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
         boot.topology = Some(Topology::clone(system.topology()));
     }
     if recovery.shards_unknown {
-        // Keep the snapshots that nothing refers to: they may be the only copies left.
         boot.quarantine_unrecovered()?;
-    } else if boot.topology.is_some() {
+    }
+    boot.superseded = boot.find_superseded();
+    // If the log has lost records of unknown shards, the snapshots that nothing refers to may be the only copies left.
+    if boot.topology.is_some() && !recovery.shards_unknown {
         // The log's entries of a lost replica continue its snapshot, and an operator may need both.
-        let is_lost = |name: &str| boot.lost.iter().any(|&(shard, _)| snapshot::is_snapshot_of(name, shard));
-        let is_named = |name: &str| boot.replicas.iter().any(|start| start.state.base.snapshot == name);
-        snapshot::clean_up(&**disk, |name| is_named(name) || is_lost(name))?;
+        snapshot::clean_up(&**disk, |name| boot.is_named(name) || boot.lost_replica_of(name).is_some())?;
     }
     Ok(boot)
 }
@@ -386,16 +390,36 @@ impl<D: ?Sized> Boot<D> {
         !self.replicas.is_empty()
     }
 
-    /// The snapshots of lost replicas. They are kept for an operator, for as long as the topology names the replicas.
+    /// Whether a replica starts from this snapshot.
+    fn is_named(&self, snapshot: &str) -> bool {
+        self.replicas.iter().any(|start| start.state.base.snapshot == snapshot)
+    }
+
+    /// The shard of this snapshot, if it has lost or superseded a replica here.
+    fn lost_replica_of(&self, snapshot: &str) -> Option<ShardId> {
+        let mut shards = self.lost.iter().chain(&self.superseded).map(|(shard, _)| *shard);
+        shards.find(|&shard| snapshot::is_snapshot_of(snapshot, shard))
+    }
+
+    fn find_superseded(&self) -> Vec<(ShardId, ReplicaId)> {
+        let (Some(topology), Some(node)) = (&self.topology, self.node()) else { return Vec::new() };
+        let earlier = |start: &StartReplica| {
+            let named = topology.groups.get(&start.shard)?.replicas.iter();
+            let earlier = named.filter(|replica| replica.node() == node && **replica < start.replica).max()?;
+            Some((start.shard, *earlier))
+        };
+        self.replicas.iter().filter_map(earlier).collect()
+    }
+
+    /// The snapshots of lost and superseded replicas. They are kept for an operator, for as long as the topology names
+    /// the replicas.
     pub fn lost_snapshots(&self, disk: &D) -> io::Result<BTreeMap<ShardId, Vec<String>>>
     where
         D: Disk,
     {
         let mut found: BTreeMap<ShardId, Vec<String>> = BTreeMap::new();
-        let is_named = |name: &str| self.replicas.iter().any(|start| start.state.base.snapshot == name);
-        for name in disk.list()?.into_iter().filter(|name| !is_named(name)) {
-            let lost = self.lost.iter().find(|&&(shard, _)| snapshot::is_snapshot_of(&name, shard));
-            if let Some(&(shard, _)) = lost {
+        for name in disk.list()?.into_iter().filter(|name| !self.is_named(name)) {
+            if let Some(shard) = self.lost_replica_of(&name) {
                 found.entry(shard).or_default().push(name);
             }
         }

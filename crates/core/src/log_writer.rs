@@ -11,7 +11,9 @@
 //! full, so that new writes are refused and leadership moves to nodes that have space.
 //!
 //! **The budget.** When the log exceeds its budget, the shards that pin its oldest segment are asked to log their
-//! complete states again. They are asked again after [`PRESSURE_INTERVAL`], or when a segment has been released.
+//! complete states again. They are asked again after [`PRESSURE_INTERVAL`], or when a segment has been released. For a
+//! replica that no longer runs, its worker returns the task ([`LogBatch::read_back`]), and the state is read from the
+//! log.
 //!
 //! The shell repeats: [`add`](LogWriter::add) the batches that have arrived while there [is room](LogWriter::has_room),
 //! [`append`](LogWriter::append) until it succeeds, [`sync`](LogWriter::sync), then report what is durable, and ask the
@@ -70,6 +72,8 @@ pub struct LogWriter<D> {
 #[derive(Default)]
 struct Record {
     items: Vec<LogItem>,
+    /// Shards whose states are read back from the log and added.
+    read_back: Vec<ShardId>,
     /// The sources of its batches, each with its last batch.
     batches: Vec<(BatchSource, BatchNumber)>,
     /// The bytes of all entries in it.
@@ -132,6 +136,7 @@ impl<D: Disk> LogWriter<D> {
         record.bytes += batch.entry_bytes();
         record.unsynced_bytes += batch.new_entry_bytes();
         record.items.extend(batch.items);
+        record.read_back.extend(batch.read_back);
         match record.batches.iter_mut().find(|(known, _)| *known == source) {
             Some((_, number)) => *number = batch.number,
             None => record.batches.push((source, batch.number)),
@@ -141,6 +146,7 @@ impl<D: Disk> LogWriter<D> {
     /// Writes the record. Calls `progress` after each part that is durable. After any other error than a lack of space
     /// the process must end, because the content of the disk is unknown.
     pub fn append(&mut self, progress: &mut dyn FnMut()) -> Result<Appended, LogError> {
+        self.read_back(progress);
         match self.log.append_in_parts(&self.record.items, self.record_bytes, progress) {
             Ok(()) => Ok(Appended::Written { had_no_space: self.pause.take().is_some() }),
             Err(LogError::NoSegment(error)) => {
@@ -149,6 +155,23 @@ impl<D: Disk> LogWriter<D> {
                 Ok(Appended::NoSpace { error, pause })
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Adds what the log holds of replicas that no longer run. A shard that is left out is asked again.
+    fn read_back(&mut self, progress: &mut dyn FnMut()) {
+        let Record { items, read_back, .. } = &mut self.record;
+        for shard in read_back.drain(..) {
+            // What the record itself has of the shard is not in the log yet.
+            if items.iter().any(|item| item.shard == shard) {
+                continue;
+            }
+            match self.log.read_back(shard, progress) {
+                Ok(item) => items.extend(item),
+                Err(error) => {
+                    tracing::warn!(%shard, "what is left of a lost replica keeps the log from shrinking: {error}");
+                }
+            }
         }
     }
 
@@ -182,10 +205,10 @@ impl<D: Disk> LogWriter<D> {
 mod tests {
     use super::*;
     use crate::disk::mem::MemDisk;
-    use crate::log::LogConfig;
     use crate::log::item::{Change, ReplicaState};
+    use crate::log::{LogConfig, RecoveredShard};
     use crate::types::ReplicaId;
-    use raft::eraftpb::Entry;
+    use raft::eraftpb::{Entry, HardState};
     use std::sync::Arc;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -194,23 +217,21 @@ mod tests {
         Entry { index, term: 1, data: vec![0; bytes as usize].into(), ..Entry::default() }
     }
 
+    fn item(shard: u32, change: Change) -> LogItem {
+        LogItem { shard: ShardId(shard), replica: ReplicaId(1), change }
+    }
+
     /// A batch with one entry of a shard.
     fn batch(number: u64, shard: u32, bytes: u64) -> LogBatch {
         let change = Change::Entries(vec![entry(number, bytes)]);
-        LogBatch {
-            number: BatchNumber(number),
-            items: vec![LogItem { shard: ShardId(shard), replica: ReplicaId(1), change }],
-        }
+        LogBatch { number: BatchNumber(number), items: vec![item(shard, change)], ..LogBatch::default() }
     }
 
     /// A batch with a shard's complete state, with entries of this many bytes.
     fn state(number: u64, shard: u32, bytes: u64) -> LogBatch {
         let entries = (1..=bytes >> 10).map(|index| entry(index, 1 << 10)).collect();
         let change = Change::State(Box::new(ReplicaState { entries, ..ReplicaState::default() }));
-        LogBatch {
-            number: BatchNumber(number),
-            items: vec![LogItem { shard: ShardId(shard), replica: ReplicaId(1), change }],
-        }
+        LogBatch { number: BatchNumber(number), items: vec![item(shard, change)], ..LogBatch::default() }
     }
 
     fn writer(budget_bytes: u64) -> (Arc<MemDisk>, LogWriter<Arc<MemDisk>>) {
@@ -285,6 +306,60 @@ mod tests {
         assert!(writer.is_empty());
         writer.add(BatchSource::Worker(0), batch(3, 1, 1));
         assert!(matches!(writer.append(&mut || {}), Ok(Appended::Written { had_no_space: false })));
+    }
+
+    /// Its memory is damaged, say, and a restart may run it again.
+    #[test]
+    fn the_state_of_a_replica_that_no_longer_runs_is_read_back_from_the_log() {
+        for is_damaged in [false, true] {
+            let (disk, mut writer) = writer(2 << 16);
+            write(&mut writer, state(1, 1, 1 << 10));
+            write(&mut writer, state(2, 2, 2 << 10));
+            write(
+                &mut writer,
+                LogBatch { items: vec![item(2, Change::Entries(vec![entry(3, 1000)]))], ..batch(3, 1, 1) },
+            );
+            let hard_state = HardState { term: 1, commit: 3, ..HardState::default() };
+            write(
+                &mut writer,
+                LogBatch { items: vec![item(2, Change::HardState(hard_state.clone()))], ..batch(4, 1, 1) },
+            );
+            let mut last = 1;
+            let mut fill = |writer: &mut LogWriter<_>| {
+                for _ in 0..10 {
+                    last += 1;
+                    write(writer, batch(last, 1, 1 << 15));
+                }
+                write(writer, state(last + 1, 1, last << 10));
+            };
+            fill(&mut writer);
+            assert!(writer.log().size_bytes() > 2 << 16);
+            assert_eq!(writer.pressed(Moment(0)), [ShardId(2)]);
+            if is_damaged {
+                disk.corrupt("log-00000000000000000001.seg", 2500, 1);
+            }
+            for _ in 0..3 {
+                writer.add(
+                    BatchSource::Worker(1),
+                    LogBatch { number: BatchNumber(1), read_back: vec![ShardId(2)], ..Default::default() },
+                );
+                assert!(matches!(writer.append(&mut || {}), Ok(Appended::Written { .. })));
+                assert_eq!(writer.sync().unwrap().batches, [(BatchSource::Worker(1), BatchNumber(1))]);
+                assert!(writer.log().size_bytes() <= 2 << 16, "its segments have gone");
+                fill(&mut writer);
+            }
+            let (_, recovery) = Log::open(disk.clone(), LogConfig::default()).unwrap();
+            let RecoveredShard::Recovered { replica, state } = &recovery.shards[&ShardId(2)] else {
+                assert!(is_damaged, "{recovery:?}");
+                continue;
+            };
+            assert!(!is_damaged);
+            assert_eq!((*replica, &state.hard_state), (ReplicaId(1), &hard_state));
+            assert_eq!(
+                state.entries.iter().map(|entry| entry.data.len()).collect::<Vec<_>>(),
+                [1 << 10, 1 << 10, 1000]
+            );
+        }
     }
 
     #[test]

@@ -227,6 +227,7 @@ mod tests {
         LogBatch {
             number: BatchNumber(number),
             items: vec![LogItem { shard: ShardId(shard), replica: ReplicaId(1), change }],
+            ..LogBatch::default()
         }
     }
 

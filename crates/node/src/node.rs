@@ -135,9 +135,11 @@ impl Node {
         if !boot.lost.is_empty() {
             tracing::warn!("{}", lost_replicas(&boot.lost, topology.nodes.len() == 1));
         }
-        for (shard, replica) in boot.lost {
+        for &(shard, replica) in boot.lost.iter().chain(&boot.superseded) {
             let snapshots = lost_snapshots.remove(&shard).unwrap_or_default();
             workers[worker_of(shard, config.workers)].quarantine(shard, replica, snapshots);
+        }
+        for (shard, replica) in boot.lost {
             control.handle_lost_replica(now, shard, replica, QuarantineReason::Log);
         }
 

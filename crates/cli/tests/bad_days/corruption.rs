@@ -1,7 +1,7 @@
 //! Bits that flip in the files of a stopped node: damaged data is not trusted, and is fetched from other nodes.
 
 use crate::SMALL;
-use crate::support::{Cluster, Node, list};
+use crate::support::{Cluster, Node, came_about, list};
 use ringfort_client::{Client, Error};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,19 +53,20 @@ fn damage_log(node: &Node, at: usize) {
     flip(path, start + at);
 }
 
-/// Flips a bit in the middle of every snapshot. Returns the snapshots' shards.
-fn damage_snapshots(node: &Node) -> BTreeSet<String> {
-    let mut shards = BTreeSet::new();
+/// Flips a bit in the middle of every snapshot. Returns the snapshots and their shards.
+fn damage_snapshots(node: &Node) -> (Vec<PathBuf>, BTreeSet<String>) {
+    let (mut snapshots, mut shards) = (Vec::new(), BTreeSet::new());
     for path in files(&node.directory, "snap-") {
         let middle = std::fs::metadata(&path).unwrap().len() / 2;
         flip(&path, middle as usize);
         let name = path.file_name().unwrap().to_str().unwrap();
         if name.ends_with(".snap") {
             shards.insert(name.split('-').nth(1).unwrap().to_owned());
+            snapshots.push(path);
         }
     }
     assert!(shards.len() > 1, "the node has snapshots of {shards:?}");
-    shards
+    (snapshots, shards)
 }
 
 #[test]
@@ -131,10 +132,10 @@ async fn damaged_replicas_are_replaced_from_the_others() {
         let before = replicas_on(&cluster, "node2");
         put_keys(&client).await;
         cluster.nodes[1].kill();
-        let mut damaged = BTreeSet::new();
+        let (mut snapshots, mut damaged) = Default::default();
         match what {
             "a record's header" => damage_log(&cluster.nodes[1], IN_HEADER),
-            "snapshots" => damaged = damage_snapshots(&cluster.nodes[1]),
+            "snapshots" => (snapshots, damaged) = damage_snapshots(&cluster.nodes[1]),
             _ => damage_log(&cluster.nodes[1], IN_BODY),
         }
         cluster.nodes[1].start();
@@ -150,6 +151,9 @@ async fn damaged_replicas_are_replaced_from_the_others() {
         assert!(!replaced.is_empty(), "{what}: none of {before:?} was replaced");
         assert!(replaced.is_superset(&damaged), "{what}: of {damaged:?} only {replaced:?} were replaced");
         assert!(after.iter().all(|(shard, replica)| *replica >= before[shard]), "{what}: {after:?}");
+        // What is left of the old replicas takes no space any more.
+        assert!(came_about(|| !snapshots.iter().any(|path| path.exists())), "{what}: {snapshots:?}");
+        assert!(came_about(|| files(&cluster.nodes[1].directory, "lost-").is_empty()), "{what}");
     }
     let log = cluster.nodes[1].log();
     assert!(log.contains("found at the start") && log.contains("can't be trusted: asking for"), "{log}");

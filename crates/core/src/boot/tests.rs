@@ -131,6 +131,27 @@ fn the_snapshots_of_a_directory_that_has_lost_its_topology_and_its_log_are_kept(
 }
 
 #[test]
+fn nothing_is_deleted_while_it_is_unknown_to_which_cluster_the_directory_belongs() {
+    let (disk, config, topology) = member_of_two();
+    bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
+    // A replica of the system shard would know the topology.
+    let (shard, replica) = (ShardId::SYSTEM, topology.groups[&ShardId::SYSTEM].replicas[0]);
+    let mut log = open(&disk, config.clone()).unwrap().log;
+    log.append(&[LogItem { shard, replica, change: Change::Removed }]).unwrap();
+    log.sync().unwrap();
+    let unnamed = snapshot_name(ShardId(1), LogIndex(500));
+    disk.create(&unnamed).unwrap();
+    disk.delete(TOPOLOGY_FILE).unwrap();
+    for is_known in [false, true] {
+        if is_known {
+            save_topology(&*disk, &topology).unwrap();
+        }
+        assert_eq!(open(&disk, config.clone()).unwrap().has_state(), is_known);
+        assert_eq!(disk.list().unwrap().contains(&unnamed), !is_known);
+    }
+}
+
+#[test]
 fn a_beginning_that_a_crash_interrupts_is_complete_or_can_be_done_again() {
     let mut choices = 0;
     let mut choose = |below: u64| {
@@ -196,6 +217,36 @@ fn the_snapshot_of_a_suspect_replica_is_kept_with_its_log() {
     log.sync().unwrap();
     open(&disk, config).unwrap();
     assert_eq!(snapshots(), 0);
+}
+
+/// The successor's first record is durable, but it may have no data yet.
+#[test]
+fn the_snapshot_of_a_lost_replica_outlives_restarts_until_the_topology_does_not_name_it() {
+    let (disk, config, mut topology) = member_of_two();
+    bootstrap(&disk, config.clone(), &topology, NodeId(1)).unwrap();
+    let shard = ShardId(1);
+    let old = topology.groups[&shard].replicas[0];
+    let (kept, other) = (snapshot_name(shard, LogIndex(500)), snapshot_name(ShardId(0), LogIndex(500)));
+    let successor = ReplicaId::new(NodeId(1), 100);
+    topology.groups.get_mut(&shard).unwrap().replicas.push(successor);
+    save_topology(&*disk, &topology).unwrap();
+    let mut log = open(&disk, config.clone()).unwrap().log;
+    log.append(&[LogItem { shard, replica: successor, change: Change::State(Box::default()) }]).unwrap();
+    log.sync().unwrap();
+    for name in [&kept, &other] {
+        disk.create(name).unwrap();
+    }
+    for _ in 0..2 {
+        let boot = open(&disk, config.clone()).unwrap();
+        assert_eq!((&boot.lost, &boot.superseded), (&vec![], &vec![(shard, old)]));
+        assert_eq!(boot.lost_snapshots(&disk).unwrap(), BTreeMap::from([(shard, vec![kept.clone()])]));
+        let names = disk.list().unwrap();
+        assert!(names.contains(&kept) && !names.contains(&other), "{names:?}");
+    }
+    topology.groups.get_mut(&shard).unwrap().replicas.retain(|replica| *replica != old);
+    save_topology(&*disk, &topology).unwrap();
+    assert_eq!(open(&disk, config).unwrap().superseded, []);
+    assert!(!disk.list().unwrap().contains(&kept));
 }
 
 #[test]

@@ -471,6 +471,8 @@ mod tests {
         assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), renew);
         assert_eq!(asked_after(&mut control, PATIENCE, Some(shard)), renew, "until it has an effect");
         assert_eq!(asked_after(&mut control, LEADER_PATIENCE, None), [], "its leader has failed");
+        control.handle_leadership(lost_at + Duration::from_secs(60), shard, Term(4), true);
+        assert_eq!(asked_after(&mut control, PATIENCE, None), [], "a leader here is no other quorum");
     }
 
     #[test]

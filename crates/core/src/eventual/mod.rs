@@ -328,7 +328,7 @@ impl<T> Eventual<T> {
         let number = self.next_batch;
         self.next_batch = number.next();
         self.pending.push_back((number, std::mem::take(&mut self.staged)));
-        Some(LogBatch { number, items })
+        Some(LogBatch { number, items, ..LogBatch::default() })
     }
 
     pub fn take_replies(&mut self) -> Vec<(T, Result<Written, WriteError>)> {

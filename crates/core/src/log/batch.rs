@@ -1,6 +1,7 @@
 //! The batch of items that one turn of a worker, or of gossip, makes durable together.
 
 use super::item::LogItem;
+use crate::types::ShardId;
 
 /// A source of batches, which is notified when they are durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +30,9 @@ impl BatchNumber {
 pub struct LogBatch {
     pub number: BatchNumber,
     pub items: Vec<LogItem>,
+    /// Shards whose replica no longer runs here and pins the log's oldest segment: the log appends what it
+    /// [reads back](super::Log::read_back) of them.
+    pub read_back: Vec<ShardId>,
 }
 
 impl LogBatch {

@@ -5,6 +5,7 @@ use super::item::{Change, LogItem};
 use super::segment::SegmentNumber;
 use crate::types::{LogIndex, ReplicaId, ShardId};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// All shards with data in the log.
 ///
@@ -18,6 +19,9 @@ pub(super) struct Index {
     complete: bool,
 }
 
+/// The segments with records of a lost replica, from its last complete state to the record that shows the loss.
+pub(super) type Remains = RangeInclusive<SegmentNumber>;
+
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Held {
     Live {
@@ -27,9 +31,10 @@ pub(super) enum Held {
         /// The segment of its last complete state. All later items are in it or in later segments.
         segment: SegmentNumber,
     },
-    /// Its remains are kept, from this segment on, for an operator to recover, until the shard has a new replica or is
-    /// removed.
-    Suspect { replica: ReplicaId, segment: SegmentNumber },
+    /// Its remains are kept for an operator, until the shard has a later replica here or is removed. They pin nothing:
+    /// a segment that is needed for nothing else is set aside. None if the log has none: they were set aside before the
+    /// last start, or are lost.
+    Suspect { replica: ReplicaId, remains: Option<Remains> },
     /// Pins nothing: the directory at the start of each segment repeats it.
     Removed { replica: ReplicaId },
 }
@@ -41,9 +46,19 @@ impl Held {
         }
     }
 
-    fn segment(&self) -> Option<SegmentNumber> {
+    /// The segment that it pins.
+    fn pin(&self) -> Option<SegmentNumber> {
         match self {
-            Held::Live { segment, .. } | Held::Suspect { segment, .. } => Some(*segment),
+            Held::Live { segment, .. } => Some(*segment),
+            Held::Suspect { .. } | Held::Removed { .. } => None,
+        }
+    }
+
+    /// The first segment with records of it.
+    fn first_segment(&self) -> Option<SegmentNumber> {
+        match self {
+            Held::Live { segment, .. } => Some(*segment),
+            Held::Suspect { remains, .. } => remains.as_ref().map(|remains| *remains.start()),
             Held::Removed { .. } => None,
         }
     }
@@ -60,11 +75,11 @@ impl Index {
     }
 
     pub(super) fn insert(&mut self, shard: ShardId, held: Held) {
-        if let Some(segment) = held.segment() {
+        if let Some(segment) = held.pin() {
             *self.pins.entry(segment).or_insert(0) += 1;
         }
         let earlier = self.shards.insert(shard, held);
-        if let Some(segment) = earlier.and_then(|held| held.segment()) {
+        if let Some(segment) = earlier.and_then(|held| held.pin()) {
             let count = self.pins.get_mut(&segment).expect("each shard is counted where its state is");
             *count -= 1;
             if *count == 0 {
@@ -103,13 +118,16 @@ impl Index {
                 self.live(item);
             }
             Change::Suspect => {
-                let pinned = match self.shards.get(shard) {
-                    Some(held) if held.replica() > *replica => return,
-                    Some(Held::Removed { replica: removed }) if removed == replica => return,
-                    Some(held) if held.replica() == *replica => held.segment(),
-                    _ => None,
-                };
-                self.insert(*shard, Held::Suspect { replica: *replica, segment: pinned.unwrap_or(segment) });
+                let held = self.shards.get(shard);
+                let is_known = held.is_some_and(|held| match held {
+                    Held::Live { replica: live, .. } => live > replica,
+                    Held::Suspect { replica: known, .. } | Held::Removed { replica: known } => known >= replica,
+                });
+                if is_known {
+                    return;
+                }
+                let first = held.and_then(Held::first_segment).unwrap_or(segment);
+                self.insert(*shard, Held::Suspect { replica: *replica, remains: Some(first..=segment) });
             }
             Change::Removed => {
                 if self.shards.get(shard).is_none_or(|held| held.replica() <= *replica) {
@@ -129,9 +147,30 @@ impl Index {
         self.pins.keys().next().map_or(self.directory, |pinned| self.directory.min(*pinned))
     }
 
-    /// The shards whose last complete state is in this segment.
+    /// The live shards whose last complete state is in this segment.
     pub(super) fn pinning(&self, segment: SegmentNumber) -> impl Iterator<Item = ShardId> {
-        self.shards.iter().filter(move |(_, held)| held.segment() == Some(segment)).map(|(shard, _)| *shard)
+        self.shards.iter().filter(move |(_, held)| held.pin() == Some(segment)).map(|(shard, _)| *shard)
+    }
+
+    /// Whether the segment holds remains of a lost replica.
+    pub(super) fn has_remains_in(&self, segment: SegmentNumber) -> bool {
+        self.shards.values().any(|held| match held {
+            Held::Suspect { remains: Some(remains), .. } => remains.contains(&segment),
+            _ => false,
+        })
+    }
+
+    /// Whether there may be a lost replica without a later one.
+    pub(super) fn may_have_lost(&self) -> bool {
+        !self.complete || self.shards.values().any(|held| matches!(held, Held::Suspect { .. }))
+    }
+
+    /// The shard's live replica, the segment of its last complete state, and its last index.
+    pub(super) fn live_replica(&self, shard: ShardId) -> Option<(ReplicaId, SegmentNumber, LogIndex)> {
+        match self.shards.get(&shard)? {
+            Held::Live { replica, segment, last, .. } => Some((*replica, *segment, *last)),
+            Held::Suspect { .. } | Held::Removed { .. } => None,
+        }
     }
 
     pub(super) fn removed(&self) -> impl Iterator<Item = (ShardId, ReplicaId)> {
@@ -145,7 +184,7 @@ impl Index {
         let listed = |(shard, held): (&ShardId, &Held)| Listed {
             shard: *shard,
             replica: held.replica(),
-            live: held.segment().is_some(),
+            live: !matches!(held, Held::Removed { .. }),
         };
         Directory { complete: self.complete, shards: self.shards.iter().map(listed).collect() }
     }

@@ -42,8 +42,8 @@ pub enum Change {
     /// Term, vote and commit index.
     HardState(HardState),
     /// The replica has lost entries that it acknowledged, or its whole log. From now on it is
-    /// [suspect](super::RecoveredShard::Suspect), also after a restart. Its records stay in the log until the topology
-    /// no longer names it.
+    /// [suspect](super::RecoveredShard::Suspect), also after a restart. Its records are kept until the shard has a later
+    /// replica here, or the replica is removed.
     Suspect,
     /// The replica is removed. This is kept forever: no replica of this shard with this id or a lower one may run on
     /// this node again.

@@ -57,7 +57,13 @@
 //! deleted, oldest first, but never the last one with a directory that could be read. Because of the directory the
 //! remaining segments are sufficient: it lists every live and every removed replica, so a removal pins no segment, and
 //! a live shard whose state is missing is suspect rather than unknown. An idle shard pins its segment until its owner
-//! appends its state again: [`Log::pinned_by`].
+//! appends its state again: [`Log::pinned_by`]. If its replica no longer runs, but may run again after a restart, the
+//! log reads the state itself: [`Log::read_back`].
+//!
+//! A suspect shard pins nothing, because it may stay suspect forever, and the log would grow until the disk is full. A
+//! segment with records of it is *set aside* instead of deleted: it is renamed to `lost-00000000000000000001.seg`, for
+//! an operator. That adds at most the segments that the log had when the replica was lost. Files that were set aside
+//! are deleted when no shard is suspect any more.
 //!
 //! # Costs
 //!
@@ -71,6 +77,7 @@ mod codec;
 mod extent;
 mod index;
 pub mod item;
+mod read_back;
 mod record;
 mod recovery;
 mod replay;
@@ -84,7 +91,8 @@ pub use segment::SpareRequest;
 
 /// Whether the log creates files with this name.
 pub fn is_log_file(name: &str) -> bool {
-    name == extent::EXTENT_FILE || segment::SegmentNumber::parse(name).is_some() || segment::is_spare(name)
+    let is_segment = segment::SegmentNumber::parse(name).is_some() || segment::is_set_aside(name);
+    name == extent::EXTENT_FILE || is_segment || segment::is_spare(name)
 }
 
 use crate::disk::{Disk, SECTOR_BYTES};
@@ -166,10 +174,13 @@ pub enum RecoveredShard {
 /// - `next_segment` is above every segment that ever had a record; the extent holds the number of the last of these.
 /// - A segment's first record has a directory of all shards before it.
 /// - `index` reflects every item written. No segment that it needs is deleted, and never the last one.
+/// - A segment with remains of a lost replica is in `segments` or in `set_aside`.
 /// - After [`LogError::Failed`], no method may be called.
 pub struct Log<D> {
     disk: D,
     segments: VecDeque<Segment>,
+    /// The files of earlier segments that hold what is left of lost replicas.
+    set_aside: Vec<String>,
     next_segment: SegmentNumber,
     offset: u64,
     next: Next,
@@ -185,10 +196,12 @@ impl<D: Disk> Log<D> {
     /// Recovers the log on disk, or starts a new one if there is none. Other files are left alone.
     pub fn open(disk: D, config: LogConfig) -> Result<(Log<D>, Recovery), LogError> {
         let maker = SegmentMaker::new(config.segment_bytes);
-        let (recovery, Restart { index, segments, next_segment, offset, next }) = recovery::recover(&disk, &config)?;
+        let (recovery, restart) = recovery::recover(&disk, &config)?;
+        let Restart { index, segments, set_aside, next_segment, offset, next } = restart;
         let mut log = Log {
             disk,
             segments: segments.into(),
+            set_aside,
             next_segment,
             offset,
             next,
@@ -199,7 +212,7 @@ impl<D: Disk> Log<D> {
             buffer: RecordBuffer::default(),
             named: Vec::new(),
         };
-        log.delete_unneeded_segments();
+        log.release_segments();
         Ok((log, recovery))
     }
 
@@ -249,7 +262,7 @@ impl<D: Disk> Log<D> {
         written.map_err(|(doing, source)| self.fail(doing, source))
     }
 
-    /// Makes the last batch durable, then deletes the segments that are no longer needed.
+    /// Makes the last batch durable, then releases the segments that are no longer needed.
     pub fn sync(&mut self) -> Result<(), LogError> {
         assert!(!self.has_failed, "a log that has failed is not used again");
         if !self.is_unsynced {
@@ -260,7 +273,7 @@ impl<D: Disk> Log<D> {
             return Err(self.fail("sync the log", source));
         }
         self.is_unsynced = false;
-        self.delete_unneeded_segments();
+        self.release_segments();
         Ok(())
     }
 
@@ -285,7 +298,7 @@ impl<D: Disk> Log<D> {
         self.maker.is_making_spare() && room < 2 * entry_bytes + BESIDE_ENTRIES_BYTES
     }
 
-    /// The size of all segments, without the spare.
+    /// The size of all segments, without the spare and those that were set aside.
     pub fn size_bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.size_bytes).sum()
     }
@@ -352,18 +365,43 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Deletes unneeded segments. Call it only after a sync of the items that replace them.
-    fn delete_unneeded_segments(&mut self) {
+    /// Deletes unneeded segments, or sets them aside. Call it only after a sync of the items that replace them.
+    fn release_segments(&mut self) {
         assert!(!self.is_unsynced, "an unsynced record replaces nothing");
         while let Some(oldest) = self.segments.front()
             && oldest.number < self.index.first_needed()
         {
-            if let Err(error) = self.disk.delete(&oldest.file_name) {
-                tracing::warn!(file_name = oldest.file_name, %error, "could not delete a log segment; trying again");
+            let has_remains = self.index.has_remains_in(oldest.number);
+            let name = oldest.number.set_aside_name();
+            let released = match has_remains {
+                true => self.disk.rename(&oldest.file_name, &name),
+                false => self.disk.delete(&oldest.file_name),
+            };
+            if let Err(error) = released {
+                tracing::warn!(file_name = oldest.file_name, %error, "could not release a log segment; trying again");
                 break;
             }
             self.segments.pop_front();
+            if has_remains {
+                tracing::warn!("kept what is left of a lost replica in {name}, which the log no longer needs");
+                self.set_aside.push(name);
+            }
         }
+        if !self.set_aside.is_empty() && !self.index.may_have_lost() {
+            self.delete_set_aside();
+        }
+    }
+
+    /// Deletes the remains of lost replicas, all of which have successors.
+    fn delete_set_aside(&mut self) {
+        let disk = &self.disk;
+        self.set_aside.retain(|file_name| {
+            let deleted = disk.delete(file_name);
+            if let Err(error) = &deleted {
+                tracing::warn!(file_name, %error, "could not delete the remains of a lost replica; trying again");
+            }
+            deleted.is_err()
+        });
     }
 
     fn fail(&mut self, doing: &'static str, source: io::Error) -> LogError {

@@ -5,7 +5,7 @@ use super::index::Index;
 use super::record::{Sequence, Tag};
 use super::replay::{Next, Replay, place};
 use super::scan::{Piece, scan};
-use super::segment::{Segment, SegmentNumber, is_spare};
+use super::segment::{Segment, SegmentNumber, is_set_aside, is_spare};
 use super::{LogConfig, LogError, Recovery};
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::mutation::Mutation;
@@ -16,6 +16,8 @@ pub(super) struct Restart {
     pub index: Index,
     /// In order. The last one is written to.
     pub segments: Vec<Segment>,
+    /// The files of earlier segments that hold what is left of lost replicas.
+    pub set_aside: Vec<String>,
     /// The number of the next segment: above all segments that exist or existed.
     pub next_segment: SegmentNumber,
     /// The position of the next record in the last segment; that segment's size if it must not be changed.
@@ -36,13 +38,15 @@ enum Tail {
 /// Reads the whole log, cuts a torn record, and makes what was read durable.
 pub(super) fn recover(disk: &impl Disk, config: &LogConfig) -> Result<(Recovery, Restart), LogError> {
     let mutation = config.mutation;
-    let segments = find_segments(disk)?;
+    let (segments, set_aside) = find_segments(disk)?;
     let found = segments.last().map(|segment| segment.number);
     let extent = Extent::read(disk)?;
     let begun = match extent {
         _ if mutation.is(Mutation::TakeLostLogForNew) => None,
         // The extent is written before any other file that shows a log: it was lost together with the segments.
-        Extent::Missing | Extent::Damaged if found.is_none() && config.has_begun => Some(SegmentNumber::FIRST),
+        Extent::Missing | Extent::Damaged if found.is_none() && (config.has_begun || !set_aside.is_empty()) => {
+            Some(SegmentNumber::FIRST)
+        }
         Extent::Missing | Extent::Damaged => None,
         Extent::Known(begun) => begun,
     };
@@ -56,7 +60,8 @@ pub(super) fn recover(disk: &impl Disk, config: &LogConfig) -> Result<(Recovery,
     let mut offset = 0;
     for (position, segment) in segments.iter().enumerate() {
         if position > 0 && segments[position - 1].number.next() != segment.number {
-            replay.lose_all(format!("the segment before segment {} is missing", segment.number.0));
+            let finding = format!("the segment before segment {} is missing", segment.number.0);
+            replay.lose_all(finding, segment.number);
         }
         let bytes = read(disk, segment)?;
         let mut pieces = scan(segment.number, &bytes)
@@ -74,10 +79,11 @@ pub(super) fn recover(disk: &impl Disk, config: &LogConfig) -> Result<(Recovery,
     }
     if let Some(last) = last.filter(|_| found < begun) {
         // The next segment skips their numbers, so that every later start finds the same gap.
-        replay.lose_all(match found {
+        let finding = match found {
             Some(found) => format!("segments {} to {} are missing", found.next().0, last.0),
             None => format!("all segments are missing, up to segment {}", last.0),
-        });
+        };
+        replay.lose_all(finding, found.unwrap_or(last));
     }
     if extent == Extent::Missing {
         extent::make(disk)?;
@@ -87,25 +93,28 @@ pub(super) fn recover(disk: &impl Disk, config: &LogConfig) -> Result<(Recovery,
         extent::advance(disk, last)?;
     }
     let next = replay.next().unwrap_or(Next { sequence: Sequence::FIRST, previous: 0 });
-    let (recovery, index) = replay.finish(lowest);
-    Ok((recovery, Restart { index, segments, next_segment, offset, next }))
+    let (recovery, index) = replay.finish(lowest, found.unwrap_or(lowest));
+    Ok((recovery, Restart { index, segments, set_aside, next_segment, offset, next }))
 }
 
-fn find_segments(disk: &impl Disk) -> Result<Vec<Segment>, LogError> {
-    let mut segments = Vec::new();
+/// The log's segments in order, and the files of those that were set aside.
+fn find_segments(disk: &impl Disk) -> Result<(Vec<Segment>, Vec<String>), LogError> {
+    let (mut segments, mut set_aside) = (Vec::new(), Vec::new());
     for file_name in disk.list().map_err(LogError::Unreadable)? {
         if is_spare(&file_name) {
             disk.delete(&file_name).map_err(|source| LogError::Failed { doing: "delete an old spare", source })?;
         } else if let Some(number) = SegmentNumber::parse(&file_name) {
             let size_bytes = disk.size(&file_name).map_err(LogError::Unreadable)?.unwrap_or(0);
             segments.push(Segment { number, file_name, size_bytes });
+        } else if is_set_aside(&file_name) {
+            set_aside.push(file_name);
         }
     }
     segments.sort_by_key(|segment| segment.number);
-    Ok(segments)
+    Ok((segments, set_aside))
 }
 
-fn read(disk: &impl Disk, segment: &Segment) -> Result<Vec<u8>, LogError> {
+pub(super) fn read(disk: &impl Disk, segment: &Segment) -> Result<Vec<u8>, LogError> {
     disk.read_at(&segment.file_name, 0, segment.size_bytes as usize).map_err(LogError::Unreadable)
 }
 
@@ -163,7 +172,7 @@ fn replay_last(replay: &mut Replay, segment: SegmentNumber, pieces: &[Piece<'_>]
     }
     replay_pieces(replay, segment, strays);
     if replay.report_damage() {
-        replay.lose_all("the last record has lost its header".to_owned());
+        replay.lose_all("the last record has lost its header".to_owned(), segment);
         if let Some(next) = replay.next() {
             // The gap shows the loss at the next start.
             replay.set_next(Next { sequence: next.sequence.next(), ..next });

@@ -5,9 +5,10 @@
 //! segment names every shard, so a shard whose state is lost is suspect too, not forgotten.
 
 use super::codec::{Decoded, Directory, decode_body};
-use super::index::{Held, Index};
+use super::index::{Held, Index, Remains};
 use super::item::{Change, LogItem, ReplicaState};
 use super::record::{Header, Record, Sequence};
+use super::scan::Piece;
 use super::segment::SegmentNumber;
 use super::{RecoveredShard, Recovery};
 use crate::mutation::Mutation;
@@ -38,14 +39,25 @@ pub(super) struct Next {
 
 enum Replayed {
     Live { replica: ReplicaId, state: Box<ReplicaState>, segment: SegmentNumber },
-    Suspect { replica: ReplicaId },
+    Suspect { replica: ReplicaId, remains: Option<Remains> },
     Removed { replica: ReplicaId },
 }
 
 impl Replayed {
     fn replica(&self) -> ReplicaId {
         match self {
-            Replayed::Live { replica, .. } | Replayed::Suspect { replica } | Replayed::Removed { replica } => *replica,
+            Replayed::Live { replica, .. } | Replayed::Suspect { replica, .. } | Replayed::Removed { replica } => {
+                *replica
+            }
+        }
+    }
+
+    /// The first segment with records of it.
+    fn first_segment(&self) -> Option<SegmentNumber> {
+        match self {
+            Replayed::Live { segment, .. } => Some(*segment),
+            Replayed::Suspect { remains, .. } => remains.as_ref().map(|remains| *remains.start()),
+            Replayed::Removed { .. } => None,
         }
     }
 }
@@ -103,34 +115,33 @@ impl Replay {
         true
     }
 
-    /// A record is lost, and it is unknown which shards' items it had.
-    pub(super) fn lose_all(&mut self, finding: String) {
+    /// A record in or before `segment` is lost, and it is unknown which shards' items it had.
+    pub(super) fn lose_all(&mut self, finding: String, segment: SegmentNumber) {
         self.find(format!("{finding}: every shard is suspect"));
         self.shards_unknown = true;
-        for held in self.shards.values_mut() {
-            if let Replayed::Live { replica, .. } = held {
-                *held = Replayed::Suspect { replica: *replica };
-            }
+        for held in self.shards.values_mut().filter(|held| !matches!(held, Replayed::Removed { .. })) {
+            let first = held.first_segment().unwrap_or(segment);
+            *held = Replayed::Suspect { replica: held.replica(), remains: Some(first..=segment) };
         }
     }
 
     /// Checks that no record is missing before this one. Returns whether the record is later than all before.
     pub(super) fn follow(&mut self, header: &Header) -> bool {
         self.report_damage();
-        let place = place(header);
+        let (place, segment) = (place(header), header.segment);
         match self.next {
             _ if self.expects(header) => true,
             Some(next) if next.sequence > header.sequence => {
-                self.lose_all(format!("{place} stands after record {}", next.sequence.0 - 1));
+                self.lose_all(format!("{place} stands after record {}", next.sequence.0 - 1), segment);
                 false
             }
             Some(next) => {
-                self.lose_all(format!("{place} does not follow record {}", next.sequence.0 - 1));
+                self.lose_all(format!("{place} does not follow record {}", next.sequence.0 - 1), segment);
                 true
             }
             None if header.sector == 0 => true,
             None => {
-                self.lose_all(format!("what was before {place} is lost"));
+                self.lose_all(format!("what was before {place} is lost"), segment);
                 true
             }
         }
@@ -143,14 +154,14 @@ impl Replay {
         let place = place(header);
         self.last_is_intact = false;
         let Some(named) = record.named() else {
-            return self.lose_all(format!("{place} is corrupt where it names its shards"));
+            return self.lose_all(format!("{place} is corrupt where it names its shards"), header.segment);
         };
         let unchecked = self.mutation.is(Mutation::IgnoreChecksums) && !record.is_cut_short();
         let body = if unchecked { Some(record.unchecked_body()) } else { record.body() };
         let Some(decoded) = body.and_then(|body| decode_body(&body).ok()) else {
             self.find(format!("{place} is corrupt: the shards that it names are suspect: {named:?}"));
             for (shard, replica) in named {
-                self.suspect(shard, replica);
+                self.suspect(shard, replica, header.segment);
             }
             return;
         };
@@ -163,9 +174,40 @@ impl Replay {
         self.last_is_intact = true;
     }
 
-    /// The result for the node, and the index with which the log continues, in which suspect shards pin the `lowest`
-    /// segment.
-    pub(super) fn finish(mut self, lowest: SegmentNumber) -> (Recovery, Index) {
+    /// Applies only the items of `shard`, of a log that was open already. Damaged pieces that may have had some make it
+    /// suspect.
+    pub(super) fn apply_only(&mut self, shard: ShardId, segment: SegmentNumber, piece: &Piece<'_>) {
+        let Piece::Record(record) = piece else {
+            return self.lose_all("damaged sectors".to_owned(), segment);
+        };
+        let Some(named) = record.named() else {
+            return self.lose_all(format!("{} is corrupt", place(&record.header)), segment);
+        };
+        let Some((_, replica)) = named.into_iter().find(|(named, _)| *named == shard) else { return };
+        let Some(decoded) = record.body().and_then(|body| decode_body(&body).ok()) else {
+            return self.suspect(shard, replica, segment);
+        };
+        for decoded in decoded {
+            match decoded {
+                Decoded::Item(item) if item.shard == shard => self.apply_item(item, segment),
+                Decoded::Item(_) | Decoded::Directory(_) => {}
+            }
+        }
+    }
+
+    /// The complete state of the shard's replica, if it is live, and its last index.
+    pub(super) fn into_state(mut self, shard: ShardId) -> Option<(ReplicaId, Box<ReplicaState>, LogIndex)> {
+        match self.shards.remove(&shard)? {
+            Replayed::Live { replica, state, .. } if is_sound(&state) => {
+                let last = last_index(&state);
+                Some((replica, state, last))
+            }
+            _ => None,
+        }
+    }
+
+    /// The result for the node, and the index with which the log continues. `lowest` and `last` are its segments.
+    pub(super) fn finish(mut self, lowest: SegmentNumber, last: SegmentNumber) -> (Recovery, Index) {
         if self.next.is_none() {
             self.find(format!("no record is left in the log, whose first segment is {}", lowest.0));
         }
@@ -177,9 +219,13 @@ impl Replay {
                     let (base, last) = (state.base.index, last_index(&state));
                     (Held::Live { replica, base, last, segment }, RecoveredShard::Recovered { replica, state })
                 }
-                Replayed::Live { replica, .. } | Replayed::Suspect { replica } => {
+                Replayed::Live { .. } | Replayed::Suspect { .. } => {
+                    let (replica, remains) = match replayed {
+                        Replayed::Suspect { replica, remains } => (replica, remains),
+                        unsound => (unsound.replica(), unsound.first_segment().map(|first| first..=last)),
+                    };
                     self.findings.push(format!("shard {shard}: replica {replica} is suspect"));
-                    (Held::Suspect { replica, segment: lowest }, RecoveredShard::Suspect { replica })
+                    (Held::Suspect { replica, remains }, RecoveredShard::Suspect { replica })
                 }
                 Replayed::Removed { replica } => (Held::Removed { replica }, RecoveredShard::Removed(replica)),
             };
@@ -207,18 +253,18 @@ impl Replay {
                 self.shards.insert(shard, Replayed::Removed { replica });
             }
             (Change::Suspect, _) => {
-                self.suspect(shard, replica);
+                self.suspect(shard, replica, segment);
             }
             (Change::Entries(entries), Some(Replayed::Live { replica: live, state, .. })) if *live == replica => {
                 if !extend(state, entries) {
                     self.find(format!("shard {shard}: entries in segment {} do not fit to its log", segment.0));
-                    self.suspect(shard, replica);
+                    self.suspect(shard, replica, segment);
                 }
             }
             (Change::HardState(hard_state), Some(Replayed::Live { replica: live, state, .. })) if *live == replica => {
                 state.hard_state = hard_state;
             }
-            (Change::Entries(_) | Change::HardState(_), _) => self.suspect(shard, replica),
+            (Change::Entries(_) | Change::HardState(_), _) => self.suspect(shard, replica, segment),
         }
     }
 
@@ -230,19 +276,23 @@ impl Replay {
             if !listed.live && held <= Some(listed.replica) {
                 self.shards.insert(listed.shard, Replayed::Removed { replica: listed.replica });
             } else if listed.live && held < Some(listed.replica) {
-                self.suspect(listed.shard, listed.replica);
+                // Its records were before this segment. Those of an earlier replica are still here.
+                let first = self.shards.get(&listed.shard).and_then(Replayed::first_segment);
+                let remains = first.map(|first| first..=segment);
+                self.shards.insert(listed.shard, Replayed::Suspect { replica: listed.replica, remains });
             }
         }
     }
 
-    /// Data of this replica is lost. A removed replica has none to lose.
-    fn suspect(&mut self, shard: ShardId, replica: ReplicaId) {
-        let replica = match self.shards.get(&shard) {
+    /// Data of this replica is lost, as `segment` shows. A removed replica has none to lose.
+    fn suspect(&mut self, shard: ShardId, replica: ReplicaId, segment: SegmentNumber) {
+        let (replica, first) = match self.shards.get(&shard) {
             Some(Replayed::Removed { replica: removed }) if *removed >= replica => return,
-            Some(held) => held.replica().max(replica),
-            None => replica,
+            Some(held) => (held.replica().max(replica), held.first_segment()),
+            None => (replica, None),
         };
-        self.shards.insert(shard, Replayed::Suspect { replica });
+        let remains = Some(first.unwrap_or(segment)..=segment);
+        self.shards.insert(shard, Replayed::Suspect { replica, remains });
     }
 }
 

@@ -3,6 +3,8 @@
 //! Zero-filling a segment takes as long as many syncs, so it is done ahead, on another thread, in a file with another
 //! name: a spare. A spare is renamed to a segment just before its first record is written. Hence a file with a
 //! segment's name always has its full size, and a spare is useless after a restart.
+//!
+//! A segment that the log no longer needs, but that holds records of a lost replica, is *set aside* under a third name.
 
 use super::LogError;
 use crate::disk::{Disk, SECTOR_BYTES};
@@ -23,6 +25,11 @@ impl SegmentNumber {
         format!("log-{:020}.seg", self.0)
     }
 
+    /// The segment's file name once it is set aside.
+    pub(super) fn set_aside_name(self) -> String {
+        format!("lost-{:020}.seg", self.0)
+    }
+
     /// The number of the segment with this file name, if it is one.
     pub(super) fn parse(file_name: &str) -> Option<SegmentNumber> {
         let digits = file_name.strip_prefix("log-")?.strip_suffix(".seg")?;
@@ -34,6 +41,10 @@ impl SegmentNumber {
 
 pub(super) fn is_spare(file_name: &str) -> bool {
     file_name.starts_with("spare-") && file_name.ends_with(".seg")
+}
+
+pub(super) fn is_set_aside(file_name: &str) -> bool {
+    file_name.starts_with("lost-") && file_name.ends_with(".seg")
 }
 
 /// An existing segment of the log.

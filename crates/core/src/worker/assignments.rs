@@ -34,7 +34,8 @@ impl<T> Worker<T> {
     /// its snapshots are deleted.
     pub fn quarantine(&mut self, shard: ShardId, id: ReplicaId, snapshots: Vec<String>) {
         self.never_again(shard, id);
-        self.suspects.insert(shard, id);
+        let latest = self.suspects.entry(shard).or_default();
+        *latest = id.max(*latest);
         self.suspect_snapshots.entry(shard).or_default().extend(snapshots);
     }
 

@@ -107,7 +107,7 @@ impl<T> Worker<T> {
             dirty: BTreeSet::new(),
             next_tick: next_phase(now, config.replica.timing),
             next_unreadable_warning: now,
-            batch: LogBatch { number: BatchNumber::FIRST, items: Vec::new() },
+            batch: LogBatch { number: BatchNumber::FIRST, ..LogBatch::default() },
             unsynced: VecDeque::new(),
             last_sync: Duration::ZERO,
             retired_snapshots: Vec::new(),
@@ -341,7 +341,10 @@ impl<T> Worker<T> {
 
     /// The log is over its budget, and this shard pins its oldest segment.
     pub fn handle_log_pressure(&mut self, shard: ShardId) {
-        self.with(shard, |replica, _, out| replica.release_log(out));
+        let asked = self.with(shard, |replica, _, out| replica.release_log(out));
+        if asked.is_none() && self.suspects.contains_key(&shard) {
+            self.batch.read_back.push(shard);
+        }
     }
 
     fn with<R>(
@@ -392,9 +395,9 @@ impl<T> Worker<T> {
                 self.handle_quarantine(shard, id, QuarantineReason::Memory);
             }
         }
-        if !self.batch.items.is_empty() {
+        if !self.batch.items.is_empty() || !self.batch.read_back.is_empty() {
             self.snapshot_allowance.earn(self.batch.new_entry_bytes() as usize);
-            let next = LogBatch { number: self.batch.number.next(), items: Vec::new() };
+            let next = LogBatch { number: self.batch.number.next(), ..LogBatch::default() };
             let batch = std::mem::replace(&mut self.batch, next);
             let shards: BTreeSet<ShardId> = batch.items.iter().map(|item| item.shard).collect();
             let shards = shards.into_iter().collect();

@@ -15,6 +15,8 @@ struct Written {
     items: Vec<LogItem>,
     /// Each shard with its highest replica. In the first record of a segment, removed shards are named again.
     named: BTreeMap<ShardId, ReplicaId>,
+    /// What is known of the shards if it is the oldest record, from its directory alone.
+    listed: Shards,
     is_first: bool,
     file_name: String,
     bytes: Range<u64>,
@@ -24,6 +26,13 @@ impl Written {
     fn restates(&self, shard: &ShardId) -> bool {
         let is_new = |item: &LogItem| matches!(item.change, Change::State(_) | Change::Removed);
         self.items.iter().any(|item| item.shard == *shard && is_new(item))
+    }
+}
+
+/// Records of the shard are lost.
+fn lose(held: &mut RecoveredShard) {
+    if let RecoveredShard::Recovered { replica, .. } = held {
+        *held = RecoveredShard::Suspect { replica: *replica };
     }
 }
 
@@ -39,6 +48,8 @@ fn history(dice: &mut Dice, disk: &MemDisk) -> Vec<Written> {
             _ => None,
         });
         let removed: Vec<_> = removed.collect();
+        let mut listed = shards.clone();
+        listed.values_mut().for_each(lose);
         let items = if records.is_empty() {
             let items: Vec<LogItem> = (0..SHARDS).map(|shard| state(shard, 1, 1)).collect();
             items.iter().for_each(|item| apply(&mut shards, item));
@@ -55,7 +66,7 @@ fn history(dice: &mut Dice, disk: &MemDisk) -> Vec<Written> {
             let highest = named.entry(shard).or_insert(replica);
             *highest = replica.max(*highest);
         }
-        records.push(Written { items, named, is_first, file_name, bytes: start..log.offset });
+        records.push(Written { items, named, listed, is_first, file_name, bytes: start..log.offset });
     }
     records.retain(|record| disk.size(&record.file_name).unwrap().is_some());
     records
@@ -63,16 +74,12 @@ fn history(dice: &mut Dice, disk: &MemDisk) -> Vec<Written> {
 
 /// The expected outcome, by the design, when one of these records is damaged, in its header or elsewhere.
 fn expected(records: &[Written], victim: usize, header_is_lost: bool) -> Shards {
-    let mut shards = Shards::new();
+    let mut shards = records[0].listed.clone();
     for (position, record) in records.iter().enumerate() {
         if position != victim {
             record.items.iter().for_each(|item| apply(&mut shards, item));
         } else if header_is_lost {
-            for held in shards.values_mut() {
-                if let RecoveredShard::Recovered { replica, .. } = held {
-                    *held = RecoveredShard::Suspect { replica: *replica };
-                }
-            }
+            shards.values_mut().for_each(lose);
         } else {
             for (shard, replica) in &record.named {
                 match shards.get(shard) {

@@ -36,6 +36,118 @@ fn the_size_stays_bounded_while_an_idle_shard_is_restated() {
     assert_eq!(recovery.shards[&ShardId(3)], RecoveredShard::Removed(ReplicaId(1)), "although its record is long gone");
 }
 
+/// The files that hold what is left of lost replicas.
+fn set_aside(disk: &MemDisk) -> Vec<String> {
+    disk.list().unwrap().into_iter().filter(|name| name.starts_with("lost-")).collect()
+}
+
+/// Writes entries of shard 1, and its state when it keeps the oldest segment of a large log.
+fn write_on(log: &mut Log<MemDisk>, last: &mut u64) {
+    for _ in 0..100 {
+        *last += 1;
+        commit(log, &[entries(1, 1, *last, &[300])]);
+        while log.size_bytes() > 4 * SEGMENT {
+            let pinned_by: Vec<ShardId> = log.pinned_by().collect();
+            assert_eq!(pinned_by, [ShardId(1)], "a lost replica can't write its state");
+            commit(log, &[restated(*last, 1)]);
+        }
+    }
+}
+
+#[test]
+fn what_is_left_of_a_lost_replica_is_kept_without_the_log_after_it() {
+    for is_damaged in [false, true] {
+        let disk = MemDisk::new();
+        let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
+        commit(&mut log, &[state(1, 1, 1), state(2, 1, 1)]);
+        commit(&mut log, &[entries(2, 1, 2, &[3000])]);
+        let offset = log.offset;
+        commit(&mut log, &[entries(2, 1, 3, &[1000])]);
+        let second = log.segments.back().unwrap().file_name.clone();
+        let content = |name: &str| disk.read_at(name, 0, SEGMENT as usize).unwrap();
+        if is_damaged {
+            disk.corrupt(&log.segments.front().unwrap().file_name, offset - 600, 1);
+            drop(log);
+            (log, _) = open(disk.clone(), SEGMENT).unwrap();
+        } else {
+            commit(&mut log, &[item(2, 1, Change::Suspect)]);
+        }
+        let remains = content(&second);
+        let mut last = 1;
+        write_on(&mut log, &mut last);
+        let kept = set_aside(&disk);
+        assert_eq!(kept.len(), 2, "the segments with its records, and no later ones: {kept:?}");
+        assert_eq!(content(&kept[1])[..1024], remains[..1024]);
+        for _ in 0..3 {
+            let recovery;
+            (log, recovery) = open(disk.clone(), SEGMENT).unwrap();
+            assert_eq!(recovery.shards[&ShardId(2)], suspect(1), "{:?}", recovery.findings);
+            assert!(entry_count(&recovery, 1).is_some() && !recovery.shards_unknown);
+            write_on(&mut log, &mut last);
+            assert_eq!(set_aside(&disk), kept, "a restart adds nothing");
+        }
+        log.append(&[state(2, 2, 1)]).unwrap();
+        assert_eq!(set_aside(&disk), kept, "its successor is not durable");
+        log.sync().unwrap();
+        assert_eq!(set_aside(&disk), [""; 0]);
+        let (_, recovery) = open(disk, SEGMENT).unwrap();
+        assert_eq!(entry_count(&recovery, 2), Some(0));
+    }
+}
+
+#[test]
+fn a_record_of_unknown_shards_may_hold_remains_of_each_of_them() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
+    commit(&mut log, &[state(1, 1, 1), state(2, 1, 1)]);
+    commit(&mut log, &[entries(2, 1, 2, &[3500])]);
+    let names: Vec<_> = log.segments.iter().map(|segment| segment.number.set_aside_name()).collect();
+    disk.corrupt(&log.segments[1].file_name, 20, 1);
+    let (mut log, recovery) = open(disk.clone(), SEGMENT).unwrap();
+    assert_eq!(recovery.shards[&ShardId(1)], suspect(1));
+    commit(&mut log, &[state(1, 2, 1)]);
+    assert_eq!((names.len(), set_aside(&disk)), (2, names));
+}
+
+/// After a crash, a segment is still in the log or set aside.
+#[test]
+fn what_is_left_of_a_lost_replica_survives_crashes() {
+    for changes in 0..40 {
+        let disk = MemDisk::new();
+        let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
+        commit(&mut log, &[state(1, 1, 1), state(2, 1, 1)]);
+        commit(&mut log, &[entries(2, 1, 2, &[3000])]);
+        commit(&mut log, &[entries(2, 1, 3, &[1000]), item(2, 1, Change::Suspect)]);
+        let first = log.segments.front().unwrap().number;
+        for last in 2..6 {
+            commit(&mut log, &[entries(1, 1, last, &[1500])]);
+        }
+        disk.stop_after(Some(changes));
+        commit(&mut log, &[restated(5, 1)]);
+        commit(&mut log, &[entries(1, 1, 6, &[3500])]);
+        disk.crash(&mut |_| 0);
+        for _ in 0..2 {
+            let (_, recovery) = open(disk.clone(), SEGMENT).unwrap();
+            assert_eq!(recovery.shards[&ShardId(2)], suspect(1), "after {changes} changes: {:?}", recovery.findings);
+            assert!(entry_count(&recovery, 1).is_some(), "after {changes} changes: {:?}", recovery.findings);
+            for number in [first, first.next()] {
+                let is_there = |name: &str| disk.size(name).unwrap().is_some();
+                assert!(is_there(&number.file_name()) || is_there(&number.set_aside_name()), "after {changes} changes");
+            }
+        }
+    }
+}
+
+/// The files that were set aside are all that shows that there was a log.
+#[test]
+fn a_log_whose_segments_are_all_gone_but_those_set_aside_is_lost() {
+    let disk = MemDisk::new();
+    disk.create("lost-00000000000000000001.seg").unwrap();
+    let (_, recovery) = open(disk.clone(), SEGMENT).unwrap();
+    assert!(recovery.shards_unknown);
+    assert_eq!(set_aside(&disk).len(), 1, "whose remains it holds is not known");
+}
+
 #[test]
 fn a_removal_is_kept_without_any_live_shard() {
     let disk = MemDisk::new();

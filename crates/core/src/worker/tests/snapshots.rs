@@ -319,6 +319,25 @@ fn many_shards_that_are_asked_for_their_states_at_once_write_them_in_several_bat
 }
 
 #[test]
+fn what_a_stopped_replica_pins_is_read_back_by_the_log() {
+    let now = Moment(1_000_000_000);
+    let mut worker: Worker<u32> = Worker::new(config(NodeId(1), 1), now);
+    let (stopped, lost, unknown) = (ShardId(0), ShardId(1), ShardId(2));
+    worker.restart_replica(stopped, id(1), initial_state(), Restored::Kv(Machine::new()), now);
+    worker.quarantine(lost, id(1), Vec::new());
+    let asked = |worker: &mut Worker<u32>| {
+        worker.flush(Now { moment: now, wall: Wall(0) });
+        [stopped, lost, unknown].into_iter().for_each(|shard| worker.handle_log_pressure(shard));
+        let batch = worker.flush(Now { moment: now, wall: Wall(0) }).0.log.expect("the log must shrink");
+        let states: Vec<_> = batch.items.iter().map(|item| item.shard).collect();
+        (states, batch.read_back)
+    };
+    assert_eq!(asked(&mut worker), (vec![stopped], vec![lost]));
+    worker.handle_quarantine(stopped, id(1), QuarantineReason::Memory);
+    assert_eq!(asked(&mut worker), (vec![], vec![stopped, lost]));
+}
+
+#[test]
 fn a_quiet_replica_takes_a_snapshot_and_a_busy_or_small_one_does_not() {
     let (mut group, leader) = Group::with_leader();
     let large = Put { key: "large".into(), value: vec![0; SMALL_LOG_BYTES].into() };

@@ -214,7 +214,7 @@ impl Running {
         for (shard, replica) in boot.removed {
             slots[worker_of(shard, settings.workers)].worker.never_again(shard, replica);
         }
-        for &(shard, replica) in &boot.lost {
+        for &(shard, replica) in boot.lost.iter().chain(&boot.superseded) {
             let snapshots = lost_snapshots.remove(&shard).unwrap_or_default();
             slots[worker_of(shard, settings.workers)].worker.quarantine(shard, replica, snapshots);
         }
