@@ -9,11 +9,11 @@
 
 use crate::admission::AdmissionState;
 use crate::clock;
-use crate::in_flight::InFlight;
 use crate::inbox::Incoming;
 use crate::peers::{Forwarded, Peers};
 use crate::responder::Responder;
 use crate::routing::Routing;
+use crate::waits::Waits;
 use crate::workers::Workers;
 use ringfort_core::kv::Invalid;
 use ringfort_core::limits::STALENESS_BOUND;
@@ -22,11 +22,13 @@ use ringfort_core::request::{Execution, Failure, LEADER_CHECK, Reply, Request};
 use ringfort_core::types::{NodeId, ShardId};
 use ringfort_retry::Next;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 /// No request waits for a node to which there has been no connection for this many election timeouts: if it had
-/// crashed, its shards would have other leaders by then.
+/// crashed, its shards would have other leaders by then. Few requests wait for a shard that has had no leader for this
+/// long ([`waits`](crate::waits)).
 const OUTAGE_ELECTIONS: u32 = 4;
 
 /// Why a request has no answer.
@@ -38,6 +40,12 @@ pub enum ExecuteError {
     /// Nothing was applied.
     #[error("shard {shard} has no leader that could be reached in time")]
     NoLeader { shard: ShardId },
+    /// Nothing was applied: the shard has had no leader for long, and there is no place to wait for one.
+    #[error(
+        "shard {shard} has had no leader for long, and too many requests wait for such shards: start the nodes that \
+         `ringfort status` calls silent; retry later"
+    )]
+    TooManyWaits { shard: ShardId },
     /// Nothing was applied: the request never left this node. `leader` is where clients reach the leader.
     #[error(
         "this node can't reach {node}, which leads shard {shard}, at {address} ({why}): if {node} runs, open \
@@ -85,7 +93,7 @@ pub struct Executor {
     workers: Arc<Workers>,
     peers: Arc<Peers>,
     admission: Arc<AdmissionState>,
-    in_flight: Arc<InFlight>,
+    waits: Waits,
 }
 
 impl Executor {
@@ -94,9 +102,8 @@ impl Executor {
         workers: Arc<Workers>,
         peers: Arc<Peers>,
         admission: Arc<AdmissionState>,
-        in_flight: Arc<InFlight>,
     ) -> Executor {
-        Executor { routing, workers, peers, admission, in_flight }
+        Executor { routing, workers, peers, admission, waits: Waits::default() }
     }
 
     /// Executes a request, whichever node leads its shard.
@@ -115,6 +122,7 @@ impl Executor {
         execution: &mut Execution,
     ) -> Result<Executed, ExecuteError> {
         let shard = request.shard();
+        let mut has_waited = false;
         loop {
             if let Some(reply) = self.read_here(&request) {
                 return Ok(Executed { reply, elsewhere: None });
@@ -123,6 +131,9 @@ impl Executor {
             let attempt = self.attempt(request.clone(), target, execution, deadline);
             let failure = match timeout_at(deadline, attempt).await.unwrap_or(Err(Failure::Unknown)) {
                 Ok(reply) => {
+                    if has_waited {
+                        self.waits.answered(shard);
+                    }
                     let is_elsewhere = |node: &NodeId| *node != self.routing.node();
                     if let Some(leader) = execution.found_leader().filter(is_elsewhere) {
                         self.routing.set_leader(shard, leader);
@@ -136,11 +147,14 @@ impl Executor {
             let heard = execution.asked_leader();
             let unreachable = |however_short| heard.and_then(|node| self.unreachable(shard, node, however_short));
             let next = execution.failed(failure, deadline.saturating_duration_since(now));
-            // If there is no place to wait, report the failure at once.
-            let place = if matches!(next, Next::SendAfter(_)) { self.in_flight.wait() } else { None };
+            // Without a place to wait, it fails at once.
+            let wait = match next {
+                Next::SendAfter(_) => self.waits.begin(shard, now.into_std(), self.patience()),
+                Next::AskLeader | Next::GiveUp => None,
+            };
             let pause = match next {
                 Next::AskLeader => continue,
-                Next::SendAfter(pause) if place.is_some() => pause,
+                Next::SendAfter(pause) if wait.is_some() => pause,
                 Next::SendAfter(_) | Next::GiveUp => {
                     return Err(match failure {
                         Failure::MemoryFull => ExecuteError::MemoryFull { node: self.name_of(target) },
@@ -150,7 +164,11 @@ impl Executor {
                         Failure::Unknown => ExecuteError::Unanswered { shard },
                         Failure::DiskHung => unreachable(true).unwrap_or(ExecuteError::DiskHung),
                         Failure::NotLeader(_) | Failure::NotApplied => {
-                            unreachable(true).unwrap_or(ExecuteError::NoLeader { shard })
+                            let no_leader = match next {
+                                Next::SendAfter(_) => ExecuteError::TooManyWaits { shard },
+                                Next::AskLeader | Next::GiveUp => ExecuteError::NoLeader { shard },
+                            };
+                            unreachable(true).unwrap_or(no_leader)
                         }
                     });
                 }
@@ -159,15 +177,20 @@ impl Executor {
                 return Err(unreachable);
             }
             sleep_until(now + pause).await;
+            has_waited = true;
         }
+    }
+
+    /// How long a node may be out of reach, or a shard without a leader, before that counts as an outage.
+    fn patience(&self) -> Duration {
+        OUTAGE_ELECTIONS * self.routing.topology().timing.election_timeout()
     }
 
     /// The error for a request whose leader, `node`, this node has been unable to connect to for long. With
     /// `however_short`, an outage of any length is an error.
     fn unreachable(&self, shard: ShardId, node: NodeId, however_short: bool) -> Option<ExecuteError> {
         let outage = self.peers.outage(node)?;
-        let patience = OUTAGE_ELECTIONS * self.routing.topology().timing.election_timeout();
-        if !however_short && outage.since.elapsed() < patience {
+        if !however_short && outage.since.elapsed() < self.patience() {
             return None;
         }
         let leader = self.routing.members().get(&node).map(|member| member.grpc_address.clone());

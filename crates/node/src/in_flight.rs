@@ -14,15 +14,9 @@ pub const MAX_REQUESTS: usize = 8192;
 /// Bytes of keys and values in these requests; further ones are refused as overload.
 pub const MAX_BYTES: usize = 256 << 20;
 
-/// How many requests may wait for a retry at the same time, usually because their shard has no leader; further ones
-/// fail at once. Without this bound a shard that has lost its quorum would soon occupy the whole node, since requests
-/// for it wait until their deadlines.
-pub const MAX_WAITING: usize = MAX_REQUESTS / 4;
-
 #[derive(Debug, Default)]
 pub struct InFlight {
     requests: AtomicUsize,
-    waiting: AtomicUsize,
     bytes: AtomicUsize,
 }
 
@@ -34,18 +28,7 @@ pub struct Taken<'a> {
     bytes: usize,
 }
 
-/// A request that waits for a retry. Dropping this ends the wait.
-#[derive(Debug)]
-pub struct Waiting<'a>(&'a InFlight);
-
 impl InFlight {
-    /// Lets a request wait for a retry; `None` if too many wait already.
-    pub fn wait(&self) -> Option<Waiting<'_>> {
-        let others = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting(self);
-        (others < MAX_WAITING).then_some(waiting)
-    }
-
     /// Requests that are under way.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
@@ -60,12 +43,6 @@ impl InFlight {
     }
 }
 
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         self.counts.requests.fetch_sub(self.requests, Ordering::Relaxed);
@@ -76,16 +53,6 @@ impl Drop for Taken<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_part_of_the_requests_may_wait() {
-        let counts = InFlight::default();
-        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| counts.wait().expect("there is room")).collect();
-        assert!(counts.wait().is_none() && counts.wait().is_none());
-        assert!(counts.take(1, 1).is_some());
-        waiting.pop();
-        assert!(counts.wait().is_some());
-    }
 
     #[test]
     fn more_is_refused_until_something_is_over() {

@@ -82,6 +82,7 @@ pub mod stderr;
 mod strangers;
 mod threads;
 mod throttle;
+mod waits;
 mod worker_thread;
 mod workers;
 

@@ -2,12 +2,14 @@
 
 use crate::SMALL;
 use crate::http2::{greeting, put_frames};
-use crate::support::{Cluster, came_about, text};
+use crate::support::{Cluster, came_about, leader_of, text};
 use ringfort_proto::v1::kv_client::KvClient;
 use ringfort_proto::v1::{Consistency, GetRequest, PutRequest};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use tonic::Request;
 
 #[test]
 fn without_a_quorum_every_command_ends_in_time() {
@@ -77,7 +79,8 @@ async fn requests_that_wait_for_a_leader_leave_room_for_others() {
     cluster.prints(&["put", "k", "v"]);
     cluster.nodes[1].kill();
     cluster.nodes[2].kill();
-    let has_no_leader = || text(&cluster.runs(&["put", "k", "w", "--timeout=500ms"]).stderr).contains("has no leader");
+    // For longer than an election takes.
+    let has_no_leader = || text(&cluster.runs(&["put", "k", "w", "--timeout=2500ms"]).stderr).contains("has no leader");
     assert!(came_about(has_no_leader));
     let pipeline: Vec<u8> = (0..REQUESTS).flat_map(|number| put_frames(2 * number + 1, "k", "v")).collect();
     let connections: Vec<TcpStream> = (0..ROUNDS * CONNECTIONS)
@@ -95,5 +98,34 @@ async fn requests_that_wait_for_a_leader_leave_room_for_others() {
         let consistency = Consistency::Eventual.into();
         client.get(GetRequest { key: "k".into(), consistency }).await.unwrap();
     }
+    let refused =
+        client.put(PutRequest { key: "k".into(), value: "w".into(), ..Default::default() }).await.unwrap_err();
+    assert!(refused.message().contains("too many requests wait"), "{refused:?}");
     drop(connections);
+}
+
+/// More requests than may wait for a shard that has lost its quorum.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_requests_of_a_busy_node_wait_for_an_election() {
+    const CLIENTS: usize = 4;
+    const AT_ONCE: usize = 900;
+    const _: () = assert!(CLIENTS * AT_ONCE > 2048);
+    let mut cluster = Cluster::start_with(3, &SMALL);
+    let leader = leader_of("k", &cluster.status().unwrap());
+    let asked = cluster.nodes.iter().find(|node| node.name != leader).unwrap().endpoint();
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(KvClient::connect(format!("http://{asked}")).await.unwrap());
+    }
+    cluster.node(&leader).kill();
+    let mut puts = JoinSet::new();
+    for client in clients.iter().flat_map(|client| std::iter::repeat_n(client, AT_ONCE)) {
+        let mut client = client.clone();
+        let mut put = Request::new(PutRequest { key: "k".into(), value: "v".into(), ..Default::default() });
+        put.set_timeout(Duration::from_secs(10));
+        puts.spawn(async move { client.put(put).await });
+    }
+    while let Some(put) = puts.join_next().await {
+        put.unwrap().unwrap();
+    }
 }

@@ -91,8 +91,7 @@ impl Parts {
         let workers = Arc::new(Workers::new(config.workers, admission.clone()));
         let links = Links::new(routing.clone(), workers.clone(), control.clone(), runtime.clone());
         let peers = Arc::new(Peers::new(links));
-        let executor =
-            Executor::new(routing.clone(), workers.clone(), peers.clone(), admission.clone(), in_flight.clone());
+        let executor = Executor::new(routing.clone(), workers.clone(), peers.clone(), admission.clone());
         let transfers = Transfers::new(
             disk.clone(),
             routing.clone(),

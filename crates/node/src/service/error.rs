@@ -66,6 +66,7 @@ fn kind_of(error: &ExecuteError) -> ErrorKind {
     match error {
         ExecuteError::Invalid(_) => ErrorKind::Invalid,
         ExecuteError::NoLeader { .. }
+        | ExecuteError::TooManyWaits { .. }
         | ExecuteError::NotUnderstood { .. }
         | ExecuteError::DiskHung
         | ExecuteError::Unreachable { .. } => ErrorKind::Unavailable,
