@@ -382,7 +382,7 @@ mod tests {
     }
 
     fn waiting(runtime: &Runtime, clients: &TcpListener, nodes: &TcpListener, own: &Owner) -> Waiting {
-        Waiting::serve(runtime, (clients, 10), Metrics::new().client_connections, nodes, own, true).unwrap()
+        Waiting::serve(runtime, (clients, 10), &Metrics::new(), nodes, own, true).unwrap()
     }
 
     #[test]

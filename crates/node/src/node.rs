@@ -84,9 +84,9 @@ impl Node {
             None => None,
         };
         let advertised = (advertise(&config, grpc_address.port()), advertise(&config, raft_address.port()));
-        let clients = ((&grpc_listener, shares.clients), &metrics.client_connections);
+        let clients = (&grpc_listener, shares.clients);
         let Membership { boot, disk, files, node, topology, member, since, lock } =
-            match start::membership(&config, advertised, &runtime, clients, &raft_listener) {
+            match start::membership(&config, advertised, &runtime, &metrics, clients, &raft_listener) {
                 Ok(membership) => membership,
                 Err(error) => {
                     // A name lookup may still be running whose result is no longer needed.
@@ -363,7 +363,8 @@ fn serve(
             tracing::error!("nodes are served no more: {error}");
         }
     });
-    let (services, counters) = ((parts.service(), parts.cluster_service()), parts.metrics.client_connections.clone());
+    let services = (parts.service(), parts.cluster_service());
+    let counters = (parts.metrics.client_connections.clone(), parts.metrics.incomplete_requests.clone());
     let clients = runtime.spawn(async move {
         let stopped = async move { stop.notified().await };
         if let Err(error) = grpc::serve_clients(services, clients, counters, health, stopped).await {

@@ -13,7 +13,7 @@ use crate::config::{DEFAULT_SHARDS, NodeConfig};
 use crate::disk::{self, FileDisk};
 use crate::grpc::membership::Waiting;
 use crate::join::{self, Contact, Joined, Joins};
-use crate::metrics::Connections;
+use crate::metrics::Metrics;
 use crate::random::{random_u64, random_u128};
 use crate::start_error::StartError;
 use ringfort_core::boot::{self, Boot, BootError};
@@ -67,7 +67,8 @@ pub fn membership(
     config: &NodeConfig,
     (grpc_address, raft_address): (String, String),
     runtime: &Runtime,
-    (clients, counters): ((&TcpListener, usize), &Connections),
+    metrics: &Metrics,
+    clients: (&TcpListener, usize),
     nodes: &TcpListener,
 ) -> Result<Membership, StartError> {
     if !is_node_name(&config.name) {
@@ -94,8 +95,7 @@ pub fn membership(
         }
         Start::Newcomer(newcomer) => {
             let member = member(newcomer.owner().identity);
-            let clients = (clients, counters);
-            let (found, since) = begin_or_join(config, newcomer, &member, runtime, clients, nodes)?;
+            let (found, since) = begin_or_join(config, newcomer, &member, runtime, metrics, clients, nodes)?;
             (found, member, since)
         }
     };
@@ -111,7 +111,8 @@ fn begin_or_join(
     newcomer: Newcomer<dyn Disk>,
     member: &Member,
     runtime: &Runtime,
-    (clients, counters): ((&TcpListener, usize), &Connections),
+    metrics: &Metrics,
+    clients: (&TcpListener, usize),
     nodes: &TcpListener,
 ) -> Result<(start::Member<dyn Disk>, Since), StartError> {
     let directory = config.directory.display().to_string();
@@ -128,7 +129,7 @@ fn begin_or_join(
     let own = newcomer.owner().clone();
     let waiting = match told.is_empty() {
         true => None,
-        false => Some(Waiting::serve(runtime, clients, counters.clone(), nodes, &own, may_begin)?),
+        false => Some(Waiting::serve(runtime, clients, metrics, nodes, &own, may_begin)?),
     };
     if may_begin {
         runtime.block_on(join::resolve(&member.grpc_address, deadline))?;

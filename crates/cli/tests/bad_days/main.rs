@@ -9,6 +9,7 @@
 //! | `gone` | no quorum, and clients that leave before they are answered |
 //! | `gossip` | gossip that is forged, truncated, too large or from the future |
 //! | `silent` | a node that is stopped without closing its connections |
+//! | `half_sent` | requests whose rest never comes |
 //! | `overload` | more requests than can be executed, more data than may be held |
 //! | `scans` | many scans of large values at once |
 //! | `leaving` | nodes that must not leave, leave while others are down, die in the middle, or come back too late |
@@ -33,6 +34,7 @@ mod forwarding;
 mod full_stderr;
 mod gone;
 mod gossip;
+mod half_sent;
 mod http2;
 mod hung_disk;
 mod leaving;

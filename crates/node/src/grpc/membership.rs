@@ -1,11 +1,13 @@
 //! The Membership service: whether this node belongs to a cluster. Served by members, and by nodes that wait for their
 //! cluster or begin it.
 
+use super::arriving::Arriving;
+use super::bounded::Bounded;
 use super::connections;
 use super::refusing::Refusing;
-use super::set_health;
+use super::{end_watches, set_health};
 use crate::files::ACCEPT_PAUSE;
-use crate::metrics::Connections;
+use crate::metrics::Metrics;
 use bytes::Bytes;
 use ringfort_core::boot::Owner;
 use ringfort_core::timing::Timing;
@@ -83,14 +85,15 @@ impl Waiting {
     pub fn serve(
         runtime: &Runtime,
         (listener, most): (&TcpListener, usize),
-        counters: Connections,
+        metrics: &Metrics,
         nodes: &TcpListener,
         owner: &Owner,
         may_begin: bool,
     ) -> io::Result<Waiting> {
         let _context = runtime.enter();
-        let connections =
-            connections::accepted(tokio::net::TcpListener::from_std(listener.try_clone()?)?, most, counters);
+        let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
+        let connections = connections::accepted(listener, most, metrics.client_connections.clone());
+        let arriving = Arc::new(Arriving::new(metrics.incomplete_requests.clone()));
         let mut closing = JoinSet::new();
         closing.spawn(close_all(tokio::net::TcpListener::from_std(nodes.try_clone()?)?));
         let (stop, stopped) = oneshot::channel::<()>();
@@ -98,17 +101,23 @@ impl Waiting {
         let waits = outcome::unavailable(waits, None);
         let service = MembershipService::waiting(owner, may_begin);
         let cluster = service.cluster.clone();
-        let (reporter, health) = tonic_health::server::health_reporter();
+        let (mut reporter, health) = tonic_health::server::health_reporter();
         runtime.spawn(async move {
             set_health(&reporter, false).await;
+            let stop = async move {
+                // Nothing is ever sent: dropping the sender means stop.
+                drop(stopped.await);
+                // An open watch would keep its connection from closing, and report forever that the node does not
+                // serve.
+                end_watches(&mut reporter).await;
+            };
             let served = Server::builder()
-                .add_service(MembershipServer::new(service))
+                .add_service(Bounded::new(MembershipServer::new(service), &arriving))
                 .add_service(Refusing::<KvServer<()>>::new(waits.clone()))
                 .add_service(Refusing::<OriginalServer<()>>::new(waits.clone()))
                 .add_service(Refusing::<ClusterServer<()>>::new(waits))
-                .add_service(health)
-                // Nothing is ever sent: dropping the sender means stop.
-                .serve_with_incoming_shutdown(connections, async move { drop(stopped.await) })
+                .add_service(Bounded::new(health, &arriving))
+                .serve_with_incoming_shutdown(connections, stop)
                 .await;
             if let Err(error) = served {
                 tracing::warn!("could not answer calls while waiting for a cluster: {error}");
@@ -139,9 +148,9 @@ async fn close_all(listener: tokio::net::TcpListener) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Metrics;
     use ringfort_core::types::Identity;
     use std::net::TcpStream;
+    use tokio::time::timeout;
     use tonic::transport::Endpoint;
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_check_response::ServingStatus;
@@ -155,7 +164,7 @@ mod tests {
 
     fn waiting(runtime: &Runtime, clients: &TcpListener, nodes: &TcpListener) -> Waiting {
         let owner = Owner { identity: Identity(1), name: "one".to_owned() };
-        Waiting::serve(runtime, (clients, 10), Metrics::new().client_connections, nodes, &owner, true).unwrap()
+        Waiting::serve(runtime, (clients, 10), &Metrics::new(), nodes, &owner, true).unwrap()
     }
 
     #[test]
@@ -185,6 +194,29 @@ mod tests {
             for service in ["", "ringfort.v1.Kv"] {
                 let answer = client.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap();
                 assert_eq!(answer.into_inner().status(), ServingStatus::NotServing, "{service:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_watch_of_a_node_that_waits_ends_with_the_wait() {
+        let runtime = Runtime::new().unwrap();
+        let (clients, nodes) = (listener(), listener());
+        let waiting = waiting(&runtime, &clients, &nodes);
+        let endpoint = Endpoint::from_shared(format!("http://{}", clients.local_addr().unwrap())).unwrap();
+        runtime.block_on(async {
+            let mut client = HealthClient::new(endpoint.connect().await.unwrap());
+            let mut watches = Vec::new();
+            for service in ["", "ringfort.v1.Kv"] {
+                let request = HealthCheckRequest { service: service.to_owned() };
+                let mut watch = client.watch(request).await.unwrap().into_inner();
+                assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+                watches.push(watch);
+            }
+            drop(waiting);
+            for mut watch in watches {
+                let ended = timeout(Duration::from_secs(10), watch.message()).await;
+                assert!(matches!(ended, Ok(Ok(None))), "{ended:?}");
             }
         });
     }

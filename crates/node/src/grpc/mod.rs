@@ -1,11 +1,12 @@
 //! The node's gRPC servers: one for clients and operators, one for the other nodes.
 
+mod arriving;
+mod bounded;
 mod call;
 pub mod cluster;
 mod connections;
 mod gossip;
 mod kv;
-mod marked;
 pub mod membership;
 mod operate;
 mod original;
@@ -16,8 +17,10 @@ mod timeout;
 
 use crate::error_kind::ErrorKind;
 use crate::events::NoAnswer;
-use crate::metrics::Connections;
+use crate::metrics::{Connections, IncompleteRequests};
 use crate::service::{CallError, Service};
+use arriving::Arriving;
+use bounded::Bounded;
 use cluster::ClusterService;
 use peer::PeerService;
 use refusing::Refusing;
@@ -29,6 +32,7 @@ use ringfort_proto::v1::membership_server::MembershipServer;
 use ringfort_proto::v1::peer_server::PeerServer;
 use ringfort_proto::{FILE_DESCRIPTOR_SET, outcome};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::Status;
@@ -40,6 +44,12 @@ use tonic_health::server::HealthReporter;
 
 /// The largest request from a client: larger than the largest key and value together.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
+
+/// The largest message of a call that has several requests, which count nowhere: one about reflection.
+const MAX_STREAMED_REQUEST_BYTES: usize = 4 << 10;
+
+/// The headers of a call; a client must not send more.
+const MAX_HEADER_BYTES: u32 = 16 << 10;
 
 /// Requests in flight on one connection; HTTP/2 makes the client wait before sending more.
 const MAX_REQUESTS_IN_FLIGHT: u32 = 1024;
@@ -64,7 +74,7 @@ const _: () = assert!(LARGEST_ENTRY_BYTES < MAX_REQUEST_BYTES);
 pub async fn serve_clients(
     (service, cluster): (Service, ClusterService),
     (listener, most): (TcpListener, usize),
-    counters: Connections,
+    (counters, incomplete): (Connections, IncompleteRequests),
     health: HealthServer<impl Health>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
@@ -80,6 +90,9 @@ pub async fn serve_clients(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let broken = "the descriptors come from the compiler";
+    let reflection_v1 = descriptors().build_v1().expect(broken);
+    let reflection_v1alpha = descriptors().build_v1alpha().expect(broken);
+    let arriving = Arc::new(Arriving::new(incomplete));
     let original = original::OriginalService { service: service.clone() };
     let original = OriginalServer::new(original).max_decoding_message_size(MAX_REQUEST_BYTES);
     let kv = KvServer::new(kv::KvService { service }).max_decoding_message_size(MAX_REQUEST_BYTES);
@@ -89,13 +102,14 @@ pub async fn serve_clients(
         .initial_stream_window_size(CLIENT_WINDOW_BYTES)
         .initial_connection_window_size(CLIENT_CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-        .add_service(marked::Marked(kv))
-        .add_service(marked::Marked(original))
-        .add_service(ClusterServer::new(cluster))
-        .add_service(MembershipServer::new(membership))
-        .add_service(health)
-        .add_service(descriptors().build_v1().expect(broken))
-        .add_service(descriptors().build_v1alpha().expect(broken))
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .add_service(Bounded::new(kv, &arriving))
+        .add_service(Bounded::new(original, &arriving))
+        .add_service(Bounded::new(ClusterServer::new(cluster), &arriving))
+        .add_service(Bounded::new(MembershipServer::new(membership), &arriving))
+        .add_service(Bounded::new(health, &arriving))
+        .add_service(reflection_v1.max_decoding_message_size(MAX_STREAMED_REQUEST_BYTES))
+        .add_service(reflection_v1alpha.max_decoding_message_size(MAX_STREAMED_REQUEST_BYTES))
         .serve_with_incoming_shutdown(connections, stop)
         .await
 }

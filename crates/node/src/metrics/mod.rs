@@ -35,6 +35,7 @@ pub struct Metrics {
     pub forwarded: IntCounter,
     pub client_connections: Connections,
     pub peer_connections: Connections,
+    pub incomplete_requests: IncompleteRequests,
     elections_won: IntCounter,
     leaderships_lost: IntCounter,
     proposed_entries: IntCounter,
@@ -58,6 +59,15 @@ pub struct Connections {
     pub accepted: IntCounter,
     /// Closed at once, because there were too many.
     pub refused: IntCounter,
+}
+
+/// Requests that were ended before they had arrived completely.
+#[derive(Clone)]
+pub struct IncompleteRequests {
+    /// Because there was no room for them.
+    pub refused: IntCounter,
+    /// Because they took too long.
+    pub late: IntCounter,
 }
 
 /// Two counters for an operation that may fail.
@@ -90,6 +100,11 @@ impl Metrics {
                 failed: counters.with_label_values(&["failed"]),
             }
         };
+        let incomplete = maker.counters(
+            "incomplete_requests_ended_total",
+            "Requests of clients that were ended before they had arrived completely, by the reason.",
+            &["reason"],
+        );
         let build = maker.gauges("build_info", "Always 1; the version of the program is in its label.", "version");
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Metrics {
@@ -97,6 +112,10 @@ impl Metrics {
             forwarded: maker.counter("requests_forwarded_total", "Requests of clients that another node answered."),
             client_connections: connections("client"),
             peer_connections: connections("peer"),
+            incomplete_requests: IncompleteRequests {
+                refused: incomplete.with_label_values(&["overloaded"]),
+                late: incomplete.with_label_values(&["late"]),
+            },
             elections_won: maker.counter("raft_elections_won_total", "Times that a replica here became leader."),
             leaderships_lost: maker
                 .counter("raft_leaderships_lost_total", "Times that a leader here ceased to be, for whatever reason."),
