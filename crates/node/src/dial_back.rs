@@ -8,6 +8,7 @@
 //! node that has begun a cluster dials itself, because no other node has dialled it back. These failures are not
 //! errors: other nodes may be down, and some networks do not let a node reach itself.
 
+use crate::files::OWN_FILES;
 use crate::start_error::with_sources;
 use bytes::Bytes;
 use ringfort_core::system::{Member, Topology};
@@ -18,10 +19,17 @@ use ringfort_proto::v1::membership_client::MembershipClient;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::transport::Endpoint;
+
+/// Nodes that are dialled at the same time because they want to join; the requests of others are refused as overload,
+/// and they ask again. Callers choose the addresses, and each takes two file descriptors for up to [`PATIENCE`].
+const CHECKS_AT_ONCE: usize = 8;
+
+const _: () = assert!(2 * CHECKS_AT_ONCE as u64 <= OWN_FILES / 8);
 
 /// How long each port of a node that wants to join may take to answer; both are dialled at once.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -35,20 +43,38 @@ struct Unreachable {
     why: String,
 }
 
-/// Dials the new node at the addresses that it advertises.
-///
-/// # Errors
-/// Says which address does not lead to the node, and what to do. The new node may ask again.
-pub async fn check(member: &Member) -> Result<(), Status> {
-    dial(member, PATIENCE).await.map_err(|Unreachable { address, why }| {
-        outcome::unavailable(
-            format!(
-                "the node that was asked to admit this one can't reach it at {address} ({why}): give --advertise with \
-                 a host at which all nodes and clients reach it, and open its ports to them"
-            ),
-            None,
-        )
-    })
+/// Checks of nodes that want to join.
+pub struct DialBacks(Semaphore);
+
+impl Default for DialBacks {
+    fn default() -> DialBacks {
+        DialBacks(Semaphore::new(CHECKS_AT_ONCE))
+    }
+}
+
+impl DialBacks {
+    /// Dials the new node at the addresses that it advertises.
+    ///
+    /// # Errors
+    /// Says which address does not lead to the node, and what to do; or that too many are being dialled. The new node
+    /// may ask again.
+    pub async fn check(&self, member: &Member) -> Result<(), Status> {
+        let Ok(_turn) = self.0.try_acquire() else {
+            return Err(outcome::overloaded(format!(
+                "the node that was asked to admit this one checks the addresses of {CHECKS_AT_ONCE} others now: ask \
+                 again"
+            )));
+        };
+        dial(member, PATIENCE).await.map_err(|Unreachable { address, why }| {
+            outcome::unavailable(
+                format!(
+                    "the node that was asked to admit this one can't reach it at {address} ({why}): give --advertise \
+                     with a host at which all nodes and clients reach it, and open its ports to them"
+                ),
+                None,
+            )
+        })
+    }
 }
 
 /// A node that has begun a cluster dials itself, and logs if it can't.

@@ -14,8 +14,9 @@ const MAX_CLIENTS: u64 = 10_000;
 /// Connections of other nodes at the same time: two from each, and one for each snapshot.
 const MAX_PEERS: u64 = 2_048;
 
-/// Reserved for the node itself: [`MONITORS`], its log and snapshots, its own connections to other nodes, its runtime.
-const OWN_FILES: u64 = 128;
+/// Reserved for the node itself: [`MONITORS`], its log and snapshots, its own connections to other nodes and to nodes
+/// that call it, its runtime.
+pub const OWN_FILES: u64 = 128;
 
 /// Connections of monitoring at the same time; the next ones wait until one has ended.
 pub const MONITORS: usize = 32;

@@ -1,7 +1,7 @@
 //! A cluster is created only once, even if nodes lose their directory or several nodes may create it.
 
 use crate::SMALL;
-use crate::support::{Cluster, Node, run, text};
+use crate::support::{Cluster, Node, came_about, run, text};
 use ringfort_proto::metadata;
 use ringfort_proto::v1::PeerBatch;
 use ringfort_proto::v1::peer_client::PeerClient;
@@ -140,6 +140,27 @@ async fn calls_of_a_cluster_that_nobody_can_ask_back_end_no_node() {
     }
     assert_eq!(cluster.prints(&["put", "k", "v"]), "OK, version 1\n");
     assert!(cluster.nodes[0].runs());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_that_does_not_answer_keeps_no_other_from_being_asked_back() {
+    let cluster = Cluster::start_with(1, &SMALL);
+    let raft = format!("http://127.0.0.1:{}", cluster.nodes[0].raft_port);
+    // Each accepts the connection of the node that asks back, and does not answer.
+    let mut asked = Vec::new();
+    let begun = Instant::now();
+    for from_node in [2, 3] {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        silent.set_nonblocking(true).unwrap();
+        let batch = PeerBatch { from_node, to_node: 1, cluster_id: 7, ..PeerBatch::default() };
+        let mut request = Request::new(tokio_stream::iter([batch]));
+        metadata::set_caller(request.metadata_mut(), &silent.local_addr().unwrap().to_string());
+        let mut answers = PeerClient::connect(raft.clone()).await.unwrap().raft(request).await.unwrap().into_inner();
+        answers.message().await.unwrap_err();
+        let is_asked = came_about(|| silent.accept().map(|asking| asked.push(asking)).is_ok());
+        assert!(is_asked, "node {from_node} is not asked");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "the node gave up the first one before it asked the second");
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! | `gone` | no quorum, and clients that leave before they are answered |
 //! | `gossip` | gossip that is forged, truncated, too large or from the future |
 //! | `silent` | a node that is stopped without closing its connections |
+//! | `joining` | join requests that lead nowhere |
 //! | `half_sent` | requests whose rest never comes |
 //! | `overload` | more requests than can be executed, more data than may be held |
 //! | `scans` | many scans of large values at once |
@@ -37,6 +38,7 @@ mod gossip;
 mod half_sent;
 mod http2;
 mod hung_disk;
+mod joining;
 mod leaving;
 mod memory;
 mod moving;

@@ -3,7 +3,7 @@
 use super::membership::MembershipService;
 use super::status::StatusReporter;
 use super::{gossip, operate, status_of, timeout};
-use crate::dial_back;
+use crate::dial_back::DialBacks;
 use crate::events::{ControlEvent, Mailbox};
 use crate::execute::Executor;
 use crate::observer::Observer;
@@ -28,6 +28,7 @@ pub struct ClusterService {
     control: Mailbox<ControlEvent>,
     status: StatusReporter,
     calls: OperatorCalls,
+    dial_backs: DialBacks,
 }
 
 #[tonic::async_trait]
@@ -41,7 +42,7 @@ impl Cluster for ClusterService {
         let replaces = if replace { self.replaced(&member).await? } else { None };
         // A member's new addresses are not checked: the cluster may need this member for a quorum.
         if known_as.is_none() {
-            dial_back::check(&member).await?;
+            self.dial_backs.check(&member).await?;
         }
         // Without a quorum the cluster can't commit the node's addresses, yet may need the node to form a quorum. So
         // they are passed on before the command is committed.
@@ -140,7 +141,8 @@ impl ClusterService {
         observer: Arc<Observer>,
     ) -> ClusterService {
         let status = StatusReporter::new(observer);
-        ClusterService { routing, executor, control, status, calls: OperatorCalls::default() }
+        let (calls, dial_backs) = (OperatorCalls::default(), DialBacks::default());
+        ClusterService { routing, executor, control, status, calls, dial_backs }
     }
 
     /// What this node, as a member, tells nodes that look for a cluster.
