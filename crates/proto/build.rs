@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
     fs::write(Path::new(&out_dir).join("ringfort.bin"), compiler.encode_file_descriptor_set())?;
     let services = tonic_prost_build::configure().bytes(".").btree_map(".").codec_path("crate::codec::SmallBuffers");
+    let services = services.extern_path(".proto.GossipRequest", "crate::gossip_request::GossipRequest");
     services.compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

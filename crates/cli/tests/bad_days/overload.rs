@@ -2,17 +2,20 @@
 
 use crate::SMALL;
 use crate::http2::{DATA, END_STREAM, HEADERS, WINDOW_UPDATE, for_each_frame, frame, greeting, put_frames};
-use crate::support::{Cluster, came_about};
+use crate::support::{Cluster, PATIENCE, came_about};
 use ringfort_client::Outcome;
+use ringfort_proto::gossip_request::{GossipRequest, MAX_GOSSIP_KEYS};
+use ringfort_proto::original::kv_client::KvClient as OriginalClient;
 use ringfort_proto::outcome;
 use ringfort_proto::v1::kv_client::KvClient;
 use ringfort_proto::v1::{DeleteRequest, GetRequest, PutRequest};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 async fn connect(endpoint: &str) -> KvClient<Channel> {
     KvClient::connect(format!("http://{endpoint}")).await.unwrap()
@@ -77,6 +80,36 @@ async fn full_memory_refuses_puts_and_takes_deletes() {
         assert!(begun.elapsed() < Duration::from_secs(5), "there is room again");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_batches_leave_room_for_other_requests() {
+    // More than would fit if each took as many places as it has calls in flight.
+    const BATCHES: usize = 12;
+    let mut cluster = Cluster::prepare(1, &[&SMALL[..], &["--election-timeout=2s"]].concat());
+    cluster.nodes[0].take_disk_faults();
+    cluster.nodes[0].start();
+    cluster.wait_until_complete(1);
+    cluster.nodes[0].slow_disk(Duration::from_millis(50));
+    let state: BTreeMap<String, String> = (0..MAX_GOSSIP_KEYS).map(|key| (format!("k{key}"), "v".to_owned())).collect();
+    let address = format!("http://{}", cluster.nodes[0].endpoint());
+    let mut batches = JoinSet::new();
+    for _ in 0..BATCHES {
+        let mut client = OriginalClient::connect(address.clone()).await.unwrap();
+        let mut request = Request::new(GossipRequest { state: state.clone(), left_out: 0 });
+        request.set_timeout(PATIENCE);
+        batches.spawn(async move { client.gossip(request).await });
+    }
+    let mut client = connect(&cluster.nodes[0].endpoint()).await;
+    let mut reads = 0;
+    while !batches.is_empty() {
+        client.get(GetRequest { key: "k".into(), consistency: 0 }).await.unwrap();
+        reads += 1;
+        while let Some(answered) = batches.try_join_next() {
+            answered.unwrap().unwrap();
+        }
+    }
+    println!("{reads} reads meanwhile");
 }
 
 /// Enough connections for more requests than a node admits.

@@ -17,7 +17,7 @@ use prost::Message;
 use raft::eraftpb::{Entry, EntryType, MessageType, Snapshot};
 use ringfort_core::message::RaftMessage;
 use ringfort_node::convert;
-use ringfort_proto::v1;
+use ringfort_proto::{original, v1};
 use std::fmt::Debug;
 
 /// Elements with no content: their tag and their length, which is 0. The numbers of a configuration take a byte each.
@@ -122,7 +122,7 @@ fn entry(source: &mut Source) -> Entry {
 
 pub fn body(data: &[u8]) {
     let Some((&kind, data)) = data.split_first() else { return };
-    match kind % 9 {
+    match kind % 10 {
         0 => {
             check_batch(data);
             let mut damaged = check_written(&mut Source::new(data)).encode_to_vec();
@@ -130,6 +130,7 @@ pub fn body(data: &[u8]) {
             check_batch(&damaged);
         }
         8 => drop(check_message::<v1::PeerAnswers>(data)),
+        9 => drop(check_message::<original::GossipRequest>(data)),
         1 => drop(check_message::<v1::SnapshotChunk>(data)),
         2 => drop(check_message::<v1::ScanRequest>(data)),
         3 => drop(check_message::<v1::PutRequest>(data)),

@@ -8,13 +8,11 @@ use bytes::Bytes;
 use ringfort_core::eventual;
 use ringfort_core::kv::{Get, Kind, Operation, Put};
 use ringfort_core::system::topology::{NODE_NAME_RULE, is_node_name};
+use ringfort_proto::gossip_request::MAX_GOSSIP_KEYS;
 use ringfort_proto::original::kv_server::Kv;
 use ringfort_proto::original::*;
 use ringfort_proto::{metadata, outcome};
 use tonic::{Request, Response, Status};
-
-/// The most keys in one call of Gossip: more would keep other work of its network thread waiting.
-const MAX_GOSSIP_KEYS: usize = 4096;
 
 pub struct OriginalService {
     pub service: Service,
@@ -70,8 +68,8 @@ impl Kv for OriginalService {
 
     async fn gossip(&self, request: Request<GossipRequest>) -> Result<Response<GossipResponse>, Status> {
         let (deadline, gossip) = open(&self.service, Kind::Put, request)?;
-        let keys = gossip.state.len();
-        if keys > MAX_GOSSIP_KEYS {
+        let keys = gossip.state.len() + gossip.left_out;
+        if gossip.left_out > 0 {
             return Err(outcome::invalid(format!(
                 "{keys} keys in one call of Gossip: send {MAX_GOSSIP_KEYS} at most, and the others in further calls"
             )));

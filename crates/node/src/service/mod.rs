@@ -34,13 +34,16 @@ use ringfort_core::system::Members;
 use ringfort_core::types::{ClusterId, NodeId};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
+
+/// Batches whose calls are executed at the same time. The others wait, and are refused as overload at their deadline.
+const BATCHES_AT_ONCE: usize = 4;
 
 /// How many calls of one batch are in flight at the same time. The others wait.
-pub const BATCH_AT_ONCE: usize = 1024;
+const BATCH_AT_ONCE: usize = 512;
 
-/// A batch can't use up all places in flight.
-const _: () = assert!(BATCH_AT_ONCE < in_flight::MAX_REQUESTS);
+/// Batches leave most places in flight to other requests.
+const _: () = assert!(BATCHES_AT_ONCE * BATCH_AT_ONCE <= in_flight::MAX_REQUESTS / 4);
 
 /// The consistency that a call asks for, and its keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,8 @@ pub struct Service {
     in_flight: Arc<InFlight>,
     /// One permit for each scan that may collect a page at the same time.
     scans: Arc<Semaphore>,
+    /// One permit for each batch whose calls may be executed at the same time.
+    batches: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
@@ -112,7 +117,8 @@ impl Service {
         metrics: Arc<Metrics>,
     ) -> Service {
         let scans = Arc::new(Semaphore::new(scan::SCANS_AT_ONCE));
-        Service { routing, executor, gossip, admission, in_flight, scans, metrics }
+        let batches = Arc::new(Semaphore::new(BATCHES_AT_ONCE));
+        Service { routing, executor, gossip, admission, in_flight, scans, batches, metrics }
     }
 
     /// This node.
@@ -144,13 +150,18 @@ impl Service {
     }
 
     /// Executes the calls of a batch concurrently, at most [`BATCH_AT_ONCE`] at a time. The calls are independent: they
-    /// may take effect in any order, and each has its own answer; answers are in the order of the calls. If the node
-    /// has no room for the batch, it is refused as a whole.
+    /// may take effect in any order, and each has its own answer; answers are in the order of the calls. While the
+    /// batch waits for its turn, it counts as one request. If the node has no room for the batch, it is refused as a
+    /// whole.
     pub async fn answer_all(&self, calls: Vec<Call>, deadline: Instant) -> Vec<Result<Executed, CallError>> {
         // Many small calls take most of their memory for the `Call`s themselves.
         let bytes = calls.iter().map(|call| size_of::<Call>() + call.size_bytes()).sum();
-        let taken = self.in_flight.take(calls.len().min(BATCH_AT_ONCE), bytes);
-        let is_taken = taken.is_some();
+        let waiting = self.in_flight.take(1, bytes);
+        let turn = async { timeout_at(deadline, self.batches.acquire()).await.ok() };
+        let turn = if waiting.is_some() { turn.await } else { None };
+        let others = calls.len().min(BATCH_AT_ONCE).saturating_sub(1);
+        let running = turn.as_ref().and_then(|_| self.in_flight.take(others, 0));
+        let is_taken = running.is_some();
         let answers = calls.into_iter().map(|call| self.counted(call, is_taken, deadline));
         stream::iter(answers).buffered(BATCH_AT_ONCE).collect().await
     }
