@@ -351,7 +351,8 @@ fn judge(status: &Status, effect: Effect, is_redirected: bool) -> Attempt {
         // A read changes nothing, even if a proxy refused it.
         Outcome::Unknown if effect != Effect::Write && REFUSALS.contains(&status.code()) => Attempt::Refused,
         Outcome::Unknown => Attempt::Unknown,
-        Outcome::NotApplied if is_redirected => Attempt::Redirected,
+        // A refusal, too, names the leader if that is another node, but it is the leader's answer.
+        Outcome::NotApplied if is_redirected && status.code() == Code::Unavailable => Attempt::Redirected,
         Outcome::NotApplied if outcome::reached_no_handler(status) || status.code() == Code::Unavailable => {
             Attempt::NotApplied
         }

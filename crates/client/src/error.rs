@@ -204,6 +204,9 @@ fn list(causes: &[&Cause]) -> String {
 /// A status in words. Of an error of the connection only the root cause: what is above it says less.
 fn describe(status: &Status) -> String {
     let mut text = match status.message() {
+        "" if status.code() == Code::Unimplemented => {
+            "what listens there does not know this request; upgrade the node, if it is one".to_owned()
+        }
         "" => status.code().description().to_owned(),
         message => message.to_owned(),
     };

@@ -55,6 +55,22 @@ async fn leader_named_by_an_answer_is_asked_next() {
 }
 
 #[tokio::test]
+async fn leader_named_by_a_refusal_is_asked_next_and_not_at_once() {
+    let servers = Servers::start(2);
+    let client = servers.client();
+    client.put("k", "text").await.unwrap();
+    servers.with(|state| {
+        (state.leader, state.forwards) = (Some(1), true);
+        state.faults.extend([Fault::Refuse, Fault::Refuse]);
+    });
+    for _ in 0..2 {
+        let refused = client.increment("k", 1).await.unwrap_err();
+        assert!(matches!(refused, Error::Rejected(_)), "{refused}");
+    }
+    assert_eq!(servers.with(|state| state.writes.clone()), [2, 1], "one forwarded write, then the leader itself");
+}
+
+#[tokio::test]
 async fn dead_leader_is_left_for_the_new_one() {
     let mut servers = Servers::start(3);
     let client = servers.client();
@@ -117,6 +133,17 @@ async fn unknown_outcome_is_not_retried() {
     }
     assert_eq!(client.increment("k", 1).await.unwrap().number, 1);
     assert_eq!(client.append("k", "1").await.unwrap().length_bytes, 1);
+}
+
+#[tokio::test]
+async fn write_that_a_node_of_an_earlier_version_does_not_have_is_refused() {
+    let servers = Servers::start(3);
+    let client = servers.client();
+    servers.with(|state| state.faults.push_back(Fault::Answer(Status::unimplemented(""))));
+    let error = client.increment("k", 1).await.unwrap_err();
+    assert!(matches!(error, Error::Rejected(_)), "{error}");
+    assert_eq!((error.outcome(), error.is_retry_safe()), (Outcome::NotApplied, false));
+    assert!(error.to_string().contains("upgrade"), "{error}");
 }
 
 #[tokio::test]

@@ -7,13 +7,14 @@
 //! | `INVALID_ARGUMENT` | `not-applied` | the request is wrong | does not retry |
 //! | `FAILED_PRECONDITION` | `not-applied` | this is another cluster, or the request can't be executed in the current state | does not retry |
 //! | `DEADLINE_EXCEEDED` | `unknown` | no quorum answered in time | never retries a write |
+//! | `UNIMPLEMENTED` | none | the node runs an earlier version, which does not have the method | does not retry |
 //! | any other | none | something broke on the way | never retries a write |
 //!
 //! **The metadata decides, not the code.** gRPC libraries and proxies generate `UNAVAILABLE` and `RESOURCE_EXHAUSTED`
 //! themselves, for requests that did reach a node: when a connection misses its keep-alive, everything in flight on it
 //! ends with `UNAVAILABLE`. Retrying such a write would apply it twice, with other writes in between. So an error
-//! without `ringfort-outcome` means unknown, with the one exception of a request that certainly [reached no
-//! handler](reached_no_handler).
+//! without `ringfort-outcome` means unknown, with two exceptions: a request that certainly [reached no
+//! handler](reached_no_handler), and one whose [method is unknown](is_unknown_method) to the node.
 //!
 //! A read has no outcome: any read may be retried.
 
@@ -79,7 +80,7 @@ pub fn of(status: &Status) -> Outcome {
     match status.metadata().get(metadata::OUTCOME).map(|value| value.as_bytes()) {
         Some(value) if value == NOT_APPLIED.as_bytes() => Outcome::NotApplied,
         Some(_) => Outcome::Unknown,
-        None if reached_no_handler(status) => Outcome::NotApplied,
+        None if reached_no_handler(status) || is_unknown_method(status) => Outcome::NotApplied,
         None => Outcome::Unknown,
     }
 }
@@ -110,6 +111,14 @@ fn is_of_a_server_that_stops(error: &h2::Error) -> bool {
     error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
 
+/// Whether the server does not have the method: a node of an earlier version. The gRPC server of a node answers this
+/// before any handler sees the request, and without a message. With a message, the same code comes from elsewhere and
+/// proves nothing: a client's library reports a response that it can't decompress like this, and a proxy's HTTP status
+/// 404. A proxy that forwards a write again after a failure could make this answer wrong, and any other one too.
+fn is_unknown_method(status: &Status) -> bool {
+    status.code() == Code::Unimplemented && status.message().is_empty()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +139,12 @@ mod tests {
         {
             assert_eq!(of(&Status::new(code, "from a proxy")), Outcome::Unknown, "{code:?}");
         }
+    }
+
+    #[test]
+    fn a_method_that_a_node_does_not_have_applied_nothing() {
+        assert_eq!(of(&Status::unimplemented("")), Outcome::NotApplied);
+        assert_eq!(of(&Status::unimplemented("Content is compressed with `gzip`")), Outcome::Unknown);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Requests that can't be executed end with a one-line error, in time.
 
 use crate::support::{Cluster, came_about, run, text};
+use ringfort_client::v1::IncrementRequest;
+use ringfort_client::v1::kv_client::KvClient;
+use ringfort_proto::metadata;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -77,6 +80,23 @@ fn appends_add_up_and_are_refused_beyond_the_limit() {
     assert_eq!(cluster.prints(&["put", "large", ""]), "OK, version 3\n", "a refusal is no write");
     let larger = vec![b'v'; LARGEST_VALUE + 1];
     assert_fails(&run(&["append", "large"], &endpoint, &larger), "the value has 1048577 bytes, the limit is 1048576");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_names_the_leader_if_that_is_another_node() {
+    let cluster = Cluster::start(3);
+    cluster.client().put("word", "hello").await.unwrap();
+    let mut leaders = Vec::new();
+    for node in &cluster.nodes {
+        let mut client = KvClient::connect(format!("http://{}", node.endpoint())).await.unwrap();
+        let increment = IncrementRequest { key: "word".into(), by: 1, ..Default::default() };
+        let refused = client.increment(increment).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
+        leaders.push(metadata::leader(refused.metadata()).map(str::to_owned));
+    }
+    let leads = leaders.iter().position(Option::is_none).expect("one of the nodes leads");
+    let named = Some(cluster.nodes[leads].endpoint());
+    assert!(leaders.iter().enumerate().all(|(node, leader)| node == leads || *leader == named), "{leaders:?}");
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub const SHARDS: u32 = 4;
 /// What a server does with the next write, instead of serving it.
 pub enum Fault {
     Answer(Status),
+    /// Answers as the leader does, to which a node that does not lead has forwarded the write.
+    Refuse,
     /// Applies the write, then breaks the connection's stream without an answer in time.
     ApplyAndHang,
 }
@@ -130,6 +132,15 @@ impl Server {
         Ok(response)
     }
 
+    fn refusal(&self) -> Status {
+        let state = self.state.lock().unwrap();
+        let mut refusal = outcome::refused("the value is not a number");
+        if let Some(leader) = state.leader.filter(|leader| *leader != self.node) {
+            metadata::set_leader(refusal.metadata_mut(), &state.addresses[leader]);
+        }
+        refusal
+    }
+
     fn fault(&self) -> Option<Fault> {
         let state = &mut *self.state.lock().unwrap();
         state.writes[self.node] += 1;
@@ -155,8 +166,10 @@ impl Kv for Server {
     }
 
     async fn increment(&self, request: Request<IncrementRequest>) -> Result<Response<IncrementResponse>, Status> {
-        if let Some(Fault::Answer(status)) = self.fault() {
-            return Err(status);
+        match self.fault() {
+            Some(Fault::Answer(status)) => return Err(status),
+            Some(Fault::Refuse) => return Err(self.refusal()),
+            Some(Fault::ApplyAndHang) | None => {}
         }
         self.serve(request, |_, increment| IncrementResponse { number: increment.by, version: 1, revision: 1 })
     }

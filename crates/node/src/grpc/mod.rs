@@ -30,7 +30,7 @@ use ringfort_proto::v1::cluster_server::ClusterServer;
 use ringfort_proto::v1::kv_server::KvServer;
 use ringfort_proto::v1::membership_server::MembershipServer;
 use ringfort_proto::v1::peer_server::PeerServer;
-use ringfort_proto::{FILE_DESCRIPTOR_SET, outcome};
+use ringfort_proto::{FILE_DESCRIPTOR_SET, metadata, outcome};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,13 +157,17 @@ pub async fn serve_peers(
 /// The gRPC status for an error.
 fn status_of(error: &CallError) -> Status {
     let said = error.to_string();
-    match error.kind() {
-        ErrorKind::Unavailable => outcome::unavailable(said, error.leader()),
+    let mut status = match error.kind() {
+        ErrorKind::Unavailable => outcome::unavailable(said, None),
         ErrorKind::Overloaded => outcome::overloaded(said),
         ErrorKind::Invalid => outcome::invalid(said),
         ErrorKind::Refused => outcome::refused(said),
         ErrorKind::Unknown => outcome::unknown(said),
+    };
+    if let Some(address) = error.leader() {
+        metadata::set_leader(status.metadata_mut(), address);
     }
+    status
 }
 
 impl From<NoAnswer> for Status {

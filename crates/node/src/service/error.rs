@@ -12,8 +12,9 @@ pub enum CallError {
     Execute(#[from] ExecuteError),
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    #[error(transparent)]
-    Refused(#[from] Refusal),
+    /// `leader` is where clients reach the node that refused it, if that is another node.
+    #[error("{refusal}")]
+    Refused { refusal: Refusal, leader: Option<String> },
     #[error("too many requests are under way in this node; retry later")]
     TooMany,
     #[error("only a get may be stale")]
@@ -44,7 +45,7 @@ impl CallError {
             | CallError::NeverStale
             | CallError::NotEventual(_)
             | CallError::EventualWrite(WriteError::TooLarge(_)) => ErrorKind::Invalid,
-            CallError::Refused(_) => ErrorKind::Refused,
+            CallError::Refused { .. } => ErrorKind::Refused,
             CallError::TooMany
             | CallError::DiskFull
             | CallError::EventualWrite(WriteError::Full | WriteError::Overloaded) => ErrorKind::Overloaded,
@@ -53,10 +54,12 @@ impl CallError {
         }
     }
 
-    /// The address at which clients reach the leader, if only the leader can execute the call and its address is known.
+    /// The address at which clients reach the leader, if that is another node and its address is known.
     pub fn leader(&self) -> Option<&str> {
         match self {
-            CallError::Execute(ExecuteError::Unreachable { leader, .. }) => leader.as_deref(),
+            CallError::Execute(ExecuteError::Unreachable { leader, .. }) | CallError::Refused { leader, .. } => {
+                leader.as_deref()
+            }
             _ => None,
         }
     }

@@ -137,10 +137,8 @@ impl Service {
     }
 
     /// Calls `use_address` with the address at which clients reach a node, if it is known.
-    pub fn with_address(&self, node: NodeId, use_address: impl FnOnce(&str)) {
-        if let Some(member) = self.routing.members().get(&node) {
-            use_address(&member.grpc_address);
-        }
+    pub fn with_address<R>(&self, node: NodeId, use_address: impl FnOnce(&str) -> R) -> Option<R> {
+        self.routing.members().get(&node).map(|member| use_address(&member.grpc_address))
     }
 
     /// Executes one call.
@@ -209,7 +207,10 @@ impl Service {
             self.metrics.forwarded.inc();
         }
         match executed.reply {
-            Reply::Command(CommandReply::Refused(refusal)) => Err(refusal.into()),
+            Reply::Command(CommandReply::Refused(refusal)) => {
+                let leader = executed.elsewhere.and_then(|node| self.with_address(node, str::to_owned));
+                Err(CallError::Refused { refusal, leader })
+            }
             _ => Ok(executed),
         }
     }
