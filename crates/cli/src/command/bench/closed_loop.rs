@@ -12,7 +12,7 @@
 use super::measurement::Measurement;
 use super::progress::Progress;
 use super::target::{Answer, Target};
-use super::workload::{Operation, Workload};
+use super::workload::{Action, Workload};
 use crate::failure::Failure;
 use crate::random::Random;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,8 +102,7 @@ async fn one_after_the_other(
 ) {
     let mut random = Random::new();
     loop {
-        let operation = workload.draw(&mut random);
-        let is_get = matches!(operation, Operation::Get(_));
+        let (action, key) = workload.draw(&mut random);
         let began = match &schedule {
             Some(schedule) => schedule.due().await,
             None => Instant::now(),
@@ -111,10 +110,10 @@ async fn one_after_the_other(
         if began >= until || workload.is_stopped() {
             return;
         }
-        let answer = target.send(operation, &workload.value).await;
+        let answer = target.send(action, key, &workload.value).await;
         let has_failed = matches!(answer, Answer::Failed { .. });
         if began >= from || has_failed {
-            locked(&measurement).record(is_get, answer, began.elapsed());
+            locked(&measurement).record(action, answer, began.elapsed());
         }
         if has_failed {
             sleep(PAUSE_AFTER_FAILURE).await;
@@ -136,7 +135,7 @@ pub async fn load(targets: &[Arc<Target>], workload: &Arc<Workload>, progress: &
                 if number >= workload.keys || workload.is_stopped() {
                     return Ok(());
                 }
-                match target.send(Operation::Put(workload.key(number)), &workload.value).await {
+                match target.send(Action::Put, workload.key(number), &workload.value).await {
                     Answer::Failed { message, .. } => return Err(LoadError(message)),
                     Answer::Done | Answer::NotFound => progress.advance(),
                 }

@@ -35,7 +35,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use target::Target;
-use workload::Workload;
+use workload::{Mix, Workload};
 
 /// The disk is measured for at most this long.
 const DISK_DURATION: Duration = Duration::from_secs(2);
@@ -74,7 +74,16 @@ pub struct Bench {
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=100))]
     reads: u8,
 
-    /// The number of keys. Each request takes one of them at random.
+    /// Of a hundred requests so many are increments, of keys of their own.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=100))]
+    increments: u8,
+
+    /// Of a hundred requests so many append --value-size bytes to keys of their own. The values grow: with few keys, up
+    /// to the limit of 1 MiB, from which on appends are refused.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=100))]
+    appends: u8,
+
+    /// The number of keys of each kind. Each request takes one of them at random.
     #[arg(long, value_name = "COUNT", default_value_t = 100_000, value_parser = parse_keys)]
     keys: u64,
 
@@ -124,8 +133,8 @@ impl Bench {
     pub fn run(self) -> Result<Answer, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let progress = Progress::new();
-        let workload =
-            Workload::new(self.keys, self.value_size as usize, self.reads, self.in_flight as usize, self.rate);
+        let mix = Mix { gets: self.reads, increments: self.increments, appends: self.appends }.check()?;
+        let workload = Workload::new(self.keys, self.value_size as usize, mix, self.in_flight as usize, self.rate);
         let result = runtime.block_on(self.measure_and_clean_up(&Arc::new(workload), &progress));
         progress.end();
         let (report, cleanup) = result?;
@@ -251,6 +260,8 @@ impl Bench {
             rate: self.rate,
             value_bytes: workload.value.len(),
             reads_percent: self.reads,
+            increments_percent: self.increments,
+            appends_percent: self.appends,
             keys: self.keys,
             blind: self.blind,
             rates: Rates::new(&measurement),

@@ -28,6 +28,8 @@ pub struct Report {
     pub rate: Option<u32>,
     pub value_bytes: usize,
     pub reads_percent: u8,
+    pub increments_percent: u8,
+    pub appends_percent: u8,
     pub keys: u64,
     pub blind: bool,
     #[serde(flatten)]
@@ -50,6 +52,8 @@ pub struct Rates {
     pub operations_per_second: f64,
     pub puts: Option<Operations>,
     pub gets: Option<Operations>,
+    pub increments: Option<Operations>,
+    pub appends: Option<Operations>,
 }
 
 #[derive(Serialize)]
@@ -98,6 +102,8 @@ impl Rates {
             operations_per_second: measurement.per_second(),
             puts: operations(&measurement.puts),
             gets: operations(&measurement.gets),
+            increments: operations(&measurement.increments),
+            appends: operations(&measurement.appends),
         }
     }
 }
@@ -133,13 +139,9 @@ impl Report {
             Some(rate) => format!("{rate} a second, at most {} in flight", self.in_flight),
             None => format!("{} in flight", self.in_flight),
         };
-        let reads = match self.reads_percent {
-            0 => "puts".to_owned(),
-            100 => "gets".to_owned(),
-            percent => format!("{percent} % gets, the rest puts"),
-        };
         print_line(&format!(
-            "{reads} of {} bytes, {}; {in_flight} from {} clients for {} s, each {routing}\n",
+            "{} of {} bytes, {}; {in_flight} from {} clients for {} s, each {routing}\n",
+            self.mix(),
             self.value_bytes,
             counted(self.keys as usize, "key"),
             self.connections,
@@ -159,10 +161,28 @@ impl Report {
         }
     }
 
+    /// The mix of requests in words.
+    fn mix(&self) -> String {
+        let Report { reads_percent, increments_percent, appends_percent, .. } = *self;
+        let shares = [(reads_percent, "gets"), (increments_percent, "increments"), (appends_percent, "appends")];
+        if let Some((_, all)) = shares.iter().find(|(percent, _)| *percent == 100) {
+            return (*all).to_owned();
+        }
+        let asked: Vec<String> =
+            shares.iter().filter(|share| share.0 > 0).map(|(percent, kind)| format!("{percent} % {kind}")).collect();
+        match (&asked[..], shares.iter().map(|share| share.0).sum::<u8>()) {
+            ([], _) => "puts".to_owned(),
+            (asked, 100) => asked.join(", "),
+            (asked, _) => format!("{}, the rest puts", asked.join(", ")),
+        }
+    }
+
     fn table(&self) -> Table {
         let mut table = latency_table();
         let mut rates = |name: &str, rates: &Rates| {
-            for (kind, operations) in [("puts", &rates.puts), ("gets", &rates.gets)] {
+            let Rates { puts, gets, increments, appends, .. } = rates;
+            for (kind, operations) in [("puts", puts), ("gets", gets), ("increments", increments), ("appends", appends)]
+            {
                 if let Some(operations) = operations {
                     let numbers = [operations.operations as f64, operations.operations_per_second.round()];
                     add_row(&mut table, format!("{kind}{name}"), Some(numbers), &operations.latency_ms);
@@ -179,10 +199,10 @@ impl Report {
     }
 
     fn failures(&self) -> String {
-        let Errors { puts_not_applied, puts_of_unknown_outcome, gets_failed, gets_without_value } = self.errors;
+        let Errors { writes_not_applied, writes_of_unknown_outcome, gets_failed, gets_without_value } = self.errors;
         let kinds = [
-            (puts_not_applied, "puts not applied"),
-            (puts_of_unknown_outcome, "puts of unknown outcome"),
+            (writes_not_applied, "writes not applied"),
+            (writes_of_unknown_outcome, "writes of unknown outcome"),
             (gets_failed, "gets failed"),
             (gets_without_value, "gets found no value although it was put"),
         ];
@@ -236,11 +256,12 @@ mod tests {
     use super::*;
     use crate::command::bench::measurement::histogram;
     use crate::command::bench::target::Answer;
+    use crate::command::bench::workload::Action;
     use std::time::Duration;
 
     fn measured(puts: u64, latency: Duration) -> Measurement {
         let mut measurement = Measurement::new(Duration::from_secs(2));
-        (0..puts).for_each(|_| measurement.record(false, Answer::Done, latency));
+        (0..puts).for_each(|_| measurement.record(Action::Put, Answer::Done, latency));
         measurement
     }
 

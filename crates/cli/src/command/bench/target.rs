@@ -1,10 +1,10 @@
 //! Where requests are sent: by the client to the leader of each key, or to given nodes in turn.
 
-use super::workload::Operation;
+use super::workload::Action;
 use crate::failure::Failure;
 use bytes::Bytes;
 use ringfort_client::v1::kv_client::KvClient;
-use ringfort_client::v1::{GetRequest, PutRequest};
+use ringfort_client::v1::{AppendRequest, GetRequest, IncrementRequest, PutRequest};
 use ringfort_client::{Client, Error, Outcome};
 use ringfort_proto::outcome;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,28 +51,36 @@ impl Target {
         Ok(Target::Nodes { nodes, turn: AtomicUsize::new(0), timeout })
     }
 
-    /// Sends a request; every put sets `value`.
-    pub async fn send(&self, operation: Operation, value: &Bytes) -> Answer {
+    /// Sends a request. Every put sets `value`, every append adds it, and every increment adds 1.
+    pub async fn send(&self, action: Action, key: Bytes, value: &Bytes) -> Answer {
         match self {
             Target::Leaders(client) => {
-                let result = match operation {
-                    Operation::Put(key) => client.put(key, value.clone()).await.map(|_| true),
-                    Operation::Get(key) => client.get(key).await.map(|found| found.is_some()),
+                let result = match action {
+                    Action::Put => client.put(key, value.clone()).await.map(|_| true),
+                    Action::Get => client.get(key).await.map(|found| found.is_some()),
+                    Action::Increment => client.increment(key, 1).await.map(|_| true),
+                    Action::Append => client.append(key, value.clone()).await.map(|_| true),
                 };
                 Answer::new(result.map_err(|error| (error.outcome(), error.to_string())))
             }
             Target::Nodes { nodes, turn, timeout } => {
                 let mut node = nodes[turn.fetch_add(1, Ordering::Relaxed) % nodes.len()].clone();
-                let result = match operation {
-                    Operation::Put(key) => {
-                        let mut request = Request::new(PutRequest { key, value: value.clone(), ..Default::default() });
-                        request.set_timeout(*timeout);
-                        node.put(request).await.map(|_| true)
+                let result = match action {
+                    Action::Put => {
+                        let put = PutRequest { key, value: value.clone(), ..Default::default() };
+                        node.put(limited(put, *timeout)).await.map(|_| true)
                     }
-                    Operation::Get(key) => {
-                        let mut request = Request::new(GetRequest { key, ..Default::default() });
-                        request.set_timeout(*timeout);
-                        node.get(request).await.map(|answer| answer.get_ref().found)
+                    Action::Get => {
+                        let get = GetRequest { key, ..Default::default() };
+                        node.get(limited(get, *timeout)).await.map(|answer| answer.get_ref().found)
+                    }
+                    Action::Increment => {
+                        let increment = IncrementRequest { key, by: 1, ..Default::default() };
+                        node.increment(limited(increment, *timeout)).await.map(|_| true)
+                    }
+                    Action::Append => {
+                        let append = AppendRequest { key, bytes: value.clone(), ..Default::default() };
+                        node.append(limited(append, *timeout)).await.map(|_| true)
                     }
                 };
                 Answer::new(result.map_err(|status| {
@@ -86,6 +94,12 @@ impl Target {
             }
         }
     }
+}
+
+fn limited<M>(message: M, timeout: Duration) -> Request<M> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    request
 }
 
 impl Answer {
