@@ -1,7 +1,7 @@
 //! Admission control: a node refuses what it has no room for before proposing it, while nothing has been applied.
 //!
-//! - **Memory.** With `--max-memory`, puts are refused while the maps on this node hold that many bytes. Deletes and
-//!   reads are still served, so that clients can free memory. The maps are measured every
+//! - **Memory.** With `--max-memory`, all writes but deletes are refused while the maps on this node hold that many
+//!   bytes. Deletes and reads are still served, so that clients can free memory. The maps are measured every
 //!   [`LOOK_INTERVAL`](crate::memory_watch::LOOK_INTERVAL), so the limit is a high-water mark: writes between two
 //!   measurements can exceed it. Log entries, which have their own budget, and entries from a leader, which a replica
 //!   can't refuse, come on top.
@@ -121,7 +121,9 @@ impl AdmissionState {
         let is_full = held_bytes >= max_bytes;
         if self.is_memory_full.swap(is_full, Ordering::Relaxed) != is_full {
             match is_full {
-                true => tracing::warn!(held_bytes, max_bytes, "--max-memory is reached: puts are refused"),
+                true => {
+                    tracing::warn!(held_bytes, max_bytes, "--max-memory is reached: all writes but deletes are refused")
+                }
                 false => tracing::info!(held_bytes, max_bytes, "below --max-memory again: puts are taken"),
             }
         }

@@ -92,7 +92,7 @@ impl Gauges {
                 "The longest recent sync latency of a record, halved for every 10 s since.",
             ),
             unsynced_bytes: maker.gauge("disk_unsynced_bytes", "Bytes of entries that are not synced yet."),
-            memory_full: maker.gauge("memory_full", "1 while --max-memory is reached, and puts are refused."),
+            memory_full: maker.gauge("memory_full", "1 while --max-memory is reached, and all writes but deletes are refused."),
         }
     }
 

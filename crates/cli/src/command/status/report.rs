@@ -73,7 +73,7 @@ struct Node<'a> {
     zone: &'a str,
     /// active, drained, leaving, dead or replaced.
     state: &'static str,
-    /// It refuses every put.
+    /// It refuses all writes but deletes.
     memory_full: bool,
     /// healthy, slow, recovering, full or hung, as the node last reported; null if it has not reported.
     disk: Option<&'static str>,

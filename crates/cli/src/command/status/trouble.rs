@@ -70,7 +70,7 @@ pub fn shared(nodes: &[NodeStatus]) -> Vec<String> {
         let (reached, refuse) =
             if full_memories.len() == 1 { one } else { ("have reached their --max-memory", "refuse") };
         troubles.push(format!(
-            "{} {reached} and {refuse} every put: delete keys, raise --max-memory, or start another node",
+            "{} {reached} and {refuse} all writes but deletes: delete keys, raise --max-memory, or start another node",
             some_of(&full_memories)
         ));
     }
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_node_whose_memory_is_full_says_that_it_refuses_puts() {
         let full = shared(&[NodeStatus { memory_full: true, ..node() }]).join("; ");
-        assert!(full.contains("refuses every put") && full.contains("--max-memory"), "{full}");
+        assert!(full.contains("refuses all writes but deletes") && full.contains("--max-memory"), "{full}");
     }
 
     #[test]
