@@ -125,6 +125,9 @@ impl Executor {
         let mut has_waited = false;
         loop {
             if let Some(reply) = self.read_here(&request) {
+                if has_waited {
+                    self.waits.answered(shard);
+                }
                 return Ok(Executed { reply, elsewhere: None });
             }
             let target = execution.begin_attempt(self.routing.route(shard));

@@ -1,13 +1,15 @@
 //! Requests that have not arrived completely.
 //!
 //! A request is in flight ([`crate::in_flight`]) from when its message is decoded. Until then its bytes are in the
-//! buffers of its stream, and a client may send a part of many requests and never the rest. So these bytes have a
-//! budget of their own, [`MAX_BYTES`], and a request has [`ARRIVAL_TIMEOUT`] to arrive.
+//! buffers of its stream, and a client may send a part of many requests and never the rest. So these bytes have
+//! budgets of their own, [`MAX_LARGE_BYTES`] and [`MAX_SMALL_BYTES`], and a request has [`ARRIVAL_TIMEOUT`] to arrive.
+//! There are two, so that a few large requests that never arrive do not have all small ones refused, nor the health
+//! checks of a load balancer.
 //!
-//! A request that does not arrive in one piece takes from the budget what its message claims to have, before a buffer
-//! of that size is allocated: with huge pages, the whole buffer takes memory once a part is in it. If the budget is exceeded, the request is refused. It can't wait: the parts that have
-//! arrived would fill the window of their connection, through which requests that have a share of the budget need their
-//! rest.
+//! A request that does not arrive in one piece takes from its budget what its message claims to have, before a buffer
+//! of that size is allocated: with huge pages, the whole buffer takes memory once a part is in it. If the budget is
+//! exceeded, the request is refused. It can't wait: the parts that have arrived would fill the window of their
+//! connection, through which requests that have a share of the budget need their rest.
 //!
 //! The common request arrives in one piece and takes nothing.
 
@@ -24,8 +26,14 @@ use std::time::Duration;
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
-/// What all requests of a node that have not arrived completely may hold; further ones are refused as overload.
-const MAX_BYTES: usize = 128 << 20;
+/// What all large requests of a node that have not arrived completely may hold; further ones are refused as overload.
+const MAX_LARGE_BYTES: usize = 128 << 20;
+
+/// The same for small requests. Most of these have arrived completely when they are first looked at, and hold nothing.
+const MAX_SMALL_BYTES: usize = 64 << 20;
+
+/// The largest message of a small request: with its prefix, one frame of HTTP/2.
+const SMALL_BYTES: usize = 16 << 10;
 
 /// What such a request counts as in addition to its message: its headers, at most [`MAX_HEADER_BYTES`], and the state
 /// of its stream and task.
@@ -40,24 +48,42 @@ const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(30);
 const PREFIX_BYTES: usize = 5;
 
 const _: () = assert!(super::MAX_HEADER_BYTES as usize <= OVERHEAD_BYTES);
-const _: () = assert!(16 * (MAX_REQUEST_BYTES + OVERHEAD_BYTES) <= MAX_BYTES);
+const _: () = assert!(16 * (MAX_REQUEST_BYTES + OVERHEAD_BYTES) <= MAX_LARGE_BYTES);
+const _: () = assert!(1024 * (SMALL_BYTES + OVERHEAD_BYTES) <= MAX_SMALL_BYTES);
 
-/// The budget of a node, and the counts of requests that did not arrive.
+/// The budgets of a node, and the counts of requests that did not arrive.
 pub struct Arriving {
-    bytes: AtomicUsize,
+    small: Budget,
+    large: Budget,
     /// [`ARRIVAL_TIMEOUT`], or less in tests.
     timeout: Duration,
     counters: IncompleteRequests,
 }
 
+struct Budget {
+    most_bytes: usize,
+    held_bytes: AtomicUsize,
+}
+
 impl Arriving {
     pub fn new(counters: IncompleteRequests) -> Arriving {
-        Arriving { bytes: AtomicUsize::new(0), timeout: ARRIVAL_TIMEOUT, counters }
+        let (small, large) = (Budget::new(MAX_SMALL_BYTES), Budget::new(MAX_LARGE_BYTES));
+        Arriving { small, large, timeout: ARRIVAL_TIMEOUT, counters }
+    }
+
+    fn budget(&self, is_large: bool) -> &Budget {
+        if is_large { &self.large } else { &self.small }
+    }
+}
+
+impl Budget {
+    fn new(most_bytes: usize) -> Budget {
+        Budget { most_bytes, held_bytes: AtomicUsize::new(0) }
     }
 
     fn take(&self, bytes: usize) -> bool {
-        let held = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let has_room = held + bytes <= MAX_BYTES;
+        let held = self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let has_room = held + bytes <= self.most_bytes;
         if !has_room {
             self.give_back(bytes);
         }
@@ -65,7 +91,7 @@ impl Arriving {
     }
 
     fn give_back(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -82,13 +108,24 @@ pub struct ArrivingBody<B> {
     claimed: usize,
     /// The bytes that were taken from the budget.
     held: usize,
+    /// Which budget they were taken from.
+    is_large: bool,
     /// Set when the rest has to be waited for.
     timeout: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B> ArrivingBody<B> {
     pub fn new(body: B, arriving: Arc<Arriving>) -> ArrivingBody<B> {
-        ArrivingBody { body, arriving, arrived: 0, prefix: [0; PREFIX_BYTES], claimed: 0, held: 0, timeout: None }
+        ArrivingBody {
+            body,
+            arriving,
+            arrived: 0,
+            prefix: [0; PREFIX_BYTES],
+            claimed: 0,
+            held: 0,
+            is_large: false,
+            timeout: None,
+        }
     }
 
     /// A part has arrived.
@@ -110,9 +147,14 @@ impl<B> ArrivingBody<B> {
 
     /// Takes what the request holds from the budget.
     fn hold(&mut self) -> Result<(), Status> {
-        let bytes = OVERHEAD_BYTES + self.claimed.max(self.arrived);
+        let message = self.claimed.max(self.arrived);
+        if message > SMALL_BYTES && !self.is_large {
+            self.arriving.small.give_back(std::mem::take(&mut self.held));
+            self.is_large = true;
+        }
+        let bytes = OVERHEAD_BYTES + message;
         if bytes > self.held {
-            if !self.arriving.take(bytes - self.held) {
+            if !self.arriving.budget(self.is_large).take(bytes - self.held) {
                 self.arriving.counters.refused.inc();
                 return Err(outcome::overloaded("too many requests are arriving at this node; retry later"));
             }
@@ -158,7 +200,7 @@ impl<B: Body<Data = Bytes, Error = Status> + Unpin> Body for ArrivingBody<B> {
 impl<B> Drop for ArrivingBody<B> {
     fn drop(&mut self) {
         if self.held > 0 {
-            self.arriving.give_back(self.held);
+            self.arriving.budget(self.is_large).give_back(self.held);
         }
     }
 }
@@ -232,7 +274,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_in_parts_takes_what_it_claims_until_it_is_dropped() {
         let arriving = arriving();
-        let held = || arriving.bytes.load(Ordering::Relaxed);
+        let held = || arriving.small.held_bytes.load(Ordering::Relaxed);
         let (parts, mut body) = request(&arriving);
         assert!(wait(&mut body).is_none());
         assert_eq!(held(), OVERHEAD_BYTES, "its headers have arrived");
@@ -275,7 +317,10 @@ mod tests {
             }
         };
         assert_not_applied(&refused, Code::ResourceExhausted, "retry later");
-        assert_eq!(admitted.len(), MAX_BYTES / ((1 << 20) + OVERHEAD_BYTES));
+        assert_eq!(admitted.len(), MAX_LARGE_BYTES / ((1 << 20) + OVERHEAD_BYTES));
+        let (_parts, mut health_check) = request(&arriving);
+        assert!(wait(&mut health_check).is_none(), "a small request has room");
+        assert_eq!(arriving.small.held_bytes.load(Ordering::Relaxed), OVERHEAD_BYTES, "large ones hold nothing there");
         let (parts, mut small) = request(&arriving);
         parts.send(first(1000, 1000)).unwrap();
         assert!(small.frame().await.unwrap().is_ok(), "a request in one piece needs no room");
@@ -311,8 +356,7 @@ mod tests {
     async fn a_request_that_does_not_arrive_in_time_is_ended_however_slowly_its_parts_come() {
         const PARTS: usize = 20;
         let timeout = Duration::from_millis(200);
-        let arriving =
-            Arc::new(Arriving { bytes: AtomicUsize::new(0), timeout, counters: arriving().counters.clone() });
+        let arriving = Arc::new(Arriving { timeout, ..Arriving::new(arriving().counters.clone()) });
         let (silent, mut nothing) = request(&arriving);
         let (parts, mut body) = request(&arriving);
         parts.send(first(1000, 1)).unwrap();
@@ -335,6 +379,6 @@ mod tests {
         assert_not_applied(&silent_one.unwrap().unwrap_err(), Code::Unavailable, "did not arrive completely");
         assert_eq!((arriving.counters.refused.get(), arriving.counters.late.get()), (0, 2));
         drop((silent, nothing));
-        assert_eq!(arriving.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(arriving.small.held_bytes.load(Ordering::Relaxed), 0);
     }
 }

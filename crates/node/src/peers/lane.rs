@@ -38,6 +38,8 @@ struct State {
     accepts: bool,
     /// The right node has answered on the stream.
     is_confirmed: bool,
+    /// The peer has said on the stream that it stops.
+    stops: bool,
     /// The current stream's number, so that an abandoned stream is sent nothing more.
     stream: u64,
     /// Set while there is no connection.
@@ -67,6 +69,7 @@ impl Lane {
             forwarded: HashMap::new(),
             accepts: true,
             is_confirmed: false,
+            stops: false,
             stream: 0,
             outage: None,
         };
@@ -135,6 +138,7 @@ impl Lane {
     pub fn stops_after(&self, last_forward: u64) {
         let mut state = self.state.lock();
         state.is_confirmed = false;
+        state.stops = true;
         let not_taken: Vec<_> = state.forwarded.extract_if(|id, _| *id > last_forward).collect();
         drop(state);
         for (_, waiting) in not_taken {
@@ -152,6 +156,7 @@ impl Lane {
         let mut state = self.state.lock();
         state.stream += 1;
         state.accepts = true;
+        state.stops = false;
         self.last(&mut state, 0);
         Outgoing { lane: self.clone(), stream: state.stream }
     }
@@ -160,7 +165,7 @@ impl Lane {
     pub fn confirmed(&self) {
         let mut state = self.state.lock();
         // The lane may have been closed meanwhile.
-        if state.accepts {
+        if state.accepts && !state.stops {
             state.is_confirmed = true;
             state.outage = None;
         }
@@ -336,6 +341,8 @@ mod tests {
         assert!(taken.try_recv().is_err(), "it may have been executed");
         assert!(matches!(not_taken.try_recv(), Ok(Forwarded::NotSent)));
         assert!(matches!(forward(&lane, 6).try_recv(), Ok(Forwarded::NotSent)));
+        lane.confirmed();
+        assert!(matches!(forward(&lane, 7).try_recv(), Ok(Forwarded::NotSent)), "it has still sent an answer");
         lane.close();
         assert!(matches!(taken.try_recv(), Ok(Forwarded::Lost)));
     }
