@@ -103,6 +103,9 @@ const EXIT_STATUS: &str = "\
 1  a definite \"no\": not found, a problem was found, or not finished
 2  an error; one line on stderr says what to do";
 
+/// The titles of the sections.
+pub const TITLES: [&str; 3] = ["EXAMPLES", "ENVIRONMENT", "EXIT STATUS"];
+
 /// The commands of both tables.
 fn commands() -> impl Iterator<Item = (&'static str, Kind, &'static str)> {
     COMMANDS.into_iter().chain(WRITE_EXAMPLES.map(|(words, examples)| (words, Kind::Client, examples)))
@@ -134,7 +137,7 @@ fn sections(kind: Kind, examples: &str) -> String {
         let lines: Vec<String> = text.lines().map(|line| format!("  {line}")).collect();
         format!("{title}\n{}", lines.join("\n"))
     };
-    [("EXAMPLES", examples), ("ENVIRONMENT", environment), ("EXIT STATUS", EXIT_STATUS)].map(section).join("\n\n")
+    TITLES.into_iter().zip([examples, environment, EXIT_STATUS]).map(section).collect::<Vec<_>>().join("\n\n")
 }
 
 #[cfg(test)]
@@ -150,7 +153,7 @@ mod tests {
         }
         if subcommands.is_empty() {
             let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            for section in ["EXAMPLES", "ENVIRONMENT", "EXIT STATUS"] {
+            for section in TITLES {
                 assert!(after.contains(section), "the help of {words:?} has no {section}");
             }
         }

@@ -2,7 +2,8 @@
 
 use crate::args::command;
 use crate::failure::{Answer, Failure};
-use clap::Args;
+use crate::help::TITLES;
+use clap::{Args, Command};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,24 @@ impl Man {
 
 fn write(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    clap_mangen::generate_to(command(), directory)
+    let mut command = command().disable_help_subcommand(true);
+    command.build();
+    write_pages(command, directory)
+}
+
+fn write_pages(command: Command, directory: &Path) -> io::Result<()> {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        write_pages(below.clone(), directory)?;
+    }
+    let (page, mut text) = (clap_mangen::Man::new(command), Vec::new());
+    page.render(&mut text)?;
+    fs::write(directory.join(page.get_filename()), with_headings(&String::from_utf8_lossy(&text)))
+}
+
+/// Gives each section at the end of the help a heading of its own. `clap_mangen` puts them all under "EXTRA".
+fn with_headings(page: &str) -> String {
+    let page = page.replace(".SH EXTRA\n", "");
+    TITLES.iter().fold(page, |page, title| page.replace(&format!("\n{title}\n"), &format!("\n.SH \"{title}\"\n")))
 }
 
 #[cfg(test)]
@@ -50,6 +68,8 @@ mod tests {
         }
         assert!(page("ringfort.1").contains("ringfort"));
         assert!(page("ringfort-serve.1").contains("raft"));
-        assert!(page("ringfort-get.1").contains("EXIT STATUS"));
+        let get = page("ringfort-get.1");
+        assert!(TITLES.iter().all(|title| get.contains(&format!("\n.SH \"{title}\"\n"))), "{get}");
+        assert!(!get.contains("EXTRA"), "{get}");
     }
 }
