@@ -146,13 +146,13 @@ fn wrong_value(operations: &[Operation], get: &Operation, content: &Content, val
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::NeverPut(value) => write!(f, "a get returned the value {value}, which nobody put to this key"),
+            Reason::NeverPut(value) => write!(f, "a get returned the value {value}, which no client wrote to this key"),
             Reason::Refused(value) => {
-                write!(f, "a get returned the value {value}, whose put was answered as certainly not applied")
+                write!(f, "a get returned the value {value}, whose write was reported as not applied")
             }
-            Reason::BeforePut(value) => write!(f, "a get returned the value {value} before its put began"),
+            Reason::BeforePut(value) => write!(f, "a get returned the value {value} before its write began"),
             Reason::Lost(value) => {
-                write!(f, "the value {value} was acknowledged and is gone, although nobody deleted it")
+                write!(f, "the value {value} was acknowledged and is gone, although no client deleted it")
             }
             Reason::Resurrected(value) => {
                 write!(f, "a get returned the value {value} after a delete of the key was acknowledged")
@@ -162,13 +162,13 @@ impl fmt::Display for Reason {
             }
             Reason::DeletedTwice => f.write_str("a delete found the key after a delete of it was acknowledged"),
             Reason::Version(version) => {
-                write!(f, "the version {version} tells of other writes than those that were asked for")
+                write!(f, "the version {version} does not match the writes of the clients")
             }
             Reason::Number(number) => {
-                write!(f, "the number {number} tells of other writes than those that were asked for")
+                write!(f, "the number {number} does not match the writes of the clients")
             }
             Reason::Length(length) => {
-                write!(f, "the length {length} tells of other writes than those that were asked for")
+                write!(f, "the length {length} does not match the writes of the clients")
             }
             Reason::NoOrder => f.write_str("no order of these operations explains their answers"),
         }

@@ -66,7 +66,11 @@ impl ClientOptions {
         tokio::time::sleep(NOTICE_AFTER).await;
         let is_silent = self.endpoints.iter().all(|endpoint| !client.answers(endpoint));
         if is_silent && self.timeout > NOTICE_AFTER && io::stderr().is_terminal() {
-            eprintln!("no answer from {} yet: trying for {:?} (--timeout)", self.endpoints.join(", "), self.timeout);
+            eprintln!(
+                "no answer from {} yet: trying for up to {:?} (--timeout)",
+                self.endpoints.join(", "),
+                self.timeout
+            );
         }
         std::future::pending().await
     }

@@ -41,8 +41,8 @@ fn nobody_listens(error: &ringfort_client::Error) -> Option<String> {
     let endpoints: Vec<&str> = causes.iter().map(|cause| &*cause.endpoint).collect();
     all_refused.then(|| {
         format!(
-            "nothing listens at {} (connection refused): name others with --endpoints or RINGFORT_ENDPOINTS, or start \
-             one (ringfort playground)",
+            "no node listens at {} (connection refused): give the addresses of running nodes with --endpoints or \
+             RINGFORT_ENDPOINTS, or start a cluster with `ringfort playground`",
             endpoints.join(", ")
         )
     })

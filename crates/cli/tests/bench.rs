@@ -23,7 +23,8 @@ impl Node {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let serves = lines.find_map(|line| Some(line.split_once(" serves on ")?.1.split_once(',')?.0.to_owned()));
+        let serves =
+            lines.find_map(|line| Some(line.split_once(" serves clients on ")?.1.split_once(',')?.0.to_owned()));
         // A full pipe would stop the node.
         std::thread::spawn(move || lines.for_each(drop));
         Node { process, endpoint: serves.expect("the node serves"), _directory: directory }
@@ -167,5 +168,5 @@ fn a_cluster_that_does_not_answer_is_an_error() {
     let output = ringfort().args(["bench", "--endpoints=127.0.0.1:1", "--timeout=200ms"]).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr.lines().count() == 1 && stderr.contains("nothing listens at 127.0.0.1:1 "), "{stderr}");
+    assert!(stderr.lines().count() == 1 && stderr.contains("no node listens at 127.0.0.1:1 "), "{stderr}");
 }

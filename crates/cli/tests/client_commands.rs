@@ -107,7 +107,7 @@ fn status_opens_with_a_sentence() {
         output.starts_with("0 nodes, 0 shards, tolerates no node failure; not every shard was reported"),
         "{output}"
     );
-    assert!(output.contains("--shards shows each") && !output.contains("APPLIED"), "{output}");
+    assert!(output.contains("--shards lists each") && !output.contains("APPLIED"), "{output}");
     let each = String::from_utf8(user.runs_with(&["status", "--shards"], b"").stdout).unwrap();
     assert!(each.contains("APPLIED"), "{each}");
     let json = user.runs_with(&["status", "-o", "json"], b"").stdout;
@@ -138,8 +138,8 @@ fn a_wrong_value_of_an_environment_variable_is_told_with_its_name() {
 fn errors_are_one_line_and_exit_code_2() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     for (args, endpoint, said) in [
-        (&["get", "k", "--timeout", "100ms"], &free[..], "nothing listens at 127.0.0.1:"),
-        (&["put", "k", "v", "--timeout=100ms"], &free, "or start one (ringfort playground)"),
+        (&["get", "k", "--timeout", "100ms"], &free[..], "no node listens at 127.0.0.1:"),
+        (&["put", "k", "v", "--timeout=100ms"], &free, "or start a cluster with `ringfort playground`"),
         (&["get", "k", "--timeout", "100ms"], "nonsense", "give host:port"),
     ] as [(&[&str], &str, &str); 3]
     {
@@ -184,8 +184,8 @@ fn a_key_is_taken_as_it_is_printed() {
     user.expects(&["get", r"\x00\xff"], 0, "v");
     for (args, said) in [
         (&["get", r"a\q"][..], "is not an escape"),
-        (&["get"], "name a key"),
-        (&["get", "k", "--key-hex=00"], "name the key once"),
+        (&["get"], "no key is given"),
+        (&["get", "k", "--key-hex=00"], "the key is given twice"),
         (&["get", "--key-hex=0"], "hexadecimal"),
         (&["delete", "--key-base64=?"], "base64"),
         (&["scan", "--prefix", r"\x1"], "--prefix can't be read"),
@@ -212,7 +212,7 @@ fn an_error_names_each_endpoint_with_its_cause_once() {
     let [first, second] = [free(), free()];
     let output = run(&["put", "k", "v", "--timeout=600ms"], b"", &format!("{first},{second}"));
     let stderr = String::from_utf8(output.stderr).unwrap();
-    let said = [format!("nothing listens at {first}, {second} "), format!("nothing listens at {second}, {first} ")];
+    let said = [format!("no node listens at {first}, {second} "), format!("no node listens at {second}, {first} ")];
     assert!(said.iter().any(|said| stderr.contains(said)), "{stderr}");
     // An endpoint that accepts connections but never answers has its own cause in the error.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -61,7 +61,7 @@ impl Node {
     }
 
     fn grpc(&mut self) -> String {
-        self.word_after(" serves on ")
+        self.word_after(" serves clients on ")
     }
 
     fn http(&mut self) -> String {
@@ -317,7 +317,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
 
     std::fs::write(&file, "node-id = \"a\"\nraft-dri = \"x\"\n").unwrap();
     let wrong = named(&flag, None);
-    assert_eq!(wrong, format!("ringfort: {file}:2: unknown setting \"raft-dri\"; is raft-dir meant?\n"));
+    assert_eq!(wrong, format!("ringfort: {file}:2: unknown setting \"raft-dri\"; did you mean raft-dir?\n"));
     let check =
         |file: &str| Command::new(env!("CARGO_BIN_EXE_ringfort")).args(["config", "check", file]).output().unwrap();
     assert_eq!(check(&file).status.code(), Some(1));

@@ -29,7 +29,7 @@ impl Process {
             for line in stderr.lines().map_while(Result::ok) {
                 // If a node ends before it serves, its log shows in the test's output.
                 eprintln!("{line}");
-                if let Some((_, addresses)) = line.split_once(" serves on ") {
+                if let Some((_, addresses)) = line.split_once(" serves clients on ") {
                     let _ = serves_tx.send(addresses.to_owned());
                 }
             }
@@ -269,7 +269,7 @@ async fn tools_learn_of_services_and_health() {
 #[test]
 fn a_node_that_can_not_start_says_what_to_do() {
     let mut nodes = Nodes::new();
-    assert!(nodes.fails(0, &[]).contains("give --bootstrap to begin a new cluster, or --join-addr"));
+    assert!(nodes.fails(0, &[]).contains("give --bootstrap to create a new cluster, or --join-addr"));
     let nobody = nodes.fails(0, &["--join-addr=127.0.0.1:1", "--join-timeout=1s"]);
     assert!(nobody.contains("127.0.0.1:1"), "{nobody}");
     let first = nodes.start(0, &["--bootstrap"]);

@@ -60,7 +60,7 @@ pub enum Error {
     },
 
     /// Refused before the proposal because a bound was reached. Nothing was applied; safe to retry after a pause.
-    #[error("nothing was done: {}", describe(.0))]
+    #[error("the request was not executed: {}", describe(.0))]
     Overloaded(#[source] Status),
 
     /// The request itself was refused. Nothing was applied; a retry would be refused too.
@@ -82,7 +82,7 @@ pub enum Error {
 
     /// A node's answer contradicts the protocol: a bug, or a node of a much later version. Only reads return this
     /// error.
-    #[error("a node's answer makes no sense: {0}; do the program versions of client and nodes match?")]
+    #[error("a node sent an invalid answer: {0}; run the same version of Ringfort on clients and nodes")]
     BadAnswer(&'static str),
 }
 
@@ -170,8 +170,8 @@ fn unavailable(causes: &[Cause]) -> String {
     let (answered, silent): (Vec<&Cause>, Vec<&Cause>) = causes.iter().partition(|cause| cause.is_of_a_node());
     match (&answered[..], &silent[..]) {
         ([], []) => {
-            "no node could answer in time (the time limit was over before any was asked); check that the nodes run \
-                     and are reachable"
+            "no node could answer in time (the time limit passed before any was asked); check that the nodes run and \
+             are reachable"
                 .to_owned()
         }
         ([first, ..], [_, ..]) => format!(

@@ -442,7 +442,7 @@ fn check_advance(page: v1::ScanResponse, start_after: &Bytes) -> Result<Page, Er
         && entries.first().is_none_or(|first| start_after.is_empty() || first.key > *start_after)
         && !(more && entries.is_empty());
     if !advances {
-        return Err(Error::BadAnswer("its page of a scan does not advance"));
+        return Err(Error::BadAnswer("a page of its scan does not advance"));
     }
     Ok(Page { entries, more })
 }

@@ -188,7 +188,7 @@ impl Table {
         let mut places = vec![Place::default(); topology.shard_count as usize];
         for shard in &topology.shards {
             let place =
-                places.get_mut(shard.shard as usize).ok_or(Error::BadAnswer("it names a shard that cannot be"))?;
+                places.get_mut(shard.shard as usize).ok_or(Error::BadAnswer("it names a shard that does not exist"))?;
             place.leader = addresses.get(&shard.leader).cloned();
             place.members = shard.members.iter().filter_map(|node| addresses.get(node).cloned()).collect();
         }

@@ -81,11 +81,11 @@ pub enum BootError {
     #[error("the file {TOPOLOGY_FILE} can't be read")]
     Topology(#[from] DecodeError),
     #[error(
-        "the snapshot {file} of shard {shard} can't be read: try again; if the disk stays unable to read it, and other nodes \
-         hold that shard, copy the directory, then delete this file: the replica is then replaced"
+        "the snapshot {file} of shard {shard} can't be read: try again; if the disk stays unable to read it, and \
+         other nodes hold that shard, copy the directory, then delete this file: the replica is then replaced"
     )]
     UnreadableSnapshot { file: String, shard: ShardId, source: io::Error },
-    #[error("the log holds an eventual keyspace that this version of the program can't read")]
+    #[error("the log holds an eventual keyspace that this version of Ringfort can't read")]
     Eventual(#[from] EventualError),
     #[error("the first snapshot could not be written")]
     Snapshot(#[from] SnapshotError),
@@ -332,8 +332,8 @@ pub fn open<D: Disk + ?Sized>(disk: &Arc<D>, config: LogConfig) -> Result<Boot<D
         findings: recovery.findings,
     };
     if boot.eventual.lost {
-        let finding =
-            "the eventual keyspace may be damaged: entries that other nodes hold come back from them, the rest is lost";
+        let finding = "the eventual keyspace may be damaged: entries that other nodes hold are restored from them, all \
+                       others are lost";
         boot.findings.push(finding.to_owned());
     }
     for (shard, recovered) in recovery.shards {
@@ -487,9 +487,9 @@ impl<D: ?Sized> Boot<D> {
 enum StateError {
     #[error(transparent)]
     Load(#[from] LoadError),
-    #[error("its snapshot is of another position")]
+    #[error("its snapshot belongs to another position of the log")]
     Position,
-    #[error("it waits for its first snapshot and has no topology to begin with")]
+    #[error("it waits for its first snapshot, and there is no topology to start from")]
     NoTopology,
 }
 

@@ -124,7 +124,7 @@ impl AdmissionState {
                 true => {
                     tracing::warn!(held_bytes, max_bytes, "--max-memory is reached: all writes but deletes are refused")
                 }
-                false => tracing::info!(held_bytes, max_bytes, "below --max-memory again: puts are taken"),
+                false => tracing::info!(held_bytes, max_bytes, "below --max-memory again: all writes are accepted"),
             }
         }
     }

@@ -140,7 +140,7 @@ impl ControlThread {
         let Some(own) = topology.nodes.get(&self.routing.node()) else { return };
         let standing = match topology.nodes.len() {
             1 => format!("its --raft-dir holds the new cluster {}", self.routing.cluster()),
-            _ => format!("it reaches no majority of its own cluster {}", self.routing.cluster()),
+            _ => format!("it can't reach a majority of its own cluster {}", self.routing.cluster()),
         };
         self.lifecycle.fail(format!(
             "the nodes of cluster {cluster} have confirmed that {:?} at this address is a member of their cluster, and \

@@ -81,7 +81,7 @@ impl DialBacks {
 pub async fn check_own(member: Member) {
     if let Err(Unreachable { address, why }) = dial(&member, SHORT_PATIENCE).await {
         tracing::warn!(
-            "this node advertises {address} to other nodes and clients, and can't reach itself there ({why}): if \
+            "this node advertises {address} to other nodes and clients, but can't reach itself there ({why}): if \
              they can't reach it there either, give --advertise with a host at which they can"
         );
     }
@@ -101,7 +101,7 @@ pub async fn check_others(own: NodeId, topology: Arc<Topology>) {
     }
     failed.sort();
     tracing::warn!(
-        "this node has joined, and can't reach {}. If such a node runs, open its ports to this one, or start it with \
+        "this node has joined, but can't reach {}. If such a node runs, open its ports to this one, or start it with \
          --advertise and a host at which all nodes reach it",
         failed.join(", ")
     );

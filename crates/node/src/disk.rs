@@ -26,7 +26,7 @@ pub fn open(directory: &Path, faults: Option<&Path>) -> io::Result<(Arc<dyn Disk
     let disk: Arc<dyn Disk> = match faults {
         None => files.clone(),
         Some(file) => {
-            tracing::warn!("the disk fails as {} says (--disk-faults): for tests only", file.display());
+            tracing::warn!("{} makes the disk fail (--disk-faults): for tests only", file.display());
             Arc::new(FaultyDisk::new(files.clone(), file))
         }
     };

@@ -55,7 +55,8 @@ impl DiskWatch {
             }
             if is_hung && HANGS.due().is_some() {
                 tracing::warn!(
-                    "the disk has not answered for {:.1} s: writes are refused here, and leadership goes to other nodes",
+                    "the disk has not answered for {:.1} s: this node refuses writes, and leadership moves to other \
+                     nodes",
                     report.age.as_secs_f64()
                 );
             }
@@ -93,8 +94,8 @@ pub fn stop_without_disk() -> ! {
 /// Ends the process. An orderly stop is not possible: everything that needs the disk would wait for it.
 fn end(age: Duration) -> ! {
     last_line(&format!(
-        "the disk has not answered for {} s, and this process ends (--disk-timeout). Check the disk, then start the node \
-         again: its log is recovered at the start",
+        "the disk has not answered for {} s, and this process ends (--disk-timeout). Check the disk, then start the \
+         node again: its log is recovered at the start",
         age.as_secs()
     ));
     std::process::abort();

@@ -56,10 +56,10 @@ pub enum ExecuteError {
     #[error("too many requests are waiting for shard {shard}; retry later")]
     Overloaded { shard: ShardId },
     /// Nothing was read.
-    #[error("too many scans wait for their turn on this node; retry later")]
+    #[error("too many scans are waiting on this node; retry later")]
     TooManyScans,
     /// Nothing was applied: the leader's node has reached its memory limit.
-    #[error("the memory of {node} is full: delete something, or raise its --max-memory")]
+    #[error("the memory of {node} is full: delete some keys, or raise its --max-memory")]
     MemoryFull { node: String },
     /// Nothing was applied: the leader's node can't log.
     #[error("the disk of {node} is full: free some space there")]

@@ -134,7 +134,7 @@ impl GossipThread {
                         why: QuarantineReason::Minority,
                     });
                 }
-                divergence::Event::Over(shard) => tracing::info!(%shard, "its replicas do not differ any more"),
+                divergence::Event::Over(shard) => tracing::info!(%shard, "the replicas of this shard no longer differ"),
             }
         }
     }
@@ -198,7 +198,7 @@ fn log(gossip: &Gossip<WriteAnswer>, from: NodeId, refusal: &Refusal) {
         return;
     }
     match refusal.comes_again() {
-        true => tracing::debug!(node = %from, count, "a gossip message was not taken: {refusal}"),
-        false => tracing::warn!(node = %from, count, "a gossip message was not taken: {refusal}"),
+        true => tracing::debug!(node = %from, count, "a gossip message was refused: {refusal}"),
+        false => tracing::warn!(node = %from, count, "a gossip message was refused: {refusal}"),
     }
 }

@@ -115,18 +115,18 @@ impl Http {
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n".to_owned());
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD\n".to_owned());
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         match request.uri().path() {
             "/metrics" => self.answer_metrics().await,
-            "/healthz" => text(StatusCode::OK, "the process lives\n".to_owned()),
+            "/healthz" => text(StatusCode::OK, "alive\n".to_owned()),
             "/readyz" => match self.obstacle() {
                 None => text(StatusCode::OK, "ready\n".to_owned()),
                 Some(obstacle) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{obstacle}\n")),
             },
-            _ => text(StatusCode::NOT_FOUND, "/metrics, /healthz or /readyz\n".to_owned()),
+            _ => text(StatusCode::NOT_FOUND, "use /metrics, /healthz or /readyz\n".to_owned()),
         }
     }
 
@@ -157,7 +157,7 @@ impl Http {
             return Some("not part of a cluster yet".to_owned());
         };
         if lifecycle.is_handing_over() {
-            return Some("handing over, to stop then".to_owned());
+            return Some("handing over leadership before it stops".to_owned());
         }
         if lifecycle.has_failed() {
             return Some("stopping after a failure".to_owned());
@@ -176,7 +176,7 @@ impl Http {
         match &leaderless[..] {
             [] => None,
             [first, ..] => {
-                Some(format!("{} replicas here know of no leader, that of shard {first} the first", leaderless.len()))
+                Some(format!("{} replicas here know no leader, first that of shard {first}", leaderless.len()))
             }
         }
     }

@@ -129,15 +129,16 @@ fn waits_for(told: &[Contact], missing: &[(usize, Missing)]) -> String {
         let address = &told[index].address;
         match why {
             Missing::Silent => silent.push(&**address),
-            Missing::Itself => unfit.push(format!("{address} leads to this node itself")),
-            Missing::Several => unfit.push(format!("{address} leads to several nodes")),
-            Missing::Same(first) => unfit.push(format!("{address} leads to the same node as {}", told[first].address)),
+            Missing::Itself => unfit.push(format!("{address} is this node itself")),
+            Missing::Several => unfit.push(format!("several nodes answer at {address}")),
+            Missing::Same(first) => unfit.push(format!("{address} is the same node as {}", told[first].address)),
         }
     }
-    let silent = (!silent.is_empty()).then(|| format!("{} to say whether they belong to a cluster", silent.join(", ")));
+    let silent =
+        (!silent.is_empty()).then(|| format!("{} to answer whether they belong to a cluster", silent.join(", ")));
     let unfit = (!unfit.is_empty()).then(|| {
         format!(
-            "a --join-addr that names each other node by an address of its own, and this one as --advertise does ({})",
+            "a --join-addr that gives each other node its own address, and this node the one of --advertise ({})",
             unfit.join("; ")
         )
     });
@@ -194,7 +195,7 @@ async fn membership(address: &str, at: SocketAddr) -> Option<MembershipResponse>
 
 /// Dials one of the addresses that `address` resolves to.
 fn endpoint(address: &str, at: SocketAddr) -> Result<Endpoint, Status> {
-    let invalid = || Status::invalid_argument(format!("{address:?} is no address: give host:port"));
+    let invalid = || Status::invalid_argument(format!("{address:?} is not an address: give host:port"));
     let endpoint = Endpoint::from_shared(format!("http://{at}")).map_err(|_| invalid())?;
     Ok(endpoint.origin(format!("http://{address}").parse().map_err(|_| invalid())?))
 }
@@ -210,7 +211,7 @@ pub async fn compare_clusters(addresses: Vec<String>, own: ClusterId, directory:
         });
         if let Some(other) = other {
             tracing::warn!(
-                "{address}, given as --join-addr, belongs to cluster {other}, and this node goes on as a member of \
+                "{address}, given as --join-addr, belongs to cluster {other}, but this node remains a member of \
                  cluster {own}, because --raft-dir {directory} holds its data. To join the other cluster, stop this \
                  node and start it with an empty --raft-dir; otherwise correct --join-addr"
             );
@@ -278,7 +279,7 @@ pub async fn join(
             break;
         }
         if now >= progress {
-            tracing::info!("{address} does not take this node in yet ({}): trying again", last.message());
+            tracing::info!("{address} does not admit this node yet ({}): trying again", last.message());
             progress = now + PROGRESS_INTERVAL;
         }
         sleep(PAUSE).await;
@@ -317,8 +318,9 @@ pub async fn introduce(routing: Arc<Routing>, member: Member, join: Vec<String>)
         }
         if let Some(said) = said.filter(|_| Instant::now() >= progress) {
             tracing::warn!(
-                "this node's addresses have changed, and its cluster does not know the new ones yet ({said}). If all its nodes \
-                 have moved, start it with --join-addr and the new client address of a node that runs"
+                "this node's addresses have changed, and its cluster does not know the new ones yet ({said}). If the \
+                 addresses of all nodes have changed, start this one with --join-addr and the new client address of a \
+                 node that runs"
             );
             progress = Instant::now() + PROGRESS_INTERVAL;
         }
@@ -443,7 +445,7 @@ mod tests {
         let told = [contact(found[0].to_string())];
         let deadline = Instant::now() + Duration::from_millis(300);
         let refused = runtime.block_on(may_begin(&told, &own, deadline)).unwrap_err().to_string();
-        assert!(refused.contains(&format!("{} leads to this node itself", found[0])), "{refused}");
+        assert!(refused.contains(&format!("{} is this node itself", found[0])), "{refused}");
     }
 
     #[test]
@@ -452,9 +454,9 @@ mod tests {
         let missing = [(0, Missing::Silent), (1, Missing::Several), (2, Missing::Silent), (3, Missing::Same(0))];
         assert_eq!(
             waits_for(&told, &missing),
-            "a:1, c:1 to say whether they belong to a cluster, and for a --join-addr that names each other node by an \
-             address of its own, and this one as --advertise does (b:1 leads to several nodes; d:1 leads to the same \
-             node as a:1)"
+            "a:1, c:1 to answer whether they belong to a cluster, and for a --join-addr that gives each other node \
+             its own address, and this node the one of --advertise (several nodes answer at b:1; d:1 is the same node \
+             as a:1)"
         );
     }
 }

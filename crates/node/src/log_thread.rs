@@ -112,7 +112,8 @@ impl LogThread {
                     }
                     if is_said {
                         tracing::info!(
-                            "the log has room again: writes go on, and this node leads again when that has lasted for a while"
+                            "the log has space again: writes continue, and this node leads again when the disk has \
+                             been healthy for a while"
                         );
                     }
                     return true;
@@ -124,12 +125,13 @@ impl LogThread {
                         is_said = true;
                         match lacks_files {
                             true => tracing::warn!(
-                                "no file descriptor for the log ({error}): no writes until there is one; raise the limit on \
-                                 open files (ulimit -n)"
+                                "no file descriptor for the log ({error}): this node writes nothing until there is \
+                                 one; raise the limit on open files (ulimit -n)"
                             ),
                             false => {
                                 tracing::warn!(
-                                    "no space for the log ({error}): no writes until there is; free some disk space"
+                                    "no space for the log ({error}): this node writes nothing until there is; free \
+                                     some disk space"
                                 )
                             }
                         }

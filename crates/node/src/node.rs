@@ -360,7 +360,7 @@ fn serve(
     let (service, counters) = (parts.peer_service(), parts.metrics.peer_connections.clone());
     let peers = runtime.spawn(async move {
         if let Err(error) = grpc::serve_peers(service, peers, counters).await {
-            tracing::error!("nodes are served no more: {error}");
+            tracing::error!("this node no longer serves other nodes: {error}");
         }
     });
     let services = (parts.service(), parts.cluster_service());
@@ -368,7 +368,7 @@ fn serve(
     let clients = runtime.spawn(async move {
         let stopped = async move { stop.notified().await };
         if let Err(error) = grpc::serve_clients(services, clients, counters, health, stopped).await {
-            tracing::error!("clients are served no more: {error}");
+            tracing::error!("this node no longer serves clients: {error}");
         }
     });
     Ok(Serving { clients, peers })

@@ -30,7 +30,7 @@ impl Bound {
     pub async fn take(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Status> {
         match timeout_at(deadline, self.0.acquire()).await {
             Ok(turn) => Ok(turn.expect("the semaphore is never closed")),
-            Err(_) => Err(outcome::overloaded("too many such calls wait for their turn on this node; retry later")),
+            Err(_) => Err(outcome::overloaded("too many calls of this kind are waiting on this node; retry later")),
         }
     }
 }

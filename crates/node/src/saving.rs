@@ -78,8 +78,8 @@ impl SavingThread {
         match boot::set_departure(&*self.disk, why) {
             Ok(()) => self.lifecycle.depart(why),
             Err(error) => self.lifecycle.fail(format!(
-                "this node is no member any more ({why:?}), and could not write that to its directory ({error}): check the \
-                 disk"
+                "this node is no member any more ({why:?}), and could not write that to its directory ({error}): \
+                 check the disk"
             )),
         }
     }
@@ -88,8 +88,8 @@ impl SavingThread {
         if let Err(error) = boot::set_claim(&*self.disk, claim) {
             tracing::warn!(
                 %error,
-                "could not record that this node belongs to cluster {}: do not start it again on this \
-                 directory, where it would serve for a moment",
+                "could not record that this node belongs to cluster {}: do not start it again with this directory, \
+                 or it would serve for a moment",
                 claim.cluster
             );
         }

@@ -63,9 +63,9 @@ enum TransferError {
     Load(#[from] LoadError),
     #[error("the stream ended before the snapshot did")]
     CutShort,
-    #[error("the receiver took nothing for {} s", STALLED_AFTER.as_secs())]
+    #[error("the receiver accepted nothing for {} s", STALLED_AFTER.as_secs())]
     Stalled,
-    #[error("the receiver did not say what became of it")]
+    #[error("the receiver did not acknowledge it")]
     NoAnswer,
 }
 
@@ -214,7 +214,7 @@ impl Transfers {
             Err(error) => return Ok(refused(&error.to_string())),
         };
         if !receiving::fits(&file_header, &message) {
-            return Err(Status::invalid_argument("the snapshot's file is of another position than its message"));
+            return Err(Status::invalid_argument("the snapshot's file and its message are of different positions"));
         }
         // Accepted: now the sender sends the frames.
         let _ = answers.send(Ok(SnapshotAck { builds: true, ..SnapshotAck::default() })).await;
@@ -249,7 +249,7 @@ impl Transfers {
                 nodes == (header.from_node, header.to_node)
                     && message.message.get_msg_type() == MessageType::MsgSnapshot
             })
-            .ok_or_else(|| Status::invalid_argument("the snapshot's message is not one"))
+            .ok_or_else(|| Status::invalid_argument("the snapshot's message is not a snapshot"))
     }
 }
 

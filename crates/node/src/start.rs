@@ -80,7 +80,9 @@ pub fn membership(
     let (disk, files) = disk::open(&config.directory, config.disk_faults.as_deref())
         .map_err(|source| StartError::Directory { directory: directory.clone(), source })?;
     if start::clear_if_given_up(&*disk).map_err(refused)? {
-        tracing::warn!("this node was silent for so long that others took its place: it joins as a new one");
+        tracing::warn!(
+            "this node was silent for so long that other nodes took its place: it joins again as a new node"
+        );
     }
     let log_config = LogConfig { segment_bytes: config.segment_bytes, ..LogConfig::default() };
     let new_identity = Identity(random_u128()?);
@@ -218,12 +220,12 @@ fn available_bytes(directory: &Path) -> Option<u64> {
 fn compare(config: &NodeConfig, topology: &Topology) {
     if let Some(given) = config.shards.filter(|given| *given != topology.shards) {
         let (given, kept) = (given.get(), topology.shards.get());
-        tracing::warn!("--shards={given} has no effect: this cluster was begun with {kept}, and that is fixed");
+        tracing::warn!("--shards={given} has no effect: this cluster was created with {kept}, which is fixed");
     }
     if let Some(given) = config.timing.filter(|given| *given != topology.timing) {
         let kept = topology.timing;
         tracing::warn!(
-            "--election-timeout={given} has no effect: this cluster was begun with {kept}, and that is fixed"
+            "--election-timeout={given} has no effect: this cluster was created with {kept}, which is fixed"
         );
     }
 }

@@ -25,11 +25,12 @@ pub enum StartError {
     #[error("{directory} belongs to node {owner:?}: start it with --node-id {owner}")]
     OtherOwner { directory: String, owner: String },
     #[error(
-        "{directory} belongs to a cluster that does not know this node: choose an empty --raft-dir to join as a new one"
+        "{directory} belongs to a cluster that does not know this node: choose an empty --raft-dir to join as a new \
+         node"
     )]
     NotMember { directory: String },
     #[error(
-        "{directory} holds data and not the topology it belongs to: put back the file `topology`, or choose an empty \
+        "{directory} holds data but not its topology: put back the file `topology`, or choose an empty \
          --raft-dir to join as a new node"
     )]
     NoTopology { directory: String },
@@ -38,10 +39,10 @@ pub enum StartError {
          --join-addr HOST:PORT of a node of its cluster, or choose an empty --raft-dir"
     )]
     LostTopology { directory: String },
-    #[error("{directory} is empty: give --bootstrap to begin a new cluster, or --join-addr HOST:PORT to join one")]
+    #[error("{directory} is empty: give --bootstrap to create a new cluster, or --join-addr HOST:PORT to join one")]
     NoWay { directory: String },
     #[error(
-        "the node of {directory} has left its cluster, which has all that it held: delete the directory, or choose an \
+        "the node of {directory} has left its cluster, which holds all of its data: delete the directory, or choose an \
          empty --raft-dir to join as a new node"
     )]
     Departed { directory: String },
@@ -57,7 +58,7 @@ pub enum StartError {
          cluster. {CLAIM_ADVICE}"
     )]
     Claimed { directory: String, cluster: ClusterId },
-    #[error("no node at {addresses} took this one in before --join-timeout: {reason}")]
+    #[error("no node at {addresses} admitted this one before --join-timeout: {reason}")]
     NoCluster { addresses: String, reason: String },
     #[error("can't listen on {address}: {source}{}", instead(.setting, .source))]
     Listen { address: String, setting: &'static str, source: io::Error },
@@ -76,12 +77,13 @@ pub enum StartError {
     )]
     FewFiles { limit: u64, needed: u64 },
     #[error(
-        "--disk-timeout is too short for this cluster, whose election timeout is {timing}: a disk that does not answer must \
-         be known to hang, and leadership handed over, before the process ends. Give {} ms or more, and start the node again with the same --raft-dir",
+        "--disk-timeout is too short for this cluster, whose election timeout is {timing}: before the process \
+         ends, a hung disk must be detected and leadership handed over. Give {} ms or more, and start the node again \
+         with the same --raft-dir",
         .timing.least_disk_timeout().as_millis()
     )]
     DiskTimeout { timing: Timing },
-    #[error("the system refuses what a node needs: {0}")]
+    #[error("the operating system refuses what a node needs: {0}")]
     System(#[from] io::Error),
 }
 
@@ -93,7 +95,7 @@ pub const CLAIM_ADVICE: &str = "If its directory was lost, give it an empty --ra
 /// What to do if the node can't listen on a port.
 fn instead(setting: &str, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => format!(": stop the process that has the port, or give another --{setting}"),
+        io::ErrorKind::AddrInUse => format!(": stop the process that uses the port, or give another --{setting}"),
         io::ErrorKind::AddrNotAvailable => ": give an address of this machine with --listen".to_owned(),
         io::ErrorKind::PermissionDenied => format!(": give a --{setting} from 1024 on"),
         _ => String::new(),

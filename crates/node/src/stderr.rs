@@ -75,7 +75,7 @@ pub fn report_panics() {
 }
 
 fn warn_of_left_out(lines: u64) {
-    tracing::warn!("{lines} log lines are missing here, because stderr was not read or its disk did not take them");
+    tracing::warn!("{lines} log lines are missing here, because stderr was not read or could not be written");
 }
 
 /// The queue to the thread that writes.

@@ -72,8 +72,8 @@ impl Strangers {
     pub fn called(&self, batch: &PeerBatch, address: Option<&str>) {
         if self.last.swap(batch.cluster_id, Ordering::Relaxed) != batch.cluster_id {
             tracing::warn!(
-                "nodes of cluster {} call this node, of cluster {}: if it should be one of theirs, stop it and start it \
-                 with an empty --raft-dir, --join-addr, and --replace or another --node-id",
+                "nodes of cluster {} call this node, which belongs to cluster {}: if it should be one of theirs, stop \
+                 it and start it with an empty --raft-dir, --join-addr, and --replace or another --node-id",
                 ClusterId(batch.cluster_id),
                 self.own
             );

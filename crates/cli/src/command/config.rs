@@ -37,7 +37,7 @@ impl Config {
             }
             Action::Check { file } => match settings::parse(&settings::read(&file)?, serve) {
                 Ok(_) => {
-                    writeln!(out, "{}: good", file.display())?;
+                    writeln!(out, "{}: valid", file.display())?;
                     Ok(Answer::Yes)
                 }
                 Err(problems) => {

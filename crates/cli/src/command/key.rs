@@ -24,11 +24,11 @@ pub struct KeyArgument {
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("name a key: KEY, --key-hex or --key-base64")]
+    #[error("no key is given: give KEY, --key-hex or --key-base64")]
     None,
-    #[error("name the key once: as KEY, or by --key-hex or --key-base64")]
+    #[error("the key is given twice: give only one of KEY, --key-hex and --key-base64")]
     Two,
-    #[error("{what} can't be read: {source}")]
+    #[error("{what} is invalid: {source}")]
     Unreadable { what: &'static str, source: NotBytes },
 }
 

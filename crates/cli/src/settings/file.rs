@@ -89,7 +89,7 @@ fn text_of(value: &DeValue<'_>) -> Result<String, &'static str> {
         DeValue::String(text) => Ok(text.to_string()),
         DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Ok(number.to_string()),
-            Err(_) => Err("a number as large"),
+            Err(_) => Err("so large a number"),
         },
         DeValue::Boolean(value) => Ok(value.to_string()),
         DeValue::Float(_) => Err("a fraction"),
@@ -116,8 +116,8 @@ fn unknown(serve: &Command, key: &str) -> String {
     let likeness = |name: &str| strsim::jaro(key, name);
     let best = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) >= ALIKE);
     match best {
-        Some(name) => format!("unknown setting {key:?}; is {name} meant?"),
-        None => format!("unknown setting {key:?}; `ringfort config example` shows all there are"),
+        Some(name) => format!("unknown setting {key:?}; did you mean {name}?"),
+        None => format!("unknown setting {key:?}; `ringfort config example` lists all settings"),
     }
 }
 
@@ -140,12 +140,12 @@ mod tests {
              [tls]\nx = 1\n",
         );
         let expected = [
-            "2: unknown setting \"raft_dir\"; is raft-dir meant?",
+            "2: unknown setting \"raft_dir\"; did you mean raft-dir?",
             "3: invalid value '70000' for 'port <PORT>': give a number up to 65535",
             "4: invalid value 'fast' for 'read-mode <MODE>' [possible values: lease, quorum]",
             "5: invalid value 'yes' for 'bootstrap[=<BOOTSTRAP>]' [possible values: true, false]",
             "6: invalid value '3' for 'shards <NUMBER>': ",
-            "7: unknown setting \"tls\"; `ringfort config example` shows all there are",
+            "7: unknown setting \"tls\"; `ringfort config example` lists all settings",
         ];
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {

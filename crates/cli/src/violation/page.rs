@@ -36,12 +36,12 @@ pub fn page(sentence: &str, key: &str, violation: &Violation) -> String {
     html += &format!("<p>{}</p>\n", escaped(sentence));
     html += &format!("<p>The key <code>{}</code>: <strong>{reason}</strong>.</p>\n", escaped(key));
     html += &drawing(violation);
-    html += "<p class=\"note\">Each bar is an operation, from the moment it was asked for to the moment it was answered; \
-             an open end is one whose outcome nobody knows. From left to right is the order of these moments, not to \
-             scale; the seconds are those of the run. An operation takes effect at one moment within its bar. There is \
-             no choice of moments that explains all these answers; the other operations on the key do not matter for \
-             that. The value <code>3.17</code> is the seventeenth that client 3 wrote; <code>3.17+1.4</code> is that \
-             value with another one appended.</p>\n</html>\n";
+    html += "<p class=\"note\">Each bar is an operation, from its request to its answer; an open end means that the \
+             outcome is unknown. The events are in their order from left to right, not to scale; times are in seconds \
+             of the run. An operation takes effect at one moment within its bar, but no choice of moments explains \
+             all of these answers. The other operations on the key do not matter for that. The value \
+             <code>3.17</code> is the seventeenth that client 3 wrote; <code>3.17+1.4</code> is that value with \
+             another one appended.</p>\n</html>\n";
     html
 }
 

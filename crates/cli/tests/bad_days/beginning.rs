@@ -42,7 +42,7 @@ fn a_first_node_that_lost_its_directory_begins_nothing_before_the_others_have_an
     cluster.nodes[0].wait_for_log(&format!("no cluster exists yet: waiting for {silent}"));
     let asked = run(&["get", "k", "--timeout=1s"], &cluster.nodes[0].endpoint(), b"");
     let said = text(&asked.stderr);
-    assert!(asked.status.code() == Some(2) && said.contains("part of no cluster yet"), "{said}");
+    assert!(asked.status.code() == Some(2) && said.contains("not part of a cluster yet"), "{said}");
 
     cluster.nodes[1].start();
     cluster.nodes[2].start();

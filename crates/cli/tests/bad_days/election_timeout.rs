@@ -30,7 +30,7 @@ async fn a_cluster_keeps_the_election_timeout_that_it_began_with() {
     cluster.nodes.iter_mut().for_each(Node::start);
     let status = cluster.wait_until_complete(3);
     assert_eq!(status["election_timeout_ms"], 2000);
-    cluster.nodes[2].wait_for_log("--election-timeout=400ms has no effect: this cluster was begun with 2s");
+    cluster.nodes[2].wait_for_log("--election-timeout=400ms has no effect: this cluster was created with 2s");
     let took = outage(&mut cluster).await;
     assert!(took >= least, "{took:?}");
 

@@ -58,7 +58,7 @@ fn nobody_leaves_while_another_is_down_but_the_one_that_is_down() {
     let planned = cluster.prints(&["cluster", "plan", "--leave", "node3"]);
     assert!(planned.starts_with("leaving would be refused now: node4 does not answer"), "{planned}");
     let left = cluster.prints(&["cluster", "leave", "node4"]);
-    assert!(left.contains("has left the cluster without answering") && !left.contains("by itself"), "{left}");
+    assert!(left.contains("has left the cluster, but did not answer") && !left.contains("by itself"), "{left}");
     assert_eq!(cluster.prints(&["cluster", "leave", "node4"]), "node4 has left the cluster\n");
     cluster.wait_until_complete(3);
     let why = refused(&cluster, &["cluster", "leave", "node3"]);
@@ -126,7 +126,7 @@ fn one_takes_the_place_of_another_that_dies_meanwhile() {
     kill_process(Pid::from_child(&waiting), Signal::INT).unwrap();
     let interrupted = waiting.wait_with_output().unwrap();
     assert_eq!(interrupted.status.code(), Some(1));
-    assert!(text(&interrupted.stderr).contains("node3 goes on leaving without this command"));
+    assert!(text(&interrupted.stderr).contains("node3 continues leaving without this command"));
     cluster.nodes[3].kill();
     cluster.nodes[2].kill();
     cluster.nodes[3].start();
@@ -149,7 +149,7 @@ fn a_node_that_was_cut_off_for_too_long_begins_anew() {
     cluster.wait_until_complete(3);
     let cut_off = &mut cluster.nodes[3];
     cut_off.signal(Signal::CONT);
-    cut_off.wait_for_log("others took its place: it starts anew");
+    cut_off.wait_for_log("other nodes took its place: it joins again as a new node");
     let status = cluster.wait_until_complete(4);
     assert_eq!(node(&status, "node4")["id"], 5);
     assert_eq!(cluster.prints(&["get", "k"]), "v");
@@ -185,7 +185,7 @@ fn a_lost_directory_is_replaced_under_its_old_name() {
     }
     twin.start();
     assert_eq!(twin.ends(), Some(2));
-    twin.wait_for_log("is not to be replaced: stop it first");
+    twin.wait_for_log("so it can't be replaced: stop it first");
 
     let lost = &mut cluster.nodes[2];
     lost.kill();

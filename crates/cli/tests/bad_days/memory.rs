@@ -81,10 +81,10 @@ async fn a_byte_that_changes_in_memory_is_found_and_its_replica_made_anew() {
     }
     let status = cluster.wait_for_status("the alarm", |status| damaged(status).is_some());
     let summary = status["summary"].as_str().unwrap();
-    assert!(summary.contains("is damaged on node2, it serves no more there"), "{summary}");
+    assert!(summary.contains("on node2 is damaged, so the cluster replaces that replica"), "{summary}");
     assert_eq!(status["healthy"], false);
     let (shard, replica) = damaged(&status).unwrap();
-    cluster.nodes[1].wait_for_log("its memory is not what was written to it");
+    cluster.nodes[1].wait_for_log("its memory differs from what was written to it");
     let from_each = || {
         cluster
             .endpoints()

@@ -51,7 +51,7 @@ fn a_node_that_others_can_not_dial_is_not_taken_in() {
     cluster.wait_until_complete(1);
     let said = fails(&mut cluster.nodes[1]);
     assert_says(&said, &["can't reach it at", &nowhere, "give --advertise with a host"]);
-    assert!(cluster.nodes[1].log().contains("does not take this node in yet"));
+    assert!(cluster.nodes[1].log().contains("does not admit this node yet"));
     assert!(!cluster.prints(&["status"]).contains("node2"));
     cluster.nodes[1].set("--advertise=127.0.0.1");
     cluster.nodes[1].set("--join_timeout=60s");
@@ -65,7 +65,7 @@ fn a_node_that_its_own_cluster_can_not_dial_is_told_at_once() {
     let nowhere = format!("127.84.0.9:{}", cluster.nodes[0].port);
     cluster.nodes[0].set("--advertise=127.84.0.9");
     cluster.nodes[0].start();
-    cluster.nodes[0].wait_for_log(&format!("advertises {nowhere} to other nodes and clients, and can't reach itself"));
+    cluster.nodes[0].wait_for_log(&format!("advertises {nowhere} to other nodes and clients, but can't reach itself"));
     cluster.nodes[1].start();
     cluster.nodes[1].wait_for_log(&format!("this node has joined, and can't reach node1 at {nowhere}"));
 }
@@ -194,7 +194,7 @@ fn a_cluster_that_does_not_answer_is_asked_until_the_join_timeout() {
     let said = fails(node);
     assert_says(&said, &["no node at localhost", "--join-timeout", "is a node running there?"]);
     assert!(begun.elapsed() >= Duration::from_secs(1) && begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
-    assert_says(&node.log(), &["does not take this node in yet", "trying again"]);
+    assert_says(&node.log(), &["does not admit this node yet", "trying again"]);
 
     // A port that accepts connections and sends nothing.
     let silent = TcpListener::bind(&closed).unwrap();
@@ -273,11 +273,11 @@ fn peers_of_another_cluster_are_refused_and_said_so_once() {
     node.port = lost.port;
     node.start();
     other.wait_until_complete(1);
-    other.nodes[0].wait_for_log("call this node, of cluster");
+    other.nodes[0].wait_for_log("call this node, which belongs to cluster");
     cluster.nodes[0].wait_for_log("this node belongs to cluster");
     // Time for many more attempts.
     std::thread::sleep(Duration::from_secs(3));
-    let warnings = other.nodes[0].log().matches("call this node, of cluster").count();
+    let warnings = other.nodes[0].log().matches("call this node, which belongs to cluster").count();
     assert_eq!(warnings, 1);
     // Each of the two connections to a node logs it.
     let complaints = cluster.nodes[0].log().matches("this node belongs to cluster").count();

@@ -160,8 +160,8 @@ async fn firewalls_between_machines_lose_nothing_and_no_read_is_stale() {
         Cut { what: "node2 is cut off", pairs: &[(1, 0), (0, 1), (1, 2), (2, 1)], stepping: 1, seconds: -10 },
         Cut { what: "node2 and node3 do not hear each other", pairs: &[(1, 2), (2, 1)], stepping: 2, seconds: 10 },
         Cut { what: "node1 does not hear node2", pairs: &[(1, 0)], stepping: 0, seconds: 10 },
-        Cut { what: "nobody hears node3", pairs: &[(2, 0), (2, 1)], stepping: 2, seconds: -10 },
-        Cut { what: "node2 hears nobody", pairs: &[(0, 1), (2, 1)], stepping: 1, seconds: 10 },
+        Cut { what: "no node hears node3", pairs: &[(2, 0), (2, 1)], stepping: 2, seconds: -10 },
+        Cut { what: "node2 hears no node", pairs: &[(0, 1), (2, 1)], stepping: 1, seconds: 10 },
     ];
     for Cut { what, pairs, stepping, seconds } in cuts {
         pairs.iter().for_each(|(from, to)| machines.cut(*from, *to));

@@ -39,7 +39,7 @@ async fn three_nodes_become_five_then_four_then_three_under_load() {
     // command line has --bootstrap.
     let returned = &mut cluster.nodes[0];
     returned.start();
-    returned.wait_for_log("others took its place: it starts anew");
+    returned.wait_for_log("other nodes took its place: it joins again as a new node");
     let status = cluster.wait_until_complete(4);
     let mut ids: Vec<u64> = list(&status, "nodes").iter().map(|node| node["id"].as_u64().unwrap()).collect();
     ids.sort_unstable();
@@ -49,5 +49,5 @@ async fn three_nodes_become_five_then_four_then_three_under_load() {
     let left = cluster.node("node2");
     left.start();
     assert_eq!(left.ends(), Some(2));
-    left.wait_for_log("has left its cluster, which has all that it held: delete the directory");
+    left.wait_for_log("has left its cluster, which holds all of its data: delete the directory");
 }

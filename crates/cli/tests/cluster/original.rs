@@ -175,9 +175,9 @@ async fn the_original_gossip_is_merged_by_last_write_wins() {
 async fn a_node_that_waits_for_its_cluster_is_unavailable_to_the_original_interface() {
     let mut cluster = Cluster::prepare(2, &[]);
     cluster.nodes[1].start();
-    cluster.nodes[1].wait_for_log("does not take this node in yet");
+    cluster.nodes[1].wait_for_log("does not admit this node yet");
     let stub = Stub::connect(&cluster.nodes[1].endpoint());
-    let waits = "this node is part of no cluster yet";
+    let waits = "this node is not part of a cluster yet";
     assert_refused(stub.get("k").await, Code::Unavailable, waits);
     assert_refused(stub.put("k", "v").await, Code::Unavailable, waits);
     assert_refused(stub.gossip([("k", "v")]).await, Code::Unavailable, waits);

@@ -107,7 +107,7 @@ fn ctrl_c_leaves_no_process_and_no_file_behind() {
     assert!(playground.told.contains("alias ringfort=/"), "{}", playground.told);
     assert!(!playground.told.contains("INFO"), "nodes log elsewhere: {}", playground.told);
     assert!(!playground.told.contains("kill -9"), "one of two nodes is no majority: {}", playground.told);
-    assert!(playground.told.contains("let more join, or give --nodes=3"), "{}", playground.told);
+    assert!(playground.told.contains("let more nodes join, or give --nodes=3"), "{}", playground.told);
     assert!(!playground.told.contains("--segment-bytes"), "{}", playground.told);
     assert_eq!(playground.runs(&["put", "hello", "world"]), "OK, version 1\n");
     assert_eq!(playground.runs(&["get", "hello"]), "world");

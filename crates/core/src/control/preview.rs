@@ -72,7 +72,7 @@ fn reason(topology: &Topology, holders: &BTreeSet<NodeId>, gains: &[NodeId], los
     if let Some(going) = loses.iter().find(state) {
         return match topology.member_states[going] {
             MemberState::Drained => format!("{} is drained", name(going)),
-            MemberState::Leaving => format!("{} leaves", name(going)),
+            MemberState::Leaving => format!("{} is leaving", name(going)),
             MemberState::Dead => format!("{} is silent", name(going)),
             MemberState::Replaced => format!("{} has lost its directory", name(going)),
         };
@@ -82,7 +82,7 @@ fn reason(topology: &Topology, holders: &BTreeSet<NodeId>, gains: &[NodeId], los
         ([gains, ..], _) if !holders.contains(gains) => format!("{} is new", name(gains)),
         (_, []) => "too few replicas".to_owned(),
         ([], _) => "too many replicas".to_owned(),
-        _ => "to spread replicas over nodes and zones".to_owned(),
+        _ => "replicas are spread over nodes and zones".to_owned(),
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(moves(&topology, &[], &held), []);
         let moves = moves(&topology, &[NodeId(4)], &held);
         let given_up = moves.iter().filter(|one| one.loses == [NodeId(4)]);
-        assert!(given_up.clone().all(|one| one.gains.len() == 1 && one.reason == "node4 leaves"), "{moves:?}");
+        assert!(given_up.clone().all(|one| one.gains.len() == 1 && one.reason == "node4 is leaving"), "{moves:?}");
         let on_four = topology.groups.values().filter(|group| group.target.contains(&NodeId(4))).count();
         assert_eq!(given_up.count(), on_four);
     }

@@ -34,7 +34,7 @@ pub fn obstacle(topology: &Topology, node: NodeId, present: &Present) -> Option<
         let (does, it) = if silent.len() == 1 { ("does", "it") } else { ("do", "them") };
         return Some(format!(
             "{} {does} not answer, and may be needed to take over what {} holds: start {it} again, or have {it} leave \
-             first (ringfort cluster leave {first})",
+             first (`ringfort cluster leave {first}`)",
             listed(&silent, "and"),
             name(node),
         ));

@@ -66,10 +66,10 @@ impl fmt::Display for QuarantineReason {
         f.write_str(match self {
             QuarantineReason::Log => "its log is damaged, or lacks what it acknowledged",
             QuarantineReason::Memory => {
-                "its memory is not what was written to it; have the memory of this machine checked"
+                "its memory differs from what was written to it; have the memory of this machine checked"
             }
             QuarantineReason::Minority => {
-                "most replicas hold something else at the same index, so it has a bug or bad memory"
+                "most replicas have another state at the same index, so there is a bug or bad memory here"
             }
         })
     }
@@ -94,11 +94,12 @@ impl fmt::Display for Divergence {
             write!(f, " node {} has {hash:016x},", replica.node())?;
         }
         if self.minority.is_empty() {
-            return f
-                .write_str(" and there is no majority to tell who is wrong: see the manual, \"Replicas that differ\"");
+            return f.write_str(
+                " and there is no majority to tell which is wrong: see \"Replicas that differ\" in docs/operating.md",
+            );
         }
         let nodes: Vec<String> = self.minority.iter().map(|replica| replica.node().to_string()).collect();
-        write!(f, " so node {} is wrong, serves the shard no more, and gets it from the others", nodes.join(" and "))
+        write!(f, " so node {} is wrong: it stops serving the shard and gets it from the others", nodes.join(" and "))
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Written {
 pub enum WriteError {
     #[error("key and value have {0} bytes, the limit of the eventual keyspace is {MAX_EVENTUAL_ENTRY_BYTES}")]
     TooLarge(usize),
-    #[error("the eventual keyspace holds {MAX_EVENTUAL_BYTES} bytes, which is its limit; delete something")]
+    #[error("the eventual keyspace is full ({MAX_EVENTUAL_BYTES} bytes); delete some keys")]
     Full,
     #[error("too many eventual writes wait for the disk; retry later")]
     Overloaded,
@@ -227,7 +227,8 @@ impl<T> Eventual<T> {
             return Err(PartRefusal::FromTheFuture { node: origin.node, ahead });
         }
         if !part.entries.is_empty() {
-            tracing::info!(origin = %origin.node, entries = part.entries.len(), "eventual writes that were missed");
+            let (origin, entries) = (origin.node, part.entries.len());
+            tracing::info!(%origin, entries, "received eventual writes that this node had missed");
             self.stage(part, None);
         }
         Ok(())
@@ -242,7 +243,7 @@ impl<T> Eventual<T> {
             // Other nodes have writes of this origin that are lost here. Reusing their versions would lose the new
             // writes, because the other nodes have seen those versions already.
             tracing::warn!(
-                "other nodes have eventual writes of this node that are not in its log: they are taken back"
+                "other nodes have eventual writes of this node that are not in its log: they are restored from there"
             );
             self.own = None;
             self.wants_state = true;

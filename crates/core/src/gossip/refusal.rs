@@ -23,11 +23,14 @@ pub enum Refusal {
     Stranger(NodeId),
     #[error("it has versions of this node (node {0}) that it never wrote: report this, unless its clock was set back")]
     Forged(NodeId),
-    #[error("it leaves out versions of node {0} that were not seen here")]
+    #[error("it leaves out versions of node {0} that this node has not seen")]
     Gap(NodeId),
-    #[error("a timestamp of node {node} is {} ms ahead of the clock here: set the clock of one of the two", .ahead.as_millis())]
+    #[error(
+        "a timestamp of node {node} is {} ms ahead of the clock here: correct the clock of one of the two",
+        .ahead.as_millis()
+    )]
     FromTheFuture { node: NodeId, ahead: Duration },
-    #[error("it answers nothing that this node has asked of late")]
+    #[error("it answers no recent request of this node")]
     Late,
 }
 

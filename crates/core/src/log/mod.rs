@@ -141,7 +141,7 @@ pub enum LogError {
     #[error("the log cannot be read")]
     Unreadable(#[source] io::Error),
     /// The log was written by a later version of this program. Nothing has changed.
-    #[error("{file_name} is in a format that this version does not know")]
+    #[error("{file_name} is in a format that this version of Ringfort does not know")]
     UnknownFormat { file_name: String },
 }
 

@@ -55,7 +55,7 @@ pub(super) fn recover(disk: &impl Disk, config: &LogConfig) -> Result<(Recovery,
     let lowest = segments.first().map_or(next_segment, |segment| segment.number);
     let mut replay = Replay::new(lowest, mutation);
     if extent == Extent::Damaged {
-        replay.find("the log's extent is damaged: whether its last segments are missing is not known".to_owned());
+        replay.find("the log's extent is damaged, so it is unknown whether its last segments are missing".to_owned());
     }
     let mut offset = 0;
     for (position, segment) in segments.iter().enumerate() {
@@ -148,7 +148,7 @@ fn replay_last(replay: &mut Replay, segment: SegmentNumber, pieces: &[Piece<'_>]
     {
         replay_pieces(replay, segment, before);
         if replay.is_sound_here() && replay.expects(&last.header) {
-            replay.find(format!("{} was being written and never acknowledged: cut", place(&last.header)));
+            replay.find(format!("{} was not completely written, and never acknowledged: removed", place(&last.header)));
             let start = last.header.sector as usize;
             return Tail::Torn { start, written: start..start + last.header.sectors() };
         }
@@ -165,14 +165,14 @@ fn replay_last(replay: &mut Replay, segment: SegmentNumber, pieces: &[Piece<'_>]
             return Tail::Whole(records.last().map_or(0, Piece::start)..end);
         };
         if is_torn(strays, end, replay.next()) {
-            let finding = "a record was being written and never acknowledged: cut";
+            let finding = "a record was not completely written, and never acknowledged: removed";
             replay.find(format!("at sector {end} of segment {}, {finding}", segment.0));
             return Tail::Torn { start: end, written: first.start()..last.end() };
         }
     }
     replay_pieces(replay, segment, strays);
     if replay.report_damage() {
-        replay.lose_all("the last record has lost its header".to_owned(), segment);
+        replay.lose_all("the header of the last record is lost".to_owned(), segment);
         if let Some(next) = replay.next() {
             // The gap shows the loss at the next start.
             replay.set_next(Next { sequence: next.sequence.next(), ..next });

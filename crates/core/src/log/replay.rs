@@ -111,7 +111,7 @@ impl Replay {
     /// Reports the sectors passed to [`Replay::damaged`] since the last record. Returns whether there are any.
     pub(super) fn report_damage(&mut self) -> bool {
         let Some((segment, sector, count)) = self.damage.take() else { return false };
-        self.find(format!("{count} damaged sectors from sector {sector} of segment {} on", segment.0));
+        self.find(format!("{count} damaged sectors in segment {}, from sector {sector} on", segment.0));
         true
     }
 
@@ -132,7 +132,7 @@ impl Replay {
         match self.next {
             _ if self.expects(header) => true,
             Some(next) if next.sequence > header.sequence => {
-                self.lose_all(format!("{place} stands after record {}", next.sequence.0 - 1), segment);
+                self.lose_all(format!("{place} comes after record {}", next.sequence.0 - 1), segment);
                 false
             }
             Some(next) => {
@@ -141,7 +141,7 @@ impl Replay {
             }
             None if header.sector == 0 => true,
             None => {
-                self.lose_all(format!("what was before {place} is lost"), segment);
+                self.lose_all(format!("the records before {place} are lost"), segment);
                 true
             }
         }
@@ -154,12 +154,12 @@ impl Replay {
         let place = place(header);
         self.last_is_intact = false;
         let Some(named) = record.named() else {
-            return self.lose_all(format!("{place} is corrupt where it names its shards"), header.segment);
+            return self.lose_all(format!("the shard list of {place} is corrupt"), header.segment);
         };
         let unchecked = self.mutation.is(Mutation::IgnoreChecksums) && !record.is_cut_short();
         let body = if unchecked { Some(record.unchecked_body()) } else { record.body() };
         let Some(decoded) = body.and_then(|body| decode_body(&body).ok()) else {
-            self.find(format!("{place} is corrupt: the shards that it names are suspect: {named:?}"));
+            self.find(format!("{place} is corrupt, so the shards that it names are suspect: {named:?}"));
             for (shard, replica) in named {
                 self.suspect(shard, replica, header.segment);
             }
@@ -209,7 +209,7 @@ impl Replay {
     /// The result for the node, and the index with which the log continues. `lowest` and `last` are its segments.
     pub(super) fn finish(mut self, lowest: SegmentNumber, last: SegmentNumber) -> (Recovery, Index) {
         if self.next.is_none() {
-            self.find(format!("no record is left in the log, whose first segment is {}", lowest.0));
+            self.find(format!("no records are left in the log, whose first segment is {}", lowest.0));
         }
         let mut index = Index::new(self.directory.unwrap_or(lowest), !self.shards_unknown);
         let mut shards = BTreeMap::new();

@@ -23,8 +23,8 @@ const UNKNOWN: u64 = u64::MAX;
 pub enum Fault {
     /// The leader has proof of entries that this replica acknowledged and no longer has.
     #[error(
-        "the leader knows entries up to {committed} of this replica, its log ends at {last}: the log was lost or \
-         replaced by an older one"
+        "the leader knows that this replica had entries up to {committed}, but its log ends at {last}: the log was \
+         lost or replaced by an older one"
     )]
     LostLog { committed: u64, last: u64 },
 }

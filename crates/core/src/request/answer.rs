@@ -81,7 +81,7 @@ pub enum Failure {
     #[error("too many requests are waiting for this shard; retry later")]
     Overloaded,
     /// The memory of the leader's node is full: refused before the proposal. Deletes are accepted.
-    #[error("the memory of the node that leads this shard is full; delete something, or raise its --max-memory")]
+    #[error("the memory of the node that leads this shard is full; delete some keys, or raise its --max-memory")]
     MemoryFull,
     /// The disk of the leader's node is full: refused before the proposal.
     #[error("the disk of the node that leads this shard is full; free some space there")]

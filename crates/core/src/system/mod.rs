@@ -108,8 +108,8 @@ impl Topology {
         let is_member = |id: NodeId| self.nodes.get(&id).is_some_and(|known| known.identity == member.identity);
         if let Some(gone) = known_as.filter(|id| !is_member(*id)) {
             return Err(format!(
-                "this --raft-dir holds the data of node {gone}, which is no member any more: choose an empty one to join \
-                 as a new node"
+                "this --raft-dir holds the data of node {gone}, which is no member any more: choose an empty one to \
+                 join as a new node"
             ));
         }
         if let Some((id, known)) = self.node_named(&member.name) {
@@ -120,15 +120,15 @@ impl Topology {
             // The silence of another node proves nothing about this one.
             if replaces.is_some_and(|silent| silent != id) {
                 return Err(format!(
-                    "a node that was not there when this one asked has the name {:?} now (at {}): choose another --node-id",
+                    "another node has joined as {:?} in the meantime (at {}): choose another --node-id",
                     member.name, known.raft_address
                 ));
             }
             if replaces.is_none() {
                 return Err(format!(
                     "a node named {:?} is a member already, with another identity (at {}): choose another --node-id; \
-                     or start that node with its own --raft-dir; or, if that directory is lost, give --replace, or have \
-                     the lost node leave first (ringfort cluster leave {})",
+                     or start that node with its own --raft-dir; or, if that directory is lost, give --replace, or \
+                     have the lost node leave first (`ringfort cluster leave {}`)",
                     member.name, known.raft_address, member.name
                 ));
             }
@@ -198,10 +198,10 @@ impl Topology {
                     let drained = self.member_states.iter().find(|(_, state)| **state == MemberState::Drained);
                     let undo = drained.and_then(|(&id, _)| name(id)).filter(|drained| *drained != own_name);
                     let undo =
-                        undo.map(|name| format!(", or ringfort cluster drain {name} --undo")).unwrap_or_default();
+                        undo.map(|name| format!(", or run `ringfort cluster drain {name} --undo`")).unwrap_or_default();
                     format!(
-                        "without {own_name} there would be {others} {nodes} for {lacking} replicas of each shard: start \
-                         another node first{undo}{or_else}"
+                        "without {own_name} there would be {others} {nodes} for {lacking} replicas of each shard: \
+                         start another node first{undo}{or_else}"
                     )
                 }
             });
@@ -209,7 +209,10 @@ impl Topology {
         if let Some(successor) = successor {
             let is_active = name(successor).is_some() && !self.member_states.contains_key(&successor);
             if !is_active || successor == node {
-                return Err(format!("node {successor} can't take the place of {own_name}: it is to hold no data"));
+                return Err(format!(
+                    "node {successor} can't take the place of {own_name}: give an active node that is not drained or \
+                     leaving"
+                ));
             }
             self.succeed(node, successor)?;
         }
@@ -236,7 +239,7 @@ impl Topology {
     fn remove(&mut self, node: NodeId) -> Result<(), String> {
         let Some(state) = self.member_states.get(&node).copied().filter(|state| state.leaves()) else {
             return match self.nodes.contains_key(&node) {
-                true => Err(format!("node {node} is not about to leave")),
+                true => Err(format!("node {node} is not leaving")),
                 false => Ok(()),
             };
         };

@@ -124,7 +124,7 @@ fn a_node_leaves_when_it_holds_nothing() {
     assert_refused(set_member_state(&mut machine, 1, Some(MemberState::Leaving), true), "the only node");
     join(&mut machine, "node2");
     assert_refused(set_member_state(&mut machine, 1, Some(MemberState::Leaving), false), "1 node for 2 replicas");
-    assert_refused(remove(&mut machine, 1), "not about to leave");
+    assert_refused(remove(&mut machine, 1), "is not leaving");
     assert!(matches!(set_member_state(&mut machine, 1, Some(MemberState::Leaving), true), SystemReply::Done(_)));
     assert_refused(set_member_state(&mut machine, 2, Some(MemberState::Drained), true), "the only node");
     assert_refused(remove(&mut machine, 1), "replicas of 3 shards");
@@ -151,7 +151,7 @@ fn a_standing_can_be_taken_back_and_nothing_is_placed_meanwhile() {
     join(&mut machine, "node2");
     set_member_state(&mut machine, 2, Some(MemberState::Drained), true);
     assert_refused(place(&mut machine, 0, &[1, 2]), "can't be placed");
-    assert_refused(remove(&mut machine, 2), "not about to leave");
+    assert_refused(remove(&mut machine, 2), "is not leaving");
     set_member_state(&mut machine, 2, None, false);
     assert!(matches!(place(&mut machine, 0, &[1, 2]), SystemReply::Done(_)));
     set_member_state(&mut machine, 2, Some(MemberState::Leaving), true);
@@ -202,7 +202,7 @@ fn a_lost_directory_gives_its_name_to_another_only_if_that_is_meant() {
     assert_refused(join(&mut machine, "node2"), "another identity");
     // A third node was told that the first is silent. The second has not been checked for that.
     let third = Member { identity: Identity(78), ..member("node2") };
-    assert_refused(machine.apply(HlcTimestamp(1), replaces(&third, 2)), "was not there when this one asked");
+    assert_refused(machine.apply(HlcTimestamp(1), replaces(&third, 2)), "has joined as");
     assert!(!machine.topology().member_states.contains_key(&NodeId(3)));
     assert_eq!(machine.apply(HlcTimestamp(1), replaces(&third, 3)), joined(&machine, 4));
 }

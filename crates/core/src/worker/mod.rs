@@ -213,7 +213,7 @@ impl<T> Worker<T> {
             {
                 self.next_unreadable_warning = now + UNREADABLE_WARNING_INTERVAL;
                 let hint = "if another node runs a newer version of Ringfort, upgrade this node";
-                tracing::warn!(%shard, replica = %to, "the replica stays behind: {unreadable}; {hint}");
+                tracing::warn!(%shard, replica = %to, "the replica falls behind: {unreadable}; {hint}");
             }
             if let Err(fault) = replica.step(now, from, message) {
                 tracing::error!(%shard, replica = %to, "replica stopped: {fault}");

@@ -52,13 +52,16 @@ impl Cluster for ClusterService {
         let (node, epoch) = match executed.map_err(|error| status_of(&error.into()))?.reply {
             Reply::System(SystemReply::Joined { node, epoch }) => (node, epoch),
             Reply::System(SystemReply::Refused(reason)) => return Err(Status::already_exists(reason)),
-            _ => return Err(outcome::unknown("the leader's answer is of another kind")),
+            _ => return Err(outcome::unknown("the leader's answer does not fit the request")),
         };
         // If another node leads the system shard, the topology arrives here a little later. An older topology may
         // contain the new node too, but still assign it a replica that it held and lost: the new node would create that
         // replica again, empty.
         let topology = timeout_at(deadline, self.routing.wait_for(epoch)).await.map_err(|_| {
-            outcome::unavailable("the node has joined, and its topology is still on its way: ask again", None)
+            outcome::unavailable(
+                "the node has joined, but this node does not have the new topology yet: ask again",
+                None,
+            )
         })?;
         Ok(Response::new(JoinResponse {
             node: node.0,
@@ -160,8 +163,7 @@ impl ClusterService {
         let liveness = |node| gossip.members.iter().find(|known| known.node == node).and_then(|known| known.liveness);
         takeover::replaced(&topology, member, liveness).map_err(|known| {
             let (name, at) = (&known.name, &known.raft_address);
-            let text =
-                format!("{name:?} runs, at {at}, as far as is known here, and is not to be replaced: stop it first");
+            let text = format!("{name:?} seems to run at {at}, so it can't be replaced: stop it first");
             outcome::unavailable(text, None)
         })
     }

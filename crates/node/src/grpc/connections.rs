@@ -51,7 +51,10 @@ pub fn accepted(
                     Err(_) => {
                         counters.refused.inc();
                         if let Some(left_out) = REFUSED.due() {
-                            tracing::warn!(left_out, "closed a connection: there are {most} already");
+                            tracing::warn!(
+                                left_out,
+                                "closed a connection: {most} are open already, which is the limit"
+                            );
                         }
                     }
                 },

@@ -97,7 +97,7 @@ impl Waiting {
         let mut closing = JoinSet::new();
         closing.spawn(close_all(tokio::net::TcpListener::from_std(nodes.try_clone()?)?));
         let (stop, stopped) = oneshot::channel::<()>();
-        let waits = "this node is part of no cluster yet: its log names the nodes that it waits for";
+        let waits = "this node is not part of a cluster yet: it logs the names of the nodes that it waits for";
         let waits = outcome::unavailable(waits, None);
         let service = MembershipService::waiting(owner, may_begin);
         let cluster = service.cluster.clone();

@@ -93,7 +93,9 @@ impl Operator<'_> {
         loop {
             let topology = self.status.observer.topology();
             if topology.paused {
-                return Err(outcome::refused("moves are paused: ringfort cluster resume lets leaders change, too"));
+                return Err(outcome::refused(
+                    "moves are paused, and leaders with them: `ringfort cluster resume` ends the pause",
+                ));
             }
             let groups = plan::with_even_leaders(&topology);
             if groups.is_empty() {
@@ -105,7 +107,7 @@ impl Operator<'_> {
                 answered => return answered,
             }
             if Instant::now() + STALE_PAUSE >= self.deadline {
-                return Err(outcome::unavailable("the topology changes all the time: ask again", None));
+                return Err(outcome::unavailable("the topology keeps changing: ask again", None));
             }
             sleep(STALE_PAUSE).await;
         }
@@ -123,7 +125,7 @@ impl Operator<'_> {
         match executed.map_err(|error| status_of(&error.into()))?.reply {
             Reply::System(SystemReply::Done(epoch)) => Ok(OperationResponse { epoch: epoch.0 }),
             Reply::System(SystemReply::Refused(why)) => Err(outcome::refused(why)),
-            _ => Err(outcome::unknown("the leader's answer is of another kind")),
+            _ => Err(outcome::unknown("the leader's answer does not fit the request")),
         }
     }
 }

@@ -18,11 +18,10 @@ pub struct DivergenceMetrics {
 impl DivergenceMetrics {
     pub(super) fn new(maker: &Maker) -> DivergenceMetrics {
         let divergence = DivergenceMetrics {
-            scrubbed: maker
-                .counter("scrubbed_maps_total", "Walks over all keys of a shard, compared with what was written."),
+            scrubbed: maker.counter("scrubbed_maps_total", "Complete checks of the memory of all keys of a shard."),
             alarms: maker.counters(
                 "divergence_alarms_total",
-                "Replicas anywhere that were found to differ, and memory here that is damaged: see the manual.",
+                "Replicas anywhere that were found to differ, and memory here that is damaged: see docs/operating.md.",
                 &["kind"],
             ),
             shards: maker.gauge("divergence_shards", "Shards of which this node knows replicas that differ."),

@@ -80,7 +80,8 @@ impl Gauges {
             disk_full: maker.gauge("disk_full", "1 while the log has no disk space, and writes are refused."),
             disk_states: maker.gauges(
                 "disk_state",
-                "1 for the state that the disk is in: healthy, slow, recovering (it hung or was full recently), full, hung.",
+                "1 for the state that the disk is in: healthy, slow, recovering (it hung or was full recently), full, \
+                 hung.",
                 "state",
             ),
             sync_age_seconds: maker.float_gauge(
@@ -92,7 +93,8 @@ impl Gauges {
                 "The longest recent sync latency of a record, halved for every 10 s since.",
             ),
             unsynced_bytes: maker.gauge("disk_unsynced_bytes", "Bytes of entries that are not synced yet."),
-            memory_full: maker.gauge("memory_full", "1 while --max-memory is reached, and all writes but deletes are refused."),
+            memory_full: maker
+                .gauge("memory_full", "1 while --max-memory is reached, and all writes but deletes are refused."),
         }
     }
 

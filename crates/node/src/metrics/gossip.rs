@@ -31,10 +31,10 @@ impl Gossip {
             rounds: maker.counter("gossip_rounds_total", "Rounds of gossip that this node has begun."),
             refused: maker.counters(
                 "gossip_refused_total",
-                "Gossip messages, or parts of them, that were not taken, by the reason.",
+                "Gossip messages, or parts of them, that were refused, by the reason.",
                 &["reason"],
             ),
-            states: maker.gauges("gossip_nodes", "Other nodes, by what this one thinks of them.", "state"),
+            states: maker.gauges("gossip_nodes", "Other nodes, by their liveness as this node judges it.", "state"),
             missing: maker
                 .gauge("eventual_missing_writes", "Eventual writes that other nodes have and that are missing here."),
             lag: maker.gauge(
@@ -46,7 +46,7 @@ impl Gossip {
             bytes: maker.gauge("eventual_bytes", "Memory that the eventual keyspace takes here."),
             diverged: maker.gauge(
                 "eventual_diverged_nodes",
-                "Nodes whose eventual keyspace differs from this one and does not come to agree: see the manual.",
+                "Nodes whose eventual keyspace differs from this one and does not converge: see docs/gossip.md.",
             ),
         };
         STATES.iter().for_each(|state| gossip.states.with_label_values(&[state]).set(0));

@@ -97,7 +97,7 @@ impl Links {
                     let caller = self.own_address();
                     tokio::select! {
                         ended = self.stream(&lane, node, channel, caller) => ended,
-                        _ = address.changed() => Status::unavailable("the node has another address"),
+                        _ = address.changed() => Status::unavailable("the node has another address now"),
                     }
                 }
                 Err(error) => Status::from_error(Box::new(error)),

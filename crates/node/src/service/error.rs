@@ -15,21 +15,21 @@ pub enum CallError {
     /// `leader` is where clients reach the node that refused it, if that is another node.
     #[error("{refusal}")]
     Refused { refusal: Refusal, leader: Option<String> },
-    #[error("too many requests are under way in this node; retry later")]
+    #[error("too many requests are under way on this node; retry later")]
     TooMany,
-    #[error("only a get may be stale")]
+    #[error("only gets can be stale")]
     NeverStale,
     #[error("the eventual keyspace has no {0}: use another consistency")]
     NotEventual(&'static str),
     #[error(transparent)]
     EventualWrite(#[from] WriteError),
-    #[error("this node has no disk space for its log; free some, or ask another node")]
+    #[error("the disk of this node is full; free some space there, or ask another node")]
     DiskFull,
     #[error("the disk of this node does not answer; ask another node")]
     DiskHung,
     #[error("the disk of this node did not answer in time")]
     DiskLate,
-    #[error("the leader's answer is of another kind")]
+    #[error("the leader's answer does not fit the request")]
     OtherReply,
     #[error("this node is stopping")]
     Stopping,

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 const KEYS_AT_ONCE: u32 = 500;
 
 #[derive(Debug, thiserror::Error)]
-#[error("after {deleted} keys that begin with {prefix} not all others could be deleted: {source}")]
+#[error("could not delete all keys that begin with {prefix} ({deleted} are deleted): {source}")]
 pub struct CleanupError {
     deleted: u64,
     prefix: String,

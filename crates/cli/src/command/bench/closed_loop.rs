@@ -28,7 +28,7 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 
 /// A loading request was not answered.
 #[derive(Debug, thiserror::Error)]
-#[error("the keys can't be loaded: {0}")]
+#[error("could not write the keys before the measurement: {0}")]
 struct LoadError(String);
 
 /// Sends the workload's requests for `warm_up` and then `duration`, distributed equally over the targets. Stopping the

@@ -19,7 +19,9 @@ const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    #[error("{0} is in memory, where a sync costs nothing: choose a --floor-dir on the disk of the nodes")]
+    #[error(
+        "{0} is a file system in memory, where a sync costs nothing: choose a --floor-dir on the disk of the nodes"
+    )]
     InMemory(PathBuf),
     #[error("can't measure the disk in {directory}: {source}")]
     Io { directory: PathBuf, source: io::Error },

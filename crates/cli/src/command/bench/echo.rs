@@ -92,7 +92,7 @@ pub struct EchoProcess {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the echo of --floor did not start")]
+#[error("the echo server of --floor did not start")]
 struct NotStarted;
 
 impl EchoProcess {

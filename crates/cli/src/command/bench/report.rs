@@ -136,7 +136,7 @@ impl Report {
     pub fn print(&self) -> Result<(), Failure> {
         let routing = if self.blind { "to the endpoints in turn" } else { "to the leader of its key" };
         let in_flight = match self.rate {
-            Some(rate) => format!("{rate} a second, at most {} in flight", self.in_flight),
+            Some(rate) => format!("{rate} per second, at most {} in flight", self.in_flight),
             None => format!("{} in flight", self.in_flight),
         };
         print_line(&format!(
@@ -204,7 +204,7 @@ impl Report {
             (writes_not_applied, "writes not applied"),
             (writes_of_unknown_outcome, "writes of unknown outcome"),
             (gets_failed, "gets failed"),
-            (gets_without_value, "gets found no value although it was put"),
+            (gets_without_value, "gets found no value although one was put"),
         ];
         let seen: Vec<_> =
             kinds.iter().filter(|kind| kind.0 > 0).map(|(count, kind)| format!("{count} {kind}")).collect();
@@ -219,8 +219,8 @@ impl Report {
 impl FloorReport {
     fn sentences(&self) -> String {
         let mut text = format!(
-            "{:.3} of the requests a second that a bare gRPC echo answers; after the run the echo did {:.2} of what it \
-             did before\nthe disk is that of {}",
+            "the cluster answered {:.3} times as many requests per second as a bare gRPC echo; the echo after the run \
+             answered {:.2} times as many as the one before\nfdatasync was measured in {}",
             self.operations_per_echo, self.echo_drift, self.fdatasync_directory
         );
         if let Some(ratio) = self.put_per_fdatasync {
@@ -234,7 +234,7 @@ impl FloorReport {
 pub fn latency_table() -> Table {
     let mut table = Table::new();
     table.load_preset(if io::stdout().is_terminal() { presets::UTF8_HORIZONTAL_ONLY } else { presets::NOTHING });
-    table.set_header(["", "REQUESTS", "A SECOND", "P50 ms", "P90 ms", "P99 ms", "P99.9 ms", "MAX ms"]);
+    table.set_header(["", "REQUESTS", "PER SECOND", "P50 ms", "P90 ms", "P99 ms", "P99.9 ms", "MAX ms"]);
     table
 }
 

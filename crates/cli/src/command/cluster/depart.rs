@@ -98,7 +98,7 @@ struct Wait {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("name two different nodes: the one that leaves, and with --with the one that takes its place")]
+#[error("a node can't replace itself: give the node that leaves, and the one that takes its place with --with")]
 struct SameNode;
 
 /// The state that a command gives a node.
@@ -160,7 +160,7 @@ async fn follow(
         End::Gone => "leaving",
     };
     if wait.no_wait {
-        return tell(options, node, epoch, false, &format!("is {doing}; ringfort status shows how far it is"));
+        return tell(options, node, epoch, false, &format!("is {doing}; `ringfort status` shows the progress"));
     }
     // Once the node is no longer a member, the status does not say whether it runs.
     let answered = Cell::new(None);
@@ -174,8 +174,8 @@ async fn follow(
         return tell(options, node, epoch, true, done(end, answered.get()));
     }
     eprintln!(
-        "{node} goes on {doing} without this command: `ringfort status` shows how far it is, the same command waits \
-         again, and `ringfort cluster drain {node} --undo` takes it back"
+        "{node} continues {doing} without this command: `ringfort status` shows the progress, the same command waits \
+         again, and `ringfort cluster drain {node} --undo` cancels it"
     );
     Ok(Answer::No)
 }
@@ -183,12 +183,12 @@ async fn follow(
 /// The final message about the node. It depends on whether the node answered when it was last checked.
 fn done(end: End, answered: Option<bool>) -> &'static str {
     match (end, answered) {
-        (End::Empty, _) => "holds nothing any more, and stays a member",
+        (End::Empty, _) => "holds no replicas any more, and stays a member",
         (End::Gone, None) => "has left the cluster",
         (End::Gone, Some(true)) => "has left the cluster; its process ends by itself",
         (End::Gone, Some(false)) => {
-            "has left the cluster without answering: if its process still runs, stop it, and do not start it again with \
-             its old --raft-dir"
+            "has left the cluster, but did not answer: if its process still runs, stop it, and do not start it again \
+             with its old --raft-dir"
         }
     }
 }
@@ -200,7 +200,10 @@ fn left(status: &StatusResponse, node: &str, end: End) -> Left {
     let own = if found.alive { found.replicas as usize } else { 0 };
     match status.shards.iter().filter(holds).count().max(own) {
         0 if end == End::Empty => Left::Nothing,
-        held => Left::Pieces(held, status.paused.then(|| "moves are paused: ringfort cluster resume".to_owned())),
+        held => Left::Pieces(
+            held,
+            status.paused.then(|| "moves are paused: `ringfort cluster resume` ends the pause".to_owned()),
+        ),
     }
 }
 

@@ -80,15 +80,15 @@ impl Leaders {
             let left = async |client: &ringfort_client::Client| Ok(left(&client.plan(Vec::new()).await?));
             if !no_wait && !watch::wait(&client, "balancing leaders", "leaderships", left).await? {
                 eprintln!(
-                    "leadership goes on changing without this command: `ringfort cluster plan` shows what is left, the \
-                     same command waits again"
+                    "leadership continues to move without this command: `ringfort cluster plan` shows what is left, \
+                     and the same command waits again"
                 );
                 return Ok(Answer::No);
             }
             match options.output {
                 Output::Json => print_json(&Report { node: None, epoch, complete: !no_wait })?,
                 Output::Table if no_wait => print_line("leadership is being balanced")?,
-                Output::Table => print_line("every shard is led by the node that should lead it")?,
+                Output::Table => print_line("leadership is balanced")?,
             }
             Ok(Answer::Yes)
         })
@@ -120,7 +120,10 @@ impl<'a> Led<'a> {
 fn left(plan: &PlanResponse) -> Left {
     match plan.moves.iter().filter(|planned| !planned.leader.is_empty()).count() {
         0 => Left::Nothing,
-        count => Left::Pieces(count, plan.paused.then(|| "moves are paused: ringfort cluster resume".to_owned())),
+        count => Left::Pieces(
+            count,
+            plan.paused.then(|| "moves are paused: `ringfort cluster resume` ends the pause".to_owned()),
+        ),
     }
 }
 

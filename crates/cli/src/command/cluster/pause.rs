@@ -25,13 +25,13 @@ pub struct Resume {
 
 impl Pause {
     pub fn run(self) -> Result<Answer, Failure> {
-        set(&self.client, true, "moves are paused; ringfort cluster resume lets them begin again")
+        set(&self.client, true, "moves are paused: `ringfort cluster resume` ends the pause")
     }
 }
 
 impl Resume {
     pub fn run(self) -> Result<Answer, Failure> {
-        set(&self.client, false, "moves may begin")
+        set(&self.client, false, "moves are no longer paused")
     }
 }
 

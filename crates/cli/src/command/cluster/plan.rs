@@ -89,13 +89,11 @@ fn report(planned: &PlannedMove) -> Move<'_> {
 fn warning(status: &StatusResponse) -> Option<String> {
     let silent = status.nodes.iter().filter(|node| !node.alive && node.member_state() == MemberState::Active);
     let silent: Vec<String> = silent.map(|node| escaped(node.name.as_bytes())).collect();
-    let wait = "what the plan gives to it, or takes from it, waits until it is started again or leaves";
+    let wait = "moves to it and from it wait until it is started again or leaves";
     match &silent[..] {
         [] => None,
         [one] => Some(format!("{one} does not answer: {wait}")),
-        _ => {
-            Some(format!("{} do not answer: what the plan gives to them, or takes from them, waits", some_of(&silent)))
-        }
+        _ => Some(format!("{} do not answer: moves to them and from them wait", some_of(&silent))),
     }
 }
 
@@ -114,7 +112,7 @@ fn summary(plan: &PlanResponse) -> String {
         ),
     };
     if plan.paused {
-        text += "; moves are paused (ringfort cluster resume)";
+        text += "; moves are paused: `ringfort cluster resume` ends the pause";
     }
     text
 }
@@ -161,7 +159,7 @@ mod tests {
         let live = NodeStatus { alive: true, ..dead("c") };
         let told = |nodes| warning(&StatusResponse { nodes, ..Default::default() });
         assert_eq!(told(vec![live.clone()]), None);
-        assert!(told(vec![dead("a"), live]).unwrap().starts_with("a does not answer: what the plan gives to it"));
+        assert!(told(vec![dead("a"), live]).unwrap().starts_with("a does not answer: moves to it"));
         assert!(told(vec![dead("a"), dead("b")]).unwrap().starts_with("a, b do not answer"));
     }
 }

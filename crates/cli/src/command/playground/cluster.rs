@@ -54,13 +54,13 @@ pub enum ClusterError {
     Directory { directory: String, source: io::Error },
     #[error("{directory} is in use by another playground: stop that one, or choose another --dir")]
     InUse { directory: String },
-    #[error("{file} can't be read ({source}): put it right, or choose another --dir")]
+    #[error("{file} can't be read ({source}): repair it, or choose another --dir")]
     Ports { file: String, source: serde_json::Error },
     #[error("can't start {name}: {source}")]
     Start { name: String, source: io::Error },
     #[error(transparent)]
     Ended(#[from] Ended),
-    #[error("not all replicas are where they belong after {} s: {last}", COMPLETE_PATIENCE.as_secs())]
+    #[error("the cluster is not complete after {} s: {last}", COMPLETE_PATIENCE.as_secs())]
     Incomplete { last: String },
 }
 

@@ -83,7 +83,8 @@ impl Playground {
             let mut cluster = Cluster::start(count, self.dir.clone(), logs, screen.clone(), arguments)?;
             if cluster.nodes.len() > count {
                 let kept = nodes(cluster.nodes.len());
-                screen.line(&format!("{} holds a cluster of {kept}: all of them start", cluster.path().display()))?;
+                screen
+                    .line(&format!("{} holds a cluster of {kept}, and all of them start", cluster.path().display()))?;
             }
             let result = self.use_up(&mut cluster, &screen).await;
             // Whatever happened, leave no process and no temporary directory behind.
@@ -142,7 +143,7 @@ async fn play(cluster: &mut Cluster, screen: &Screen) -> Result<(), Failure> {
             screen.line(&format!("to start {} again: {}", ended.name, node.command.line()))?;
         }
     }
-    screen.line("no node is left")?;
+    screen.line("no nodes are left")?;
     Ok(())
 }
 
@@ -166,13 +167,14 @@ fn manual(cluster: &Cluster) -> String {
     if cluster.nodes.len() >= REPLICATION_FACTOR {
         text +=
             &format!("  kill -9 {}   # {} dies; put, get and status again\n", last.process.pid(), last.command.name);
-        text += &format!("  {}   # and comes back\n", last.command.line());
+        text += &format!("  {}   # {} comes back\n", last.command.line(), last.command.name);
     }
     if let Ok(newcomer) = cluster.newcomer() {
-        text += &format!("  {}   # one more joins\n", newcomer.line());
+        text += &format!("  {}   # another node joins\n", newcomer.line());
     }
     if cluster.nodes.len() < REPLICATION_FACTOR {
-        text += "\nA cluster this small does not survive the failure of a node: let more join, or give --nodes=3.\n";
+        text +=
+            "\nA cluster this small does not survive the failure of a node: let more nodes join, or give --nodes=3.\n";
     }
     text += "\nCtrl-C stops all nodes.\n";
     text
@@ -186,7 +188,7 @@ async fn stop(cluster: Cluster, screen: &Screen) -> io::Result<bool> {
     let failed = cluster.stop().await;
     match failed {
         0 => screen.done(&format!("all nodes stopped after {:.1} s", begun.elapsed().as_secs_f32()))?,
-        _ => screen.failed(&format!("{} did not stop well", nodes(failed)))?,
+        _ => screen.failed(&format!("{} did not stop cleanly", nodes(failed)))?,
     }
     Ok(failed == 0)
 }

@@ -102,8 +102,8 @@ impl fmt::Display for Ended {
             (Some(signal), _) => write!(f, "{name} was killed by signal {signal}"),
             _ if self.is_removed() => write!(f, "{name} has left the cluster, and its process has ended"),
             _ if status.success() => write!(f, "{name} was stopped"),
-            (None, Some(last)) => write!(f, "{name} ended by itself, with {status}: {last}"),
-            (None, None) => write!(f, "{name} ended by itself, with {status}"),
+            (None, Some(last)) => write!(f, "{name} ended unexpectedly, with {status}: {last}"),
+            (None, None) => write!(f, "{name} ended unexpectedly, with {status}"),
         }
     }
 }
@@ -285,11 +285,11 @@ mod tests {
             status: ExitStatus::from_raw(status),
             log: log.iter().map(|line| (*line).to_owned()).collect(),
         };
-        let log = ["INFO node3 joined the cluster", "INFO node3 serves on"];
+        let log = ["INFO node3 joined the cluster", "INFO node3 serves clients on"];
         assert_eq!(ended(9, &log).to_string(), "node3 was killed by signal 9");
         assert_eq!(ended(0, &log).to_string(), "node3 was stopped");
         let failed = ended(2 << 8, &["INFO node3 starts", "ringfort: the port is taken"]);
-        assert_eq!(failed.to_string(), "node3 ended by itself, with exit status: 2: ringfort: the port is taken");
+        assert_eq!(failed.to_string(), "node3 ended unexpectedly, with exit status: 2: ringfort: the port is taken");
         assert!(!failed.is_removed());
         let left = ended(0, &["INFO node3 has left the cluster: stopping; data/node3 can be deleted", "INFO stopped"]);
         assert!(left.is_removed());

@@ -29,7 +29,7 @@ const KEY: &str = "{hello}";
 enum TourError {
     #[error("the tour took longer than {} s", TOUR_PATIENCE.as_secs())]
     TooLong,
-    #[error("{node} gave {found:?} for {key}, not {expected:?}")]
+    #[error("{node} returned {found:?} for {key} instead of {expected:?}")]
     WrongValue { node: String, key: String, expected: String, found: Option<String> },
     #[error("acknowledged writes are lost: {0}")]
     Lost(String),
@@ -55,7 +55,7 @@ async fn tell(cluster: &mut Cluster, screen: &Screen) -> Result<(), Failure> {
     for node in &cluster.nodes {
         expect_at(&node.endpoint, &node.command.name, "world").await?;
     }
-    screen.done(&format!("get {KEY}: world, at every node that is asked"))?;
+    screen.done(&format!("get {KEY}: world, from every node"))?;
     let mut acknowledged = Vec::new();
     for number in 0..WRITES {
         write(&client, number, &mut acknowledged).await?;
@@ -77,7 +77,8 @@ async fn tell(cluster: &mut Cluster, screen: &Screen) -> Result<(), Failure> {
     let reads = until_served("reading", killed, async || client.get(KEY).await.map(drop));
     let (writes, reads) = tokio::join!(writes, reads);
     let (writes, reads) = (milliseconds(writes?), milliseconds(reads?));
-    screen.done(&format!("without service: {writes} for writes, {reads} for reads; then a new leader was elected"))?;
+    screen
+        .done(&format!("without service for {writes} (writes) and {reads} (reads), until a new leader was elected"))?;
     for number in number + 1..=number + WRITES {
         write(&client, number, &mut acknowledged).await?;
         let (key, value) = entry(number);
@@ -90,7 +91,7 @@ async fn tell(cluster: &mut Cluster, screen: &Screen) -> Result<(), Failure> {
 
     let begun = Instant::now();
     cluster.restart(leader)?;
-    screen.done(&format!("{name} started again by its same command: {}", cluster.nodes[leader].command.line()))?;
+    screen.done(&format!("{name} started again with the same command: {}", cluster.nodes[leader].command.line()))?;
     let status = cluster.wait_until_complete().await?;
     screen.done(&format!("{name} caught up after {}: {}", milliseconds(begun.elapsed()), judge(&status).sentence))?;
 

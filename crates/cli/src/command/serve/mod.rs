@@ -34,8 +34,8 @@ impl Serve {
         stderr::report_panics();
         if self.is_reachable() {
             tracing::warn!(
-                "listening on {} without TLS and authentication (--insecure): whoever reaches the ports may read and \
-                 write everything",
+                "listening on {} without TLS and authentication (--insecure): anyone who can reach the ports can read \
+                 and write everything",
                 self.listen
             );
         }
@@ -82,14 +82,14 @@ fn run_once(runtime: &Runtime, mut signals: Signals, config: NodeConfig) -> Resu
     let node = match started {
         Ok(started) => started??,
         Err(received) => {
-            tracing::info!("{received}: stopped before the node had started; started again, it begins anew");
+            tracing::info!("{received}: stopped before the node had started; the next start begins from scratch");
             // The start may wait for ever.
             stderr::flush();
             std::process::exit(0);
         }
     };
     let (grpc, raft) = (node.grpc_address(), node.raft_address());
-    tracing::info!("{name} serves on {grpc}, and nodes on {raft}");
+    tracing::info!("{name} serves clients on {grpc}, and nodes on {raft}");
     let (failed, departed) = (node.failed(), node.departed());
     let end = runtime.block_on(async {
         tokio::select! {
@@ -100,22 +100,25 @@ fn run_once(runtime: &Runtime, mut signals: Signals, config: NodeConfig) -> Resu
     });
     match &end {
         End::Departure(MemberState::Dead) => {
-            tracing::warn!("{name} was silent for so long that others took its place: it starts anew");
+            tracing::warn!(
+                "{name} was silent for so long that other nodes took its place: it joins again as a new node"
+            );
             node.shutdown();
             return Ok(Ended::GivenUp(signals));
         }
         End::Departure(MemberState::Replaced) => tracing::warn!(
-            "another node has joined as {name} with --replace, and taken its place: stopping; {directory} {DIRECTORY_IS_USELESS}"
+            "another node has joined as {name} with --replace, and has taken its place: stopping; {directory} \
+             {DIRECTORY_IS_USELESS}"
         ),
         End::Departure(_) => tracing::info!(
-            "{name} has left the cluster, and other nodes hold all its data: stopping; {directory} {DIRECTORY_IS_USELESS}. \
-             To join again, start it with an empty --raft-dir and --join-addr"
+            "{name} has left the cluster, and other nodes hold all its data: stopping; {directory} \
+             {DIRECTORY_IS_USELESS}. To join again, start it with an empty --raft-dir and --join-addr"
         ),
         End::Signal(received) => {
-            tracing::info!("{received}: handing over and stopping; a signal now stops at once");
+            tracing::info!("{received}: handing over leadership and stopping; another signal ends the process at once");
         }
         End::Failure(failure) => {
-            tracing::error!("{failure}: handing over and stopping; a signal now stops at once");
+            tracing::error!("{failure}: handing over leadership and stopping; a signal ends the process at once");
         }
     }
     runtime.spawn(async move {

@@ -235,13 +235,14 @@ pub enum LogFormat {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
     #[error(
-        "other machines reach {0}, and there is no TLS and no authentication yet: whoever reaches the ports may read \
-         and write everything. Listen on 127.0.0.1, or keep the ports in a private network and give --insecure"
+        "other machines can reach {0}, and there is no TLS and no authentication yet: anyone who can reach the ports \
+         can read and write everything. Give --listen 127.0.0.1, or keep the ports in a private network and give \
+         --insecure"
     )]
     Insecure(IpAddr),
     #[error(
-        "--listen {0} stands for all addresses of this machine, and others can't dial it: give --advertise with the host \
-         or address at which they reach it"
+        "--listen {0} stands for all addresses of this machine, and other machines can't dial it: give --advertise \
+         with the host or address at which they reach this one"
     )]
     NothingToAdvertise(IpAddr),
     #[error("--{0} and --{1} are both {2}: give each port a number of its own")]
@@ -347,7 +348,7 @@ fn parse_replace_after(text: &str) -> Result<Duration, String> {
 
 fn parse_port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| match text.contains("://") {
-        true => "give a number up to 65535. Kubernetes sets such a variable for a Service named ringfort: have \
+        true => "give a number up to 65535. Kubernetes sets such a variable for a Service named ringfort: set \
                  enableServiceLinks: false in the pod's specification, or give the flag"
             .to_owned(),
         false => "give a number up to 65535".to_owned(),
@@ -356,7 +357,7 @@ fn parse_port(text: &str) -> Result<u16, String> {
 
 fn parse_bandwidth(text: &str) -> Result<u64, String> {
     match parse_bytes(text)? {
-        0 => Err("give 1 or more, or leave it out to have no limit".to_owned()),
+        0 => Err("give 1 or more, or omit the setting for no limit".to_owned()),
         bytes => Ok(bytes),
     }
 }
@@ -364,7 +365,7 @@ fn parse_bandwidth(text: &str) -> Result<u64, String> {
 fn parse_segment(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(bytes) if bytes >= 64 << 10 && bytes % 4096 == 0 => Ok(bytes),
-        _ => Err("give a multiple of 4096, from 65536 on".to_owned()),
+        _ => Err("give a multiple of 4096, 65536 or more".to_owned()),
     }
 }
 
@@ -394,7 +395,8 @@ fn parse_filter(text: &str) -> Result<String, String> {
     let word = text.split(',').map(str::trim).find(|part| !part.contains(['=', '[', ']']) && !is_level(part));
     if let Some(word) = word {
         return Err(format!(
-            "{word:?} is not a level: give error, warn, info, debug, trace or off, or a filter such as ringfort_core=debug"
+            "{word:?} is not a level: give error, warn, info, debug, trace or off, or a filter such as \
+             ringfort_core=debug"
         ));
     }
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())

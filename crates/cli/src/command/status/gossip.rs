@@ -91,7 +91,7 @@ pub fn sentence(gossip: &GossipResponse) -> String {
         members.filter(|liveness| liveness.state() == state).count()
     };
     let mut sentence = format!(
-        "{} of {} nodes alive as {} sees it; the eventual keyspace here has {} in {}",
+        "{} of {} nodes are alive according to {}; its copy of the eventual keyspace has {} in {}",
         gossip.members.len() - count(LivenessState::Suspect) - count(LivenessState::Dead),
         gossip.members.len(),
         name_of(gossip.node),
@@ -103,13 +103,13 @@ pub fn sentence(gossip: &GossipResponse) -> String {
     }
     for &node in &gossip.diverged {
         let name = name_of(node);
-        sentence += &format!("; {name} holds something else and does not come to agree: see docs/gossip.md");
+        sentence += &format!("; {name} holds different data and does not converge: see docs/gossip.md");
     }
     let refused: Vec<String> = gossip.refused.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     if !refused.is_empty() {
         let mut refused = refused;
         refused.sort();
-        sentence += &format!("; messages that were not accepted: {}", refused.join(", "));
+        sentence += &format!("; refused messages: {}", refused.join(", "));
     }
     sentence
 }
@@ -173,9 +173,12 @@ mod tests {
     #[test]
     fn the_sentence_says_what_is_wrong() {
         let sentence = sentence(&gossip());
-        assert!(sentence.starts_with("1 of 2 nodes alive as node1 sees it; the eventual keyspace here has 7 keys"));
-        assert!(sentence.contains("; node2 holds something else"));
-        assert!(sentence.ends_with("; messages that were not accepted: 3 late"));
+        assert!(
+            sentence
+                .starts_with("1 of 2 nodes are alive according to node1; its copy of the eventual keyspace has 7 keys")
+        );
+        assert!(sentence.contains("; node2 holds different data"));
+        assert!(sentence.ends_with("; refused messages: 3 late"));
     }
 
     #[test]

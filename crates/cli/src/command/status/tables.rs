@@ -71,8 +71,8 @@ pub fn shards_in_short(status: &StatusResponse) -> String {
     let leaving = count(|shard| shard.leader != 0 && !lacks(shard) && !lags(shard) && !is_well(shard));
     let mut said = vec![match shards.len() {
         0 => "no shard was reported".to_owned(),
-        all if count(is_well) == all => format!("all {all} shards are led, with all replicas caught up"),
-        all => format!("{led} of {all} shards are led"),
+        all if count(is_well) == all => format!("all {all} shards have a leader, and all replicas are caught up"),
+        all => format!("{led} of {all} shards have a leader"),
     }];
     if lacking > 0 {
         said.push(format!("{lacking} {} a replica", if lacking == 1 { "lacks" } else { "lack" }));
@@ -86,11 +86,11 @@ pub fn shards_in_short(status: &StatusResponse) -> String {
     // Only a leader reports what its shard holds.
     let bytes_held = bytes(shards.iter().map(|shard| shard.key_value_bytes).sum());
     said.push(match led {
-        0 => "how much data there is, is unknown".to_owned(),
+        0 => "the amount of data is unknown".to_owned(),
         led if led < shards.len() => format!("at least {bytes_held} of data"),
         _ => format!("{bytes_held} of data"),
     });
-    format!("{}; --shards shows each", said.join("; "))
+    format!("{}; --shards lists each", said.join("; "))
 }
 
 /// Whether a replica of the shard does not take part.
@@ -200,8 +200,7 @@ fn state(node: &NodeStatus) -> String {
     };
     match node.member_state() {
         MemberState::Active => alive,
-        // "Dead" would be told beside what the node's heartbeats say.
-        MemberState::Dead => format!("{alive}, given up"),
+        MemberState::Dead => format!("{alive}, declared dead"),
         state => format!("{alive}, {}", member_state_name(state)),
     }
 }
@@ -280,11 +279,11 @@ mod tests {
     fn whether_a_node_lives_and_whether_it_was_given_up_are_different_words() {
         let given_up = |node| NodeStatus { member_state: MemberState::Dead.into(), ..node };
         let alive = NodeStatus { alive: true, ..Default::default() };
-        assert_eq!(state(&given_up(alive)), "alive, given up");
+        assert_eq!(state(&given_up(alive)), "alive, declared dead");
         let liveness = Liveness { state: LivenessState::Dead.into(), since_ms: 12_000, ..Default::default() };
         let dead = NodeStatus { silent_ms: 17_000, liveness: Some(liveness), ..Default::default() };
         assert_eq!(state(&dead), "dead 17 s");
-        assert_eq!(state(&given_up(dead)), "dead 17 s, given up");
+        assert_eq!(state(&given_up(dead)), "dead 17 s, declared dead");
     }
 
     #[test]
@@ -314,7 +313,7 @@ mod tests {
         let leaving = ReplicaStatus { role: ReplicaRole::Leaving.into(), offline: true, lag: 1, ..Default::default() };
         let shard = ShardStatus { leader: 1, members: vec![voter, leaving], ..Default::default() };
         let said = shards_in_short(&StatusResponse { shards: vec![shard], ..Default::default() });
-        assert!(said.starts_with("1 of 1 shards are led; 1 has a replica that leaves; "), "{said}");
+        assert!(said.starts_with("1 of 1 shards have a leader; 1 has a replica that leaves; "), "{said}");
         assert_eq!(remark(&leaving), "(leaving)");
     }
 
@@ -344,12 +343,12 @@ mod tests {
             ..Default::default()
         };
         let said = shards_in_short(&status);
-        assert!(said.starts_with("all 2 shards are led, with all replicas caught up; 2.0 KiB"), "{said}");
+        assert!(said.starts_with("all 2 shards have a leader, and all replicas are caught up; 2.0 KiB"), "{said}");
         assert!(shards_in_trouble(&status, Style::Plain).is_none());
         status.shards[1] = shard(1, false);
         let said = shards_in_short(&status);
         assert!(
-            said.starts_with("2 of 2 shards are led; 1 waits for a replica to catch up; 2.0 KiB of data;"),
+            said.starts_with("2 of 2 shards have a leader; 1 waits for a replica to catch up; 2.0 KiB of data;"),
             "{said}"
         );
         assert_eq!(shards_in_trouble(&status, Style::Plain).unwrap().lines().count(), 2);
@@ -368,7 +367,7 @@ mod tests {
         };
         let mut status = StatusResponse { shards: (0..64).map(shard).collect(), ..Default::default() };
         let said = shards_in_short(&status);
-        assert!(said.starts_with("64 of 64 shards are led; 64 lack a replica; 64 B of data;"), "{said}");
+        assert!(said.starts_with("64 of 64 shards have a leader; 64 lack a replica; 64 B of data;"), "{said}");
         let table = shards_in_trouble(&status, Style::Plain).unwrap();
         assert_eq!((table.lines().count(), table.lines().last().unwrap()), (12, "… and 54 more: --shards"));
         let mut leaderless = |shard: usize| {
@@ -376,13 +375,13 @@ mod tests {
             shards_in_short(&status)
         };
         let said = leaderless(0);
-        assert!(said.starts_with("63 of 64 shards are led; 64 lack a replica; at least 63 B of data;"), "{said}");
+        assert!(said.starts_with("63 of 64 shards have a leader; 64 lack a replica; at least 63 B of data;"), "{said}");
         for shard in 1..63 {
             leaderless(shard);
         }
         let said = leaderless(63);
         assert!(
-            said.starts_with("0 of 64 shards are led; 64 lack a replica; how much data there is, is unknown;"),
+            said.starts_with("0 of 64 shards have a leader; 64 lack a replica; the amount of data is unknown;"),
             "{said}"
         );
     }

@@ -25,8 +25,8 @@ pub fn of(node: &NodeStatus, are_paused: bool) -> Vec<String> {
     if !node.alive {
         if is_mute(node) {
             return vec![format!(
-                "{name} does not answer at {}, and was last heard {:.1} s ago: start it again, or, if its process still runs, \
-                 see ringfort_connections_refused_total in its metrics",
+                "{name} does not answer at {}, and was last heard {:.1} s ago: start it again, or, if its process \
+                 still runs, see ringfort_connections_refused_total in its metrics",
                 escaped(node.grpc_address.as_bytes()),
                 Duration::from_millis(node.silent_ms).as_secs_f64()
             )];
@@ -34,7 +34,7 @@ pub fn of(node: &NodeStatus, are_paused: bool) -> Vec<String> {
         let silence = Duration::from_millis(node.silent_ms);
         let next = |start| after_silence(node, are_paused, start);
         return vec![match silence < SILENCE {
-            true => format!("{name} does not answer: {}", next("wait, and start it again if it stays so")),
+            true => format!("{name} does not answer: {}", next("wait, and start it again if it does not return")),
             false => format!("{name} has been silent for {}: {}", duration(silence), next("start it again")),
         }];
     }
@@ -61,7 +61,8 @@ pub fn shared(nodes: &[NodeStatus]) -> Vec<String> {
     if !full_disks.is_empty() {
         let (logs, refuse) = if full_disks.len() == 1 { ("its log", "refuses") } else { ("their logs", "refuse") };
         troubles.push(format!(
-            "{} can't extend {logs} and {refuse} every write: free some disk space there, or see {logs}",
+            "{} can't extend {logs} and {refuse} every write: free some disk space there, or see what is logged \
+             there",
             some_of(&full_disks)
         ));
     }
@@ -92,8 +93,8 @@ pub fn notes(nodes: &[NodeStatus]) -> Vec<String> {
             _ if health.is_stopping => notes.push(format!("{name} is stopping")),
             DiskHealth::Slow => slow.push((name.clone(), health.sync_latency_ms)),
             DiskHealth::Recovering => notes.push(format!(
-                "the disk of {name} hung or was full recently: the node leads nothing until the disk has been healthy for \
-                 a while"
+                "the disk of {name} hung or was full recently: the node leads no shards until the disk has been \
+                 healthy for a while"
             )),
             DiskHealth::Healthy | DiskHealth::Full | DiskHealth::Hung => {}
         }
@@ -132,10 +133,10 @@ fn after_silence<'a>(node: &NodeStatus, are_paused: bool, start: &'a str) -> &'a
             "its disk did not answer: check the disk, and start the node again"
         }
         MemberState::Active | MemberState::Drained => start,
-        MemberState::Leaving => "it leaves",
-        MemberState::Dead if are_paused => "others take its place when moves are resumed",
-        MemberState::Dead => "others take its place",
-        MemberState::Replaced => "another node has its name and takes its place",
+        MemberState::Leaving => "it is leaving",
+        MemberState::Dead if are_paused => "other nodes take its place when moves are resumed",
+        MemberState::Dead => "other nodes take its place",
+        MemberState::Replaced => "another node with its name takes its place",
     }
 }
 
@@ -168,9 +169,12 @@ mod tests {
         let told = of(&killed_just_now, false).concat();
         let first = "node2 does not answer at localhost:50052, and was last heard 0.9 s ago: start it again";
         assert!(told.starts_with(first), "{told}");
-        assert_eq!(silent(0, MemberState::Active), "node2 does not answer: wait, and start it again if it stays so");
+        assert_eq!(
+            silent(0, MemberState::Active),
+            "node2 does not answer: wait, and start it again if it does not return"
+        );
         assert_eq!(silent(12_345, MemberState::Active), "node2 has been silent for 12 s: start it again");
-        assert_eq!(silent(600_000, MemberState::Dead), "node2 has been silent for 10 min: others take its place");
+        assert_eq!(silent(600_000, MemberState::Dead), "node2 has been silent for 10 min: other nodes take its place");
     }
 
     fn with_disk(disk: DiskHealth) -> NodeStatus {
@@ -190,7 +194,7 @@ mod tests {
         assert!(hung.0.contains("has not answered for 12 s") && hung.1.is_empty(), "{hung:?}");
         let (slow, recovering) = (told(DiskHealth::Slow), told(DiskHealth::Recovering));
         assert!(slow.0.is_empty() && slow.1.contains("up to 512 ms"), "{slow:?}");
-        assert!(recovering.0.is_empty() && recovering.1.contains("leads nothing"), "{recovering:?}");
+        assert!(recovering.0.is_empty() && recovering.1.contains("leads no shards"), "{recovering:?}");
         let silent = NodeStatus { alive: false, silent_ms: 5000, ..with_disk(DiskHealth::Full) };
         let told = of(&silent, false).join("; ");
         assert!(told.contains("its disk was full"), "{told}");
@@ -217,7 +221,7 @@ mod tests {
         let other = |disk| NodeStatus { name: "node3".to_owned(), ..with_disk(disk) };
         let told = shared(&[with_disk(DiskHealth::Full), other(DiskHealth::Full), node()]);
         let expected = "node2, node3 can't extend their logs and refuse every write: free some disk space there, or see \
-                        their logs";
+                        what is logged there";
         assert_eq!(told, [expected]);
     }
 }

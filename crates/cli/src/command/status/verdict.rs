@@ -92,7 +92,7 @@ pub fn judge(status: &StatusResponse) -> Verdict {
     clauses.extend(wrong);
     if !offline.is_empty() {
         let names: Vec<String> = offline.iter().map(|node| name(nodes[node])).collect();
-        clauses.push(format!("replicas are offline on {}: see its log for the reason", some_of(&names)));
+        clauses.push(format!("replicas are offline on {}: the reason is logged there", some_of(&names)));
     }
     if !is_complete {
         clauses.push("not every shard was reported: ask again, or start the nodes that are missing".to_owned());
@@ -166,16 +166,15 @@ fn wrong_states(status: &StatusResponse, can_serve: impl Fn(&ShardStatus) -> boo
         for member in shard.members.iter().filter(|member| has_wrong_state(member)) {
             let node = node(member.node);
             let what = match member.quarantine() {
-                QuarantineReason::Memory => format!("memory of shard {} is damaged on {node}", shard_name(shard.shard)),
-                _ => format!("shard {} on {node} is not what the others hold", shard_name(shard.shard)),
+                QuarantineReason::Memory => {
+                    format!("the memory of shard {} on {node} is damaged", shard_name(shard.shard))
+                }
+                _ => format!("shard {} on {node} differs from the majority", shard_name(shard.shard)),
             };
             let next = match can_serve(shard) {
-                true => {
-                    "it serves no more there and comes from the others: wait, and have that machine's memory checked"
-                        .to_owned()
-                }
+                true => "so the cluster replaces that replica: wait, and have that machine's memory checked".to_owned(),
                 false => {
-                    format!("it serves no more there: start {node} again, so that it reads the shard from its disk")
+                    format!("so that replica is offline: start {node} again, so that it reads the shard from its disk")
                 }
             };
             clauses.push(format!("{what}, {next}"));
@@ -193,10 +192,10 @@ fn wrong_states(status: &StatusResponse, can_serve: impl Fn(&ShardStatus) -> boo
         clauses.push(match divergence.minority.is_empty() {
             true => format!(
                 "the replicas of shard {shard} on {} differ, and there is no majority to tell which is wrong: see \
-                 \"Replicas that differ\" in the manual",
+                 \"Replicas that differ\" in docs/operating.md",
                 some_of(&names)
             ),
-            false => format!("shard {shard} on {} is not what the others hold: wait", some_of(&names)),
+            false => format!("shard {shard} on {} differs from the majority: wait", some_of(&names)),
         });
     }
     clauses
@@ -227,7 +226,7 @@ fn waiting_for(status: &StatusResponse, node: &NodeStatus, unserved: &BTreeSet<u
             let left = Duration::from_millis(replace_after_ms.saturating_sub(node.silent_ms));
             format!("it will be replaced in {} unless it returns", duration(left))
         }
-        false => "start it again, or have it leave".to_owned(),
+        false => "start it again, or make it leave".to_owned(),
     };
     let moves = if waiting == 1 { "1 move waits".to_owned() } else { format!("{waiting} moves wait") };
     Some(format!("{moves} for {}, which is silent: {next}", name(node)))
@@ -247,17 +246,17 @@ fn under_orders(status: &StatusResponse) -> Vec<String> {
         match node.member_state() {
             MemberState::Drained if held == 0 => clauses.push(format!("{} is drained", name(node))),
             MemberState::Drained => {
-                clauses.push(format!("{} is drained, {} to go", name(node), counted(held, "replica")));
+                clauses.push(format!("{} is being drained, {} to go", name(node), counted(held, "replica")));
             }
             MemberState::Leaving => {
-                clauses.push(format!("{} leaves, {} to go", name(node), counted(held, "replica")));
+                clauses.push(format!("{} is leaving, {} to go", name(node), counted(held, "replica")));
             }
             MemberState::Active | MemberState::Dead | MemberState::Replaced => {}
         }
     }
     if status.paused {
-        clauses
-            .push("moves are paused, and no dead node is replaced: ringfort cluster resume ends the pause".to_owned());
+        let paused = "moves are paused, and no dead node is replaced: `ringfort cluster resume` ends the pause";
+        clauses.push(paused.to_owned());
     }
     clauses
 }

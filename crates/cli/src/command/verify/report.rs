@@ -133,8 +133,7 @@ impl Report {
                 format!("NOT LINEARIZABLE: {what}, and no order explains the answers on {keys}")
             }
             Verdict::NotDecided => format!(
-                "not decided: {what}; on {} it would have taken too long to find out whether an order explains the \
-                 answers. Try fewer --clients",
+                "not decided: {what}; the check of {} took too long: try fewer --clients",
                 keys(*keys_not_decided)
             ),
             Verdict::NothingAnswered => format!("not decided: no operation was answered in {:.1} s", self.seconds),
@@ -161,20 +160,20 @@ impl Report {
         print_line(&self.failures())?;
         let of_shard = self.worst_shard.as_ref().map_or(String::new(), |worst| {
             format!(
-                "; without a write to a single shard {:.0} ms (shard {})",
+                "; longest time without a write to a single shard {:.0} ms (shard {})",
                 worst.longest_without_service_ms, worst.shard
             )
         });
         print_line(&format!("longest time without service {:.0} ms{of_shard}", self.longest_without_service_ms))?;
-        self.page.as_ref().map_or(Ok(()), |page| print_line(&format!("drawn in {page}")))
+        self.page.as_ref().map_or(Ok(()), |page| print_line(&format!("the contradiction is drawn in {page}")))
     }
 
     fn failures(&self) -> String {
         let kinds = [
             (self.ambiguous, "writes of unknown outcome"),
-            (self.refused, "not applied"),
-            (self.gets_unanswered, "gets unanswered"),
-            (self.keys_without_last_look, "keys could not be read in the end"),
+            (self.refused, "writes not applied"),
+            (self.gets_unanswered, "gets without an answer"),
+            (self.keys_without_last_look, "keys without a last read"),
         ];
         let seen: Vec<String> =
             kinds.iter().filter(|kind| kind.0 > 0).map(|(count, kind)| format!("{count} {kind}")).collect();

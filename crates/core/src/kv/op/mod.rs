@@ -108,11 +108,11 @@ pub enum Invalid {
 /// any reply, so the outcome is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("the value of the key is not a decimal 64-bit integer; put one, or delete the key to begin at 0")]
+    #[error("the value of the key is not a decimal 64-bit integer; put one, or delete the key to start at 0")]
     NotANumber,
-    #[error("the sum is beyond the limits of a 64-bit integer; the number was left as it is")]
+    #[error("the sum does not fit into a 64-bit integer; the value is unchanged")]
     Overflow,
-    #[error("the value would have more than {MAX_VALUE_BYTES} bytes, which is the limit; it was left as it is")]
+    #[error("the value would have more than {MAX_VALUE_BYTES} bytes, which is the limit; it is unchanged")]
     LargeValue,
 }
 

@@ -40,7 +40,7 @@ pub fn inflict(directory: &Path, random: &mut Random) -> io::Result<Option<Strin
         let file = OpenOptions::new().write(true).open(path)?;
         if random.percent(30) {
             file.set_len(at as u64)?;
-            return Ok(Some(format!("{name} cut off after {at} of {} bytes", bytes.len())));
+            return Ok(Some(format!("{name} truncated to {at} of {} bytes", bytes.len())));
         }
         let bit = random.below(8);
         file.write_all_at(&[bytes[at] ^ (1 << bit)], at as u64)?;

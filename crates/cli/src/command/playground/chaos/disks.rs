@@ -19,8 +19,8 @@ impl DiskFault {
     /// The fault of a node's disk, in words.
     pub fn of(self, node: &str) -> String {
         match self {
-            DiskFault::None => format!("disk of {node} well"),
-            DiskFault::Slow(delay) => format!("each sync of {node} {} ms slower", delay.as_millis()),
+            DiskFault::None => format!("disk of {node} healthy"),
+            DiskFault::Slow(delay) => format!("syncs of {node} {} ms slower", delay.as_millis()),
             DiskFault::Hung => format!("disk of {node} hung"),
         }
     }

@@ -56,16 +56,16 @@ pub enum Partition {
 impl Fault {
     pub fn name(self) -> &'static str {
         match self {
-            Fault::Kill => "kill -9 of one",
+            Fault::Kill => "kill -9 of one node",
             Fault::Majority => "kill -9 of a majority",
             Fault::All => "kill -9 of all",
-            Fault::Pause => "pause of one",
+            Fault::Pause => "pause of one node",
             Fault::Partition => "partition",
             Fault::Slow => "slow network",
             Fault::Restart => "rolling restart",
             Fault::Corrupt => "damaged file",
-            Fault::SlowDisk => "slow disk of one",
-            Fault::HungDisk => "hung disk of one",
+            Fault::SlowDisk => "slow disk of one node",
+            Fault::HungDisk => "hung disk of one node",
         }
     }
 
@@ -130,8 +130,8 @@ impl fmt::Display for Partition {
             }
             Partition::Pair(one, other) => write!(f, "{} and {} do not hear each other", name(one), name(other)),
             Partition::OneWay(mute, deaf) => write!(f, "{} does not hear {}", name(deaf), name(mute)),
-            Partition::Mute(node) => write!(f, "nobody hears {}", name(node)),
-            Partition::Deaf(node) => write!(f, "{} hears nobody", name(node)),
+            Partition::Mute(node) => write!(f, "no node hears {}", name(node)),
+            Partition::Deaf(node) => write!(f, "{} hears no node", name(node)),
             Partition::Apart => f.write_str("no node hears another"),
         }
     }

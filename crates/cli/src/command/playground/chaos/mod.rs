@@ -121,7 +121,7 @@ pub async fn run(cluster: &mut Cluster, options: &ChaosOptions, screen: &Screen)
     let findings = match stage.workload.finish().await {
         Ok(keys) => tokio::task::spawn_blocking(move || Findings::of(&keys)).await?,
         Err(error) => {
-            failure.get_or_insert(format!("not everything can be read back: {error}"));
+            failure.get_or_insert(format!("could not read all keys back: {error}"));
             Findings::default()
         }
     };
@@ -131,7 +131,7 @@ pub async fn run(cluster: &mut Cluster, options: &ChaosOptions, screen: &Screen)
         cluster.keep();
         if let Some(page) = report.page() {
             std::fs::write(cluster.path().join(VIOLATION_PAGE), page)?;
-            screen.line(&format!("drawn in {}", cluster.path().join(VIOLATION_PAGE).display()))?;
+            screen.line(&format!("the contradiction is drawn in {}", cluster.path().join(VIOLATION_PAGE).display()))?;
         }
         screen.line(&format!("the nodes' logs and data are kept in {}", cluster.path().display()))?;
     }
@@ -152,7 +152,7 @@ async fn inject_all(
     while begun.elapsed() < options.duration {
         let fault = stage.random.choose(kinds);
         let service = stage.workload.service();
-        let doing = RefCell::new("waiting until all is well".to_owned());
+        let doing = RefCell::new("waiting until the cluster has recovered".to_owned());
         let progress = async {
             loop {
                 let left = options.duration.saturating_sub(begun.elapsed()).as_secs();

@@ -122,7 +122,7 @@ impl Report {
             counted(*acknowledged_writes, "acknowledged write")
         );
         if *undecided > 0 {
-            text += &format!("; {} could not be judged in time", counted(*undecided, "key"));
+            text += &format!("; {} could not be checked in time", counted(*undecided, "key"));
         }
         text
     }

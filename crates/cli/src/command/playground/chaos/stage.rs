@@ -85,13 +85,16 @@ impl Injected {
 /// Why a run can't continue: a property that it checks does not hold.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    #[error("{} s after it was healed ({what}) there are shards without service", PATIENCE.as_secs())]
+    #[error("{what}: some shards are still without service {} s after the fault has ended", PATIENCE.as_secs())]
     NoService { what: String },
-    #[error("the cluster is not whole again after {} s: {last}", PATIENCE.as_secs())]
+    #[error("the cluster has not recovered after {} s: {last}", PATIENCE.as_secs())]
     NotWhole { last: String },
-    #[error("{what}: a shard was without service for {outage_ms:.0} ms, and at most {} ms are promised", promise.as_millis())]
+    #[error(
+        "{what}: a shard was without service for {outage_ms:.0} ms, but at most {} ms are promised",
+        promise.as_millis()
+    )]
     PromiseBroken { what: String, outage_ms: f64, promise: Duration },
-    #[error("can't set a fault of the disk of {name}: {source}")]
+    #[error("can't make the disk of {name} fail: {source}")]
     Disk { name: String, source: io::Error },
     #[error("{0} did not stop when it was asked to")]
     NotStopped(String),
@@ -171,7 +174,7 @@ impl<'a> Stage<'a> {
     async fn wait_until_whole(&mut self) -> Result<StatusResponse, StageError> {
         let client = self.client.clone().with_timeout(STATUS_TIMEOUT);
         let begun = Instant::now();
-        let mut last = "no node says how it fares".to_owned();
+        let mut last = "no node has answered yet".to_owned();
         while begun.elapsed() < PATIENCE {
             self.check_nodes()?;
             if let Ok(status) = client.status().await {
@@ -359,7 +362,7 @@ impl std::fmt::Display for Plan {
         };
         match self {
             Plan::Kill { victims, down } => write!(f, "kill -9 {}, down for {} ms", names(victims), down.as_millis()),
-            Plan::Pause { victim, paused } => write!(f, "{} stopped for {} ms", names(&[*victim]), paused.as_millis()),
+            Plan::Pause { victim, paused } => write!(f, "{} paused for {} ms", names(&[*victim]), paused.as_millis()),
             Plan::Partition { shape, bad } => write!(f, "{shape} for {} ms", bad.as_millis()),
             Plan::Slow { victim, condition, bad } => {
                 let whose = victim.map_or("all nodes".to_owned(), |victim| names(&[victim]));
@@ -388,7 +391,7 @@ mod tests {
         let injected = |fault, outage_ms| Injected { fault, what: "w".to_owned(), outage_ms, failovers_ms: Vec::new() };
         assert!(injected(Fault::HungDisk, 3000.0).broken_promise().is_none());
         let broken = injected(Fault::HungDisk, 3100.0).broken_promise().unwrap().to_string();
-        assert_eq!(broken, "w: a shard was without service for 3100 ms, and at most 3000 ms are promised");
+        assert_eq!(broken, "w: a shard was without service for 3100 ms, but at most 3000 ms are promised");
         assert!(injected(Fault::All, 60_000.0).broken_promise().is_none());
     }
 }

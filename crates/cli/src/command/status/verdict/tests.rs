@@ -106,7 +106,7 @@ fn replicas_on_a_full_disk_do_not_catch_up_by_waiting() {
     assert_says(
         &status,
         "3 nodes, 2 shards, tolerates no node failure; node3 can't extend its log and refuses every write: \
-         free some disk space there, or see its log",
+         free some disk space there, or see what is logged there",
     );
 }
 
@@ -126,8 +126,8 @@ fn orders_and_estimates_are_told() {
     status.nodes[3].member_state = MemberState::Drained.into();
     status.paused = true;
     let expected = "4 nodes, 2 shards, tolerates 1 node failure; all replicas caught up; \
-                    node3 leaves, 3 replicas to go; node4 is drained; \
-                    moves are paused, and no dead node is replaced: ringfort cluster resume ends the pause";
+                    node3 is leaving, 3 replicas to go; node4 is drained; \
+                    moves are paused, and no dead node is replaced: `ringfort cluster resume` ends the pause";
     assert_says(&status, expected);
     assert!(judge(&status).healthy);
     let mut status = cluster(4);
@@ -136,12 +136,15 @@ fn orders_and_estimates_are_told() {
     status.shards[0].members[2].role = ReplicaRole::Learner.into();
     status.moves = Some(MoveStatus { left: 9, waiting: 2, estimate_ms: 90_000, ..Default::default() });
     let expected = "4 nodes, 2 shards, tolerates no node failure; \
-                    node4 has been silent for 12 s: others take its place; \
+                    node4 has been silent for 12 s: other nodes take its place; \
                     1 replica being added (7 to move, about 90 s left): wait";
     assert_says(&status, expected);
     status.paused = true;
     let said = judge(&status).sentence;
-    assert!(said.contains("; node4 has been silent for 12 s: others take its place when moves are resumed;"), "{said}");
+    assert!(
+        said.contains("; node4 has been silent for 12 s: other nodes take its place when moves are resumed;"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -157,7 +160,7 @@ fn moves_that_wait_for_a_silent_node_are_not_estimated() {
     status.shards[1].members.push(waiting);
     status.paused = true;
     let said = judge(&status).sentence;
-    assert!(said.contains("; 2 moves wait for node4, which is silent: start it again, or have it leave;"), "{said}");
+    assert!(said.contains("; 2 moves wait for node4, which is silent: start it again, or make it leave;"), "{said}");
     status.nodes[3].member_state = MemberState::Dead.into();
     assert!(!judge(&status).sentence.contains("wait for node4"), "others take its place");
 }
@@ -235,7 +238,7 @@ fn offline_replica_names_its_node() {
     status.shards[0].members[2].offline = true;
     assert_says(
         &status,
-        "3 nodes, 2 shards, tolerates no node failure; replicas are offline on node3: see its log for the reason",
+        "3 nodes, 2 shards, tolerates no node failure; replicas are offline on node3: the reason is logged there",
     );
 }
 
@@ -248,23 +251,23 @@ fn replicas_with_a_wrong_state_are_told_with_what_comes_next() {
     status.divergences = vec![Divergence { shard: 1, index: 64, nodes: vec![1, 2, 3], minority: vec![3] }];
     assert_says(
         &status,
-        "3 nodes, 2 shards, tolerates no node failure; memory of shard 1 is damaged on node3, it serves no more there \
-         and comes from the others: wait, and have that machine's memory checked",
+        "3 nodes, 2 shards, tolerates no node failure; the memory of shard 1 on node3 is damaged, so the \
+         cluster replaces that replica: wait, and have that machine's memory checked",
     );
     status.shards[1].members[1].offline = true;
     status.shards[1].members[1].set_quarantine(QuarantineReason::Minority);
     status.shards[1].members.truncate(2);
     assert_says(
         &status,
-        "3 nodes, 2 shards; 1 shard without a leader or a quorum (1); shard 1 on node2 is not what the others hold, \
-         it serves no more there: start node2 again, so that it reads the shard from its disk",
+        "3 nodes, 2 shards; 1 shard without a leader or a quorum (1); shard 1 on node2 differs from the majority, \
+         so that replica is offline: start node2 again, so that it reads the shard from its disk",
     );
     let mut status = cluster(3);
     status.divergences = vec![Divergence { shard: 1, index: 64, nodes: vec![1, 2], minority: vec![] }];
     assert_says(
         &status,
         "3 nodes, 2 shards, tolerates 1 node failure; the replicas of shard 1 on node1, node2 differ, and there is no \
-         majority to tell which is wrong: see \"Replicas that differ\" in the manual",
+         majority to tell which is wrong: see \"Replicas that differ\" in docs/operating.md",
     );
     assert!(!judge(&status).healthy);
 }

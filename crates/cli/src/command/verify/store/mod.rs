@@ -41,7 +41,7 @@ pub enum StoreError {
     InvalidEndpoint(String),
     #[error("no {name} answers at {endpoints}: {message}; name its nodes with --endpoints")]
     NoAnswer { name: &'static str, endpoints: String, message: String },
-    #[error("not all keys that begin with {prefix} could be deleted: {message}")]
+    #[error("could not delete all keys that begin with {prefix}: {message}")]
     NotCleared { prefix: String, message: String },
 }
 
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn a_failure_without_words_gets_some() {
         let told = |status: tonic::Status| Failed::from(status).message;
-        assert_eq!(told(tonic::Status::unimplemented("")), "what listens there does not know this request");
+        assert_eq!(told(tonic::Status::unimplemented("")), "the server there does not know this request");
         assert!(!told(tonic::Status::internal("")).is_empty());
         assert_eq!(told(tonic::Status::internal("why")), "why");
     }

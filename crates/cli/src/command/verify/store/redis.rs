@@ -234,7 +234,7 @@ fn with_host(owner: &str, asked: &str) -> String {
 
 /// A reply that the command can't have: the outcome is unknown.
 fn unexpected(reply: &Reply) -> Failed {
-    Failed { outcome: Outcome::Unknown, message: format!("the reply makes no sense: {reply:?}") }
+    Failed { outcome: Outcome::Unknown, message: format!("unexpected reply: {reply:?}") }
 }
 
 #[cfg(test)]

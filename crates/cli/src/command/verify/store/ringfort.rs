@@ -45,13 +45,13 @@ impl Store {
         client.check_endpoints().await?;
         let topology = client.topology().await?;
         let shards = ShardCount::new(topology.shard_count)
-            .map_err(|_| Error::BadAnswer("its topology has an impossible number of shards"))?;
+            .map_err(|_| Error::BadAnswer("its topology has an invalid number of shards"))?;
         let nodes = topology
             .nodes
             .iter()
             .map(|member| Ok((member.grpc_address.clone(), node(&member.grpc_address, timeout)?)))
             .collect::<Result<_, _>>()
-            .map_err(|_: tonic::transport::Error| Error::BadAnswer("its topology has an address that is none"))?;
+            .map_err(|_: tonic::transport::Error| Error::BadAnswer("its topology has an invalid address"))?;
         Ok(Store { client, nodes, shards, timeout, values })
     }
 
@@ -139,7 +139,7 @@ impl From<Status> for Failed {
     fn from(status: Status) -> Failed {
         let message = match (status.message(), status.code()) {
             // Another kind of server, whose own words are none.
-            ("", Code::Unimplemented) => "what listens there does not know this request".to_owned(),
+            ("", Code::Unimplemented) => "the server there does not know this request".to_owned(),
             ("", code) => code.description().to_owned(),
             (message, _) => message.to_owned(),
         };
