@@ -188,7 +188,7 @@ fn a_key_is_taken_as_it_is_printed() {
         (&["get", "k", "--key-hex=00"], "the key is given twice"),
         (&["get", "--key-hex=0"], "hexadecimal"),
         (&["delete", "--key-base64=?"], "base64"),
-        (&["scan", "--prefix", r"\x1"], "--prefix can't be read"),
+        (&["scan", "--prefix", r"\x1"], "--prefix is invalid"),
     ] {
         let output = user.runs_with(args, b"");
         let stderr = String::from_utf8(output.stderr).unwrap();

@@ -49,7 +49,10 @@ async fn a_full_disk_stops_writes_but_not_reads_and_loses_nothing() {
                 assert!(unknown < 10, "writes are taken in that can't be logged");
             }
             Err(error @ Error::Overloaded(_)) => {
-                assert!(error.to_string().contains("nothing was done: the disk of node1 is full"), "{error}");
+                assert!(
+                    error.to_string().contains("the request was not executed: the disk of node1 is full"),
+                    "{error}"
+                );
                 refused += 1;
             }
             Err(error) => panic!("{error}"),

@@ -67,7 +67,7 @@ fn a_node_that_its_own_cluster_can_not_dial_is_told_at_once() {
     cluster.nodes[0].start();
     cluster.nodes[0].wait_for_log(&format!("advertises {nowhere} to other nodes and clients, but can't reach itself"));
     cluster.nodes[1].start();
-    cluster.nodes[1].wait_for_log(&format!("this node has joined, and can't reach node1 at {nowhere}"));
+    cluster.nodes[1].wait_for_log(&format!("this node has joined, but can't reach node1 at {nowhere}"));
 }
 
 #[test]

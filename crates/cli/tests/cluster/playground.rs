@@ -15,7 +15,8 @@ fn tour_tells_its_story_in_half_a_minute() {
     println!("{story}");
     assert!(output.status.success(), "{story}{}", text(&output.stderr));
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
-    for step in ["is dead", "without service: ", "started again", "caught up after", "acknowledged writes read back"] {
+    for step in ["is dead", "without service for ", "started again", "caught up after", "acknowledged writes read back"]
+    {
         assert!(story.lines().any(|line| line.starts_with("ok ") && line.contains(step)), "{step} is missing: {story}");
     }
 }
@@ -157,7 +158,7 @@ fn nodes_do_not_outlive_a_playground_that_is_killed_and_data_can_be_kept() {
     playground.assert_no_process_is_left();
     assert!(Path::new(&playground.data).is_dir());
     let mut again = Playground::start(&[&argument, "--nodes=1"]);
-    assert!(again.told.contains("holds a cluster of 3 nodes: all of them start"), "{}", again.told);
+    assert!(again.told.contains("holds a cluster of 3 nodes, and all of them start"), "{}", again.told);
     assert_eq!(again.endpoints, endpoints, "the ports stay with the directory");
     assert_eq!(again.runs(&["get", "hello"]), "world");
     assert!(again.end_by(Signal::TERM).success());
