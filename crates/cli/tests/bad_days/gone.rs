@@ -110,7 +110,8 @@ async fn all_requests_of_a_busy_node_wait_for_an_election() {
     const CLIENTS: usize = 4;
     const AT_ONCE: usize = 900;
     const _: () = assert!(CLIENTS * AT_ONCE > 2048);
-    let mut cluster = Cluster::start_with(3, &SMALL);
+    // While one takes place, all requests arrive also on a slow machine.
+    let mut cluster = Cluster::start_with(3, &[&SMALL[..], &["--election-timeout=3s"]].concat());
     let leader = leader_of("k", &cluster.status().unwrap());
     let asked = cluster.nodes.iter().find(|node| node.name != leader).unwrap().endpoint();
     let mut clients = Vec::new();
@@ -122,7 +123,7 @@ async fn all_requests_of_a_busy_node_wait_for_an_election() {
     for client in clients.iter().flat_map(|client| std::iter::repeat_n(client, AT_ONCE)) {
         let mut client = client.clone();
         let mut put = Request::new(PutRequest { key: "k".into(), value: "v".into(), ..Default::default() });
-        put.set_timeout(Duration::from_secs(10));
+        put.set_timeout(Duration::from_secs(30));
         puts.spawn(async move { client.put(put).await });
     }
     while let Some(put) = puts.join_next().await {

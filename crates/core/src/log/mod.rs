@@ -374,7 +374,7 @@ impl<D: Disk> Log<D> {
             let has_remains = self.index.has_remains_in(oldest.number);
             let name = oldest.number.set_aside_name();
             let released = match has_remains {
-                true => self.disk.rename(&oldest.file_name, &name),
+                true => self.rename(&oldest.file_name, &name),
                 false => self.disk.delete(&oldest.file_name),
             };
             if let Err(error) = released {
@@ -390,6 +390,13 @@ impl<D: Disk> Log<D> {
         if !self.set_aside.is_empty() && !self.index.may_have_lost() {
             self.delete_set_aside();
         }
+    }
+
+    /// A rename fails if only the directory's sync has failed. The next attempt finds the file under its new name, and
+    /// syncs the directory.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let is_done = self.disk.size(from)?.is_none() && self.disk.size(to)?.is_some();
+        self.disk.rename(if is_done { to } else { from }, to)
     }
 
     /// Deletes the remains of lost replicas, all of which have successors.

@@ -96,6 +96,25 @@ fn what_is_left_of_a_lost_replica_is_kept_without_the_log_after_it() {
 }
 
 #[test]
+fn a_rename_that_is_done_but_not_durable_is_made_again() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
+    commit(&mut log, &[state(1, 1, 1), state(2, 1, 1)]);
+    commit(&mut log, &[item(2, 1, Change::Suspect)]);
+    let mut last = 1;
+    while log.segments.len() == 1 {
+        last += 1;
+        commit(&mut log, &[entries(1, 1, last, &[300])]);
+    }
+    let oldest = log.segments.front().unwrap();
+    let (number, set_aside_name) = (oldest.number, oldest.number.set_aside_name());
+    disk.rename(&oldest.file_name, &set_aside_name).unwrap();
+    write_on(&mut log, &mut last);
+    assert!(log.segments.front().unwrap().number > number, "the log goes on without it");
+    assert_eq!(set_aside(&disk)[0], set_aside_name);
+}
+
+#[test]
 fn a_record_of_unknown_shards_may_hold_remains_of_each_of_them() {
     let disk = MemDisk::new();
     let (mut log, _) = open(disk.clone(), SEGMENT).unwrap();
