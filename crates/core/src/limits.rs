@@ -70,7 +70,7 @@ pub const MAX_COMMITTED_BYTES_PER_READY: u64 = 4 << 20;
 /// Apply holds a shard's write lock for at most this many commands ...
 pub const APPLY_SLICE_COMMANDS: usize = 256;
 
-/// ... or this many bytes, then lets readers in.
+/// ... or until these have touched this many bytes, then lets readers in.
 pub const APPLY_SLICE_BYTES: usize = 1 << 20;
 
 /// The largest message between nodes that is accepted; a larger one is a protocol error.

@@ -56,7 +56,7 @@ pub struct NodeConfig {
     pub workers: usize,
     pub read_mode: ReadMode,
     pub segment_bytes: u64,
-    /// Puts are refused once keys and values, including their overhead in memory, take this many bytes.
+    /// All writes but deletes are refused once keys and values, including their overhead in memory, take this many bytes.
     pub max_memory_bytes: Option<u64>,
     pub gossip: GossipConfig,
     /// The scrubber's rate in bytes of keys and values per second; zero disables it.

@@ -109,7 +109,7 @@ impl Node {
             moves: config.moves,
             replace_after: config.replace_after,
             lead_after: config.lead_after,
-            mutation: Mutation::None,
+            ..ControlConfig::default()
         };
         let mut control = Control::new(node, topology.clone(), member.clone(), control_config, now);
         let replica = ReplicaConfig {

@@ -100,6 +100,9 @@ impl Focus {
                 Options {
                     shards: 2,
                     clients: 3,
+                    // Messages are quick, and no leader stands still: a lost replica may be replaced soon, so that the
+                    // topology often changes while a disk hangs.
+                    proven_after: Duration::from_millis(400),
                     link: Link::healthy(Duration::from_micros(100)..=Duration::from_micros(1_000)),
                     ..quiet(sampled, Faults { lost_directories, hung_disks, ..Faults::none() })
                 }

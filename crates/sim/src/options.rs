@@ -10,6 +10,7 @@
 use crate::focus::Focus;
 use crate::network::Link;
 use crate::random::Random;
+use ringfort_core::control::PROVEN_AFTER;
 use ringfort_core::timing::Timing;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -148,6 +149,8 @@ pub struct Options {
     pub moves: usize,
     /// A node that is silent for this long is replaced, if there are enough others.
     pub replace_after: Duration,
+    /// See [`ControlConfig::proven_after`](ringfort_core::control::ControlConfig::proven_after).
+    pub proven_after: Duration,
     /// The timing that the cluster is created with.
     pub timing: Timing,
     /// A power of two, 1 to 8.
@@ -196,6 +199,7 @@ impl Options {
             operations: *root.fork("operations").pick_weighted(&[(4, 0), (2, 1), (2, 3), (2, 8)]),
             moves: *root.fork("moves").pick(&[1, 2, 8]),
             replace_after: milliseconds(between("replace after", 2_000..=10_000)),
+            proven_after: PROVEN_AFTER,
             timing: sample_timing(&root),
             shards: 1 << between("shards", 0..=3),
             workers: between("workers", 1..=3) as usize,

@@ -66,13 +66,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A leader that has not announced itself for this long may no longer lead.
 const LEADER_PATIENCE: Duration = ANNOUNCEMENT_INTERVAL.saturating_mul(3);
 
-/// A leader that lacks a quorum steps down after this many election timeouts ...
+/// A leader that lacks a quorum steps down after this many election timeouts.
 const STEPS_DOWN_AFTER: u32 = 2;
 
-/// ... and one that announces itself without a gap for this much longer after a replica was lost has a quorum without
-/// it. What may delay its announcements, or its finding, is shorter: a connection is closed after 3 s of silence, and a
-/// worker's turn takes far less than a second.
-const PROVEN_AFTER: Duration = Duration::from_secs(5);
+/// The usual [`ControlConfig::proven_after`]. What may delay a leader's announcements, or its finding that it has no
+/// quorum, is shorter: a connection is closed after 3 s of silence, and a worker's turn takes far less than a second.
+pub const PROVEN_AFTER: Duration = Duration::from_secs(5);
 
 /// A replica on this node that can't be run.
 struct Lost {
@@ -90,6 +89,9 @@ pub struct ControlConfig {
     pub replace_after: Duration,
     /// A node that was away is given leadership only after it has been back for this long.
     pub lead_after: Duration,
+    /// A leader that announces itself without a gap for this much longer than it could without a quorum, since a replica
+    /// was lost, has a quorum without it.
+    pub proven_after: Duration,
     pub mutation: Mutation,
 }
 
@@ -99,6 +101,7 @@ impl Default for ControlConfig {
             moves: CONCURRENT_MOVES,
             replace_after: REPLACE_AFTER,
             lead_after: LEAD_AFTER,
+            proven_after: PROVEN_AFTER,
             mutation: Mutation::None,
         }
     }
@@ -149,6 +152,8 @@ pub struct Control {
     claims: Claims,
     leadership: Leadership,
     controller: Controller,
+    /// See [`ControlConfig::proven_after`].
+    proven_after: Duration,
     /// Replicas of this node that can't be trusted and need replacing.
     lost: BTreeMap<(ShardId, ReplicaId), Lost>,
     renewed: Option<Moment>,
@@ -173,6 +178,7 @@ impl Control {
             claims: Claims::default(),
             leadership: Leadership::default(),
             controller: Controller::new(node, config),
+            proven_after: config.proven_after,
             lost: BTreeMap::new(),
             renewed: None,
             reintroduced: None,
@@ -396,7 +402,7 @@ impl Control {
         if self.renewed.is_some_and(|at| now < at + PATIENCE) {
             return;
         }
-        let proven_after = topology.timing.election_timeout() * STEPS_DOWN_AFTER + PROVEN_AFTER;
+        let proven_after = topology.timing.election_timeout() * STEPS_DOWN_AFTER + self.proven_after;
         let is_led_without = |shard: ShardId, since: Moment| {
             self.leaders.get(&shard).is_some_and(|leader| {
                 leader.node != self.node

@@ -3,6 +3,7 @@
 use super::*;
 use crate::codec::fields::{Encoded, Fields};
 use crate::kv::entry::decode;
+use crate::kv::state::ChangeEvent;
 use parking_lot::RwLockWriteGuard;
 use raft::eraftpb::{Entry, EntryType};
 
@@ -72,9 +73,12 @@ impl<T> Replica<T> {
                     if is_planted {
                         command = spoiled(command);
                     }
-                    let machine = writer.machine(command.encoded_len());
                     // Nothing consumes the changes yet.
-                    let reply = command.apply(&mut machine.begin(decoded.timestamp, &mut |_| {}));
+                    let watcher = &mut |_: ChangeEvent<'_>| {};
+                    let mut transaction = writer.machine().begin(decoded.timestamp, watcher);
+                    let reply = command.apply(&mut transaction);
+                    let touched_bytes = transaction.touched_bytes();
+                    writer.count(touched_bytes);
                     if let Some(responder) = responders.next() {
                         out.replies.push((responder, Ok(Reply::Command(reply))));
                     }
@@ -116,6 +120,7 @@ fn spoiled(command: Command) -> Command {
 }
 
 /// The write side of a map, released after [`APPLY_SLICE_COMMANDS`] or [`APPLY_SLICE_BYTES`] so that readers get in.
+/// What a command touches is known after it has been applied, so a slice exceeds its bytes by at most one command.
 struct Writer<'a> {
     view: &'a ShardView,
     guard: Option<RwLockWriteGuard<'a, Machine>>,
@@ -133,14 +138,37 @@ impl<'a> Writer<'a> {
         self.guard.as_ref().map(|machine| machine.hash())
     }
 
-    /// The map, for one command of this size.
-    fn machine(&mut self, command_bytes: usize) -> &mut Machine {
-        self.commands += 1;
-        self.bytes += command_bytes;
-        if self.commands > APPLY_SLICE_COMMANDS || self.bytes > APPLY_SLICE_BYTES {
-            self.guard = None;
-            (self.commands, self.bytes) = (1, command_bytes);
-        }
+    /// The map, for one command.
+    fn machine(&mut self) -> &mut Machine {
         self.guard.get_or_insert_with(|| self.view.machine_mut())
+    }
+
+    /// The command has been applied, and has touched this many bytes.
+    fn count(&mut self, touched_bytes: usize) {
+        self.commands += 1;
+        self.bytes += touched_bytes;
+        if self.commands >= APPLY_SLICE_COMMANDS || self.bytes >= APPLY_SLICE_BYTES {
+            *self = Writer::new(self.view);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_get_in_after_a_slice_of_commands_or_of_bytes_that_they_touched() {
+        let view = ShardView::new(ShardId(0), ReplicaId(1), Machine::new());
+        let mut writer = Writer::new(&view);
+        let mut holds_lock_after = |touched_bytes| {
+            writer.machine();
+            writer.count(touched_bytes);
+            writer.hash().is_some()
+        };
+        assert!(holds_lock_after(APPLY_SLICE_BYTES - 1));
+        assert!(!holds_lock_after(1));
+        assert!((1..APPLY_SLICE_COMMANDS).all(|_| holds_lock_after(0)));
+        assert!(!holds_lock_after(0));
     }
 }

@@ -70,16 +70,17 @@ pub struct Bench {
     #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
     value_size: u32,
 
-    /// The percentage of gets; the other requests are puts. If there are gets, all keys are written first.
+    /// The percentage of gets. Requests that are not of another kind are puts. If there are gets, all keys are written
+    /// first.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=100))]
     reads: u8,
 
-    /// Of a hundred requests so many are increments, of keys of their own.
+    /// The percentage of increments. They have keys of their own.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=100))]
     increments: u8,
 
-    /// Of a hundred requests so many append --value-size bytes to keys of their own. The values grow: with few keys, up
-    /// to the limit of 1 MiB, from which on appends are refused.
+    /// The percentage of appends of --value-size bytes. They have keys of their own, whose values grow: with few keys, up
+    /// to the limit of 1 MiB, where appends are refused.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=100))]
     appends: u8,
 

@@ -25,6 +25,7 @@ pub struct Transaction<'a> {
     watcher: &'a mut dyn FnMut(ChangeEvent<'_>),
     /// The command has changed something, so the shard's revision is already the command's.
     has_changed: bool,
+    touched_bytes: usize,
 }
 
 impl Machine {
@@ -38,7 +39,7 @@ impl Machine {
         watcher: &'a mut dyn FnMut(ChangeEvent<'_>),
     ) -> Transaction<'a> {
         self.last_timestamp = self.last_timestamp.max(timestamp);
-        Transaction { machine: self, watcher, has_changed: false }
+        Transaction { machine: self, watcher, has_changed: false, touched_bytes: 0 }
     }
 }
 
@@ -46,6 +47,12 @@ impl Transaction<'_> {
     /// The shard's revision, this command included.
     pub fn revision(&self) -> u64 {
         self.machine.revision
+    }
+
+    /// The sizes of the entries that the command has written, and of those that they replaced: all of these bytes were
+    /// hashed, so this is what the command cost.
+    pub fn touched_bytes(&self) -> usize {
+        self.touched_bytes
     }
 
     /// A key's numbers and value.
@@ -65,6 +72,7 @@ impl Transaction<'_> {
         let timestamp = self.machine.last_timestamp;
         (self.watcher)(ChangeEvent { revision, timestamp, key, old, new: Some((numbers, value)) });
         self.has_changed = true;
+        self.touched_bytes += key.len() + value.len() + old.map_or(0, |(_, value)| key.len() + value.len());
         self.machine.revision = revision;
         self.machine.tables.table_mut(ENTRIES).set(key, entry::pack(key, value, numbers));
         numbers
@@ -74,11 +82,10 @@ impl Transaction<'_> {
     pub fn delete(&mut self, key: &[u8]) -> bool {
         let revision = self.next_revision();
         let old = self.machine.tables.table(ENTRIES).get(key).map(entry::fields);
-        if old.is_none() {
-            return false;
-        }
+        let Some((_, value)) = old else { return false };
         (self.watcher)(ChangeEvent { revision, timestamp: self.machine.last_timestamp, key, old, new: None });
         self.has_changed = true;
+        self.touched_bytes += key.len() + value.len();
         self.machine.revision = revision;
         self.machine.tables.table_mut(ENTRIES).remove(key);
         true

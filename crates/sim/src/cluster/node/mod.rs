@@ -148,6 +148,7 @@ impl Node {
                     moves: options.moves,
                     replace_after: options.replace_after,
                     lead_after: LEAD_AFTER,
+                    proven_after: options.proven_after,
                     mutation,
                 },
                 health: HealthConfig { return_after: LEAD_AFTER, give_up_after: DISK_TIMEOUT, timing: Timing::DEFAULT },
